@@ -1,0 +1,58 @@
+"""The exceptions every package raises for problems a user can act on.
+
+The exit code travels with the exception, so the command line needs no table of
+its own and a library caller can tell the kinds apart by class.
+"""
+
+from __future__ import annotations
+
+
+class NasError(Exception):
+    """Base of every error that names a value and its fix instead of a traceback."""
+
+    exit_code: int = 1
+
+
+class InputError(NasError, ValueError):
+    """Something the user wrote or passed is wrong: a job key, a table cell, an architecture."""
+
+    exit_code = 2
+
+
+class InfeasibleError(NasError):
+    """No architecture of the space satisfies the constraints.
+
+    Attributes:
+        closest: canonical string of the architecture that misses them by least, if one was found.
+        violations: constraint name -> (value, bound) of that architecture.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        closest: str | None = None,
+        violations: dict[str, tuple[float, float]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.closest = closest
+        self.violations = dict(violations or {})
+
+
+class EnvironmentProblem(NasError):
+    """This machine lacks something: an extra, a data set, disk space, a device, a permission."""
+
+    exit_code = 4
+
+
+class MissingExtraError(EnvironmentProblem):
+    """A package of an optional extra is not installed; the message is the install command."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install the extra with: pip install 'edge-nas[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,138 @@
+"""The concrete network an architecture describes, layer by layer, without any framework.
+
+A :class:`NetworkPlan` is the one place where sizes are worked out: the supernet
+builds modules from it, the costs below are sums over it, the latency predictor
+takes features from it and the report draws it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FLOAT_BITS = 32
+"""Bit-width that stands for an unquantised weight or activation."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One convolution or linear layer with the batch norm and activation folded into it.
+
+    Attributes:
+        name: path of the layer in the network, e.g. ``stages.1.0.depthwise``.
+        role: ``stem``, ``expand``, ``depthwise``, ``project``, ``squeeze``, ``excite``,
+            ``head``, ``classifier`` or another word of its space.
+        in_channels, out_channels: of the sliced layer.
+        kernel: side of the square kernel (1 for a linear layer).
+        stride, groups: as in a convolution.
+        in_size, out_size: side of the square feature map (1 for a linear layer).
+        weight_bits, activation_bits: of the weights and of the layer's input; 32 is float.
+        activation: non-linearity after it, ``relu``, ``hswish`` or ``none``.
+    """
+
+    name: str
+    role: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    groups: int
+    in_size: int
+    out_size: int
+    weight_bits: int
+    activation_bits: int
+    activation: str = "none"
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights, without bias."""
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations for one image."""
+        return self.weight_count * self.out_size**2
+
+    @property
+    def input_count(self) -> int:
+        """Number of input activations for one image."""
+        return self.in_channels * self.in_size**2
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights, one float32 scale and one int32 bias per output channel.
+
+        A float layer has no scales and a float32 bias.
+        """
+        weights = math.ceil(self.weight_count * self.weight_bits / 8)
+        per_channel = 4 if self.weight_bits >= FLOAT_BITS else 8
+        return weights + per_channel * self.out_channels
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """A run of layers that a reader thinks of as one unit (stem, MBConv, head).
+
+    Attributes:
+        name: path of the block, e.g. ``stages.1.0``.
+        kind: ``stem``, ``mbconv``, ``head``, ... for drawing.
+        layers: in order of execution.
+        residual: whether the block's input is added to its output.
+    """
+
+    name: str
+    kind: str
+    layers: tuple[LayerPlan, ...]
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """A whole network. ``input_shape``: (channels, height, width) of one image."""
+
+    space: str
+    input_shape: tuple[int, int, int]
+    outputs: int
+    blocks: tuple[BlockPlan, ...]
+
+    def layers(self) -> Iterator[LayerPlan]:
+        """Yield every layer in order of execution."""
+        for block in self.blocks:
+            yield from block.layers
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations for one image."""
+        return sum(layer.macs for layer in self.layers())
+
+    @property
+    def bops(self) -> int:
+        """Bit operations: MACs x weight bits x activation bits, summed over layers."""
+        return sum(
+            layer.macs * layer.weight_bits * layer.activation_bits for layer in self.layers()
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Weights plus one bias per output channel, batch norm folded."""
+        return sum(layer.weight_count + layer.out_channels for layer in self.layers())
+
+    @property
+    def weights_kib(self) -> float:
+        """KiB of packed weights, scales and biases."""
+        return sum(layer.packed_bytes for layer in self.layers()) / 1024
+
+    @property
+    def weight_bits_mean(self) -> float:
+        """Mean bits of a weight, over all weights of the network."""
+        layers = list(self.layers())
+        total = sum(layer.weight_count for layer in layers)
+        return sum(layer.weight_count * layer.weight_bits for layer in layers) / total
+
+    @property
+    def activation_bits_mean(self) -> float:
+        """Mean bits of a layer input, over all layer-input elements of the network."""
+        layers = list(self.layers())
+        total = sum(layer.input_count for layer in layers)
+        return sum(layer.input_count * layer.activation_bits for layer in layers) / total

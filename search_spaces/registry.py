@@ -1,0 +1,76 @@
+"""Named parts, from this project and from other packages through entry points."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from search_spaces.errors import InputError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A mapping from names to parts that refuses a name twice.
+
+    Args:
+        kind: what the parts are, for error messages ("runtime").
+        group: entry-point group of third-party parts ("nas.runtimes"); read at the
+            first look-up, never at import.
+    """
+
+    def __init__(self, kind: str, *, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._parts: dict[str, T] = {}
+        self._entry_points_read = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files a part under ``name``.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def add(part: T) -> T:
+            if name in self._parts:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def get(self, name: str) -> T:
+        """Return the part called ``name``.
+
+        Raises:
+            InputError: there is none; the message lists the names and the nearest one.
+        """
+        self._read_entry_points()
+        if name not in self._parts:
+            near = difflib.get_close_matches(name, self._parts, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"unknown {self.kind} {name!r}{hint} (available: {', '.join(sorted(self._parts))})"
+            )
+        return self._parts[name]
+
+    def names(self) -> list[str]:
+        """Return every name in alphabetical order."""
+        self._read_entry_points()
+        return sorted(self._parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def _read_entry_points(self) -> None:
+        if self._entry_points_read:
+            return
+        self._entry_points_read = True
+        for point in entry_points(group=self.group):
+            self.register(point.name)(point.load())
