@@ -1,1 +1,24 @@
+"""What an architecture is: choices, validity, sampling, encoding, layer plans. No torch."""
 
+from search_spaces import mobilenet as _mobilenet  # noqa: F401  (registers the space)
+from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
+from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.space import Arch, Choice, Condition, SearchSpace
+from search_spaces.spaces import SPACES, build_space
+
+__all__ = [
+    "FLOAT_BITS",
+    "SPACES",
+    "Arch",
+    "BlockPlan",
+    "Choice",
+    "Condition",
+    "EnvironmentProblem",
+    "InfeasibleError",
+    "InputError",
+    "LayerPlan",
+    "NasError",
+    "NetworkPlan",
+    "SearchSpace",
+    "build_space",
+]

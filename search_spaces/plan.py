@@ -7,17 +7,22 @@ takes features from it and the report draws it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 FLOAT_BITS = 32
 """Bit-width that stands for an unquantised weight or activation."""
 
+STREAM_BITS = 8
+"""Bits of the tensors that pass between blocks; residual sums need more than a layer's input."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
     """One convolution or linear layer with the batch norm and activation folded into it.
+
+    The numeric fields are integers, or integer arrays with one entry an architecture
+    where a space describes many at once; the properties work for both.
 
     Attributes:
         name: path of the layer in the network, e.g. ``stages.1.0.depthwise``.
@@ -28,7 +33,9 @@ class LayerPlan:
         stride, groups: as in a convolution.
         in_size, out_size: side of the square feature map (1 for a linear layer).
         weight_bits, activation_bits: of the weights and of the layer's input; 32 is float.
-        activation: non-linearity after it, ``relu``, ``hswish`` or ``none``.
+        activation: non-linearity after it, ``relu``, ``hswish``, ``hsigmoid`` or ``none``.
+        source: non-linearity applied to the layer's input just before it is quantised, or
+            ``stream`` where the input is a tensor between blocks, quantised already.
     """
 
     name: str
@@ -43,6 +50,7 @@ class LayerPlan:
     weight_bits: int
     activation_bits: int
     activation: str = "none"
+    source: str = "stream"
 
     @property
     def weight_count(self) -> int:
@@ -65,8 +73,8 @@ class LayerPlan:
 
         A float layer has no scales and a float32 bias.
         """
-        weights = math.ceil(self.weight_count * self.weight_bits / 8)
-        per_channel = 4 if self.weight_bits >= FLOAT_BITS else 8
+        weights = (self.weight_count * self.weight_bits + 7) // 8
+        per_channel = 8 - 4 * (self.weight_bits >= FLOAT_BITS)
         return weights + per_channel * self.out_channels
 
 
@@ -79,12 +87,15 @@ class BlockPlan:
         kind: ``stem``, ``mbconv``, ``head``, ... for drawing.
         layers: in order of execution.
         residual: whether the block's input is added to its output.
+        points: tensors that are no layer's input and are quantised all the same, so that
+            the integer network never falls back to float: ``(name, activation before)``.
     """
 
     name: str
     kind: str
     layers: tuple[LayerPlan, ...]
     residual: bool = False
+    points: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,12 @@ class NetworkPlan:
         """Yield every layer in order of execution."""
         for block in self.blocks:
             yield from block.layers
+
+    @property
+    def stream_bits(self) -> int:
+        """Bits of the tensors between blocks: 8, or float where no activation is quantised."""
+        quantised = any(layer.activation_bits < FLOAT_BITS for layer in self.layers())
+        return STREAM_BITS if quantised else FLOAT_BITS
 
     @property
     def macs(self) -> int:

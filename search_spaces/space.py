@@ -138,9 +138,7 @@ class SearchSpace:
                 raise InputError(f"{choice.name!r} is active and has no value")
             value = values[choice.name]
             if value not in choice.options:
-                raise InputError(
-                    f"{choice.name}={value!r} is not one of {list(choice.options)}"
-                )
+                raise InputError(f"{choice.name}={value!r} is not one of {list(choice.options)}")
             # Take the option itself, so that 1 and 1.0 have one canonical form.
             chosen[choice.name] = choice.options[choice.options.index(value)]
         return Arch(self.name, tuple(chosen.items()))
@@ -305,9 +303,7 @@ class SearchSpace:
 
     def _count(self, members: list[int]) -> int:
         parents = {
-            self.index[condition.parent]
-            for i in members
-            for condition in self.choices[i].when
+            self.index[condition.parent] for i in members for condition in self.choices[i].when
         }
         ordered = sorted(members)
 
@@ -319,8 +315,7 @@ class SearchSpace:
                     continue
                 if ordered[at] in parents:
                     return total * sum(
-                        count(at + 1, {**chosen, choice.name: option})
-                        for option in choice.options
+                        count(at + 1, {**chosen, choice.name: option}) for option in choice.options
                     )
                 total *= len(choice.options)
             return total

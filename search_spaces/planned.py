@@ -1,0 +1,168 @@
+"""Spaces whose architectures are networks made of layers.
+
+A :class:`PlannedSpace` describes its blocks once, over a whole matrix of genes:
+every field of a :class:`~search_spaces.plan.LayerPlan` is then an array with one
+entry an architecture. One architecture's :class:`~search_spaces.plan.NetworkPlan`
+is a row of that description and the vectorised costs are sums over it, so the two
+cannot disagree.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from search_spaces.plan import BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.space import Arch, Choice, SearchSpace
+
+_PLAN_CACHE = 4096
+
+COST_NAMES = (
+    "macs",
+    "bops",
+    "parameters",
+    "weights_kib",
+    "weight_bits_mean",
+    "activation_bits_mean",
+)
+"""Costs that follow from the architecture alone, in the order of the arrays below."""
+
+
+@dataclass(frozen=True)
+class LayerColumn:
+    """A layer over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
+
+    layer: LayerPlan
+    active: np.ndarray  # (n,) bool
+
+
+@dataclass(frozen=True)
+class BlockColumn:
+    """A block over ``n`` architectures. ``active``, ``residual``: (n,) bool."""
+
+    name: str
+    kind: str
+    layers: tuple[LayerColumn, ...]
+    active: np.ndarray
+    residual: np.ndarray
+    points: tuple[tuple[str, str], ...] = ()
+
+
+class PlannedSpace(SearchSpace):
+    """A search space that knows the layers of its networks.
+
+    Args:
+        name: registered name.
+        choices: see :class:`SearchSpace`.
+        input_channels: channels of the images.
+        outputs: units of the last layer.
+    """
+
+    def __init__(
+        self, name: str, choices: Sequence[Choice], *, input_channels: int, outputs: int
+    ) -> None:
+        super().__init__(name, choices)
+        self.input_channels = input_channels
+        self.outputs = outputs
+        self._plans: OrderedDict[Arch, NetworkPlan] = OrderedDict()
+
+    @abstractmethod
+    def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
+        """Describe every block of the largest network for gene rows (n, choices)."""
+
+    @abstractmethod
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Side of the square input image in pixels for gene rows: (n,) int64."""
+
+    def plan(self, arch: Arch) -> NetworkPlan:
+        """Return the layers of ``arch``."""
+        if arch in self._plans:
+            self._plans.move_to_end(arch)
+            return self._plans[arch]
+        genes = self.genes([arch])
+        size = int(self.resolution_column(genes)[0])
+        plan = NetworkPlan(
+            space=self.name,
+            input_shape=(self.input_channels, size, size),
+            outputs=self.outputs,
+            blocks=tuple(
+                BlockPlan(
+                    name=block.name,
+                    kind=block.kind,
+                    layers=tuple(_row(c.layer) for c in block.layers if c.active[0]),
+                    residual=bool(block.residual[0]),
+                    points=tuple(
+                        point for point in block.points if point[0] != "sum" or block.residual[0]
+                    ),
+                )
+                for block in self.block_columns(genes)
+                if block.active[0]
+            ),
+        )
+        self._plans[arch] = plan
+        if len(self._plans) > _PLAN_CACHE:
+            self._plans.popitem(last=False)
+        return plan
+
+    def costs(self, genes: np.ndarray) -> dict[str, np.ndarray]:
+        """Return every cost of :data:`COST_NAMES` for gene rows (n, choices), each (n,) float64."""
+        genes = np.asarray(genes)
+        zero = np.zeros(len(genes))
+        macs, bops, parameters, packed = zero.copy(), zero.copy(), zero.copy(), zero.copy()
+        weights, weight_bits = zero.copy(), zero.copy()
+        inputs, input_bits = zero.copy(), zero.copy()
+        for block in self.block_columns(genes):
+            for column in block.layers:
+                layer, on = column.layer, column.active
+                macs += on * layer.macs
+                bops += on * (layer.macs * layer.weight_bits * layer.activation_bits)
+                parameters += on * (layer.weight_count + layer.out_channels)
+                packed += on * layer.packed_bytes
+                weights += on * layer.weight_count
+                weight_bits += on * (layer.weight_count * layer.weight_bits)
+                inputs += on * layer.input_count
+                input_bits += on * (layer.input_count * layer.activation_bits)
+        values = (
+            macs,
+            bops,
+            parameters,
+            packed / 1024,
+            weight_bits / weights,
+            input_bits / inputs,
+        )
+        return dict(zip(COST_NAMES, values, strict=True))
+
+    def cost_features_genes(self, genes: np.ndarray) -> np.ndarray:
+        """Numeric features for predictors, one row an architecture: (n, k) float64.
+
+        Logarithms of the totals, then the log-MACs and log-traffic of each block (0 where
+        the block is absent), which a latency model needs beside the one-hot choices.
+        """
+        genes = np.asarray(genes)
+        costs = self.costs(genes)
+        columns = [np.log(costs[name]) for name in ("macs", "bops", "parameters")]
+        columns += [costs["weight_bits_mean"], costs["activation_bits_mean"]]
+        depth = np.zeros(len(genes))
+        for block in self.block_columns(genes):
+            macs = np.zeros(len(genes))
+            traffic = np.zeros(len(genes))
+            for column in block.layers:
+                layer, on = column.layer, column.active
+                macs += on * layer.macs
+                traffic += on * (layer.input_count + layer.out_channels * layer.out_size**2)
+                depth += on
+            columns += [np.log1p(macs), np.log1p(traffic)]
+        return np.column_stack([*columns, depth])
+
+
+def _row(layer: LayerPlan) -> LayerPlan:
+    values = {}
+    for field in fields(LayerPlan):
+        value = getattr(layer, field.name)
+        first = np.asarray(value).flat[0]
+        values[field.name] = str(first) if isinstance(first, str) else int(first)
+    return LayerPlan(**values)
