@@ -1,0 +1,351 @@
+"""The job: what one YAML file may say, with every default, and how it is checked.
+
+:func:`load_job` finds all mistakes of a file at once, each at its line and column:
+first the shape of the file (unknown keys, wrong types), then what the keys say about
+each other and about this machine (a constraint on a device that does not exist, a
+path that is not there, an unknown runtime).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from nas.constraints import METRICS, Constraint, Goal, Metric
+from nas.yaml_source import YamlSource
+from search_spaces.registry import Registry
+
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Real = Annotated[float, Field(strict=True)]
+NonNegative = Annotated[float, Field(strict=True, ge=0)]
+AboveZero = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Bits = Annotated[int, Field(strict=True, ge=2, le=32)]
+
+
+def _count_or_share(value: float) -> float:
+    if 0 < value < 1:
+        return float(value)
+    if value < 1 or value != int(value):
+        raise ValueError("must be a whole number of images, or a share between 0 and 1")
+    return int(value)
+
+
+CountOrShare = Annotated[float, Field(strict=True), AfterValidator(_count_or_share)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class AugmentConfig(_Section):
+    """How training images are varied; calibration and evaluation images never are."""
+
+    crop_padding: Whole | None = None
+    """Pixels of zero padding before a random crop; null takes the data set's own default."""
+    flip: StrictBool | None = None
+    """Mirror half of the images left to right; null takes the data set's own default."""
+    erase: Probability = 0.0
+    """Probability that a random square of a quarter of the image's side is blanked."""
+
+
+class DataConfig(_Section):
+    """Where the images come from and how they are divided."""
+
+    name: StrictStr
+    """digits, fashion_mnist, cifar10, cifar100, image_folder, or a source of a plug-in."""
+    path: StrictStr | None = None
+    """Folder of the data; relative to the job file. Not needed for digits."""
+    download: StrictBool = False
+    """Let torchvision fetch the data set into path when it is not there."""
+    image_size: Positive | None = None
+    """Side in pixels after resizing; null keeps the data set's own (image_folder: 224)."""
+    channels: Literal[1, 3] | None = None
+    """Colour channels; null keeps the data set's own (image_folder: 3)."""
+    train: Positive | None = None
+    """Use at most so many training images, drawn by seed; null uses all."""
+    validation: CountOrShare = 0.1
+    """Images taken from the training set to guide the search: a number, or a share of it."""
+    calibration: Positive = 1000
+    """Training images (without augmentation) that recalibrate batch norm statistics."""
+    test: Share = 0.2
+    """Share of test images, for sources that have no test set of their own."""
+    augment: AugmentConfig = AugmentConfig()
+
+
+class SpaceConfig(BaseModel):
+    """The search space: a name, a preset, and any parameter of that space to override."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    name: StrictStr = "mobilenet"
+    """Registered name of the space."""
+    preset: StrictStr | None = None
+    """A named set of the space's parameters, such as 28x28; null takes the space's defaults."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The parameters the job sets beyond the preset."""
+        return dict(self.model_extra or {})
+
+
+class BitsStage(_Section):
+    """From this point of the training on, these bit-widths are trained."""
+
+    start: Annotated[float, Field(strict=True, ge=0, lt=1)]
+    """Share of the training after which the stage begins."""
+    bits: Annotated[list[Bits], Field(min_length=1)]
+    """Bit-widths of weights and activations that take part; 32 is float."""
+
+
+class SupernetConfig(_Section):
+    """How the shared weights are trained."""
+
+    schedule: StrictStr = "sandwich"
+    """Which sub-networks each step trains: sandwich or progressive."""
+    epochs: AboveZero | None = None
+    """Passes over the training images; 8 when minutes is not given either."""
+    minutes: AboveZero | None = None
+    """Time to train instead of epochs. The number of steps that fit is fixed at the start, from
+    a measured step, and recorded, so that a resumed run takes the same steps."""
+    batch_size: Positive = 128
+    learning_rate: AboveZero = 0.002
+    """Peak of the schedule: linear warm-up, then cosine to zero."""
+    weight_decay: NonNegative = 0.01
+    """Not applied to batch norm, biases and quantiser steps."""
+    label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    distillation: StrictBool = True
+    """Smaller sub-networks learn from the largest one's outputs."""
+    random_subnets: Whole = 2
+    """Sub-networks drawn at random in each step, beside the largest and the smallest."""
+    warmup_epochs: NonNegative = 1.0
+    """Passes in which only the largest network is trained, in float."""
+    bits_schedule: list[BitsStage] | None = None
+    """Stages of lower and lower bits; null takes the default for the space's bit-widths."""
+    init_from: StrictStr | None = None
+    """A .safetensors file with weights to start from; relative to the job file."""
+    checkpoint_every_s: AboveZero = 60.0
+    """Seconds between checkpoints."""
+
+
+class DeviceConfig(_Section):
+    """One place where models are measured."""
+
+    name: Name
+    """Short name, used in constraints, in front.csv and in the report."""
+    runtime: StrictStr = "onnxruntime"
+    """Registered name of the runtime that executes the models."""
+    threads: Positive = 1
+    batch: Positive = 1
+    """Images in one inference; latencies are for the whole batch."""
+    hub: StrictStr | None = None
+    """Address of the hub through which a remote board is measured; null measures here."""
+    token_file: StrictStr | None = None
+    """File that holds the hub's token; relative to the job file."""
+    options: dict[str, Any] = {}
+    """Settings of the runtime itself."""
+
+
+class ProtocolConfig(_Section):
+    """How one latency is measured."""
+
+    processes: Positive = 5
+    """Fresh processes for each model."""
+    runs: Positive = 100
+    """Samples in each process."""
+    max_interval: AboveZero = 0.05
+    """Widest 95 % interval that is accepted, as a share of the median."""
+    retries: Whole = 3
+    """Times a rejected sample is measured again before the model is marked invalid."""
+    deadline_s: AboveZero = 120.0
+    """Seconds after which a measuring process is stopped."""
+    memory_mib: Positive | None = None
+    """Memory limit of a measuring process; null sets none."""
+
+
+class Bound(_Section):
+    """Limits of one quantity, inclusive."""
+
+    min: Real | None = None
+    max: Real | None = None
+
+
+class ConstraintsConfig(_Section):
+    """What a feasible architecture must satisfy."""
+
+    latency_ms: dict[StrictStr, Bound] = {}
+    """Median latency by device name, in milliseconds."""
+    accuracy: Bound | None = None
+    """The task's metric on the search-validation images; for classification 0 to 1."""
+    weight_bits_mean: Bound | None = None
+    """Mean bits a weight."""
+    activation_bits_mean: Bound | None = None
+    """Mean bits an activation."""
+    weights_kib: Bound | None = None
+    """Packed weights, scales and biases, in KiB."""
+    macs: Bound | None = None
+    """Multiply-accumulate operations for one image."""
+    bops: Bound | None = None
+    """Bit operations for one image: MACs times weight bits times activation bits."""
+    parameters: Bound | None = None
+    """Number of weights and biases."""
+
+
+class SearchConfig(_Section):
+    """How the front is looked for."""
+
+    strategy: StrictStr = "predictor"
+    """predictor, evolution, random, or a strategy of a plug-in."""
+    objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
+    """What is traded off: accuracy, latency_ms (one objective for each device) or
+    latency_ms[DEVICE], weight_bits_mean, activation_bits_mean, weights_kib, macs, bops,
+    parameters."""
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    evaluations: Positive = 200
+    """Real evaluations of accuracy on the search-validation images."""
+    initial: Positive = 40
+    """Evaluations before the predictor is first fitted."""
+    batch: Positive = 20
+    """Evaluations between two fits of the predictor."""
+    latency_samples: Positive = 20
+    """Architectures measured on each device before the search."""
+    front_size: Positive = 16
+    """Architectures that are verified, measured and exported at the end."""
+    validation_images: Positive | None = None
+    """Validation images of one evaluation; null uses all of them."""
+    confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] | None = None
+    """Probability with which a predicted latency must keep its budget; null asks the mean to."""
+
+
+class FinetuneConfig(_Section):
+    """Training of each architecture of the front on its own, after the search."""
+
+    epochs: NonNegative = 0.0
+    """0 keeps the weights it inherits from the supernet."""
+    learning_rate: AboveZero = 0.0005
+    batch_size: Positive = 128
+
+
+class ExportConfig(_Section):
+    """The model files of the front."""
+
+    format: Literal["onnx"] = "onnx"
+    precision: Literal["auto", "quantised", "float"] = "auto"
+    """quantised stores integers (QDQ int8, int4 weights), float stores float weights, auto
+    takes the integer form wherever the device's runtime executes it."""
+
+
+class Job(_Section):
+    """One whole job; the same as one YAML file."""
+
+    name: Name
+    """Name of the job, and of its run folder unless output is given."""
+    seed: Whole = 0
+    """Every random choice of the run follows from it."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the supernet is trained and evaluated; auto takes a GPU if there is one."""
+    threads: Positive | None = None
+    """Processor threads for training and evaluation; null takes all cores."""
+    task: StrictStr = "image_classification"
+    """image_classification, or a task of a plug-in (entry-point group nas.tasks)."""
+    data: DataConfig
+    space: SpaceConfig = SpaceConfig()
+    supernet: SupernetConfig = SupernetConfig()
+    devices: Annotated[list[DeviceConfig], Field(min_length=1)] = [DeviceConfig(name="cpu")]
+    """Where latency is measured; one front holds the values of all of them."""
+    protocol: ProtocolConfig = ProtocolConfig()
+    search: SearchConfig = SearchConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    export: ExportConfig = ExportConfig()
+    output: StrictStr | None = None
+    """Run folder, relative to the folder in which nas is called; null is runs/NAME."""
+
+    def run_folder(self) -> Path:
+        """Return the run folder the job asks for."""
+        return Path(self.output) if self.output is not None else Path("runs") / self.name
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every key with its value, defaults included, as JSON-compatible data."""
+        return self.model_dump(mode="json")
+
+    def objectives(self) -> list[Goal]:
+        """Return the objectives in order; a bare ``latency_ms`` becomes one for each device."""
+        found: list[Goal] = []
+        for text in self.search.objectives:
+            if text in METRICS and METRICS.get(text).per_device:
+                found.extend(Goal(Metric(text, device.name)) for device in self.devices)
+            else:
+                found.append(Goal(Metric.parse(text)))
+        return list(dict.fromkeys(found))
+
+    def constraints(self) -> list[Constraint]:
+        """Return every bound of the job; a quantity with both limits gives two."""
+        limits = self.search.constraints
+        bounds: list[tuple[Metric, Bound]] = []
+        for name in type(limits).model_fields:
+            limit = getattr(limits, name)
+            if isinstance(limit, Bound):
+                bounds.append((Metric(name), limit))
+            elif limit is not None:
+                bounds.extend((Metric(name, device), bound) for device, bound in limit.items())
+        found: list[Constraint] = []
+        for metric, bound in bounds:
+            confidence = self.search.confidence if metric.kind.per_device else None
+            if bound.min is not None:
+                found.append(Constraint(metric, bound.min, upper=False, confidence=confidence))
+            if bound.max is not None:
+                found.append(Constraint(metric, bound.max, upper=True, confidence=confidence))
+        return found
+
+
+def load_job(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> Job:
+    """Read, check and return the job at ``path``.
+
+    Args:
+        path: a YAML file. Paths of data, weights and tokens inside it are relative to its
+            folder and come back absolute.
+        changes: top-level keys that override the file (``{"seed": 3}``).
+
+    Raises:
+        DiagnosticsError: anything is wrong; all mistakes of the file at once.
+    """
+    from nas.job_check import check_job
+
+    return check_job(YamlSource.read(path), changes=changes or {})
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job, for editors and other tools."""
+    schema = Job.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Edge NAS job"
+    return schema
+
+
+REGISTRIES: dict[str, tuple[str, str]] = {
+    "task": ("nas.tasks", "TASKS"),
+    "data.name": ("nas.data_sources", "DATA_SOURCES"),
+    "space.name": ("search_spaces.spaces", "SPACES"),
+    "supernet.schedule": ("supernet.schedules", "SCHEDULES"),
+    "search.strategy": ("nas.strategies.base", "STRATEGIES"),
+    "devices.runtime": ("devices.runtime", "RUNTIMES"),
+}
+"""Key of the job -> module and name of the registry that knows its values."""
+
+
+def registry_for(key: str) -> Registry[Any]:
+    """Return the registry of the names that ``key`` may hold."""
+    module, name = REGISTRIES[key]
+    registry: Registry[Any] = getattr(importlib.import_module(module), name)
+    return registry

@@ -1,0 +1,458 @@
+"""Every mistake of a job file, found in one pass and told at its line and column.
+
+The schema of :mod:`nas.job` finds wrong keys and types. What is sound after that is
+checked further, section by section, so one mistake never hides another elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from nas.constraints import METRICS
+from nas.job import (
+    Bound,
+    ConstraintsConfig,
+    DataConfig,
+    DeviceConfig,
+    Job,
+    SearchConfig,
+    SpaceConfig,
+    SupernetConfig,
+    registry_for,
+)
+from nas.yaml_source import Diagnostic, DiagnosticsError, YamlSource
+from search_spaces.errors import InputError
+
+Finding = tuple[tuple["str | int", ...], str]
+"""A location in the job and what is wrong there."""
+
+
+def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
+    """Return the job that ``source`` holds, its paths made absolute.
+
+    Args:
+        source: the parsed file.
+        changes: top-level keys that override the file's.
+
+    Raises:
+        DiagnosticsError: every mistake that was found.
+    """
+    if not isinstance(source.value, dict):
+        raise source.error(
+            (), f"a job is a mapping of keys to values, not {_kind(source.value)}; see nas schema"
+        )
+    raw = {**source.value, **changes}
+    diagnostics: list[Diagnostic] = []
+    broken: set[tuple[str | int, ...]] = set()
+    try:
+        job = Job.model_validate(raw)
+    except ValidationError as error:
+        job = None
+        for details in error.errors(include_url=False):
+            location = _location(details["loc"], raw)
+            broken.add(location)
+            diagnostics.append(_schema_diagnostic(source, location, details))
+    sections = _sound_sections(raw, broken)
+    folder = Path(source.path).parent
+    for location, message in _cross_findings(sections, folder):
+        if not any(location[: len(b)] == b for b in broken):
+            diagnostics.append(source.diagnostic(location, message))
+    if diagnostics or job is None:
+        raise DiagnosticsError(diagnostics)
+    return _with_absolute_paths(job, folder)
+
+
+# ------------------------------------------------------------------- the schema's findings
+
+
+def _schema_diagnostic(
+    source: YamlSource, location: tuple[str | int, ...], details: ErrorDetails
+) -> Diagnostic:
+    where = _dotted(location)
+    value = details["input"]
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            parent = _dotted(location[:-1])
+            message = f"missing key {location[-1]!r}" + (f" in {parent}" if parent else "")
+            return source.diagnostic(location[:-1], message, key=True)
+        case "extra_forbidden":
+            return source.diagnostic(location, _unknown_key(location), key=True)
+        case "invalid_key":
+            return source.diagnostic(location, f"key {location[-1]!r} must be a word", key=True)
+        case "literal_error":
+            allowed = _allowed_values(location)
+            message = f"{where}: {_shown(value)} is not one of {', '.join(map(str, allowed))}"
+            message += _nearest(value, allowed)
+        case "int_type" | "int_from_float" | "int_parsing":
+            message = f"{where}: {_shown(value)} is not a whole number"
+        case "float_type" | "float_parsing":
+            message = f"{where}: {_shown(value)} is not a number"
+        case "finite_number":
+            message = f"{where}: {_shown(value)} is not a finite number"
+        case "bool_type":
+            message = f"{where}: {_shown(value)} is not true or false"
+        case "string_type":
+            message = f"{where}: {_shown(value)} is not text; write it in quotes"
+        case "list_type":
+            message = f"{where}: {_shown(value)} is not a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            message = f"{where}: {_shown(value)} is not a mapping of keys to values"
+            if (
+                len(location) > 1
+                and location[-2] == "latency_ms"
+                and location[-1] in ("min", "max")
+            ):
+                message = (
+                    f"{where}: a latency belongs to a device; "
+                    f"write latency_ms: {{DEVICE: {{{location[-1]}: {value}}}}}"
+                )
+        case "greater_than":
+            message = f"{where}: {_shown(value)} must be greater than {context['gt']}"
+        case "greater_than_equal":
+            message = f"{where}: {_shown(value)} must be at least {context['ge']}"
+        case "less_than":
+            message = f"{where}: {_shown(value)} must be less than {context['lt']}"
+        case "less_than_equal":
+            message = f"{where}: {_shown(value)} must be at most {context['le']}"
+        case "too_short":
+            message = f"{where}: the list is empty; give at least one entry"
+        case "string_pattern_mismatch":
+            message = (
+                f"{where}: {_shown(value)} must begin with a letter or digit and hold only "
+                "letters, digits, '.', '_' and '-'"
+            )
+        case "string_too_long":
+            message = f"{where}: longer than {context['max_length']} characters"
+        case "value_error":
+            message = f"{where}: {_shown(value)} {context['error']}"
+        case _:
+            message = f"{where}: {_shown(value)}: {details['msg']}"
+    return source.diagnostic(location, message)
+
+
+def _unknown_key(location: tuple[str | int, ...]) -> str:
+    allowed = _allowed_keys(location[:-1])
+    parent = _dotted(location[:-1])
+    where = f" in {parent}" if parent else ""
+    return (
+        f"unknown key {str(location[-1])!r}{where}{_nearest(location[-1], allowed)} "
+        f"(allowed: {', '.join(allowed)})"
+    )
+
+
+def _location(loc: Sequence[str | int], raw: Any) -> tuple[str | int, ...]:
+    # pydantic adds markers such as "[key]" behind the keys that exist in the file.
+    return tuple(step for step in loc if step != "[key]")
+
+
+def _allowed_keys(location: Sequence[str | int]) -> list[str]:
+    annotation = _annotation(location)
+    return list(annotation.model_fields) if annotation is not None else []
+
+
+def _allowed_values(location: Sequence[str | int]) -> list[Any]:
+    model = _annotation(location[:-1])
+    if model is None:
+        return []
+    hint = model.model_fields[str(location[-1])].annotation
+    return [v for part in _parts(hint) if typing.get_origin(part) is typing.Literal
+            for v in typing.get_args(part)]  # fmt: skip
+
+
+def _annotation(location: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the model that describes the mapping at ``location``."""
+    hint: Any = Job
+    for step in location:
+        model = _model(hint)
+        if model is not None:
+            if step not in model.model_fields:
+                return None
+            hint = model.model_fields[str(step)].annotation
+        else:
+            # A list's entry or a mapping's value: the last type argument describes it.
+            inner = [typing.get_args(part)[-1] for part in _parts(hint) if typing.get_args(part)]
+            if not inner:
+                return None
+            hint = inner[0]
+    return _model(hint)
+
+
+def _parts(hint: Any) -> list[Any]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return list(typing.get_args(hint)) if union else [hint]
+
+
+def _model(hint: Any) -> type[BaseModel] | None:
+    for part in _parts(hint):
+        if inspect.isclass(part) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+# --------------------------------------------------------------- what is checked beyond it
+
+
+def _sound_sections(
+    raw: Mapping[str, Any], broken: Iterable[tuple[str | int, ...]]
+) -> dict[str, Any]:
+    """Return the top-level values that are valid once the broken keys are left out."""
+    pruned = _without(raw, sorted(broken, key=str), ())
+    sections: dict[str, Any] = {}
+    for name, field in Job.model_fields.items():
+        if name not in pruned:
+            if not field.is_required() and name not in raw:
+                sections[name] = field.get_default(call_default_factory=True)
+            continue
+        try:
+            sections[name] = TypeAdapter(field.annotation).validate_python(pruned[name])
+        except ValidationError:
+            continue
+    return sections
+
+
+def _without(
+    value: Any, broken: Sequence[tuple[str | int, ...]], here: tuple[str | int, ...]
+) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without(item, broken, (*here, key))
+            for key, item in value.items()
+            if (*here, key) not in broken
+        }
+    if isinstance(value, list):
+        # Entries keep their places, so that locations still fit the file.
+        return [_without(item, broken, (*here, i)) for i, item in enumerate(value)]
+    return value
+
+
+def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    if "task" in sections:
+        yield from _unknown_name("task", ("task",), sections["task"])
+    data = sections.get("data")
+    if data is not None:
+        yield from _check_data(data, folder)
+    if sections.get("space") is not None:
+        yield from _check_space(sections["space"])
+    if sections.get("supernet") is not None:
+        yield from _check_supernet(sections["supernet"], folder)
+    devices = sections.get("devices")
+    if devices is not None:
+        yield from _check_devices(devices, folder)
+    if sections.get("search") is not None:
+        yield from _check_search(sections["search"], devices)
+
+
+def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
+    yield from _unknown_name("data.name", ("data", "name"), data.name)
+    if data.path is not None and not data.download and not (folder / data.path).is_dir():
+        what = "is not a folder" if (folder / data.path).exists() else "does not exist"
+        yield ("data", "path"), f"data.path: {folder / data.path} {what}"
+    if data.name == "image_folder" and data.path is None:
+        yield ("data", "name"), "data.path: image_folder needs the path of a folder of images"
+
+
+def _check_space(space: SpaceConfig) -> Iterator[Finding]:
+    found = list(_unknown_name("space.name", ("space", "name"), space.name))
+    yield from found
+    if found:
+        return
+    config = dict(space.overrides)
+    if space.preset is not None:
+        config["preset"] = space.preset
+    try:
+        registry_for("space.name").get(space.name).from_config(**config)
+    except InputError as error:
+        message = str(error)
+        named = [key for key in config if f"'{key}'" in message or f"{key}:" in message]
+        key = named[0] if named else ("preset" if "preset" in message else None)
+        yield (("space", key) if key in config else ("space",)), f"space: {message}"
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        # A value of a shape the space never expected, such as a word for a list.
+        yield ("space",), f"space: the parameters do not fit the space {space.name!r}: {error}"
+
+
+def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
+    yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
+    if supernet.epochs is not None and supernet.minutes is not None:
+        yield ("supernet", "minutes"), "supernet.minutes: give either epochs or minutes, not both"
+    if supernet.init_from is not None:
+        path = folder / supernet.init_from
+        at = ("supernet", "init_from")
+        if not path.is_file():
+            yield at, f"supernet.init_from: {path} does not exist"
+        elif path.suffix != ".safetensors":
+            yield at, f"supernet.init_from: {path} is not a .safetensors file"
+    stages = supernet.bits_schedule or []
+    for i in range(1, len(stages)):
+        if stages[i].start <= stages[i - 1].start:
+            yield (
+                ("supernet", "bits_schedule", i, "start"),
+                f"supernet.bits_schedule.{i}.start: {stages[i].start:g} must be greater than the "
+                f"stage before it ({stages[i - 1].start:g})",
+            )
+    if stages and stages[0].start != 0:
+        yield (
+            ("supernet", "bits_schedule", 0, "start"),
+            "supernet.bits_schedule.0.start: the first stage must start at 0",
+        )
+
+
+def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for i, device in enumerate(devices):
+        if device.name in first:
+            yield (
+                ("devices", i, "name"),
+                f"devices.{i}.name: {device.name!r} is the name of device {first[device.name]} too; "
+                "names must differ",
+            )
+        first.setdefault(device.name, i)
+        yield from _unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime)
+        if device.token_file is not None and not (folder / device.token_file).is_file():
+            path = folder / device.token_file
+            yield ("devices", i, "token_file"), f"devices.{i}.token_file: {path} does not exist"
+        if device.hub is not None and not device.hub.startswith(("http://", "https://")):
+            yield (
+                ("devices", i, "hub"),
+                f"devices.{i}.hub: {device.hub!r} must begin with https:// (or http://)",
+            )
+
+
+def _check_search(
+    search: SearchConfig, devices: Sequence[DeviceConfig] | None
+) -> Iterator[Finding]:
+    yield from _unknown_name("search.strategy", ("search", "strategy"), search.strategy)
+    names = None if devices is None else [device.name for device in devices]
+    yield from _check_objectives(search.objectives, names)
+    yield from _check_constraints(search.constraints, names)
+    if search.evaluations < search.initial:
+        yield (
+            ("search", "evaluations"),
+            f"search.evaluations: {search.evaluations} must be at least search.initial "
+            f"({search.initial})",
+        )
+    if search.front_size > search.evaluations:
+        yield (
+            ("search", "front_size"),
+            f"search.front_size: {search.front_size} must be at most search.evaluations "
+            f"({search.evaluations})",
+        )
+
+
+def _check_objectives(
+    objectives: Sequence[str], devices: Sequence[str] | None
+) -> Iterator[Finding]:
+    allowed = list(ConstraintsConfig.model_fields)
+    for i, text in enumerate(objectives):
+        at = ("search", "objectives", i)
+        where = f"search.objectives.{i}"
+        name, bracket, rest = text.partition("[")
+        device = rest.removesuffix("]")
+        if name not in allowed:
+            yield (
+                at,
+                f"{where}: unknown objective {name!r}{_nearest(name, allowed)} "
+                f"(allowed: {', '.join(allowed)})",
+            )
+        elif bracket and not METRICS.get(name).per_device:
+            yield at, f"{where}: {name} does not depend on a device; write {name}"
+        elif bracket and (not rest.endswith("]") or not device):
+            yield at, f"{where}: {text!r} is not of the form {name}[DEVICE]"
+        elif bracket and devices is not None and device not in devices:
+            yield at, f"{where}: {_no_device(device, devices)}"
+        if text in objectives[:i]:
+            yield at, f"{where}: {text!r} is given twice"
+
+
+def _check_constraints(
+    constraints: ConstraintsConfig, devices: Sequence[str] | None
+) -> Iterator[Finding]:
+    for name in ConstraintsConfig.model_fields:
+        limit = getattr(constraints, name)
+        at = ("search", "constraints", name)
+        if isinstance(limit, Bound):
+            yield from _check_bound(limit, at)
+        elif limit is not None:
+            for device, bound in limit.items():
+                if devices is not None and device not in devices and device not in ("min", "max"):
+                    yield (*at, device), f"{_dotted((*at, device))}: {_no_device(device, devices)}"
+                yield from _check_bound(bound, (*at, device))
+
+
+def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
+    where = _dotted(at)
+    if bound.min is None and bound.max is None:
+        yield at, f"{where}: give min, max or both"
+    elif bound.min is not None and bound.max is not None and bound.min > bound.max:
+        yield (*at, "min"), f"{where}: min {bound.min:g} is greater than max {bound.max:g}"
+
+
+def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
+    registry = registry_for(key)
+    if name not in registry:
+        known = registry.names()
+        yield (
+            at,
+            f"{_dotted(at)}: unknown {registry.kind} {name!r}{_nearest(name, known)} "
+            f"(available: {', '.join(known)})",
+        )
+
+
+def _no_device(name: str, devices: Sequence[str]) -> str:
+    return f"there is no device {name!r}{_nearest(name, devices)} (devices: {', '.join(devices)})"
+
+
+# ------------------------------------------------------------------------------- wording
+
+
+def _nearest(word: Any, known: Iterable[Any]) -> str:
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    return ".".join(map(str, location))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (dict, list)):
+        return _kind(value)
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else "nothing")
+
+
+def _with_absolute_paths(job: Job, folder: Path) -> Job:
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str((folder / Path(path).expanduser()).resolve())
+
+    return job.model_copy(
+        update={
+            "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
+            "supernet": job.supernet.model_copy(
+                update={"init_from": absolute(job.supernet.init_from)}
+            ),
+            "devices": [
+                device.model_copy(update={"token_file": absolute(device.token_file)})
+                for device in job.devices
+            ],
+        }
+    )
