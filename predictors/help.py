@@ -1,0 +1,555 @@
+"""HELP: meta-learned latency predictor with a hardware embedding.
+
+Lee, Lee, Chong and Hwang, *HELP: Hardware-Adaptive Efficient Latency Prediction for NAS
+via Meta-Learning*, NeurIPS 2021. A device is described by the latencies of ten reference
+architectures (its hardware embedding). A graph network (an MLP for spaces without a
+graph) with the embedding as a second input is trained by Meta-SGD over devices: two inner
+gradient steps with a learned step size a parameter on ten samples, the loss on other
+samples of the device. The embedding also modulates the last three layers through an
+amortised Gaussian variable with a KL term.
+
+Deviations from the released code, each harmless to the ranking it reports: the KL of every
+task of an episode counts (theirs: eight times the last one's); the mean over Monte-Carlo
+draws is scored (theirs: the last draw); and :meth:`HelpPredictor.adapt_genes` scales targets
+by what was measured, since the 900-sample range the release uses is not known on a new device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from predictors.registry import (
+    LATENCY_PREDICTORS,
+    Adapted,
+    SavedPredictor,
+    check_pool,
+)
+from search_spaces.atomic import write_atomic
+from search_spaces.errors import InputError
+from search_spaces.seeds import derive_rng, derive_seed
+from search_spaces.space import SearchSpace
+from search_spaces.table import LatencyTable
+
+if TYPE_CHECKING:
+    import torch
+
+Parameters = dict[str, "torch.Tensor"]
+
+REFERENCES = 10
+"""Architectures in the hardware embedding."""
+
+_MODULATED = ("fc3", "fc4", "fc5")
+
+
+@LATENCY_PREDICTORS.register("help")
+class HelpPredictor(SavedPredictor):
+    """HELP with the released hyperparameters as defaults.
+
+    Args:
+        space: with ``graph_genes`` a graph network is used, else an MLP on the one-hot encoding.
+        references: gene rows (10, choices) of the hardware embedding; default: chosen at
+            :meth:`meta_fit` as evenly spaced in mean latency rank, away from the extremes.
+        episodes: meta-training steps, of ``tasks`` devices each.
+        support, query: architectures a task.
+        steps: inner gradient steps.
+        width: hidden units a layer.
+        draws: Monte-Carlo samples of the modulation at prediction.
+        check_every: episodes between validations, where there are validation devices.
+        progress: called with (episode, validation Spearman or NaN) at each of these.
+    """
+
+    name = "help"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        references: np.ndarray | None = None,
+        episodes: int = 2000,
+        tasks: int = 8,
+        support: int = 10,
+        query: int = 200,
+        steps: int = 2,
+        learning_rate: float = 1e-4,
+        width: int = 100,
+        kl_scale: float = 0.1,
+        z_scale: float = 0.01,
+        draws: int = 10,
+        check_every: int = 50,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self.references = None if references is None else np.asarray(references)
+        self.episodes = episodes
+        self.tasks = tasks
+        self.support = support
+        self.query = query
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.width = width
+        self.kl_scale = kl_scale
+        self.z_scale = z_scale
+        self.draws = draws
+        self.check_every = check_every
+        self.progress = progress
+        self._parameters: Parameters = {}
+        # Where the trimmed range of a pool lies within the range of the references,
+        # learned from the known devices: normalised = offset + slope * embedding scale.
+        self._range = (0.0, 1.0)
+
+    # ---------------------------------------------------------------- learning
+
+    def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> HelpPredictor:
+        """Meta-train on the devices of ``table``; keep the checkpoint best on ``valid``.
+
+        Raises:
+            InputError: fewer than two devices, or a reference without a measurement.
+        """
+        import torch
+
+        if len(table.devices) < 2:
+            raise InputError("HELP needs at least two meta-training devices")
+        if self.references is None:
+            self.references = self._choose_references(table)
+        devices = [_Device(table, name, self.references) for name in table.devices]
+        self._range = tuple(np.mean([device.reference_range() for device in devices], axis=0))
+        checks = [_Device(valid, n, self.references) for n in valid.devices] if valid else []
+        inputs = _inputs(self.space, table.genes)
+        valid_inputs = _inputs(self.space, valid.genes) if valid else None
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "help") % 2**62)
+        rng = derive_rng(self.seed, "help episodes")
+        parameters = self._initial(generator, _width_of(inputs))
+        optimiser = torch.optim.Adam(parameters.values(), lr=self.learning_rate)
+        best, best_score = parameters, -np.inf
+        for episode in range(1, self.episodes + 1):
+            chosen = rng.permutation(len(devices))[: self.tasks]
+            loss = self._episode_loss(
+                parameters, [devices[i] for i in chosen], inputs, rng, generator
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if episode % self.check_every == 0 or episode == self.episodes:
+                score = self._validate(parameters, checks, valid_inputs) if checks else np.nan
+                if not checks or score > best_score:
+                    best_score = score
+                    best = {name: p.detach().clone() for name, p in parameters.items()}
+                if self.progress is not None:
+                    self.progress(episode, float(score))
+        self._parameters = best
+        return self
+
+    def _episode_loss(
+        self,
+        parameters: Parameters,
+        devices: list[_Device],
+        inputs: tuple[torch.Tensor, ...],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        import torch
+
+        support, query, ys, yq = [], [], [], []
+        for device in devices:
+            order = rng.permutation(device.trimmed)[: self.support + self.query]
+            support.append(order[: self.support])
+            # Devices with few rows repeat queries, so that tasks stack into one tensor.
+            query.append(np.resize(order[self.support :], self.query))
+            ys.append(device.scaled[support[-1]])
+            yq.append(device.scaled[query[-1]])
+        embedding = torch.stack([torch.from_numpy(d.embedding).float() for d in devices])
+        xs = _take(inputs, np.stack(support))
+        xq = _take(inputs, np.stack(query))
+        ys_t = torch.from_numpy(np.stack(ys)).float()
+        yq_t = torch.from_numpy(np.stack(yq)).float()
+        adapted, kl = self._adapt(parameters, xs, ys_t, embedding, generator, train=True)
+        predicted = _forward(adapted, xq, embedding)
+        losses = ((predicted - yq_t) ** 2).mean(dim=1)
+        return losses.mean() + self.kl_scale * kl.sum()
+
+    def _adapt(
+        self,
+        parameters: Parameters,
+        xs: tuple[torch.Tensor, ...],
+        ys: torch.Tensor,
+        embedding: torch.Tensor,
+        generator: torch.Generator,
+        *,
+        train: bool,
+    ) -> tuple[Parameters, torch.Tensor]:
+        """Modulate by the embedding and take the inner steps, for T tasks at once.
+
+        ``ys``: (T, support); ``embedding``: (T, 10). Returned parameters have a leading T.
+        """
+        import torch
+
+        tasks = len(ys)
+        model = {
+            name: p.expand(tasks, *p.shape)
+            for name, p in parameters.items()
+            if not name.startswith(("z.", "rate."))
+        }
+        hidden = torch.relu(embedding @ parameters["z.0.weight"].T + parameters["z.0.bias"])
+        stats = hidden @ parameters["z.1.weight"].T + parameters["z.1.bias"]
+        mean, raw = stats.chunk(2, dim=1)
+        sigma = torch.nn.functional.softplus(raw)
+        kl = 0.5 * (sigma**2 + mean**2 - 1).sum(1) - torch.log(sigma).sum(1)
+        z = mean + sigma * torch.randn(mean.shape, generator=generator)
+        wide = 2 * self.width
+        for i, layer in enumerate(_MODULATED):
+            scale = 1 + self.z_scale * z[:, i * wide : (i + 1) * wide]
+            model[f"{layer}.weight"] = model[f"{layer}.weight"] * scale[:, None, :]
+            shift = self.z_scale * z[:, 3 * wide + i]
+            model[f"{layer}.bias"] = model[f"{layer}.bias"] + shift[:, None]
+        if not train:
+            model = {name: p.detach().requires_grad_() for name, p in model.items()}
+        for _ in range(self.steps):
+            loss = ((_forward(model, xs, embedding) - ys) ** 2).mean(dim=1).sum()
+            gradients = torch.autograd.grad(loss, list(model.values()), create_graph=train)
+            model = {
+                name: p - parameters[f"rate.{name}"] * g
+                for (name, p), g in zip(model.items(), gradients, strict=True)
+            }
+        return model, kl
+
+    def _validate(
+        self,
+        parameters: Parameters,
+        devices: list[_Device],
+        inputs: tuple[torch.Tensor, ...],
+    ) -> float:
+        from scipy.stats import spearmanr
+
+        frozen = {name: p.detach() for name, p in parameters.items()}
+        scores = []
+        for device in devices:
+            rng = derive_rng(self.seed, "help validation", device.name)
+            order = rng.permutation(device.trimmed)
+            support, query = order[: self.support], order[self.support :]
+            predicted = self._predict_mean(
+                frozen, _take(inputs, support), device.scaled[support], device.embedding
+            )(_take(inputs, query))[0]
+            scores.append(spearmanr(predicted, device.scaled[query])[0])
+        return float(np.mean(scores))
+
+    def _predict_mean(
+        self,
+        parameters: Parameters,
+        xs: tuple[torch.Tensor, ...],
+        ys: np.ndarray,
+        embedding: np.ndarray,
+    ) -> Callable[[tuple[torch.Tensor, ...]], tuple[np.ndarray, np.ndarray]]:
+        """Adapt once a draw (as T tasks) and return a function to mean and spread over draws."""
+        import torch
+
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "draws") % 2**62)
+        repeat = tuple(x.expand(self.draws, *x.shape) for x in xs)
+        targets = torch.from_numpy(ys).float().expand(self.draws, -1)
+        hardware = torch.from_numpy(embedding).float().expand(self.draws, -1)
+        model, _ = self._adapt(parameters, repeat, targets, hardware, generator, train=False)
+        model = {name: p.detach() for name, p in model.items()}
+
+        def predict(xq: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, np.ndarray]:
+            means, spreads = [], []
+            with torch.no_grad():
+                for start in range(0, len(xq[0]), 2000):
+                    part = tuple(
+                        x[start : start + 2000].expand(self.draws, *x[start : start + 2000].shape)
+                        for x in xq
+                    )
+                    out = _forward(model, part, hardware).numpy()
+                    means.append(out.mean(axis=0))
+                    spreads.append(out.std(axis=0))
+            return np.concatenate(means), np.concatenate(spreads)
+
+        return predict
+
+    # --------------------------------------------------------------- adaptation
+
+    def suggest_genes(self, genes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows of the references, then random rows.
+
+        Raises:
+            InputError: ``n`` leaves no sample to fine-tune on, or a reference is not in the pool.
+        """
+        check_pool(len(genes), n)
+        references = self._need_references()
+        if n <= len(references):
+            raise InputError(
+                f"HELP measures {len(references)} reference architectures before it fine-tunes: "
+                f"it needs more than {len(references)} measurements, not {n}"
+            )
+        place = {row.tobytes(): i for i, row in enumerate(np.ascontiguousarray(genes))}
+        rows = np.ascontiguousarray(references.astype(genes.dtype))
+        missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
+        if missing:
+            raise InputError(f"reference architecture {missing[0]} is not in the pool")
+        fixed = np.array([place[row.tobytes()] for row in rows])
+        rest = np.setdiff1d(np.arange(len(genes)), fixed)
+        return np.concatenate([fixed, rng.choice(rest, size=n - len(fixed), replace=False)])
+
+    def adapt_genes(self, genes: np.ndarray, latencies_ms: np.ndarray) -> AdaptedHelp:
+        """Adapt from the references and fine-tuning samples, in any order.
+
+        Raises:
+            InputError: a reference was not measured, or nothing else was.
+        """
+        references = self._need_references()
+        place: dict[bytes, int] = {}
+        for i, row in enumerate(np.ascontiguousarray(genes)):
+            place.setdefault(row.tobytes(), i)
+        rows = np.ascontiguousarray(references.astype(genes.dtype))
+        missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
+        if missing:
+            raise InputError(f"reference architecture {missing[0]} was not measured")
+        at = np.array([place[row.tobytes()] for row in rows])
+        rest = np.setdiff1d(np.arange(len(genes)), at)
+        if rest.size == 0:
+            raise InputError("HELP needs a measurement besides its references to fine-tune on")
+        measured = latencies_ms[at]
+        low, high = measured.min(), measured.max()
+        offset, slope = self._range
+        span = max(high - low, 1e-9)
+        # In units of the embedding; the known devices say where a pool's range lies in them.
+        scale = (low + offset * span, max(slope, 1e-6) * span)
+        return self.adapt_scaled(genes[rest], latencies_ms[rest], measured, scale)
+
+    def adapt_scaled(
+        self,
+        genes: np.ndarray,
+        latencies_ms: np.ndarray,
+        reference_ms: np.ndarray,
+        scale: tuple[float, float],
+    ) -> AdaptedHelp:
+        """Adapt with the target scale given as (fastest, slowest - fastest) in ms.
+
+        HELP's released protocol takes it from 900 measurements of the test device.
+        """
+        embedding = _unit(reference_ms)
+        targets = (latencies_ms - scale[0]) / scale[1] * 0.9 + 0.05
+        inputs = _inputs(self.space, genes)
+        predict = self._predict_mean(self._parameters, inputs, targets, embedding)
+        return AdaptedHelp(self.space, predict, scale, predict(inputs)[0] - targets)
+
+    def _need_references(self) -> np.ndarray:
+        if self.references is None or not self._parameters:
+            raise InputError("HELP has not been meta-trained; call meta_fit or load first")
+        return self.references
+
+    def _choose_references(self, table: LatencyTable) -> np.ndarray:
+        complete = np.flatnonzero(np.isfinite(table.values).all(axis=1))
+        if len(complete) < REFERENCES:
+            raise InputError(
+                f"HELP needs {REFERENCES} architectures measured on every meta-training device; "
+                f"the table has {len(complete)}"
+            )
+        ranks = table.values[complete].argsort(axis=0).argsort(axis=0).mean(axis=1)
+        order = complete[np.argsort(ranks, kind="stable")]
+        at = np.linspace(0.03, 0.97, REFERENCES) * (len(order) - 1)
+        return table.genes[order[np.round(at).astype(int)]]
+
+    # ------------------------------------------------------------------- network
+
+    def _initial(self, generator: torch.Generator, inputs: int) -> Parameters:
+        import torch
+
+        def uniform(bound: float, *shape: int) -> torch.Tensor:
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+        width, wide = self.width, 2 * self.width
+        out: Parameters = {}
+
+        def linear(name: str, rows: int, columns: int) -> None:
+            out[f"{name}.weight"] = uniform(columns**-0.5, rows, columns)
+            out[f"{name}.bias"] = uniform(columns**-0.5, rows)
+
+        if hasattr(self.space, "graph_genes"):
+            for i in range(1, 5):
+                out[f"gc{i}.weight"] = uniform(0.05, inputs if i == 1 else width, width)
+                out[f"gc{i}.bias"] = uniform(width**-0.5, width)
+        else:
+            linear("fc1", width, inputs)
+            linear("fc2", width, width)
+        linear("hw1", width, REFERENCES)
+        linear("hw2", width, width)
+        linear("fc3", wide, wide)
+        linear("fc4", wide, wide)
+        linear("fc5", 1, wide)
+        rates = {f"rate.{name}": torch.full_like(p, 1e-3) for name, p in out.items()}
+        linear("z.0", 10, REFERENCES)
+        linear("z.1", 2 * 3 * (wide + 1), 10)
+        out.update(rates)
+        return {name: p.requires_grad_() for name, p in out.items()}
+
+    # -------------------------------------------------------------------- files
+
+    def save(self, path: Path) -> None:
+        """Write the network as safetensors with the settings in its metadata."""
+        from safetensors.numpy import save_file
+
+        tensors = {n: p.detach().numpy() for n, p in self._parameters.items()}
+        tensors["references"] = self._need_references().astype(np.int64)
+        settings = {
+            "range": list(self._range),
+            "width": self.width,
+            "steps": self.steps,
+            "seed": self.seed,
+        }
+        metadata = {"predictor": self.name, "settings": json.dumps(settings)}
+        write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+
+    def load(self, path: Path) -> HelpPredictor:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: the file is of another predictor.
+        """
+        import torch
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("predictor") != self.name:
+            raise InputError(f"{path} was not written by the predictor {self.name!r}")
+        settings = json.loads(metadata["settings"])
+        self.references = tensors.pop("references")
+        self._range = tuple(settings["range"])
+        self.width, self.steps = settings["width"], settings["steps"]
+        self.seed = settings["seed"]
+        self._parameters = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        return self
+
+
+class AdaptedHelp(Adapted):
+    """HELP fine-tuned to one device; its spread is that of the draws and of the residuals.
+
+    The released method has no predictive distribution: a normal one is put around it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        predict: Callable[[tuple[torch.Tensor, ...]], tuple[np.ndarray, np.ndarray]],
+        scale: tuple[float, float],
+        residuals: np.ndarray,
+    ) -> None:
+        self.space = space
+        self._predict = predict
+        self._scale = scale
+        self._residual = float(np.sqrt(np.mean(residuals**2)))
+
+    def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation in ms of gene rows (n, choices)."""
+        mean, spread = self._predict(_inputs(self.space, genes))
+        unit = self._scale[1] / 0.9
+        mean_ms = self._scale[0] + (mean - 0.05) * unit
+        std_ms = np.sqrt(spread**2 + self._residual**2) * unit
+        return mean_ms.astype(np.float64), std_ms.astype(np.float64)
+
+    def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Normal interval around the mean, in ms."""
+        from scipy.stats import norm
+
+        mean, std = self.predict_genes(genes)
+        width = norm.ppf(0.5 + coverage / 2) * std
+        return mean - width, mean + width
+
+    def probability_within_genes(self, genes: np.ndarray, budget_ms: float) -> np.ndarray:
+        """Normal probability that the latency is at most ``budget_ms``."""
+        from scipy.stats import norm
+
+        mean, std = self.predict_genes(genes)
+        return norm.cdf((budget_ms - mean) / np.maximum(std, 1e-9))
+
+
+class _Device:
+    """Targets of one known device, scaled and trimmed as HELP does."""
+
+    def __init__(self, table: LatencyTable, name: str, references: np.ndarray) -> None:
+        self.name = name
+        values = table.column(name)
+        finite = np.flatnonzero(np.isfinite(values))
+        order = finite[np.argsort(values[finite], kind="stable")]
+        # The outer tenth at each end is left out of training, as in the release.
+        self.trimmed = order[int(0.1 * len(order)) : int(0.9 * len(order))]
+        if len(self.trimmed) < 20:
+            raise InputError(f"device {name!r} has too few measurements to meta-train HELP on")
+        self.low, self.high = values[self.trimmed].min(), values[self.trimmed].max()
+        span = max(self.high - self.low, 1e-9)
+        self.scaled = (values - self.low) / span * 0.9 + 0.05
+        place = {row.tobytes(): i for i, row in enumerate(np.ascontiguousarray(table.genes))}
+        rows = np.ascontiguousarray(references.astype(table.genes.dtype))
+        missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
+        if missing:
+            raise InputError(f"the table has no row of HELP's reference architecture {missing[0]}")
+        self.reference = values[[place[row.tobytes()] for row in rows]]
+        if not np.isfinite(self.reference).all():
+            raise InputError(f"device {name!r} lacks a measurement of a reference architecture")
+        self.embedding = _unit(self.reference)
+
+    def reference_range(self) -> tuple[float, float]:
+        """Offset and span of the trimmed pool, in units of the references' range."""
+        low, high = self.reference.min(), self.reference.max()
+        span = max(high - low, 1e-9)
+        return (self.low - low) / span, (self.high - self.low) / span
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    span = max(values.max() - values.min(), 1e-9)
+    return (values - values.min()) / span
+
+
+def _inputs(space: SearchSpace, genes: np.ndarray) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    if hasattr(space, "graph_genes"):
+        return tuple(torch.from_numpy(x) for x in space.graph_genes(genes))
+    return (torch.from_numpy(space.encode_genes(genes)),)
+
+
+def _width_of(inputs: tuple[torch.Tensor, ...]) -> int:
+    return inputs[0].shape[-1]
+
+
+def _take(inputs: tuple[torch.Tensor, ...], index: np.ndarray) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    at = torch.from_numpy(np.ascontiguousarray(index))
+    return tuple(x[at] for x in inputs)
+
+
+def _forward(
+    model: Parameters, x: tuple[torch.Tensor, ...], embedding: torch.Tensor
+) -> torch.Tensor:
+    """Run T networks side by side. ``x``: (T, B, ...); ``embedding``: (T, 10) -> (T, B)."""
+    import torch
+
+    if len(x) == 2:
+        out, adjacency = x  # (T, B, nodes, types), (T, B, nodes, nodes)
+        for i in range(1, 5):
+            # Nodes flattened into rows: one matrix product a task instead of one a graph.
+            support = (out.flatten(1, 2) @ model[f"gc{i}.weight"]).unflatten(1, out.shape[1:3])
+            out = torch.relu(adjacency @ support + model[f"gc{i}.bias"][:, None, None])
+        out = out[:, :, -1]  # the global node
+    else:
+        out = x[0]
+        for layer in ("fc1", "fc2"):
+            out = torch.relu(_linear(model, layer, out))
+    hardware = embedding[:, None]
+    for layer in ("hw1", "hw2"):
+        hardware = torch.relu(_linear(model, layer, hardware))
+    out = torch.cat([out, hardware.expand(-1, out.shape[1], -1)], dim=-1)
+    for layer in ("fc3", "fc4"):
+        out = torch.relu(_linear(model, layer, out))
+    return _linear(model, "fc5", out)[..., 0]
+
+
+def _linear(model: Parameters, layer: str, x: torch.Tensor) -> torch.Tensor:
+    return x @ model[f"{layer}.weight"].transpose(1, 2) + model[f"{layer}.bias"][:, None]
