@@ -112,8 +112,9 @@ class BitsStage(_Section):
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 
-    schedule: StrictStr = "sandwich"
-    """Which sub-networks each step trains: sandwich or progressive."""
+    schedule: Literal["sandwich", "progressive"] = "sandwich"
+    """Which sub-networks each step trains: the largest, the smallest and random ones, or
+    progressively smaller ones (progressive shrinking)."""
     epochs: AboveZero | None = None
     """Passes over the training images; 8 when minutes is not given either."""
     minutes: AboveZero | None = None
@@ -337,7 +338,6 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "task": ("nas.tasks", "TASKS"),
     "data.name": ("nas.data_sources", "DATA_SOURCES"),
     "space.name": ("search_spaces.spaces", "SPACES"),
-    "supernet.schedule": ("supernet.schedules", "SCHEDULES"),
     "search.strategy": ("nas.strategies.base", "STRATEGIES"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
 }

@@ -257,8 +257,10 @@ def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
     if data.path is not None and not data.download and not (folder / data.path).is_dir():
         what = "is not a folder" if (folder / data.path).exists() else "does not exist"
         yield ("data", "path"), f"data.path: {folder / data.path} {what}"
-    if data.name == "image_folder" and data.path is None:
-        yield ("data", "name"), "data.path: image_folder needs the path of a folder of images"
+    if data.path is None and data.download:
+        yield ("data", "download"), "data.path: say in which folder the download is to be kept"
+    elif data.path is None and data.name in ("cifar10", "cifar100", "image_folder"):
+        yield ("data", "name"), f"data.path: {data.name} needs the folder that holds it"
 
 
 def _check_space(space: SpaceConfig) -> Iterator[Finding]:
@@ -282,7 +284,6 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
 
 
 def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
-    yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
     if supernet.epochs is not None and supernet.minutes is not None:
         yield ("supernet", "minutes"), "supernet.minutes: give either epochs or minutes, not both"
     if supernet.init_from is not None:
@@ -313,8 +314,8 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
         if device.name in first:
             yield (
                 ("devices", i, "name"),
-                f"devices.{i}.name: {device.name!r} is the name of device {first[device.name]} too; "
-                "names must differ",
+                f"devices.{i}.name: {device.name!r} is the name of device {first[device.name]} "
+                "too; names must differ",
             )
         first.setdefault(device.name, i)
         yield from _unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime)
@@ -398,7 +399,10 @@ def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
 
 
 def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
-    registry = registry_for(key)
+    try:
+        registry = registry_for(key)
+    except ModuleNotFoundError:
+        return
     if name not in registry:
         known = registry.names()
         yield (
