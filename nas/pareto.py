@@ -1,0 +1,177 @@
+"""Pareto fronts: which points are on it, how much it covers, how two of them differ.
+
+Objectives are minimised throughout. Non-dominated sorting and hypervolume come from
+moocore (Fonseca, Paquete and López-Ibáñez 2006 for the hypervolume).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces.errors import InputError, MissingExtraError
+
+
+def nondominated(objectives: np.ndarray, constraints: np.ndarray | None = None) -> np.ndarray:
+    """Return which points are on the front: (n, m) -> (n,) bool.
+
+    With ``constraints`` (n, k), ``<= 0`` feasible, infeasible points are never on it; the
+    mask is all False where none is feasible. Equal points are all kept.
+    """
+    objectives = _points(objectives)
+    keep = feasible(constraints, len(objectives)) & np.isfinite(objectives).all(axis=1)
+    rows = np.flatnonzero(keep)
+    out = np.zeros(len(objectives), dtype=bool)
+    if rows.size:
+        out[rows] = _moocore().is_nondominated(_two(objectives[rows]), keep_weakly=True)
+    return out
+
+
+def feasible(constraints: np.ndarray | None, n: int) -> np.ndarray:
+    """Return which of ``n`` points satisfy every constraint: (n, k) -> (n,) bool.
+
+    An undefined (NaN) violation is a violation.
+    """
+    if constraints is None or np.size(constraints) == 0:
+        return np.ones(n, dtype=bool)
+    return (np.asarray(constraints, dtype=float).reshape(n, -1) <= 0).all(axis=1)
+
+
+def hypervolume(objectives: np.ndarray, reference: Sequence[float]) -> float:
+    """Return the volume dominated by the points (n, m) and bounded by ``reference`` (m,).
+
+    Points that do not dominate the reference contribute nothing; no points, 0.
+
+    Raises:
+        InputError: the reference has another length than the points or is not finite.
+    """
+    objectives = _points(objectives)
+    reference = np.asarray(reference, dtype=float)
+    if reference.shape != (objectives.shape[1],) or not np.isfinite(reference).all():
+        raise InputError(
+            f"reference point {reference.tolist()} must be {objectives.shape[1]} finite numbers"
+        )
+    inside = objectives[(objectives < reference).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    return float(_moocore().hypervolume(inside, ref=reference))
+
+
+def reference_point(*fronts: np.ndarray, margin: float = 0.1) -> np.ndarray:
+    """Return a common reference point: the worst of all points plus ``margin`` of the range.
+
+    An objective that never varies gets a margin of its own size, so that no front has volume 0.
+    """
+    points = np.concatenate([_points(front) for front in fronts])
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        raise InputError("no finite point to take a reference from")
+    worst, best = points.max(axis=0), points.min(axis=0)
+    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
+    return worst + margin * span
+
+
+def knee(objectives: np.ndarray) -> int:
+    """Return the index of the knee of a front (n, m).
+
+    The point furthest below the hyperplane through the extremes, after each objective is
+    scaled to 0..1 (Das 1999, "On characterizing the knee of the Pareto curve"); the
+    smallest index among equals, the first point of a front without volume.
+
+    Raises:
+        InputError: no point.
+    """
+    objectives = _points(objectives)
+    if not len(objectives):
+        raise InputError("an empty front has no knee")
+    low, high = objectives.min(axis=0), objectives.max(axis=0)
+    scaled = (objectives - low) / np.where(high > low, high - low, 1.0)
+    return int(np.argmin(scaled.sum(axis=1).round(12)))
+
+
+@dataclass(frozen=True)
+class FrontDifference:
+    """How far two fronts agree.
+
+    Attributes:
+        hypervolume_a, hypervolume_b: against ``reference``.
+        hypervolume_ratio: b / a; NaN where a has none.
+        coverage_a, coverage_b: share of the *other* front that this one weakly dominates
+            (Zitzler and Thiele 1998, C metric).
+        common: points in both, equal in every objective within ``tolerance``.
+        size_a, size_b: numbers of points on each front.
+        reference: the point both volumes were measured against.
+    """
+
+    hypervolume_a: float
+    hypervolume_b: float
+    hypervolume_ratio: float
+    coverage_a: float
+    coverage_b: float
+    common: int
+    size_a: int
+    size_b: int
+    reference: tuple[float, ...]
+
+
+def difference(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    reference: Sequence[float] | None = None,
+    tolerance: float = 1e-9,
+) -> FrontDifference:
+    """Compare two sets of points (n, m); each is reduced to its front first.
+
+    Args:
+        a, b: objectives, minimised.
+        reference: point to measure volumes against; :func:`reference_point` of both by default.
+        tolerance: relative difference up to which two numbers count as equal.
+    """
+    a, b = _points(a), _points(b)
+    a, b = a[nondominated(a)], b[nondominated(b)]
+    if not len(a) or not len(b):
+        raise InputError("a front without points cannot be compared")
+    if a.shape[1] != b.shape[1]:
+        raise InputError(f"fronts with {a.shape[1]} and {b.shape[1]} objectives cannot be compared")
+    point = reference_point(a, b) if reference is None else np.asarray(reference, dtype=float)
+    volume_a, volume_b = hypervolume(a, point), hypervolume(b, point)
+    slack = tolerance * np.maximum(np.abs(a)[:, None], np.abs(b)[None, :])
+    gap = a[:, None] - b[None, :]
+    a_dominates = (gap <= slack).all(axis=2)
+    b_dominates = (gap >= -slack).all(axis=2)
+    return FrontDifference(
+        hypervolume_a=volume_a,
+        hypervolume_b=volume_b,
+        hypervolume_ratio=volume_b / volume_a if volume_a > 0 else float("nan"),
+        coverage_a=float(a_dominates.any(axis=0).mean()),
+        coverage_b=float(b_dominates.any(axis=1).mean()),
+        common=int((a_dominates & b_dominates).any(axis=1).sum()),
+        size_a=len(a),
+        size_b=len(b),
+        reference=tuple(float(v) for v in point),
+    )
+
+
+def _points(objectives: np.ndarray) -> np.ndarray:
+    points = np.asarray(objectives, dtype=float)
+    if points.ndim != 2:
+        raise InputError(f"objectives must have shape (n, m), not {points.shape}")
+    return points
+
+
+def _two(points: np.ndarray) -> np.ndarray:
+    # moocore needs at least two objectives; a constant second one changes nothing.
+    return np.column_stack([points, np.zeros(len(points))]) if points.shape[1] == 1 else points
+
+
+def _moocore():
+    try:
+        import moocore
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("moocore", "search") from error
+    return moocore

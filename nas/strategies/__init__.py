@@ -1,0 +1,25 @@
+"""Search strategies: ``ask`` for architectures, ``tell`` what they are worth."""
+
+from nas.strategies.base import STRATEGIES, Strategy
+from nas.strategies.evolution import EvolutionStrategy
+from nas.strategies.feasible import find_feasible
+from nas.strategies.predictor import PredictorStrategy
+from nas.strategies.problem import Judged, Problem
+from nas.strategies.random import ExhaustiveStrategy, RandomStrategy
+from nas.strategies.surrogates import Exact, Learned, Supplied, Surrogate
+
+__all__ = [
+    "STRATEGIES",
+    "EvolutionStrategy",
+    "Exact",
+    "ExhaustiveStrategy",
+    "Judged",
+    "Learned",
+    "PredictorStrategy",
+    "Problem",
+    "RandomStrategy",
+    "Strategy",
+    "Supplied",
+    "Surrogate",
+    "find_feasible",
+]

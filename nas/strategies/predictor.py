@@ -1,0 +1,287 @@
+"""Search with predictors in the loop: few real evaluations, many predicted ones.
+
+Rounds as in LINAS (Cummings et al. 2022, "A Hardware-Aware Framework for Accelerating
+Neural Architecture Search Across Modalities", DyNAS-T): evaluate a batch, refit the
+surrogates, search on them, take the next batch from the predicted front. What is added
+here: candidates are judged optimistically in proportion to their uncertainty, the batch is
+chosen for the hypervolume it adds together, and a share of it goes to where the surrogates
+know least.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.pareto import hypervolume, nondominated, reference_point
+from nas.strategies import nsga2
+from nas.strategies.base import STRATEGIES, Strategy
+from nas.strategies.feasible import ENUMERABLE, find_feasible, neighbours
+from nas.strategies.genes import (
+    GeneSet,
+    crossover,
+    enumerate_genes,
+    mutate,
+    sample_spread,
+    unique_rows,
+)
+from nas.strategies.problem import Judged, Problem
+from nas.strategies.surrogates import Refitted
+from search_spaces.errors import InfeasibleError, InputError
+
+
+@STRATEGIES.register("predictor")
+class PredictorStrategy(Strategy):
+    """Predictor in the loop; needs a surrogate for every metric of the problem.
+
+    Surrogates with a ``fit`` method are refitted from what was told; supplied ones may
+    change between asks (their owner refits them). A proposed architecture satisfies every
+    constraint by surrogate, as far as any candidate does; where only *learned* constraints
+    cannot be met, the candidates that miss them by least are proposed, since the model may
+    be wrong.
+
+    Args:
+        problem, seed: as in :class:`Strategy`.
+        initial: evaluations before the first model is fitted, spread over the space.
+        population, generations: of the NSGA-II on the surrogates; their product is the
+            number of predicted candidates a round. A space with fewer architectures than
+            that is enumerated instead.
+        optimism: standard deviations by which a predicted objective is bettered.
+        explore: share of a batch chosen for uncertainty alone.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        initial: int = 24,
+        population: int = 200,
+        generations: int = 100,
+        optimism: float = 0.5,
+        explore: float = 0.1,
+    ) -> None:
+        super().__init__(problem, seed=seed)
+        missing = [name for name in problem.metrics if name not in problem.surrogates]
+        if missing:
+            raise InputError(f"strategy 'predictor' needs a surrogate for {', '.join(missing)}")
+        if initial < 2 or population < 4 or generations < 1:
+            raise InputError(
+                f"initial {initial} (at least 2), population {population} (at least 4) and "
+                f"generations {generations} (at least 1) are too small to search with"
+            )
+        if not 0.0 <= explore <= 1.0:
+            raise InputError(f"explore {explore} is not a share between 0 and 1")
+        self.initial = initial
+        self.population = population
+        self.generations = generations
+        self.optimism = optimism
+        self.explore = explore
+        self.candidates_judged = 0
+        """Predicted candidates so far, for reports."""
+        self._population: np.ndarray | None = None
+
+    def _propose(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        genes, objectives, constraints = self.told
+        if len(genes) < self.initial:
+            rows = self._design(n, rng)
+            if len(rows):
+                return rows
+        if not len(genes):
+            return genes
+        self._refit(genes, objectives, constraints)
+        pool = self._search(genes, objectives, constraints, rng)
+        new = ~self._seen.contains(pool.genes)
+        return self._pick(pool.take(np.flatnonzero(new)), objectives, constraints, n, rng)
+
+    # ------------------------------------------------------------- first batch
+
+    def _design(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Return feasible rows far from each other and from what was asked before."""
+        pool = find_feasible(self.problem, 20 * n, rng, exclude=self._seen)
+        if len(pool) <= n:
+            return pool
+        features = self.problem.space.encode_genes(pool)
+        asked = self._genes
+        # Greedy maximin on the Hamming distance (active choices that differ).
+        if len(asked):
+            nearest = _hamming(features, self.problem.space.encode_genes(asked)).min(axis=1)
+        else:
+            nearest = np.full(len(pool), np.inf)
+        chosen: list[int] = []
+        for _ in range(n):
+            best = int(np.argmax(nearest))
+            chosen.append(best)
+            nearest = np.minimum(nearest, _hamming(features, features[best : best + 1])[:, 0])
+            nearest[chosen] = -1.0
+        return pool[chosen]
+
+    # ------------------------------------------------------ search on surrogates
+
+    def _refit(self, genes: np.ndarray, objectives: np.ndarray, constraints: np.ndarray) -> None:
+        for name, surrogate in self.problem.surrogates.items():
+            if isinstance(surrogate, Refitted):
+                surrogate.fit(genes, self.problem.values(name, objectives, constraints))
+
+    def _judge(self, genes: np.ndarray) -> Judged:
+        judged = self.problem.judge(genes)
+        self.candidates_judged += len(genes)
+        return Judged(
+            genes,
+            judged.objectives - self.optimism * judged.std,
+            judged.std,
+            judged.constraints,
+        )
+
+    def _search(
+        self,
+        told: np.ndarray,
+        objectives: np.ndarray,
+        constraints: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Judged:
+        """Return candidates (some of them evaluated already) with optimistic objectives."""
+        space = self.problem.space
+        if space.cardinality() <= min(ENUMERABLE, self.population * self.generations):
+            return self._judge(enumerate_genes(space))
+        size = self.population
+        elite, _, _ = nsga2.survive(objectives, constraints, size // 2)
+        everything = tuple(range(len(self.problem.constraints)))
+        try:
+            sampled = find_feasible(
+                self.problem, size // 2, rng, which=everything, seeds=told[elite], generations=50
+            )
+        except InfeasibleError:
+            # Constraints known in advance are satisfiable (the first batch was found); only
+            # a learned one is not, and the model may be wrong about that.
+            sampled = sample_spread(space, rng, size // 2)
+        start = [told[elite], sampled]
+        if self._population is not None:
+            start.append(self._population)
+        rows = np.vstack(start)
+        current = self._judge(rows[unique_rows(rows)])
+        archive = [current]
+        kept, ranks, distances = nsga2.survive(current.objectives, current.constraints, size)
+        current = current.take(kept)
+        for _ in range(self.generations):
+            a = current.genes[nsga2.tournament(ranks, distances, size, rng)]
+            b = current.genes[nsga2.tournament(ranks, distances, size, rng)]
+            crossed = rng.random((size, 1)) < 0.9
+            children = np.where(crossed, crossover(space, a, b, rng), a)
+            # A tenth of the genes for some, a single one for most: both small steps along
+            # the front and jumps out of it.
+            rate = rng.choice([0.0, 0.02, 0.1], size=size)
+            children = mutate(space, children, rng, rate=rate)
+            children = children[~GeneSet(current.genes).contains(children)]
+            children = children[unique_rows(children)]
+            if len(children):
+                judged = self._judge(children)
+                current = _join([current, judged])
+            kept, ranks, distances = nsga2.survive(current.objectives, current.constraints, size)
+            current = current.take(kept)
+        self._population = current.genes
+        archive.append(current)
+        # One step around the predicted front: what evolution missed by a single gene.
+        front = current.genes[ranks == 0]
+        around = np.vstack(
+            [neighbours(space, row) for row in front[rng.permutation(len(front))[:10]]]
+        )
+        around = around[unique_rows(around)]
+        if len(around):
+            archive.append(self._judge(around))
+        pool = _join(archive)
+        return pool.take(unique_rows(pool.genes))
+
+    # ------------------------------------------------------------------- picking
+
+    def _pick(
+        self,
+        pool: Judged,
+        objectives: np.ndarray,
+        constraints: np.ndarray,
+        n: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        known = self.problem.screened()
+        if known:
+            pool = pool.take(np.flatnonzero((pool.constraints[:, known] <= 0).all(axis=1)))
+        if len(pool.genes) <= n:
+            spare = find_feasible(self.problem, n, rng, exclude=self._seen)
+            rows = np.vstack([pool.genes, spare])
+            return rows[unique_rows(rows)][:n]
+        keep, ranks, _ = nsga2.survive(pool.objectives, pool.constraints, max(300, 10 * n))
+        pool = pool.take(keep)
+        exploring = int(rng.binomial(n, self.explore)) if self.explore else 0
+        chosen = self._by_hypervolume(pool, ranks, objectives, constraints, n - exploring)
+        span = np.ptp(np.vstack([pool.objectives, objectives]), axis=0)
+        doubt = (pool.std / np.where(span > 0, span, 1.0)).sum(axis=1)
+        doubt[nsga2.total_violation(pool.constraints) > 0] = -1.0
+        doubt[chosen] = -np.inf
+        for _ in range(n - len(chosen)):
+            best = int(np.argmax(doubt))
+            doubt[best] = -np.inf
+            chosen.append(best)
+        return pool.genes[chosen]
+
+    def _by_hypervolume(
+        self,
+        pool: Judged,
+        ranks: np.ndarray,
+        objectives: np.ndarray,
+        constraints: np.ndarray,
+        n: int,
+    ) -> list[int]:
+        """Choose rows that add most volume to the evaluated front, one after the other.
+
+        Where nothing adds any, the best ranks by crowding (the order of the pool) are taken.
+        """
+        on_front = nondominated(objectives, constraints)
+        front = objectives[on_front]
+        ok = nsga2.total_violation(pool.constraints) <= 0
+        usable = np.flatnonzero(ok)
+        chosen: list[int] = []
+        if usable.size:
+            points = pool.objectives[usable]
+            every = np.vstack([front, points])
+            low = every.min(axis=0)
+            span = np.where(np.ptp(every, axis=0) > 0, np.ptp(every, axis=0), 1.0)
+            front, points = (front - low) / span, (points - low) / span
+            reference = reference_point(front, points) if len(front) else reference_point(points)
+            volume = hypervolume(front, reference)
+            gains = np.full(len(points), np.inf)
+            while len(chosen) < min(n, usable.size):
+                # Gains only shrink as points are added, so a stale gain is an upper bound:
+                # recompute from the top until the best is fresh (lazy greedy, Minoux 1978).
+                fresh: set[int] = set()
+                while True:
+                    best = int(np.argmax(gains))
+                    if best in fresh or gains[best] <= 0:
+                        break
+                    gains[best] = hypervolume(np.vstack([front, points[best]]), reference) - volume
+                    fresh.add(best)
+                if gains[best] <= 1e-12:
+                    break
+                chosen.append(int(usable[best]))
+                front = np.vstack([front, points[best]])
+                volume += gains[best]
+                gains[best] = -np.inf
+        taken = set(chosen)
+        for row in range(len(pool.genes)):
+            if len(chosen) >= n:
+                break
+            if row not in taken:
+                chosen.append(row)
+        return chosen
+
+
+def _hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return squared distances of one-hot rows: (n, d), (k, d) -> (n, k)."""
+    return (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)
+
+
+def _join(parts: list[Judged]) -> Judged:
+    return Judged(
+        np.vstack([p.genes for p in parts]),
+        np.vstack([p.objectives for p in parts]),
+        np.vstack([p.std for p in parts]),
+        np.vstack([p.constraints for p in parts]),
+    )
