@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
+from devices.protocol import Protocol
 from nas.constraints import METRICS, Constraint, Goal, Metric
 from nas.yaml_source import YamlSource
 from search_spaces.registry import Registry
+from search_spaces.space import SearchSpace
+from search_spaces.spaces import build_space
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -159,20 +162,50 @@ class DeviceConfig(_Section):
 
 
 class ProtocolConfig(_Section):
-    """How one latency is measured."""
+    """How one latency is measured; a limit of null is not applied."""
 
     processes: Positive = 5
-    """Fresh processes for each model."""
+    """Fresh processes a model is measured in, at least 2."""
     runs: Positive = 100
     """Samples in each process."""
-    max_interval: AboveZero = 0.05
+    min_sample_ms: AboveZero = 1.0
+    """Inferences are repeated until a sample lasts as long as this."""
+    warmup_window_ms: AboveZero = 20.0
+    """Length of one warm-up window."""
+    warmup_windows: Positive = 3
+    """How many successive windows must agree."""
+    warmup_tolerance: AboveZero = 0.05
+    """Within what share of the fastest they must agree."""
+    warmup_max_s: AboveZero = 2.0
+    """After this long a model counts as unsettled."""
+    reference_every: Positive = 4
+    """Models between two looks at the reference model."""
+    max_interval: AboveZero | None = 0.05
     """Widest 95 % interval that is accepted, as a share of the median."""
+    max_drift: AboveZero | None = 0.03
+    """Largest difference between the halves of a process, as a share."""
+    max_spread: AboveZero | None = 0.05
+    """Largest difference between process medians, as a share."""
+    max_slowdown: AboveZero | None = 0.05
+    """Largest loss of clock frequency during a process, as a share."""
+    max_temperature_c: AboveZero | None = None
+    """Hottest thermal zone, degrees Celsius."""
+    max_starvation: AboveZero | None = 0.05
+    """Largest share of the time in which an inference had no processor."""
+    slow_factor: AboveZero = 1.25
+    """A run is slow when it takes more than this many medians."""
+    max_slow_share: AboveZero | None = 0.1
+    """Largest share of slow runs."""
     retries: Whole = 3
-    """Times a rejected sample is measured again before the model is marked invalid."""
-    deadline_s: AboveZero = 120.0
-    """Seconds after which a measuring process is stopped."""
-    memory_mib: Positive | None = None
-    """Memory limit of a measuring process; null sets none."""
+    """Times a rejected model is measured again before it is marked invalid."""
+    deadline_s: AboveZero = 300.0
+    """Seconds for one model in one process."""
+    memory_limit_mib: Positive | None = 4096
+    """Memory limit of a measuring process."""
+    pin: StrictBool = True
+    """Keep a process on as many cores as it has threads."""
+    cores: list[Whole] | None = None
+    """Which cores; null chooses the fastest and idlest."""
 
 
 class Bound(_Section):
@@ -290,6 +323,10 @@ class Job(_Section):
                 found.append(Goal(Metric.parse(text)))
         return list(dict.fromkeys(found))
 
+    def measurement_protocol(self) -> Protocol:
+        """Return the protocol that every device of the job is measured with."""
+        return Protocol.from_json({**self.protocol.model_dump(), "seed": self.seed})
+
     def constraints(self) -> list[Constraint]:
         """Return every bound of the job; a quantity with both limits gives two."""
         limits = self.search.constraints
@@ -338,7 +375,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "task": ("nas.tasks", "TASKS"),
     "data.name": ("nas.data_sources", "DATA_SOURCES"),
     "space.name": ("search_spaces.spaces", "SPACES"),
-    "search.strategy": ("nas.strategies.base", "STRATEGIES"),
+    "search.strategy": ("nas.strategies", "STRATEGIES"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
 }
 """Key of the job -> module and name of the registry that knows its values."""
@@ -347,5 +384,30 @@ REGISTRIES: dict[str, tuple[str, str]] = {
 def registry_for(key: str) -> Registry[Any]:
     """Return the registry of the names that ``key`` may hold."""
     module, name = REGISTRIES[key]
+    if key == "devices.runtime":
+        importlib.import_module("devices.runtimes")  # registers the built-in ones
     registry: Registry[Any] = getattr(importlib.import_module(module), name)
     return registry
+
+
+def job_space(
+    job: Job, *, input_channels: int | None = None, outputs: int | None = None
+) -> SearchSpace:
+    """Build the job's search space.
+
+    Args:
+        job: a checked job.
+        input_channels: of the data; the number of architectures does not depend on it.
+        outputs: units of the last layer, from the task; likewise.
+
+    Raises:
+        InputError: a parameter of the space is unknown or has a value it cannot take.
+    """
+    config = dict(job.space.overrides)
+    if job.space.preset is not None:
+        config["preset"] = job.space.preset
+    if input_channels is not None:
+        config["input_channels"] = input_channels
+    if outputs is not None:
+        config["outputs"] = outputs
+    return build_space(job.space.name, **config)

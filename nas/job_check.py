@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from devices.protocol import Protocol
+from devices.runtime import make_runtime
 from nas.constraints import METRICS
 from nas.job import (
     Bound,
@@ -24,13 +27,14 @@ from nas.job import (
     DataConfig,
     DeviceConfig,
     Job,
+    ProtocolConfig,
     SearchConfig,
     SpaceConfig,
     SupernetConfig,
     registry_for,
 )
 from nas.yaml_source import Diagnostic, DiagnosticsError, YamlSource
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 
 Finding = tuple[tuple["str | int", ...], str]
 """A location in the job and what is wrong there."""
@@ -206,18 +210,37 @@ def _sound_sections(
     raw: Mapping[str, Any], broken: Iterable[tuple[str | int, ...]]
 ) -> dict[str, Any]:
     """Return the top-level values that are valid once the broken keys are left out."""
-    pruned = _without(raw, sorted(broken, key=str), ())
+    pruned = _without(raw, set(broken), ())
     sections: dict[str, Any] = {}
     for name, field in Job.model_fields.items():
-        if name not in pruned:
-            if not field.is_required() and name not in raw:
+        if name not in raw:
+            if not field.is_required():
                 sections[name] = field.get_default(call_default_factory=True)
-            continue
-        try:
-            sections[name] = TypeAdapter(field.annotation).validate_python(pruned[name])
-        except ValidationError:
-            continue
+        elif name in pruned:
+            found = _salvaged(name, field.annotation, pruned)
+            if found is not None:
+                sections[name] = found
     return sections
+
+
+def _salvaged(name: str, annotation: Any, pruned: Mapping[str, Any]) -> Any:
+    """Return the section without its unsound parts, or None where nothing sound is left."""
+    adapter = TypeAdapter(annotation)
+    for _ in range(3):
+        try:
+            return adapter.validate_python(pruned[name])
+        except ValidationError as error:
+            # A list with an unsound entry is left out as a whole: its places must keep fitting.
+            unsound = {
+                tuple(
+                    itertools.takewhile(lambda step: isinstance(step, str), (name, *e["loc"][:-1]))
+                )
+                for e in error.errors(include_url=False)
+            }
+            pruned = _without(pruned, unsound, ())
+            if name not in pruned:
+                return None
+    return None
 
 
 def _without(
@@ -248,6 +271,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
     devices = sections.get("devices")
     if devices is not None:
         yield from _check_devices(devices, folder)
+    if sections.get("protocol") is not None:
+        yield from _check_protocol(sections["protocol"])
     if sections.get("search") is not None:
         yield from _check_search(sections["search"], devices)
 
@@ -269,6 +294,10 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
     if found:
         return
     config = dict(space.overrides)
+    taken = [key for key in ("input_channels", "outputs") if key in config]
+    if taken:
+        yield ("space", taken[0]), f"space.{taken[0]}: follows from the data; leave it out"
+        return
     if space.preset is not None:
         config["preset"] = space.preset
     try:
@@ -318,7 +347,10 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
                 "too; names must differ",
             )
         first.setdefault(device.name, i)
-        yield from _unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime)
+        unknown = list(_unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime))
+        yield from unknown
+        if not unknown:
+            yield from _check_runtime(device, i)
         if device.token_file is not None and not (folder / device.token_file).is_file():
             path = folder / device.token_file
             yield ("devices", i, "token_file"), f"devices.{i}.token_file: {path} does not exist"
@@ -327,6 +359,28 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
                 ("devices", i, "hub"),
                 f"devices.{i}.hub: {device.hub!r} must begin with https:// (or http://)",
             )
+
+
+def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
+    parameters = {"threads": device.threads, "batch": device.batch, **device.options}
+    try:
+        make_runtime(device.runtime, parameters)
+    except InputError as error:
+        named = [key for key in device.options if f"{key!r}" in str(error)]
+        at = ("devices", i, "options", *named[:1]) if device.options else ("devices", i)
+        yield at, f"devices.{i}: {error}"
+    except EnvironmentProblem:
+        # Not a mistake in the file: the run says what this machine lacks, if it measures here.
+        return
+
+
+def _check_protocol(protocol: ProtocolConfig) -> Iterator[Finding]:
+    try:
+        Protocol.from_json(protocol.model_dump())
+    except InputError as error:
+        message = str(error)
+        named = [key for key in ProtocolConfig.model_fields if f"protocol {key} " in message]
+        yield ("protocol", *named[:1]), message
 
 
 def _check_search(
@@ -399,10 +453,7 @@ def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
 
 
 def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
-    try:
-        registry = registry_for(key)
-    except ModuleNotFoundError:
-        return
+    registry = registry_for(key)
     if name not in registry:
         known = registry.names()
         yield (

@@ -1,0 +1,292 @@
+"""The command line. Every command is a thin call of the Python API.
+
+Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine
+lacks (an extra, a data set, disk space, a permission, a device), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nas.yaml_source import DiagnosticsError
+from search_spaces.errors import EnvironmentProblem, InputError, NasError
+
+if TYPE_CHECKING:
+    from nas.job import Job
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine lacks "
+    "(an extra, data, disk space, a permission, a device), 130 interrupted."
+)
+
+SUB_APPS = {
+    "latency": "nas.latency_cli",
+    "device": "nas.device_cli",
+}
+"""Name of a command group -> module whose ``app`` it is; imported when it is called."""
+
+
+class _Group(TyperGroup):
+    """Mounts command groups lazily and turns every known error into a line and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        mounted = [name for name, module in SUB_APPS.items() if importlib.util.find_spec(module)]
+        return [*super().list_commands(ctx), *mounted]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = SUB_APPS.get(cmd_name)
+        if module is None or importlib.util.find_spec(module) is None:
+            return super().get_command(ctx, cmd_name)
+        command = typer.main.get_command(importlib.import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiagnosticsError as error:
+            _fail(str(error), error.exit_code)
+        except NasError as error:
+            _fail(f"error: {error}", error.exit_code)
+        except OSError as error:
+            _fail(f"error: {_os_message(error)}", EnvironmentProblem.exit_code)
+        except ModuleNotFoundError as error:
+            _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; go on with: nas resume RUN", 130)
+
+
+app = typer.Typer(
+    name="nas",
+    cls=_Group,
+    help="Hardware-aware neural architecture search: from one YAML job to a front of quantised "
+    f"models that run on your board.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job, a YAML file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+@app.command()
+def validate(job_file: JobFile) -> None:
+    """Check a job: every mistake at once, as path:line:column: message."""
+    from nas.job import load_job
+
+    job = load_job(job_file)
+    typer.echo(f"OK: {job_file} is a valid job")
+    for line in _summary(job):
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder; by default the job's output or runs/NAME."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")
+    ] = False,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Replay the latencies of this store or earlier run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Override the job's seed.")] = None,
+) -> None:
+    """Run a whole job: supernet, predictors, search, verification, export, report."""
+    from nas.job import load_job
+
+    job = load_job(job_file, changes={} if seed is None else {"seed": seed})
+    folder = output if output is not None else job.run_folder()
+    if measurements is not None and not measurements.exists():
+        raise InputError(f"--measurements: {measurements} does not exist")
+    if dry_run:
+        from nas.estimate import estimate
+
+        for line in estimate(job, folder).lines():
+            typer.echo(line)
+        return
+    from nas import pipeline
+    from nas.progress import Progress
+
+    pipeline.run(job, folder, measurements=measurements, progress=Progress())
+    typer.echo(f"front:  {folder / 'front.csv'}")
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def resume(run_folder: RunFolder) -> None:
+    """Go on with a run that was interrupted; nothing is evaluated twice."""
+    from nas import pipeline
+    from nas.progress import Progress
+
+    _existing_run(run_folder)
+    pipeline.resume(run_folder, progress=Progress())
+    typer.echo(f"front:  {run_folder / 'front.csv'}")
+    typer.echo(f"report: {run_folder / 'report.html'}")
+
+
+@app.command()
+def report(
+    run_folder: RunFolder,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="Say how far the fronts of two runs agree."),
+    ] = None,
+) -> None:
+    """Write RUN/report.html (one file, no network) and RUN/front.csv."""
+    from nas import report as reports
+
+    _existing_run(run_folder)
+    if compare is not None:
+        _existing_run(compare)
+        typer.echo(str(reports.compare(run_folder, compare)))
+        return
+    typer.echo(str(reports.write_report(run_folder)))
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    pick: Annotated[
+        str, typer.Option(metavar="knee|ID", help="The knee of the front, or an id of front.csv.")
+    ] = "knee",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; by default RUN/export/ID."),
+    ] = None,
+) -> None:
+    """Write one model of the front as ONNX with its model card."""
+    from nas import export as exports
+
+    _existing_run(run_folder)
+    typer.echo(str(exports.export_model(run_folder, pick, output)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job, for editors."""
+    from nas.job import job_schema
+
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+@app.command()
+def init(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="File to write.")] = Path(
+        "job.yaml"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, fashion_mnist, cifar10, cifar100 or image_folder."),
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Folder of the data.")] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="Largest latency in ms; 0 sets no limit.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented job. Asks what the options do not say, on a terminal."""
+    from nas.job import load_job
+    from nas.job_template import DATA_CHOICES, job_text
+    from search_spaces.atomic import write_text_atomic
+
+    if job_file.exists() and not force:
+        raise InputError(f"{job_file} exists; give another name or --force")
+    asks = sys.stdin.isatty()
+    if data is None:
+        data = typer.prompt(f"Data ({', '.join(DATA_CHOICES)})", "digits") if asks else "digits"
+    if path is None and asks and data in ("cifar10", "cifar100", "image_folder"):
+        path = typer.prompt("Folder of the data")
+    if latency_ms is None:
+        question = "Largest latency in ms (0 for no limit)"
+        latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0
+    write_text_atomic(job_file, job_text(data, path=path, latency_ms=latency_ms or None))
+    load_job(job_file)
+    typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show this machine, the installed versions and the runtimes that work here."""
+    from nas.doctor import diagnose
+
+    for line in diagnose():
+        typer.echo(line)
+
+
+@app.callback()
+def _nas() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``nas`` script."""
+    app()
+
+
+def _summary(job: Job) -> list[str]:
+    from nas.job import job_space
+
+    space = job_space(job)
+    size = space.cardinality()
+    constraints = ", ".join(map(_constraint_text, job.constraints())) or "none"
+    return [
+        f"space:       {space.name}, {size} architectures (about {size:.1e})"
+        if size < 10**300
+        else f"space:       {space.name}, about 10^{len(str(size)) - 1} architectures",
+        f"data:        {job.data.name}",
+        f"devices:     {', '.join(f'{d.name} ({d.runtime})' for d in job.devices)}",
+        f"objectives:  {', '.join(str(goal.metric) for goal in job.objectives())}",
+        f"constraints: {constraints}",
+        f"evaluations: {job.search.evaluations}",
+        f"output:      {job.run_folder()}",
+    ]
+
+
+def _constraint_text(constraint: Any) -> str:
+    return f"{constraint.metric} {'<=' if constraint.upper else '>='} {constraint.bound:g}"
+
+
+def _existing_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no run folder: it does not exist")
+
+
+def _os_message(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space left on the disk{where}; what was finished is kept, "
+            "make room and go on with: nas resume RUN"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}; choose a folder that may be written, with --output"
+    return f"{error.strerror or error}{where}"
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    package = (error.name or "a package").split(".")[0]
+    return (
+        f"{package} is not installed; install the extras with: pip install 'edge-nas[search,hub]'"
+    )
+
+
+def _fail(message: str, code: int) -> None:
+    # Straight to the stream: no wrapping, so that other tools can read path:line:column.
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)
