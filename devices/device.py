@@ -1,0 +1,252 @@
+"""Devices a job names, and the local one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from devices.child import Sampler
+from devices.conditions import Reader, read_system_file
+from devices.measure import measure
+from devices.measurement import Measurement
+from devices.protocol import Protocol
+from devices.runtime import Runtime, make_runtime
+from devices.store import Query, Store
+from search_spaces.errors import InputError
+
+OnResult = Callable[[int, Measurement], None]
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device as a job writes it: a name, a runtime and the runtime's parameters.
+
+    Attributes:
+        name: what the device is called in fronts, tables and stores.
+        runtime: name of a registered runtime.
+        threads, batch: see :class:`devices.runtime.Runtime`.
+        options: further parameters of the runtime, such as ``provider``.
+    """
+
+    name: str
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    batch: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.+-]{1,64}", self.name):
+            raise InputError(
+                f"device name {self.name!r} may hold only letters, digits and . _ + - "
+                f"(at most 64): it names columns and files"
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The runtime's parameters as written, without the runtime's own defaults."""
+        return {"threads": self.threads, "batch": self.batch, **self.options}
+
+    def make_runtime(self) -> Runtime:
+        """Build the runtime; raises as :func:`devices.runtime.make_runtime` does."""
+        return make_runtime(self.runtime, self.parameters)
+
+
+class Device(ABC):
+    """Something that measures model files: this machine, or a board behind a hub."""
+
+    spec: DeviceSpec
+
+    @abstractmethod
+    def measure(
+        self,
+        models: Sequence[Path],
+        *,
+        archs: Sequence[str] | None = None,
+        space: str = "",
+        variant: str = "",
+        protocol: Protocol | None = None,
+        store: Store | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Measurement]:
+        """Measure models, taking from the store what is there and adding what is not.
+
+        Args:
+            models: model files.
+            archs: canonical string of each model's architecture, for replay and tables.
+            space: name of the search space the strings belong to.
+            variant: which of several files of one architecture this is ("search",
+                "verify", ...); a replay keeps them apart by it.
+            protocol: how to measure.
+            store: where to look first, and to keep what was measured.
+            on_result: called with index and measurement as each is known, from the
+                calling thread, stored ones first.
+
+        Returns:
+            One measurement a model, in order. Invalid ones are among them.
+        """
+
+
+class LocalDevice(Device):
+    """This machine.
+
+    Models are measured in groups; after each group its measurements are stored, so that
+    a kill loses the group under way and nothing else. One measurement at a time runs on
+    a machine: others wait for the lock.
+
+    Args:
+        spec: name, runtime and parameters.
+        sampler: how one process is run; by default as a child with limits.
+        group: models measured together.
+        remeasure_invalid: measure again what the store has only as invalid.
+        lock: context manager factory held while measuring.
+    """
+
+    def __init__(
+        self,
+        spec: DeviceSpec,
+        *,
+        sampler: Sampler | None = None,
+        group: int = 8,
+        remeasure_invalid: bool = False,
+        lock: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        if group < 1:
+            raise InputError(f"group must be at least 1, not {group}")
+        self.spec = spec
+        self._sampler = sampler
+        self._group = group
+        self._remeasure_invalid = remeasure_invalid
+        self._lock = lock or machine_lock
+        self._fingerprint = fingerprint
+
+    def measure(
+        self,
+        models: Sequence[Path],
+        *,
+        archs: Sequence[str] | None = None,
+        space: str = "",
+        variant: str = "",
+        protocol: Protocol | None = None,
+        store: Store | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Measurement]:
+        protocol = protocol or Protocol()
+        if archs is not None and len(archs) != len(models):
+            raise InputError(f"{len(models)} models and {len(archs)} architectures were given")
+        names = archs if archs is not None else [""] * len(models)
+        queries = [
+            Query(
+                model=Path(model),
+                spec_parameters=self.spec.parameters,
+                device=self.spec.name,
+                runtime=self.spec.runtime,
+                arch=arch,
+                space=space,
+                variant=variant,
+                protocol=protocol.to_json(),
+                identify=self._identify,
+            )
+            for model, arch in zip(models, names, strict=True)
+        ]
+        results: dict[int, Measurement] = {}
+
+        def report(index: int, measurement: Measurement) -> None:
+            results[index] = measurement
+            if on_result is not None:
+                on_result(index, measurement)
+
+        if store is not None:
+            for index, query in enumerate(queries):
+                found = store.find(query)
+                if found is not None and (found.valid or not self._remeasure_invalid):
+                    report(index, found)
+        # One file listed twice is measured once.
+        twins: dict[str, list[int]] = {}
+        for index in range(len(queries)):
+            if index not in results:
+                twins.setdefault(queries[index].key, []).append(index)
+        todo = list(twins.values())
+        runtime = self.spec.make_runtime() if todo else None
+        for start in range(0, len(todo), self._group):
+            group = todo[start : start + self._group]
+            assert runtime is not None
+            with self._lock():
+                measured = measure(
+                    [queries[same[0]].model for same in group],
+                    runtime,
+                    protocol,
+                    sampler=self._sampler,
+                )
+            for same, measurement in zip(group, measured, strict=True):
+                named = replace(measurement, device=self.spec.name, key=queries[same[0]].key)
+                if store is not None:
+                    for query in {(queries[i].arch): queries[i] for i in same}.values():
+                        store.put(query, named)
+                for index in same:
+                    report(index, named)
+        return [results[index] for index in range(len(queries))]
+
+    def _identify(self) -> dict[str, Any]:
+        """What the key holds besides model and protocol; not needed for a replay."""
+        runtime = self.spec.make_runtime()
+        return {"runtime": runtime.describe(), "fingerprint": self.fingerprint()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the hardware is; see :func:`device_fingerprint`."""
+        if self._fingerprint is None:
+            self._fingerprint = device_fingerprint()
+        return dict(self._fingerprint)
+
+
+def device_fingerprint(*, reader: Reader = read_system_file) -> dict[str, Any]:
+    """Return what decides this machine's latencies and stays the same over a reboot.
+
+    Returns:
+        ``cpu`` (model name), ``cores``, ``architecture``, ``system``, ``has_vnni`` (or Arm's
+        dot product: int8 arithmetic that cannot saturate), ``flags_sha256`` (all features).
+    """
+    info = reader("/proc/cpuinfo") or ""
+    flags = _field(info, "flags") or _field(info, "Features") or _field(info, "isa") or ""
+    words = set(flags.split())
+    board = (reader("/proc/device-tree/model") or "").rstrip("\0")
+    model = _field(info, "model name") or _field(info, "Model") or board or platform.processor()
+    return {
+        "cpu": model or "unknown",
+        "cores": os.cpu_count() or 1,
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "has_vnni": bool(words & {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}),
+        "flags_sha256": hashlib.sha256(" ".join(sorted(words)).encode()).hexdigest()[:16],
+    }
+
+
+@contextlib.contextmanager
+def machine_lock(path: Path | None = None) -> Iterator[None]:
+    """Hold this machine for one measurement; others wait, a killed holder lets go."""
+    try:
+        import fcntl
+    except ImportError:  # no POSIX locks on this system, so nothing to wait for
+        yield
+        return
+    path = path or Path(tempfile.gettempdir()) / f"edge-nas-{os.getuid()}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _field(info: str, name: str) -> str:
+    match = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", info, flags=re.MULTILINE)
+    return match.group(1).strip() if match else ""

@@ -1,0 +1,481 @@
+"""Measurements on disk, with every raw sample: looked up instead of taken again.
+
+One SQLite file in write-ahead mode with full synchronisation: a measurement is wholly
+there or not at all, through kills and power cuts, and several processes may use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.measurement import Measurement, Rejected
+from search_spaces.atomic import write_text_atomic
+from search_spaces.errors import EnvironmentProblem, InputError
+
+_APPLICATION_ID = 0x454E4D53
+_MIGRATIONS = (
+    """
+    CREATE TABLE measurements (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        created REAL NOT NULL,
+        model_sha256 TEXT NOT NULL,
+        space TEXT NOT NULL,
+        arch TEXT NOT NULL,
+        variant TEXT NOT NULL,
+        device TEXT NOT NULL,
+        runtime TEXT NOT NULL,
+        runtime_version TEXT NOT NULL,
+        spec_parameters TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        protocol TEXT NOT NULL,
+        valid INTEGER NOT NULL,
+        latency_ms REAL,
+        low_ms REAL,
+        high_ms REAL,
+        summary TEXT NOT NULL
+    );
+    CREATE INDEX measurements_key ON measurements (key);
+    CREATE INDEX measurements_arch ON measurements (device, space, arch);
+    CREATE TABLE samples (
+        measurement INTEGER NOT NULL REFERENCES measurements (id) ON DELETE CASCADE,
+        attempt INTEGER NOT NULL,
+        process INTEGER NOT NULL,
+        samples_ms BLOB NOT NULL,
+        PRIMARY KEY (measurement, attempt, process)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a store.
+
+    A live store answers by ``key``: the same file on the same hardware by the same
+    protocol. A replay answers by names: space, architecture, variant, device, runtime
+    and the parameters as the job wrote them; then neither file nor hardware is needed.
+
+    Attributes:
+        identify: gives ``runtime`` (its description) and ``fingerprint``; called at most
+            once, and only when the key is wanted.
+    """
+
+    model: Path
+    device: str
+    runtime: str
+    spec_parameters: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    identify: Callable[[], Mapping[str, Any]]
+    arch: str = ""
+    space: str = ""
+    variant: str = ""
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Hash of the file; an ``InputError`` says that it is missing."""
+        digest = hashlib.sha256()
+        try:
+            with open(self.model, "rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        except OSError as error:
+            raise InputError(f"cannot read the model file {self.model}: {error.strerror}") from None
+        return digest.hexdigest()
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """The runtime's description and the device's fingerprint."""
+        return self.identify()
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 over everything that makes two measurements the same."""
+        return measurement_key(
+            self.model_sha256,
+            self.identity["runtime"],
+            self.protocol,
+            self.identity["fingerprint"],
+        )
+
+
+def measurement_key(
+    model_sha256: str,
+    runtime: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+) -> str:
+    """Return the key of a measurement: SHA-256 of its canonical JSON.
+
+    Args:
+        runtime: name, version and parameters, as :meth:`devices.runtime.Runtime.describe`.
+    """
+    whole = {
+        "model": model_sha256,
+        "runtime": dict(runtime),
+        "protocol": dict(protocol),
+        "fingerprint": dict(fingerprint),
+    }
+    return hashlib.sha256(_canonical(whole).encode()).hexdigest()
+
+
+class Store(ABC):
+    """Where measurements are kept. Safe to use from several threads and processes."""
+
+    @abstractmethod
+    def find(self, query: Query) -> Measurement | None:
+        """Return the newest measurement that answers the query, or None.
+
+        Raises:
+            InputError: a replay has no answer; it never measures anew.
+        """
+
+    @abstractmethod
+    def put(self, query: Query, measurement: Measurement) -> None:
+        """Keep a measurement.
+
+        Raises:
+            EnvironmentProblem: the disk is full or the file cannot be written; nothing of
+                the measurement is kept then.
+        """
+
+
+class MeasurementStore(Store):
+    """A store in one SQLite file, made when it is first opened.
+
+    Args:
+        path: the file; its folder is made too.
+        connect: opens a connection, as :func:`sqlite3.connect` does.
+
+    Raises:
+        InputError: the file is something else, or of a later version.
+        EnvironmentProblem: it cannot be made or opened.
+    """
+
+    def __init__(
+        self, path: Path, *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+    ) -> None:
+        self.path = Path(path)
+        self._connect = connect
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"cannot make the folder {self.path.parent}: {error.strerror}"
+            ) from error
+        self._prepare()
+
+    @staticmethod
+    def replay(path: Path) -> ReplayStore:
+        """Open an earlier run's store to answer by architecture; see :class:`ReplayStore`."""
+        return ReplayStore(path)
+
+    def find(self, query: Query) -> Measurement | None:
+        return self.get(query.key)
+
+    def get(self, key: str) -> Measurement | None:
+        """Return the newest measurement with this key, or None."""
+        with self._session() as db:
+            row = db.execute(f"{_SELECT} WHERE key = ? ORDER BY id DESC LIMIT 1", (key,)).fetchone()
+            return None if row is None else _measurement(db, row)
+
+    def put(self, query: Query, measurement: Measurement) -> None:
+        whole = measurement.to_json()
+        for name in ("samples_ms", "rejected"):
+            del whole[name]
+        whole["rejected_reasons"] = [list(attempt.reasons) for attempt in measurement.rejected]
+        values = {
+            "key": query.key,
+            "created": time.time(),
+            "model_sha256": query.model_sha256,
+            "space": query.space,
+            "arch": query.arch,
+            "variant": query.variant,
+            "device": query.device,
+            "runtime": query.runtime,
+            "runtime_version": measurement.runtime_version,
+            "spec_parameters": _canonical(query.spec_parameters),
+            "fingerprint": _canonical(query.identity["fingerprint"]),
+            "protocol": _canonical(measurement.protocol),
+            "valid": int(measurement.valid),
+            "latency_ms": whole["latency_ms"],
+            "low_ms": whole["low_ms"],
+            "high_ms": whole["high_ms"],
+            "summary": json.dumps(whole),
+        }
+        # Attempt 0 is the one whose figures count, the rejected ones follow.
+        attempts = [measurement.samples_ms, *(r.samples_ms for r in measurement.rejected)]
+        marks = ", ".join("?" for _ in values)
+        with self._session(write=True) as db:
+            row = db.execute(
+                f"INSERT INTO measurements ({', '.join(values)}) VALUES ({marks})",
+                tuple(values.values()),
+            ).lastrowid
+            db.executemany(
+                "INSERT INTO samples VALUES (?, ?, ?, ?)",
+                [
+                    (row, attempt, process, np.asarray(samples, dtype="<f8").tobytes())
+                    for attempt, processes in enumerate(attempts)
+                    for process, samples in enumerate(processes)
+                ],
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return every measurement without its samples, oldest first: the columns of the file."""
+        names = [column.strip() for column in _COLUMNS.split(",")]
+        with self._session() as db:
+            found = db.execute(f"{_SELECT} ORDER BY id").fetchall()
+        rows = [dict(zip(names, row, strict=True)) for row in found]
+        for row in rows:
+            row["valid"] = bool(row["valid"])
+            for name in ("spec_parameters", "fingerprint", "protocol", "summary"):
+                row[name] = json.loads(row[name])
+        return rows
+
+    def export_table(
+        self,
+        path: Path,
+        *,
+        space: str | None = None,
+        variant: str | None = None,
+        include_invalid: bool = False,
+    ) -> int:
+        """Write a latency table: CSV, one row an architecture, one column a device, ms.
+
+        The newest measurement of a cell counts; a missing cell is empty.
+
+        Args:
+            space: whose architectures; needed when the store holds several spaces.
+            variant: restrict to this variant.
+            include_invalid: also take the figures of rejected samples.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            InputError: several spaces and none named, or no measurement fits.
+        """
+        rows = [row for row in self.rows() if row["arch"] and row["latency_ms"] is not None]
+        rows = [row for row in rows if include_invalid or row["valid"]]
+        if variant is not None:
+            rows = [row for row in rows if row["variant"] == variant]
+        spaces = sorted({row["space"] for row in rows})
+        if space is None and len(spaces) > 1:
+            raise InputError(f"{self.path} holds several spaces ({', '.join(spaces)}); name one")
+        if space is not None:
+            rows = [row for row in rows if row["space"] == space]
+        if not rows:
+            kind = "measurement" if include_invalid else "valid measurement"
+            raise InputError(f"{self.path} has no {kind} of a named architecture for this table")
+        cells: dict[str, dict[str, float]] = {}
+        for row in rows:
+            cells.setdefault(row["arch"], {})[row["device"]] = row["latency_ms"]
+        devices = sorted({row["device"] for row in rows})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["arch", *devices])
+        for arch, latencies in cells.items():
+            writer.writerow([arch, *(latencies.get(device, "") for device in devices)])
+        write_text_atomic(Path(path), text.getvalue())
+        return len(cells)
+
+    def _prepare(self) -> None:
+        with self._translated():
+            # Two processes that both find a new file: the second waits for the lock and
+            # then finds the tables made. The switch to write-ahead mode ignores the busy
+            # timeout, hence the loop.
+            for wait in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, None):
+                try:
+                    self._migrate()
+                    return
+                except sqlite3.OperationalError as error:
+                    if wait is None or "locked" not in str(error):
+                        raise
+                    time.sleep(wait)
+
+    def _migrate(self) -> None:
+        with contextlib.closing(self._open()) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (owner,) = db.execute("PRAGMA application_id").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if owner != _APPLICATION_ID and (version or tables):
+                raise InputError(f"{self.path} is a database of something else")
+            if version > len(_MIGRATIONS):
+                raise InputError(
+                    f"{self.path} was written by a later version (format {version}, this one "
+                    f"reads up to {len(_MIGRATIONS)}); upgrade the package"
+                )
+            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise EnvironmentProblem(
+                    f"{self.path} lies on a file system without write-ahead logging; "
+                    f"put the store on a local disk"
+                )
+            if version == len(_MIGRATIONS):
+                return
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                for script in _MIGRATIONS[version:]:
+                    for statement in script.split(";"):
+                        db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+                db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        db = self._connect(self.path, timeout=60.0, isolation_level=None)
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        return db
+
+    @contextlib.contextmanager
+    def _session(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        # A connection for each use: none crosses a fork or a thread, and a measurement
+        # takes a thousand times longer.
+        with self._translated(), contextlib.closing(self._open()) as db:
+            if not write:
+                yield db
+                return
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled back already.
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        with _translated(self.path):
+            yield
+
+
+class ReplayStore(Store):
+    """An earlier run's measurements, read only, found by architecture and device name.
+
+    Args:
+        path: the store of that run.
+
+    Raises:
+        InputError: no such file, not a store, or of a later version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"no measurement store at {self.path}")
+        with _translated(self.path), contextlib.closing(self._open()) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (owner,) = db.execute("PRAGMA application_id").fetchone()
+        if owner != _APPLICATION_ID or not 1 <= version <= len(_MIGRATIONS):
+            raise InputError(f"{self.path} is no measurement store that this version can replay")
+
+    def find(self, query: Query) -> Measurement:
+        wanted = {
+            "space": query.space,
+            "arch": query.arch,
+            "variant": query.variant,
+            "device": query.device,
+            "runtime": query.runtime,
+            "spec_parameters": _canonical(query.spec_parameters),
+        }
+        where = " AND ".join(f"{name} = ?" for name in wanted)
+        with _translated(self.path), contextlib.closing(self._open()) as db:
+            row = db.execute(
+                f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", tuple(wanted.values())
+            ).fetchone()
+            if row is None:
+                raise InputError(
+                    f"{self.path} has no measurement of {query.arch!r} (space {query.space!r}, "
+                    f"variant {query.variant!r}) on device {query.device!r} with {query.runtime} "
+                    f"{_canonical(query.spec_parameters)}; a replay measures nothing: run without "
+                    f"it, or replay a store of the same job and seed"
+                )
+            return _measurement(db, row)
+
+    def put(self, query: Query, measurement: Measurement) -> None:
+        raise InputError(f"{self.path} is being replayed and takes no measurement")
+
+    def _open(self) -> sqlite3.Connection:
+        # A store copied to a read-only place has no shared-memory file and cannot get one;
+        # only when nobody can write it may its lock be ignored.
+        uri = self.path.absolute().as_uri()
+        db = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=60.0)
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            db.close()
+            db = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+        return db
+
+
+_COLUMNS = (
+    "id, key, created, model_sha256, space, arch, variant, device, runtime, runtime_version, "
+    "spec_parameters, fingerprint, protocol, valid, latency_ms, low_ms, high_ms, summary"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM measurements"
+
+
+def _measurement(db: sqlite3.Connection, row: tuple[Any, ...]) -> Measurement:
+    identifier, summary = row[0], json.loads(row[-1])
+    attempts: dict[int, list[tuple[float, ...]]] = {}
+    for attempt, blob in db.execute(
+        "SELECT attempt, samples_ms FROM samples WHERE measurement = ? ORDER BY attempt, process",
+        (identifier,),
+    ):
+        samples = tuple(np.frombuffer(blob, dtype="<f8").tolist())
+        attempts.setdefault(attempt, []).append(samples)
+    reasons = summary.pop("rejected_reasons")
+    whole = Measurement.from_json({**summary, "samples_ms": attempts.get(0, []), "rejected": []})
+    return replace(
+        whole,
+        rejected=tuple(
+            Rejected(tuple(why), tuple(attempts.get(number, [])))
+            for number, why in enumerate(reasons, start=1)
+        ),
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ones that name the file and what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text:
+            message = f"no space left for {path}; free some and resume"
+        elif "readonly" in text or "unable to open" in text:
+            message = f"cannot write {path}: {text}; check its permissions"
+        elif "locked" in text:
+            message = f"{path} stayed locked by another process for a minute"
+        else:
+            message = f"cannot use {path}: {text}"
+        raise EnvironmentProblem(message) from error
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path} is not a measurement store: {error}") from error
