@@ -1,1 +1,70 @@
+"""Hardware-aware neural architecture search, from one job to models that run on a board.
 
+The names below are the public API; each is imported when it is first used, so that
+``import nas`` stays quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.data import DataSplits, load_splits
+    from nas.job import Job, job_schema, job_space, load_job
+    from nas.tasks import TASKS, Task
+    from nas.yaml_source import DiagnosticsError
+    from search_spaces.errors import (
+        EnvironmentProblem,
+        InfeasibleError,
+        InputError,
+        MissingExtraError,
+        NasError,
+    )
+
+_HOME = {
+    "Job": "nas.job",
+    "job_schema": "nas.job",
+    "job_space": "nas.job",
+    "load_job": "nas.job",
+    "DiagnosticsError": "nas.yaml_source",
+    "DataSplits": "nas.data",
+    "load_splits": "nas.data",
+    "TASKS": "nas.tasks",
+    "Task": "nas.tasks",
+    "EnvironmentProblem": "search_spaces.errors",
+    "InfeasibleError": "search_spaces.errors",
+    "InputError": "search_spaces.errors",
+    "MissingExtraError": "search_spaces.errors",
+    "NasError": "search_spaces.errors",
+}
+
+__all__ = [
+    "TASKS",
+    "DataSplits",
+    "DiagnosticsError",
+    "EnvironmentProblem",
+    "InfeasibleError",
+    "InputError",
+    "Job",
+    "MissingExtraError",
+    "NasError",
+    "Task",
+    "job_schema",
+    "job_space",
+    "load_job",
+    "load_splits",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("edge-nas")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

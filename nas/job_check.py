@@ -243,9 +243,7 @@ def _salvaged(name: str, annotation: Any, pruned: Mapping[str, Any]) -> Any:
     return None
 
 
-def _without(
-    value: Any, broken: Sequence[tuple[str | int, ...]], here: tuple[str | int, ...]
-) -> Any:
+def _without(value: Any, broken: Set[tuple[str | int, ...]], here: tuple[str | int, ...]) -> Any:
     if isinstance(value, dict):
         return {
             key: _without(item, broken, (*here, key))
