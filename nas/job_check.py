@@ -68,7 +68,8 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
     sections = _sound_sections(raw, broken)
     folder = Path(source.path).parent
     for location, message in _cross_findings(sections, folder):
-        if not any(location[: len(b)] == b for b in broken):
+        # A mistake inside a value, or of a key around it, has been told already.
+        if not any(location[: len(b)] == b or b[: len(location)] == location for b in broken):
             diagnostics.append(source.diagnostic(location, message))
     if diagnostics or job is None:
         raise DiagnosticsError(diagnostics)

@@ -1,0 +1,83 @@
+"""The commented job that ``nas init`` writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from search_spaces.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Values that suit one data set: a preset of the space, epochs, validation images."""
+
+    preset: str
+    epochs: int
+    validation: str
+    needs_path: bool = False
+
+
+_STARTS = {
+    "digits": _Start("8x8", 30, "0.2"),
+    "fashion_mnist": _Start("28x28", 8, "5000"),
+    "cifar10": _Start("32x32", 60, "5000", needs_path=True),
+    "cifar100": _Start("32x32", 60, "5000", needs_path=True),
+    "image_folder": _Start("224x224-ofa", 30, "0.1", needs_path=True),
+}
+DATA_CHOICES = tuple(_STARTS)
+
+
+def job_text(data: str, *, path: str | None = None, latency_ms: float | None = None) -> str:
+    """Return a short job for a data set, with comments.
+
+    Raises:
+        InputError: the data set has no template, or needs a path and has none.
+    """
+    if data not in _STARTS:
+        raise InputError(f"no template for {data!r} (there is one for: {', '.join(DATA_CHOICES)})")
+    start = _STARTS[data]
+    if start.needs_path and path is None:
+        raise InputError(f"{data} needs the folder that holds it; give --path")
+    lines = [
+        "# A job for Edge NAS. Check it with `nas validate`, run it with `nas run`.",
+        "# Keys that are left out have defaults; `nas schema` lists them all.",
+        f"name: {data.replace('_', '-')}",
+        "seed: 0",
+        "",
+        "data:",
+        f"  name: {data}",
+    ]
+    if path is not None:
+        # JSON strings are YAML strings too, whatever characters the path holds.
+        lines.append(f"  path: {json.dumps(path)}  # relative to this file")
+    lines += [
+        f"  validation: {start.validation}  # training images set apart to guide the search",
+        "",
+        "space:",
+        "  name: mobilenet",
+        f"  preset: {start.preset}",
+        "  weight_bits: [2, 3, 4, 8]  # per layer; 32 would be float",
+        "  activation_bits: [2, 3, 4, 8]",
+        "",
+        "supernet:",
+        f"  epochs: {start.epochs}",
+        "",
+        "devices:",
+        "  - name: cpu",
+        "    runtime: onnxruntime",
+        "    threads: 1",
+        "",
+        "search:",
+        "  objectives: [accuracy, latency_ms]",
+        "  evaluations: 200",
+    ]
+    if latency_ms is not None:
+        lines += [
+            "  constraints:",
+            "    latency_ms:",
+            f"      cpu: {{max: {latency_ms:g}}}  # median, in milliseconds",
+        ]
+    else:
+        lines += ["  # constraints: {latency_ms: {cpu: {max: 2.0}}, weights_kib: {max: 100}}"]
+    return "\n".join(lines) + "\n"
