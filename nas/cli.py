@@ -131,10 +131,10 @@ def run(
 @app.command()
 def resume(run_folder: RunFolder) -> None:
     """Go on with a run that was interrupted; nothing is evaluated twice."""
+    _existing_run(run_folder)
     from nas import pipeline
     from nas.progress import Progress
 
-    _existing_run(run_folder)
     pipeline.resume(run_folder, progress=Progress())
     typer.echo(f"front:  {run_folder / 'front.csv'}")
     typer.echo(f"report: {run_folder / 'report.html'}")
@@ -149,9 +149,9 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN/report.html (one file, no network) and RUN/front.csv."""
+    _existing_run(run_folder)
     from nas import report as reports
 
-    _existing_run(run_folder)
     if compare is not None:
         _existing_run(compare)
         typer.echo(str(reports.compare(run_folder, compare)))
@@ -171,9 +171,9 @@ def export(
     ] = None,
 ) -> None:
     """Write one model of the front as ONNX with its model card."""
+    _existing_run(run_folder)
     from nas import export as exports
 
-    _existing_run(run_folder)
     typer.echo(str(exports.export_model(run_folder, pick, output)))
 
 
