@@ -103,7 +103,7 @@ class FrontDifference:
         coverage_a, coverage_b: share of the *other* front that this one weakly dominates
             (Zitzler and Thiele 1998, C metric).
         common: points in both, equal in every objective within ``tolerance``.
-        size_a, size_b: numbers of points on each front.
+        size_a, size_b: numbers of distinct points on each front.
         reference: the point both volumes were measured against.
     """
 
@@ -133,7 +133,8 @@ def difference(
         tolerance: relative difference up to which two numbers count as equal.
     """
     a, b = _points(a), _points(b)
-    a, b = a[nondominated(a)], b[nondominated(b)]
+    # Architectures with equal objectives are one point.
+    a, b = np.unique(a[nondominated(a)], axis=0), np.unique(b[nondominated(b)], axis=0)
     if not len(a) or not len(b):
         raise InputError("a front without points cannot be compared")
     if a.shape[1] != b.shape[1]:

@@ -28,6 +28,8 @@ from search_spaces.space import SearchSpace
 _MINIMUM = 4
 _TUNING_POINTS = 300
 _CHUNK = 1024
+_COMMON_NOISE = 0.02
+"""Noise variance assumed of every evaluation (of standardised targets) when weighing them."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,18 @@ class AccuracyPredictor:
         x = self._encode(genes)
         self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
         z = (y - self._centre) / self._scale
-        self._process = _Process.tuned(x, z, (extra_noise / self._scale) ** 2, seed=self.seed)
-        self._forest = _Forest(x, z, trees=self.trees, seed=self.seed)
+        extra = (extra_noise / self._scale) ** 2
+        # What a point counts beside one that was measured without error.
+        trust = _COMMON_NOISE / (_COMMON_NOISE + extra)
+        self._process = _Process.tuned(x, z, extra, trust, seed=self.seed)
+        self._forest = _Forest(x, z, trust, trees=self.trees, seed=self.seed)
         process_mean, process_var = self._process.left_out()
         forest_mean, forest_var = self._forest.left_out()
+        forest_var = forest_var + extra
         gap = forest_mean - process_mean
-        spread = float(gap @ gap)
-        weight = float(np.clip(gap @ (z - process_mean) / spread, 0, 1)) if spread > 0 else 0.0
+        spread = float(gap @ (trust * gap))
+        best = gap @ (trust * (z - process_mean)) / spread if spread > 0 else 0.0
+        weight = float(np.clip(best, 0, 1))
         # A forest that hardly counts is not worth its time.
         self._weight = weight if weight >= 0.05 else 0.0
         mean, var = _mix(process_mean, process_var, forest_mean, forest_var, self._weight)
@@ -233,7 +240,9 @@ class _Process:
         self._inverse = linalg.solve_triangular(self._factor, eye, lower=True).astype(np.float32)
 
     @classmethod
-    def tuned(cls, x: np.ndarray, z: np.ndarray, extra: np.ndarray, *, seed: int) -> _Process:
+    def tuned(
+        cls, x: np.ndarray, z: np.ndarray, extra: np.ndarray, trust: np.ndarray, *, seed: int
+    ) -> _Process:
         """Choose hyperparameters on at most 300 points, then fit all of them."""
         if len(z) > _TUNING_POINTS:
             some = np.random.default_rng(seed).choice(len(z), _TUNING_POINTS, replace=False)
@@ -245,6 +254,10 @@ class _Process:
         gram /= unit
         diagonal = np.diag(gram)
         distance = np.sqrt(np.maximum(diagonal[:, None] + diagonal[None] - 2 * gram, 0.0))
+        # Rows scaled by the root of their trust have a common noise, so that one
+        # decomposition serves every noise level.
+        root = np.sqrt(trust[some])
+        whitener, whitened = np.outer(root, root), root * zs
         noises = np.geomspace(1e-3, 3.0, 12)
         best: tuple[float, _Kernel, float] | None = None
         for linear, length in [(1.0, 1.0)] + [
@@ -253,8 +266,8 @@ class _Process:
             kernel = linear * gram + 1.0
             if linear < 1.0:
                 kernel += (1 - linear) * _matern(distance / length)
-            values, vectors = linalg.eigh(kernel, check_finite=False)
-            projected = (vectors.T @ zs) ** 2
+            values, vectors = linalg.eigh(kernel * whitener, check_finite=False)
+            projected = (vectors.T @ whitened) ** 2
             for noise in noises:
                 spectrum = np.maximum(values, 0.0) + noise
                 output = float(np.mean(projected / spectrum)) + 1e-9
@@ -330,12 +343,13 @@ def _matern(distance: np.ndarray) -> np.ndarray:
 class _Forest:
     """Extremely randomised trees on bootstrap samples, with out-of-bag predictions."""
 
-    def __init__(self, x: np.ndarray, z: np.ndarray, *, trees: int, seed: int) -> None:
-        self._z = z
+    def __init__(
+        self, x: np.ndarray, z: np.ndarray, trust: np.ndarray, *, trees: int, seed: int
+    ) -> None:
         model = ExtraTreesRegressor(
             trees, bootstrap=True, max_features=0.5, min_samples_leaf=2, random_state=seed
         )
-        model.fit(x, z)
+        model.fit(x, z, sample_weight=trust)
         # Calling the fitted trees directly avoids the checks that dominate small batches.
         self._trees = [estimator.tree_ for estimator in model.estimators_]
         self._every = np.stack([tree.predict(x)[:, 0] for tree in self._trees])

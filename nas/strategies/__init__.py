@@ -6,7 +6,7 @@ from nas.strategies.feasible import find_feasible
 from nas.strategies.predictor import PredictorStrategy
 from nas.strategies.problem import Judged, Problem
 from nas.strategies.random import ExhaustiveStrategy, RandomStrategy
-from nas.strategies.surrogates import Exact, Learned, Supplied, Surrogate
+from nas.strategies.surrogates import Exact, Learned, Supplied, Surrogate, cost_surrogates
 
 __all__ = [
     "STRATEGIES",
@@ -21,5 +21,6 @@ __all__ = [
     "Strategy",
     "Supplied",
     "Surrogate",
+    "cost_surrogates",
     "find_feasible",
 ]

@@ -11,7 +11,7 @@ A surrogate maps gene rows to a mean and a standard deviation. There are three k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -94,3 +94,27 @@ class Learned:
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.model.predict(genes)
+
+
+def cost_surrogates(
+    costs: Callable[[np.ndarray], Mapping[str, np.ndarray]], metrics: Iterable[str]
+) -> dict[str, Exact]:
+    """Return an exact surrogate for each metric that one function works out together.
+
+    Args:
+        costs: genes (n, choices) -> metric name -> (n,), for instance
+            ``PlannedSpace.costs``. It is called once for each matrix, not once a metric.
+        metrics: the names wanted.
+    """
+    last: list[tuple[np.ndarray, Mapping[str, np.ndarray]]] = []
+
+    def lookup(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        def of(genes: np.ndarray) -> np.ndarray:
+            # The very same array object: a judged matrix is never changed in place.
+            if not last or last[0][0] is not genes:
+                last[:] = [(genes, costs(genes))]
+            return last[0][1][name]
+
+        return of
+
+    return {name: Exact(lookup(name)) for name in metrics}
