@@ -111,7 +111,8 @@ class ChildSampler(Sampler):
         """Return what one child finished, and how it failed if it did."""
         done: list[tuple[int, Block | Failure]] = []
         ready: dict[str, Any] | None = None
-        with tempfile.TemporaryFile() as errors, self._start(errors, runtime.threads) as child:
+        with tempfile.TemporaryFile() as errors:
+            child = self._start(errors, runtime.threads)
             try:
                 messages = _follow(child)
                 assert child.stdin is not None
@@ -157,6 +158,10 @@ class ChildSampler(Sampler):
                         return done, None
             finally:
                 _kill_group(child)
+                for pipe in (child.stdin, child.stdout):
+                    assert pipe is not None
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
 
     def _start(self, errors: IO[bytes], threads: int) -> subprocess.Popen[bytes]:
         path = [entry or os.getcwd() for entry in sys.path]

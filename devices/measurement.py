@@ -186,17 +186,19 @@ def conclude(
         ),
         runtime=runtime,
         runtime_version=runtime_version,
-        parameters=dict(parameters),
+        parameters=_plain(parameters),
         protocol=best.protocol.to_json(),
-        conditions={
-            **machine,
-            "cores": affinity,
-            "memory_limited": all(block.memory_limited for block in blocks) and bool(blocks),
-            "before": before,
-            "after": [block.after for block in blocks],
-            "processor_share": [block.processor_share for block in blocks],
-            "reference_ms": [block.reference_ms for block in blocks],
-        },
+        conditions=_plain(
+            {
+                **machine,
+                "cores": affinity,
+                "memory_limited": all(block.memory_limited for block in blocks) and bool(blocks),
+                "before": before,
+                "after": [block.after for block in blocks],
+                "processor_share": [block.processor_share for block in blocks],
+                "reference_ms": [block.reference_ms for block in blocks],
+            }
+        ),
         pinned=bool(blocks) and all(affinity) and all(map(frequency_pinned, before)),
         detail=details[0] if details else "",
     )
@@ -214,6 +216,8 @@ def _judge(attempt: Attempt, protocol: Protocol) -> tuple[Reason, ...]:
             and _above(1 - block.processor_share, protocol.max_starvation)
         ):
             found.add(Reason.LOAD)
+    if _above(_frequency_drop(blocks), protocol.max_slowdown):
+        found.add(Reason.FREQUENCY_DROP)
     if len(blocks) >= 2:
         medians = [float(np.median(block.samples_ms)) for block in blocks]
         if _above(max(medians) / min(medians) - 1, protocol.max_spread):
@@ -235,23 +239,29 @@ def _judge_block(block: Block, protocol: Protocol) -> set[Reason]:
         first, second = np.median(samples[:half]), np.median(samples[half:])
         if _above(abs(second / first - 1), protocol.max_drift):
             found.add(Reason.DRIFT)
-    slow = float(np.mean(samples > protocol.slow_factor * np.median(samples)))
-    if _above(slow, protocol.max_slow_share):
+    # Outliers on either side: a neighbour may be there for most of the runs.
+    ratio = samples / np.median(samples)
+    outside = (ratio > protocol.outlier_factor) | (ratio < 1 / protocol.outlier_factor)
+    if _above(float(np.mean(outside)), protocol.max_outlier_share):
         found.add(Reason.LOAD)
     if block.reference_ms is not None:
         first, second = block.reference_ms
         if _above(abs(second / first - 1), protocol.max_spread):
             found.add(Reason.REFERENCE_DRIFT)
-    for name in ("throttle_count", "cooling_state"):
-        if _increase(block, name) > 0:
-            found.add(Reason.THROTTLING)
+    # A cooling device that is at work throttles already, also when it began before.
+    if _increase(block, "throttle_count") > 0 or (block.after.get("cooling_state") or 0) > 0:
+        found.add(Reason.THROTTLING)
     hottest = block.after.get("temperature_c")
     if hottest is not None and _above(hottest, protocol.max_temperature_c):
         found.add(Reason.THROTTLING)
-    frequency = block.before.get("frequency_mhz")
-    if frequency and _above(-_increase(block, "frequency_mhz") / frequency, protocol.max_slowdown):
-        found.add(Reason.FREQUENCY_DROP)
     return found
+
+
+def _frequency_drop(blocks: Sequence[Block]) -> float:
+    """Return by what share the lowest frequency around samples lies under the highest."""
+    states = [state for block in blocks for state in (block.before, block.after)]
+    seen = [state["frequency_mhz"] for state in states if state.get("frequency_mhz")]
+    return 1 - min(seen) / max(seen) if seen else 0.0
 
 
 def _increase(block: Block, name: str) -> float:

@@ -28,12 +28,14 @@ class Protocol:
         max_drift: difference between the halves of a process.
         max_spread: difference between process medians, and between two looks at the
             reference model.
-        max_slowdown: loss of clock frequency during a process.
+        max_slowdown: how far the clock frequency may fall, within a process or from one to
+            another.
         max_temperature_c: hottest thermal zone, degrees Celsius.
         max_starvation: share of the time in which a single-threaded inference had no
             processor.
-        slow_factor: a run is slow when it takes more than this many medians.
-        max_slow_share: share of slow runs.
+        outlier_factor: a run is an outlier when it takes this many medians, or the median
+            takes this many of it.
+        max_outlier_share: share of outliers in a process.
         retries: further attempts at a rejected model.
         deadline_s: wall time for one model in one process.
         memory_limit_mib: address space of a process; applied to runtimes on the processor.
@@ -56,8 +58,8 @@ class Protocol:
     max_slowdown: float | None = 0.05
     max_temperature_c: float | None = None
     max_starvation: float | None = 0.05
-    slow_factor: float = 1.25
-    max_slow_share: float | None = 0.1
+    outlier_factor: float = 1.25
+    max_outlier_share: float | None = 0.1
     retries: int = 3
     deadline_s: float = 300.0
     memory_limit_mib: int | None = 4096
@@ -74,10 +76,10 @@ class Protocol:
                     f"protocol {name} must be a whole number of at least {least}, not {value!r}"
                 )
         positive = ("min_sample_ms", "warmup_window_ms", "warmup_tolerance", "warmup_max_s")
-        for name in (*positive, "slow_factor", "deadline_s"):
+        for name in (*positive, "outlier_factor", "deadline_s"):
             _require_positive(name, getattr(self, name))
         limits = ("max_interval", "max_drift", "max_spread", "max_slowdown", "max_temperature_c")
-        for name in (*limits, "max_starvation", "max_slow_share", "memory_limit_mib"):
+        for name in (*limits, "max_starvation", "max_outlier_share", "memory_limit_mib"):
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
         if self.cores is not None:

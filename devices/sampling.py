@@ -233,7 +233,6 @@ def _sample(
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+from devices.runtime import RUNTIMES, Runtime, TensorSpec, make_runtime, random_inputs
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+
+#: Registered name -> parameters under which the contract must hold.
+CONTRACT = [(name, {}) for name in RUNTIMES] + [("onnxruntime", {"graph_optimization": "off"})]
+
+
+@pytest.fixture(params=CONTRACT, ids=lambda case: f"{case[0]}-{case[1]}")
+def runtime_case(request):
+    return request.param
+
+
+class TestContract:
+    """Every registered runtime loads a model file and computes what it says."""
+
+    def test_outputs_equal_those_of_the_reference_evaluator(self, runtime_case, make_model):
+        reference = pytest.importorskip("onnx.reference")
+        path = make_model()
+        name, parameters = runtime_case
+        session = make_runtime(name, {"batch": 2, **parameters}).load(path)
+        assert [spec.shape for spec in session.inputs] == [(2, 3, 8, 8)]
+        inputs = random_inputs(session.inputs, 3)
+        (expected,) = reference.ReferenceEvaluator(str(path)).run(None, {"x": inputs[0]})
+        (output,) = session(*inputs)
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
+
+    def test_a_bound_call_can_be_repeated(self, runtime_case, make_model):
+        session = make_runtime(*runtime_case).load(make_model())
+        call = session.bind(*random_inputs(session.inputs, 0))
+        call()
+        call()
+
+    def test_parameters_build_an_equal_runtime(self, runtime_case):
+        runtime = make_runtime(*runtime_case)
+        again = make_runtime(runtime.name, runtime.parameters())
+        assert again.describe() == runtime.describe()
+        assert runtime.version
+
+    def test_a_file_that_is_no_model(self, runtime_case, tmp_path):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(b"not a model")
+        with pytest.raises(InputError, match=r"broken\.onnx"):
+            make_runtime(*runtime_case).load(path)
+
+    def test_a_missing_file(self, runtime_case, tmp_path):
+        with pytest.raises(InputError, match=r"absent\.onnx"):
+            make_runtime(*runtime_case).load(tmp_path / "absent.onnx")
+
+    def test_a_fixed_batch_is_not_changed_silently(self, runtime_case, make_model):
+        name, parameters = runtime_case
+        runtime = make_runtime(name, {**parameters, "batch": 8})
+        with pytest.raises(InputError, match="open batch axis"):
+            runtime.load(make_model(batch=1))
+
+    @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "2"])
+    def test_threads_must_be_a_positive_whole_number(self, runtime_case, bad):
+        name, parameters = runtime_case
+        with pytest.raises(InputError, match="threads"):
+            make_runtime(name, {**parameters, "threads": bad})
+
+
+def test_unknown_runtime_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
+        make_runtime("onnxruntme")
+
+
+def test_unknown_parameter_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'threads'"):
+        make_runtime("onnxruntime", {"thread": 1})
+
+
+def test_provider_absent_from_this_build():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build has CUDA")
+    with pytest.raises(EnvironmentProblem, match="available: .*CPUExecutionProvider"):
+        make_runtime("onnxruntime", {"provider": "cuda"})
+
+
+def test_unknown_provider():
+    with pytest.raises(InputError, match="unknown execution provider 'gpu9000'"):
+        make_runtime("onnxruntime", {"provider": "gpu9000"})
+
+
+def test_a_provider_that_does_not_start_is_not_replaced(make_model):
+    runtime = make_runtime("onnxruntime")
+    runtime.provider = "AzureExecutionProvider"
+    library = runtime._library
+
+    class Fallback:
+        """The library's way: a session on the processor whatever was asked for."""
+
+        def __getattr__(self, name):
+            return getattr(library, name)
+
+        def InferenceSession(self, path, options, providers):  # noqa: N802
+            return library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    runtime._library = Fallback()
+    with pytest.raises(EnvironmentProblem, match="did not start"):
+        runtime.load(make_model())
+
+
+def test_missing_package_gives_the_install_command(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        make_runtime("onnxruntime")
+
+
+def test_graph_optimisation_is_part_of_the_description():
+    on = make_runtime("onnxruntime", {"graph_optimization": True}).describe()
+    off = make_runtime("onnxruntime", {"graph_optimization": False}).describe()
+    assert on["parameters"]["graph_optimization"] == "all"
+    assert off["parameters"]["graph_optimization"] == "off"
+    with pytest.raises(InputError, match="graph_optimization"):
+        make_runtime("onnxruntime", {"graph_optimization": "most"})
+
+
+class Plain(Runtime):
+    name = "plain"
+    version = "0"
+
+    def load(self, path):
+        raise NotImplementedError
+
+
+def test_open_axes_are_filled_from_batch_and_shapes():
+    runtime = Plain(batch=4, shapes={"ids": [4, 16]})
+    assert runtime.resolve_shape("x", [None, 3, 8]) == (4, 3, 8)
+    assert runtime.resolve_shape("ids", [None, None]) == (4, 16)
+    with pytest.raises(InputError, match=r"shapes: \{mask"):
+        runtime.resolve_shape("mask", [None, None])
+    with pytest.raises(InputError, match="ids"):
+        runtime.resolve_shape("ids", [None, 8])
+
+
+def test_random_inputs_are_seeded_and_in_range():
+    specs = [TensorSpec("x", (64, 64), "float16"), TensorSpec("ids", (100,), "int64")]
+    first, ids = random_inputs(specs, 5)
+    again, _ = random_inputs(specs, 5)
+    other, _ = random_inputs(specs, 6)
+    assert first.dtype == np.float16 and ids.dtype == np.int64
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert abs(float(first.std()) - 1) < 0.05
+    assert set(ids.tolist()) == {0, 1}
