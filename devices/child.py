@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,9 @@ from devices.runtime import Runtime
 from devices.sampling import REFERENCE, Block, Failure, block_from_json
 from search_spaces.errors import EnvironmentProblem, InputError
 
-_START = "import json, sys; sys.path = json.loads(sys.argv[1]); import devices.worker as w; "
+_START = (
+    "import json, sys; sys.path = json.loads(sys.argv[1]) or sys.path; import devices.worker as w; "
+)
 _START += "sys.exit(w.main())"
 _END = None
 
@@ -95,7 +98,7 @@ class ChildSampler(Sampler):
             }
             done, failure = self._run(request, runtime, protocol)
             outcomes |= with_reference(done)
-            if failure is None:
+            if failure is None or len(done) == len(rest):
                 break
             culprit = rest[len(done)]
             rest = rest[len(done) + 1 :]
@@ -130,8 +133,9 @@ class ChildSampler(Sampler):
                             ) from None
                         return done, Failure("deadline-passed", f"not done within {limit:g} s")
                     if message is _END:
-                        code = child.wait()
-                        text = _tail(errors)
+                        _await_exit(child)
+                        _kill_group(child)
+                        code, text = child.returncode, _tail(errors)
                         if ready is None:
                             raise EnvironmentProblem(
                                 f"the measuring process did not start (exit {code}): {text}"
@@ -164,7 +168,10 @@ class ChildSampler(Sampler):
                         pipe.close()
 
     def _start(self, errors: IO[bytes], threads: int) -> subprocess.Popen[bytes]:
-        path = [entry or os.getcwd() for entry in sys.path]
+        # The same interpreter finds what this process finds, whatever the working folder;
+        # another one has packages of its own.
+        same = self.python == sys.executable
+        path = [entry or os.getcwd() for entry in sys.path] if same else []
         limits = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
         environment = os.environ | dict.fromkeys(limits, str(threads))
         try:
@@ -224,8 +231,23 @@ def _follow(child: subprocess.Popen[bytes]) -> queue.Queue[Any]:
     return messages
 
 
+def _await_exit(child: subprocess.Popen[bytes], seconds: float = 5.0) -> None:
+    """Let a child that closed its messages exit, without reaping it.
+
+    As long as it is not reaped its group keeps its number, and can be killed safely.
+    """
+    if not hasattr(os, "waitid"):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+        return
+    end = time.monotonic() + seconds
+    flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    while os.waitid(os.P_PID, child.pid, flags) is None and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
+    if child.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()

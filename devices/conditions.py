@@ -34,7 +34,8 @@ def read_conditions(cores: Sequence[int], *, reader: Reader = read_system_file) 
     """Return what can change a latency at this moment.
 
     Args:
-        cores: the cores the measurement runs on; the slowest of them is reported.
+        cores: the cores the measurement is kept on; the slowest of them is reported. When
+            empty, no frequency is: that of an idle core says nothing.
         reader: source of the files.
 
     Returns:
@@ -53,7 +54,7 @@ def read_conditions(cores: Sequence[int], *, reader: Reader = read_system_file) 
     ]
     load = reader("/proc/loadavg")
     return {
-        "governor": reader(f"{_CPU.format(cores[0])}/cpufreq/scaling_governor") if cores else None,
+        "governor": reader(f"{_CPU.format(cores[0] if cores else 0)}/cpufreq/scaling_governor"),
         "frequency_mhz": _scaled(_least(frequencies), 1e-3),
         "frequency_limits_mhz": _limits(_least(lowest), _least(highest)),
         "temperature_c": _hottest(reader),

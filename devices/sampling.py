@@ -93,19 +93,19 @@ def run_sequence(
 
     Args:
         sequence: indices into ``models``, or ``REFERENCE``.
+        cores: where this process is kept.
         emit: takes ``{"event": "start" | "block" | "failure", "index": ..., ...}``.
 
     Raises:
         EnvironmentProblem: the machine lacks something, so no model can be measured.
     """
     clocks = clocks or Clocks()
-    watched = list(cores) or [0]
     for index in sequence:
         emit({"event": "start", "index": index})
         path = reference if index == REFERENCE else models[index]
         assert path is not None
         try:
-            block = _measure_one(runtime, path, protocol, clocks, reader, watched)
+            block = _measure_one(runtime, path, protocol, clocks, reader, cores)
         except EnvironmentProblem:
             raise
         except MemoryError as error:

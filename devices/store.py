@@ -97,6 +97,17 @@ class Query:
             raise InputError(f"cannot read the model file {self.model}: {error.strerror}") from None
         return digest.hexdigest()
 
+    def names(self) -> dict[str, str]:
+        """Return the columns a replay answers by."""
+        return {
+            "space": self.space,
+            "arch": self.arch,
+            "variant": self.variant,
+            "device": self.device,
+            "runtime": self.runtime,
+            "spec_parameters": _canonical(self.spec_parameters),
+        }
+
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """The runtime's description and the device's fingerprint."""
@@ -185,7 +196,26 @@ class MeasurementStore(Store):
         return ReplayStore(path)
 
     def find(self, query: Query) -> Measurement | None:
-        return self.get(query.key)
+        """Return the newest measurement with the query's key, or None.
+
+        One that was filed under other names (the same file as another variant, the same
+        board under another name) is filed under the query's as well, for a replay to find.
+        """
+        names = query.names()
+        where = " AND ".join(f"{name} = ?" for name in names)
+        with self._session() as db:
+            row = db.execute(
+                f"{_SELECT} WHERE key = ? ORDER BY ({where}) DESC, id DESC LIMIT 1",
+                (query.key, *names.values()),
+            ).fetchone()
+            if row is None:
+                return None
+            found = _measurement(db, row)
+            filed = dict(zip(_NAMES, row, strict=True))
+        if any(filed[name] != value for name, value in names.items()):
+            found = replace(found, device=query.device)
+            self.put(query, found)
+        return found
 
     def get(self, key: str) -> Measurement | None:
         """Return the newest measurement with this key, or None."""
@@ -202,13 +232,8 @@ class MeasurementStore(Store):
             "key": query.key,
             "created": time.time(),
             "model_sha256": query.model_sha256,
-            "space": query.space,
-            "arch": query.arch,
-            "variant": query.variant,
-            "device": query.device,
-            "runtime": query.runtime,
+            **query.names(),
             "runtime_version": measurement.runtime_version,
-            "spec_parameters": _canonical(query.spec_parameters),
             "fingerprint": _canonical(query.identity["fingerprint"]),
             "protocol": _canonical(measurement.protocol),
             "valid": int(measurement.valid),
@@ -236,10 +261,9 @@ class MeasurementStore(Store):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every measurement without its samples, oldest first: the columns of the file."""
-        names = [column.strip() for column in _COLUMNS.split(",")]
         with self._session() as db:
             found = db.execute(f"{_SELECT} ORDER BY id").fetchall()
-        rows = [dict(zip(names, row, strict=True)) for row in found]
+        rows = [dict(zip(_NAMES, row, strict=True)) for row in found]
         for row in rows:
             row["valid"] = bool(row["valid"])
             for name in ("spec_parameters", "fingerprint", "protocol", "summary"):
@@ -392,14 +416,7 @@ class ReplayStore(Store):
             raise InputError(f"{self.path} is no measurement store that this version can replay")
 
     def find(self, query: Query) -> Measurement:
-        wanted = {
-            "space": query.space,
-            "arch": query.arch,
-            "variant": query.variant,
-            "device": query.device,
-            "runtime": query.runtime,
-            "spec_parameters": _canonical(query.spec_parameters),
-        }
+        wanted = query.names()
         where = " AND ".join(f"{name} = ?" for name in wanted)
         with _translated(self.path), contextlib.closing(self._open()) as db:
             row = db.execute(
@@ -434,6 +451,7 @@ _COLUMNS = (
     "id, key, created, model_sha256, space, arch, variant, device, runtime, runtime_version, "
     "spec_parameters, fingerprint, protocol, valid, latency_ms, low_ms, high_ms, summary"
 )
+_NAMES = _COLUMNS.split(", ")
 _SELECT = f"SELECT {_COLUMNS} FROM measurements"
 
 

@@ -51,7 +51,7 @@ def main() -> int:
             protocol,
             reference=Path(reference) if reference else None,
             emit=emit,
-            cores=cores or request["cores"],
+            cores=cores,
         )
     except (EnvironmentProblem, InputError) as error:
         kind = "environment" if isinstance(error, EnvironmentProblem) else "input"

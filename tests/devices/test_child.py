@@ -43,11 +43,14 @@ class Text(Session):
         if self.action == "crash":
             print("about to fail", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGSEGV)
-        if self.action == "hang":
+        if self.action in ("hang", "desert"):
             child = os.fork()  # a helper process, which must die with the group
             if child == 0:
+                os.closerange(0, 100)
                 time.sleep(600)
             pathlib.Path(os.environ["HELPER_PID"]).write_text(str(child))
+            if self.action == "desert":
+                os._exit(7)
             time.sleep(600)
         if self.action == "eat":
             np.ones(2**30, dtype=np.float64)
@@ -114,7 +117,14 @@ def test_a_hanging_model_is_killed_with_its_helpers(scripted, tmp_path):
     hang, fine = measure([model("hang"), model("fine")], runtime, protocol, reference=model("ok"))
     assert fine.valid
     assert hang.reasons == ("deadline-passed",)
-    assert not alive(int((tmp_path / "helper.pid").read_text()))
+    wait_for(lambda: not alive(int((tmp_path / "helper.pid").read_text())))
+
+
+def test_a_child_that_leaves_a_helper_behind(scripted, tmp_path):
+    runtime, model = scripted
+    (desert,) = measure([model("desert")], runtime, QUICK)
+    assert desert.reasons == ("process-crashed",) and "exit code 7" in desert.detail
+    wait_for(lambda: not alive(int((tmp_path / "helper.pid").read_text())))
 
 
 def test_a_model_over_the_memory_limit_is_refused(scripted):

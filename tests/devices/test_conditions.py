@@ -43,6 +43,11 @@ def test_a_machine_that_says_nothing_is_not_guessed():
     assert not frequency_pinned(found)
 
 
+def test_frequency_of_a_process_that_wanders_is_not_reported():
+    found = read_conditions([], reader=BOARD.get)
+    assert found["governor"] == "ondemand" and found["frequency_mhz"] is None
+
+
 def test_frequency_is_pinned_by_governor_or_by_equal_limits():
     assert frequency_pinned({"governor": "performance"})
     assert frequency_pinned({"governor": "userspace", "frequency_limits_mhz": [1500.0, 1500.0]})

@@ -76,7 +76,7 @@ def test_provider_absent_from_this_build():
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this build has CUDA")
-    with pytest.raises(EnvironmentProblem, match="available: .*CPUExecutionProvider"):
+    with pytest.raises(EnvironmentProblem, match=r"available: .*CPUExecutionProvider"):
         make_runtime("onnxruntime", {"provider": "cuda"})
 
 
@@ -96,7 +96,7 @@ def test_a_provider_that_does_not_start_is_not_replaced(make_model):
         def __getattr__(self, name):
             return getattr(library, name)
 
-        def InferenceSession(self, path, options, providers):  # noqa: N802
+        def InferenceSession(self, path, options, providers):
             return library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     runtime._library = Fallback()

@@ -111,6 +111,18 @@ def test_the_newest_of_one_key_counts_and_the_older_is_kept(store, query):
     assert [row["valid"] for row in store.rows()] == [False, True]
 
 
+def test_a_hit_under_other_names_can_be_replayed_under_both(store, query):
+    store.put(query(), measurement(device="board"))
+    renamed = {"variant": "verify", "device": "desk"}
+    assert store.find(query(**renamed)) == measurement(device="desk")
+    replayed = MeasurementStore.replay(store.path)
+    assert replayed.find(query()) == measurement(device="board")
+    assert replayed.find(query(**renamed)) == measurement(device="desk")
+    store.find(query())
+    store.find(query(**renamed))
+    assert len(store.rows()) == 2
+
+
 def test_rows_describe_each_measurement(store, query):
     store.put(query(variant="verify"), measurement())
     (row,) = store.rows()
