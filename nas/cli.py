@@ -34,6 +34,9 @@ SUB_APPS = {
 }
 """Name of a command group -> module whose ``app`` it is; imported when it is called."""
 
+OWN_PACKAGES = ("nas", "supernet", "predictors", "devices", "search_spaces")
+"""A module missing from one of these is a fault of the installation, told with its traceback."""
+
 
 class _Group(TyperGroup):
     """Mounts command groups lazily and turns every known error into a line and an exit code."""
@@ -60,6 +63,8 @@ class _Group(TyperGroup):
         except OSError as error:
             _fail(f"error: {_os_message(error)}", EnvironmentProblem.exit_code)
         except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in OWN_PACKAGES:
+                raise
             _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
         except KeyboardInterrupt:
             _fail("interrupted; go on with: nas resume RUN", 130)

@@ -27,11 +27,39 @@ STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
 
 
+@dataclass(frozen=True)
+class Crops:
+    """One random crop for each of n images, in units that suit an image of any size.
+
+    Attributes:
+        area: (n,) share of the image's area.
+        ratio: (n,) width over height in pixels.
+        x, y: (n,) where the crop lies in the free space: 0 left or top, 1 right or bottom.
+    """
+
+    area: np.ndarray
+    ratio: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    def boxes(self, width: float, height: float) -> np.ndarray:
+        """Return (n, 4) float: left, top, width and height in pixels of such an image."""
+        pixels = self.area * width * height
+        w = np.minimum(np.sqrt(pixels * self.ratio), width)
+        h = np.minimum(np.sqrt(pixels / self.ratio), height)
+        return np.stack([self.x * (width - w), self.y * (height - h), w, h], axis=1)
+
+    def __getitem__(self, index: int) -> Crops:
+        """Return the crop of one image as a set of one."""
+        part = slice(index, index + 1)
+        return Crops(self.area[part], self.ratio[part], self.x[part], self.y[part])
+
+
 class Images(Protocol):
     """Where the pixels of a set come from. Implementations are safe to read from threads."""
 
-    def at(self, indices: Tensor) -> Tensor:
-        """Return images (n,) int64 -> (n, channels, size, size) uint8."""
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
+        """Return images (n,) int64 -> (n, channels, size, size) uint8, each cut by its crop."""
         ...
 
     def fingerprint(self) -> str:
@@ -45,9 +73,25 @@ class MemoryImages:
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
 
-    def at(self, indices: Tensor) -> Tensor:
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
         """See :class:`Images`."""
-        return self.pixels[indices]
+        pixels = self.pixels[indices]
+        if crops is None:
+            return pixels
+        height, width = pixels.shape[-2:]
+        boxes = torch.from_numpy(crops.boxes(width, height)).float()
+        # Pixel centres of the result, as coordinates in the source: (n, side).
+        columns = boxes[:, :1] + (torch.arange(width) + 0.5) * boxes[:, 2:3] / width
+        rows = boxes[:, 1:2] + (torch.arange(height) + 0.5) * boxes[:, 3:4] / height
+        grid = torch.stack(
+            [
+                (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
+                (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
+            ],
+            dim=-1,
+        )
+        out = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
+        return out.round_().to(torch.uint8)
 
     def fingerprint(self) -> str:
         """SHA-256 of the pixels."""
@@ -69,13 +113,14 @@ class FileImages:
         self.channels = channels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def at(self, indices: Tensor) -> Tensor:
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
         """See :class:`Images`.
 
         Raises:
             InputError: a file is no image or is damaged.
         """
-        return torch.stack(list(self._pool.map(self._decode, indices.tolist())))
+        each = [None if crops is None else crops[i] for i in range(len(indices))]
+        return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
 
     def fingerprint(self) -> str:
         """SHA-256 of the last two parts of every path and of the file sizes."""
@@ -84,7 +129,7 @@ class FileImages:
             digest.update(f"{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def _decode(self, index: int) -> Tensor:
+    def _decode(self, index: int, crop: Crops | None) -> Tensor:
         from PIL import Image, UnidentifiedImageError
 
         path = self.paths[index]
@@ -93,12 +138,15 @@ class FileImages:
                 image = opened.convert("RGB" if self.channels == 3 else "L")
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise InputError(f"{path}: cannot be read as an image ({error})") from error
-        side = min(image.size) * 7 / 8
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+        if crop is None:
+            width = height = min(image.size) * 7 / 8
+            left, top = (image.width - width) / 2, (image.height - height) / 2
+        else:
+            left, top, width, height = crop.boxes(image.width, image.height)[0].tolist()
         image = image.resize(
             (self.size, self.size),
             Image.Resampling.BILINEAR,
-            box=(left, top, left + side, top + side),
+            box=(left, top, left + width, top + height),
         )
         pixels = np.asarray(image, dtype=np.uint8).reshape(self.size, self.size, self.channels)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
@@ -121,10 +169,10 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, positions: Tensor, crops: Crops | None = None) -> tuple[Tensor, Tensor]:
         """Return (images (n, channels, size, size) uint8, labels (n,)) at positions (n,)."""
         indices = self.indices[positions]
-        return self.images.at(indices), self.labels[indices]
+        return self.images.at(indices, crops), self.labels[indices]
 
     def first(self, count: int) -> Subset:
         """Return the first ``count`` images as a subset; the order of a subset is random."""
@@ -150,6 +198,7 @@ class Augmentation:
     """Random changes to a batch of training images, drawn for each image.
 
     Attributes:
+        scale: smallest share of the area that a crop takes before it is resized; 1 for none.
         crop_padding: pixels of zeros around the image before a random crop of its size.
         flip: mirror half of the images left to right.
         erase: probability of blanking a square of a quarter of the side.
@@ -158,6 +207,14 @@ class Augmentation:
     crop_padding: int = 0
     flip: bool = False
     erase: float = 0.0
+    scale: float = 1.0
+
+    def crops(self, n: int, rng: np.random.Generator) -> Crops | None:
+        """Draw the crops of ``n`` images (Szegedy et al., 2015), or None where none are cut."""
+        if self.scale == 1.0:
+            return None
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n))
+        return Crops(rng.uniform(self.scale, 1.0, n), ratio, rng.random(n), rng.random(n))
 
     def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the changed images: (n, channels, h, w) uint8 -> the same shape."""
@@ -227,9 +284,12 @@ class Batches:
 
         def batch(index: int) -> tuple[Tensor, Tensor]:
             positions = order[index * self.batch_size : (index + 1) * self.batch_size]
-            pixels, labels = self.subset.at(positions)
-            if self.augmentation is not None:
+            if self.augmentation is None:
+                pixels, labels = self.subset.at(positions)
+            else:
                 rng = derive_rng(self.seed, "augment", epoch, index)
+                crops = self.augmentation.crops(len(positions), rng)
+                pixels, labels = self.subset.at(positions, crops)
                 pixels = self.augmentation(pixels, rng)
             return self.normalisation(pixels), labels
 
@@ -334,6 +394,7 @@ class DataSplits:
                 "crop_padding": self.augmentation.crop_padding,
                 "flip": self.augmentation.flip,
                 "erase": self.augmentation.erase,
+                "scale": self.augmentation.scale,
             },
             "splits": {
                 name: {
@@ -385,6 +446,7 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
             raw.crop_padding if augment.crop_padding is None else augment.crop_padding,
             raw.flip if augment.flip is None else augment.flip,
             augment.erase,
+            raw.scale if augment.scale is None else augment.scale,
         ),
         classes=raw.classes,
         channels=channels,
@@ -501,6 +563,7 @@ def _indices_digest(indices: Tensor) -> str:
 __all__ = [
     "Augmentation",
     "Batches",
+    "Crops",
     "DataSplits",
     "FileImages",
     "Images",

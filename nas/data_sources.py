@@ -66,7 +66,7 @@ class RawData:
         channels: colour channels of the images (files: those they are decoded to).
         image_size: side of the square images in pixels (files: the side they are resized to).
         origin: where the data was read from, for the manifest.
-        crop_padding, flip: the augmentation that suits the data.
+        crop_padding, scale, flip: the augmentation that suits the data.
     """
 
     train: ImageArrays | ImageFiles
@@ -77,6 +77,7 @@ class RawData:
     origin: str
     validation: ImageArrays | ImageFiles | None = None
     crop_padding: int = 0
+    scale: float = 1.0
     flip: bool = False
 
 
@@ -205,6 +206,7 @@ def image_folder(config: DataConfig) -> RawData:
         channels=config.channels or 3,
         image_size=config.image_size or 224,
         origin=str(root),
+        scale=0.35,
         flip=True,
     )
 

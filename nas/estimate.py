@@ -25,7 +25,6 @@ PROCESS_START_S = 1.5
 """Seconds until a fresh measuring process has loaded its runtime and a model."""
 FAKE_QUANTISER_FACTOR = 1.6
 """Training with simulated quantisation against float training of the same network."""
-DEFAULT_EPOCHS = 8.0
 THREAD_GAIN = 0.6
 """What a further thread adds to the throughput of networks as small as these."""
 
@@ -104,7 +103,7 @@ def estimate(
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 
     training = job.supernet
-    epochs = DEFAULT_EPOCHS if training.epochs is None else training.epochs
+    epochs = training.passes() or 0.0
     steps = round(epochs * (len(splits.train) // min(training.batch_size, len(splits.train))))
     if training.minutes is not None:
         train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"

@@ -8,12 +8,27 @@ path that is not there, an unknown runtime).
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import inspect
+import operator
+import re
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    create_model,
+)
 
 from devices.protocol import Protocol
 from nas.constraints import METRICS, Constraint, Goal, Metric
@@ -50,11 +65,20 @@ class _Section(BaseModel):
     )
 
 
+DEFAULT_EPOCHS = 8.0
+"""Of the supernet, where a job gives neither epochs nor minutes."""
+
+
 class AugmentConfig(_Section):
     """How training images are varied; calibration and evaluation images never are."""
 
     crop_padding: Whole | None = None
-    """Pixels of zero padding before a random crop; null takes the data set's own default."""
+    """Pixels of zero padding before a random crop of the image's size; null takes the data set's
+    own default."""
+    scale: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    """Smallest share of the image's area that a random crop takes before it is resized
+    (Inception's crop, with aspect ratios 3/4 to 4/3); 1 crops nothing, null takes the data set's
+    own default."""
     flip: StrictBool | None = None
     """Mirror half of the images left to right; null takes the data set's own default."""
     erase: Probability = 0.0
@@ -142,6 +166,12 @@ class SupernetConfig(_Section):
     checkpoint_every_s: AboveZero = 60.0
     """Seconds between checkpoints."""
 
+    def passes(self) -> float | None:
+        """Return how many epochs to train; None where ``minutes`` decides."""
+        if self.minutes is not None:
+            return None
+        return DEFAULT_EPOCHS if self.epochs is None else self.epochs
+
 
 class DeviceConfig(_Section):
     """One place where models are measured."""
@@ -161,51 +191,44 @@ class DeviceConfig(_Section):
     """Settings of the runtime itself."""
 
 
-class ProtocolConfig(_Section):
-    """How one latency is measured; a limit of null is not applied."""
+def _protocol_section() -> type[BaseModel]:
+    """Return the section that sets :class:`devices.protocol.Protocol`, field by field.
 
-    processes: Positive = 5
-    """Fresh processes a model is measured in, at least 2."""
-    runs: Positive = 100
-    """Samples in each process."""
-    min_sample_ms: AboveZero = 1.0
-    """Inferences are repeated until a sample lasts as long as this."""
-    warmup_window_ms: AboveZero = 20.0
-    """Length of one warm-up window."""
-    warmup_windows: Positive = 3
-    """How many successive windows must agree."""
-    warmup_tolerance: AboveZero = 0.05
-    """Within what share of the fastest they must agree."""
-    warmup_max_s: AboveZero = 2.0
-    """After this long a model counts as unsettled."""
-    reference_every: Positive = 4
-    """Models between two looks at the reference model."""
-    max_interval: AboveZero | None = 0.05
-    """Widest 95 % interval that is accepted, as a share of the median."""
-    max_drift: AboveZero | None = 0.03
-    """Largest difference between the halves of a process, as a share."""
-    max_spread: AboveZero | None = 0.05
-    """Largest difference between process medians, as a share."""
-    max_slowdown: AboveZero | None = 0.05
-    """Largest loss of clock frequency during a process, as a share."""
-    max_temperature_c: AboveZero | None = None
-    """Hottest thermal zone, degrees Celsius."""
-    max_starvation: AboveZero | None = 0.05
-    """Largest share of the time in which an inference had no processor."""
-    slow_factor: AboveZero = 1.25
-    """A run is slow when it takes more than this many medians."""
-    max_slow_share: AboveZero | None = 0.1
-    """Largest share of slow runs."""
-    retries: Whole = 3
-    """Times a rejected model is measured again before it is marked invalid."""
-    deadline_s: AboveZero = 300.0
-    """Seconds for one model in one process."""
-    memory_limit_mib: Positive | None = 4096
-    """Memory limit of a measuring process."""
-    pin: StrictBool = True
-    """Keep a process on as many cores as it has threads."""
-    cores: list[Whole] | None = None
-    """Which cores; null chooses the fastest and idlest."""
+    Types, defaults and descriptions are the dataclass's own, so the two cannot part. Its seed
+    is the job's.
+    """
+    described = re.findall(
+        r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(Protocol) or "", flags=re.MULTILINE
+    )
+    texts = {name: " ".join(text.split()) for name, text in described}
+    hints = typing.get_type_hints(Protocol)
+    sections: dict[str, Any] = {}
+    for field in dataclasses.fields(Protocol):
+        if field.name == "seed":
+            continue
+        kinds = [_YAML_TYPES[kind] for kind in _kinds(hints[field.name])]
+        sections[field.name] = (
+            functools.reduce(operator.or_, kinds),
+            Field(default=field.default, description=texts.get(field.name)),
+        )
+    return create_model("ProtocolConfig", __base__=_Section, **sections)
+
+
+def _kinds(hint: Any) -> list[Any]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return [typing.get_origin(h) or h for h in (typing.get_args(hint) if union else (hint,))]
+
+
+_YAML_TYPES: dict[Any, Any] = {
+    int: Annotated[int, Field(strict=True)],
+    float: Annotated[float, Field(strict=True)],
+    bool: StrictBool,
+    tuple: list[Whole],
+    type(None): None,
+}
+
+ProtocolConfig = _protocol_section()
+"""How one latency is measured; a limit of null is not applied."""
 
 
 class Bound(_Section):
@@ -298,7 +321,8 @@ class Job(_Section):
     supernet: SupernetConfig = SupernetConfig()
     devices: Annotated[list[DeviceConfig], Field(min_length=1)] = [DeviceConfig(name="cpu")]
     """Where latency is measured; one front holds the values of all of them."""
-    protocol: ProtocolConfig = ProtocolConfig()
+    protocol: ProtocolConfig = ProtocolConfig()  # type: ignore[valid-type]
+    """How one latency is measured; a limit of null is not applied."""
     search: SearchConfig = SearchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()

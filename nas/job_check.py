@@ -27,7 +27,6 @@ from nas.job import (
     DataConfig,
     DeviceConfig,
     Job,
-    ProtocolConfig,
     SearchConfig,
     SpaceConfig,
     SupernetConfig,
@@ -297,18 +296,31 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
     if taken:
         yield ("space", taken[0]), f"space.{taken[0]}: follows from the data; leave it out"
         return
-    if space.preset is not None:
-        config["preset"] = space.preset
+    base = {} if space.preset is None else {"preset": space.preset}
+    # Each parameter alone first, so that every wrong one is told; then all of them together.
+    trials = [base, *({**base, key: config[key]} for key in config)]
+    for trial, key in zip(trials, ["preset", *config], strict=True):
+        message = _space_problem(space.name, trial)
+        if message is not None:
+            yield ("space", key) if key != "preset" or base else ("space",), f"space: {message}"
+            if key == "preset":
+                return
+            found.append((("space", key), message))
+    if not found:
+        message = _space_problem(space.name, {**base, **config})
+        if message is not None:
+            yield ("space",), f"space: {message}"
+
+
+def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
     try:
-        registry_for("space.name").get(space.name).from_config(**config)
+        registry_for("space.name").get(name).from_config(**config)
     except InputError as error:
-        message = str(error)
-        named = [key for key in config if f"'{key}'" in message or f"{key}:" in message]
-        key = named[0] if named else ("preset" if "preset" in message else None)
-        yield (("space", key) if key in config else ("space",)), f"space: {message}"
+        return str(error)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         # A value of a shape the space never expected, such as a word for a list.
-        yield ("space",), f"space: the parameters do not fit the space {space.name!r}: {error}"
+        return f"the parameters do not fit the space {name!r}: {error}"
+    return None
 
 
 def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
@@ -361,25 +373,36 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
 
 
 def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
-    parameters = {"threads": device.threads, "batch": device.batch, **device.options}
+    base = {"threads": device.threads, "batch": device.batch}
+    found = False
+    for key, value in device.options.items():
+        message = _runtime_problem(device.runtime, {**base, key: value})
+        if message is not None:
+            found = True
+            yield ("devices", i, "options", key), f"devices.{i}: {message}"
+    if not found:
+        message = _runtime_problem(device.runtime, {**base, **device.options})
+        if message is not None:
+            yield ("devices", i), f"devices.{i}: {message}"
+
+
+def _runtime_problem(name: str, parameters: Mapping[str, Any]) -> str | None:
     try:
-        make_runtime(device.runtime, parameters)
+        make_runtime(name, parameters)
     except InputError as error:
-        named = [key for key in device.options if f"{key!r}" in str(error)]
-        at = ("devices", i, "options", *named[:1]) if device.options else ("devices", i)
-        yield at, f"devices.{i}: {error}"
+        return str(error)
     except EnvironmentProblem:
         # Not a mistake in the file: the run says what this machine lacks, if it measures here.
-        return
+        return None
+    return None
 
 
-def _check_protocol(protocol: ProtocolConfig) -> Iterator[Finding]:
-    try:
-        Protocol.from_json(protocol.model_dump())
-    except InputError as error:
-        message = str(error)
-        named = [key for key in ProtocolConfig.model_fields if f"protocol {key} " in message]
-        yield ("protocol", *named[:1]), message
+def _check_protocol(protocol: BaseModel) -> Iterator[Finding]:
+    for key in sorted(protocol.model_fields_set):
+        try:
+            Protocol.from_json({key: getattr(protocol, key)})
+        except InputError as error:
+            yield ("protocol", key), str(error)
 
 
 def _check_search(

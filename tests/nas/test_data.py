@@ -8,6 +8,7 @@ from PIL import Image
 from nas.data import (
     Augmentation,
     Batches,
+    Crops,
     MemoryImages,
     Normalisation,
     Subset,
@@ -121,7 +122,7 @@ def test_an_epoch_resumed_in_the_middle_is_the_same(start, epoch, seed):
         batch_size=8,
         seed=seed,
         normalisation=PLAIN,
-        augmentation=Augmentation(crop_padding=2, flip=True, erase=0.5),
+        augmentation=Augmentation(crop_padding=2, flip=True, erase=0.5, scale=0.4),
     )
     whole = list(batches.epoch(epoch))
     assert len(whole) == len(batches) == 5
@@ -168,6 +169,30 @@ def test_erasing_blanks_one_square_of_the_chosen_images():
     assert 100 < int((blanked > 0).sum()) < 200
 
 
+@given(seed=st.integers(0, 1000), scale=st.floats(0.1, 0.99))
+def test_crops_lie_inside_the_image_and_keep_their_area(seed, scale):
+    crops = Augmentation(scale=scale).crops(20, np.random.default_rng(seed))
+    for width, height in ((32, 32), (60, 20)):
+        left, top, w, h = crops.boxes(width, height).T
+        assert (left >= 0).all() and (left + w <= width + 1e-9).all()
+        assert (top >= 0).all() and (top + h <= height + 1e-9).all()
+        whole = (w < width) & (h < height)
+        assert (w * h >= scale * width * height - 1e-6)[whole].all()
+        np.testing.assert_allclose((w / h)[whole], crops.ratio[whole])
+
+
+def test_cropping_in_memory_scales_the_part_up():
+    ramp = torch.arange(16, dtype=torch.uint8) * 10
+    pixels = ramp.expand(1, 1, 16, 16).contiguous()
+    half = Crops(np.array([0.25]), np.array([1.0]), np.array([1.0]), np.array([0.0]))
+    (out,) = MemoryImages(pixels).at(torch.tensor([0]), half)
+    # The right half, twice as large: steps of 5 from 80 on, sampled between the columns.
+    expected = torch.clamp(80 + 5 * (torch.arange(16) + 0.5) - 5, max=150)
+    assert (out[0, 3].float() - expected).abs().max() <= 0.5
+    whole = Crops(*(np.array([v]) for v in (1.0, 1.0, 0.3, 0.3)))
+    assert torch.equal(MemoryImages(pixels).at(torch.tensor([0]), whole), pixels)
+
+
 def test_evaluation_keeps_the_order_and_the_pixels(splits):
     batches = list(splits.evaluation_batches(splits.validation, batch_size=100))
     assert [len(y) for _, y in batches] == [100, 44]
@@ -178,8 +203,10 @@ def test_evaluation_keeps_the_order_and_the_pixels(splits):
 
 def test_augmentation_follows_the_data_unless_the_job_says_otherwise(splits):
     assert splits.augmentation == Augmentation(crop_padding=1, flip=False)
-    config = DataConfig(name="digits", augment=AugmentConfig(crop_padding=0, flip=True, erase=0.1))
-    assert load_splits(config, 0).augmentation == Augmentation(0, True, 0.1)
+    config = DataConfig(
+        name="digits", augment=AugmentConfig(crop_padding=0, flip=True, erase=0.1, scale=0.5)
+    )
+    assert load_splits(config, 0).augmentation == Augmentation(0, True, 0.1, 0.5)
 
 
 def test_images_can_be_resized_and_coloured():

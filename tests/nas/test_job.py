@@ -150,6 +150,32 @@ def test_mistakes_of_the_data(check, data, message):
     assert message in told[0]
 
 
+@pytest.mark.parametrize(
+    ("section", "parts"),
+    [
+        ("protocol: {processes: 1, runs: -3, max_drift: 0}", ["processes", "runs", "max_drift"]),
+        (
+            "devices: [{name: a, options: {thread: 1, graph_optimisation: 2}}]",
+            ["'thread'", "'graph_optimisation'"],
+        ),
+    ],
+)
+def test_every_mistake_of_a_section_another_package_checks(check, section, parts):
+    told = check(GOOD + section + "\n")
+    assert len(told) == len(parts)
+    assert all(part in line for part, line in zip(parts, told, strict=True))
+
+
+def test_every_wrong_parameter_of_the_space(check):
+    told = check(
+        "name: a\ndata: {name: digits}\n"
+        "space: {preset: 8x8, weight_bits: [9], kernel: [3], kernels: [3]}\n"
+    )
+    assert [line.partition(": ")[0] for line in told] == ["3:35", "3:48"]
+    (line,) = check("name: a\ndata: {name: digits}\nspace: {preset: 9x9}\n")
+    assert "'9x9'" in line
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", "3"])
 def test_a_job_must_be_a_mapping(check, text):
     (line,) = check(text)
