@@ -272,7 +272,7 @@ class MobileNetSpace(PlannedSpace):
                 LayerColumn(
                     LayerPlan(
                         "head.feature", "feature", head, feature, 1, 1, 1, 1, 1,
-                        edge_w, edge_a, p.head_activation, source,
+                        edge_w, edge_a, p.head_activation, source, "linear", False,
                     ),
                     every,
                 )
@@ -280,7 +280,7 @@ class MobileNetSpace(PlannedSpace):
             head, source = feature, p.head_activation
         classifier = LayerPlan(
             "head.classifier", "classifier", head, self.outputs, 1, 1, 1, 1, 1,
-            edge_w, edge_a, "none", source,
+            edge_w, edge_a, "none", source, "linear", False,
         )  # fmt: skip
         layers.append(LayerColumn(classifier, every))
         points = (("pool", p.head_activation),)
@@ -339,11 +339,11 @@ class MobileNetSpace(PlannedSpace):
             edge = self._edge_bits
             squeeze = LayerPlan(
                 f"{name}.squeeze", "squeeze", middle, squeezed, 1, 1, 1, 1, 1,
-                *edge, "relu", "none",
+                *edge, "relu", "none", "conv", False,
             )  # fmt: skip
             excite = LayerPlan(
                 f"{name}.excite", "excite", squeezed, middle, 1, 1, 1, 1, 1,
-                *edge, "hsigmoid", "relu",
+                *edge, "hsigmoid", "relu", "conv", False,
             )  # fmt: skip
             points.append(("gate", stage.activation))
             layers += [LayerColumn(squeeze, active), LayerColumn(excite, active)]

@@ -36,6 +36,8 @@ class LayerPlan:
         activation: non-linearity after it, ``relu``, ``hswish``, ``hsigmoid`` or ``none``.
         source: non-linearity applied to the layer's input just before it is quantised, or
             ``stream`` where the input is a tensor between blocks, quantised already.
+        kind: ``conv``, or ``linear`` on vectors.
+        batch_norm: whether a batch norm follows; otherwise the layer has a bias.
     """
 
     name: str
@@ -51,6 +53,8 @@ class LayerPlan:
     activation_bits: int
     activation: str = "none"
     source: str = "stream"
+    kind: str = "conv"
+    batch_norm: bool = True
 
     @property
     def weight_count(self) -> int:

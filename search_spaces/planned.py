@@ -164,5 +164,5 @@ def _row(layer: LayerPlan) -> LayerPlan:
     for field in fields(LayerPlan):
         value = getattr(layer, field.name)
         first = np.asarray(value).flat[0]
-        values[field.name] = str(first) if isinstance(first, str) else int(first)
+        values[field.name] = first.item()
     return LayerPlan(**values)

@@ -1,0 +1,168 @@
+"""One elastic layer: the largest weights, and the slice of them an architecture uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.plan import FLOAT_BITS, LayerPlan
+from supernet.batchnorm import BatchNorm
+from supernet.dataflow import activate
+from supernet.quantizers import ActivationQuantizer, WeightQuantizer
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """What a layer can be in a space.
+
+    Attributes:
+        largest: the layer of the largest architecture.
+        kernels: kernel sides that occur.
+        weight_bits, activation_bits: bit-widths that occur.
+        sources: what its input can be, see :class:`~search_spaces.plan.LayerPlan`.
+    """
+
+    largest: LayerPlan
+    kernels: tuple[int, ...]
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+class InputQuantizer(nn.Module):
+    """The non-linearity before a layer and the quantisation of the layer's input.
+
+    Args:
+        source: the non-linearity, or ``stream`` for a tensor that is quantised already.
+        bits: the bit-widths it serves.
+        stream_bits: bits of a stream; a layer asking for as many takes it as it is.
+    """
+
+    def __init__(self, source: str, bits: Sequence[int], *, stream_bits: int | None = None) -> None:
+        super().__init__()
+        self.source = source
+        self.stream_bits = stream_bits
+        self.quantizer = ActivationQuantizer(bits, signed=source != "relu")
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        """Activate and fake-quantise ``x`` (batch, ...) to ``bits``."""
+        if self.passes(bits):
+            return activate(x, self.source)
+        # Without a zero point the quantiser clips below zero, which is the ReLU.
+        return self.quantizer(x if self.source == "relu" else activate(x, self.source), bits)
+
+    def passes(self, bits: int) -> bool:
+        """Whether an input of ``bits`` needs no quantisation here."""
+        return bits >= FLOAT_BITS or (self.stream_bits is not None and bits >= self.stream_bits)
+
+
+class ElasticLayer(nn.Module):
+    """A convolution or linear layer with batch norm, elastic in channels, kernel and bits.
+
+    Smaller kernels are the centre of the next larger one times a learned matrix that
+    starts as the identity (Once-for-All, section 3.3).
+
+    Batch norm is folded into the weights on export, and a negative scale would turn the
+    code -2^(b-1) into one that b bits cannot hold. So codes count in the direction of
+    the batch norm's sign, here and after folding alike.
+
+    Args:
+        extent: what the layer can be.
+        stream_bits: bits of quantised tensors between blocks.
+    """
+
+    def __init__(self, extent: LayerRange, *, stream_bits: int) -> None:
+        super().__init__()
+        largest = extent.largest
+        self.name = largest.name
+        self.kernels = extent.kernels
+        kernel = max(extent.kernels)
+        depthwise = largest.groups > 1
+        inputs = 1 if depthwise else largest.in_channels
+        self.weight = nn.Parameter(torch.empty(largest.out_channels, inputs, kernel, kernel))
+        if largest.kind == "linear":
+            # The range of a plain linear layer.
+            nn.init.uniform_(self.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+        else:
+            nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        self.transforms = nn.ParameterDict(
+            {str(small): nn.Parameter(torch.eye(small**2)) for small in extent.kernels[:-1]}
+        )
+        self.gamma = nn.Parameter(torch.ones(largest.out_channels)) if largest.batch_norm else None
+        self.beta = nn.Parameter(torch.zeros(largest.out_channels))
+        self.weight_quantizer = WeightQuantizer(
+            extent.weight_bits,
+            extent.kernels,
+            channels=largest.out_channels if depthwise else None,
+            count=self.weight.numel(),
+        )
+        self.inputs = nn.ModuleDict(
+            {
+                source: InputQuantizer(
+                    source,
+                    extent.activation_bits,
+                    stream_bits=stream_bits if source == "stream" else None,
+                )
+                for source in extent.sources
+            }
+        )
+
+    def forward(self, x: Tensor, layer: LayerPlan, norm: BatchNorm) -> Tensor:
+        """Run the slice of ``layer`` on ``x`` (batch, in_channels, height, width).
+
+        A linear layer takes (batch, in_channels). Returns the output before the
+        non-linearity, which belongs to whoever consumes it.
+        """
+        x = self.inputs[layer.source](x, layer.activation_bits)
+        weight = self.quantized_weight(layer)
+        bias = self.beta[: layer.out_channels]
+        if layer.kind == "linear":
+            return F.linear(x, weight.flatten(1), bias)
+        y = F.conv2d(
+            x,
+            weight,
+            None if layer.batch_norm else bias,
+            layer.stride,
+            layer.kernel // 2,
+            1,
+            layer.groups,
+        )
+        if not layer.batch_norm:
+            return y
+        return norm(self.name, y, self.gamma[: layer.out_channels], bias)
+
+    def quantized_weight(self, layer: LayerPlan) -> Tensor:
+        """Return the fake-quantised slice for ``layer``: (out, in / groups, k, k)."""
+        inputs = layer.in_channels // layer.groups
+        w = self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
+        full = None
+        if not self.weight_quantizer.initialized.all():
+            full = self._transformed(self.weight, layer.kernel)
+        # Contiguous, since kernels may sum in another order for another layout.
+        w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
+        return w.contiguous()
+
+    def code_sign(self, layer: LayerPlan) -> Tensor | None:
+        """Return the direction of each output channel's codes, (out,) +-1, or None if all +1."""
+        if self.gamma is None:
+            return None
+        negative = self.gamma.detach()[: layer.out_channels] < 0
+        return 1.0 - 2.0 * negative if bool(negative.any()) else None
+
+    def _transformed(self, w: Tensor, kernel: int) -> Tensor:
+        side = w.shape[-1]
+        for smaller in reversed(self.kernels[:-1]):
+            if side <= kernel:
+                break
+            trim = (side - smaller) // 2
+            centre = w[:, :, trim : trim + smaller, trim : trim + smaller]
+            w = (centre.flatten(2) @ self.transforms[str(smaller)]).unflatten(
+                2, (smaller, smaller)
+            )
+            side = smaller
+        return w

@@ -1,0 +1,173 @@
+"""The weight-sharing network over a whole search space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, NetworkPlan
+from search_spaces.planned import PlannedSpace
+from search_spaces.space import Arch
+from supernet.batchnorm import BatchNorm, BatchStatistics, FrozenStatistics, record_statistics
+from supernet.dataflow import DATAFLOWS, Operation
+from supernet.elastic import ElasticLayer, InputQuantizer, LayerRange
+from supernet.plain import PlainNetwork, extract_network
+
+
+class Supernet(nn.Module):
+    """Every architecture of ``space`` in one set of weights.
+
+    Args:
+        space: a space with layer plans.
+        zero_init_residual: start the batch-norm scale of the last layer of each residual block
+            at 0, so that every depth starts as the same function (Goyal et al., 2017, 5.1).
+    """
+
+    def __init__(self, space: PlannedSpace, *, zero_init_residual: bool = True) -> None:
+        super().__init__()
+        self.space = space
+        self.layers = nn.ModuleDict()
+        self.points = nn.ModuleDict()
+        for extent in layer_ranges(space).values():
+            self.layers[_key(extent.largest.name)] = ElasticLayer(extent, stream_bits=STREAM_BITS)
+        for block in space.plan(space.largest()).blocks:
+            for name, source in block.points:
+                self.points[_key(f"{block.name}.{name}")] = InputQuantizer(source, (STREAM_BITS,))
+            last = self.layers[_key(block.layers[-1].name)]
+            if zero_init_residual and block.residual and last.gamma is not None:
+                nn.init.zeros_(last.gamma)
+
+    def forward(self, x: Tensor, arch: Arch | NetworkPlan, norm: BatchNorm | None = None) -> Tensor:
+        """Run one architecture.
+
+        Args:
+            x: images (batch, channels, height, width) at the architecture's resolution.
+            arch: the architecture, or a plan made from one (for instance at other bits).
+            norm: how to normalise; by batch statistics unless given.
+
+        Returns:
+            (batch, outputs).
+        """
+        plan = self.plan(arch)
+        norm = norm or BatchStatistics()
+        for block in plan.blocks:
+            ops = self._operations(block, plan.stream_bits, norm)
+            x = DATAFLOWS.get(block.kind)(x, ops, block.residual)
+        return x
+
+    def plan(self, arch: Arch | NetworkPlan) -> NetworkPlan:
+        """Return the layers of ``arch``; a plan passes unchanged."""
+        return arch if isinstance(arch, NetworkPlan) else self.space.plan(arch)
+
+    def statistics(
+        self, arch: Arch | NetworkPlan, batches: Iterable[Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Re-estimate the batch-norm statistics of ``arch``, at its bits.
+
+        ``batches``: calibration images (batch, channels, height, width), not augmented.
+        """
+        plan = self.plan(arch)
+        return record_statistics(lambda x, norm: self(x, plan, norm), batches)
+
+    def evaluate(
+        self, x: Tensor, arch: Arch | NetworkPlan, statistics: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Run ``x`` (batch, channels, height, width) with frozen statistics, without gradients."""
+        with torch.no_grad():
+            return self(x, arch, FrozenStatistics(statistics))
+
+    def extract(
+        self, arch: Arch | NetworkPlan, statistics: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> PlainNetwork:
+        """Return ``arch`` as a stand-alone module with outputs identical to :meth:`evaluate`."""
+        return extract_network(self, self.plan(arch), statistics)
+
+    def layer(self, name: str) -> ElasticLayer:
+        """Return the elastic layer of a plan's layer name."""
+        return self.layers[_key(name)]
+
+    def point(self, block: str, name: str) -> InputQuantizer:
+        """Return the quantisation point ``name`` of the block called ``block``."""
+        return self.points[_key(f"{block}.{name}")]
+
+    def _operations(
+        self, block: BlockPlan, stream_bits: int, norm: BatchNorm
+    ) -> dict[str, Operation]:
+        ops: dict[str, Operation] = {
+            layer.role: partial(self.layer(layer.name), layer=layer, norm=norm)
+            for layer in block.layers
+        }
+        for name, _ in block.points:
+            ops[name] = partial(self.point(block.name, name), bits=stream_bits)
+        return ops
+
+
+def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
+    """Return what each layer of ``space`` can be, by layer name.
+
+    Found by varying one choice at a time from the largest architecture.
+    """
+    largest = space.option_counts - 1
+    rows = [largest]
+    for j, count in enumerate(space.option_counts):
+        for option in range(count - 1):
+            row = largest.copy()
+            row[j] = option
+            rows.append(row)
+    genes = np.array(rows)
+    ranges = {}
+    for block in space.block_columns(genes):
+        for column in block.layers:
+            layer, on = column.layer, column.active
+
+            def seen(values, on=on):  # type: ignore[no-untyped-def]
+                return tuple(sorted({v.item() for v in np.broadcast_to(values, on.shape)[on]}))
+
+            first = int(np.flatnonzero(on)[0])
+            plan = space.plan(space.decode(genes[first : first + 1])[0])
+            by_name = {item.name: item for item in plan.layers()}
+            ranges[layer.name] = LayerRange(
+                largest=by_name[layer.name],
+                kernels=seen(layer.kernel),
+                weight_bits=seen(layer.weight_bits),
+                activation_bits=seen(layer.activation_bits),
+                sources=seen(layer.source),
+            )
+    return ranges
+
+
+def at_bits(plan: NetworkPlan, weight_bits: int, activation_bits: int) -> NetworkPlan:
+    """Return ``plan`` with every layer at the given bits; 32 is float.
+
+    Layers of which neither is float keep the higher of their own and the given bits at the
+    network's edges only when the caller passes such a plan; every layer is changed here.
+    """
+    from dataclasses import replace
+
+    return replace(
+        plan,
+        blocks=tuple(
+            replace(
+                block,
+                layers=tuple(
+                    replace(layer, weight_bits=weight_bits, activation_bits=activation_bits)
+                    for layer in block.layers
+                ),
+            )
+            for block in plan.blocks
+        ),
+    )
+
+
+def float_plan(plan: NetworkPlan) -> NetworkPlan:
+    """Return ``plan`` without any quantisation: the float twin of an architecture."""
+    return at_bits(plan, FLOAT_BITS, FLOAT_BITS)
+
+
+def _key(name: str) -> str:
+    # Module names cannot hold dots.
+    return name.replace(".", "_")

@@ -1,0 +1,194 @@
+"""Stand-alone networks: fixed sizes, fixed bits, frozen statistics, nothing shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
+from supernet.batchnorm import EPSILON
+from supernet.dataflow import DATAFLOWS, activate
+from supernet.quantizers import activation_range, quantize_dequantize
+
+if TYPE_CHECKING:
+    from supernet.elastic import InputQuantizer
+    from supernet.network import Supernet
+
+
+class Source(nn.Module):
+    """A non-linearity and, where ``bits`` is below float, a fixed quantiser after it.
+
+    Attributes:
+        source: name of the non-linearity (``relu, hswish, none, stream``).
+        bits: of the codes; :data:`FLOAT_BITS` where nothing is quantised here.
+        step, zero_point: of the grid ``step * (code - zero_point)``.
+    """
+
+    def __init__(self, source: str, *, bits: int, step: float = 1.0, zero_point: int = 0) -> None:
+        super().__init__()
+        self.source, self.bits = source, bits
+        self.step, self.zero_point = step, zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activate and fake-quantise ``x`` of any shape."""
+        if self.bits >= FLOAT_BITS:
+            return activate(x, self.source)
+        if self.source != "relu":
+            # A ReLU needs no pass of its own: the grid starts at zero.
+            x = activate(x, self.source)
+        return quantize_dequantize(x, self.step, self.zero_point, *activation_range(self.bits))
+
+    def extra_repr(self) -> str:
+        """Return the constants for ``print(module)``."""
+        return f"{self.source}, bits={self.bits}, step={self.step:.6g}, zero={self.zero_point}"
+
+
+class PlainLayer(nn.Module):
+    """Input quantiser, convolution or linear layer, batch norm.
+
+    Attributes:
+        layer: sizes and bits.
+        source: :class:`Source` before it.
+        op: ``nn.Conv2d`` or ``nn.Linear``, holding fake-quantised weights: each is an integer
+            code times ``weight_step``.
+        norm: ``nn.BatchNorm2d`` with frozen statistics, or ``nn.Identity``.
+        weight_step: signed step of each output channel, (out,), or (1,); absent for float.
+    """
+
+    weight_step: Tensor | None
+
+    def __init__(
+        self,
+        layer: LayerPlan,
+        *,
+        source: Source,
+        op: nn.Conv2d | nn.Linear,
+        norm: nn.Module,
+        weight_step: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.source, self.op, self.norm = source, op, norm
+        self.register_buffer("weight_step", weight_step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on ``x`` (batch, in_channels, height, width), or (batch, in_channels) if linear."""
+        return self.norm(self.op(self.source(x)))
+
+    def weight_codes(self) -> Tensor:
+        """Return the integer codes of the weights, in the weights' shape, int8.
+
+        Raises:
+            ValueError: the layer's weights are float.
+        """
+        if self.weight_step is None:
+            raise ValueError(f"the weights of {self.layer.name} are float and have no codes")
+        weight = self.op.weight
+        step = self.weight_step.view(-1, *[1] * (weight.dim() - 1))
+        return (weight / step).round().to(torch.int8)
+
+
+class PlainBlock(nn.Module):
+    """A block of plain layers and quantisation points, run by its kind's dataflow."""
+
+    def __init__(self, block: BlockPlan, ops: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.block = block
+        self.ops = nn.ModuleDict(ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on ``x`` (batch, channels, height, width)."""
+        return DATAFLOWS.get(self.block.kind)(x, self.ops, self.block.residual)
+
+
+class PlainNetwork(nn.Sequential):
+    """An extracted architecture.
+
+    Attributes:
+        plan: its layers, with sizes and bits.
+    """
+
+    def __init__(self, plan: NetworkPlan, blocks: list[PlainBlock]) -> None:
+        super().__init__(*blocks)
+        self.plan = plan
+
+    def plain_layers(self) -> list[PlainLayer]:
+        """Return the layers in order of execution."""
+        return [m for m in self.modules() if isinstance(m, PlainLayer)]
+
+
+@torch.no_grad()
+def extract_network(
+    supernet: Supernet, plan: NetworkPlan, statistics: Mapping[str, tuple[Tensor, Tensor]]
+) -> PlainNetwork:
+    """Copy the slice of ``plan`` out of ``supernet`` with the given batch-norm statistics.
+
+    Returns:
+        A network in evaluation mode whose outputs equal the supernet's exactly.
+
+    Raises:
+        KeyError: ``statistics`` lacks a layer of the plan.
+    """
+    blocks = []
+    for block in plan.blocks:
+        ops: dict[str, nn.Module] = {
+            layer.role: _extract_layer(supernet, layer, statistics) for layer in block.layers
+        }
+        for name, _ in block.points:
+            ops[name] = _extract_source(supernet.point(block.name, name), plan.stream_bits)
+        blocks.append(PlainBlock(block, ops))
+    return PlainNetwork(plan, blocks).to(memory_format=torch.channels_last).eval()
+
+
+def _extract_source(quantizer: InputQuantizer, bits: int) -> Source:
+    if quantizer.passes(bits):
+        return Source(quantizer.source, bits=FLOAT_BITS)
+    step, zero_point = quantizer.quantizer.constants(bits)
+    return Source(quantizer.source, bits=bits, step=step, zero_point=zero_point)
+
+
+def _extract_layer(
+    supernet: Supernet, layer: LayerPlan, statistics: Mapping[str, tuple[Tensor, Tensor]]
+) -> PlainLayer:
+    elastic = supernet.layer(layer.name)
+    weight = elastic.quantized_weight(layer).detach().clone()
+    bias = elastic.beta[: layer.out_channels].detach().clone()
+    if layer.kind == "linear":
+        op: nn.Conv2d | nn.Linear = nn.Linear(layer.in_channels, layer.out_channels)
+        weight = weight.flatten(1)
+    else:
+        op = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            layer.kernel // 2,
+            groups=layer.groups,
+            bias=not layer.batch_norm,
+        )
+    op.weight.copy_(weight)
+    if op.bias is not None:
+        op.bias.copy_(bias)
+    norm: nn.Module = nn.Identity()
+    if layer.batch_norm:
+        norm = nn.BatchNorm2d(layer.out_channels, eps=EPSILON)
+        norm.weight.copy_(elastic.gamma[: layer.out_channels])
+        norm.bias.copy_(bias)
+        mean, variance = statistics[layer.name]
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    step = None
+    if layer.weight_bits < FLOAT_BITS:
+        step = elastic.weight_quantizer.step(layer.kernel, layer.weight_bits, layer.out_channels)
+        sign = elastic.code_sign(layer)
+        step = step.clone() if sign is None else step * sign
+    return PlainLayer(
+        layer,
+        source=_extract_source(elastic.inputs[layer.source], layer.activation_bits),
+        op=op,
+        norm=norm,
+        weight_step=step,
+    )
