@@ -197,6 +197,30 @@ def violations(constraints: Sequence[Constraint], metrics: Mapping[str, float]) 
     return out
 
 
+def require_feasible(
+    constraints: Sequence[Constraint], evaluated: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Refuse a set of real evaluations of which not one satisfies every constraint.
+
+    Args:
+        constraints: all of the job's.
+        evaluated: canonical string of an architecture -> its metrics by ``str(metric)``.
+
+    Raises:
+        InfeasibleError: none does; it names the one that misses by least in total.
+    """
+    misses = {
+        arch: sum(max(v, 0.0) for v in violations(constraints, metrics).values())
+        for arch, metrics in evaluated.items()
+    }
+    if not misses:
+        raise InfeasibleError("infeasible: no architecture was evaluated")
+    closest = min(misses, key=misses.__getitem__)
+    if misses[closest] > 0:
+        values = [evaluated[closest][str(c.metric)] for c in constraints]
+        raise infeasible(constraints, values, closest)
+
+
 def infeasible(
     constraints: Sequence[Constraint], values: Sequence[float], closest: str | None
 ) -> InfeasibleError:

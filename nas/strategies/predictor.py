@@ -55,8 +55,8 @@ class PredictorStrategy(Strategy):
         *,
         seed: int = 0,
         initial: int = 24,
-        population: int = 200,
-        generations: int = 100,
+        population: int = 500,
+        generations: int = 40,
         optimism: float = 0.5,
         explore: float = 0.1,
     ) -> None:
@@ -64,9 +64,9 @@ class PredictorStrategy(Strategy):
         missing = [name for name in problem.metrics if name not in problem.surrogates]
         if missing:
             raise InputError(f"strategy 'predictor' needs a surrogate for {', '.join(missing)}")
-        if initial < 2 or population < 4 or generations < 1:
+        if initial < 4 or population < 4 or generations < 1:
             raise InputError(
-                f"initial {initial} (at least 2), population {population} (at least 4) and "
+                f"initial {initial} (at least 4), population {population} (at least 4) and "
                 f"generations {generations} (at least 1) are too small to search with"
             )
         if not 0.0 <= explore <= 1.0:
@@ -83,11 +83,7 @@ class PredictorStrategy(Strategy):
     def _propose(self, n: int, rng: np.random.Generator) -> np.ndarray:
         genes, objectives, constraints = self.told
         if len(genes) < self.initial:
-            rows = self._design(n, rng)
-            if len(rows):
-                return rows
-        if not len(genes):
-            return genes
+            return self._design(n, rng)
         self._refit(genes, objectives, constraints)
         pool = self._search(genes, objectives, constraints, rng)
         new = ~self._seen.contains(pool.genes)

@@ -148,7 +148,12 @@ class Problem:
         missing = [name for name in metrics if name not in self.surrogates]
         if missing:
             raise InputError(f"no surrogate is given for {', '.join(missing)}")
-        return {name: self.surrogates[name].predict(genes) for name in metrics}
+        predicted = {name: self.surrogates[name].predict(genes) for name in metrics}
+        for name, (mean, std) in predicted.items():
+            # NaN would win or lose every comparison silently.
+            if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+                raise InputError(f"the surrogate of {name} returned a value that is not finite")
+        return predicted
 
     @staticmethod
     def _violations(

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.constraints import METRICS, Constraint, Goal, Metric, infeasible, violations
+from nas.constraints import (
+    METRICS,
+    Constraint,
+    Goal,
+    Metric,
+    infeasible,
+    require_feasible,
+    violations,
+)
 from search_spaces.errors import InfeasibleError, InputError
 
 LATENCY = Metric("latency_ms", "cpu")
@@ -90,3 +98,14 @@ def test_infeasible_message():
     assert error.violations == {"latency_ms[cpu] max": (3.1, 2.0), "accuracy min": (0.85, 0.9)}
     assert error.closest == "depth=1"
     assert error.exit_code == 3
+
+
+def test_require_feasible():
+    constraints = [Constraint(LATENCY, 2.0)]
+    evaluated = {"a": {"latency_ms[cpu]": 4.0}, "b": {"latency_ms[cpu]": 2.5}}
+    with pytest.raises(InfeasibleError, match=r"needs 2\.5 ms on cpu \(budget 2 ms\)") as caught:
+        require_feasible(constraints, evaluated)
+    assert caught.value.closest == "b"
+    require_feasible(constraints, {**evaluated, "c": {"latency_ms[cpu]": 2.0}})
+    with pytest.raises(InfeasibleError, match="no architecture was evaluated"):
+        require_feasible(constraints, {})

@@ -148,11 +148,11 @@ def test_a_record_of_another_job_is_refused_and_a_changed_budget_is_not(tmp_path
     path = tmp_path / "s.db"
     with open_record(path) as record:
         record.record(archs()[0], metrics(4))
-    with open_record(path, goals=[Goal(LATENCY), Goal(ACCURACY)]) as record:
-        with pytest.raises((InputError, EnvironmentProblem)):
-            record.study()
-    with open_record(path, goals=[Goal(ACCURACY), Goal(Metric("macs"))]) as record:
-        with pytest.raises(InputError, match="has objectives"):
+    for goals in ([Goal(LATENCY), Goal(ACCURACY)], [Goal(ACCURACY), Goal(Metric("macs"))]):
+        with (
+            open_record(path, goals=goals) as record,
+            pytest.raises(InputError, match="objectives"),
+        ):
             record.study()
     other = SearchSpace("other", SPACE.choices)
     with open_record(path, space=other) as record, pytest.raises(InputError, match="has space"):

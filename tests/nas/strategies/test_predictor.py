@@ -134,3 +134,16 @@ def test_problem_refuses_what_does_not_belong(build):
     twice = [Constraint(macs, 1.0), Constraint(macs, 2.0)]
     with pytest.raises(InputError, match="constraint 'macs max' is given more than once"):
         Problem(problem.space, [Goal(accuracy)], twice)
+
+
+def test_a_surrogate_that_returns_nan_is_an_error(build):
+    problem, _ = build(budget=20.0)
+    broken = Exact(lambda genes: np.full(len(genes), np.nan))
+    bad = Problem(
+        problem.space,
+        problem.goals,
+        problem.constraints,
+        {**problem.surrogates, "weights_kib": broken},
+    )
+    with pytest.raises(InputError, match="surrogate of weights_kib returned a value that is not"):
+        PredictorStrategy(bad).ask(3)
