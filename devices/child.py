@@ -150,6 +150,7 @@ class ChildSampler(Sampler):
                             block_from_json(message["block"]),
                             cores=tuple(ready["cores"]),
                             memory_limited=bool(ready["memory_limited"]),
+                            nice=int(ready["nice"]),
                         )
                         done.append((message["index"], block))
                     elif event == "failure":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -21,7 +22,9 @@ from devices.measurement import Measurement
 from devices.protocol import Protocol
 from devices.runtime import Runtime, make_runtime
 from devices.store import Query, Store
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
+
+_LOG = logging.getLogger(__name__)
 
 OnResult = Callable[[int, Measurement], None]
 
@@ -239,9 +242,16 @@ def machine_lock(path: Path | None = None) -> Iterator[None]:
         yield
         return
     path = path or Path(tempfile.gettempdir()) / f"edge-nas-{os.getuid()}.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot open the lock {path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("waiting for another measurement on this machine to end (%s)", path)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -195,6 +195,7 @@ def conclude(
                 "memory_limited": all(block.memory_limited for block in blocks) and bool(blocks),
                 "before": before,
                 "after": [block.after for block in blocks],
+                "nice": [block.nice for block in blocks],
                 "processor_share": [block.processor_share for block in blocks],
                 "reference_ms": [block.reference_ms for block in blocks],
             }

@@ -41,6 +41,8 @@ class Protocol:
         memory_limit_mib: address space of a process; applied to runtimes on the processor.
         pin: keep a process on as many cores as it has threads.
         cores: which cores; None chooses the fastest and idlest.
+        nice: scheduling priority asked for a measuring process, -20 (first) to 19; below 0
+            needs privilege, and what was granted is recorded. None leaves it alone.
         seed: of the inputs and of the order of the models.
     """
 
@@ -65,6 +67,7 @@ class Protocol:
     memory_limit_mib: int | None = 4096
     pin: bool = True
     cores: tuple[int, ...] | None = None
+    nice: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class Protocol:
         for name in (*limits, "max_starvation", "max_outlier_share", "memory_limit_mib"):
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
+        if self.nice is not None and not (isinstance(self.nice, int) and -20 <= self.nice <= 19):
+            raise InputError(f"protocol nice must be a whole number, -20 to 19, not {self.nice!r}")
         if self.cores is not None:
             object.__setattr__(self, "cores", tuple(self.cores))
 

@@ -49,6 +49,7 @@ class Block:
         before, after: the machine's state around the samples.
         cores: where the process was kept; empty when it was not.
         memory_limited: whether the limit on its memory could be set.
+        nice: the scheduling priority of the process.
         reference_ms: latency of the reference model before and after, if it was measured.
     """
 
@@ -61,6 +62,7 @@ class Block:
     after: Mapping[str, Any] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
     memory_limited: bool = False
+    nice: int = 0
     reference_ms: tuple[float, float] | None = None
 
     @property

@@ -135,6 +135,16 @@ def test_a_model_over_the_memory_limit_is_refused(scripted):
     assert eat.reasons == ("memory-limit",)
 
 
+@pytest.mark.parametrize("nice", [None, 5])
+def test_the_priority_that_was_granted_is_recorded(scripted, nice):
+    runtime, model = scripted
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    wanted = None if nice is None else min(19, own + nice)
+    protocol = Protocol(**{**QUICK.to_json(), "nice": wanted})
+    (result,) = measure([model("fine")], runtime, protocol)
+    assert result.conditions["nice"] == [own if wanted is None else wanted] * 2
+
+
 def test_what_a_library_prints_does_not_disturb_the_messages(scripted):
     runtime, model = scripted
     (result,) = measure([model("print")], runtime, QUICK)

@@ -6,7 +6,7 @@ import pytest
 from devices.device import DeviceSpec, LocalDevice, device_fingerprint, machine_lock
 from devices.protocol import Protocol
 from devices.store import MeasurementStore
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 
 PROTOCOL = Protocol(processes=2, runs=10, retries=0, pin=False)
 
@@ -151,6 +151,14 @@ def test_fingerprint_of_this_machine_is_stable_and_complete():
 def test_fingerprint_of_other_machines(info, cpu, vnni):
     found = device_fingerprint(reader=lambda path: info if path == "/proc/cpuinfo" else None)
     assert found["cpu"] == cpu and found["has_vnni"] is vnni
+
+
+def test_a_lock_that_cannot_be_opened(tmp_path):
+    with (
+        pytest.raises(EnvironmentProblem, match="cannot open the lock"),
+        machine_lock(tmp_path / "absent" / "lock"),
+    ):
+        pass
 
 
 def hold(path, entered, leave):

@@ -27,6 +27,7 @@ def test_unknown_key_names_the_nearest():
         {"deadline_s": float("inf")},
         {"max_interval": -0.1},
         {"max_spread": "5 %"},
+        {"nice": 20},
     ],
 )
 def test_bad_values_are_named(bad):
