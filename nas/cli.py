@@ -10,6 +10,8 @@ import errno
 import importlib
 import importlib.util
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +62,10 @@ class _Group(TyperGroup):
             _fail(str(error), error.exit_code)
         except NasError as error:
             _fail(f"error: {error}", error.exit_code)
+        except BrokenPipeError:
+            # The reader ("nas schema | head") has had enough; later flushes must not fail either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
         except OSError as error:
             _fail(f"error: {_os_message(error)}", EnvironmentProblem.exit_code)
         except ModuleNotFoundError as error:

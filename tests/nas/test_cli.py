@@ -191,6 +191,12 @@ def test_the_script_is_quick_to_start_and_loads_no_torch(job):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"{sys.executable} -c 'from nas.cli import main; main()' schema | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (len(done.stdout), done.stderr) == (10, "")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_job_that_must_not_be_read(call, job):
     job.chmod(0)
