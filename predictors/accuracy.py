@@ -107,7 +107,10 @@ class AccuracyPredictor:
             raise InputError("noise must be one non-negative number for each accuracy")
         self._prepare(genes)
         x = self._encode(genes)
-        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+        self._centre, self._scale = float(y.mean()), float(y.std())
+        if self._scale <= 1e-12 * max(1.0, abs(self._centre)):
+            # Equal values, up to rounding: nothing to learn, and nothing to divide by.
+            self._scale = 1.0
         z = (y - self._centre) / self._scale
         extra = (extra_noise / self._scale) ** 2
         # What a point counts beside one that was measured without error.
