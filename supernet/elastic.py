@@ -143,9 +143,10 @@ class ElasticLayer(nn.Module):
         full = None
         if not self.weight_quantizer.initialized.all():
             full = self._transformed(self.weight, layer.kernel)
-        # Contiguous, since kernels may sum in another order for another layout.
         w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
-        return w.contiguous()
+        # Channels last is the faster layout on CPUs, and a one-channel image alone does not
+        # say which layout is meant (a clone does); another layout would sum in another order.
+        return w.clone(memory_format=torch.channels_last)
 
     def code_sign(self, layer: LayerPlan) -> Tensor | None:
         """Return the direction of each output channel's codes, (out,) +-1, or None if all +1."""
