@@ -1,0 +1,184 @@
+"""Building an ONNX graph node by node, with tensors that know the grid their values lie on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 25
+"""The first operator set with 2-bit integers."""
+
+IR_VERSION = 13
+
+View = Callable[["GraphBuilder", str], str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integer codes of a tensor: its values are ``step * (code - zero_point)``.
+
+    Attributes:
+        codes: name of the uint8 tensor.
+        step, zero_point: of the grid.
+        bits: the codes are below ``2 ** bits``.
+    """
+
+    codes: str
+    step: float
+    zero_point: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the network: a float tensor, codes on a grid, or a view of another value.
+
+    Attributes:
+        tensor: name of the float tensor, where it has one.
+        grid: its codes, where it is quantised.
+        base, view: the value this one is a rearrangement of, and the nodes that rearrange it;
+            kept apart so that quantising a view rearranges codes and not floats.
+    """
+
+    tensor: str = ""
+    grid: Grid | None = None
+    base: Value | None = None
+    view: View | None = None
+
+
+class GraphBuilder:
+    """Collects nodes and initialisers.
+
+    Names of tensors are made unique; constants of equal content are stored once.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._names: set[str] = set()
+        self._constants: dict[tuple[Any, ...], str] = {}
+
+    def node(
+        self, op: str, inputs: Sequence[str], *, name: str = "", domain: str = "", **attributes: Any
+    ) -> str:
+        """Add a node with one output and return the output's name.
+
+        Args:
+            op: operator type.
+            inputs: tensor names; empty for an optional input that is left out.
+            name: of the node and its output; by default the operator type.
+            domain: of the operator.
+            attributes: of the node; those that are ``None`` are left out.
+        """
+        return self.nodes_out(op, inputs, 1, name=name, domain=domain, **attributes)[0]
+
+    def nodes_out(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        count: int,
+        *,
+        name: str = "",
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[str]:
+        """Add a node with ``count`` outputs; see :meth:`node`."""
+        from onnx import helper
+
+        name = self.unique(name or op)
+        outputs = [name] if count == 1 else [self.unique(f"{name}.{i}") for i in range(count)]
+        self.nodes.append(
+            helper.make_node(op, list(inputs), outputs, name=name, domain=domain, **attributes)
+        )
+        return outputs
+
+    def constant(self, value: np.ndarray, *, name: str = "constant") -> str:
+        """Store an array and return its tensor's name; equal arrays share one."""
+        from onnx import numpy_helper
+
+        # Not ascontiguousarray: it makes vectors of scalars, and integer kernels want scalars.
+        value = np.asarray(value, order="C")
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.unique(name)
+            self.initializers.append(numpy_helper.from_array(value, self._constants[key]))
+        return self._constants[key]
+
+    def packed(self, codes: np.ndarray, bits: int, *, name: str) -> str:
+        """Store integer ``codes`` in 2 or 4 bits each; returns the tensor's name."""
+        from onnx import TensorProto, helper
+
+        count = 8 // bits
+        flat = codes.astype(np.uint8).reshape(-1) & (2**bits - 1)
+        flat = np.pad(flat, (0, -len(flat) % count)).reshape(-1, count)
+        # The first element sits in the lowest bits.
+        data = (flat << (np.arange(count, dtype=np.uint8) * bits)).sum(1).astype(np.uint8)
+        kind = {2: TensorProto.INT2, 4: TensorProto.INT4}[bits]
+        name = self.unique(name)
+        self.initializers.append(
+            helper.make_tensor(name, kind, codes.shape, data.tobytes(), raw=True)
+        )
+        return name
+
+    def tensor(self, value: Value) -> str:
+        """Return the name of ``value`` as a float tensor, adding what computes it."""
+        if value.tensor:
+            return value.tensor
+        if value.grid is not None:
+            return self.dequantize(value.grid)
+        assert value.base is not None and value.view is not None
+        return value.view(self, self.tensor(value.base))
+
+    def rearrange(self, value: Value, view: View) -> Value:
+        """Return ``value`` rearranged by ``view``, which may be applied to floats or codes."""
+        if value.grid is not None:
+            grid = value.grid
+            codes = view(self, grid.codes)
+            return Value(grid=Grid(codes, grid.step, grid.zero_point, grid.bits))
+        return Value(base=value, view=view)
+
+    def quantize(self, value: Value, *, step: float, zero_point: int, bits: int) -> Value:
+        """Return ``value`` rounded to a grid, see :class:`Grid`."""
+        if value.base is not None and not value.tensor:
+            assert value.view is not None
+            whole = self.quantize(value.base, step=step, zero_point=zero_point, bits=bits)
+            return self.rearrange(whole, value.view)
+        old = value.grid
+        if old is not None and (old.step, old.zero_point, old.bits) == (step, zero_point, bits):
+            return value
+        codes = self.node(
+            "QuantizeLinear", [self.tensor(value), *self._grid_constants(step, zero_point)]
+        )
+        if bits < 8:
+            # uint8 codes saturate at 255; fewer bits are cut among the codes, so that the node
+            # before still sees a plain quantisation and runs on integers.
+            top = self.constant(np.uint8(2**bits - 1))
+            codes = self.node("Clip", [codes, "", top])
+        return Value(grid=Grid(codes, step, zero_point, bits))
+
+    def dequantize(self, grid: Grid) -> str:
+        """Add the node from codes to floats; each user has its own, as runtimes fuse them."""
+        return self.node(
+            "DequantizeLinear", [grid.codes, *self._grid_constants(grid.step, grid.zero_point)]
+        )
+
+    def unique(self, name: str) -> str:
+        """Return ``name``, numbered if it is taken, and take it."""
+        candidate, number = name, 1
+        while candidate in self._names:
+            number += 1
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
+
+    def _grid_constants(self, step: float, zero_point: int) -> tuple[str, str]:
+        return (
+            self.constant(np.float32(step), name="step"),
+            self.constant(np.uint8(zero_point), name="zero_point"),
+        )
