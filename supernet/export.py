@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "input", "logits"
 """Names of the exported network's tensors."""
 
+LARGEST_CODE = 127
+"""Largest size of a weight code that integer kernels get."""
+
+REDUCED_CODE = 64
+"""The same where pairs of products with 8-bit inputs are summed in 16 bits: 2 x 255 x 64 fits."""
+
 _LARGEST_BIAS = 2**30
 _SMALLEST_SCALE = 1e-12
 
@@ -160,12 +166,26 @@ def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.n
         Codes within -64..64, and scales to match.
     """
     size = np.abs(codes.astype(np.int16)).reshape(len(codes), -1).max(1)
-    large = size > 64
-    halved = np.round(codes / 2).clip(-64, 63).astype(np.int8)
+    large = size > REDUCED_CODE
+    halved = np.round(codes / 2).astype(np.int8)
     return (
         np.where(_column(large, codes.ndim), halved, codes),
         np.where(large, scale * 2, scale).astype(np.float32),
     )
+
+
+def spread_factors(codes: np.ndarray, largest: int) -> np.ndarray:
+    """Return what to multiply each output channel's codes by to use the range of int8.
+
+    Products stay exact, and the bias, an integer in units of input step times weight step,
+    is rounded that much finer: with 2-bit weights and inputs the sum of a depthwise
+    convolution spans a few units only, so a bias in whole units would be wrong by much.
+
+    Returns:
+        (out,) int32, at least 1; no code times its factor exceeds ``largest``.
+    """
+    size = np.abs(codes.astype(np.int32)).reshape(len(codes), -1).max(1)
+    return np.maximum(largest // np.maximum(size, 1), 1).astype(np.int32)
 
 
 class _Tracer(fx.Tracer):
@@ -290,16 +310,22 @@ class _Translator:
             weight, bias = self._float_weight(layer, codes, scale), folded.bias
             stored = self.graph.constant(bias.astype(np.float32), name=f"{name}.bias")
             return self._operator(layer, self.graph.tensor(x), weight, stored)
-        if self.reduce_range and x.grid.bits == 8 and np.abs(codes.astype(np.int16)).max() > 64:
+        saturates = self.reduce_range and x.grid.bits == 8
+        if saturates and np.abs(codes.astype(np.int16)).max() > REDUCED_CODE:
             codes, scale = reduce_codes(codes, scale)
             self.reduced.append(name)
         codes, scale = _room_for_bias(codes, scale, folded.bias, x.grid.step)
         self._count(codes, bits)
-        steps = self.graph.constant(scale, name=f"{name}.scale")
+        factor = spread_factors(codes, REDUCED_CODE if saturates else LARGEST_CODE)
+        scale = (scale / factor).astype(np.float32)
         weight = self.graph.node(
             "DequantizeLinear",
             # Runtimes fuse a linear layer only if the zero points are written out.
-            [self._codes(codes, bits, name), steps, self._zeros(len(codes), np.int8)],
+            [
+                self._spread_codes(codes, factor, bits, name),
+                self.graph.constant(scale, name=f"{name}.scale"),
+                self._zeros(len(codes), np.int8),
+            ],
             name=f"{name}.weight",
             axis=0,
         )
@@ -340,14 +366,23 @@ class _Translator:
             )
         )
 
-    def _codes(self, codes: np.ndarray, bits: int, name: str) -> str:
+    def _stored(self, codes: np.ndarray, bits: int, name: str) -> str:
+        if not self.packed or bits > 4:
+            return self.graph.constant(codes, name=f"{name}.codes")
+        return self.graph.packed(codes, 2 if bits <= 2 else 4, name=f"{name}.codes")
+
+    def _spread_codes(self, codes: np.ndarray, factor: np.ndarray, bits: int, name: str) -> str:
+        """Return int8 codes times ``factor``; a runtime computes this once, at loading."""
         from onnx import TensorProto
 
         if not self.packed or bits > 4:
-            return self.graph.constant(codes, name=f"{name}.codes")
-        stored = self.graph.packed(codes, 2 if bits <= 2 else 4, name=f"{name}.codes")
-        # Integer kernels take int8, and a runtime computes this once, at loading.
-        return self.graph.node("Cast", [stored], name=f"{name}.codes_int8", to=TensorProto.INT8)
+            spread = (codes * _column(factor, codes.ndim)).astype(np.int8)
+            return self.graph.constant(spread, name=f"{name}.codes")
+        stored = self._stored(codes, bits, name)
+        wide = self.graph.node("Cast", [stored], to=TensorProto.INT32)
+        column = self.graph.constant(_column(factor, codes.ndim), name="factor")
+        spread = self.graph.node("Mul", [wide, column])
+        return self.graph.node("Cast", [spread], to=TensorProto.INT8, name=f"{name}.codes_int8")
 
     def _zeros(self, count: int, kind: type) -> str:
         return self.graph.constant(np.zeros(count, kind), name="zeros")
@@ -357,7 +392,7 @@ class _Translator:
         from onnx import TensorProto
 
         name = layer.layer.name
-        stored = self._codes(codes, layer.layer.weight_bits, name)
+        stored = self._stored(codes, layer.layer.weight_bits, name)
         floats = self.graph.node("Cast", [stored], to=TensorProto.FLOAT)
         steps = self.graph.constant(_column(scale, codes.ndim), name=f"{name}.scale")
         return self.graph.node("Mul", [floats, steps], name=f"{name}.weight")
@@ -387,11 +422,15 @@ class _Translator:
 def _room_for_bias(
     codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Widen the scale of channels whose weights are so small that the bias overflows int32."""
-    least = np.abs(bias) / (step * _LARGEST_BIAS)
+    """Widen the scale of channels whose weights are so small that the bias overflows int32.
+
+    The scale of channels without weights is free, and as fine as the bias allows.
+    """
+    without = ~codes.reshape(len(codes), -1).any(1)
+    scale = np.where(without, _SMALLEST_SCALE, scale)
+    # Spreading the codes later makes the scale finer again.
+    least = np.abs(bias) * LARGEST_CODE / (step * _LARGEST_BIAS)
     small = scale < least
-    if not small.any():
-        return codes, scale
     ratio = np.where(small, scale / np.maximum(least, _SMALLEST_SCALE), 1.0)
     return (
         np.round(codes * _column(ratio, codes.ndim)).astype(np.int8),
