@@ -1,0 +1,116 @@
+"""``front.csv``: one row for each (architecture, device) of the front."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from search_spaces.atomic import write_text_atomic
+
+COLUMNS = (
+    "id",
+    "arch",
+    "accuracy",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "device",
+    "runtime",
+    "weight_bits_mean",
+    "activation_bits_mean",
+    "weights_kib",
+    "size_kib",
+    "macs",
+    "feasible",
+    "feasible_all",
+    "model",
+    "validation_accuracy",
+    "latency_source",
+    "latency_valid",
+    "predicted_latency_ms",
+    "predicted_low_ms",
+    "predicted_high_ms",
+    "bops",
+    "parameters",
+    "agreement",
+    "knee",
+)
+"""Columns in order. Accuracies are 0..1, latencies ms with 95 % intervals, sizes KiB."""
+
+
+def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of ``front.csv`` as dictionaries; what is not recorded is ``None``.
+
+    Args:
+        results: the content of ``results.json``.
+    """
+    runtimes = {
+        device.get("name"): device.get("runtime") for device in results.get("devices") or []
+    }
+    rows = []
+    for entry in results.get("front") or []:
+        costs = entry.get("costs") or {}
+        common = {
+            "id": entry.get("id"),
+            "arch": entry.get("arch"),
+            "accuracy": entry.get("test_accuracy"),
+            "weight_bits_mean": costs.get("weight_bits_mean"),
+            "activation_bits_mean": costs.get("activation_bits_mean"),
+            "weights_kib": costs.get("weights_kib"),
+            "size_kib": entry.get("size_kib"),
+            "macs": _whole(costs.get("macs")),
+            "feasible_all": entry.get("feasible"),
+            "model": entry.get("model"),
+            "validation_accuracy": entry.get("validation_accuracy"),
+            "bops": _whole(costs.get("bops")),
+            "parameters": _whole(costs.get("parameters")),
+            "agreement": (entry.get("parity") or {}).get("agreement"),
+            "knee": bool(entry.get("knee")),
+        }
+        for name, measured in (entry.get("devices") or {}).items():
+            latency = measured.get("latency_ms")
+            row = {
+                **common,
+                "latency_ms": latency,
+                "latency_low_ms": measured.get("low_ms"),
+                "latency_high_ms": measured.get("high_ms"),
+                "device": name,
+                "runtime": runtimes.get(name),
+                "feasible": measured.get("feasible"),
+                "latency_source": None if latency is None else "measured",
+                "latency_valid": measured.get("valid"),
+                "predicted_latency_ms": measured.get("predicted_ms"),
+                "predicted_low_ms": measured.get("predicted_low_ms"),
+                "predicted_high_ms": measured.get("predicted_high_ms"),
+            }
+            rows.append({column: row[column] for column in COLUMNS})
+    return rows
+
+
+def write_front_csv(results: dict[str, Any], path: Path) -> None:
+    """Write ``front.csv`` from the content of ``results.json``, atomically.
+
+    Columns are exactly :data:`COLUMNS`; truth values are ``true`` and ``false``, and what is
+    not recorded is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in front_rows(results):
+        writer.writerow([_cell(row[column]) for column in COLUMNS])
+    write_text_atomic(path, text.getvalue())
+
+
+def _whole(value: Any) -> Any:
+    # Costs may come from float arrays; counts read better, and compare exactly, as integers.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value

@@ -1,0 +1,353 @@
+"""The report page: one HTML file with its style, script and data inside.
+
+Numbers are worked out here and embedded as JSON; the script beside this module only
+draws. Headline, table and provenance are plain HTML, readable without the script. All
+text of a run (names, architectures, reasons) is untrusted: it is escaped here, and the
+script sets it as text only. A content security policy forbids every load and every
+script but the one whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html import escape
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from nas.report.payload import budgets, build_payload
+from nas.report.results import complete, device_names, metric_of, number
+
+MISSING = "not recorded"
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return the page for the content of ``results.json``; missing parts say "not recorded".
+
+    Raises:
+        InputError: a part of the results is of the wrong type.
+    """
+    results = complete(results)
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "script_hash": f"sha256-{digest}",
+        "style": _asset("report.css"),
+        "script": script,
+        "data": embed_json(build_payload(results)),
+        "title": escape(str(results.get("name") or "run")),
+        "summary": _summary(results),
+        "cards": _cards(results),
+        "budgets": _budgets(results),
+        "table": _table(results),
+        "timing": _timing(results),
+        "command": escape(str(results.get("command") or MISSING)),
+        "provenance": _provenance(results),
+    }
+    # One pass, so that text of a run that looks like a placeholder stays what it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("template.html"))
+
+
+def embed_json(value: Any) -> str:
+    """Return JSON that can stand inside a ``script`` element whatever texts it holds.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def model_link(path: Any) -> str | None:
+    """Return the path of a model file as a relative URL; ``None`` unless it is inside the run."""
+    if not isinstance(path, str) or not path or "\\" in path:
+        return None
+    parts = PurePosixPath(path).parts
+    if PurePosixPath(path).is_absolute() or ".." in parts:
+        return None
+    # The quoted "./" prefix keeps a name such as "javascript:..." a file name.
+    return "./" + quote(str(PurePosixPath(path)))
+
+
+def _asset(name: str) -> str:
+    return files("nas.report").joinpath(name).read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------ figures
+
+
+def _accuracy(value: Any, metric: str) -> str:
+    value = number(value)
+    if value is None:
+        return MISSING
+    return f"{100 * value:.2f} %" if "accuracy" in metric else f"{value:.4g}"
+
+
+def _ms(value: Any) -> str:
+    value = number(value)
+    return MISSING if value is None else f"{value:.4g} ms"
+
+
+def _kib(value: Any) -> str:
+    value = number(value)
+    return MISSING if value is None else f"{value:.1f} KiB"
+
+
+def _interval(low: Any, high: Any) -> str:
+    low, high = number(low), number(high)
+    return "interval not recorded" if low is None or high is None else f"{low:.4g}–{high:.4g}"
+
+
+def _best(entries: list[dict[str, Any]], value: Any, *, most: bool = False) -> Any:
+    """The entry whose ``value(entry)`` is least (or most), or None where none has one."""
+    with_value = [e for e in entries if number(value(e)) is not None]
+    if not with_value:
+        return None
+    return max(with_value, key=value) if most else min(with_value, key=value)
+
+
+def _device(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    return (entry.get("devices") or {}).get(name) or {}
+
+
+# --------------------------------------------------------------------------- parts
+
+
+def _summary(results: dict[str, Any]) -> str:
+    front = results["front"]
+    if not front:
+        rejected = len(results["rejected"])
+        return (
+            "<p class='lead'>No model on the front: none of the verified candidates is within "
+            f"every budget. {rejected} candidate{'s were' if rejected != 1 else ' was'} "
+            "measured and rejected; the reasons are below.</p>"
+        )
+    metric, higher = metric_of(results)
+    count = len(front)
+    within = sum(entry.get("feasible") is True for entry in front)
+    sentence = f"{count} verified model{'s' if count != 1 else ''} on the front"
+    if results["constraints"]:
+        sentence += f", {within} of them within every budget"
+    best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
+    if best is not None:
+        sentence += f"; the best reaches {_accuracy(best['test_accuracy'], metric)} test {metric}"
+    space = results.get("space") or {}
+    origin = ""
+    if space.get("cardinality"):
+        size = str(space["cardinality"])
+        about = f"about 10^{len(size) - 1}" if len(size) > 9 else size
+        origin = (
+            f" Chosen from {about} architectures of the space "
+            f"{space.get('name', '')} ({space.get('preset', MISSING)}) "
+            f"after {len(results['evaluations'])} evaluations."
+        )
+    return f"<p class='lead'>{escape(sentence)}.{escape(origin)}</p>"
+
+
+def _cards(results: dict[str, Any]) -> str:
+    front = results["front"]
+    metric, higher = metric_of(results)
+    runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
+    cards = []
+
+    def add(title: str, entry: Any, figure: str, detail: str) -> None:
+        if entry is not None:
+            name = escape(str(entry["id"]))
+            cards.append(
+                f"<a class='card' href='#m={escape(quote(str(entry['id'])))}' "
+                f"data-model='{name}'><span class='card-title'>{escape(title)}</span>"
+                f"<span class='card-figure'>{escape(figure)}</span>"
+                f"<span class='card-detail'>{escape(detail)}</span>"
+                f"<span class='card-id'>{name}</span></a>"
+            )
+
+    def accuracy(entry: dict[str, Any]) -> str:
+        return f"{_accuracy(entry.get('test_accuracy'), metric)} test {metric}"
+
+    best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
+    if best is not None:
+        size = _kib((best.get("costs") or {}).get("weights_kib"))
+        add(
+            f"Best {metric}",
+            best,
+            _accuracy(best["test_accuracy"], metric),
+            f"on the test split; {size} of weights",
+        )
+    small = _best(front, lambda e: (e.get("costs") or {}).get("weights_kib"))
+    if small is not None:
+        add("Smallest", small, _kib(small["costs"]["weights_kib"]) + " of weights", accuracy(small))
+    for name in device_names(results):
+        valid = [e for e in front if _device(e, name).get("valid") is not False]
+        fast = _best(valid, lambda e, name=name: _device(e, name).get("latency_ms"))
+        if fast is not None:
+            found = _device(fast, name)
+            add(
+                f"Fastest on {name}",
+                fast,
+                _ms(found.get("latency_ms")),
+                f"measured with {runtimes.get(name) or 'a runtime not recorded'}, 95 % interval "
+                f"{_interval(found.get('low_ms'), found.get('high_ms'))}; {accuracy(fast)}",
+            )
+    knee = next((entry for entry in front if entry.get("knee")), None)
+    if knee is not None:
+        sizes = [_kib((knee.get("costs") or {}).get("weights_kib"))]
+        sizes += [
+            f"{_ms(_device(knee, n).get('latency_ms'))} measured on {n}"
+            for n in device_names(results)
+            if _device(knee, n)
+        ]
+        add("Knee of the front", knee, _accuracy(knee.get("test_accuracy"), metric),
+            "; ".join(sizes))  # fmt: skip
+    return f"<div class='cards'>{''.join(cards)}</div>" if cards else ""
+
+
+def _budgets(results: dict[str, Any]) -> str:
+    if not results["constraints"]:
+        return "<p class='budgets'>No budget was set.</p>"
+    items = "".join(
+        f"<li><strong>{escape(b['text'])}</strong> "
+        f"<span class='muted'>{escape(b['status'])}</span></li>"
+        for b in budgets(results)
+    )
+    return f"<h3>Budgets</h3><ul class='budgets'>{items}</ul>"
+
+
+def _table(results: dict[str, Any]) -> str:
+    metric, _ = metric_of(results)
+    names = device_names(results)
+    runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
+    heads = ["Model", f"Test {metric}", f"Validation {metric}"]
+    for name in names:
+        heads.append(f"Latency on {name}, ms, measured ({runtimes.get(name) or MISSING})")
+    heads += ["Weights, KiB", "File, KiB", "Weight bits", "Activation bits", "MACs"]
+    heads += ["Agreement with training network", "Within budgets", "File"]
+    body = []
+    for entry in results["front"]:
+        costs = entry.get("costs") or {}
+        name = escape(str(entry["id"]))
+        knee = " <span class='tag'>knee</span>" if entry.get("knee") else ""
+        cells = [
+            f"<td data-sort='{name}'><a href='#m={escape(quote(str(entry['id'])))}' "
+            f"data-model='{name}'>{name}</a>{knee}</td>",
+            _cell(entry.get("test_accuracy"), _accuracy(entry.get("test_accuracy"), metric)),
+            _cell(
+                entry.get("validation_accuracy"),
+                _accuracy(entry.get("validation_accuracy"), metric),
+            ),
+        ]
+        for device in names:
+            found = _device(entry, device)
+            value = number(found.get("latency_ms"))
+            if value is None:
+                cells.append(_cell(None, MISSING))
+                continue
+            text = f"{value:.4g}"
+            bounds = _interval(found.get("low_ms"), found.get("high_ms"))
+            extra = f" <span class='muted'>{escape(bounds)}</span>"
+            if found.get("valid") is False:
+                why = "; ".join(map(str, found.get("reasons") or [])) or "reason not recorded"
+                extra += f"<br><span class='bad'>⚠ invalid: {escape(why)}</span>"
+            elif found.get("valid") is None:
+                extra += "<br><span class='muted'>validity not recorded</span>"
+            cells.append(_cell(value, text, extra))
+        for value, text in (
+            (costs.get("weights_kib"), "{:.1f}"),
+            (entry.get("size_kib"), "{:.1f}"),
+            (costs.get("weight_bits_mean"), "{:.2f}"),
+            (costs.get("activation_bits_mean"), "{:.2f}"),
+            (costs.get("macs"), "{:,.0f}"),
+        ):
+            value = number(value)
+            cells.append(_cell(value, MISSING if value is None else text.format(value)))
+        agreement = number((entry.get("parity") or {}).get("agreement"))
+        text = MISSING if agreement is None else f"{100 * agreement:.2f} %"
+        cells.append(_cell(agreement, text))
+        feasible = entry.get("feasible")
+        word = {True: "yes", False: "✗ no"}.get(feasible, MISSING)
+        cells.append(f"<td data-sort='{word}'>{word}</td>")
+        link = model_link(entry.get("model"))
+        cells.append(
+            "<td>" + (f"<a href='{escape(link)}' download>ONNX</a>" if link else MISSING) + "</td>"
+        )
+        body.append(f"<tr data-row='{name}'>{''.join(cells)}</tr>")
+    if not body:
+        return "<p class='muted'>The front is empty.</p>"
+    head = "".join(f"<th scope='col'>{escape(h)}</th>" for h in heads)
+    return (
+        "<div class='scroll' tabindex='0' role='region' aria-label='Table of the front'>"
+        f"<table id='front-table'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(value: Any, text: str, extra: str = "") -> str:
+    value = number(value)
+    sort = "" if value is None else repr(value)
+    return f"<td class='num' data-sort='{sort}'>{escape(text)}{extra}</td>"
+
+
+def _timing(results: dict[str, Any]) -> str:
+    rows = [
+        (str(row.get("stage")), number(row.get("seconds")))
+        for row in results["timing"]
+        if isinstance(row, dict)
+    ]
+    if not rows:
+        return f"<p class='muted'>{MISSING.capitalize()}.</p>"
+    total = sum(seconds or 0.0 for _, seconds in rows)
+    body = "".join(
+        f"<tr><th scope='row'>{escape(stage)}</th>"
+        f"<td class='num'>{MISSING if s is None else _duration(s)}</td>"
+        f"<td class='num'>{'' if s is None or not total else f'{s / total:.0%}'}</td>"
+        f"<td class='bar-cell'><meter min='0' max='{total or 1:.6g}' value='{s or 0:.6g}' "
+        f"aria-label='{escape(stage)}'></meter></td></tr>"
+        for stage, s in rows
+    )
+    return (
+        "<table class='timing'><thead><tr><th scope='col'>Stage</th><th scope='col'>Time</th>"
+        f"<th scope='col'>Share</th><th scope='col'></th></tr></thead><tbody>{body}"
+        f"<tr><th scope='row'>together</th><td class='num'>{_duration(total)}</td>"
+        "<td></td><td></td></tr></tbody></table>"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _provenance(results: dict[str, Any]) -> str:
+    whole = {
+        "seed": results.get("seed"),
+        "search space": results.get("space"),
+        "devices": results["devices"] or None,
+        "objectives": results["goals"] or None,
+    }
+    recorded = results.get("provenance")
+    whole.update(recorded if isinstance(recorded, dict) else {"versions, hardware, data": None})
+    return _tree(whole)
+
+
+def _tree(value: Any, depth: int = 0) -> str:
+    if value is None or value in ({}, []):
+        return f"<span class='muted'>{MISSING}</span>"
+    if isinstance(value, dict) and depth < 6:
+        rows = "".join(
+            f"<div><dt>{escape(str(k))}</dt><dd>{_tree(v, depth + 1)}</dd></div>"
+            for k, v in value.items()
+        )
+        return f"<dl>{rows}</dl>"
+    if isinstance(value, list) and depth < 6:
+        if all(not isinstance(item, (dict, list)) for item in value):
+            return escape(", ".join(map(str, value)))
+        return "".join(_tree(item, depth + 1) for item in value)
+    return escape(str(value))
