@@ -181,7 +181,8 @@ def _cards(results: dict[str, Any]) -> str:
         )
     small = _best(front, lambda e: (e.get("costs") or {}).get("weights_kib"))
     if small is not None:
-        add("Smallest", small, _kib(small["costs"]["weights_kib"]) + " of weights", accuracy(small))
+        size = _kib(small["costs"]["weights_kib"])
+        add("Smallest", small, size, f"of weights; {accuracy(small)}")
     for name in device_names(results):
         valid = [e for e in front if _device(e, name).get("valid") is not False]
         fast = _best(valid, lambda e, name=name: _device(e, name).get("latency_ms"))
@@ -226,7 +227,7 @@ def _table(results: dict[str, Any]) -> str:
     for name in names:
         heads.append(f"Latency on {name}, ms, measured ({runtimes.get(name) or MISSING})")
     heads += ["Weights, KiB", "File, KiB", "Weight bits", "Activation bits", "MACs"]
-    heads += ["Agreement with training network", "Within budgets", "File"]
+    heads += ["Agreement", "Within budgets", "File"]
     body = []
     for entry in results["front"]:
         costs = entry.get("costs") or {}
@@ -305,8 +306,9 @@ def _timing(results: dict[str, Any]) -> str:
         f"<tr><th scope='row'>{escape(stage)}</th>"
         f"<td class='num'>{MISSING if s is None else _duration(s)}</td>"
         f"<td class='num'>{'' if s is None or not total else f'{s / total:.0%}'}</td>"
-        f"<td class='bar-cell'><meter min='0' max='{total or 1:.6g}' value='{s or 0:.6g}' "
-        f"aria-label='{escape(stage)}'></meter></td></tr>"
+        f"<td class='bar-cell'><svg height='10' viewBox='0 0 100 10' preserveAspectRatio='none' "
+        f"aria-hidden='true'><rect width='{100 * (s or 0.0) / (total or 1.0):.2f}' height='10' "
+        "class='bar'/></svg></td></tr>"
         for stage, s in rows
     )
     return (

@@ -99,6 +99,8 @@ def budgets(results: dict[str, Any]) -> list[dict[str, Any]]:
             bound is not None
         ) else 0  # fmt: skip
         status = f"met by {met} of {len(values)} models on the front"
+        if device is not None:
+            status += ", as measured"
         if len(known) < len(values):
             status += f"; {len(values) - len(known)} without a valid figure"
         if not values:

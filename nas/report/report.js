@@ -41,6 +41,11 @@
     if (Math.abs(v) >= 1000) return Math.round(v).toLocaleString("en");
     return String(Number(v.toPrecision(digits || 4)));
   }
+  function count(v) {
+    if (!known(v)) return MISSING;
+    for (const [size, unit] of [[1e9, " G"], [1e6, " M"]]) if (Math.abs(v) >= size) return trim(v / size, 3) + unit;
+    return trim(v);
+  }
   function score(v) {
     if (!known(v)) return MISSING;
     return percent ? (100 * v).toFixed(2) + " %" : trim(v);
@@ -279,7 +284,7 @@
     const yd = extent(ys, 0.06);
     const yname = (view.split === "test" ? "test " : "validation ") + D.metric.name;
     const f = frame("front-chart", {
-      x: xd, y: yd, xlog: log, xtitle: cost.label, ytitle: yname + (percent ? ", %" : ""), role: "group",
+      x: xd, y: yd, xlog: log, xtitle: cost.label, ytitle: yname + (percent ? ", %" : ""), role: "group", xformat: ["macs", "bops", "parameters"].includes(cost.key) ? count : trim,
       label: "Front: " + yname + " against " + cost.label + ". Use the arrow keys to go from model to model.",
       yformat: percent ? (v) => trim(100 * v) : trim,
     });
@@ -288,7 +293,9 @@
     const layer = s(plot, "g", { "aria-hidden": "true" });
     for (const i of dots) {
       if (E.accuracy[i] < yd[0] || E.accuracy[i] > yd[1]) { outside++; continue; }
-      s(layer, "circle", { cx: f.x(dotX[i]).toFixed(1), cy: f.y(E.accuracy[i]).toFixed(1), r: 2, class: "dot" });
+      const c = s(layer, "circle", { cx: f.x(dotX[i]).toFixed(1), cy: f.y(E.accuracy[i]).toFixed(1), r: 2.2, class: "dot" });
+      s(c, "title", {}, "evaluation " + E.number[i] + ": " + E.id[i] + "\nvalidation " + D.metric.name + " " + score(E.accuracy[i]) + "\n" + cost.key + " " +
+        trim(dotX[i]) + (E.sources[cost.key] ? " (" + E.sources[cost.key][i] + ")" : "") + (E.feasible[i] === false ? "\nover a budget" : ""));
     }
     let used = 0;
     for (const b of bounds) {
@@ -387,7 +394,7 @@
       choose(c, "Cost", costs.map((k) => [k.key, k.label]), view.cost, (v) => { view.cost = v; drawFront(); });
     }
     if (front.some((m) => known(m.test)) && front.some((m) => known(m.validation))) {
-      choose(c, D.metric.name, [["test", "test split"], ["validation", "validation split (used by the search)"]],
+      choose(c, D.metric.name.charAt(0).toUpperCase() + D.metric.name.slice(1) + " on the", [["test", "test split"], ["validation", "validation split (used by the search)"]],
         view.split, (v) => { view.split = v; drawFront(); });
     }
     choose(c, "Axis", [["auto", "automatic"], ["log", "logarithmic"], ["linear", "linear"]], "auto",
@@ -413,6 +420,14 @@
     }
   }
   function paintSelection() {
+    const line = $("front-selected");
+    clear(line);
+    if (selected) {
+      const m = byId.get(selected);
+      el(line, "span", {}, "Selected: ");
+      el(line, "a", { href: "#model" }, m.id);
+      el(line, "span", {}, " – " + describe(m).split("\n").slice(1).join("; ") + ".");
+    }
     for (const n of document.querySelectorAll(".point[data-model]")) {
       n.classList.toggle("selected", n.dataset.model === selected);
       n.setAttribute("aria-pressed", n.dataset.model === selected);
@@ -449,7 +464,7 @@
     const width = Math.max(280, Math.min(720, host.clientWidth || 600));
     const narrow = width < 520;
     const row = 20, head = 21, gap = 7, arcs = 22, chip = 24;
-    const textWidth = narrow ? 158 : 290;
+    const textWidth = narrow ? 172 : 290;
     const left = arcs + 4 + chip + 2;
     const bar = width - left - textWidth - 8;
     const most = Math.max(...layers.map((l) => l.out_channels || 1));
@@ -483,7 +498,7 @@
         const kind = l.kind === "linear" ? "linear" : l.kernel + "×" + l.kernel + (l.stride > 1 ? " s" + l.stride : "");
         const tx = left + bar + 8;
         if (narrow) {
-          s(g, "text", { x: tx, y: y + 14, style: "font-size:11px" }, l.role.slice(0, 4) + " " + kind + " " + l.out_channels + "ch @" + l.out_size);
+          s(g, "text", { x: tx, y: y + 14, style: "font-size:11px" }, (l.role || "").slice(0, 10) + " " + kind + " " + l.out_channels + "ch @" + l.out_size);
         } else {
           s(g, "text", { x: tx, y: y + 14 }, l.role);
           s(g, "text", { x: tx + 78, y: y + 14 }, kind);
@@ -550,12 +565,17 @@
     fact("Weights", known(m.costs.weights_kib) ? trim(m.costs.weights_kib) + " KiB" : MISSING);
     fact("Model file", known(m.size_kib) ? trim(m.size_kib) + " KiB" : MISSING);
     fact("Mean bits", "weights " + trim(m.costs.weight_bits_mean, 3) + ", activations " + trim(m.costs.activation_bits_mean, 3));
-    fact("MACs", trim(m.costs.macs) + (known(m.costs.parameters) ? "; " + trim(m.costs.parameters) + " parameters" : ""));
+    fact("MACs", count(m.costs.macs) + (known(m.costs.parameters) ? "; " + count(m.costs.parameters) + " parameters" : ""));
     const p = m.parity;
     fact("Exported file against the trained network", p && known(p.agreement)
       ? (100 * p.agreement).toFixed(2) + " % of predictions agree" + (known(p.accuracy_difference) ? ", accuracy differs by " + (100 * p.accuracy_difference).toFixed(2) + " points" : "") : MISSING);
     fact("Within every budget", m.feasible === true ? "yes" : m.feasible === false ? "no" : MISSING, m.feasible === false);
-    fact("Architecture", m.arch || MISSING).setAttribute("style", "font-family:monospace;font-size:12px");
+    const box = fact("Architecture", m.arch ? null : MISSING);
+    if (m.arch) {
+      const more = el(box, "details");
+      el(more, "summary", {}, "in full");
+      el(more, "code", { class: "arch" }, m.arch);
+    }
   }
   function drawClasses(m) {
     const host = $("model-classes");
@@ -568,7 +588,7 @@
     const width = Math.max(240, host.clientWidth || 380), row = 20;
     const longest = Math.max(...order.map((n) => n.length));
     const left = Math.min(width * 0.4, 14 + 7 * longest), right = 58;
-    const svg = s(host, "svg", { width, height: order.length * row + 6, role: "img",
+    const svg = s(host, "svg", { width, height: order.length * row + 6, viewBox: "0 0 " + width + " " + (order.length * row + 6), role: "img",
       "aria-label": order.map((n) => n + " " + score(m.per_class[n])).join(", ") });
     order.forEach((n, i) => {
       const v = m.per_class[n];
@@ -726,7 +746,7 @@
     const longest = Math.max(...rows.map((r) => r.choice.length));
     const left = Math.min(width * 0.42, 12 + 7 * longest), right = 52;
     const top = Math.max(...rows.map((r) => Math.max(r.explained, r.chance)), 0.05);
-    const svg = s(host, "svg", { width, height: rows.length * row + 8, role: "img",
+    const svg = s(host, "svg", { width, height: rows.length * row + 8, viewBox: "0 0 " + width + " " + (rows.length * row + 8), role: "img",
       "aria-label": "Share of the variance of " + target + ": " + rows.map((r) => r.choice + " " + (100 * r.explained).toFixed(0) + " %").join(", ") });
     rows.forEach((r, i) => {
       const g = s(svg, "g"), y = i * row + 4, w = (width - left - right) / top;
@@ -739,7 +759,7 @@
         r.levels.map((l) => l[0] + ": " + (target === D.metric.name ? score(l[2]) : trim(l[2])) + " (" + l[1] + ")").join("\n"));
     });
     $("importance-note").textContent = "Share of the variance of " + target + " among the evaluated architectures that each choice explains alone (epsilon squared). " +
-      "The line across a bar is what chance reaches in 5 % of shuffles; paler bars stay under it. The search visits good regions more often, so this describes the evaluated architectures, not the whole space.";
+      "The line across a bar is what chance reaches in 5 % of shuffles; paler bars stay under it, and of choices without effect about one in twenty passes it. The search visits good regions more often, so this describes the evaluated architectures, not the whole space.";
   }
 
   // ------------------------------------------------------ parallel coordinates
@@ -758,7 +778,7 @@
     const outer = host.clientWidth || 700;
     const width = Math.max(outer, usable.length * 74), height = 300, top = 46, bottom = 24, side = 40;
     const scroll = el(host, "div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Parallel coordinates" });
-    const svg = s(scroll, "svg", { width, height, role: "img", "aria-label": "One line an evaluation, through " + usable.map((a) => a.name).join(", ") });
+    const svg = s(scroll, "svg", { width, height, viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": "One line an evaluation, through " + usable.map((a) => a.name).join(", ") });
     usable.forEach((a, i) => {
       a.x = side + (i * (width - 2 * side)) / (usable.length - 1);
       const e = extent(a.values, 0);

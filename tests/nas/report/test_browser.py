@@ -1,0 +1,134 @@
+"""The report in a real browser: it draws, it reacts, and nothing lands in the console."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import pytest
+
+from nas.report import write_report
+from nas.report.page import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+DRIVER = """
+const out = {};
+const say = (name, value) => { out[name] = value; };
+const heading = () => document.getElementById("model-id").textContent;
+const point = (id) => [...document.querySelectorAll("#front-chart .point")]
+  .find((p) => p.dataset.model === id);
+const key = (node, k) => node.dispatchEvent(new KeyboardEvent("keydown", {key: k, bubbles: true}));
+say("start", heading());
+const front = DATA.models.filter((m) => m.kind === "front");
+point(front[0].id).dispatchEvent(new MouseEvent("click", {bubbles: true}));
+say("clicked", heading());
+say("hash", location.hash);
+say("row", document.querySelector("tr.selected").dataset.row);
+say("layers", document.querySelectorAll("#model-drawing .layer-outline").length);
+say("arcs", document.querySelectorAll("#model-drawing .arc").length);
+point(front[0].id).dispatchEvent(new MouseEvent("mouseenter"));
+say("tip", document.getElementById("tip").textContent);
+point(front[0].id).focus();
+key(point(front[0].id), "End");
+say("focused", document.activeElement.dataset.model);
+key(document.activeElement, "Enter");
+say("entered", heading());
+say("pressed", [...document.querySelectorAll("#front-chart [aria-pressed=true]")]
+  .map((p) => p.dataset.model));
+say("stops", document.querySelectorAll("#front-chart [tabindex='0']").length);
+const sort = document.querySelectorAll("#front-table th button")[1];
+sort.click();
+const column = () => [...document.querySelectorAll("#front-table tbody tr")]
+  .map((r) => Number(r.cells[1].dataset.sort));
+say("ascending", column());
+sort.click();
+say("descending", column());
+say("sort", sort.parentElement.getAttribute("aria-sort"));
+const cost = document.querySelector("#front-controls select");
+cost.value = "weights_kib";
+cost.dispatchEvent(new Event("change"));
+say("axis", document.querySelector("#front-chart svg").getAttribute("aria-label"));
+say("overflow", document.documentElement.scrollWidth - document.documentElement.clientWidth);
+say("sections", ["front", "latency", "hypervolume", "predictor", "training", "importance",
+  "parallel"].filter((n) => document.querySelector("#" + n + "-chart svg")));
+const report = document.createElement("pre");
+report.id = "outcome";
+report.textContent = JSON.stringify(out);
+document.body.appendChild(report);
+"""
+
+
+def browse(path, tmp_path, *, width=1280, fragment=""):
+    """Return the document after its script ran, and what the console said."""
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+            "--enable-logging=stderr", "--virtual-time-budget=2000",
+            f"--window-size={width},1000", path.as_uri() + fragment,
+        ],
+        capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, console
+
+
+def test_it_draws_without_a_word_in_the_console(results, tmp_path, save):
+    path = write_report(save(tmp_path / "run", results))
+    chosen = results["front"][3]["id"]
+    document, console = browse(path, tmp_path, fragment=f"#m={chosen}")
+    assert console == []
+    # The content security policy let the script run, and the address chose the model.
+    assert 'data-ready="true"' in document
+    assert re.search(rf'<span id="model-id">{chosen}</span>', document)
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_it_reacts_to_mouse_and_keyboard(results, tmp_path, width):
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
+    data = 'const DATA = JSON.parse(document.getElementById("data").textContent);'
+    page = page.replace("</body>", f"<script>{data}{DRIVER}</script></body>")
+    path = tmp_path / "driven.html"
+    path.write_text(page, encoding="utf-8")
+    document, console = browse(path, tmp_path, width=width)
+    assert console == []
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', document, re.DOTALL)
+    out = json.loads(unescape(found[1]))
+    front = results["front"]
+    knee = next(e for e in front if e["knee"])
+    layers = [layer for block in front[0]["plan"]["blocks"] for layer in block["layers"]]
+    assert out["start"] == knee["id"]
+    assert out["clicked"] == front[0]["id"] and out["hash"] == f"#m={front[0]['id']}"
+    assert out["row"] == front[0]["id"]
+    assert out["layers"] == len(layers)
+    assert out["arcs"] == sum(block["residual"] for block in front[0]["plan"]["blocks"])
+    assert front[0]["id"] in out["tip"] and "measured" in out["tip"]
+    verified = [*front, *results["rejected"]]
+    slowest = max(verified, key=lambda e: e["devices"]["cpu"]["latency_ms"])
+    assert out["focused"] == slowest["id"]
+    assert out["entered"].startswith(slowest["id"])
+    assert out["pressed"] == [slowest["id"]]
+    assert out["stops"] == 1
+    assert out["ascending"] == sorted(e["test_accuracy"] for e in front)
+    assert out["descending"] == out["ascending"][::-1] and out["sort"] == "descending"
+    assert "weights" in out["axis"]
+    assert out["overflow"] <= 0
+    assert len(out["sections"]) == 7
+
+
+def test_it_draws_what_little_there_is(minimal, tmp_path, save):
+    minimal["front"].append({"id": "</script>", "plan": {"blocks": [{"layers": [{}]}]}})
+    path = write_report(save(tmp_path / "run", minimal))
+    document, console = browse(path, tmp_path)
+    assert console == [] and 'data-ready="true"' in document
+
+
+def test_it_says_so_when_nothing_was_found(tmp_path, save):
+    path = write_report(save(tmp_path / "run", {"name": "none", "front": []}))
+    document, console = browse(path, tmp_path)
+    assert console == [] and "No model was recorded" in document
