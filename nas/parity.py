@@ -29,8 +29,8 @@ it sets off in later layers, by less than 0.02.
 """
 
 _PLUMBING = frozenset(
-    ("DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Flatten", "Squeeze")
-    + ("Unsqueeze", "Identity", "Cast", "Clip", "ReorderInput", "ReorderOutput", "Concat", "Split")
+    "DequantizeLinear QuantizeLinear Transpose Reshape Flatten Squeeze Unsqueeze Identity Cast "
+    "Clip Concat Split".split()
 )
 
 
