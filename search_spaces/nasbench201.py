@@ -8,7 +8,6 @@ that does not remove it, so dead edges are a feature here and not an equivalence
 from __future__ import annotations
 
 import re
-from functools import cached_property
 
 import numpy as np
 
@@ -84,6 +83,23 @@ class NasBench201(SearchSpace):
             live[np.ix_(through, path)] = True
         return live
 
+    def needed_genes(self, genes: np.ndarray) -> np.ndarray:
+        """Return which edges are not ``none`` and feed, through such edges, the output.
+
+        A compiler that removes dead code keeps exactly these; it cannot know that a
+        kept edge only ever sees zeros. ``genes``: (n, 6) int -> (n, 6) bool.
+        """
+        open_edges = np.asarray(genes) != 0
+        reaches = np.zeros((len(open_edges), 4), dtype=bool)  # node -> output
+        reaches[:, 3] = True
+        needed = np.zeros_like(open_edges)
+        for node in (2, 1, 0):
+            for i, (source, target) in enumerate(EDGES):
+                if source == node:
+                    needed[:, i] = open_edges[:, i] & reaches[:, target]
+                    reaches[:, node] |= needed[:, i]
+        return needed
+
     def depth_genes(self, genes: np.ndarray) -> np.ndarray:
         """Return longest live paths: (n, 3), in edges, in convolutions, in non-skip operations.
 
@@ -103,28 +119,30 @@ class NasBench201(SearchSpace):
         """Named feature blocks beyond the one-hot encoding, for kernels; each (n, k) float.
 
         ``live``: one-hot operations of live edges. ``live_counts``: operations of live
-        edges summed over the cell. ``depth``: :meth:`depth_genes` and whether any path is open.
+        edges summed over the cell. ``needed`` and ``needed_counts``: the same of needed
+        edges. ``depth``: :meth:`depth_genes` and whether any path is open.
         """
         genes = np.asarray(genes)
+        operations = genes[:, :, None] == np.arange(1, len(OPERATIONS))
         live = self.live_genes(genes)
-        one_hot = (genes[:, :, None] == np.arange(1, len(OPERATIONS))) & live[:, :, None]
+        blocks = {}
+        for name, mask in (("live", live), ("needed", self.needed_genes(genes))):
+            kept = operations & mask[:, :, None]
+            blocks[name] = kept.reshape(len(genes), -1).astype(np.float64)
+            blocks[f"{name}_counts"] = kept.sum(axis=1).astype(np.float64)
         depth = self.depth_genes(genes)
-        return {
-            "live": one_hot.reshape(len(genes), -1).astype(np.float64),
-            "live_counts": one_hot.sum(axis=1).astype(np.float64),
-            "depth": np.column_stack([depth, live.any(axis=1)]).astype(np.float64),
-        }
+        blocks["depth"] = np.column_stack([depth, live.any(axis=1)]).astype(np.float64)
+        return blocks
 
-    @cached_property
-    def cost_feature_names(self) -> tuple[str, ...]:
-        """Names of the columns of :meth:`cost_features_genes`."""
-        return ("macs", "parameters", "live_macs")
+    def degenerate_genes(self, genes: np.ndarray) -> np.ndarray:
+        """Return which cells pass no signal at all: (n,) bool."""
+        return ~self.live_genes(genes).any(axis=1)
 
-    def cost_features_genes(self, genes: np.ndarray) -> np.ndarray:
-        """Analytic costs of the CIFAR network with cells of ``genes``: (n, 3) float64.
+    def costs(self, genes: np.ndarray) -> dict[str, np.ndarray]:
+        """Analytic costs of the CIFAR-10 network with cells of ``genes``, each (n,) float64.
 
-        Columns as in :attr:`cost_feature_names`; the fixed stem, reduction blocks and
-        classifier are included.
+        ``macs`` and ``parameters`` count every edge, as the benchmark does; ``live_macs``
+        only live edges. Fixed stem, reduction blocks and classifier are included.
         """
         genes = np.asarray(genes)
         area = sum(c * c * s * s for c, s in _STAGES) * _CELLS_PER_STAGE
@@ -140,13 +158,11 @@ class NasBench201(SearchSpace):
             + sum((9 * a * b + 9 * b * b + a * b) * s * s for a, b, s in reductions)
             + 640
         )
-        return np.column_stack(
-            [
-                fixed_macs + area * taps.sum(axis=1),
-                fixed_weights + weights * taps.sum(axis=1),
-                fixed_macs + area * (taps * live).sum(axis=1),
-            ]
-        ).astype(np.float64)
+        return {
+            "macs": (fixed_macs + area * taps.sum(axis=1)).astype(np.float64),
+            "parameters": (fixed_weights + weights * taps.sum(axis=1)).astype(np.float64),
+            "live_macs": (fixed_macs + area * (taps * live).sum(axis=1)).astype(np.float64),
+        }
 
     def graph_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return node types and adjacency of the operation-on-node graph, for graph networks.
