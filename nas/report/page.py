@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -342,6 +343,8 @@ def _provenance(results: dict[str, Any]) -> str:
 def _tree(value: Any, depth: int = 0) -> str:
     if value is None or value in ({}, []):
         return f"<span class='muted'>{MISSING}</span>"
+    if isinstance(value, dict) and depth and len(value) <= 2 and _scalars(value.values()):
+        return escape(", ".join(f"{k} {v}" for k, v in value.items()))
     if isinstance(value, dict) and depth < 6:
         rows = "".join(
             f"<div><dt>{escape(str(k))}</dt><dd>{_tree(v, depth + 1)}</dd></div>"
@@ -349,7 +352,11 @@ def _tree(value: Any, depth: int = 0) -> str:
         )
         return f"<dl>{rows}</dl>"
     if isinstance(value, list) and depth < 6:
-        if all(not isinstance(item, (dict, list)) for item in value):
+        if _scalars(value):
             return escape(", ".join(map(str, value)))
         return "".join(_tree(item, depth + 1) for item in value)
     return escape(str(value))
+
+
+def _scalars(values: Iterable[Any]) -> bool:
+    return not any(value is None or isinstance(value, (dict, list)) for value in values)

@@ -5,18 +5,25 @@ Everything statistical happens here, so that the script of the page only draws.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from nas.report.importance import choice_importance
+from nas.report.importance import Importance, choice_importance, family_importance
 from nas.report.results import device_names, metric_of, number
 
 MOST_DOTS = 4000
 """Evaluations drawn at most; more would make the page slow and large. The page says so."""
 
+MOST_PLAN_BYTES = 1_500_000
+"""Size of the layers of rejected models in the page; further models keep their figures only."""
+
 MOST_STEPS = 600
 """Training records drawn at most."""
+
+MOST_RANKED = 1000
+"""Evaluations the importance of choices rests on at most, evenly spaced over the search."""
 
 MOST_CHOICES = 24
 """Choices listed by importance."""
@@ -61,12 +68,11 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
                 for name in names
             ],
             "budgets": budgets(results),
-            "models": [_model(e, "front", images if "accuracy" in metric else None)
-                       for e in results["front"]]
-            + [_model(e, "rejected", None) for e in results["rejected"]],
+            "models": _models(results, images if "accuracy" in metric else None),
+            "layer_fields": LAYER_FIELDS,
             "evaluations": _evaluations(results, metric, samples),
             "hypervolume": results.get("hypervolume"),
-            "samples": samples,
+            "samples": _thin(samples, MOST_DOTS),
             "latency_fit": {name: latency_fit(samples, name) for name in names},
             "accuracy_predictor": results["accuracy_predictor"],
             "training": _thin(results["training"], MOST_STEPS),
@@ -168,6 +174,18 @@ def latency_fit(samples: list[dict[str, Any]], device: str) -> dict[str, Any] | 
     }
 
 
+def _models(results: dict[str, Any], images: int | None) -> list[dict[str, Any]]:
+    models = [_model(entry, "front", images) for entry in results["front"]]
+    left = MOST_PLAN_BYTES
+    for entry in results["rejected"]:
+        model = _model(entry, "rejected", None)
+        left -= len(json.dumps(model["plan"]))
+        if left < 0 and model["plan"] is not None:
+            model.update(plan=None, plan_left_out=True)
+        models.append(model)
+    return models
+
+
 def _model(entry: dict[str, Any], kind: str, images: int | None) -> dict[str, Any]:
     costs = entry.get("costs") or {}
     test = number(entry.get("test_accuracy"))
@@ -217,7 +235,7 @@ def _plan(plan: Any) -> dict[str, Any] | None:
                 "kind": block.get("kind"),
                 "residual": bool(block.get("residual")),
                 "layers": [
-                    {field: layer.get(field) for field in LAYER_FIELDS}
+                    [layer.get(field) for field in LAYER_FIELDS]
                     for layer in block.get("layers") or []
                 ],
             }
@@ -241,7 +259,7 @@ def _evaluations(
         "feasible": [row.get("feasible") for row in shown],
         "accuracy": [_evaluated_accuracy(row, metric) for row in shown],
         "metrics": {
-            name: [number((row.get("metrics") or {}).get(name)) for row in shown] for name in names
+            name: [_short((row.get("metrics") or {}).get(name)) for row in shown] for name in names
         },
         "sources": {
             name: [_source(row, name, measured) for row in shown]
@@ -305,6 +323,7 @@ def _samples(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _importance(results: dict[str, Any], metric: str, names: list[str]) -> dict[str, Any]:
     rows = [row for row in results["evaluations"] if row.get("choices")]
+    rows = _thin(rows, MOST_RANKED)
     if not rows:
         return {}
     series = {metric: [_evaluated_accuracy(row, metric) for row in rows]}
@@ -312,18 +331,25 @@ def _importance(results: dict[str, Any], metric: str, names: list[str]) -> dict[
         values = [number((row.get("metrics") or {}).get(name)) for row in rows]
         if sum(value is not None for value in values) > len(rows) / 2:
             series[name] = values
+    choices = [row["choices"] for row in rows]
     return {
-        name: [
-            {
-                "choice": item.choice,
-                "explained": round(item.explained, 4),
-                "chance": round(item.chance, 4),
-                "active": item.active,
-                "levels": [[str(option), count, mean] for option, count, mean in item.levels],
-            }
-            for item in choice_importance([row["choices"] for row in rows], values)[:MOST_CHOICES]
-        ]
+        name: {
+            "families": [_importance_row(item) for item in family_importance(choices, values)],
+            "choices": [
+                _importance_row(item) for item in choice_importance(choices, values)[:MOST_CHOICES]
+            ],
+        }
         for name, values in series.items()
+    }
+
+
+def _importance_row(item: Importance) -> dict[str, Any]:
+    return {
+        "choice": item.choice,
+        "explained": round(item.explained, 4),
+        "chance": round(item.chance, 4),
+        "active": item.active,
+        "levels": [[str(option), count, mean] for option, count, mean in item.levels],
     }
 
 
@@ -360,6 +386,12 @@ def _thin(rows: list[Any], most: int) -> list[Any]:
         return list(rows)
     step = (len(rows) - 1) / (most - 1)
     return [rows[round(i * step)] for i in range(most)]
+
+
+def _short(value: Any) -> float | None:
+    """Six significant digits are more than a chart shows and keep the page small."""
+    value = number(value)
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _finite(value: Any) -> Any:

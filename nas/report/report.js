@@ -12,6 +12,11 @@
   };
   const $ = (id) => document.getElementById(id);
   const models = D.models;
+  for (const m of models) {
+    for (const b of m.plan ? m.plan.blocks : []) {
+      b.layers = b.layers.map((row) => Object.fromEntries(D.layer_fields.map((field, i) => [field, row[i]])));
+    }
+  }
   const byId = new Map();
   for (const m of models) if (!byId.has(m.id)) byId.set(m.id, m);
   const front = models.filter((m) => m.kind === "front");
@@ -458,7 +463,7 @@
     const host = $("model-drawing");
     clear(host);
     clear($("bits-legend"));
-    if (!m.plan) { el(host, "p", { class: "note" }, "The layers of this model were not recorded."); return; }
+    if (!m.plan) { el(host, "p", { class: "note" }, m.plan_left_out ? "The layers of this rejected model were left out to keep the page small; they are in results.json." : "The layers of this model were not recorded."); return; }
     const blocks = m.plan.blocks;
     const layers = blocks.flatMap((b) => b.layers);
     const width = Math.max(280, Math.min(720, host.clientWidth || 600));
@@ -736,29 +741,31 @@
 
   // --------------------------------------------------------------- importance
   const targets = Object.keys(D.importance);
-  let target = targets[0];
+  let target = targets[0], level = "families";
+  const KINDS = { w: "w (weight bits)", a: "a (activation bits)" };
   function drawImportance() {
-    const rows = target ? D.importance[target].filter((r) => r.explained > 0).slice(0, 15) : [];
+    const rows = target ? D.importance[target][level].filter((r) => r.explained > 0).slice(0, 15) : [];
     const host = $("importance-chart");
     if (!rows.length) { missing("importance-chart", "The choices of the evaluations were not recorded, or none explains the metric."); $("importance-note").textContent = ""; return; }
     clear(host);
     const width = Math.max(260, host.clientWidth || 600), row = 22;
-    const longest = Math.max(...rows.map((r) => r.choice.length));
+    const word = (r) => (level === "families" && KINDS[r.choice]) || r.choice;
+    const longest = Math.max(...rows.map((r) => word(r).length));
     const left = Math.min(width * 0.42, 12 + 7 * longest), right = 52;
     const top = Math.max(...rows.map((r) => Math.max(r.explained, r.chance)), 0.05);
     const svg = s(host, "svg", { width, height: rows.length * row + 8, viewBox: "0 0 " + width + " " + (rows.length * row + 8), role: "img",
-      "aria-label": "Share of the variance of " + target + ": " + rows.map((r) => r.choice + " " + (100 * r.explained).toFixed(0) + " %").join(", ") });
+      "aria-label": "Share of the variance of " + target + ": " + rows.map((r) => word(r) + " " + (100 * r.explained).toFixed(0) + " %").join(", ") });
     rows.forEach((r, i) => {
       const g = s(svg, "g"), y = i * row + 4, w = (width - left - right) / top;
       s(g, "rect", { x: 0, y: y - 2, width, height: row, fill: "transparent" });
-      s(g, "text", { x: left - 6, y: y + 13, "text-anchor": "end" }, r.choice);
+      s(g, "text", { x: left - 6, y: y + 13, "text-anchor": "end" }, word(r));
       s(g, "rect", { x: left, y, width: Math.max(1, w * r.explained), height: row - 6, class: "bar", opacity: r.explained > r.chance ? 1 : 0.35 });
       s(g, "line", { x1: left + w * r.chance, x2: left + w * r.chance, y1: y - 2, y2: y + row - 4, stroke: "var(--rejected)", "stroke-width": 2 });
       s(g, "text", { x: left + Math.max(w * r.explained, w * r.chance) + 6, y: y + 13, class: "muted" }, (100 * r.explained).toFixed(1) + " %");
-      tell(g, r.choice + " explains " + (100 * r.explained).toFixed(1) + " % (chance: up to " + (100 * r.chance).toFixed(1) + " %)\nover " + r.active + " architectures\nmean of " + target + ":\n" +
+      tell(g, word(r) + " explains " + (100 * r.explained).toFixed(1) + " % (chance: up to " + (100 * r.chance).toFixed(1) + " %)\nover " + r.active + " architectures\nmean of " + target + ":\n" +
         r.levels.map((l) => l[0] + ": " + (target === D.metric.name ? score(l[2]) : trim(l[2])) + " (" + l[1] + ")").join("\n"));
     });
-    $("importance-note").textContent = "Share of the variance of " + target + " among the evaluated architectures that each choice explains alone (epsilon squared). " +
+    $("importance-note").textContent = "Share of the variance of " + target + " among the evaluated architectures that each " + (level === "families" ? "kind of choice (by its mean over the layers)" : "choice") + " explains alone (epsilon squared). " +
       "The line across a bar is what chance reaches in 5 % of shuffles; paler bars stay under it, and of choices without effect about one in twenty passes it. The search visits good regions more often, so this describes the evaluated architectures, not the whole space.";
   }
 
@@ -837,6 +844,7 @@
   if (models.length) modelControls();
   if (D.devices.length > 1) choose($("latency-controls"), "Device", D.devices.map((d) => [d.name, d.name]), fitDevice, (v) => { fitDevice = v; drawLatency(); });
   if (targets.length > 1) choose($("importance-controls"), "Metric", targets.map((t) => [t, t]), target, (v) => { target = v; drawImportance(); });
+  if (targets.length) choose($("importance-controls"), "By", [["families", "kind of choice"], ["choices", "single choice"]], level, (v) => { level = v; drawImportance(); });
   sortable();
   rejected();
   drawCharts();

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.report.importance import choice_importance
+from nas.report.importance import choice_importance, family, family_importance
 
 
 def test_the_choice_that_decides_explains_nearly_everything():
@@ -53,3 +53,33 @@ def test_figures_repeat():
     rows = [{"a": i % 3, "b": "xyz"[i % 2]} for i in range(30)]
     values = np.sin(np.arange(30.0))
     assert choice_importance(rows, values) == choice_importance(rows, values)
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [("s1.b2.w.project", "w"), ("s1.depth", "depth"), ("width", "width"), ("e0", "e0")],
+)
+def test_the_family_of_a_choice(name, kind):
+    assert family(name) == kind
+
+
+def test_a_family_explains_what_none_of_its_members_does_alone():
+    rng = np.random.default_rng(3)
+    rows = [
+        {f"b{j}.{kind}": int(rng.choice([2, 4, 8])) for j in range(12) for kind in ("w", "k")}
+        for _ in range(200)
+    ]
+    values = [sum(v for name, v in row.items() if name.endswith("w")) for row in rows]
+    bits, kernels = family_importance(rows, values)
+    assert bits.choice == "w" and bits.explained > 0.7
+    assert kernels.choice == "k" and kernels.explained < 0.1
+    assert choice_importance(rows, values)[0].explained < 0.3
+    means = [mean for _, _, mean in bits.levels]
+    assert len(means) == 4 and means == sorted(means)
+    assert sum(count for _, count, _ in bits.levels) == 200
+
+
+def test_a_family_of_one_is_the_choice_itself_and_text_has_no_mean():
+    rows = [{"width": (0.5, 1.0)[i % 2], "op": "ab"[i % 2]} for i in range(40)]
+    (only,) = family_importance(rows, [float(i % 2) for i in range(40)])
+    assert only.choice == "width" and [option for option, _, _ in only.levels] == [0.5, 1.0]

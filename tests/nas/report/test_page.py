@@ -237,3 +237,16 @@ def test_results_of_another_form_are_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         write_report(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_huge_run_stays_small(results):
+    row = results["evaluations"][0]
+    results["evaluations"] = [{**row, "number": i, "id": f"{i:010x}"} for i in range(20_000)]
+    results["rejected"] = [{**results["rejected"][0], "id": f"r{i}"} for i in range(2_000)]
+    text = render(results)
+    assert len(text.encode()) < 5_000_000
+    data = Page(text).data
+    assert data["evaluations"]["total"] == 20_000 > len(data["evaluations"]["id"])
+    # Models whose layers did not fit say so; the front always has its own.
+    assert data["models"][-1]["plan_left_out"] and data["models"][-1]["plan"] is None
+    assert all(m["plan"] for m in data["models"] if m["kind"] == "front")
