@@ -28,10 +28,10 @@ Saturating 8-bit kernels err by 0.16 and more; a rounding that falls the other w
 it sets off in later layers, by less than 0.02.
 """
 
-_PLUMBING = frozenset(
-    "DequantizeLinear QuantizeLinear Transpose Reshape Flatten Squeeze Unsqueeze Identity Cast "
-    "Clip Concat Split".split()
-)
+_PLUMBING = {
+    "DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Flatten", "Squeeze",
+    "Unsqueeze", "Identity", "Cast", "Clip", "Concat", "Split",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS
 from supernet.onnx_graph import IR_VERSION, OPSET, GraphBuilder, Value
-from supernet.onnx_operators import OPERATIONS, Context
+from supernet.onnx_operators import OPERATIONS, TRACED_BATCH, Context
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.quantizers import weight_range
 
@@ -272,18 +272,23 @@ class _Translator:
             elif node.op == "output":
                 return arguments[0]
             else:
-                name = node.target if isinstance(node.target, str) else node.target.__name__
-                if name in ("size", "getattr"):
-                    result = None  # only reshapes use sizes, and they know the result's
-                elif name == "getitem" and arguments[0] is None:
-                    result = None
-                else:
-                    result = OPERATIONS.get(name)(context, *arguments, **options)
+                result = self._call(context, node, arguments, options)
             environment[node] = result
             if isinstance(result, Value):
                 self._nodes[id(result)] = node
                 self._keep.append(result)
         raise AssertionError("a traced graph ends with its output")
+
+    def _call(self, context: Context, node: fx.Node, arguments: Any, options: Any) -> Any:
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        if name in ("size", "dim") or (name == "getattr" and arguments[1] in ("shape", "ndim")):
+            shape = self._shape(arguments[0])
+            if name == "size":
+                return shape[arguments[1]] if len(arguments) > 1 else shape
+            return shape if name == "getattr" and arguments[1] == "shape" else len(shape)
+        if node.op == "call_function" and not any(isinstance(a, Value) for a in _flat(arguments)):
+            return node.target(*arguments, **options)  # arithmetic on sizes
+        return OPERATIONS.get(name)(context, *arguments, **options)
 
     def _source(self, source: Source, x: Value) -> Value:
         if source.bits >= FLOAT_BITS or not (source.source == "relu" and source.zero_point == 0):
@@ -337,7 +342,6 @@ class _Translator:
                 self.graph.constant(scale, name=f"{name}.scale"),
                 self._zeros(len(codes), np.int8),
             ],
-            name=f"{name}.weight",
             axis=0,
         )
         bias_scale = (np.float32(x.grid.step) * scale).astype(np.float32)
@@ -349,7 +353,6 @@ class _Translator:
                 self.graph.constant(bias_scale, name=f"{name}.bias_scale"),
                 self._zeros(len(codes), np.int32),
             ],
-            name=f"{name}.bias",
             axis=0,
         )
         return self._operator(layer, self.graph.tensor(x), weight, bias)
@@ -357,7 +360,7 @@ class _Translator:
     def _operator(self, layer: PlainLayer, x: str, weight: str, bias: str) -> Value:
         op, name = layer.op, layer.layer.name
         if isinstance(op, nn.Linear):
-            if self._node is None or len(self._own_shape()) == 2:
+            if len(self._own_shape()) == 2:
                 return Value(self.graph.node("Gemm", [x, weight, bias], name=name, transB=1))
             turned = self.graph.node("Transpose", [weight], perm=[1, 0])
             product = self.graph.node("MatMul", [x, turned], name=name)
@@ -393,7 +396,7 @@ class _Translator:
         wide = self.graph.node("Cast", [stored], to=TensorProto.INT32)
         column = self.graph.constant(_column(factor, codes.ndim), name="factor")
         spread = self.graph.node("Mul", [wide, column])
-        return self.graph.node("Cast", [spread], to=TensorProto.INT8, name=f"{name}.codes_int8")
+        return self.graph.node("Cast", [spread], to=TensorProto.INT8)
 
     def _zeros(self, count: int, kind: type) -> str:
         return self.graph.constant(np.zeros(count, kind), name="zeros")
@@ -426,7 +429,7 @@ class _Translator:
         from torch.fx.passes.shape_prop import ShapeProp
 
         module = fx.GraphModule(self.network, self._traced)
-        ShapeProp(module).propagate(torch.zeros(1, *self.network.plan.input_shape))
+        ShapeProp(module).propagate(torch.zeros(TRACED_BATCH, *self.network.plan.input_shape))
         self._shapes_known = True
 
 
@@ -447,6 +450,14 @@ def _room_for_bias(
         np.round(codes * _column(ratio, codes.ndim)).astype(np.int8),
         np.where(small, least, scale).astype(np.float32),
     )
+
+
+def _flat(arguments: Any) -> Iterator[Any]:
+    for argument in arguments:
+        if isinstance(argument, (tuple, list)):
+            yield from _flat(argument)
+        else:
+            yield argument
 
 
 def _column(values: np.ndarray, rank: int) -> np.ndarray:

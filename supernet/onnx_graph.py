@@ -16,6 +16,16 @@ OPSET = 25
 
 IR_VERSION = 13
 
+_SHORT = {
+    "QuantizeLinear": "q",
+    "DequantizeLinear": "d",
+    "Clip": "c",
+    "Cast": "i",
+    "Reshape": "r",
+    "Transpose": "t",
+}
+"""Operators that occur many times -> the first letter of their outputs' names."""
+
 View = Callable[["GraphBuilder", str], str]
 
 
@@ -62,6 +72,7 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
 
     def node(
@@ -91,10 +102,14 @@ class GraphBuilder:
         """Add a node with ``count`` outputs; see :meth:`node`."""
         from onnx import helper
 
-        name = self.unique(name or op)
-        outputs = [name] if count == 1 else [self.unique(f"{name}.{i}") for i in range(count)]
+        short = _SHORT.get(op)
+        base = self.unique(name or short or op)
+        outputs = [base] if count == 1 else [self.unique(f"{base}.{i}") for i in range(count)]
+        # What only moves or converts data needs no name in a profile, and names are a good part
+        # of the file of a small network.
+        label = None if short and not name else base
         self.nodes.append(
-            helper.make_node(op, list(inputs), outputs, name=name, domain=domain, **attributes)
+            helper.make_node(op, list(inputs), outputs, name=label, domain=domain, **attributes)
         )
         return outputs
 
@@ -170,15 +185,15 @@ class GraphBuilder:
 
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
-        candidate, number = name, 1
+        candidate = name
         while candidate in self._names:
-            number += 1
-            candidate = f"{name}_{number}"
+            self._numbers[name] = self._numbers.get(name, 1) + 1
+            candidate = f"{name}_{self._numbers[name]}"
         self._names.add(candidate)
         return candidate
 
     def _grid_constants(self, step: float, zero_point: int) -> tuple[str, str]:
         return (
-            self.constant(np.float32(step), name="step"),
-            self.constant(np.uint8(zero_point), name="zero_point"),
+            self.constant(np.float32(step), name="s"),
+            self.constant(np.uint8(zero_point), name="z"),
         )

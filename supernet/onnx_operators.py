@@ -18,6 +18,9 @@ from supernet.onnx_graph import GraphBuilder, Value
 
 Translation = Callable[..., Any]
 
+TRACED_BATCH = 2
+"""Batch size of the shapes that translations see: not 1, so that it can be told from others."""
+
 OPERATIONS: Registry[Translation] = Registry("tensor operation", group="nas.onnx_operations")
 """``name -> f(context, *arguments)``; tensors among the arguments are :class:`Value`."""
 
@@ -28,8 +31,8 @@ class Context:
 
     Attributes:
         graph: where nodes are added.
-        shape: returns the shape of a value of the traced network for one image; its first
-            entry, the batch, is 1 and must not be relied on.
+        shape: returns the shape of a value of the traced network for :data:`TRACED_BATCH`
+            images.
         output_shape: returns the shape of the operation's own result, likewise.
     """
 
@@ -133,8 +136,7 @@ def _mean(
 ) -> Value:
     _plain("mean", rest)
     axes = [dim] if isinstance(dim, int) else list(dim)
-    rank = len(context.shape(x))
-    if rank == 4 and sorted(a % 4 for a in axes) == [2, 3]:
+    if sorted(axes) == [2, 3] or (min(axes) < 0 and _spatial(context.shape(x), axes)):
         # This form has an integer kernel where a mean over axes has none.
         pooled = context.apply("GlobalAveragePool", x)
         return pooled if keepdim else context.graph.rearrange(pooled, _flatten(1))
@@ -218,14 +220,16 @@ OPERATIONS.register("unsqueeze")(_reshape)
 
 
 def _reshaped(context: Context, x: Value) -> Value:
-    target = context.output_shape()
-    if target[:1] != (1,) and context.shape(x)[:1] == (1,):
-        raise InputError(
-            f"a reshape of {context.shape(x)} to {target} mixes the batch with other dimensions; "
-            "keep the batch first to export the network"
-        )
-    # The batch is copied from the input (a zero in the target), whatever its size.
-    shape = np.array([0, *target[1:]], np.int64)
+    source, target = context.shape(x), context.output_shape()
+    if source[:1] == (TRACED_BATCH,):
+        if target[:1] != (TRACED_BATCH,):
+            raise InputError(
+                f"a reshape of {source} to {target} mixes the batch with other dimensions; keep "
+                "the batch first to export the network"
+            )
+        # A zero copies the batch from the input, whatever its size.
+        target = (0, *target[1:])
+    shape = np.array(target, np.int64)
 
     def view(graph: GraphBuilder, name: str) -> str:
         return graph.node("Reshape", [name, graph.constant(shape)])
@@ -283,6 +287,10 @@ def _getitem(context: Context, x: Any, index: Any) -> Any:
     if not isinstance(x, Value):
         return x[index]
     raise InputError(f"indexing a tensor with {index!r} has no ONNX form here; use split or chunk")
+
+
+def _spatial(shape: tuple[int, ...], axes: list[int]) -> bool:
+    return len(shape) == 4 and sorted(a % 4 for a in axes) == [2, 3]
 
 
 def _flatten(axis: int) -> Callable[[GraphBuilder, str], str]:
