@@ -34,18 +34,23 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     _sync_directory(path.parent)
 
 
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write ``data``, atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomic(path, write)
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
-    write_atomic(path, lambda temporary: _write_text(temporary, text))
+    write_bytes_atomic(path, text.encode())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; non-finite numbers are refused."""
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _sync_directory(directory: Path) -> None:

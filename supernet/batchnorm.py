@@ -85,9 +85,7 @@ class FrozenStatistics(BatchNorm):
 
 
 @torch.no_grad()
-def record_statistics(
-    forward, batches: Iterable[Tensor]
-) -> dict[str, tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
+def record_statistics(forward, batches: Iterable[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
     """Pool batch-norm statistics of ``forward(images, norm)`` over ``batches``.
 
     ``forward`` must run with the bits it will be used with: quantisation changes every

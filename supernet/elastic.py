@@ -162,8 +162,6 @@ class ElasticLayer(nn.Module):
                 break
             trim = (side - smaller) // 2
             centre = w[:, :, trim : trim + smaller, trim : trim + smaller]
-            w = (centre.flatten(2) @ self.transforms[str(smaller)]).unflatten(
-                2, (smaller, smaller)
-            )
+            w = (centre.flatten(2) @ self.transforms[str(smaller)]).unflatten(2, (smaller, smaller))
             side = smaller
         return w

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, NetworkPlan
+from search_spaces.plan import STREAM_BITS, BlockPlan, NetworkPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 from supernet.batchnorm import BatchNorm, BatchStatistics, FrozenStatistics, record_statistics
@@ -32,7 +32,8 @@ class Supernet(nn.Module):
         self.space = space
         self.layers = nn.ModuleDict()
         self.points = nn.ModuleDict()
-        for extent in layer_ranges(space).values():
+        self.ranges = layer_ranges(space)
+        for extent in self.ranges.values():
             self.layers[_key(extent.largest.name)] = ElasticLayer(extent, stream_bits=STREAM_BITS)
         for block in space.plan(space.largest()).blocks:
             for name, source in block.points:
@@ -138,34 +139,6 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
                 sources=seen(layer.source),
             )
     return ranges
-
-
-def at_bits(plan: NetworkPlan, weight_bits: int, activation_bits: int) -> NetworkPlan:
-    """Return ``plan`` with every layer at the given bits; 32 is float.
-
-    Layers of which neither is float keep the higher of their own and the given bits at the
-    network's edges only when the caller passes such a plan; every layer is changed here.
-    """
-    from dataclasses import replace
-
-    return replace(
-        plan,
-        blocks=tuple(
-            replace(
-                block,
-                layers=tuple(
-                    replace(layer, weight_bits=weight_bits, activation_bits=activation_bits)
-                    for layer in block.layers
-                ),
-            )
-            for block in plan.blocks
-        ),
-    )
-
-
-def float_plan(plan: NetworkPlan) -> NetworkPlan:
-    """Return ``plan`` without any quantisation: the float twin of an architecture."""
-    return at_bits(plan, FLOAT_BITS, FLOAT_BITS)
 
 
 def _key(name: str) -> str:
