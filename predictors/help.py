@@ -16,10 +16,8 @@ by what was measured, since the 900-sample range the release uses is not known o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +27,6 @@ from predictors.registry import (
     SavedPredictor,
     check_pool,
 )
-from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
@@ -389,42 +386,27 @@ class HelpPredictor(SavedPredictor):
 
     # -------------------------------------------------------------------- files
 
-    def save(self, path: Path) -> None:
-        """Write the network as safetensors with the settings in its metadata."""
-        from safetensors.numpy import save_file
-
-        tensors = {n: p.detach().numpy() for n, p in self._parameters.items()}
-        tensors["references"] = self._need_references().astype(np.int64)
-        settings = {
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The network, the references and what adaptation needs."""
+        arrays = {n: p.detach().numpy() for n, p in self._parameters.items()}
+        arrays["references"] = self._need_references().astype(np.int64)
+        return arrays, {
             "range": list(self._range),
             "width": self.width,
             "steps": self.steps,
             "seed": self.seed,
         }
-        metadata = {"predictor": self.name, "settings": json.dumps(settings)}
-        write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
-    def load(self, path: Path) -> HelpPredictor:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: the file is of another predictor.
-        """
+    def restore(self, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
         import torch
-        from safetensors import safe_open
 
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("predictor") != self.name:
-            raise InputError(f"{path} was not written by the predictor {self.name!r}")
-        settings = json.loads(metadata["settings"])
-        self.references = tensors.pop("references")
+        arrays = dict(arrays)
+        self.references = arrays.pop("references")
         self._range = tuple(settings["range"])
         self.width, self.steps = settings["width"], settings["steps"]
         self.seed = settings["seed"]
-        self._parameters = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        return self
+        self._parameters = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 class AdaptedHelp(Adapted):

@@ -21,10 +21,9 @@ Without known devices the feature kernels stand alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,6 @@ from predictors.conformal import Calibration
 from predictors.device_functions import DeviceFunctions, clip_outliers, detail_matrix
 from predictors.features import FeatureScaler, degenerate, role, squared_distances
 from predictors.registry import LATENCY_PREDICTORS, Adapted, SavedPredictor, check_pool
-from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 from search_spaces.space import SearchSpace
@@ -43,7 +41,7 @@ Features = dict[str, np.ndarray]
 _REFERENCE_ROWS = 512
 _TABLE_ROWS = 1000
 _MINIMUM_ROWS = 5
-_THETAS = 128  # of each of the two halves of the prior
+_THETAS = 64  # of each of the two halves of the prior
 _KEPT = 16  # weight vectors that survive the first look at the measurements
 _GLITCH = 0.02  # prior probability that one given measurement is a glitch
 _GLITCH_VARIANCE = 100.0  # times the usual noise
@@ -81,8 +79,10 @@ _PRIOR_FLAT = 0.3  # share of the prior that does not listen to the known device
 _CALIBRATION_ROWS = 200
 _CANDIDATES = 300
 _TRIM = 0.03
-_LOG_MARGIN = 1.0  # evidence needed before the logarithm is preferred
-_SPREAD_STRENGTH = 10.0
+_LOG_MARGIN = 4.0  # evidence needed before the logarithm is preferred
+_CALIBRATION_DRAWS = 2
+_SLOPE = 0.5  # belief in the measurements' own spread before any device was left out
+_SLOPE_RIDGE = 0.5
 
 
 class Kernels:
@@ -169,7 +169,7 @@ def _mean_distance(points: np.ndarray) -> float:
 
 
 def prior_weights(kernels: Kernels) -> np.ndarray:
-    """Weight vectors the posterior averages over: (2 * 128, kernels + 1), noise last.
+    """Weight vectors the posterior averages over: (2 * 64, kernels + 1), noise last.
 
     Scrambled Sobol points, so that the set is fixed and fills the box evenly.
     """
@@ -179,7 +179,9 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
     for seed, limits in enumerate((_SPARSE, _BROAD)):
         high = np.log(kernels.bounds(limits))
         unit = qmc.Sobol(len(high), seed=seed).random(_THETAS)
-        out.append(np.exp(high - np.log(1e3) * (1 - unit)))
+        decades = np.full(len(high), 3.0)
+        decades[-1] = 5.0  # some runtimes are exact, others glitch
+        out.append(np.exp(high - np.log(10) * decades * (1 - unit)))
     return np.concatenate(out)
 
 
@@ -329,6 +331,7 @@ class TransferGP(SavedPredictor):
         self._log_prior = np.full(len(self._thetas), -np.log(len(self._thetas)))
         self._log_odds = 0.0  # for the logarithm, from the known devices
         self._spreads = (0.4, 0.4)  # expected std / mean, and std of the logarithm
+        self._slope = _SLOPE
         self._calibrations: dict[int, Calibration] = {}
 
     # ---------------------------------------------------------------- learning
@@ -412,22 +415,46 @@ class TransferGP(SavedPredictor):
         self._spreads = tuple(float(v) for v in np.median(spreads, axis=0))
 
     def _calibrate(self, tasks: list[_Task]) -> None:
-        """Learn interval widths from the errors on devices that were left out."""
+        """Learn interval widths from the errors on devices that were left out.
+
+        A device that is noisier than the prior expects shows it in the leave-one-out errors
+        of its few measurements. How far to believe them is the slope of a regression, over
+        left-out devices, of the true spread of the errors on the one the measurements show.
+        """
+        shown: dict[int, list[float]] = {count: [] for count in _CALIBRATED_AT}
+        scores: dict[int, list[np.ndarray]] = {count: [] for count in _CALIBRATED_AT}
         for count in _CALIBRATED_AT:
-            scores = []
             for number, task in enumerate(tasks):
-                kernels = self._kernels_without(task.device)
-                rng = derive_rng(self.seed, "calibration", count, number)
                 usable = task.usable
                 if len(usable) < 2 * count:
                     continue
-                chosen = usable[self._design(task.genes[usable], count, rng, kernels)]
-                rest = np.setdiff1d(usable, chosen)
-                held = rng.permutation(rest)[:_CALIBRATION_ROWS]
-                adapted = self._adapt(task.genes[chosen], task.values[chosen], kernels, None)
-                scores.append(adapted.scores(task.genes[held], task.values[held]))
-            if scores:
-                self._calibrations[count] = Calibration.from_scores(np.concatenate(scores))
+                kernels = self._kernels_without(task.device)
+                for draw in range(_CALIBRATION_DRAWS):
+                    rng = derive_rng(self.seed, "calibration", count, number, draw)
+                    chosen = usable[self._design(task.genes[usable], count, rng, kernels)]
+                    held = rng.permutation(np.setdiff1d(usable, chosen))[:_CALIBRATION_ROWS]
+                    adapted = self._adapt(
+                        task.genes[chosen], task.values[chosen], kernels, None, slope=0.0
+                    )
+                    shown[count].append(adapted.log_shown_spread)
+                    scores[count].append(adapted.scores(task.genes[held], task.values[held]))
+        x, y = [], []
+        for count in _CALIBRATED_AT:
+            if shown[count]:
+                true = [np.log(np.quantile(np.abs(z), 0.8) + 1e-3) for z in scores[count]]
+                x += list(np.array(shown[count]) - np.mean(shown[count]))
+                y += list(np.array(true) - np.mean(true))
+        if not x:
+            return
+        slope = np.dot(x, y) / (np.dot(x, x) + _SLOPE_RIDGE)
+        self._slope = float(np.clip(slope, 0.0, 1.0))
+        for count in _CALIBRATED_AT:
+            if shown[count]:
+                corrected = [
+                    z / np.exp(self._slope * s)
+                    for z, s in zip(scores[count], shown[count], strict=True)
+                ]
+                self._calibrations[count] = Calibration.from_scores(np.concatenate(corrected))
 
     def _kernels_without(self, device: str | None) -> Kernels:
         columns = self._kernels.columns
@@ -447,6 +474,7 @@ class TransferGP(SavedPredictor):
             np.asarray(latencies_ms, dtype=np.float64),
             self._kernels,
             self._calibration(len(genes)),
+            slope=self._slope,
         )
 
     def _adapt(
@@ -455,6 +483,8 @@ class TransferGP(SavedPredictor):
         latencies: np.ndarray,
         kernels: Kernels,
         calibration: Calibration | None,
+        *,
+        slope: float,
     ) -> AdaptedGP:
         features = self.features(genes)
         own = kernels is self._kernels
@@ -471,7 +501,9 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
         log = gain + self._log_odds > _LOG_MARGIN
-        return AdaptedGP(self, kernels, features, fits[int(log)][0], log, calibration, len(genes))
+        return AdaptedGP(
+            self, kernels, features, fits[int(log)][0], log, calibration, len(genes), slope
+        )
 
     def _calibration(self, count: int) -> Calibration:
         if not self._calibrations:
@@ -560,54 +592,41 @@ class TransferGP(SavedPredictor):
 
     # -------------------------------------------------------------------- files
 
-    def save(self, path: Path) -> None:
-        """Write everything learned as safetensors, with names and settings in its metadata."""
-        from safetensors.numpy import save_file
-
-        tensors = {f"scaler.{k}": v for k, v in self._scaler.arrays().items()}
-        tensors["reference"] = self._reference
-        tensors["log_prior"] = self._log_prior
-        tensors["scalars"] = np.array([self._log_odds, *self._spreads])
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything learned."""
+        arrays = {f"scaler.{k}": v for k, v in self._scaler.arrays().items()}
+        arrays["reference"] = self._reference
+        arrays["log_prior"] = self._log_prior
+        arrays["scalars"] = np.array([self._log_odds, *self._spreads, self._slope])
         if self._functions is not None:
-            tensors |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
+            arrays |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
         for count, calibration in self._calibrations.items():
-            tensors |= calibration.arrays(f"calibration.{count}.")
-        settings = {"devices": list(self.devices), "seed": self.seed}
-        metadata = {"predictor": self.name, "settings": json.dumps(settings)}
-        whole = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
-        write_atomic(Path(path), lambda temporary: save_file(whole, temporary, metadata))
+            arrays |= calibration.arrays(f"calibration.{count}.")
+        return arrays, {"devices": list(self.devices), "seed": self.seed}
 
-    def load(self, path: Path) -> TransferGP:
-        """Take over what :meth:`save` wrote.
-
-        Raises:
-            InputError: the file is of another predictor, or of another space.
-        """
-        tensors, settings = read_tensors(path, self.name)
-        reference = tensors["reference"]
-        if reference.shape[1] != len(self.space.choices):
-            raise InputError(
-                f"{path} describes architectures of {reference.shape[1]} choices; the space "
-                f"{self.space.name!r} has {len(self.space.choices)}"
-            )
+    def restore(self, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
         self.seed = settings["seed"]
         functions = None
         if settings["devices"]:
-            functions = DeviceFunctions(tuple(settings["devices"]), _part(tensors, "functions."))
-        scaler = FeatureScaler.from_arrays(self.space, _part(tensors, "scaler."))
-        self._start(scaler, reference, functions)
-        self._log_prior = tensors["log_prior"]
-        self._log_odds = float(tensors["scalars"][0])
-        self._spreads = (float(tensors["scalars"][1]), float(tensors["scalars"][2]))
+            functions = DeviceFunctions(tuple(settings["devices"]), _part(arrays, "functions."))
+        scaler = FeatureScaler.from_arrays(self.space, _part(arrays, "scaler."))
+        self._start(scaler, arrays["reference"], functions)
+        self._log_prior = arrays["log_prior"]
+        self._log_odds, low, high, self._slope = (float(v) for v in arrays["scalars"])
+        self._spreads = (low, high)
         for count in _CALIBRATED_AT:
-            found = _part(tensors, f"calibration.{count}.")
+            found = _part(arrays, f"calibration.{count}.")
             if found:
                 self._calibrations[count] = Calibration(found["levels"], found["widths"])
-        return self
 
 
 class AdaptedGP(Adapted):
-    """The posterior for one device; made by :meth:`TransferGP.adapt`."""
+    """The posterior for one device; made by :meth:`TransferGP.adapt`.
+
+    Attributes:
+        predictor: the predictor that was adapted.
+    """
 
     def __init__(
         self,
@@ -618,23 +637,23 @@ class AdaptedGP(Adapted):
         log: bool,
         calibration: Calibration | None,
         count: int,
+        slope: float,
     ) -> None:
         self.space = predictor.space
-        self._predictor = predictor
+        self.predictor = predictor
         self._kernels = kernels
         self._measured = measured
         self._posterior = posterior
         self._log = log
         self._calibration = calibration
-        # The measurements' own leave-one-out errors correct the spread, as far as
-        # their number warrants it.
-        scores = np.clip(posterior.left_out(), -3, 3) if count > 3 else np.zeros(0)
-        strength = _SPREAD_STRENGTH
-        self._inflation = float(np.sqrt((strength + (scores**2).sum()) / (strength + len(scores))))
+        # How noisy the measurements look from each other, against what the model expects.
+        scores = np.clip(posterior.left_out(), -4, 4) if count > 3 else np.ones(1)
+        self.log_shown_spread = float(0.5 * np.log((1 + (scores**2).sum()) / (1 + len(scores))))
+        self._inflation = float(np.exp(slope * self.log_shown_spread))
 
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre and standard deviation in units of the target (ms, or its logarithm)."""
-        features = self._predictor.features(np.asarray(genes))
+        features = self.predictor.features(np.asarray(genes))
         cross = self._kernels.between(features, self._measured, log=self._log)
         diagonal = self._kernels.diagonal(features, log=self._log)
         mean, variance = self._posterior.moments(cross, diagonal)
@@ -734,27 +753,6 @@ def _greedy(grams: np.ndarray, thetas: np.ndarray, belief: np.ndarray, n: int) -
         variance -= factors[:, step] ** 2
         chosen.append(pivot)
     return np.array(chosen)
-
-
-def read_tensors(path: Path, predictor: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Return the arrays and settings of a predictor's file.
-
-    Raises:
-        InputError: it is no such file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{path} is not a predictor file ({error})") from error
-    if metadata.get("predictor") != predictor:
-        raise InputError(
-            f"{path} was written by {metadata.get('predictor')!r}, not by {predictor!r}"
-        )
-    return tensors, json.loads(metadata["settings"])
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

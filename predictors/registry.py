@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -107,15 +106,15 @@ class LatencyPredictor(ABC):
 
 
 class SavedPredictor(LatencyPredictor):
-    """A predictor whose learned state is a safetensors file."""
+    """A predictor whose learned state is arrays and JSON values, as a file can hold them."""
 
     @abstractmethod
-    def save(self, path: Path) -> None:
-        """Write what :meth:`meta_fit` learned, atomically."""
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and JSON-ready settings that :meth:`restore` takes."""
 
     @abstractmethod
-    def load(self, path: Path) -> LatencyPredictor:
-        """Take over what :meth:`save` wrote and return self."""
+    def restore(self, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+        """Take over a state."""
 
 
 LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(

@@ -163,18 +163,12 @@ def read_table(
         label = "line"
     arch_at = _find_arch_column(path, header, arch_column)
     texts = [row[arch_at] for row in lines]
-    problems: list[str] = []
     if callable(space):
         blank = [numbers[i] for i, text in enumerate(texts) if not text.strip()]
         if blank:
             raise InputError(f"{path}: {label} {blank[0]}: the architecture is empty")
         space = space(texts)
-    archs = []
-    for number, text in zip(numbers, texts, strict=True):
-        try:
-            archs.append(space.parse(text))
-        except InputError as error:
-            problems.append(f"{path}: {label} {number}: {error}")
+    archs, problems = _parse_all(path, space, texts, numbers, label)
     at = [j for j, name in enumerate(header) if j != arch_at and name.lower() not in INDEX_COLUMNS]
     devices = tuple(header[j] for j in at)
     if not devices:
@@ -187,13 +181,30 @@ def read_table(
                 problems.append(f"{path}: {label} {numbers[i]}: column {header[j]!r}: {problem}")
             else:
                 values[i, k] = value
-    if problems:
-        shown = problems[:_SHOWN_PROBLEMS]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
-        raise InputError("\n".join(shown))
+    _raise_problems(problems)
     metrics = _metrics(path, devices, declared)
     return LatencyTable(space, space.genes(archs), devices, values, metrics)
+
+
+def read_architectures(
+    path: Path | str, space: SearchSpace, *, arch_column: str | None = None
+) -> np.ndarray:
+    """Read the architecture column alone; other columns are ignored.
+
+    Returns:
+        gene rows (n, choices) int64.
+
+    Raises:
+        InputError, EnvironmentProblem: as :func:`read_table`.
+    """
+    path = Path(path)
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    header, lines, numbers, _ = (_read_parquet if parquet else _read_csv)(path)
+    arch_at = _find_arch_column(path, header, arch_column)
+    label = "row" if parquet else "line"
+    archs, problems = _parse_all(path, space, [row[arch_at] for row in lines], numbers, label)
+    _raise_problems(problems)
+    return space.genes(archs)
 
 
 def write_table(table: LatencyTable, path: Path | str) -> None:
@@ -330,6 +341,26 @@ def _find_arch_column(path: Path, header: list[str], wanted: str | None) -> int:
         f"{path}: no architecture column ({', '.join(ARCH_COLUMNS)}); name it, for instance "
         f"with --arch-column {header[0]}"
     )
+
+
+def _parse_all(
+    path: Path, space: SearchSpace, texts: Sequence[str], numbers: Sequence[int], label: str
+) -> tuple[list[Arch], list[str]]:
+    archs, problems = [], []
+    for number, text in zip(numbers, texts, strict=True):
+        try:
+            archs.append(space.parse(text))
+        except InputError as error:
+            problems.append(f"{path}: {label} {number}: {error}")
+    return archs, problems
+
+
+def _raise_problems(problems: list[str]) -> None:
+    if problems:
+        shown = problems[:_SHOWN_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        raise InputError("\n".join(shown))
 
 
 def _number(cell: str) -> tuple[float, str | None]:

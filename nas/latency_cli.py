@@ -1,0 +1,320 @@
+"""``nas latency``: latency tables and the predictors learned from them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from search_spaces.table import LatencyTable
+
+app = typer.Typer(
+    name="latency",
+    help="Latency tables, and predictors that learn a new device from a few measurements.",
+    no_args_is_help=True,
+)
+
+TablePath = Annotated[Path, typer.Argument(help="CSV or Parquet, one column a device.")]
+SpaceName = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="nasbench201, tokens (inferred from the column), or a registered space; "
+        "default: what the table declares.",
+    ),
+]
+ArchColumn = Annotated[
+    str | None, typer.Option("--arch-column", help="Header of the architecture column.")
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+
+def read(path: Path, space: str | None, arch_column: str | None) -> LatencyTable:
+    """Read a table in the space named, or in the one it declares."""
+    from search_spaces.table import declared_space, read_table
+    from search_spaces.table_spaces import table_space
+
+    name = space or declared_space(path)
+    if name is None:
+        raise InputError(f"{path} declares no search space; give one with --space")
+    return read_table(path, table_space(name), arch_column=arch_column)
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Split a comma-separated option."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def numbers(text: str | None, option: str) -> tuple[int, ...]:
+    """Split a comma-separated option of row numbers."""
+    try:
+        return tuple(int(part) for part in names(text))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r} is not a list of row numbers such as 3,14") from error
+
+
+@app.command()
+def benchmark(
+    table: TablePath,
+    space: SpaceName = None,
+    arch_column: ArchColumn = None,
+    meta_train: Annotated[str, typer.Option(help="Known devices, comma-separated.")] = "",
+    meta_valid: Annotated[
+        str, typer.Option(help="Devices to choose hyperparameters by, never learned from.")
+    ] = "",
+    test: Annotated[str, typer.Option(help="Devices nobody has seen.")] = "",
+    measurements: Annotated[int, typer.Option(help="Budget on each test device.")] = 10,
+    pool: Annotated[int, typer.Option(help="Rows 0..P-1 to learn and measure from.")] = 900,
+    holdout: Annotated[int, typer.Option(help="Rows after the pool that are scored.")] = 1000,
+    references: Annotated[
+        str | None, typer.Option(help="Further rows that may be measured; they count too.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs with other samples to measure.")] = 10,
+    method: Annotated[
+        str | None, typer.Option(help="Methods, comma-separated; default: transfer_gp.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the records here.")] = None,
+) -> None:
+    """Score predictors on the test devices of a table; every measurement is counted."""
+    from predictors.benchmark import DEFAULT_METHOD, Split, run_benchmark, summary
+    from search_spaces.atomic import write_json_atomic
+
+    methods = names(method) or (DEFAULT_METHOD,)
+    split = Split(
+        meta_train=names(meta_train),
+        meta_valid=names(meta_valid),
+        test=names(test),
+        measurements=measurements,
+        pool=pool,
+        holdout=holdout,
+        references=numbers(references, "--references"),
+    )
+    records = run_benchmark(
+        read(table, space, arch_column),
+        split,
+        methods=methods,
+        seeds=seeds,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    if json is not None:
+        write_json_atomic(json, [record.as_dict() for record in records])
+    columns = (
+        ("spearman", 9),
+        ("spearman_trimmed", 17),
+        ("kendall", 8),
+        ("rmse_ms", 9),
+        ("mape", 7),
+        ("within_10_percent", 18),
+        ("coverage_90", 12),
+        ("adapt_ms", 9),
+    )
+    print(f"{'method':12} {'device':18}" + "".join(f"{n:>{w}}" for n, w in columns))
+    for row in summary(records):
+        cells = "".join(
+            f"{'-':>{w}}" if row[n] is None else f"{row[n]:>{w}.3f}" for n, w in columns
+        )
+        print(f"{row['method']:12} {row['device']:18}{cells}")
+
+
+@app.command()
+def fit(
+    table: TablePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Predictor file to write.")],
+    space: SpaceName = None,
+    arch_column: ArchColumn = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Columns to learn from; default: all latencies.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="transfer_gp or help.")] = "transfer_gp",
+    seed: Seed = 0,
+) -> None:
+    """Learn from the devices of a table."""
+    from predictors.files import save_predictor
+    from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
+
+    data = read(table, space, arch_column)
+    chosen = names(devices) or tuple(d for d in data.devices if data.metric(d) == "latency_ms")
+    cls = LATENCY_PREDICTORS.get(method)
+    if not issubclass(cls, SavedPredictor):
+        raise InputError(f"the predictor {method!r} learns nothing from a table")
+    predictor = cls(data.space, seed=seed)
+    predictor.meta_fit(data.select(chosen))
+    save_predictor(predictor, output)
+    print(f"{output}: {method} of {len(chosen)} devices and {len(data)} architectures")
+
+
+@app.command()
+def suggest(
+    predictor: Annotated[Path, typer.Argument(help="File of nas latency fit.")],
+    table: TablePath,
+    n: Annotated[int, typer.Option("--measurements", "-n", help="How many.")] = 10,
+    arch_column: ArchColumn = None,
+    seed: Seed = 0,
+) -> None:
+    """Print which architectures of a table to measure on a new device."""
+    import numpy as np
+
+    from predictors.files import load_predictor
+
+    loaded = load_predictor(predictor)
+    data = _read_archs(table, loaded.space, arch_column)
+    text = getattr(loaded.space, "text", str)
+    picked = loaded.suggest_genes(data, n, np.random.default_rng(seed))
+    for arch in loaded.space.decode(data[picked]):
+        print(text(arch))
+
+
+@app.command()
+def adapt(
+    predictor: Annotated[Path, typer.Argument(help="File of nas latency fit.")],
+    measured: TablePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Adapted file to write.")],
+    device: Annotated[
+        str | None, typer.Option(help="Column of the new device; default: the only one.")
+    ] = None,
+    arch_column: ArchColumn = None,
+) -> None:
+    """Adapt to a device from a table of its measurements."""
+    import numpy as np
+
+    from predictors.files import load_predictor, save_adapted
+    from search_spaces.table import read_table
+
+    loaded = load_predictor(predictor)
+    data = read_table(measured, loaded.space, arch_column=arch_column)
+    if device is None and len(data.devices) > 1:
+        raise InputError(f"{measured} has several devices; name one with --device")
+    device = device or data.devices[0]
+    values = data.column(device)
+    rows = np.flatnonzero(np.isfinite(values))
+    loaded.adapt_genes(data.genes[rows], _some(values[rows], measured, device))
+    save_adapted(loaded, data.genes[rows], values[rows], output, device=device)
+    print(f"{output}: {loaded.name} adapted to {device} from {len(rows)} measurements")
+
+
+@app.command()
+def predict(
+    adapted: Annotated[Path, typer.Argument(help="File of nas latency adapt.")],
+    table: TablePath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write; default: print.")
+    ] = None,
+    arch_column: ArchColumn = None,
+    coverage: Annotated[float, typer.Option(help="Of the interval, 0..1.")] = 0.9,
+    budget: Annotated[
+        float | None, typer.Option(help="Add P(latency <= BUDGET ms) as a column.")
+    ] = None,
+) -> None:
+    """Predict the latency of every architecture in a table."""
+    import csv
+    import io
+
+    from predictors.files import load_adapted
+    from search_spaces.atomic import write_text_atomic
+
+    loaded, _ = load_adapted(adapted)
+    genes = _read_archs(table, loaded.space, arch_column)
+    mean, std = loaded.predict_genes(genes)
+    low, high = loaded.interval_genes(genes, coverage)
+    columns = {"latency_ms": mean, "std_ms": std, "low_ms": low, "high_ms": high}
+    if budget is not None:
+        columns["probability_within"] = loaded.probability_within_genes(genes, budget)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["arch", *columns])
+    text = getattr(loaded.space, "text", str)
+    for arch, *cells in zip(loaded.space.decode(genes), *columns.values(), strict=True):
+        writer.writerow([text(arch), *(f"{cell:.6g}" for cell in cells)])
+    if output is None:
+        print(buffer.getvalue(), end="")
+    else:
+        write_text_atomic(output, buffer.getvalue())
+        print(f"{output}: {len(genes)} predictions")
+
+
+@app.command()
+def neighbours(
+    adapted: Annotated[Path, typer.Argument(help="File of nas latency adapt.")],
+    plot: Annotated[Path | None, typer.Option(help="Write the device map here, as SVG.")] = None,
+) -> None:
+    """Show which known devices an adapted one resembles."""
+    from predictors.device_map import device_map_svg
+    from predictors.files import load_adapted
+    from predictors.latency import AdaptedGP
+    from search_spaces.atomic import write_text_atomic
+
+    loaded, device = load_adapted(adapted)
+    if not isinstance(loaded, AdaptedGP):
+        raise InputError(f"{adapted} is not of the predictor transfer_gp")
+    known = loaded.predictor.resemblance(loaded)
+    for name, value in sorted(known.items(), key=lambda item: -item[1]):
+        print(f"{name:24} {value:6.3f}")
+    if plot is not None:
+        label = device if device not in known else f"{device} (new)"
+        found, points = loaded.predictor.embedding({label: loaded})
+        write_text_atomic(plot, device_map_svg(found, points, highlighted={label}))
+        print(f"{plot}: map of {len(found)} devices")
+
+
+@app.command()
+def validate(table: TablePath, space: SpaceName = None, arch_column: ArchColumn = None) -> None:
+    """Check a table; every bad cell is named with its line."""
+    import numpy as np
+
+    from search_spaces.table import duplicate_rows
+
+    data = read(table, space, arch_column)
+    print(f"{table}: {len(data)} architectures of {data.space.name}, {len(data.devices)} columns")
+    for device in data.devices:
+        values = data.column(device)
+        finite = values[np.isfinite(values)]
+        if finite.size == 0:
+            print(f"  {device:24} {data.metric(device):12} no measurement")
+            continue
+        whole = " (whole numbers)" if np.all(finite == np.round(finite)) else ""
+        print(
+            f"  {device:24} {data.metric(device):12} {finite.size} measured, "
+            f"{finite.min():.4g} to {finite.max():.4g}, median {np.median(finite):.4g}{whole}"
+        )
+    for first, again in duplicate_rows(data)[:10]:
+        print(f"  row {again + 1} repeats the architecture of row {first + 1}")
+
+
+@app.command()
+def convert(
+    table: TablePath,
+    output: Annotated[Path, typer.Argument(help="CSV or Parquet file to write.")],
+    space: SpaceName = None,
+    arch_column: ArchColumn = None,
+    devices: Annotated[str | None, typer.Option(help="Columns to keep; default: all.")] = None,
+) -> None:
+    """Import a foreign table: validate it and write it in this project's format."""
+    from search_spaces.table import write_table
+
+    data = read(table, space, arch_column)
+    chosen = names(devices)
+    data = data.select(chosen) if chosen else data
+    write_table(data, output)
+    print(f"{output}: {len(data)} architectures, {len(data.devices)} columns")
+
+
+def _read_archs(path: Path, space, arch_column: str | None):
+    """Gene rows of the architecture column; the table needs no device."""
+    from search_spaces.table import read_architectures
+
+    return read_architectures(path, space, arch_column=arch_column)
+
+
+def _some(values, path: Path, device: str):
+    if values.size == 0:
+        raise InputError(f"{path} has no measurement of {device!r}")
+    return values
+
+
+if __name__ == "__main__":
+    app()

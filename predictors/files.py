@@ -1,0 +1,114 @@
+"""Predictors as files: safetensors with JSON metadata, nothing that can run code.
+
+A file holds the learned state of a predictor and the description of its space. An adapted
+file holds the measurements of one device besides; adaptation is quick and repeatable, so it
+is done again when the file is read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from predictors import help as help_module
+from predictors import latency
+from predictors.registry import LATENCY_PREDICTORS, Adapted, SavedPredictor
+from search_spaces.atomic import write_atomic
+from search_spaces.errors import InputError
+from search_spaces.space import SearchSpace
+from search_spaces.table_spaces import space_from_json, space_to_json
+
+BUILT_IN = (latency, help_module)
+"""Modules whose import registers the predictors that have files."""
+
+_FORMAT = "latency-predictor-1"
+_GENES, _LATENCIES = "measured.genes", "measured.latencies_ms"
+
+
+def save_predictor(predictor: SavedPredictor, path: Path | str) -> None:
+    """Write a meta-trained predictor, atomically."""
+    _write(predictor, Path(path), {}, None)
+
+
+def save_adapted(
+    predictor: SavedPredictor,
+    genes: np.ndarray,
+    latencies_ms: np.ndarray,
+    path: Path | str,
+    *,
+    device: str,
+) -> None:
+    """Write a predictor with the measurements of ``device``, atomically."""
+    arrays = {
+        _GENES: np.asarray(genes, dtype=np.int64),
+        _LATENCIES: np.asarray(latencies_ms, dtype=np.float64),
+    }
+    _write(predictor, Path(path), arrays, device)
+
+
+def load_predictor(path: Path | str, *, space: SearchSpace | None = None) -> SavedPredictor:
+    """Read a predictor; of an adapted file, the predictor before adaptation.
+
+    Args:
+        space: see :func:`search_spaces.table_spaces.space_from_json`.
+
+    Raises:
+        InputError: the file is no predictor, or of another space.
+    """
+    return _read(Path(path), space)[0]
+
+
+def load_adapted(path: Path | str, *, space: SearchSpace | None = None) -> tuple[Adapted, str]:
+    """Read an adapted file: the predictor of one device, and the device's name.
+
+    Raises:
+        InputError: the file holds no measurements.
+    """
+    predictor, arrays, device = _read(Path(path), space)
+    if _GENES not in arrays:
+        raise InputError(f"{path} is not adapted to a device; run: nas latency adapt {path} ...")
+    return predictor.adapt_genes(arrays[_GENES], arrays[_LATENCIES]), device or ""
+
+
+def _write(
+    predictor: SavedPredictor, path: Path, extra: dict[str, np.ndarray], device: str | None
+) -> None:
+    from safetensors.numpy import save_file
+
+    arrays, settings = predictor.state()
+    whole = {k: np.ascontiguousarray(v) for k, v in (arrays | extra).items()}
+    metadata = {
+        "format": _FORMAT,
+        "predictor": predictor.name,
+        "space": json.dumps(space_to_json(predictor.space)),
+        "settings": json.dumps(settings),
+    }
+    if device is not None:
+        metadata["device"] = device
+    write_atomic(path, lambda temporary: save_file(whole, temporary, metadata))
+
+
+def _read(
+    path: Path, space: SearchSpace | None
+) -> tuple[SavedPredictor, dict[str, np.ndarray], str | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a predictor file ({error})") from error
+    if metadata.get("format") != _FORMAT:
+        raise InputError(f"{path} is not a predictor file of the format {_FORMAT!r}")
+    cls = LATENCY_PREDICTORS.get(metadata["predictor"])
+    if not issubclass(cls, SavedPredictor):
+        raise InputError(f"{path}: the predictor {metadata['predictor']!r} has no files")
+    predictor = cls(space_from_json(json.loads(metadata["space"]), space))
+    state = {k: v for k, v in arrays.items() if k not in (_GENES, _LATENCIES)}
+    predictor.restore(state, json.loads(metadata["settings"]))
+    return predictor, arrays, metadata.get("device")
