@@ -46,7 +46,8 @@ class FoldedLayer:
     """A layer with its batch norm folded in.
 
     Attributes:
-        codes: int8 weight codes in the weights' shape; ``None`` where weights are float.
+        codes: weight codes in the weights' shape, int8, or int16 beyond 8 bits; ``None`` where
+            weights are float.
         scale: positive float32 scale of each output channel, (out,).
         weight: float32 weights, where they are float.
         bias: float64 bias, (out,).
@@ -141,7 +142,8 @@ def fold(layer: PlainLayer) -> FoldedLayer:
         weight = _array(layer.op.weight) * _column(gain, layer.op.weight.dim())
         return FoldedLayer(None, None, weight.astype(np.float32), bias)
     scale = np.broadcast_to(_array(layer.weight_step), (out,)) * gain
-    codes = layer.weight_codes().numpy().astype(np.int16)
+    weight = _array(layer.op.weight)
+    codes = np.round(weight / _column(_array(layer.weight_step), weight.ndim)).astype(np.int64)
     codes = codes * _column(np.where(scale < 0, -1, np.where(scale == 0, 0, 1)), codes.ndim)
     low, high = weight_range(layer.layer.weight_bits)
     if codes.size and (codes.min() < low or codes.max() > high):
@@ -151,7 +153,8 @@ def fold(layer: PlainLayer) -> FoldedLayer:
             "weight_step the sign of the batch norm's scale"
         )
     scale = np.maximum(np.abs(scale), _SMALLEST_SCALE)
-    return FoldedLayer(codes.astype(np.int8), scale.astype(np.float32), None, bias)
+    kind = np.int8 if layer.layer.weight_bits <= 8 else np.int16
+    return FoldedLayer(codes.astype(kind), scale.astype(np.float32), None, bias)
 
 
 def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -320,7 +323,8 @@ class _Translator:
         codes, scale = folded.codes, folded.scale
         assert scale is not None
         bits = layer.layer.weight_bits
-        if x.grid is None:
+        if x.grid is None or x.grid.bits > 8 or bits > 8:
+            # No integer kernel takes these; weights are dequantised once, at loading.
             self._count(codes, bits)
             weight, bias = self._float_weight(layer, codes, scale), folded.bias
             stored = self.graph.constant(bias.astype(np.float32), name=f"{name}.bias")

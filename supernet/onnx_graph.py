@@ -34,7 +34,7 @@ class Grid:
     """Integer codes of a tensor: its values are ``step * (code - zero_point)``.
 
     Attributes:
-        codes: name of the uint8 tensor.
+        codes: name of the uint8 tensor; uint16 for more than 8 bits.
         step, zero_point: of the grid.
         bits: the codes are below ``2 ** bits``.
     """
@@ -168,19 +168,20 @@ class GraphBuilder:
         if old is not None and (old.step, old.zero_point, old.bits) == (step, zero_point, bits):
             return value
         codes = self.node(
-            "QuantizeLinear", [self.tensor(value), *self._grid_constants(step, zero_point)]
+            "QuantizeLinear", [self.tensor(value), *self._grid_constants(step, zero_point, bits)]
         )
-        if bits < 8:
-            # uint8 codes saturate at 255; fewer bits are cut among the codes, so that the node
-            # before still sees a plain quantisation and runs on integers.
-            top = self.constant(np.uint8(2**bits - 1))
+        if bits not in (8, 16):
+            # uint8 codes saturate at 255, uint16 codes at 65535; fewer bits are cut among the
+            # codes, so that the node before still sees a plain quantisation and runs on integers.
+            top = self.constant(_code_type(bits)(2**bits - 1))
             codes = self.node("Clip", [codes, "", top])
         return Value(grid=Grid(codes, step, zero_point, bits))
 
     def dequantize(self, grid: Grid) -> str:
         """Add the node from codes to floats; each user has its own, as runtimes fuse them."""
         return self.node(
-            "DequantizeLinear", [grid.codes, *self._grid_constants(grid.step, grid.zero_point)]
+            "DequantizeLinear",
+            [grid.codes, *self._grid_constants(grid.step, grid.zero_point, grid.bits)],
         )
 
     def unique(self, name: str) -> str:
@@ -192,8 +193,12 @@ class GraphBuilder:
         self._names.add(candidate)
         return candidate
 
-    def _grid_constants(self, step: float, zero_point: int) -> tuple[str, str]:
+    def _grid_constants(self, step: float, zero_point: int, bits: int) -> tuple[str, str]:
         return (
             self.constant(np.float32(step), name="s"),
-            self.constant(np.uint8(zero_point), name="z"),
+            self.constant(_code_type(bits)(zero_point), name="z"),
         )
+
+
+def _code_type(bits: int) -> type[np.uint8] | type[np.uint16]:
+    return np.uint8 if bits <= 8 else np.uint16
