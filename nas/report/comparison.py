@@ -257,7 +257,7 @@ def _notes(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     ):
         x, y = get(a), get(b)
         if x != y and x is not None and y is not None:
-            notes.append(f"the {label} differs: A {x}; B {y}")
+            notes.append(f"not the same {label}: A {x}; B {y}")
     return notes
 
 

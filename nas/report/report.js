@@ -51,6 +51,11 @@
     for (const [size, unit] of [[1e9, " G"], [1e6, " M"]]) if (Math.abs(v) >= size) return trim(v / size, 3) + unit;
     return trim(v);
   }
+  function tally(words) {
+    const count = new Map();
+    for (const w of words) count.set(w, (count.get(w) || 0) + 1);
+    return [...count].map(([w, n]) => n + " " + w).join(", ");
+  }
   function score(v) {
     if (!known(v)) return MISSING;
     return percent ? (100 * v).toFixed(2) + " %" : trim(v);
@@ -377,9 +382,7 @@
     if (cost.device) {
       notes.push("Latencies of filled and hollow marks were measured on " + cost.device + " with " + runtime(cost.device) + "; horizontal bars are their 95 % intervals.");
       if (dots.length && E.sources[cost.key]) {
-        const count = {};
-        for (const i of dots) count[E.sources[cost.key][i]] = (count[E.sources[cost.key][i]] || 0) + 1;
-        notes.push("Latencies of the small dots: " + Object.keys(count).map((k) => count[k] + " " + k).join(", ") + ".");
+        notes.push("Latencies of the small dots: " + tally(dots.map((i) => E.sources[cost.key][i])) + ".");
       }
       if (order.some((m) => m.devices[cost.device] && m.devices[cost.device].valid === false)) {
         notes.push("⚠ marks an invalid measurement; its reason is in the table.");
@@ -744,7 +747,7 @@
   let target = targets[0], level = "families";
   const KINDS = { w: "w (weight bits)", a: "a (activation bits)" };
   function drawImportance() {
-    const rows = target ? D.importance[target][level].filter((r) => r.explained > 0).slice(0, 15) : [];
+    const rows = target ? D.importance[target][level].filter((r) => level === "families" || r.explained > 0).slice(0, 15) : [];
     const host = $("importance-chart");
     if (!rows.length) { missing("importance-chart", "The choices of the evaluations were not recorded, or none explains the metric."); $("importance-note").textContent = ""; return; }
     clear(host);
@@ -766,7 +769,8 @@
         r.levels.map((l) => l[0] + ": " + (target === D.metric.name ? score(l[2]) : trim(l[2])) + " (" + l[1] + ")").join("\n"));
     });
     $("importance-note").textContent = "Share of the variance of " + target + " among the evaluated architectures that each " + (level === "families" ? "kind of choice (by its mean over the layers)" : "choice") + " explains alone (epsilon squared). " +
-      "The line across a bar is what chance reaches in 5 % of shuffles; paler bars stay under it, and of choices without effect about one in twenty passes it. The search visits good regions more often, so this describes the evaluated architectures, not the whole space.";
+      "The line across a bar is what chance reaches in 5 % of shuffles; paler bars stay under it, and of choices without effect about one in twenty passes it. The search visits good regions more often, so this describes the evaluated architectures, not the whole space." +
+      (D.evaluations.sources[target] ? " Latencies are " + tally(D.evaluations.sources[target]) + "." : "");
   }
 
   // ------------------------------------------------------ parallel coordinates
@@ -818,11 +822,7 @@
       [(q) => s(q, "line", { x1: 0, x2: 22, y1: 7, y2: 7, stroke: "var(--front)", "stroke-width": 2 }), "on the front"],
       [(q) => s(q, "line", { x1: 0, x2: 22, y1: 7, y2: 7, stroke: "var(--select)", "stroke-width": 3.5 }), "selected model"],
     ]);
-    const latency = Object.keys(E.sources).map((k) => {
-      const count = {};
-      E.sources[k].forEach((v) => { count[v] = (count[v] || 0) + 1; });
-      return k + ": " + Object.keys(count).map((c) => count[c] + " " + c).join(", ");
-    });
+    const latency = Object.keys(E.sources).map((k) => k + ": " + tally(E.sources[k]));
     $("parallel-note").textContent = D.metric.name + " is of the validation split. " + (latency.length ? "Latencies are " + latency.join("; ") + "." : "");
     paintSelection();
   }

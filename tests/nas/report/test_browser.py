@@ -71,7 +71,7 @@ def browse(path, tmp_path, *, width=1280, fragment=""):
             "--enable-logging=stderr", "--virtual-time-budget=2000",
             f"--window-size={width},1000", path.as_uri() + fragment,
         ],
-        capture_output=True, text=True, timeout=180,
+        capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert done.returncode == 0, done.stderr[-2000:]

@@ -176,12 +176,11 @@ PARTS = [
 
 
 @pytest.mark.parametrize("key", PARTS)
-@pytest.mark.parametrize("absent", [True, False])
-def test_every_part_may_be_missing_or_null(results, key, absent):
-    if absent:
-        del results[key]
-    else:
-        results[key] = None
+def test_every_part_may_be_missing_or_null(results, key):
+    results["evaluations"] = results["evaluations"][:20]
+    results[key] = None
+    assert Page(render(results)).data["models"]
+    del results[key]
     assert Page(render(results)).data["models"]
 
 
