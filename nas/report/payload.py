@@ -73,7 +73,13 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
             "evaluations": _evaluations(results, metric, samples),
             "hypervolume": results.get("hypervolume"),
             "samples": _thin(samples, MOST_DOTS),
-            "latency_fit": {name: latency_fit(samples, name) for name in names},
+            "latency_fit": {
+                name: {
+                    "held_out": latency_fit(samples, name, held_out=True),
+                    "others": latency_fit(samples, name, held_out=False),
+                }
+                for name in names
+            },
             "accuracy_predictor": results["accuracy_predictor"],
             "training": _thin(results["training"], MOST_STEPS),
             "importance": _importance(results, metric, names),
@@ -148,8 +154,16 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def latency_fit(samples: list[dict[str, Any]], device: str) -> dict[str, Any] | None:
+def latency_fit(
+    samples: list[dict[str, Any]], device: str, *, held_out: bool
+) -> dict[str, Any] | None:
     """Return how well latency was predicted on a device, over valid measured samples.
+
+    Args:
+        samples: of the payload.
+        device: name.
+        held_out: over the models measured after the predictor was fitted, or over the other
+            samples, which it may have been fitted on.
 
     ``mape``: mean absolute error as a fraction of the measured value; ``inside``: share of
     measured values inside the predicted 95 % interval; ``None`` without a pair.
@@ -157,7 +171,11 @@ def latency_fit(samples: list[dict[str, Any]], device: str) -> dict[str, Any] | 
     pairs = [
         s
         for s in samples
-        if s["device"] == device and s["valid"] is not False and s["ms"] and s["predicted"]
+        if s["held_out"] is held_out
+        and s["device"] == device
+        and s["valid"] is not False
+        and s["ms"]
+        and s["predicted"]
     ]
     if not pairs:
         return None
@@ -305,10 +323,13 @@ def _axes(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _samples(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every measured sample; verified models were measured after the predictor was fitted."""
+    verified = {str(entry["id"]) for entry in [*results["front"], *results["rejected"]]}
     return [
         {
             "device": str(row.get("device")),
             "id": str(row.get("id")),
+            "held_out": row["role"] == "verify" if row.get("role") else row.get("id") in verified,
             "ms": number(row.get("latency_ms")),
             "low": number(row.get("low_ms")),
             "high": number(row.get("high_ms")),

@@ -679,26 +679,29 @@
     for (const r of rows) {
       const x = f.x(r.ms), y = f.y(r.predicted);
       const bad = r.valid === false;
-      const g = s(f.svg, "g", { class: "point " + (bad ? "rejected invalid" : "front") });
+      const g = s(f.svg, "g", { class: "point " + (bad ? "rejected invalid" : r.held_out ? "front" : "other") });
       let line = "";
       if (r.predicted_low > 0 && known(r.predicted_high)) line += "M" + x + " " + f.y(clamp(r.predicted_low)) + "V" + f.y(clamp(r.predicted_high));
       if (r.low > 0 && known(r.high)) line += "M" + f.x(clamp(r.low)) + " " + y + "H" + f.x(clamp(r.high));
       if (line) s(g, "path", { d: line, class: "error" });
       s(g, "circle", { cx: x, cy: y, r: 8, class: "ring" });
       s(g, "circle", { cx: x, cy: y, r: 3.5, class: "mark" });
-      tell(g, r.id + "\nmeasured " + ms(r.ms) + ", " + interval(r.low, r.high) + (bad ? " ⚠ invalid" : "") + "\npredicted " + ms(r.predicted) + ", " + interval(r.predicted_low, r.predicted_high));
+      tell(g, r.id + (r.held_out ? " (verified model)" : "") + "\nmeasured " + ms(r.ms) + ", " + interval(r.low, r.high) + (bad ? " ⚠ invalid" : "") + "\npredicted " + ms(r.predicted) + ", " + interval(r.predicted_low, r.predicted_high));
       if (byId.has(r.id)) g.addEventListener("click", () => select(r.id));
     }
-    const items = [[(q) => s(s(q, "g", { class: "point front" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "valid measurement"]];
+    const items = [[(q) => s(s(q, "g", { class: "point front" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "verified model"]];
+    if (rows.some((r) => !r.held_out)) items.push([(q) => s(s(q, "g", { class: "point other" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "other sample, perhaps fitted on"]);
     if (rows.some((r) => r.valid === false)) items.push([(q) => s(s(q, "g", { class: "point rejected" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "invalid measurement"]);
     items.push([(q) => s(q, "line", { x1: 0, x2: 22, y1: 12, y2: 2, class: "diagonal" }), "predicted = measured"]);
     legend("latency-legend", items);
-    const fit = D.latency_fit[fitDevice];
-    if (fit) {
-      $("latency-note").textContent = fit.n + " valid pairs: mean error " + (100 * fit.mape).toFixed(1) + " %, rank correlation " +
-        (known(fit.spearman) ? fit.spearman.toFixed(3) : "undefined") + (known(fit.inside) ? "; " + (100 * fit.inside).toFixed(0) + " % of measured values lie inside the predicted 95 % interval." : "; predicted intervals not recorded.") +
-        " Bars are 95 % intervals of either value.";
-    }
+    const write = (fit) => fit.n + " valid pair" + (fit.n === 1 ? "" : "s") + ", mean error " + (100 * fit.mape).toFixed(1) + " %, rank correlation " +
+      (known(fit.spearman) ? fit.spearman.toFixed(3) : "undefined") +
+      (known(fit.inside) ? ", " + (100 * fit.inside).toFixed(0) + " % inside the predicted 95 % interval" : ", predicted intervals not recorded") + ".";
+    const fit = D.latency_fit[fitDevice], notes = [];
+    if (fit && fit.held_out) notes.push("Verified models, measured after the predictor was fitted: " + write(fit.held_out));
+    if (fit && fit.others) notes.push("Other samples, which the predictor may have been fitted on: " + write(fit.others));
+    notes.push("Bars are 95 % intervals of either value.");
+    $("latency-note").textContent = notes.join(" ");
   }
 
   // ------------------------------------------------------------------- search

@@ -249,3 +249,36 @@ def test_a_huge_run_stays_small(results):
     # Models whose layers did not fit say so; the front always has its own.
     assert data["models"][-1]["plan_left_out"] and data["models"][-1]["plan"] is None
     assert all(m["plan"] for m in data["models"] if m["kind"] == "front")
+
+
+def test_predictions_are_judged_on_models_the_predictor_had_not_seen(results):
+    verified = {e["id"] for e in [*results["front"], *results["rejected"]]}
+    for sample in results["latency_samples"]:
+        factor = 1.2 if sample["id"] in verified else 1.0
+        sample.update(valid=True, predicted_ms=sample["latency_ms"] * factor)
+        sample.update(predicted_low_ms=sample["latency_ms"] * 0.9)
+        sample.update(predicted_high_ms=sample["latency_ms"] * (2 - factor))
+    sample = next(s for s in results["latency_samples"] if s["id"] not in verified)
+    sample.update(valid=False, predicted_ms=sample["latency_ms"] * 9)
+    fit = Page(render(results)).data["latency_fit"]["cpu"]
+    held_out, others = fit["held_out"], fit["others"]
+    assert held_out["mape"] == pytest.approx(0.2) and held_out["inside"] == 0.0
+    assert held_out["spearman"] == pytest.approx(1.0)
+    assert others["mape"] == pytest.approx(0.0) and others["inside"] == 1.0
+    on_cpu = [s for s in results["latency_samples"] if s["device"] == "cpu"]
+    assert held_out["n"] + others["n"] == len(on_cpu) - 1
+
+
+def test_latencies_of_evaluations_say_where_they_come_from(results):
+    a, b, c, *_ = results["evaluations"]
+    for row in results["evaluations"]:
+        row.pop("predicted")
+    a["latency_source"] = "predicted"
+    b["metrics"]["latency_ms[cpu]"] = 0.5
+    results["latency_samples"].append({"device": "cpu", "id": b["id"], "latency_ms": 0.5})
+    sources = Page(render(results)).data["evaluations"]["sources"]["latency_ms[cpu]"]
+    assert sources[:3] == ["predicted", "measured", "source not recorded"]
+    c["latency_source"] = {"cpu": "measured", "board": "predicted"}
+    sources = Page(render(results)).data["evaluations"]["sources"]
+    assert sources["latency_ms[cpu]"][2] == "measured"
+    assert sources["latency_ms[board]"][2] == "predicted"
