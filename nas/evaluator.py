@@ -44,15 +44,20 @@ class Evaluator:
         self.task = task
         self.batch_size = batch_size
         self.device = device
+        self.finetuned: dict[Arch, Supernet] = {}
         self._batches: dict[tuple[str, int, int], list[tuple[Tensor, Tensor]]] = {}
         self._cached = 0
 
     def network(self, arch: Arch | NetworkPlan) -> PlainNetwork:
-        """Return ``arch`` as a plain network, batch norm calibrated at its own bits."""
-        plan = self.supernet.plan(arch)
+        """Return ``arch`` as a plain network, batch norm calibrated at its own bits.
+
+        From its own weights where ``finetuned`` has them, otherwise from the shared ones.
+        """
+        supernet = self.finetuned.get(arch, self.supernet)
+        plan = supernet.plan(arch)
         batches = self.batches("calibration", self.splits.calibration, plan.input_shape[1])
-        statistics = self.supernet.statistics(plan, [x for x, _ in batches])
-        return self.supernet.extract(plan, statistics)
+        statistics = supernet.statistics(plan, [x for x, _ in batches])
+        return supernet.extract(plan, statistics)
 
     def accuracy(self, network: PlainNetwork, *, images: int | None = None) -> float:
         """Return the metric of ``network`` on the first ``images`` of the validation set."""

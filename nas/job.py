@@ -139,9 +139,8 @@ class BitsStage(_Section):
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 
-    schedule: Literal["sandwich", "progressive"] = "sandwich"
-    """Which sub-networks each step trains: the largest, the smallest and random ones, or
-    progressively smaller ones (progressive shrinking)."""
+    schedule: Literal["sandwich"] = "sandwich"
+    """Which sub-networks each step trains: the largest, the smallest and random ones."""
     epochs: AboveZero | None = None
     """Passes over the training images; 8 when minutes is not given either."""
     minutes: AboveZero | None = None
@@ -183,10 +182,6 @@ class DeviceConfig(_Section):
     threads: Positive = 1
     batch: Positive = 1
     """Images in one inference; latencies are for the whole batch."""
-    hub: StrictStr | None = None
-    """Address of the hub through which a remote board is measured; null measures here."""
-    token_file: StrictStr | None = None
-    """File that holds the hub's token; relative to the job file."""
     options: dict[str, Any] = {}
     """Settings of the runtime itself."""
 
@@ -298,9 +293,9 @@ class ExportConfig(_Section):
     """The model files of the front."""
 
     format: Literal["onnx"] = "onnx"
-    precision: Literal["auto", "quantised", "float"] = "auto"
-    """quantised stores integers (QDQ int8, int4 weights), float stores float weights, auto
-    takes the integer form wherever the device's runtime executes it."""
+    weights: Literal["packed", "int8"] = "packed"
+    """packed stores weights of 2 to 4 bits as INT2 and INT4 tensors; int8 stores every code in
+    a byte, for runtimes without the small types."""
 
 
 class Job(_Section):

@@ -362,14 +362,6 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
         yield from unknown
         if not unknown:
             yield from _check_runtime(device, i)
-        if device.token_file is not None and not (folder / device.token_file).is_file():
-            path = folder / device.token_file
-            yield ("devices", i, "token_file"), f"devices.{i}.token_file: {path} does not exist"
-        if device.hub is not None and not device.hub.startswith(("http://", "https://")):
-            yield (
-                ("devices", i, "hub"),
-                f"devices.{i}.hub: {device.hub!r} must begin with https:// (or http://)",
-            )
 
 
 def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
@@ -527,9 +519,5 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
             "supernet": job.supernet.model_copy(
                 update={"init_from": absolute(job.supernet.init_from)}
             ),
-            "devices": [
-                device.model_copy(update={"token_file": absolute(device.token_file)})
-                for device in job.devices
-            ],
         }
     )

@@ -27,7 +27,7 @@ from nas.constraints import Metric, require_feasible, violations
 from nas.job import Job, job_space
 from nas.pareto import nondominated
 from nas.progress import Progress
-from nas.results import assemble, pick_spread
+from nas.results import Verified, assemble, pick_spread
 from nas.run_store import RunStore
 from nas.strategies import STRATEGIES, Exact, Learned, Problem, Supplied
 from nas.strategies.surrogates import cost_surrogates
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from devices.measurement import Measurement
     from nas.evaluator import Evaluator
     from nas.parity import Parity
-    from nas.results import Verified
     from predictors.registry import Adapted
     from supernet.plain import PlainNetwork
 
@@ -202,7 +201,11 @@ class _Pipeline:
         stages = (
             default_stages(self.supernet.ranges, warmup=warmup)
             if config.bits_schedule is None
-            else [BitsStage(stage.start, tuple(stage.bits)) for stage in config.bits_schedule]
+            # The job's stages divide what is left after the warm-up.
+            else [
+                BitsStage(warmup + (1 - warmup) * stage.start, tuple(stage.bits))
+                for stage in config.bits_schedule
+            ]
         )
         with self.progress.stage("supernet", steps, unit="steps") as bar:
             trainer = Trainer(
@@ -285,8 +288,6 @@ class _Pipeline:
         return max(1, int(budget / step))
 
     def _sample_latency(self) -> None:
-        if not any(spec.name in self._bounded_devices() for spec in self.specs):
-            return
         pool = self._feasible_pool()
         for spec in self.specs:
             empty = LatencyTable.from_archs(self.space, pool, {})
@@ -416,9 +417,31 @@ class _Pipeline:
             attributes={"round": round_number, "seed": self.job.seed},
         )
 
-    def _verify_models(self, archs: Sequence[Arch]) -> list[Verified]:
-        from nas.results import Verified
+    def _finetune(self, archs: Sequence[Arch]) -> None:
+        from supernet.finetune import finetune
 
+        config = self.job.finetune
+        if not config.epochs:
+            return
+        batches = self.splits.training_batches(
+            config.batch_size, seed=derive_seed(self.job.seed, "finetune")
+        )
+        with self.progress.stage("fine-tuning", len(archs), unit="models") as bar:
+            for arch in archs:
+                self.evaluator.finetuned[arch] = finetune(
+                    self.supernet,
+                    self.space.plan(arch),
+                    batches=batches,
+                    loss=self.task.loss,
+                    epochs=config.epochs,
+                    learning_rate=config.learning_rate,
+                    checkpoint=self.store.folder / "finetuned" / f"{arch.id}.safetensors",
+                    device=self.device,
+                )
+                bar.advance(1)
+
+    def _verify_models(self, archs: Sequence[Arch]) -> list[Verified]:
+        self._finetune(archs)
         exported = [self._exported(arch, "verify") for arch in archs]
         measured = {spec.name: self._measure(spec, archs, variant="verify") for spec in self.specs}
         items = []
@@ -483,7 +506,13 @@ class _Pipeline:
         path = self.store.work / f"{arch.id}-{variant}.onnx"
         size = network.plan.input_shape[1]
         images = self.evaluator.batches("calibration", self.splits.calibration, size)[0][0][:32]
-        export_checked(network, path, images.cpu(), metadata={"arch": str(arch)})
+        export_checked(
+            network,
+            path,
+            images.cpu(),
+            metadata={"arch": str(arch)},
+            weight_storage=self.job.export.weights,
+        )
         return network, path
 
     def _measure(
@@ -573,9 +602,6 @@ class _Pipeline:
             )
             genes = np.asarray(find_feasible(problem, 300, rng))
         return self.space.decode(genes)
-
-    def _bounded_devices(self) -> set[str]:
-        return {spec.name for spec in self.specs}
 
     def _front(self, verified: list[Verified]) -> list[Verified]:
         if not verified:

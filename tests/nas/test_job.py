@@ -106,8 +106,6 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(check):
         ("devices: []", "4:10", "the list is empty"),
         ("devices: cpu", "4:10", "'cpu' is not a list"),
         ("devices: [{}]", "4:11", "missing key 'name' in devices.0"),
-        ("devices: [{name: a, hub: board}]", "4:26", "must begin with https://"),
-        ("devices: [{name: a, token_file: none}]", "4:33", "none does not exist"),
         ("devices: [{name: a, options: {thread: 1}}]", "4:39", "has no parameter 'thread'"),
         ("protocol: {processes: 1}", "4:23", "at least 2"),
         ("search: {objectives: [accurcy]}", "4:23", "did you mean 'accuracy'?"),
