@@ -49,6 +49,13 @@ class Choice:
             raise InputError(f"choice {self.name!r} has no options")
         if len(set(map(_format, self.options))) != len(self.options):
             raise InputError(f"choice {self.name!r} lists an option twice: {list(self.options)}")
+        if len(set(self.options)) != len(self.options):
+            raise InputError(f"choice {self.name!r} has equal options: {list(self.options)}")
+        for option in self.options:
+            if any(c.isspace() for c in _format(option)):
+                raise InputError(
+                    f"option {option!r} of choice {self.name!r} must not contain white space"
+                )
         if "=" in self.name or any(c.isspace() for c in self.name):
             raise InputError(f"choice name {self.name!r} must not contain '=' or white space")
 
