@@ -213,6 +213,8 @@ class MobileNetSpace(PlannedSpace):
                     f"(allowed: {', '.join(known)})"
                 )
             if name == "stages":
+                if not isinstance(value, (list, tuple)):
+                    raise InputError(f"stages={value!r} must be a list of mappings")
                 value = tuple(_stage(entry, i) for i, entry in enumerate(value))
             values[name] = tuple(value) if isinstance(value, list) else value
         return cls(
@@ -434,13 +436,18 @@ def _check(p: MobileNetParameters) -> None:
         for bits in getattr(p, name):
             if bits not in BITS:
                 raise InputError(f"{name}: {bits!r} is not one of {list(BITS)}")
+    if 1 in (*p.weight_bits, p.edge_bits):
+        raise InputError("weights need at least 2 bits: a signed code of 1 bit is 0 or -1 only")
     if p.edge_bits not in BITS:
         raise InputError(f"edge_bits={p.edge_bits!r} is not one of {list(BITS)}")
     for name in ("resolutions", "widths", "kernels", "expands"):
         _ascending(name, getattr(p, name))
     for name in ("stem_channels", "head_channels", "stem_stride", "divisor"):
-        if not isinstance(getattr(p, name), int) or getattr(p, name) < 1:
-            raise InputError(f"{name}={getattr(p, name)!r} must be a whole number from 1")
+        _whole(name, getattr(p, name))
+    _whole("feature_channels", p.feature_channels, least=0)
+    for name in ("resolutions", "kernels"):
+        for value in getattr(p, name):
+            _whole(name, value)
     for name, activation in (
         ("stem_activation", p.stem_activation),
         ("head_activation", p.head_activation),
@@ -449,12 +456,25 @@ def _check(p: MobileNetParameters) -> None:
         if activation not in ("relu", "hswish"):
             raise InputError(f"{name}={activation!r} is not one of ['relu', 'hswish']")
     for i, stage in enumerate(p.stages):
+        for name in ("channels", "stride"):
+            _whole(f"stages[{i}].{name}", getattr(stage, name))
         for name in ("depths", "kernels", "expands"):
-            if getattr(stage, name) is not None:
+            if name == "depths" or getattr(stage, name) is not None:
                 _ascending(f"stages[{i}].{name}", getattr(stage, name))
+        for name in ("depths", "kernels"):
+            for value in getattr(stage, name) or ():
+                _whole(f"stages[{i}].{name}", value)
         for kernel in stage.kernels or p.kernels:
             if kernel % 2 == 0:
                 raise InputError(f"stages[{i}]: kernel {kernel} is even; use odd kernel sides")
+        for ratio in stage.expands or p.expands:
+            if ratio < 1:
+                raise InputError(f"stages[{i}]: expansion ratio {ratio} must be at least 1")
+
+
+def _whole(name: str, value: Any, *, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number from {least}")
 
 
 def _ascending(name: str, values: Any) -> None:
