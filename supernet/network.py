@@ -35,9 +35,13 @@ class Supernet(nn.Module):
         self.ranges = layer_ranges(space)
         for extent in self.ranges.values():
             self.layers[_key(extent.largest.name)] = ElasticLayer(extent, stream_bits=STREAM_BITS)
-        for block in space.plan(space.largest()).blocks:
+        for block in space.block_columns(_neighbours(space)):
+            # Whether a block has a residual can depend on the width, through rounding.
             for name, source in block.points:
-                self.points[_key(f"{block.name}.{name}")] = InputQuantizer(source, (STREAM_BITS,))
+                if name != "sum" or block.residual.any():
+                    point = InputQuantizer(source, (STREAM_BITS,))
+                    self.points[_key(f"{block.name}.{name}")] = point
+        for block in space.plan(space.largest()).blocks:
             last = self.layers[_key(block.layers[-1].name)]
             if zero_init_residual and block.residual and last.gamma is not None:
                 nn.init.zeros_(last.gamma)
@@ -112,14 +116,7 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
 
     Found by varying one choice at a time from the largest architecture.
     """
-    largest = space.option_counts - 1
-    rows = [largest]
-    for j, count in enumerate(space.option_counts):
-        for option in range(count - 1):
-            row = largest.copy()
-            row[j] = option
-            rows.append(row)
-    genes = np.array(rows)
+    genes = _neighbours(space)
     ranges = {}
     for block in space.block_columns(genes):
         for column in block.layers:
@@ -139,6 +136,18 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
                 sources=seen(layer.source),
             )
     return ranges
+
+
+def _neighbours(space: PlannedSpace) -> np.ndarray:
+    """Gene rows of the largest architecture and of all that differ from it in one choice."""
+    largest = space.option_counts - 1
+    rows = [largest]
+    for j, count in enumerate(space.option_counts):
+        for option in range(count - 1):
+            row = largest.copy()
+            row[j] = option
+            rows.append(row)
+    return np.array(rows)
 
 
 def _key(name: str) -> str:

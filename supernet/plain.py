@@ -79,7 +79,7 @@ class PlainLayer(nn.Module):
         return self.norm(self.op(self.source(x)))
 
     def weight_codes(self) -> Tensor:
-        """Return the integer codes of the weights, in the weights' shape, int8.
+        """Return the integer codes of the weights, in their shape: int8, int16 above 8 bits.
 
         Raises:
             ValueError: the layer's weights are float.
@@ -88,7 +88,9 @@ class PlainLayer(nn.Module):
             raise ValueError(f"the weights of {self.layer.name} are float and have no codes")
         weight = self.op.weight
         step = self.weight_step.view(-1, *[1] * (weight.dim() - 1))
-        return (weight / step).round().to(torch.int8)
+        return (
+            (weight / step).round().to(torch.int8 if self.layer.weight_bits <= 8 else torch.int16)
+        )
 
 
 class PlainBlock(nn.Module):

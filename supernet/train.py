@@ -160,7 +160,12 @@ class Trainer:
                 f"training collapsed in step {self.step + 1}: the losses are {losses}; "
                 f"lower supernet.learning_rate (now {self.recipe.learning_rate:g})"
             )
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.gradient_clip)
+        if not math.isfinite(norm.item()):
+            raise TrainingCollapse(
+                f"training collapsed in step {self.step + 1}: the gradients are not finite; "
+                f"lower supernet.learning_rate (now {self.recipe.learning_rate:g})"
+            )
         self._optimizer.step()
         self.step += 1
         record = {
