@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors.conformal import Calibration
+from predictors.conformal import LEVELS, Calibration
 from predictors.device_functions import DeviceFunctions, clip_outliers, detail_matrix
 from predictors.features import FeatureScaler, degenerate, role, squared_distances
 from predictors.registry import LATENCY_PREDICTORS, Adapted, SavedPredictor, check_pool
@@ -43,6 +43,8 @@ _TABLE_ROWS = 1000
 _MINIMUM_ROWS = 5
 _THETAS = 64  # of each of the two halves of the prior
 _KEPT = 16  # weight vectors that survive the first look at the measurements
+_AVERAGED = 10  # hypotheses the predictions average over
+_KEPT_WITH_GLITCH = 4
 _GLITCH = 0.02  # prior probability that one given measurement is a glitch
 _GLITCH_VARIANCE = 100.0  # times the usual noise
 _SCALE_STRENGTH = 1.0  # pseudo-measurements behind the prior of the scale
@@ -76,13 +78,15 @@ _NOISE = 0.3
 
 _PRIOR_DRAWS, _PRIOR_SIZE = 4, 30  # subsets of a left-out device, and measurements in each
 _PRIOR_FLAT = 0.3  # share of the prior that does not listen to the known devices
+_CHUNK = 512
 _CALIBRATION_ROWS = 200
 _CANDIDATES = 300
 _TRIM = 0.03
 _LOG_MARGIN = 4.0  # evidence needed before the logarithm is preferred
 _CALIBRATION_DRAWS = 2
-_SLOPE = 0.5  # belief in the measurements' own spread before any device was left out
-_SLOPE_RIDGE = 0.5
+# Belief in the two signs of noise before any device was left out, and its strength.
+_BELIEF = np.array([0.8, 0.0])
+_BELIEF_RIDGE = 3.0
 
 
 class Kernels:
@@ -203,23 +207,23 @@ class _Posterior:
 
     def moments(self, cross: np.ndarray, diagonal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of new measurements. ``cross``: (kernels, q, n)."""
-        count, queries, measured = cross.shape
-        flat = cross.transpose(1, 0, 2).reshape(queries, count * measured)
         kernel = self.thetas[:, :-1]
-        loads = kernel[:, :, None] * self.alpha[:, None, :]
-        means = flat @ loads.reshape(len(loads), -1).T + self.constant  # (q, m)
-        mean = means @ self.weights
-        variance = (means - mean[:, None]) ** 2 @ self.weights
-        prior = diagonal.T @ kernel.T + self.thetas[:, -1]  # (q, m), noise included
-        for i, theta in enumerate(kernel):
-            between = np.tensordot(theta, cross, axes=1)  # (q, n)
-            through = between @ self.inverse[i]
-            explained = (through * between).sum(axis=1)
-            ones = self.inverse[i].sum(axis=0)
-            lack = (1.0 - between @ ones) ** 2 / ones.sum()  # the constant is unknown
-            total = np.maximum(prior[:, i] - explained, 1e-12) + lack
-            variance += self.weights[i] * self.variance[i] * total
+        between = np.tensordot(kernel, cross, axes=1)  # (m, q, n)
+        means = (between @ self.alpha[:, :, None])[..., 0] + self.constant[:, None]  # (m, q)
+        mean = self.weights @ means
+        prior = kernel @ diagonal + self.thetas[:, -1:]  # (m, q), noise included
+        explained = ((between @ self.inverse) * between).sum(axis=2)
+        ones = self.inverse.sum(axis=1)  # (m, n)
+        lack = 1.0 - (between @ ones[:, :, None])[..., 0]
+        lack = lack**2 / ones.sum(axis=1)[:, None]  # the constant is unknown
+        total = np.maximum(prior - explained, 1e-12) + lack
+        variance = (self.weights * self.variance) @ total + self.weights @ (means - mean) ** 2
         return mean, variance
+
+    def typical_spread(self) -> float:
+        """Standard deviation of a measurement predicted from the others, on average."""
+        diagonal = np.diagonal(self.inverse, axis1=1, axis2=2)
+        return float(self.weights @ np.sqrt(self.variance[:, None] / diagonal).mean(axis=1))
 
     def left_out(self) -> np.ndarray:
         """Standardised errors of each measurement predicted from the others: (n,)."""
@@ -238,33 +242,37 @@ def _posterior(
 ) -> _Posterior:
     """Average weight vectors and glitch hypotheses. ``grams``: (kernels, n, n)."""
     n = len(target)
-    first = _solve(grams, target, thetas, np.ones((1, n)), relative_spread)
-    keep = np.argsort(-(first[0][:, 0] + log_prior))[:_KEPT]
-    glitches = np.ones((1, n))
+    plain = np.ones((1, n))
+    found = _solve(grams, target, thetas, plain, relative_spread)
+    keep = np.argsort(-(found[0][:, 0] + log_prior))[:_KEPT]
+    # Each part: evidence (t, h), inverse (t, h, n, n), alpha (t, h, n), constant, scale (t, h).
+    parts = [(keep, np.log(max(1 - n * _GLITCH, 0.3)), [array[keep] for array in found])]
     if n >= 5:
-        glitches = np.concatenate([glitches, 1 + (_GLITCH_VARIANCE - 1) * np.eye(n)])
-    evidence, inverse, alpha, constant, variance = _solve(
-        grams, target, thetas[keep], glitches, relative_spread
+        likely = keep[:_KEPT_WITH_GLITCH]
+        noise = 1 + (_GLITCH_VARIANCE - 1) * np.eye(n)
+        glitched = _solve(grams, target, thetas[likely], noise, relative_spread)
+        parts.append((likely, np.log(_GLITCH), list(glitched)))
+    index = np.concatenate([np.repeat(at, out[0].shape[1]) for at, _, out in parts])
+    evidence = np.concatenate(
+        [(out[0] + log_prior[at][:, None] + belief).ravel() for at, belief, out in parts]
     )
-    belief = np.full(len(glitches), np.log(_GLITCH))
-    belief[0] = np.log(max(1 - n * _GLITCH, 0.3))
-    evidence = evidence + log_prior[keep][:, None] + belief
+    inverse, alpha, constant, variance = (
+        np.concatenate([out[k].reshape(-1, *out[k].shape[2:]) for _, _, out in parts])
+        for k in (1, 2, 3, 4)
+    )
     weights = np.exp(evidence - evidence.max())
     total = float(evidence.max() + np.log(weights.sum()))
     weights /= weights.sum()
-    order = np.argsort(-weights, axis=None)
-    share = np.cumsum(weights.ravel()[order])
+    order = np.argsort(-weights)
     # The rest of the mixture would move no prediction and cost time at every one.
-    order = order[: min(int(np.searchsorted(share, 0.97)) + 1, _KEPT)]
-    at, glitch = np.unravel_index(order, weights.shape)
-    kept = weights[at, glitch]
+    order = order[: min(int(np.searchsorted(np.cumsum(weights[order]), 0.97)) + 1, _AVERAGED)]
     return _Posterior(
-        weights=kept / kept.sum(),
-        thetas=thetas[keep][at],
-        inverse=inverse[at, glitch],
-        alpha=alpha[at, glitch],
-        constant=constant[at, glitch],
-        variance=variance[at, glitch],
+        weights=weights[order] / weights[order].sum(),
+        thetas=thetas[index[order]],
+        inverse=inverse[order],
+        alpha=alpha[order],
+        constant=constant[order],
+        variance=variance[order],
         evidence=total,
     )
 
@@ -287,7 +295,8 @@ def _solve(
     diagonal = thetas[:, -1][:, None, None] * noise[None]
     covariance = kernel[:, None] + diagonal[..., None] * np.eye(n)
     inverse = np.linalg.inv(covariance)
-    _, log_det = np.linalg.slogdet(covariance)
+    factor = np.linalg.cholesky(covariance)
+    log_det = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
     ones = inverse.sum(axis=-1)
     total = np.maximum(ones.sum(axis=-1), 1e-300)
     constant = (ones @ target) / total
@@ -331,7 +340,7 @@ class TransferGP(SavedPredictor):
         self._log_prior = np.full(len(self._thetas), -np.log(len(self._thetas)))
         self._log_odds = 0.0  # for the logarithm, from the known devices
         self._spreads = (0.4, 0.4)  # expected std / mean, and std of the logarithm
-        self._slope = _SLOPE
+        self._belief = _BELIEF
         self._calibrations: dict[int, Calibration] = {}
 
     # ---------------------------------------------------------------- learning
@@ -417,11 +426,12 @@ class TransferGP(SavedPredictor):
     def _calibrate(self, tasks: list[_Task]) -> None:
         """Learn interval widths from the errors on devices that were left out.
 
-        A device that is noisier than the prior expects shows it in the leave-one-out errors
-        of its few measurements. How far to believe them is the slope of a regression, over
-        left-out devices, of the true spread of the errors on the one the measurements show.
+        A device that is noisier, or cleaner, than the prior expects shows it in the
+        leave-one-out errors of its few measurements and in the spread the model settles on.
+        How far to believe these signs is learned by regression, over left-out devices, of
+        the true spread of the errors on them.
         """
-        shown: dict[int, list[float]] = {count: [] for count in _CALIBRATED_AT}
+        signs: dict[int, list[np.ndarray]] = {count: [] for count in _CALIBRATED_AT}
         scores: dict[int, list[np.ndarray]] = {count: [] for count in _CALIBRATED_AT}
         for count in _CALIBRATED_AT:
             for number, task in enumerate(tasks):
@@ -434,27 +444,27 @@ class TransferGP(SavedPredictor):
                     chosen = usable[self._design(task.genes[usable], count, rng, kernels)]
                     held = rng.permutation(np.setdiff1d(usable, chosen))[:_CALIBRATION_ROWS]
                     adapted = self._adapt(
-                        task.genes[chosen], task.values[chosen], kernels, None, slope=0.0
+                        task.genes[chosen], task.values[chosen], kernels, None, np.zeros(2)
                     )
-                    shown[count].append(adapted.log_shown_spread)
+                    signs[count].append(adapted.noise_signs)
                     scores[count].append(adapted.scores(task.genes[held], task.values[held]))
-        x, y = [], []
-        for count in _CALIBRATED_AT:
-            if shown[count]:
-                true = [np.log(np.quantile(np.abs(z), 0.8) + 1e-3) for z in scores[count]]
-                x += list(np.array(shown[count]) - np.mean(shown[count]))
-                y += list(np.array(true) - np.mean(true))
-        if not x:
+        counts = [count for count in _CALIBRATED_AT if signs[count]]
+        if not counts:
             return
-        slope = np.dot(x, y) / (np.dot(x, x) + _SLOPE_RIDGE)
-        self._slope = float(np.clip(slope, 0.0, 1.0))
-        for count in _CALIBRATED_AT:
-            if shown[count]:
-                corrected = [
-                    z / np.exp(self._slope * s)
-                    for z, s in zip(scores[count], shown[count], strict=True)
-                ]
-                self._calibrations[count] = Calibration.from_scores(np.concatenate(corrected))
+        x = np.concatenate([signs[c] - np.mean(signs[c], axis=0) for c in counts])
+        spread = {
+            c: [np.log(np.quantile(np.abs(z), 0.85) + 1e-3) for z in scores[c]] for c in counts
+        }
+        y = np.concatenate([spread[c] - np.mean(spread[c]) for c in counts])
+        ridge = _BELIEF_RIDGE * np.eye(2)
+        self._belief = np.linalg.solve(x.T @ x + ridge, x.T @ y + ridge @ _BELIEF)
+        for count in counts:
+            widths = [
+                Calibration.from_scores(z / np.exp(self._belief @ sign)).widths
+                for z, sign in zip(scores[count], signs[count], strict=True)
+            ]
+            # The typical device: pooled scores would be ruled by the most erratic one.
+            self._calibrations[count] = Calibration(LEVELS, np.median(widths, axis=0))
 
     def _kernels_without(self, device: str | None) -> Kernels:
         columns = self._kernels.columns
@@ -474,7 +484,7 @@ class TransferGP(SavedPredictor):
             np.asarray(latencies_ms, dtype=np.float64),
             self._kernels,
             self._calibration(len(genes)),
-            slope=self._slope,
+            self._belief,
         )
 
     def _adapt(
@@ -483,8 +493,7 @@ class TransferGP(SavedPredictor):
         latencies: np.ndarray,
         kernels: Kernels,
         calibration: Calibration | None,
-        *,
-        slope: float,
+        belief: np.ndarray,
     ) -> AdaptedGP:
         features = self.features(genes)
         own = kernels is self._kernels
@@ -501,8 +510,17 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
         log = gain + self._log_odds > _LOG_MARGIN
+        spread = float(_transform(latencies, log)[0].std())
         return AdaptedGP(
-            self, kernels, features, fits[int(log)][0], log, calibration, len(genes), slope
+            self,
+            kernels,
+            features,
+            fits[int(log)][0],
+            log,
+            calibration,
+            len(genes),
+            spread,
+            belief,
         )
 
     def _calibration(self, count: int) -> Calibration:
@@ -597,7 +615,7 @@ class TransferGP(SavedPredictor):
         arrays = {f"scaler.{k}": v for k, v in self._scaler.arrays().items()}
         arrays["reference"] = self._reference
         arrays["log_prior"] = self._log_prior
-        arrays["scalars"] = np.array([self._log_odds, *self._spreads, self._slope])
+        arrays["scalars"] = np.array([self._log_odds, *self._spreads, *self._belief])
         if self._functions is not None:
             arrays |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
         for count, calibration in self._calibrations.items():
@@ -613,8 +631,9 @@ class TransferGP(SavedPredictor):
         scaler = FeatureScaler.from_arrays(self.space, _part(arrays, "scaler."))
         self._start(scaler, arrays["reference"], functions)
         self._log_prior = arrays["log_prior"]
-        self._log_odds, low, high, self._slope = (float(v) for v in arrays["scalars"])
-        self._spreads = (low, high)
+        self._log_odds, *spreads = (float(v) for v in arrays["scalars"][:3])
+        self._spreads = (spreads[0], spreads[1])
+        self._belief = arrays["scalars"][3:]
         for count in _CALIBRATED_AT:
             found = _part(arrays, f"calibration.{count}.")
             if found:
@@ -637,7 +656,8 @@ class AdaptedGP(Adapted):
         log: bool,
         calibration: Calibration | None,
         count: int,
-        slope: float,
+        target_spread: float,
+        belief: np.ndarray,
     ) -> None:
         self.space = predictor.space
         self.predictor = predictor
@@ -646,17 +666,26 @@ class AdaptedGP(Adapted):
         self._posterior = posterior
         self._log = log
         self._calibration = calibration
-        # How noisy the measurements look from each other, against what the model expects.
-        scores = np.clip(posterior.left_out(), -4, 4) if count > 3 else np.ones(1)
-        self.log_shown_spread = float(0.5 * np.log((1 + (scores**2).sum()) / (1 + len(scores))))
-        self._inflation = float(np.exp(slope * self.log_shown_spread))
+        # How noisy the device looks: errors of each measurement predicted from the others,
+        # in the model's own units, and the model's spread as a fraction of all variation.
+        left_out = np.clip(posterior.left_out(), -4, 4) if count > 3 else np.ones(1)
+        relative = posterior.typical_spread() / max(target_spread, 1e-12)
+        self.noise_signs = np.array(
+            [0.5 * np.log(0.02 + (left_out**2).mean()), np.log(np.clip(relative, 1e-3, 1.0))]
+        )
+        self._inflation = float(np.exp(belief @ self.noise_signs))
 
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre and standard deviation in units of the target (ms, or its logarithm)."""
-        features = self.predictor.features(np.asarray(genes))
-        cross = self._kernels.between(features, self._measured, log=self._log)
-        diagonal = self._kernels.diagonal(features, log=self._log)
-        mean, variance = self._posterior.moments(cross, diagonal)
+        genes = np.asarray(genes)
+        mean, variance = np.empty(len(genes)), np.empty(len(genes))
+        # Parts that fit the processor's cache; whole, the time goes into fetching memory.
+        for start in range(0, len(genes), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            features = self.predictor.features(genes[part])
+            cross = self._kernels.between(features, self._measured, log=self._log)
+            diagonal = self._kernels.diagonal(features, log=self._log)
+            mean[part], variance[part] = self._posterior.moments(cross, diagonal)
         return mean, np.sqrt(variance) * self._inflation
 
     def scores(self, genes: np.ndarray, latencies_ms: np.ndarray) -> np.ndarray:
