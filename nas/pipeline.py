@@ -298,6 +298,7 @@ class _Pipeline:
             self.samples[spec.name].update(found)
             self._adapt(spec.name)
         self.before_verification = dict(self.adapted)
+        self.fitted = {name: list(found) for name, found in self.samples.items()}
 
     def _search(self) -> None:
         config = self.job.search
@@ -327,18 +328,19 @@ class _Pipeline:
                         [list(violations(self.constraints, m).values()) for m in metrics]
                     ).reshape(len(metrics), len(self.constraints)),
                 )
+                if round_number > 0 and config.strategy == "predictor":
+                    # The fit from which this round's subnets were chosen.
+                    quality = accuracy.quality
+                    self.quality.append(
+                        {
+                            "round": round_number,
+                            "points": quality.points,
+                            "kendall_tau": quality.kendall_tau,
+                            "rmse": quality.rmse,
+                        }
+                    )
                 done += len(archs)
                 round_number += 1
-        quality = getattr(accuracy, "quality", None) if done > config.initial else None
-        if quality is not None:
-            self.quality.append(
-                {
-                    "round": round_number,
-                    "points": quality.points,
-                    "kendall_tau": quality.kendall_tau,
-                    "rmse": quality.rmse,
-                }
-            )
 
     def _verify(self) -> list[Verified]:
 
@@ -392,6 +394,7 @@ class _Pipeline:
             front=front,
             tested=tested,
             samples=self.samples,
+            fitted=self.fitted,
             predictors=self.before_verification,
             quality=self.quality,
             training=self.training,

@@ -108,6 +108,7 @@ def assemble(
     front: Sequence[Verified],
     tested: Mapping[Arch, Mapping[str, Any]],
     samples: Mapping[str, Mapping[Arch, Measurement]],
+    fitted: Mapping[str, Sequence[Arch]],
     predictors: Mapping[str, Adapted],
     quality: Sequence[Mapping[str, Any]],
     training: Sequence[Mapping[str, Any]],
@@ -123,6 +124,7 @@ def assemble(
         front: those of them that are feasible and not dominated.
         tested: test accuracy, and accuracy by class, of each of the front.
         samples: measurements by device and architecture.
+        fitted: by device, the architectures that ``predictors`` were fitted to.
         predictors: by device, as they were before verification, so that predicted and
             measured latencies can be held against each other fairly.
         quality: of the accuracy predictor.
@@ -207,6 +209,7 @@ def assemble(
                 "metrics": dict(e.metrics),
                 "feasible": all(v <= 0 for v in violations(constraints, e.metrics).values()),
                 "choices": dict(e.arch.items),
+                "latency_source": "predicted",
             }
             for e in evaluations
         ],
@@ -215,6 +218,7 @@ def assemble(
             {
                 "device": device,
                 "id": arch.id,
+                "role": "fit" if arch in set(fitted[device]) else "verify",
                 **_measured(measurement),
                 **_prediction(predictors.get(device), arch),
             }
