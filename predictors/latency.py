@@ -183,9 +183,9 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
     for seed, limits in enumerate((_SPARSE, _BROAD)):
         high = np.log(kernels.bounds(limits))
         unit = qmc.Sobol(len(high), seed=seed).random(_THETAS)
-        decades = np.full(len(high), 3.0)
-        decades[-1] = 5.0  # some runtimes are exact, others glitch
-        out.append(np.exp(high - np.log(10) * decades * (1 - unit)))
+        # Some runtimes are exact to a thousandth and some glitch: the noise spans the most.
+        span = np.append(np.full(len(high) - 1, 3.0), 5.0)
+        out.append(np.exp(high - np.log(10) * span * (1 - unit)))
     return np.concatenate(out)
 
 
