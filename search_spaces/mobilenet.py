@@ -35,6 +35,8 @@ class Stage:
             takes those of the space.
         activation: ``relu`` or ``hswish``.
         squeeze: squeeze-and-excite after the depthwise convolution (MobileNetV3).
+        fused: a full convolution in place of expansion and depthwise convolution (fused
+            MBConv; Gupta & Akin, 2020), which many processors run faster at high resolution.
     """
 
     channels: int
@@ -44,6 +46,7 @@ class Stage:
     expands: tuple[float, ...] | None = None
     activation: str = "relu"
     squeeze: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,19 @@ PRESETS: dict[str, MobileNetParameters] = {
         expands=(2, 3),
     ),
     "28x28": MobileNetParameters(
+        # Full convolutions where feature maps are large: there they cost a CPU no more than
+        # an expansion and a depthwise convolution, in training and on the device.
         stages=(
-            Stage(24, 1, (1, 2)),
-            Stage(40, 2, (1, 2, 3)),
-            Stage(64, 1, (1, 2, 3)),
+            Stage(16, 1, (1, 2), kernels=(3,), fused=True),
+            Stage(32, 2, (1, 2, 3), kernels=(3,), fused=True),
+            Stage(48, 1, (1, 2)),
         ),
         stem_channels=16,
-        head_channels=160,
+        head_channels=128,
         resolutions=(20, 24, 28),
         widths=(0.5, 0.75, 1.0),
         kernels=(3, 5),
-        expands=(2, 3, 4),
+        expands=(2, 3),
     ),
     "32x32": MobileNetParameters(
         stages=(
@@ -304,6 +309,7 @@ class MobileNetSpace(PlannedSpace):
         ratio = self._column(genes, f"{name}.expand")
         kernel = self._column(genes, f"{name}.kernel").astype(np.int64)
         middle = np.where(ratio == 1, channels, round_channels(channels * ratio, p.divisor))
+        expanded = active & ((ratio != 1) | stage.fused)
         out_size = _strided(size, stride)
 
         def layer(role: str, *sizes: Any, activation: str, source: Any) -> LayerPlan:
@@ -314,26 +320,37 @@ class MobileNetSpace(PlannedSpace):
             return LayerPlan(f"{name}.{role}", role, *sizes, weight, inputs, activation, source)
 
         layers = []
-        if (ratio != 1).any() or 1 not in (stage.expands or p.expands):
+        if stage.fused:
+            layers.append(
+                LayerColumn(
+                    layer(
+                        "expand", channels, middle, kernel, stride, 1, size, out_size,
+                        activation=stage.activation, source="stream",
+                    ),
+                    expanded,
+                )
+            )  # fmt: skip
+        elif expanded.any() or 1 not in (stage.expands or p.expands):
             layers.append(
                 LayerColumn(
                     layer(
                         "expand", channels, middle, 1, 1, 1, size, size,
                         activation=stage.activation, source="stream",
                     ),
-                    active & (ratio != 1),
+                    expanded,
                 )
             )  # fmt: skip
-        layers.append(
-            LayerColumn(
-                layer(
-                    "depthwise", middle, middle, kernel, stride, middle, size, out_size,
-                    activation=stage.activation,
-                    source=np.where(ratio == 1, "stream", stage.activation),
-                ),
-                active,
-            )
-        )  # fmt: skip
+        if not stage.fused:
+            layers.append(
+                LayerColumn(
+                    layer(
+                        "depthwise", middle, middle, kernel, stride, middle, size, out_size,
+                        activation=stage.activation,
+                        source=np.where(ratio == 1, "stream", stage.activation),
+                    ),
+                    active,
+                )
+            )  # fmt: skip
         points = [("output", "none"), ("sum", "none")]
         if stage.squeeze:
             # MobileNetV3 squeezes to a quarter of the expanded width.
@@ -379,7 +396,9 @@ def _strided(size: np.ndarray, stride: int) -> np.ndarray:
     return (size + stride - 1) // stride
 
 
-def _roles(expands: Sequence[float]) -> list[str]:
+def _roles(stage: Stage, expands: Sequence[float]) -> list[str]:
+    if stage.fused:
+        return ["expand", "project"]
     always = ["depthwise", "project"]
     return always if tuple(expands) == (1,) else ["expand", *always]
 
@@ -400,9 +419,9 @@ def _choices(p: MobileNetParameters) -> list[Choice]:
             choices.append(Choice(f"{name}.kernel", tuple(stage.kernels or p.kernels), when))
             choices.append(Choice(f"{name}.expand", expands, when))
             expanded = frozenset(e for e in expands if e != 1)
-            for role in [""] if p.granularity == "block" else _roles(expands):
+            for role in [""] if p.granularity == "block" else _roles(stage, expands):
                 only = when
-                if role == "expand" and 1 in expands:
+                if role == "expand" and 1 in expands and not stage.fused:
                     only = (*when, Condition(f"{name}.expand", expanded))
                 for kind, bits in (("w", p.weight_bits), ("a", p.activation_bits)):
                     choices.append(Choice(_bits_name(name, kind, role, p.granularity), bits, only))

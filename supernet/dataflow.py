@@ -51,7 +51,8 @@ def mbconv(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     ``x``: (batch, channels, height, width), quantised as a stream.
     """
     h = ops["expand"](x) if "expand" in ops else x
-    h = ops["depthwise"](h)
+    # A fused block has no depthwise convolution.
+    h = ops["depthwise"](h) if "depthwise" in ops else h
     if "squeeze" in ops:
         h = ops["gate"](h)
         gate = ops["squeeze"](h.mean((2, 3), keepdim=True))
