@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.latency_cli import app
+from search_spaces.errors import InputError
+from search_spaces.synthetic import synthetic_table
+from search_spaces.table import write_table
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    write_table(synthetic_table(architectures=120, devices=4, positions=4), path)
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = runner.invoke(app, [str(a) for a in arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_benchmark_writes_the_documented_records(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.json"
+    arguments = "--space tokens --arch-column arch --meta-train device0,device1 --test device3"
+    text = run(
+        "benchmark",
+        table,
+        *arguments.split(),
+        *["--measurements", "8", "--pool", "60", "--holdout", "50", "--seeds", "2", "--json"],
+        out,
+    )
+    assert "transfer_gp" in text
+    records = json.loads(out.read_text())
+    assert [r["seed"] for r in records] == [0, 1]
+    assert set(records[0]) == {
+        "method",
+        "device",
+        "seed",
+        "measurements",
+        "spearman",
+        "spearman_trimmed",
+        "kendall",
+        "rmse_ms",
+        "mape",
+        "within_10_percent",
+        "coverage_90",
+        "adapt_ms",
+    }
+    assert {r["method"] for r in records} == {"transfer_gp"}
+
+
+def test_fit_suggest_adapt_predict(table: Path, tmp_path: Path) -> None:
+    known, board = tmp_path / "known.safetensors", tmp_path / "board.safetensors"
+    run("fit", table, "-o", known, "--devices", "device0,device1,device2")
+    chosen = run("suggest", known, table, "-n", 6).splitlines()
+    assert len(set(chosen)) == 6
+    rows = {row["arch"]: row for row in csv.DictReader(table.open().readlines()[2:])}
+    measured = tmp_path / "measured.csv"
+    lines = [f"{arch},{rows[arch]['device3']}" for arch in chosen]
+    measured.write_text("\n".join(["arch,board", *lines]) + "\n")
+    run("adapt", known, measured, "-o", board)
+    out = tmp_path / "predictions.csv"
+    run("predict", board, table, "-o", out, "--budget", 5)
+    predictions = list(csv.DictReader(out.open()))
+    assert len(predictions) == 120
+    first = {k: float(v) for k, v in predictions[0].items() if k != "arch"}
+    assert first["low_ms"] <= first["latency_ms"] <= first["high_ms"]
+    assert 0 <= first["probability_within"] <= 1
+    plot = tmp_path / "map.svg"
+    text = run("neighbours", board, "--plot", plot)
+    assert "device0" in text
+    assert ">board</text>" in plot.read_text()
+
+
+def test_validate_and_convert(table: Path, tmp_path: Path) -> None:
+    assert "120 architectures" in run("validate", table)
+    out = tmp_path / "part.csv"
+    run("convert", table, out, "--devices", "device1")
+    assert out.read_text().splitlines()[2] == "arch,device1"
+
+
+def test_unknown_names_are_input_errors(table: Path) -> None:
+    with pytest.raises(InputError, match="unknown search space"):
+        run("validate", table, "--space", "nothing")
+    with pytest.raises(InputError, match="unknown latency predictor"):
+        arguments = "--test device0 --pool 60 --holdout 50 --method nothing"
+        run("benchmark", table, *arguments.split())

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from predictors.help import HelpPredictor
+from search_spaces.errors import InputError
+from search_spaces.nasbench201 import NasBench201
+from search_spaces.synthetic import synthetic_table
+from search_spaces.table import LatencyTable
+
+torch = pytest.importorskip("torch")
+
+
+def _quick(table: LatencyTable, **changes: object) -> HelpPredictor:
+    return HelpPredictor(table.space, width=16, query=30, draws=2, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    return synthetic_table(architectures=120, devices=3, positions=4)
+
+
+def test_meta_training_lowers_the_loss(table: LatencyTable) -> None:
+    scores = []
+    predictor = _quick(
+        table,
+        episodes=60,
+        check_every=30,
+        learning_rate=3e-3,
+        progress=lambda episode, score: scores.append(score),
+    )
+    predictor.meta_fit(table.select(["device0", "device1"]), valid=table.select(["device2"]))
+    assert len(scores) == 2 and max(scores) > 0.5
+
+
+def test_a_graph_space_uses_the_graph_network() -> None:
+    space = NasBench201()
+    genes = space.sample_genes(np.random.default_rng(0), 60)
+    values = np.column_stack([1.0 + (genes == 3).sum(1), 1.0 + (genes >= 2).sum(1)])
+    table = LatencyTable(space, genes, ("a", "b"), values + 0.01 * np.arange(60)[:, None])
+    predictor = _quick(table, episodes=1).meta_fit(table)
+    assert "gc1.weight" in predictor.state()[0]
+
+
+def test_references_come_first_and_are_needed(table: LatencyTable) -> None:
+    predictor = _quick(table, episodes=1).meta_fit(table)
+    chosen = predictor.suggest_genes(table.genes, 12, np.random.default_rng(0))
+    np.testing.assert_array_equal(table.genes[chosen[:10]], predictor.references)
+    with pytest.raises(InputError, match="more than 10"):
+        predictor.suggest_genes(table.genes, 10, np.random.default_rng(0))
+    with pytest.raises(InputError, match="reference architecture 0 was not measured"):
+        predictor.adapt_genes(table.genes[chosen[1:]], table.column("device0")[chosen[1:]])
+
+
+def test_one_device_is_too_few(table: LatencyTable) -> None:
+    with pytest.raises(InputError, match="at least two"):
+        _quick(table).meta_fit(table.select(["device0"]))
+
+
+def test_untrained_is_said(table: LatencyTable) -> None:
+    with pytest.raises(InputError, match="not been meta-trained"):
+        _quick(table).adapt_genes(table.genes[:12], table.column("device0")[:12])
