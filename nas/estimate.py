@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from nas.job import Job, job_space
+from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
-from search_spaces.space import SearchSpace
 
 FORWARD_TO_TRAINING = 3.0
 PROCESS_START_S = 1.5
@@ -81,7 +79,11 @@ class Estimate:
 
 
 def estimate(
-    job: Job, folder: Path, *, macs_per_second: Callable[[int], float] | None = None
+    job: Job,
+    folder: Path,
+    *,
+    macs_per_second: Callable[[int], float] | None = None,
+    step_seconds: Callable[..., tuple[float, float]] | None = None,
 ) -> Estimate:
     """Return the plan of a run of ``job`` into ``folder``; nothing is written.
 
@@ -90,6 +92,8 @@ def estimate(
         folder: the run folder it would have.
         macs_per_second: throughput of a forward pass for an image side in pixels; measured
             when not given.
+        step_seconds: gives the seconds of a warm-up step and of a full training step;
+            :func:`nas.step_time.step_seconds`, which takes a few, when not given.
 
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
@@ -99,7 +103,12 @@ def estimate(
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
     space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-    largest, smallest, mean = _macs(space)
+    if not isinstance(space, PlannedSpace):
+        raise InputError(
+            f"the space {space.name!r} has no networks to train; 'nas run' needs one of layers, "
+            "such as mobilenet"
+        )
+    mean = _mean_macs(space)
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 
     training = job.supernet
@@ -108,9 +117,12 @@ def estimate(
     if training.minutes is not None:
         train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"
     else:
-        macs = largest + smallest + training.random_subnets * mean
-        per_image = FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * macs / speed
-        train_s = steps * training.batch_size * per_image
+        if step_seconds is None:
+            from nas.step_time import step_seconds
+        batches = splits.training_batches(training.batch_size, seed=job.seed)
+        warm, full = step_seconds(training, space, task, batches, seed=job.seed)
+        warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
+        train_s = warm_steps * warm + (steps - warm_steps) * full
         work = f"{steps} steps of {training.batch_size} images"
 
     search = job.search
@@ -196,18 +208,9 @@ def measure_throughput(image_size: int) -> float:
     return macs / best * (1.0 + THREAD_GAIN * (threads - 1))
 
 
-def _macs(space: SearchSpace) -> tuple[float, float, float]:
-    """Return the MACs of the largest, the smallest and the average architecture."""
-    if not isinstance(space, PlannedSpace):
-        return 1e6, 1e6, 1e6
-    genes = np.concatenate(
-        [
-            space.genes([space.largest(), space.smallest()]),
-            space.sample_genes(derive_rng(0, "estimate"), 256),
-        ]
-    )
-    macs = space.costs(genes)["macs"]
-    return float(macs[0]), float(macs[1]), float(macs[2:].mean())
+def _mean_macs(space: PlannedSpace) -> float:
+    genes = space.sample_genes(derive_rng(0, "estimate"), 256)
+    return float(space.costs(genes)["macs"].mean())
 
 
 def _minutes(seconds: float) -> str:

@@ -12,7 +12,6 @@ import platform
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -254,38 +253,15 @@ class _Pipeline:
         return int(recorded)
 
     def _steps_in_time(self, batches: Any) -> int:
-        # A few real steps on a network that is thrown away.
-        from supernet.network import Supernet
-        from supernet.subnets import SandwichSampler, default_stages
-        from supernet.train import Recipe, Trainer
+        from nas.step_time import step_seconds
 
-        trial = Supernet(self.space)
-        trainer = Trainer(
-            trial,
-            sampler=SandwichSampler(
-                self.space,
-                trial.ranges,
-                stages=default_stages(trial.ranges, warmup=0.0)[-1:],
-                random_subnets=self.job.supernet.random_subnets,
-                seed=self.job.seed,
-            ),
-            batches=batches,
-            loss=self.task.loss,
-            distillation_loss=self.task.distillation_loss,
-            recipe=Recipe(steps=10**6, warmup=0.0, learning_rate=1e-4),
-            device=self.device,
+        config = self.job.supernet
+        warm, full = step_seconds(
+            config, self.space, self.task, batches, seed=self.job.seed, device=self.device
         )
-        trainer.step = 10**6 - 100  # past every stage's start, so that all bits take part
-        seconds = []
-        for index, (images, targets) in enumerate(batches.epoch(0)):
-            begin = time.monotonic()
-            trainer.train_step(images, targets)
-            seconds.append(time.monotonic() - begin)
-            if index >= 7:
-                break
-        step = float(np.median(seconds[1:] or seconds))
-        budget = 60.0 * float(self.job.supernet.minutes or 0)
-        return max(1, int(budget / step))
+        budget = 60.0 * float(config.minutes or 0)
+        warm_steps = round(config.warmup_epochs * len(batches))
+        return max(1, int(warm_steps + (budget - warm_steps * warm) / full))
 
     def _sample_latency(self) -> None:
         pool = self._feasible_pool()

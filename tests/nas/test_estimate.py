@@ -10,7 +10,12 @@ def plan(**sections):
     job = Job.model_validate(
         {"name": "a", "data": {"name": "digits"}, "space": {"preset": "8x8"}, **sections}
     )
-    return estimate(job, Path("out"), macs_per_second=lambda size: 1e9)
+    return estimate(
+        job,
+        Path("out"),
+        macs_per_second=lambda size: 1e9,
+        step_seconds=lambda config, *parts, **options: (0.1, 0.3),
+    )
 
 
 def seconds(found) -> dict[str, float]:
@@ -29,8 +34,10 @@ def test_counts_are_exact():
 
 
 def test_times_follow_the_work():
-    short, long = plan(supernet={"epochs": 2}), plan(supernet={"epochs": 4})
-    assert seconds(long)["supernet"] == pytest.approx(2 * seconds(short)["supernet"])
+    short, long = (plan(supernet={"epochs": epochs, "warmup_epochs": 1}) for epochs in (2, 4))
+    warm, full = (1 * 0.1, 1 * 0.3)
+    ratio = (warm + 3 * full) / (warm + full)
+    assert seconds(long)["supernet"] == pytest.approx(ratio * seconds(short)["supernet"])
     assert plan(supernet={"minutes": 3}).stages[0].seconds == 180
     assert "fine-tuning" in seconds(plan(finetune={"epochs": 1}))
     assert found_total(short) == short.seconds

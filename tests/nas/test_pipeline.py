@@ -85,7 +85,7 @@ def finished(tmp_path_factory) -> Path:
     import torch  # noqa: F401  (imported once, before the forks)
 
     import nas.pipeline
-    import nas.report
+    import nas.report  # noqa: F401
     import supernet.train  # noqa: F401
 
     folder = tmp_path_factory.mktemp("finished")
