@@ -182,7 +182,9 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
     out = []
     for seed, limits in enumerate((_SPARSE, _BROAD)):
         high = np.log(kernels.bounds(limits))
-        unit = qmc.Sobol(len(high), seed=seed).random(_THETAS)
+        # The noise takes the first coordinate, so that a kernel fewer (one known device
+        # left) leaves the other coordinates of every vector as they were.
+        unit = np.roll(qmc.Sobol(len(high), seed=seed).random(_THETAS), -1, axis=1)
         # Some runtimes are exact to a thousandth and some glitch: the noise spans the most.
         span = np.append(np.full(len(high) - 1, 3.0), 5.0)
         out.append(np.exp(high - np.log(10) * span * (1 - unit)))
