@@ -36,7 +36,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     A plain safetensors file of somebody else's has an empty state.
 
     Raises:
-        InputError: the file is missing or is no safetensors file.
+        InputError: the file is missing, cannot be read or is no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,3 +48,5 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} does not exist") from error
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
