@@ -127,7 +127,17 @@ def test_edges_are_float_only_where_the_space_has_no_other_bits(weights, activat
 
 
 def test_width_resolution_kernel_and_depth_reach_the_layers():
-    space = MobileNetSpace.from_config(preset="28x28", input_channels=1)
+    space = MobileNetSpace.from_config(
+        preset="28x28",
+        input_channels=1,
+        stages=[Stage(24, 1, (1, 2)), Stage(40, 2, (1, 2, 3)), Stage(64, 1, (1, 2, 3))],
+        stem_channels=16,
+        stem_stride=2,
+        resolutions=[20, 24, 28],
+        widths=[0.5, 1.0],
+        kernels=[3, 5],
+        expands=[2, 4],
+    )
     big, small = space.plan(space.largest()), space.plan(space.smallest())
     assert big.input_shape == (1, 28, 28) and small.input_shape == (1, 20, 20)
     assert len(big.blocks) == 2 + 2 + 3 + 3 and len(small.blocks) == 2 + 3
@@ -242,3 +252,16 @@ def test_bad_values_are_named(changes, message):
 def test_activations_may_have_any_bits(bits):
     space = tiny(activation_bits=[bits])
     assert by_name(space.plan(space.largest()))["s1.b1.project"].activation_bits == bits
+
+
+def test_a_fused_stage_has_one_full_convolution_for_two():
+    space = tiny(stages=[{**STAGE, "fused": True}], expands=[1, 2])
+    for ratio in (1, 2):
+        arch = change(space, space.largest(), s1__b1__expand=ratio, s1__b1__kernel=5)
+        layers = by_name(space.plan(arch))
+        assert "s1.b1.depthwise" not in layers
+        full = layers["s1.b1.expand"]
+        assert (full.kernel, full.groups, full.source) == (5, 1, "stream")
+        assert full.out_channels == ratio * full.in_channels
+        assert layers["s1.b1.project"].in_channels == full.out_channels
+    assert not [c.name for c in space.choices if "depthwise" in c.name]
