@@ -49,7 +49,7 @@ def sample_spread(space: SearchSpace, rng: np.random.Generator, n: int) -> np.nd
     late ones, and a third of them none.
     """
     counts = space.option_counts
-    tilt = rng.uniform(-4.0, 4.0, size=(n, 1))
+    tilt = rng.uniform(-8.0, 8.0, size=(n, 1))
     tilt[rng.random(n) < 1 / 3] = 0.0
     # Inverse of the distribution function of a density exp(tilt * u) on 0..1.
     u = rng.random((n, len(counts)))

@@ -92,8 +92,15 @@ class PredictorStrategy(Strategy):
     # ------------------------------------------------------------- first batch
 
     def _design(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Return feasible rows far from each other and from what was asked before."""
+        """Return feasible rows far from each other and from what was asked before.
+
+        The largest and the smallest architecture come first where they are feasible: both
+        ends of a front lie near them, and no uniform sample of a large space does.
+        """
         pool = find_feasible(self.problem, 20 * n, rng, exclude=self._seen)
+        corners = self._corners()
+        pool = np.concatenate([corners, pool])
+        pool = pool[unique_rows(pool)]
         if len(pool) <= n:
             return pool
         features = self.problem.space.encode_genes(pool)
@@ -104,12 +111,22 @@ class PredictorStrategy(Strategy):
         else:
             nearest = np.full(len(pool), np.inf)
         chosen: list[int] = []
-        for _ in range(n):
-            best = int(np.argmax(nearest))
+        for i in range(n):
+            best = i if i < len(corners) else int(np.argmax(nearest))
             chosen.append(best)
             nearest = np.minimum(nearest, _hamming(features, features[best : best + 1])[:, 0])
             nearest[chosen] = -1.0
         return pool[chosen]
+
+    def _corners(self) -> np.ndarray:
+        space = self.problem.space
+        rows = space.genes([space.largest(), space.smallest()])
+        rows = rows[unique_rows(rows)]
+        rows = rows[~self._seen.contains(rows)]
+        which = self.problem.screened()
+        if not len(rows) or not which:
+            return rows
+        return rows[(self.problem.screen(rows, which) <= 0).all(axis=1)]
 
     # ------------------------------------------------------ search on surrogates
 
