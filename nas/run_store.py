@@ -53,6 +53,7 @@ class RunStore:
         if store.folder.exists() and not store.folder.is_dir():
             raise InputError(f"{folder} is a file; choose a folder with --output")
         store.folder.mkdir(parents=True, exist_ok=True)
+        store._sweep()
         if any(entry.name != ".lock" for entry in store.folder.iterdir()):
             raise InputError(f"{folder} is not empty; choose another folder with --output")
         write_json_atomic(store.manifest_path, dict(manifest))
@@ -140,9 +141,15 @@ class RunStore:
                 f"another process is working on {self.folder}; wait for it or stop it"
             ) from None
         try:
+            self._sweep()
             yield
         finally:
             lock.release()
+
+    def _sweep(self) -> None:
+        # What a process left that was killed while it wrote a file.
+        for path in self.folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _ends_in_newline(self) -> bool:
         with open(self.events_path, "rb") as file:
