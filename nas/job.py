@@ -147,7 +147,7 @@ class SupernetConfig(_Section):
     """Time to train instead of epochs. The number of steps that fit is fixed at the start, from
     a measured step, and recorded, so that a resumed run takes the same steps."""
     batch_size: Positive = 128
-    learning_rate: AboveZero = 0.002
+    learning_rate: AboveZero = 0.005
     """Peak of the schedule: linear warm-up, then cosine to zero."""
     weight_decay: NonNegative = 0.01
     """Not applied to batch norm, biases and quantiser steps."""
