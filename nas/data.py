@@ -475,7 +475,9 @@ def _open(
 
 def _whole(data: ImageArrays | ImageFiles, size: int, channels: int, classes: int) -> Subset:
     images, labels = _open(data, size, channels, classes)
-    return Subset(images, labels, torch.arange(len(labels)))
+    # In random order, so that the first images are a fair sample of all.
+    order = derive_rng(0, "order of a whole set").permutation(len(labels))
+    return Subset(images, labels, torch.from_numpy(order))
 
 
 def _prepare(images: np.ndarray, size: int, channels: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from supernet.resolution import resize_images
@@ -54,10 +56,14 @@ class Evaluator:
         From its own weights where ``finetuned`` has them, otherwise from the shared ones.
         """
         supernet = self.finetuned.get(arch, self.supernet)
+        if not supernet.fully_initialized():
+            # A bit-width that training never met gets its steps from the first data it sees.
+            # On a copy, so that no result depends on what was evaluated before.
+            supernet = copy.deepcopy(supernet)
         plan = supernet.plan(arch)
         batches = self.batches("calibration", self.splits.calibration, plan.input_shape[1])
-        statistics = supernet.statistics(plan, [x for x, _ in batches])
-        return supernet.extract(plan, statistics)
+        statistics = supernet.statistics(plan, (x for x, _ in batches))
+        return supernet.extract(plan, statistics).to(self.device)
 
     def accuracy(self, network: PlainNetwork, *, images: int | None = None) -> float:
         """Return the metric of ``network`` on the first ``images`` of the validation set."""
@@ -68,17 +74,21 @@ class Evaluator:
             network, self.batches("validation", subset, network.plan.input_shape[1])
         )
 
-    def batches(self, name: str, subset: Subset, size: int) -> list[tuple[Tensor, Tensor]]:
-        """Return (images, targets) of ``subset`` at ``size`` pixels; small sets are kept."""
+    def batches(self, name: str, subset: Subset, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return (images, targets) of ``subset`` at ``size`` pixels.
+
+        A small set is kept; a large one is read again each time it is asked for.
+        """
         key = (name, len(subset), size)
         if key in self._batches:
             return self._batches[key]
-        batches = []
+        held = 4 * len(subset) * self.splits.channels * size**2
+        if self._cached + held > _CACHE_BYTES:
+            return self._read(subset, size)
+        self._batches[key] = list(self._read(subset, size))
+        self._cached += held
+        return self._batches[key]
+
+    def _read(self, subset: Subset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.splits.evaluation_batches(subset, batch_size=self.batch_size):
-            resized = resize_images(images, size).to(self.device)
-            batches.append((resized, targets.to(self.device)))
-        held = sum(x.numel() * x.element_size() for x, _ in batches)
-        if self._cached + held <= _CACHE_BYTES:
-            self._batches[key] = batches
-            self._cached += held
-        return batches
+            yield resize_images(images, size).to(self.device), targets.to(self.device)

@@ -35,7 +35,7 @@ from nas.tasks import TASKS
 from predictors.accuracy import AccuracyPredictor
 from predictors.latency import TransferGP
 from search_spaces.atomic import write_json_atomic
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import EnvironmentProblem, InputError, NasError
 from search_spaces.planned import COST_NAMES, PlannedSpace
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import Arch
@@ -90,7 +90,14 @@ def run(
         },
     )
     with store.locked():
-        _Pipeline(job, store, progress or Progress()).execute()
+        pipeline = _Pipeline(job, store, progress or Progress())
+        try:
+            pipeline.prepare()
+        except NasError:
+            # Nothing was done yet: the folder must not stand in the way of the next try.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        pipeline.execute()
 
 
 def resume(folder: Path, *, progress: Progress | None = None) -> None:
@@ -104,7 +111,10 @@ def resume(folder: Path, *, progress: Progress | None = None) -> None:
     with store.locked():
         manifest = store.manifest()
         store.event("resumed", versions=_versions())
-        _Pipeline(Job.model_validate(manifest["job"]), store, progress or Progress()).execute()
+        pipeline = _Pipeline(Job.model_validate(manifest["job"]), store, progress or Progress())
+        if not store.results.exists():
+            pipeline.prepare()
+        pipeline.execute()
 
 
 class _Pipeline:
@@ -124,7 +134,6 @@ class _Pipeline:
         from nas.report import write_report
 
         if not self.store.results.exists():
-            self._prepare()
             with self.store.timed("supernet"):
                 self._train()
             with self.store.timed("latency"):
@@ -141,13 +150,28 @@ class _Pipeline:
 
     # ------------------------------------------------------------------- stages
 
-    def _prepare(self) -> None:
-        # Everything that can be missing is looked for before any work.
-        for spec in self.specs:
-            spec.make_runtime()
+    def prepare(self) -> None:
+        """Look for everything that can be missing or contradictory, before any work.
+
+        Raises:
+            InputError: the job does not fit its data, or the data changed since the run began.
+            InfeasibleError: bounds on costs that no architecture meets.
+            EnvironmentProblem: data, runtime or GPU is missing.
+        """
+        manifest = self.store.manifest()
+        replayed = manifest["measurements"]
+        if replayed is None:
+            for spec in self.specs:
+                spec.make_runtime()
         self.device = _accelerator(self.job)
-        self.threads = _set_threads(self.job.threads)
+        # Sums depend on the number of threads, so a resumed run keeps it.
+        self.threads = _set_threads(self.job.threads or manifest.get("threads"))
         self.task = TASKS.get(self.job.task)(label_smoothing=self.job.supernet.label_smoothing)
+        if not self.task.higher_is_better:
+            raise InputError(
+                f"task {self.job.task!r}: its metric {self.task.metric_name} is better when "
+                "smaller, and the search maximises; return its negative and set higher_is_better"
+            )
         self.splits = self.task.load(self.job.data, self.job.seed)
         self.splits.on_test_read = lambda reason: self.store.event("test_read", reason=reason)
         space = job_space(
@@ -162,7 +186,6 @@ class _Pipeline:
             )
         self.space = space
         self.protocol = self.job.measurement_protocol()
-        replayed = self.store.manifest()["measurements"]
         self.measurements: Store = (
             MeasurementStore(self.store.measurements)
             if replayed is None
@@ -171,9 +194,14 @@ class _Pipeline:
         self.study = StudyRecord(
             self.store.study, space=space, goals=self.goals, constraints=self.constraints
         )
-        self.store.update_manifest(
-            data=self.splits.record(), threads=self.threads, accelerator=str(self.device)
-        )
+        data = self.splits.record()
+        if manifest.get("data", data) != data:
+            raise InputError(
+                f"the data at {self.splits.origin} is not what it was when this run began; "
+                "restore it, or begin a new run"
+            )
+        self.store.update_manifest(data=data, threads=self.threads, accelerator=str(self.device))
+        self.pool = self._feasible_pool()
 
     def _train(self) -> None:
         import torch
@@ -261,15 +289,23 @@ class _Pipeline:
         )
         budget = 60.0 * float(config.minutes or 0)
         warm_steps = round(config.warmup_epochs * len(batches))
-        return max(1, int(warm_steps + (budget - warm_steps * warm) / full))
+        rest = (budget - warm_steps * warm) / full
+        if rest < warm_steps / 9:
+            # The warm-up takes at most nine tenths of the steps.
+            return max(1, int(budget / (0.9 * warm + 0.1 * full)))
+        return int(warm_steps + rest)
 
     def _sample_latency(self) -> None:
-        pool = self._feasible_pool()
+        pool = self.pool
+        # Both ends of the space first: a front reaches from one to the other, and a
+        # predictor should not have to extrapolate.
+        ends = [a for a in (self.space.smallest(), self.space.largest()) if a in set(pool)]
+        inner = [arch for arch in pool if arch not in ends]
+        count = min(self.job.search.latency_samples - len(ends), len(inner))
         for spec in self.specs:
             empty = LatencyTable.from_archs(self.space, pool, {})
             predictor = TransferGP(self.space, seed=self.job.seed).meta_fit(empty)
-            count = min(self.job.search.latency_samples, len(pool))
-            chosen = predictor.suggest(pool, count)
+            chosen = [*ends, *(predictor.suggest(inner, count) if count > 0 else [])]
             found = self._measure(spec, chosen, variant="search")
             self.samples[spec.name].update(found)
             self._adapt(spec.name)
@@ -304,7 +340,7 @@ class _Pipeline:
                         [list(violations(self.constraints, m).values()) for m in metrics]
                     ).reshape(len(metrics), len(self.constraints)),
                 )
-                if round_number > 0 and config.strategy == "predictor":
+                if accuracy.fitted:
                     # The fit from which this round's subnets were chosen.
                     quality = accuracy.quality
                     self.quality.append(
@@ -335,7 +371,14 @@ class _Pipeline:
                     for e in evaluated
                     if e.arch not in verified
                 ]
-                chosen = pick_spread(archs, metrics, self.goals, self.constraints, missing)
+                chosen = pick_spread(
+                    archs,
+                    metrics,
+                    self.goals,
+                    self.constraints,
+                    missing,
+                    infeasible_too=not good,
+                )
                 if not chosen:
                     break
                 for item in self._verify_models(chosen):
@@ -393,7 +436,11 @@ class _Pipeline:
             arch,
             metrics,
             stage="search",
-            attributes={"round": round_number, "seed": self.job.seed},
+            attributes={
+                "round": round_number,
+                "seed": self.job.seed,
+                "latency_source": "predicted",
+            },
         )
 
     def _finetune(self, archs: Sequence[Arch]) -> None:
@@ -421,12 +468,23 @@ class _Pipeline:
 
     def _verify_models(self, archs: Sequence[Arch]) -> list[Verified]:
         self._finetune(archs)
-        exported = [self._exported(arch, "verify") for arch in archs]
-        measured = {spec.name: self._measure(spec, archs, variant="verify") for spec in self.specs}
+        exported = {}
+        for arch in archs:
+            try:
+                exported[arch] = self._exported(arch, "verify")
+            except EnvironmentProblem as error:
+                self._failed(arch, str(error))
+        self.evaluator.finetuned.clear()
+        measured = {
+            spec.name: self._measure(spec, list(exported), variant="verify") for spec in self.specs
+        }
         items = []
-        for arch, (network, path) in zip(archs, exported, strict=True):
+        for arch, (network, path) in exported.items():
+            if not all(arch in found for found in measured.values()):
+                continue
             parity = self._parity(network, path)
-            metrics = {"accuracy": parity.accuracy, **self._costs(arch)}
+            accuracy = self._metric_of(path, self.splits.validation, arch, keep="validation")
+            metrics = {"accuracy": accuracy, **self._costs(arch)}
             for spec in self.specs:
                 metrics[f"latency_ms[{spec.name}]"] = measured[spec.name][arch].latency_ms
             recorded = self.study.record(
@@ -448,35 +506,51 @@ class _Pipeline:
 
         size = network.plan.input_shape[1]
         batches = self.evaluator.batches("validation", self.splits.validation, size)
-        return check_parity(network.cpu(), path, [(x.cpu(), y.cpu()) for x, y in batches])
+        network = network.cpu()
+        if hasattr(self.task, "per_class"):
+            return check_parity(network, path, ((x.cpu(), y.cpu()) for x, y in batches))
+        # Only class numbers can be held against the largest output.
+        return check_parity(network, path, (x.cpu() for x, _ in batches))
+
+    def _metric_of(self, path: Path, subset: Any, arch: Arch, *, keep: str) -> float:
+        """Return the task's metric of an exported file on ``subset``."""
+        import torch
+
+        from nas.parity import evaluate_onnx
+
+        size = self.space.plan(arch).input_shape[1]
+        total = weight = 0.0
+        for images, targets in self.evaluator.batches(keep, subset, size):
+            outputs = torch.from_numpy(evaluate_onnx(path, [images.cpu()]))
+            part, part_weight = self.task.metric(outputs, targets.cpu())
+            total, weight = total + part, weight + part_weight
+        return total / weight
+
+    def _failed(self, arch: Arch, reason: str) -> None:
+        """Leave out a candidate that cannot be exported or measured, and say so."""
+        self.progress.log(f"{arch.id} is left out: {reason}")
+        self.study.record_failure(arch, reason, stage="verify")
 
     def _test(self, item: Verified, test: Any) -> dict[str, Any]:
         import torch
 
         from nas.parity import evaluate_onnx
-        from supernet.resolution import resize_images
 
+        accuracy = self._metric_of(item.path, test, item.arch, keep="test")
+        if not hasattr(self.task, "per_class"):
+            return {"accuracy": accuracy, "per_class": None}
         size = self.space.plan(item.arch).input_shape[1]
-        total = weight = 0.0
         right: Any = 0.0
-        images_of_class: Any = 0.0
-        for images, targets in self.splits.evaluation_batches(test, batch_size=500):
-            outputs = torch.from_numpy(evaluate_onnx(item.path, [resize_images(images, size)]))
-            part, part_weight = self.task.metric(outputs, targets)
-            total, weight = total + part, weight + part_weight
-            if hasattr(self.task, "per_class"):
-                one, other = self.task.per_class(outputs, targets)
-                right, images_of_class = right + one, images_of_class + other
-        per_class = None
-        if hasattr(self.task, "per_class"):
-            per_class = dict(
-                zip(
-                    self.splits.classes,
-                    (right / images_of_class.clamp(min=1)).tolist(),
-                    strict=True,
-                )
-            )
-        return {"accuracy": total / weight, "per_class": per_class}
+        count: Any = 0.0
+        for images, targets in self.evaluator.batches("test", test, size):
+            outputs = torch.from_numpy(evaluate_onnx(item.path, [images.cpu()]))
+            one, other = self.task.per_class(outputs, targets.cpu())
+            right, count = right + one, count + other
+        shares = [r / n if n else None for r, n in zip(right.tolist(), count.tolist(), strict=True)]
+        return {
+            "accuracy": accuracy,
+            "per_class": dict(zip(self.splits.classes, shares, strict=True)),
+        }
 
     def _exported(self, arch: Arch, variant: str) -> tuple[PlainNetwork, Path]:
         from nas.parity import export_checked
@@ -484,7 +558,8 @@ class _Pipeline:
         network = self.evaluator.network(arch).cpu()
         path = self.store.work / f"{arch.id}-{variant}.onnx"
         size = network.plan.input_shape[1]
-        images = self.evaluator.batches("calibration", self.splits.calibration, size)[0][0][:32]
+        batches = self.evaluator.batches("calibration", self.splits.calibration, size)
+        images = next(iter(batches))[0][:32]
         export_checked(
             network,
             path,
@@ -513,14 +588,20 @@ class _Pipeline:
                 store=self.measurements,
                 on_result=lambda _, measurement: bar.advance(1, f"{measurement.latency_ms:.3f} ms"),
             )
+        usable = {}
         for arch, measurement in zip(archs, found, strict=True):
-            if not np.isfinite(measurement.latency_ms):
-                raise EnvironmentProblem(
-                    f"{spec.name} ({spec.runtime}) cannot run {arch.id}: {measurement.detail}"
-                )
+            if np.isfinite(measurement.latency_ms):
+                usable[arch] = measurement
+            else:
+                self._failed(arch, f"{spec.name} cannot run it: {measurement.detail}")
+        if not usable:
+            raise EnvironmentProblem(
+                f"{spec.name} ({spec.runtime}) cannot run any of {len(archs)} models; the last "
+                f"says: {found[-1].detail}"
+            )
         if variant == "verify":
-            self.samples[spec.name].update(zip(archs, found, strict=True))
-        return dict(zip(archs, found, strict=True))
+            self.samples[spec.name].update(usable)
+        return usable
 
     def _adapt(self, device: str) -> None:
         measured = self.samples[device]
@@ -566,6 +647,7 @@ class _Pipeline:
         rng = derive_rng(self.job.seed, "latency pool")
         exact = [c for c in self.constraints if c.metric.name in COST_NAMES]
         genes = np.unique(self.space.sample_genes(rng, _POOL), axis=0)
+        ends = self.space.genes([self.space.smallest(), self.space.largest()])
         if exact:
             from nas.strategies.feasible import find_feasible
 
@@ -580,7 +662,9 @@ class _Pipeline:
                 },
             )
             genes = np.asarray(find_feasible(problem, 300, rng))
-        return self.space.decode(genes)
+            within = problem.screen(ends, range(len(exact))) <= 0
+            ends = ends[within.all(axis=1)]
+        return list(dict.fromkeys(self.space.decode(np.concatenate([ends, genes]))))
 
     def _front(self, verified: list[Verified]) -> list[Verified]:
         if not verified:

@@ -51,12 +51,15 @@ def pick_spread(
     goals: Sequence[Goal],
     constraints: Sequence[Constraint],
     count: int,
+    *,
+    infeasible_too: bool = True,
 ) -> list[Arch]:
     """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
 
     Fronts are peeled off until there are enough; within the last one taken, points far
     from those chosen go first, distances after scaling each objective to 0..1. Where none
-    is feasible, those that miss the constraints by least.
+    is feasible: with ``infeasible_too`` those that miss the constraints by least, for a
+    measurement may be kinder than a prediction; otherwise none.
     """
     objectives = np.array([[g.sign * m[str(g.metric)] for g in goals] for m in metrics])
     missed = np.array([list(violations(constraints, m).values()) for m in metrics])
@@ -64,6 +67,8 @@ def pick_spread(
     total = np.clip(missed, 0, None).sum(axis=1)
     left = np.flatnonzero(total <= 0)
     if left.size == 0:
+        if not infeasible_too:
+            return []
         return [archs[i] for i in np.argsort(total, kind="stable")[:count]]
     low = objectives[left].min(axis=0)
     span = np.maximum(objectives[left].max(axis=0) - low, 1e-12)
@@ -171,7 +176,7 @@ def assemble(
     for item in verified:
         if item.arch not in on_front:
             described = entry(item)
-            why = "dominated when measured" if described["feasible"] else "over budget"
+            why = "dominated when measured" if described["feasible"] else "misses a bound"
             rejected.append({**described, "why": why})
     return {
         "name": job.name,

@@ -158,6 +158,11 @@ class AccuracyPredictor:
         )
 
     @property
+    def fitted(self) -> bool:
+        """Whether :meth:`fit` was called."""
+        return self._quality is not None
+
+    @property
     def quality(self) -> FitQuality:
         """Figures of left-out predictions (leave-one-out process, out-of-bag forest).
 

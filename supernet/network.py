@@ -91,6 +91,14 @@ class Supernet(nn.Module):
         """Return ``arch`` as a stand-alone module with outputs identical to :meth:`evaluate`."""
         return extract_network(self, self.plan(arch), statistics)
 
+    def fully_initialized(self) -> bool:
+        """Whether every quantiser has steps for every bit-width it serves."""
+        return all(
+            bool(flags.all())
+            for name, flags in self.named_buffers()
+            if name.endswith("initialized")
+        )
+
     def layer(self, name: str) -> ElasticLayer:
         """Return the elastic layer of a plan's layer name."""
         return self.layers[_key(name)]

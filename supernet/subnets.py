@@ -29,6 +29,9 @@ def default_stages(ranges: Mapping[str, LayerRange], *, warmup: float) -> list[B
     bits = sorted((b for b in found if b < FLOAT_BITS), reverse=True)
     if not bits:
         return [BitsStage(warmup, (FLOAT_BITS,))]
+    if FLOAT_BITS in found:
+        # A layer that may stay float is trained as such beside the quantised ones.
+        bits.append(FLOAT_BITS)
     rest = 1 - warmup
     stages = [BitsStage(warmup + 0.15 * i * rest, tuple(bits[: i + 1])) for i in range(2)]
     stages.append(BitsStage(warmup + 0.3 * rest, tuple(bits)))

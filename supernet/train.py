@@ -24,6 +24,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class TrainingCollapse(NasError):
     """The loss became infinite or not a number; the message names the step and the cure."""
 
+    exit_code = 2
+
 
 class EpochBatches(Protocol):
     """Training batches as a function of (epoch, index)."""
@@ -158,13 +160,13 @@ class Trainer:
         if not all(math.isfinite(value) for value in losses):
             raise TrainingCollapse(
                 f"training collapsed in step {self.step + 1}: the losses are {losses}; "
-                f"lower supernet.learning_rate (now {self.recipe.learning_rate:g})"
+                f"lower the learning rate (now {self.recipe.learning_rate:g})"
             )
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.gradient_clip)
         if not math.isfinite(norm.item()):
             raise TrainingCollapse(
                 f"training collapsed in step {self.step + 1}: the gradients are not finite; "
-                f"lower supernet.learning_rate (now {self.recipe.learning_rate:g})"
+                f"lower the learning rate (now {self.recipe.learning_rate:g})"
             )
         self._optimizer.step()
         self.step += 1
@@ -225,7 +227,7 @@ class Trainer:
         load_weights(self.supernet, tensors, prefix="model.", source=str(path))
         for name, parameter in self.supernet.named_parameters():
             entry = {
-                key: tensors[f"optimizer.{key}.{name}"]
+                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"optimizer.{key}.{name}" in tensors
             }

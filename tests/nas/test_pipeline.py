@@ -256,7 +256,7 @@ def test_weights_of_ones_own_are_the_start(finished, tmp_path):
     job = load_job(write_job(tmp_path, text))
     manifest = {"job": job.resolved(), "measurements": None, "versions": {}}
     pipeline = _Pipeline(job, RunStore.create(tmp_path / "run", manifest), Progress())
-    pipeline._prepare()
+    pipeline.prepare()
     pipeline._train()
     first = pipeline.training[0]["loss"]
     fresh = json.loads((finished / "results.json").read_text())["training"][0]["loss"]
