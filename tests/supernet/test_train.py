@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_ends_training_by_name(step):
     run.loss = lambda outputs, targets: outputs.sum() * math.nan
     with pytest.raises(TrainingCollapse, match=rf"step {step + 1}: .*nan.*\(now 0\.01\)") as error:
         run.run()
-    assert error.value.exit_code == 1 and run.step == step
+    assert error.value.exit_code == 2 and run.step == step
     after = everything(run)
     weights = [name for name in before if "log_step" not in name and "offset" not in name]
     assert all(torch.equal(before[n], after[n]) for n in weights if "initialized" not in n)
