@@ -234,7 +234,8 @@ def test_bounds_that_nothing_meets_end_with_the_closest_architecture(finished, t
     with pytest.raises(InfeasibleError) as caught:
         pipeline.run(load_job(write_job(tmp_path, text)), tmp_path / "run", measurements=finished)
     assert "closest" in str(caught.value)
-    assert "weights_kib" in str(caught.value)
+    assert "0.01 KiB of weights" in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(finished):
