@@ -209,7 +209,7 @@ class _Pipeline:
         from supernet.checkpoint import load_checkpoint
         from supernet.network import Supernet
         from supernet.subnets import BitsStage, SandwichSampler, default_stages
-        from supernet.train import Recipe, Trainer, load_weights
+        from supernet.train import Recipe, Trainer, load_weights, weights_of_plain
 
         config = self.job.supernet
         torch.manual_seed(derive_seed(self.job.seed, "supernet"))
@@ -217,6 +217,7 @@ class _Pipeline:
         if config.init_from is not None and not self.store.checkpoint.exists():
             tensors, _ = load_checkpoint(Path(config.init_from))
             prefix = "model." if any(name.startswith("model.") for name in tensors) else ""
+            tensors = weights_of_plain(self.supernet, tensors) or tensors
             fresh = load_weights(self.supernet, tensors, prefix=prefix, source=config.init_from)
             self.progress.log(
                 f"started from {config.init_from}; {len(fresh)} of "
