@@ -12,7 +12,7 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -515,17 +515,21 @@ class _Pipeline:
 
     def _metric_of(self, path: Path, subset: Any, arch: Arch, *, keep: str) -> float:
         """Return the task's metric of an exported file on ``subset``."""
+        total = weight = 0.0
+        for outputs, targets in self._outputs(path, subset, arch, keep):
+            part, part_weight = self.task.metric(outputs, targets)
+            total, weight = total + part, weight + part_weight
+        return total / weight
+
+    def _outputs(self, path: Path, subset: Any, arch: Arch, keep: str) -> Iterator[Any]:
+        """Yield (outputs, targets) of an exported file, batch by batch."""
         import torch
 
         from nas.parity import evaluate_onnx
 
         size = self.space.plan(arch).input_shape[1]
-        total = weight = 0.0
         for images, targets in self.evaluator.batches(keep, subset, size):
-            outputs = torch.from_numpy(evaluate_onnx(path, [images.cpu()]))
-            part, part_weight = self.task.metric(outputs, targets.cpu())
-            total, weight = total + part, weight + part_weight
-        return total / weight
+            yield torch.from_numpy(evaluate_onnx(path, [images.cpu()])), targets.cpu()
 
     def _failed(self, arch: Arch, reason: str) -> None:
         """Leave out a candidate that cannot be exported or measured, and say so."""
@@ -533,25 +537,23 @@ class _Pipeline:
         self.study.record_failure(arch, reason, stage="verify")
 
     def _test(self, item: Verified, test: Any) -> dict[str, Any]:
-        import torch
-
-        from nas.parity import evaluate_onnx
-
-        accuracy = self._metric_of(item.path, test, item.arch, keep="test")
-        if not hasattr(self.task, "per_class"):
-            return {"accuracy": accuracy, "per_class": None}
-        size = self.space.plan(item.arch).input_shape[1]
+        by_class = hasattr(self.task, "per_class")
+        total = weight = 0.0
         right: Any = 0.0
         count: Any = 0.0
-        for images, targets in self.evaluator.batches("test", test, size):
-            outputs = torch.from_numpy(evaluate_onnx(item.path, [images.cpu()]))
-            one, other = self.task.per_class(outputs, targets.cpu())
-            right, count = right + one, count + other
-        shares = [r / n if n else None for r, n in zip(right.tolist(), count.tolist(), strict=True)]
-        return {
-            "accuracy": accuracy,
-            "per_class": dict(zip(self.splits.classes, shares, strict=True)),
-        }
+        for outputs, targets in self._outputs(item.path, test, item.arch, "test"):
+            part, part_weight = self.task.metric(outputs, targets)
+            total, weight = total + part, weight + part_weight
+            if by_class:
+                one, other = self.task.per_class(outputs, targets)
+                right, count = right + one, count + other
+        shares = None
+        if by_class:
+            each = zip(right.tolist(), count.tolist(), strict=True)
+            shares = dict(
+                zip(self.splits.classes, [r / n if n else None for r, n in each], strict=True)
+            )
+        return {"accuracy": total / weight, "per_class": shares}
 
     def _exported(self, arch: Arch, variant: str) -> tuple[PlainNetwork, Path]:
         from nas.parity import export_checked

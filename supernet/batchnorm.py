@@ -9,7 +9,7 @@ the calibration of Yu & Huang (Universally Slimmable Networks, ICCV 2019, sectio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -85,7 +85,9 @@ class FrozenStatistics(BatchNorm):
 
 
 @torch.no_grad()
-def record_statistics(forward, batches: Iterable[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
+def record_statistics(
+    forward: Callable[[Tensor, BatchNorm], Tensor], batches: Iterable[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Pool batch-norm statistics of ``forward(images, norm)`` over ``batches``.
 
     ``forward`` must run with the bits it will be used with: quantisation changes every
