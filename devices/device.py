@@ -64,9 +64,15 @@ class DeviceSpec:
 
 
 class Device(ABC):
-    """Something that measures model files: this machine, or a board behind a hub."""
+    """Something that measures model files: this machine, or a board behind a hub.
+
+    Attributes:
+        spec: what the job says of it.
+        concurrent: whether it may measure while other devices do.
+    """
 
     spec: DeviceSpec
+    concurrent: bool = False
 
     @abstractmethod
     def measure(
