@@ -33,11 +33,16 @@ class LayerPlan:
         stride, groups: as in a convolution.
         in_size, out_size: side of the square feature map (1 for a linear layer).
         weight_bits, activation_bits: of the weights and of the layer's input; 32 is float.
-        activation: non-linearity after it, ``relu``, ``hswish``, ``hsigmoid`` or ``none``.
+        activation: non-linearity after it, ``relu``, ``hswish``, ``hsigmoid``, ``gelu`` or
+            ``none``.
         source: non-linearity applied to the layer's input just before it is quantised, or
             ``stream`` where the input is a tensor between blocks, quantised already.
         kind: ``conv``, or ``linear`` on vectors.
         batch_norm: whether a batch norm follows; otherwise the layer has a bias.
+        tokens: vectors of one image that a linear layer runs on; 1 for a convolution.
+        padding: zeros on each side; -1 stands for ``dilation * (kernel // 2)``, which keeps the
+            size up to the stride.
+        dilation: as in a convolution.
     """
 
     name: str
@@ -55,6 +60,14 @@ class LayerPlan:
     source: str = "stream"
     kind: str = "conv"
     batch_norm: bool = True
+    tokens: int = 1
+    padding: int = -1
+    dilation: int = 1
+
+    @property
+    def pad(self) -> int:
+        """Zeros on each side of the input."""
+        return self.dilation * (self.kernel // 2) if self.padding < 0 else self.padding
 
     @property
     def weight_count(self) -> int:
@@ -64,12 +77,12 @@ class LayerPlan:
     @property
     def macs(self) -> int:
         """Multiply-accumulate operations for one image."""
-        return self.weight_count * self.out_size**2
+        return self.weight_count * self.out_size**2 * self.tokens
 
     @property
     def input_count(self) -> int:
         """Number of input activations for one image."""
-        return self.in_channels * self.in_size**2
+        return self.in_channels * self.in_size**2 * self.tokens
 
     @property
     def packed_bytes(self) -> int:
@@ -83,6 +96,34 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class OperatorPlan:
+    """An operation beside the layers that has parameters or costs of its own.
+
+    Its parameters are float; products are of activations at the bits of the streams. Numeric
+    fields are integers or arrays, as in :class:`LayerPlan`.
+
+    Attributes:
+        name: path in the network.
+        role: its name among the operations of its block.
+        kind: which operation; the supernet has a registry of them.
+        channels: of its input and output.
+        tokens: vectors of one image it runs on.
+        heads: of an attention; 1 otherwise.
+        macs: multiply-accumulates of one image.
+        parameters: float parameters.
+    """
+
+    name: str
+    role: str
+    kind: str
+    channels: int
+    tokens: int = 1
+    heads: int = 1
+    macs: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
 class BlockPlan:
     """A run of layers that a reader thinks of as one unit (stem, MBConv, head).
 
@@ -93,6 +134,7 @@ class BlockPlan:
         residual: whether the block's input is added to its output.
         points: tensors that are no layer's input and are quantised all the same, so that
             the integer network never falls back to float: ``(name, activation before)``.
+        operators: operations with parameters or costs that are no layers.
     """
 
     name: str
@@ -100,6 +142,7 @@ class BlockPlan:
     layers: tuple[LayerPlan, ...]
     residual: bool = False
     points: tuple[tuple[str, str], ...] = ()
+    operators: tuple[OperatorPlan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +159,11 @@ class NetworkPlan:
         for block in self.blocks:
             yield from block.layers
 
+    def operators(self) -> Iterator[OperatorPlan]:
+        """Yield every operator that is no layer."""
+        for block in self.blocks:
+            yield from block.operators
+
     @property
     def stream_bits(self) -> int:
         """Bits of the tensors between blocks: 8, or float where no activation is quantised."""
@@ -125,24 +173,31 @@ class NetworkPlan:
     @property
     def macs(self) -> int:
         """Multiply-accumulate operations for one image."""
-        return sum(layer.macs for layer in self.layers())
+        return sum(item.macs for item in (*self.layers(), *self.operators()))
 
     @property
     def bops(self) -> int:
-        """Bit operations: MACs x weight bits x activation bits, summed over layers."""
-        return sum(
+        """Bit operations: MACs x weight bits x activation bits, summed over layers.
+
+        A product of two activations counts the bits of the streams twice.
+        """
+        products = sum(operator.macs for operator in self.operators())
+        return products * self.stream_bits**2 + sum(
             layer.macs * layer.weight_bits * layer.activation_bits for layer in self.layers()
         )
 
     @property
     def parameters(self) -> int:
-        """Weights plus one bias per output channel, batch norm folded."""
-        return sum(layer.weight_count + layer.out_channels for layer in self.layers())
+        """Weights plus one bias per output channel, batch norm folded, and those of operators."""
+        return sum(layer.weight_count + layer.out_channels for layer in self.layers()) + sum(
+            operator.parameters for operator in self.operators()
+        )
 
     @property
     def weights_kib(self) -> float:
-        """KiB of packed weights, scales and biases."""
-        return sum(layer.packed_bytes for layer in self.layers()) / 1024
+        """KiB of packed weights, scales and biases, and of operators' float32 parameters."""
+        packed = sum(layer.packed_bytes for layer in self.layers())
+        return (packed + 4 * sum(item.parameters for item in self.operators())) / 1024
 
     @property
     def weight_bits_mean(self) -> float:

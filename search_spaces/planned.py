@@ -11,12 +11,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
-from search_spaces.plan import BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.plan import (
+    FLOAT_BITS,
+    STREAM_BITS,
+    BlockPlan,
+    LayerPlan,
+    NetworkPlan,
+    OperatorPlan,
+)
 from search_spaces.space import Arch, Choice, SearchSpace
 
 _PLAN_CACHE = 4096
@@ -41,8 +49,21 @@ class LayerColumn:
 
 
 @dataclass(frozen=True)
+class OperatorColumn:
+    """An operator over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
+
+    operator: OperatorPlan
+    active: np.ndarray  # (n,) bool
+
+
+@dataclass(frozen=True)
 class BlockColumn:
-    """A block over ``n`` architectures. ``active``, ``residual``: (n,) bool."""
+    """A block over ``n`` architectures. ``active``, ``residual``: (n,) bool.
+
+    Attributes:
+        points_active: by the name of a point, the rows (n,) bool that have it; a point that is
+            not named here is in every row of the block, ``sum`` in those with a residual.
+    """
 
     name: str
     kind: str
@@ -50,6 +71,13 @@ class BlockColumn:
     active: np.ndarray
     residual: np.ndarray
     points: tuple[tuple[str, str], ...] = ()
+    operators: tuple[OperatorColumn, ...] = ()
+    points_active: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def point_rows(self, name: str) -> np.ndarray:
+        """Return which rows have the point ``name``: (n,) bool."""
+        default = self.residual if name == "sum" else self.active
+        return self.points_active.get(name, default)
 
 
 class PlannedSpace(SearchSpace):
@@ -60,6 +88,10 @@ class PlannedSpace(SearchSpace):
         choices: see :class:`SearchSpace`.
         input_channels: channels of the images.
         outputs: units of the last layer.
+
+    Attributes:
+        dataflows: how tensors run through blocks of kinds that this space alone has, for the
+            supernet; the registered kinds need no entry.
     """
 
     def __init__(
@@ -68,6 +100,7 @@ class PlannedSpace(SearchSpace):
         super().__init__(name, choices)
         self.input_channels = input_channels
         self.outputs = outputs
+        self.dataflows: dict[str, Any] = {}
         self._plans: OrderedDict[Arch, NetworkPlan] = OrderedDict()
 
     @abstractmethod
@@ -96,8 +129,9 @@ class PlannedSpace(SearchSpace):
                     layers=tuple(_row(c.layer) for c in block.layers if c.active[0]),
                     residual=bool(block.residual[0]),
                     points=tuple(
-                        point for point in block.points if point[0] != "sum" or block.residual[0]
+                        point for point in block.points if block.point_rows(point[0])[0]
                     ),
+                    operators=tuple(_row(c.operator) for c in block.operators if c.active[0]),
                 )
                 for block in self.block_columns(genes)
                 if block.active[0]
@@ -115,6 +149,8 @@ class PlannedSpace(SearchSpace):
         macs, bops, parameters, packed = zero.copy(), zero.copy(), zero.copy(), zero.copy()
         weights, weight_bits = zero.copy(), zero.copy()
         inputs, input_bits = zero.copy(), zero.copy()
+        products = zero.copy()
+        quantised = np.zeros(len(genes), dtype=bool)
         for block in self.block_columns(genes):
             for column in block.layers:
                 layer, on = column.layer, column.active
@@ -126,6 +162,13 @@ class PlannedSpace(SearchSpace):
                 weight_bits += on * (layer.weight_count * layer.weight_bits)
                 inputs += on * layer.input_count
                 input_bits += on * (layer.input_count * layer.activation_bits)
+                quantised |= on & np.less(layer.activation_bits, FLOAT_BITS)
+            for item in block.operators:
+                products += item.active * item.operator.macs
+                parameters += item.active * item.operator.parameters
+                packed += item.active * (4 * item.operator.parameters)
+        macs += products
+        bops += products * np.where(quantised, STREAM_BITS, FLOAT_BITS) ** 2
         values = (
             macs,
             bops,
@@ -155,14 +198,19 @@ class PlannedSpace(SearchSpace):
                 macs += on * layer.macs
                 traffic += on * (layer.input_count + layer.out_channels * layer.out_size**2)
                 depth += on
+            for item in block.operators:
+                macs += item.active * item.operator.macs
             columns += [np.log1p(macs), np.log1p(traffic)]
         return np.column_stack([*columns, depth])
 
 
-def _row(layer: LayerPlan) -> LayerPlan:
+_Plan = TypeVar("_Plan", LayerPlan, OperatorPlan)
+
+
+def _row(plan: _Plan) -> _Plan:
     values = {}
-    for field in fields(LayerPlan):
-        value = getattr(layer, field.name)
+    for item in fields(plan):
+        value = getattr(plan, item.name)
         first = np.asarray(value).flat[0]
-        values[field.name] = first.item()
-    return LayerPlan(**values)
+        values[item.name] = first.item()
+    return type(plan)(**values)
