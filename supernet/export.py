@@ -175,30 +175,24 @@ def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.n
     )
 
 
-def spread_factors(codes: np.ndarray, bias_units: np.ndarray, largest: int) -> np.ndarray:
+def spread_factors(codes: np.ndarray, largest: int) -> np.ndarray:
     """Return what to multiply each output channel's codes by, for the sake of its bias.
 
     The bias is an integer in units of input step times weight step. With 2-bit weights and
     inputs the sum of a depthwise convolution spans a few units only, so a bias in whole units
     would be wrong by much. Codes times a factor, with the step divided by it, give the same
-    products and a finer unit; of the factors that int8 has room for, the one whose multiple
-    of the bias lies nearest to a whole number is taken.
+    products and a finer unit. The factor is the largest that int8 has room for, so that it
+    follows from the codes and a packed file need not store it.
 
     Args:
         codes: (out, ...) weight codes.
-        bias_units: (out,) bias in units of the channel's codes as they are.
         largest: no code times its factor exceeds this.
 
     Returns:
         (out,) int32, at least 1.
     """
     size = np.abs(codes.astype(np.int32)).reshape(len(codes), -1).max(1)
-    room = np.maximum(largest // np.maximum(size, 1), 1)
-    factors = np.arange(1, largest + 1)
-    units = bias_units[:, None] * factors
-    error = np.abs(units - np.round(units)) / factors
-    error[factors > room[:, None]] = np.inf
-    return factors[error.argmin(1)].astype(np.int32)
+    return np.maximum(largest // np.maximum(size, 1), 1).astype(np.int32)
 
 
 class _Tracer(fx.Tracer):
@@ -335,8 +329,7 @@ class _Translator:
             self.reduced.append(name)
         codes, scale = _room_for_bias(codes, scale, folded.bias, x.grid.step)
         self._count(codes, bits)
-        units = folded.bias / (x.grid.step * scale.astype(np.float64))
-        factor = spread_factors(codes, units, REDUCED_CODE if saturates else LARGEST_CODE)
+        factor = spread_factors(codes, REDUCED_CODE if saturates else LARGEST_CODE)
         scale = (scale / factor).astype(np.float32)
         weight = self.graph.node(
             "DequantizeLinear",

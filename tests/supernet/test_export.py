@@ -380,7 +380,7 @@ codes_of_a_layer = arrays.arrays(
 def test_spread_codes_fit_and_round_the_bias_no_worse(codes, bias, largest):
     codes = np.clip(codes, -largest, largest).astype(np.int8)
     units = np.full(len(codes), bias)
-    factor = spread_factors(codes, units, largest)
+    factor = spread_factors(codes, largest)
     assert (factor >= 1).all()
     assert (np.abs(codes.astype(int) * factor[:, None]) <= largest).all()
     error = np.abs(np.round(units * factor) / factor - units)
