@@ -14,7 +14,7 @@ import json
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from devices.measurement import Measurement, Rejected
+from devices.sqlite_file import Connect, SqliteFile, translated
 from search_spaces.atomic import write_text_atomic
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 
 _APPLICATION_ID = 0x454E4D53
+_KIND = "measurement store"
 _MIGRATIONS = (
     """
     CREATE TABLE measurements (
@@ -105,7 +107,7 @@ class Query:
             "variant": self.variant,
             "device": self.device,
             "runtime": self.runtime,
-            "spec_parameters": _canonical(self.spec_parameters),
+            "spec_parameters": canonical_json(self.spec_parameters),
         }
 
     @cached_property
@@ -141,7 +143,7 @@ def measurement_key(
         "protocol": dict(protocol),
         "fingerprint": dict(fingerprint),
     }
-    return hashlib.sha256(_canonical(whole).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
 
 
 class Store(ABC):
@@ -177,18 +179,15 @@ class MeasurementStore(Store):
         EnvironmentProblem: it cannot be made or opened.
     """
 
-    def __init__(
-        self, path: Path, *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect
-    ) -> None:
+    def __init__(self, path: Path, *, connect: Connect = sqlite3.connect) -> None:
         self.path = Path(path)
-        self._connect = connect
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"cannot make the folder {self.path.parent}: {error.strerror}"
-            ) from error
-        self._prepare()
+        self._file = SqliteFile(
+            self.path,
+            application_id=_APPLICATION_ID,
+            migrations=_MIGRATIONS,
+            kind=_KIND,
+            connect=connect,
+        )
 
     @staticmethod
     def replay(path: Path) -> ReplayStore:
@@ -203,7 +202,7 @@ class MeasurementStore(Store):
         """
         names = query.names()
         where = " AND ".join(f"{name} = ?" for name in names)
-        with self._session() as db:
+        with self._file.session() as db:
             row = db.execute(
                 f"{_SELECT} WHERE key = ? ORDER BY ({where}) DESC, id DESC LIMIT 1",
                 (query.key, *names.values()),
@@ -219,7 +218,7 @@ class MeasurementStore(Store):
 
     def get(self, key: str) -> Measurement | None:
         """Return the newest measurement with this key, or None."""
-        with self._session() as db:
+        with self._file.session() as db:
             row = db.execute(f"{_SELECT} WHERE key = ? ORDER BY id DESC LIMIT 1", (key,)).fetchone()
             return None if row is None else _measurement(db, row)
 
@@ -234,8 +233,8 @@ class MeasurementStore(Store):
             "model_sha256": query.model_sha256,
             **query.names(),
             "runtime_version": measurement.runtime_version,
-            "fingerprint": _canonical(query.identity["fingerprint"]),
-            "protocol": _canonical(measurement.protocol),
+            "fingerprint": canonical_json(query.identity["fingerprint"]),
+            "protocol": canonical_json(measurement.protocol),
             "valid": int(measurement.valid),
             "latency_ms": whole["latency_ms"],
             "low_ms": whole["low_ms"],
@@ -245,7 +244,7 @@ class MeasurementStore(Store):
         # Attempt 0 is the one whose figures count, the rejected ones follow.
         attempts = [measurement.samples_ms, *(r.samples_ms for r in measurement.rejected)]
         marks = ", ".join("?" for _ in values)
-        with self._session(write=True) as db:
+        with self._file.session(write=True) as db:
             row = db.execute(
                 f"INSERT INTO measurements ({', '.join(values)}) VALUES ({marks})",
                 tuple(values.values()),
@@ -261,7 +260,7 @@ class MeasurementStore(Store):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every measurement without its samples, oldest first: the columns of the file."""
-        with self._session() as db:
+        with self._file.session() as db:
             found = db.execute(f"{_SELECT} ORDER BY id").fetchall()
         rows = [dict(zip(_NAMES, row, strict=True)) for row in found]
         for row in rows:
@@ -317,83 +316,6 @@ class MeasurementStore(Store):
         write_text_atomic(Path(path), text.getvalue())
         return len(cells)
 
-    def _prepare(self) -> None:
-        with self._translated():
-            # Two processes that both find a new file: the second waits for the lock and
-            # then finds the tables made. The switch to write-ahead mode ignores the busy
-            # timeout, hence the loop.
-            for wait in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, None):
-                try:
-                    self._migrate()
-                    return
-                except sqlite3.OperationalError as error:
-                    if wait is None or "locked" not in str(error):
-                        raise
-                    time.sleep(wait)
-
-    def _migrate(self) -> None:
-        with contextlib.closing(self._open()) as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (owner,) = db.execute("PRAGMA application_id").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if owner != _APPLICATION_ID and (version or tables):
-                raise InputError(f"{self.path} is a database of something else")
-            if version > len(_MIGRATIONS):
-                raise InputError(
-                    f"{self.path} was written by a later version (format {version}, this one "
-                    f"reads up to {len(_MIGRATIONS)}); upgrade the package"
-                )
-            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise EnvironmentProblem(
-                    f"{self.path} lies on a file system without write-ahead logging; "
-                    f"put the store on a local disk"
-                )
-            if version == len(_MIGRATIONS):
-                return
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                for script in _MIGRATIONS[version:]:
-                    for statement in script.split(";"):
-                        db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-                db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
-
-    def _open(self) -> sqlite3.Connection:
-        db = self._connect(self.path, timeout=60.0, isolation_level=None)
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        return db
-
-    @contextlib.contextmanager
-    def _session(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: none crosses a fork or a thread, and a measurement
-        # takes a thousand times longer.
-        with self._translated(), contextlib.closing(self._open()) as db:
-            if not write:
-                yield db
-                return
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back already.
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        with _translated(self.path):
-            yield
-
 
 class ReplayStore(Store):
     """An earlier run's measurements, read only, found by architecture and device name.
@@ -409,7 +331,7 @@ class ReplayStore(Store):
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"no measurement store at {self.path}")
-        with _translated(self.path), contextlib.closing(self._open()) as db:
+        with translated(self.path, _KIND), contextlib.closing(self._open()) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (owner,) = db.execute("PRAGMA application_id").fetchone()
         if owner != _APPLICATION_ID or not 1 <= version <= len(_MIGRATIONS):
@@ -418,7 +340,7 @@ class ReplayStore(Store):
     def find(self, query: Query) -> Measurement:
         wanted = query.names()
         where = " AND ".join(f"{name} = ?" for name in wanted)
-        with _translated(self.path), contextlib.closing(self._open()) as db:
+        with translated(self.path, _KIND), contextlib.closing(self._open()) as db:
             row = db.execute(
                 f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", tuple(wanted.values())
             ).fetchone()
@@ -426,7 +348,7 @@ class ReplayStore(Store):
                 raise InputError(
                     f"{self.path} has no measurement of {query.arch!r} (space {query.space!r}, "
                     f"variant {query.variant!r}) on device {query.device!r} with {query.runtime} "
-                    f"{_canonical(query.spec_parameters)}; a replay measures nothing: run without "
+                    f"{canonical_json(query.spec_parameters)}; a replay measures nothing: run without "
                     f"it, or replay a store of the same job and seed"
                 )
             return _measurement(db, row)
@@ -475,25 +397,6 @@ def _measurement(db: sqlite3.Connection, row: tuple[Any, ...]) -> Measurement:
     )
 
 
-def _canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ones that name the file and what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "full" in text:
-            message = f"no space left for {path}; free some and resume"
-        elif "readonly" in text or "unable to open" in text:
-            message = f"cannot write {path}: {text}; check its permissions"
-        elif "locked" in text:
-            message = f"{path} stayed locked by another process for a minute"
-        else:
-            message = f"cannot use {path}: {text}"
-        raise EnvironmentProblem(message) from error
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{path} is not a measurement store: {error}") from error
