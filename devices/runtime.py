@@ -49,6 +49,21 @@ class Session(ABC):
         """
         return lambda: self(*arrays)
 
+    def arithmetic(self) -> dict[str, int] | None:
+        """Return how many convolutions and matrix products run in which arithmetic.
+
+        ``{"int8": 12, "float32": 1}``; None where the runtime does not say. A quantised file
+        whose products run in floats shows here, and nowhere else.
+        """
+        return None
+
+    def doubts(self, *arrays: np.ndarray) -> list[str]:
+        """Return what makes the outputs for these inputs doubtful, a sentence each.
+
+        A runtime that knows a way in which its kernels go wrong silently looks for it here.
+        """
+        return []
+
 
 class Runtime(ABC):
     """A way to run model files, with every parameter that changes their latency.
@@ -62,6 +77,8 @@ class Runtime(ABC):
         threads: worker threads of one inference.
         batch: size given to the leading axis of an input where the file leaves it open.
         shapes: input name -> full shape, for inputs with other open axes.
+        precision: arithmetic of what is float in the file, one of ``precisions``; "file"
+            keeps the file's.
 
     Raises:
         InputError: a parameter is out of range.
@@ -69,6 +86,10 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
+    #: Suffixes of the model files that ``load`` takes; ".onnx" may be converted on the way.
+    formats: ClassVar[tuple[str, ...]] = (".onnx",)
+    #: Values of ``precision``.
+    precisions: ClassVar[tuple[str, ...]] = ("file",)
 
     def __init__(
         self,
@@ -76,10 +97,17 @@ class Runtime(ABC):
         threads: int = 1,
         batch: int = 1,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        precision: str = "file",
     ) -> None:
         for label, value in (("threads", threads), ("batch", batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{label} must be a whole number of at least 1, not {value!r}")
+        if precision not in self.precisions:
+            raise InputError(
+                f"runtime {self.name!r} has no precision {precision!r} "
+                f"(it has {', '.join(self.precisions)})"
+            )
+        self.precision = precision
         self.threads = threads
         self.batch = batch
         self.shapes = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
@@ -111,8 +139,11 @@ class Runtime(ABC):
     def parameters(self) -> dict[str, Any]:
         """Return the keyword arguments that build this runtime again, JSON-able."""
         shapes = {name: list(shape) for name, shape in sorted(self.shapes.items())}
-        return {"threads": self.threads, "batch": self.batch} | (
-            {"shapes": shapes} if shapes else {}
+        # Left out at their defaults, so that keys of measurements stay what they were.
+        return (
+            {"threads": self.threads, "batch": self.batch}
+            | ({"shapes": shapes} if shapes else {})
+            | ({"precision": self.precision} if self.precision != "file" else {})
         )
 
     def describe(self) -> dict[str, Any]:
@@ -172,6 +203,34 @@ def make_runtime(name: str, parameters: Mapping[str, Any] | None = None) -> Runt
                 f"(allowed: {', '.join(sorted(allowed))})"
             )
     return factory(**parameters)
+
+
+def existing_file(path: Path | str) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no model file at {path}")
+    return path
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an exception's text without line breaks, cut to ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def only_one_thread(name: str, threads: int) -> None:
+    """Refuse more threads than one for a runtime that cannot use them.
+
+    Raises:
+        InputError: more were asked for.
+    """
+    if threads > 1:
+        raise InputError(f"runtime {name!r} runs an inference on one thread; set threads: 1")
 
 
 def random_inputs(specs: Sequence[TensorSpec], seed: int) -> tuple[np.ndarray, ...]:

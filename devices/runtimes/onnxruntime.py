@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec
+from devices.runtime import (
+    RUNTIMES,
+    Runtime,
+    Session,
+    TensorSpec,
+    existing_file,
+    one_line,
+)
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 GRAPH_OPTIMIZATION = {
@@ -70,14 +76,12 @@ class OnnxRuntime(Runtime):
     def __init__(
         self,
         *,
-        threads: int = 1,
-        batch: int = 1,
-        shapes: Mapping[str, Sequence[int]] | None = None,
         provider: str = "cpu",
         provider_options: Mapping[str, Any] | None = None,
         graph_optimization: str | bool = "all",
+        **common: Any,
     ) -> None:
-        super().__init__(threads=threads, batch=batch, shapes=shapes)
+        super().__init__(**common)
         try:
             import onnxruntime
         except ImportError as error:
@@ -123,15 +127,12 @@ class OnnxRuntime(Runtime):
         providers: list[Any] = [(self.provider, self.provider_options)]
         if self.provider != "CPUExecutionProvider":
             providers.append("CPUExecutionProvider")
-        if not Path(path).is_file():
-            raise InputError(f"no model file at {path}")
+        path = existing_file(path)
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         # The library's exceptions have no common base short of RuntimeError and ValueError.
         except (RuntimeError, ValueError, *_library_errors()) as error:
-            raise InputError(
-                f"{path}: ONNX Runtime cannot load it: {_first_line(error)}"
-            ) from error
+            raise InputError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}") from error
         # The library falls back to the processor with a log line when a provider
         # cannot start; its latency would then be filed under the wrong device.
         if session.get_providers()[0] != self.provider:
@@ -194,8 +195,3 @@ def _library_errors() -> tuple[type[Exception], ...]:
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile")
     names += ("NotImplemented", "RuntimeException", "NoModel", "ModelLoaded", "EPFail")
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
-
-
-def _first_line(error: Exception) -> str:
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    return text if len(text) <= 300 else text[:297] + "..."
