@@ -364,7 +364,7 @@ class MobileNetSpace(PlannedSpace):
                 f"{name}.excite", "excite", squeezed, middle, 1, 1, 1, 1, 1,
                 *edge, "hsigmoid", "relu", "conv", False,
             )  # fmt: skip
-            points.append(("gate", stage.activation))
+            points += [("gate", stage.activation), ("scale", "hsigmoid")]
             layers += [LayerColumn(squeeze, active), LayerColumn(excite, active)]
         layers.append(
             LayerColumn(

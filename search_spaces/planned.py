@@ -111,6 +111,9 @@ class PlannedSpace(SearchSpace):
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Side of the square input image in pixels for gene rows: (n,) int64."""
 
+    def initialize(self, network: Any) -> None:
+        """Give the fresh supernet ``network`` weights of the space's own, if it has any."""
+
     def plan(self, arch: Arch) -> NetworkPlan:
         """Return the layers of ``arch``."""
         if arch in self._plans:
@@ -128,9 +131,7 @@ class PlannedSpace(SearchSpace):
                     kind=block.kind,
                     layers=tuple(_row(c.layer) for c in block.layers if c.active[0]),
                     residual=bool(block.residual[0]),
-                    points=tuple(
-                        point for point in block.points if block.point_rows(point[0])[0]
-                    ),
+                    points=tuple(point for point in block.points if block.point_rows(point[0])[0]),
                     operators=tuple(_row(c.operator) for c in block.operators if c.active[0]),
                 )
                 for block in self.block_columns(genes)

@@ -8,6 +8,7 @@ modules; both therefore compute the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
-Operation = Callable[[Tensor], Tensor]
+Operation = Callable[..., Any]
 Dataflow = Callable[[Tensor, Mapping[str, Operation], bool], Tensor]
 
 DATAFLOWS: Registry[Dataflow] = Registry("block kind", group="nas.dataflows")
@@ -25,7 +26,7 @@ def activate(x: Tensor, name: str) -> Tensor:
     """Apply the non-linearity ``name`` to ``x`` of any shape.
 
     Raises:
-        InputError: the name is none of ``relu, hswish, hsigmoid, none, stream``.
+        InputError: the name is none of ``relu, hswish, hsigmoid, gelu, none, stream``.
     """
     if name == "relu":
         return F.relu(x)
@@ -33,15 +34,23 @@ def activate(x: Tensor, name: str) -> Tensor:
         return F.hardswish(x)
     if name == "hsigmoid":
         return F.hardsigmoid(x)
+    if name == "gelu":
+        return F.gelu(x)
     if name in ("none", "stream"):
         return x
-    raise InputError(f"unknown activation {name!r} (available: relu, hswish, hsigmoid, none)")
+    raise InputError(f"unknown activation {name!r} (available: relu, hswish, hsigmoid, gelu, none)")
 
 
 @DATAFLOWS.register("stem")
 def stem(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """First convolution: (batch, channels, height, width) images to features."""
     return ops["output"](ops["stem"](x))
+
+
+@DATAFLOWS.register("pooled_stem")
+def pooled_stem(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """First convolution and max pooling (He et al., CVPR 2016, table 1)."""
+    return F.max_pool2d(stem(x, ops, residual), 3, 2, 1)
 
 
 @DATAFLOWS.register("mbconv")
@@ -51,14 +60,76 @@ def mbconv(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     ``x``: (batch, channels, height, width), quantised as a stream.
     """
     h = ops["expand"](x) if "expand" in ops else x
+    # One convolution in place of expansion and depthwise convolution.
+    h = ops["fused"](x) if "fused" in ops else h
     # A fused block has no depthwise convolution.
     h = ops["depthwise"](h) if "depthwise" in ops else h
     if "squeeze" in ops:
         h = ops["gate"](h)
         gate = ops["squeeze"](h.mean((2, 3), keepdim=True))
-        h = h * activate(ops["excite"](gate), "hsigmoid")
+        h = h * ops["scale"](ops["excite"](gate))
     h = ops["output"](ops["project"](h))
     return ops["sum"](x + h) if residual else h
+
+
+def attend(tokens: Tensor, ops: Mapping[str, Operation]) -> Tensor:
+    """Multi-head attention between projections (Vaswani et al., 2017, section 3.2.2).
+
+    ``tokens``: (batch, tokens, 3 * channels), see :class:`supernet.operators.Heads`; returns
+    (batch, tokens, channels). Both products are of quantised tensors; softmax is float.
+    """
+    query, key, value = ops["heads"](tokens)
+    scores = ops["query"](query) @ ops["key"](key).transpose(-2, -1)
+    shares = ops["shares"](scores.softmax(-1))
+    return (shares @ ops["value"](value)).transpose(1, 2).flatten(2)
+
+
+@DATAFLOWS.register("patches")
+def patches(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Patch embedding (Dosovitskiy et al., ICLR 2021, section 3.1).
+
+    ``x``: (batch, channels, height, width) images; returns (batch, tokens, channels).
+    """
+    return ops["positions"](ops["patches"](x).flatten(2).transpose(1, 2))
+
+
+@DATAFLOWS.register("transformer")
+def transformer(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Pre-norm transformer block: attention, then MLP. ``x``: (batch, tokens, channels), float."""
+    x = x + ops["project"](attend(ops["qkv"](ops["norm1"](x)), ops))
+    return x + ops["contract"](ops["widen"](ops["norm2"](x)))
+
+
+@DATAFLOWS.register("token_head")
+def token_head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Layer norm, mean over tokens and classifier. ``x``: (batch, tokens, channels)."""
+    return ops["classifier"](ops["norm"](x).mean(1))
+
+
+@DATAFLOWS.register("lean_attention")
+def lean_attention(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Attention at a lower resolution than its input (Nottebaum et al., LowFormer, WACV 2025).
+
+    ``x``: (batch, channels, height, width), quantised as a stream.
+    """
+    h = ops["qkv"](ops["reduce"](x))
+    tokens = attend(h.flatten(2).transpose(1, 2), ops)
+    h = tokens.transpose(1, 2).unflatten(2, h.shape[-2:])
+    h = ops["output"](ops["project"](h))
+    return ops["sum"](x + F.interpolate(h, size=x.shape[-2:], mode="nearest"))
+
+
+@DATAFLOWS.register("residual")
+def residual_block(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Basic or bottleneck residual block (He et al., CVPR 2016, section 3.3).
+
+    ``x``: (batch, channels, height, width), quantised as a stream.
+    """
+    short = ops["short"](ops["shortcut"](x)) if "shortcut" in ops else x
+    h = x
+    for role in ("reduce", "conv1", "conv", "conv2", "restore"):
+        h = ops[role](h) if role in ops else h
+    return ops["sum"](short + ops["output"](h))
 
 
 @DATAFLOWS.register("head")

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces.plan import FLOAT_BITS, LayerPlan
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan
 from supernet.batchnorm import BatchNorm
 from supernet.dataflow import activate
 from supernet.quantizers import ActivationQuantizer, WeightQuantizer
+
+_NEVER_NEGATIVE = ("relu", "hsigmoid")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class LayerRange:
 class InputQuantizer(nn.Module):
     """The non-linearity before a layer and the quantisation of the layer's input.
 
+    A ReLU is part of the quantiser. What goes into another non-linearity is quantised as well,
+    to the bits of a stream, because runtimes run the layer before it on integers only if its
+    output is a quantised tensor.
+
     Args:
         source: the non-linearity, or ``stream`` for a tensor that is quantised already.
         bits: the bit-widths it serves.
@@ -47,12 +53,17 @@ class InputQuantizer(nn.Module):
         super().__init__()
         self.source = source
         self.stream_bits = stream_bits
-        self.quantizer = ActivationQuantizer(bits, signed=source != "relu")
+        self.quantizer = ActivationQuantizer(bits, signed=source not in _NEVER_NEGATIVE)
+        self.before: ActivationQuantizer | None = None
+        if source not in ("relu", "none", "stream") and self.quantizer.bits:
+            self.before = ActivationQuantizer((STREAM_BITS,), signed=True)
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """Activate and fake-quantise ``x`` (batch, ...) to ``bits``."""
         if self.passes(bits):
             return activate(x, self.source)
+        if self.before is not None:
+            x = self.before(x, STREAM_BITS)
         # Without a zero point the quantiser clips below zero, which is the ReLU.
         return self.quantizer(x if self.source == "relu" else activate(x, self.source), bits)
 
@@ -83,7 +94,7 @@ class ElasticLayer(nn.Module):
         self.kernels = extent.kernels
         kernel = max(extent.kernels)
         depthwise = largest.groups > 1
-        inputs = 1 if depthwise else largest.in_channels
+        inputs = largest.in_channels // largest.groups
         self.weight = nn.Parameter(torch.empty(largest.out_channels, inputs, kernel, kernel))
         if largest.kind == "linear":
             # The range of a plain linear layer.
@@ -115,8 +126,8 @@ class ElasticLayer(nn.Module):
     def forward(self, x: Tensor, layer: LayerPlan, norm: BatchNorm) -> Tensor:
         """Run the slice of ``layer`` on ``x`` (batch, in_channels, height, width).
 
-        A linear layer takes (batch, in_channels). Returns the output before the
-        non-linearity, which belongs to whoever consumes it.
+        A linear layer takes (batch, in_channels) or (batch, tokens, in_channels). Returns the
+        output before the non-linearity, which belongs to whoever consumes it.
         """
         x = self.inputs[layer.source](x, layer.activation_bits)
         weight = self.quantized_weight(layer)
@@ -128,8 +139,8 @@ class ElasticLayer(nn.Module):
             weight,
             None if layer.batch_norm else bias,
             layer.stride,
-            layer.kernel // 2,
-            1,
+            layer.pad,
+            layer.dilation,
             layer.groups,
         )
         if not layer.batch_norm:

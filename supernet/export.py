@@ -19,8 +19,9 @@ from torch import fx, nn
 
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
-from search_spaces.plan import FLOAT_BITS
-from supernet.onnx_graph import IR_VERSION, OPSET, GraphBuilder, Value
+from search_spaces.packed_model import fill_factors
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS
+from supernet.onnx_graph import IR_VERSION, OPSET, GraphBuilder, Value, View
 from supernet.onnx_operators import OPERATIONS, TRACED_BATCH, Context
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.quantizers import weight_range
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "input", "logits"
 """Names of the exported network's tensors."""
+
+WEIGHT_BITS = "weight_bits"
+"""Key of a convolution's or linear layer's note of its nominal bits."""
 
 LARGEST_CODE = 127
 """Largest size of a weight code that integer kernels get."""
@@ -175,26 +179,6 @@ def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.n
     )
 
 
-def spread_factors(codes: np.ndarray, largest: int) -> np.ndarray:
-    """Return what to multiply each output channel's codes by, for the sake of its bias.
-
-    The bias is an integer in units of input step times weight step. With 2-bit weights and
-    inputs the sum of a depthwise convolution spans a few units only, so a bias in whole units
-    would be wrong by much. Codes times a factor, with the step divided by it, give the same
-    products and a finer unit. The factor is the largest that int8 has room for, so that it
-    follows from the codes and a packed file need not store it.
-
-    Args:
-        codes: (out, ...) weight codes.
-        largest: no code times its factor exceeds this.
-
-    Returns:
-        (out,) int32, at least 1.
-    """
-    size = np.abs(codes.astype(np.int32)).reshape(len(codes), -1).max(1)
-    return np.maximum(largest // np.maximum(size, 1), 1).astype(np.int32)
-
-
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (PlainLayer, Source))
@@ -288,6 +272,9 @@ class _Translator:
         return OPERATIONS.get(name)(context, *arguments, **options)
 
     def _source(self, source: Source, x: Value) -> Value:
+        if source.before is not None and source.bits < FLOAT_BITS:
+            step, zero_point = source.before
+            x = self.graph.quantize(x, step=step, zero_point=zero_point, bits=STREAM_BITS)
         if source.bits >= FLOAT_BITS or not (source.source == "relu" and source.zero_point == 0):
             # Quantising to codes from zero up is a ReLU already.
             x = self._activate(x, source.source)
@@ -306,6 +293,14 @@ class _Translator:
 
     def _layer(self, layer: PlainLayer, x: Value) -> Value:
         x = self._source(layer.source, x)
+        if isinstance(layer.op, nn.Linear) and len(self._own_shape()) > 2:
+            # The integer kernel with a bias takes matrices, so tokens become rows.
+            rows = self.graph.rearrange(x, _reshaped((-1, layer.op.in_features)))
+            shape = (-1, *self._own_shape()[1:])
+            return self.graph.rearrange(self._product(layer, rows), _reshaped(shape))
+        return self._product(layer, x)
+
+    def _product(self, layer: PlainLayer, x: Value) -> Value:
         folded = fold(layer)
         name = layer.layer.name
         if folded.codes is None:
@@ -329,7 +324,9 @@ class _Translator:
             self.reduced.append(name)
         codes, scale = _room_for_bias(codes, scale, folded.bias, x.grid.step)
         self._count(codes, bits)
-        factor = spread_factors(codes, REDUCED_CODE if saturates else LARGEST_CODE)
+        # In units of codes that fill int8 the whole-numbered bias is fine enough; with 2 bits the
+        # sum of a depthwise convolution spans a few units only.
+        factor = fill_factors(codes, REDUCED_CODE if saturates else LARGEST_CODE)
         scale = (scale / factor).astype(np.float32)
         weight = self.graph.node(
             "DequantizeLinear",
@@ -358,35 +355,45 @@ class _Translator:
         op, name = layer.op, layer.layer.name
         if isinstance(op, nn.Linear):
             if len(self._own_shape()) == 2:
-                return Value(self.graph.node("Gemm", [x, weight, bias], name=name, transB=1))
+                product = self.graph.node("Gemm", [x, weight, bias], name=name, transB=1)
+                self._note_bits(layer)
+                return Value(product)
             turned = self.graph.node("Transpose", [weight], perm=[1, 0])
             product = self.graph.node("MatMul", [x, turned], name=name)
+            self._note_bits(layer)
             return Value(self.graph.node("Add", [product, bias]))
         if isinstance(op.padding, str) or op.padding_mode != "zeros":
             raise InputError(f"{name}: only zero padding by numbers can be exported")
-        return Value(
-            self.graph.node(
-                "Conv",
-                [x, weight, bias],
-                name=name,
-                kernel_shape=list(op.kernel_size),
-                strides=list(op.stride),
-                pads=[*op.padding, *op.padding],
-                dilations=list(op.dilation),
-                group=op.groups,
-            )
+        result = self.graph.node(
+            "Conv",
+            [x, weight, bias],
+            name=name,
+            kernel_shape=list(op.kernel_size),
+            strides=list(op.stride),
+            pads=[*op.padding, *op.padding],
+            dilations=list(op.dilation),
+            group=op.groups,
         )
+        self._note_bits(layer)
+        return Value(result)
+
+    def _note_bits(self, layer: PlainLayer) -> None:
+        # What a packed file stores a code in; the codes of 8 bits may happen to fit 7.
+        if layer.layer.weight_bits < FLOAT_BITS:
+            note = self.graph.nodes[-1].metadata_props.add()
+            note.key, note.value = WEIGHT_BITS, str(layer.layer.weight_bits)
 
     def _stored(self, codes: np.ndarray, bits: int, name: str) -> str:
-        if not self.packed or bits > 4:
+        width = _stored_bits(codes) if self.packed and bits <= 4 else 8
+        if width == 8:
             return self.graph.constant(codes, name=f"{name}.codes")
-        return self.graph.packed(codes, 2 if bits <= 2 else 4, name=f"{name}.codes")
+        return self.graph.packed(codes, max(width, 2 if bits <= 2 else 4), name=f"{name}.codes")
 
     def _spread_codes(self, codes: np.ndarray, factor: np.ndarray, bits: int, name: str) -> str:
         """Return int8 codes times ``factor``; a runtime computes this once, at loading."""
         from onnx import TensorProto
 
-        if not self.packed or bits > 4:
+        if not self.packed or bits > 4 or _stored_bits(codes) == 8:
             spread = (codes * _column(factor, codes.ndim)).astype(np.int8)
             return self.graph.constant(spread, name=f"{name}.codes")
         stored = self._stored(codes, bits, name)
@@ -430,6 +437,10 @@ class _Translator:
         self._shapes_known = True
 
 
+def _reshaped(shape: tuple[int, ...]) -> View:
+    return lambda graph, name: graph.node("Reshape", [name, graph.constant(np.array(shape))])
+
+
 def _room_for_bias(
     codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -447,6 +458,15 @@ def _room_for_bias(
         np.round(codes * _column(ratio, codes.ndim)).astype(np.int8),
         np.where(small, least, scale).astype(np.float32),
     )
+
+
+def _stored_bits(codes: np.ndarray) -> int:
+    """Return the bits of the smallest ONNX integer that holds ``codes``: 2, 4 or 8."""
+    for bits in (2, 4):
+        low, high = weight_range(bits)
+        if not codes.size or (low <= codes.min() and codes.max() <= high):
+            return bits
+    return 8
 
 
 def _flat(arguments: Any) -> Iterator[Any]:

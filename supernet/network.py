@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.plan import STREAM_BITS, BlockPlan, NetworkPlan
+from search_spaces.errors import InputError
+from search_spaces.plan import STREAM_BITS, BlockPlan, NetworkPlan, OperatorPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 from supernet.batchnorm import BatchNorm, BatchStatistics, FrozenStatistics, record_statistics
-from supernet.dataflow import DATAFLOWS, Operation
+from supernet.dataflow import DATAFLOWS, Dataflow, Operation
 from supernet.elastic import ElasticLayer, InputQuantizer, LayerRange
+from supernet.operators import OPERATORS, ElasticOperator
 from supernet.plain import PlainNetwork, extract_network
 
 
@@ -35,16 +37,20 @@ class Supernet(nn.Module):
         self.ranges = layer_ranges(space)
         for extent in self.ranges.values():
             self.layers[_key(extent.largest.name)] = ElasticLayer(extent, stream_bits=STREAM_BITS)
+        self.operators = nn.ModuleDict(
+            {_key(o.name): OPERATORS.get(o.kind)(o) for o in largest_operators(space)}
+        )
         for block in space.block_columns(_neighbours(space)):
             # Whether a block has a residual can depend on the width, through rounding.
             for name, source in block.points:
-                if name != "sum" or block.residual.any():
+                if block.point_rows(name).any():
                     point = InputQuantizer(source, (STREAM_BITS,))
                     self.points[_key(f"{block.name}.{name}")] = point
         for block in space.plan(space.largest()).blocks:
             last = self.layers[_key(block.layers[-1].name)]
             if zero_init_residual and block.residual and last.gamma is not None:
                 nn.init.zeros_(last.gamma)
+        space.initialize(self)
 
     def forward(self, x: Tensor, arch: Arch | NetworkPlan, norm: BatchNorm | None = None) -> Tensor:
         """Run one architecture.
@@ -61,8 +67,13 @@ class Supernet(nn.Module):
         norm = norm or BatchStatistics()
         for block in plan.blocks:
             ops = self._operations(block, plan.stream_bits, norm)
-            x = DATAFLOWS.get(block.kind)(x, ops, block.residual)
+            x = self.dataflow(block)(x, ops, block.residual)
         return x
+
+    def dataflow(self, block: BlockPlan) -> Dataflow:
+        """Return how tensors run through ``block``."""
+        own = self.space.dataflows.get(block.kind)
+        return DATAFLOWS.get(block.kind) if own is None else own
 
     def plan(self, arch: Arch | NetworkPlan) -> NetworkPlan:
         """Return the layers of ``arch``; a plan passes unchanged."""
@@ -107,6 +118,10 @@ class Supernet(nn.Module):
         """Return the quantisation point ``name`` of the block called ``block``."""
         return self.points[_key(f"{block}.{name}")]
 
+    def operator(self, name: str) -> ElasticOperator:
+        """Return the elastic operator of a plan's operator name."""
+        return self.operators[_key(name)]
+
     def _operations(
         self, block: BlockPlan, stream_bits: int, norm: BatchNorm
     ) -> dict[str, Operation]:
@@ -114,6 +129,8 @@ class Supernet(nn.Module):
             layer.role: partial(self.layer(layer.name), layer=layer, norm=norm)
             for layer in block.layers
         }
+        for operator in block.operators:
+            ops[operator.role] = partial(self.operator(operator.name), operator=operator)
         for name, _ in block.points:
             ops[name] = partial(self.point(block.name, name), bits=stream_bits)
         return ops
@@ -122,7 +139,8 @@ class Supernet(nn.Module):
 def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
     """Return what each layer of ``space`` can be, by layer name.
 
-    Found by varying one choice at a time from the largest architecture.
+    Found by varying one choice at a time from architectures that are the largest in all but
+    what makes the choice active.
     """
     genes = _neighbours(space)
     ranges = {}
@@ -133,11 +151,11 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
             def seen(values, on=on):  # type: ignore[no-untyped-def]
                 return tuple(sorted({v.item() for v in np.broadcast_to(values, on.shape)[on]}))
 
-            first = int(np.flatnonzero(on)[0])
-            plan = space.plan(space.decode(genes[first : first + 1])[0])
-            by_name = {item.name: item for item in plan.layers()}
+            if not on.any():
+                continue
+            plan = _first_plan(space, genes, on)
             ranges[layer.name] = LayerRange(
-                largest=by_name[layer.name],
+                largest={item.name: item for item in plan.layers()}[layer.name],
                 kernels=seen(layer.kernel),
                 weight_bits=seen(layer.weight_bits),
                 activation_bits=seen(layer.activation_bits),
@@ -146,16 +164,72 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
     return ranges
 
 
+def largest_operators(space: PlannedSpace) -> list[OperatorPlan]:
+    """Return the operators of ``space`` that are no layers, each at its largest."""
+    genes = _neighbours(space)
+    found = []
+    for block in space.block_columns(genes):
+        for column in block.operators:
+            if column.active.any():
+                plan = _first_plan(space, genes, column.active)
+                found += [o for o in plan.operators() if o.name == column.operator.name]
+    return found
+
+
+def _first_plan(space: PlannedSpace, genes: np.ndarray, on: np.ndarray) -> NetworkPlan:
+    first = int(np.flatnonzero(on)[0])
+    return space.plan(space.decode(genes[first : first + 1])[0])
+
+
 def _neighbours(space: PlannedSpace) -> np.ndarray:
-    """Gene rows of the largest architecture and of all that differ from it in one choice."""
-    largest = space.option_counts - 1
-    rows = [largest]
-    for j, count in enumerate(space.option_counts):
-        for option in range(count - 1):
-            row = largest.copy()
-            row[j] = option
-            rows.append(row)
+    """Gene rows of large architectures and of all that differ from one in one choice.
+
+    The first is the largest. Choices that are inactive in it (the kernel of a kind of block
+    that it does not use) are active in one of the others, which are the largest but for that.
+    """
+    rows = []
+    for base in _bases(space):
+        rows.append(base)
+        for j, count in enumerate(space.option_counts):
+            for option in range(count):
+                if option != base[j]:
+                    row = base.copy()
+                    row[j] = option
+                    rows.append(row)
     return np.array(rows)
+
+
+def _bases(space: PlannedSpace) -> list[np.ndarray]:
+    bases = [space.option_counts - 1]
+    seen = space.active(bases[0][None])[0]
+    while not seen.all():
+        base = space.option_counts - 1
+        fixed: set[int] = set()
+        for j in np.flatnonzero(~seen):
+            trial = base.copy()
+            parents = _activate(space, trial, int(j))
+            # A parent that another choice of this row needs as it is must not change.
+            if all(trial[p] == base[p] for p in fixed):
+                base, fixed = trial, fixed | parents
+        active = space.active(base[None])[0]
+        if not (active & ~seen).any():
+            names = [space.choices[j].name for j in np.flatnonzero(~seen)]
+            raise InputError(f"space {space.name!r}: no architecture has the choices {names}")
+        seen |= active
+        bases.append(base)
+    return bases
+
+
+def _activate(space: PlannedSpace, row: np.ndarray, j: int) -> set[int]:
+    """Set in ``row`` the parents of choice ``j`` so that it is active; returns the parents."""
+    parents: set[int] = set()
+    for condition in space.choices[j].when:
+        parent = space.index[condition.parent]
+        options = space.choices[parent].options
+        if options[row[parent]] not in condition.values:
+            row[parent] = max(i for i, o in enumerate(options) if o in condition.values)
+        parents |= {parent} | _activate(space, row, parent)
+    return parents
 
 
 def _key(name: str) -> str:

@@ -213,6 +213,32 @@ def _reshape(context: Context, x: Value, *shape: Any) -> Value:
     return _reshaped(context, x)
 
 
+@OPERATIONS.register("interpolate")
+def _interpolate(
+    context: Context,
+    x: Value,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    **rest: Any,
+) -> Value:
+    _plain("interpolate", {k: v for k, v in rest.items() if v not in (None, False)})
+    if mode != "nearest":
+        raise InputError(f"interpolate with mode={mode!r} has no ONNX form here; use 'nearest'")
+    source, target = context.shape(x), context.output_shape()
+    if source == target:
+        return x
+    scales = np.array([1, 1, *(b / a for a, b in zip(source[2:], target[2:], strict=True))])
+
+    def view(graph: GraphBuilder, name: str) -> str:
+        return graph.node(
+            "Resize", [name, "", graph.constant(scales.astype(np.float32))],
+            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        )  # fmt: skip
+
+    return context.graph.rearrange(x, view)
+
+
 OPERATIONS.register("view")(_reshape)
 OPERATIONS.register("unflatten")(_reshape)
 OPERATIONS.register("squeeze")(_reshape)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
-from supernet.dataflow import DATAFLOWS, activate
+from supernet.dataflow import DATAFLOWS, Dataflow, activate
 from supernet.quantizers import activation_range, quantize_dequantize
 
 if TYPE_CHECKING:
@@ -25,17 +25,30 @@ class Source(nn.Module):
         source: name of the non-linearity (``relu, hswish, none, stream``).
         bits: of the codes; :data:`FLOAT_BITS` where nothing is quantised here.
         step, zero_point: of the grid ``step * (code - zero_point)``.
+        before: step and zero point of the grid of what goes into the non-linearity, with
+            codes of a stream's bits; ``None`` where that is not quantised.
     """
 
-    def __init__(self, source: str, *, bits: int, step: float = 1.0, zero_point: int = 0) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        bits: int,
+        step: float = 1.0,
+        zero_point: int = 0,
+        before: tuple[float, int] | None = None,
+    ) -> None:
         super().__init__()
         self.source, self.bits = source, bits
         self.step, self.zero_point = step, zero_point
+        self.before = before
 
     def forward(self, x: Tensor) -> Tensor:
         """Activate and fake-quantise ``x`` of any shape."""
         if self.bits >= FLOAT_BITS:
             return activate(x, self.source)
+        if self.before is not None:
+            x = quantize_dequantize(x, *self.before, *activation_range(STREAM_BITS))
         if self.source != "relu":
             # A ReLU needs no pass of its own: the grid starts at zero.
             x = activate(x, self.source)
@@ -94,16 +107,25 @@ class PlainLayer(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """A block of plain layers and quantisation points, run by its kind's dataflow."""
+    """A block of plain layers, operators and quantisation points.
 
-    def __init__(self, block: BlockPlan, ops: Mapping[str, nn.Module]) -> None:
+    Args:
+        block: its plan.
+        ops: its modules by role.
+        dataflow: runs tensors through them; by default the registered one of the block's kind.
+    """
+
+    def __init__(
+        self, block: BlockPlan, ops: Mapping[str, nn.Module], dataflow: Dataflow | None = None
+    ) -> None:
         super().__init__()
         self.block = block
         self.ops = nn.ModuleDict(ops)
+        self.dataflow = dataflow or DATAFLOWS.get(block.kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on ``x`` (batch, channels, height, width)."""
-        return DATAFLOWS.get(self.block.kind)(x, self.ops, self.block.residual)
+        return self.dataflow(x, self.ops, self.block.residual)
 
 
 class PlainNetwork(nn.Sequential):
@@ -141,7 +163,9 @@ def extract_network(
         }
         for name, _ in block.points:
             ops[name] = _extract_source(supernet.point(block.name, name), plan.stream_bits)
-        blocks.append(PlainBlock(block, ops))
+        for operator in block.operators:
+            ops[operator.role] = supernet.operator(operator.name).extract(operator)
+        blocks.append(PlainBlock(block, ops, supernet.dataflow(block)))
     return PlainNetwork(plan, blocks).to(memory_format=torch.channels_last).eval()
 
 
@@ -149,7 +173,8 @@ def _extract_source(quantizer: InputQuantizer, bits: int) -> Source:
     if quantizer.passes(bits):
         return Source(quantizer.source, bits=FLOAT_BITS)
     step, zero_point = quantizer.quantizer.constants(bits)
-    return Source(quantizer.source, bits=bits, step=step, zero_point=zero_point)
+    before = None if quantizer.before is None else quantizer.before.constants(STREAM_BITS)
+    return Source(quantizer.source, bits=bits, step=step, zero_point=zero_point, before=before)
 
 
 def _extract_layer(
@@ -167,7 +192,8 @@ def _extract_layer(
             layer.out_channels,
             layer.kernel,
             layer.stride,
-            layer.kernel // 2,
+            layer.pad,
+            layer.dilation,
             groups=layer.groups,
             bias=not layer.batch_norm,
         )

@@ -1,0 +1,147 @@
+"""Operations beside the layers: layer norm, attention heads, position embeddings.
+
+Each kind is a module that holds the parameters of the largest architecture, runs the
+slice an :class:`~search_spaces.plan.OperatorPlan` names, and extracts that slice as a
+plain module. Their parameters stay float.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.plan import OperatorPlan
+from search_spaces.registry import Registry
+
+
+class ElasticOperator(nn.Module):
+    """An operation whose parameters are elastic.
+
+    Args:
+        largest: the operator of the largest architecture.
+    """
+
+    def __init__(self, largest: OperatorPlan) -> None:
+        super().__init__()
+        self.name = largest.name
+
+    @abstractmethod
+    def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor | tuple[Tensor, ...]:
+        """Run the slice of ``operator`` on ``x``, in the shape that the kind asks for."""
+
+    @abstractmethod
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return the slice as a module of its own that computes the same."""
+
+
+OPERATORS: Registry[type[ElasticOperator]] = Registry("operator kind", group="nas.operators")
+
+
+@OPERATORS.register("layer_norm")
+class ElasticLayerNorm(ElasticOperator):
+    """Layer norm over the last dimension; a narrow network uses a prefix of scale and shift.
+
+    As in AutoFormer (Chen et al., ICCV 2021, section 3.3). Moments are of the slice itself, so
+    nothing is recalibrated.
+    """
+
+    def __init__(self, largest: OperatorPlan) -> None:
+        super().__init__(largest)
+        # Not called weight: weights are decayed in training, scales are not.
+        self.scale = nn.Parameter(torch.ones(largest.channels))
+        self.shift = nn.Parameter(torch.zeros(largest.channels))
+
+    def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor:
+        """Normalise ``x`` (batch, tokens, channels)."""
+        n = operator.channels
+        return F.layer_norm(x, (n,), self.scale[:n], self.shift[:n])
+
+    @torch.no_grad()
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return an ``nn.LayerNorm``."""
+        n = operator.channels
+        norm = nn.LayerNorm(n)
+        norm.weight.copy_(self.scale[:n])
+        norm.bias.copy_(self.shift[:n])
+        return norm
+
+
+class Heads(nn.Module):
+    """Splits the joint projection of an attention into queries, keys and values of its heads.
+
+    The channels are ordered (head, query | key | value, width), so that fewer heads are a
+    prefix of more. Queries come scaled by ``1 / sqrt(width)``.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x``: (batch, tokens, 3 * channels) -> three of (batch, heads, tokens, width)."""
+        joint = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        query, key, value = joint.chunk(3, dim=-1)
+        return query * (1 / math.sqrt(query.shape[-1])), key, value
+
+
+@OPERATORS.register("heads")
+class ElasticHeads(ElasticOperator):
+    """:class:`Heads` of an elastic number; its costs are the two products of the attention."""
+
+    def forward(self, x: Tensor, operator: OperatorPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """``x``: (batch, tokens, 3 * channels) -> three of (batch, heads, tokens, width)."""
+        return self.extract(operator)(x)  # type: ignore[no-any-return]
+
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return :class:`Heads`."""
+        return Heads(operator.heads)
+
+
+class Positions(nn.Module):
+    """Adds a learned embedding of each position."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: (batch, tokens, channels)."""
+        return x + self.table
+
+
+@OPERATORS.register("positions")
+class ElasticPositions(ElasticOperator):
+    """Position embeddings of a square grid of tokens.
+
+    A smaller grid takes the table of the largest, resized bilinearly (as Dosovitskiy et al.,
+    ICLR 2021, section 3.2, do for other resolutions); a narrower network takes a prefix of its
+    channels.
+    """
+
+    def __init__(self, largest: OperatorPlan) -> None:
+        super().__init__(largest)
+        self.side = math.isqrt(largest.tokens)
+        self.table = nn.Parameter(torch.empty(largest.tokens, largest.channels))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor:
+        """``x``: (batch, tokens, channels)."""
+        return x + self._slice(operator)
+
+    @torch.no_grad()
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return :class:`Positions`."""
+        return Positions(self._slice(operator).clone())
+
+    def _slice(self, operator: OperatorPlan) -> Tensor:
+        table = self.table[:, : operator.channels]
+        side = math.isqrt(operator.tokens)
+        if side == self.side:
+            return table
+        grid = table.T.unflatten(1, (self.side, self.side))[None]
+        grid = F.interpolate(grid, (side, side), mode="bilinear", antialias=True)
+        return grid[0].flatten(1).T
