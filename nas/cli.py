@@ -33,6 +33,7 @@ EXIT_CODES = (
 SUB_APPS = {
     "latency": "nas.latency_cli",
     "device": "nas.device_cli",
+    "study": "nas.study_cli",
 }
 """Name of a command group -> module whose ``app`` it is; imported when it is called."""
 

@@ -1,0 +1,1 @@
+"""Studies of whether the figures a search relies on can be trusted."""

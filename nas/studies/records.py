@@ -1,0 +1,76 @@
+"""Results of a study, one JSON line each, appended durably and read back on the next start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError
+
+
+class StudyFolder:
+    """The folder of a study: ``study.json`` says what was asked, ``records.jsonl`` what came out.
+
+    Args:
+        folder: made if missing.
+        settings: everything the records depend on, JSON-ready.
+
+    Raises:
+        InputError: the folder holds a study with other settings; the message names them.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "records.jsonl"
+        known = self.folder / "study.json"
+        # As JSON reads it back: tuples are lists there.
+        wanted = json.loads(json.dumps(dict(settings)))
+        if known.exists():
+            before = json.loads(known.read_text(encoding="utf-8"))
+            changed = [
+                f"{key} was {before.get(key)!r} and is now {wanted.get(key)!r}"
+                for key in sorted({*before, *wanted})
+                if before.get(key) != wanted.get(key)
+            ]
+            if changed:
+                raise InputError(
+                    f"{folder} holds a study with other settings: {'; '.join(changed)}; "
+                    "give the same ones, or another folder with --output"
+                )
+        else:
+            write_json_atomic(known, wanted)
+        self._records = self._read()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the record of ``key``, or None where there is none yet."""
+        return self._records.get(key)
+
+    def add(self, key: str, values: Mapping[str, Any]) -> None:
+        """Append the record of ``key``; it is on the disk when this returns."""
+        line = json.dumps({"key": key, **values}) + "\n"
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            # A line torn by a crash must not swallow this one.
+            line = "\n" + line
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[key] = dict(values)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    values = json.loads(line)
+                    # The first record of a key stands; a second can only come from a rerun.
+                    found.setdefault(values.pop("key"), values)
+        return found

@@ -1,0 +1,122 @@
+"""What a study works on: a job's data and space, and the supernet that its run trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.job import Job, job_space, load_job
+from nas.run_store import RunStore
+from nas.tasks import TASKS
+from search_spaces.errors import InputError
+from search_spaces.planned import PlannedSpace
+
+if TYPE_CHECKING:
+    from nas.data import DataSplits
+    from nas.tasks import Task
+    from supernet.network import Supernet
+
+
+@dataclass(frozen=True)
+class Source:
+    """A job and the checkpoint of its supernet; small, so that it can be sent to processes.
+
+    Attributes:
+        job: checked.
+        checkpoint: of the trained supernet.
+        folder: of the run.
+    """
+
+    job: Job
+    checkpoint: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The parts of a source, loaded."""
+
+    job: Job
+    task: Task
+    splits: DataSplits
+    space: PlannedSpace
+
+
+def find_source(path: Path) -> Source:
+    """Return the run at ``path``, or the run of the job file at ``path``.
+
+    Raises:
+        InputError: there is no run, or its supernet is not trained.
+        DiagnosticsError: the job file has mistakes.
+    """
+    if path.is_dir():
+        store = RunStore.open(path)
+        job = Job.model_validate(store.manifest()["job"])
+    else:
+        job = load_job(path)
+        store = RunStore(job.run_folder())
+        if not store.manifest_path.is_file():
+            raise InputError(
+                f"{path}: its run folder {store.folder} does not exist; a study needs a trained "
+                f"supernet, so do first: nas run {path}"
+            )
+    if not store.checkpoint.exists():
+        raise InputError(
+            f"{store.folder} has no trained supernet yet; go on with it by: "
+            f"nas resume {store.folder}"
+        )
+    return Source(job, store.checkpoint, store.folder)
+
+
+def open_source(source: Source) -> Opened:
+    """Load the data and build the space.
+
+    Raises:
+        InputError: the space has no networks.
+        EnvironmentProblem: the data is not here.
+    """
+    job = source.job
+    task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
+    splits = task.load(job.data, job.seed)
+    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
+    if not isinstance(space, PlannedSpace):
+        raise InputError(f"the space {space.name!r} has no networks to train")
+    return Opened(job, task, splits, space)
+
+
+def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
+    """Return the trained supernet of a source.
+
+    Raises:
+        InputError: training is not finished, or the file is of another space.
+    """
+    from supernet.checkpoint import load_checkpoint
+    from supernet.network import Supernet
+    from supernet.train import load_weights
+
+    tensors, state = load_checkpoint(source.checkpoint)
+    steps = state.get("recipe", {}).get("steps")
+    if steps is not None and state["step"] < steps:
+        raise InputError(
+            f"{source.checkpoint}: training stands at step {state['step']} of {steps}; finish it "
+            f"by: nas resume {source.folder}"
+        )
+    supernet = Supernet(space)
+    missing = load_weights(supernet, tensors, prefix="model.", source=str(source.checkpoint))
+    if missing:
+        raise InputError(
+            f"{source.checkpoint} lacks {len(missing)} tensors of the space, such as {missing[0]}"
+        )
+    return supernet
+
+
+def default_steps(source: Source, batch_size: int) -> int:
+    """Return the steps of a training alone that sees as many images as the supernet's training."""
+    from supernet.checkpoint import load_checkpoint
+
+    _, state = load_checkpoint(source.checkpoint)
+    steps = state.get("recipe", {}).get("steps")
+    if steps is None:
+        raise InputError(f"{source.checkpoint} does not say how it was trained; give --steps")
+    return max(1, round(steps * source.job.supernet.batch_size / batch_size))

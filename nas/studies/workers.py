@@ -1,0 +1,228 @@
+"""The single trainings and evaluations of a study, in this process or in several."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas.studies.source import Opened, Source, load_supernet, open_source
+from search_spaces.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from nas.evaluator import Evaluator
+    from supernet.network import Supernet
+
+
+@dataclass(frozen=True)
+class AloneRecipe:
+    """How an architecture is trained alone, the same for all of a study.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: images a step.
+        learning_rate: peak.
+        weight_decay: of weights.
+        float_share: share of the steps in float, before its bits are set.
+    """
+
+    steps: int
+    batch_size: int = 128
+    learning_rate: float = 0.008
+    weight_decay: float = 0.01
+    float_share: float = 0.4
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to compute.
+
+    Attributes:
+        key: of its record.
+        kind: ``inherited``, ``alone``, ``proxies`` or ``continued``.
+        arch: text of the architecture.
+        options: what else the kind needs.
+    """
+
+    key: str
+    kind: str
+    arch: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+class Bench:
+    """Computes work with everything loaded once.
+
+    Args:
+        source: the run.
+        recipe: of trainings alone.
+        images: validation images of one evaluation; None takes all.
+    """
+
+    def __init__(self, source: Source, recipe: AloneRecipe, *, images: int | None = None) -> None:
+        self.source, self.recipe, self.images = source, recipe, images
+        self.opened: Opened = open_source(source)
+        self._supernet: Supernet | None = None
+        self._evaluator: Evaluator | None = None
+
+    def compute(self, work: Work) -> dict[str, Any]:
+        """Return the record of ``work``."""
+        begin, cpu = time.monotonic(), time.process_time()
+        values = getattr(self, f"_{work.kind}")(work.arch, **dict(work.options))
+        return {
+            "kind": work.kind,
+            "arch": work.arch,
+            **dict(work.options),
+            **values,
+            "seconds": round(time.monotonic() - begin, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+        }
+
+    @property
+    def supernet(self) -> Supernet:
+        """The trained supernet, loaded when first asked for."""
+        if self._supernet is None:
+            self._supernet = load_supernet(self.source, self.opened.space)
+        return self._supernet
+
+    def evaluate(self, supernet: Supernet, arch: Any) -> float:
+        """Return the validation accuracy of ``arch``, batch norm calibrated at its bits."""
+        from nas.evaluator import Evaluator
+
+        if self._evaluator is None:
+            self._evaluator = Evaluator(supernet, self.opened.splits, self.opened.task)
+        # The evaluator keeps the images it prepared; only the weights change.
+        self._evaluator.supernet = supernet
+        return self._evaluator.accuracy(self._evaluator.network(arch), images=self.images)
+
+    def _inherited(self, arch: str) -> dict[str, Any]:
+        return {"accuracy": self.evaluate(self.supernet, self.opened.space.parse(arch))}
+
+    def _alone(self, arch: str, *, seed: int) -> dict[str, Any]:
+        from supernet.standalone import train_alone
+        from supernet.train import Recipe
+
+        opened, recipe = self.opened, self.recipe
+        network = train_alone(
+            opened.space,
+            opened.space.parse(arch),
+            batches=opened.splits.training_batches(
+                recipe.batch_size, seed=derive_seed(seed, "alone")
+            ),
+            loss=opened.task.loss,
+            recipe=Recipe(
+                steps=recipe.steps,
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+            ),
+            seed=derive_seed(seed, "alone weights") % 2**63,
+            float_share=recipe.float_share,
+        )
+        return {"accuracy": self.evaluate(network, network.space.largest())}
+
+    def _continued(
+        self, arch: str, *, seed: int, steps: int, learning_rate: float
+    ) -> dict[str, Any]:
+        """Train the inherited weights on for this architecture alone, at its bits."""
+        from supernet.finetune import finetune
+
+        opened = self.opened
+        batches = opened.splits.training_batches(
+            self.recipe.batch_size, seed=derive_seed(seed, "continued")
+        )
+        parsed = opened.space.parse(arch)
+        own = finetune(
+            copy.deepcopy(self.supernet),
+            opened.space.plan(parsed),
+            batches=batches,
+            loss=opened.task.loss,
+            epochs=steps / len(batches),
+            learning_rate=learning_rate,
+        )
+        return {"accuracy": self.evaluate(own, parsed)}
+
+    def _proxies(self, arch: str, *, seed: int, batch: int) -> dict[str, Any]:
+        import torch
+
+        from predictors.zero_cost import zero_cost_scores
+        from search_spaces.single import SingleSpace
+        from supernet.network import Supernet
+        from supernet.resolution import resize_images
+        from supernet.subnets import float_plan
+
+        opened = self.opened
+        space = opened.space
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "proxies") % 2**63)
+            # A zero scale of residual branches would hide them from a proxy.
+            network = Supernet(SingleSpace(space, space.parse(arch)), zero_init_residual=False)
+        plan = float_plan(network.plan(network.space.largest()))
+        subset = opened.splits.calibration.first(batch)
+        images, labels = next(iter(opened.splits.evaluation_batches(subset, batch_size=batch)))
+        images = resize_images(images, plan.input_shape[1])
+        plain = network.extract(plan, network.statistics(plan, [images]))
+        return {"scores": zero_cost_scores(plain, images, labels, seed=seed)}
+
+
+def compute_all(
+    source: Source,
+    recipe: AloneRecipe,
+    work: Sequence[Work],
+    *,
+    workers: int = 1,
+    images: int | None = None,
+) -> Iterator[tuple[Work, dict[str, Any]]]:
+    """Yield the record of each work as it is done, in any order.
+
+    Args:
+        source: the run.
+        recipe: of trainings alone.
+        work: what to compute.
+        workers: processes of one thread each; 1 computes in this process.
+        images: validation images of one evaluation.
+    """
+    if not work:
+        return
+    if workers == 1:
+        bench = Bench(source, recipe, images=images)
+        for item in work:
+            yield item, bench.compute(item)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    with ProcessPoolExecutor(
+        min(workers, len(work)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(source, recipe, images),
+    ) as pool:
+        pending = {pool.submit(_compute, item): item for item in work}
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_BENCH: list[Bench] = []
+
+
+def _begin(source: Source, recipe: AloneRecipe, images: int | None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _BENCH[:] = [Bench(source, recipe, images=images)]
+
+
+def _compute(work: Work) -> dict[str, Any]:
+    return _BENCH[0].compute(work)
+
+
+def missing_work(
+    work: Sequence[Work], done: Callable[[str], Mapping[str, Any] | None]
+) -> list[Work]:
+    """Return the work that has no record yet."""
+    return [item for item in work if done(item.key) is None]

@@ -1,0 +1,146 @@
+"""``nas study``: can the figures of a search be trusted?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nas.studies.source import Source
+    from nas.studies.workers import AloneRecipe
+
+app = typer.Typer(
+    name="study",
+    help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
+    "and what do shared bit-widths cost?",
+    no_args_is_help=True,
+)
+
+RunOrJob = Annotated[
+    Path, typer.Argument(metavar="RUN|JOB", help="A run folder, or the job whose run it is.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the study; by default inside the run."),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings alone of each architecture.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of one training alone; default: the job's epochs."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images a step of a training alone.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Peak rate of a training alone; default: the job's.")
+]
+FloatShare = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of a training alone in float, before bits.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Validation images of an evaluation; default: all.")
+]
+
+
+@app.command()
+def ranking(
+    run: RunOrJob,
+    output: Output = None,
+    subnets: Annotated[int, typer.Option(min=4, help="Architectures to compare.")] = 30,
+    seeds: Seeds = 2,
+    bits: Annotated[
+        str, typer.Option(help="'mixed', or bits of all layers: 4, or W,A such as 4,8.")
+    ] = "mixed",
+    steps: Steps = None,
+    batch_size: BatchSize = 128,
+    learning_rate: Rate = None,
+    float_share: FloatShare = 0.4,
+    workers: Workers = 1,
+    validation_images: Images = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of architectures.")] = 0,
+    proxies: Annotated[bool, typer.Option(help="Score the zero-cost proxies too.")] = True,
+) -> None:
+    """Compare inherited accuracy with training each of N stratified subnets alone.
+
+    Every training is recorded as it ends; the same command goes on where it was cut off.
+    """
+    from nas.studies.ranking import RankingStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    pair = _bits(bits)
+    study = RankingStudy(
+        recipe=_recipe(source, steps, batch_size, learning_rate, float_share),
+        subnets=subnets,
+        seeds=seeds,
+        bits=pair,
+        seed=seed,
+        images=validation_images,
+        proxies=proxies,
+    )
+    name = "mixed" if pair is None else f"w{pair[0]}a{pair[1]}"
+    folder = output or source.folder / "studies" / f"ranking-{name}"
+    result = study.run(source, folder, workers=workers, on_record=_tell)
+    print(f"{result['subnets_compared']} subnets, {result['seeds']} seeds; Kendall's tau with")
+    print("training alone (95 % interval), over all pairs and over pairs of similar MACs:")
+    print(f"{'':18}{'all':>24}{'similar MACs':>24}")
+    for name, value in result["tau"].items():
+        print(f"{name:18}{_shown(value):>24}{_shown(result['within_bins'][name]):>24}")
+    ceiling = result["ceiling"]
+    if ceiling is not None:
+        print(f"{'seed to seed':18}{ceiling:>10.3f}{'':14}{result['ceiling_within_bins']:>10.3f}")
+    print(f"written: {folder / 'ranking.json'}")
+
+
+def _bits(text: str) -> tuple[int, int] | None:
+    if text == "mixed":
+        return None
+    try:
+        parts = [int(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise InputError(f"--bits {text!r} is neither 'mixed' nor bits such as 4 or 4,8")
+    return parts[0], parts[-1]
+
+
+def _recipe(
+    source: Source,
+    steps: int | None,
+    batch_size: int,
+    learning_rate: float | None,
+    float_share: float,
+) -> AloneRecipe:
+    from nas.studies.source import default_steps
+    from nas.studies.workers import AloneRecipe
+
+    config = source.job.supernet
+    return AloneRecipe(
+        steps=default_steps(source, batch_size) if steps is None else steps,
+        batch_size=batch_size,
+        learning_rate=config.learning_rate if learning_rate is None else learning_rate,
+        weight_decay=config.weight_decay,
+        float_share=float_share,
+    )
+
+
+def _tell(done: int, total: int, record: Mapping[str, Any]) -> None:
+    seed = f" seed {record['seed']}" if record["kind"] == "alone" else ""
+    accuracy = f" accuracy {record['accuracy']:.4f}" if "accuracy" in record else ""
+    print(
+        f"{done}/{total} {record['kind']}{seed}{accuracy} ({record['seconds']:.0f} s)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _shown(value: Mapping[str, float | None]) -> str:
+    if value["tau"] is None:
+        return "-"
+    return f"{value['tau']:.3f} ({value['low']:.3f} {value['high']:.3f})"

@@ -1,0 +1,113 @@
+"""Which choices of a space set bit-widths, found from what they change in the plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.plan import NetworkPlan
+from search_spaces.planned import PlannedSpace
+from search_spaces.seeds import derive_rng
+
+_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class BitChoice:
+    """A choice that changes bit-widths and nothing else.
+
+    Attributes:
+        column: its position among the choices of the space.
+        weight_bits, activation_bits: bits of the layers it governs, one entry an option;
+            empty where it leaves them alone.
+    """
+
+    column: int
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+
+
+def bit_choices(space: PlannedSpace) -> dict[str, BitChoice]:
+    """Return the choices of ``space`` that decide bit-widths alone, by name."""
+    rows = np.concatenate(
+        [
+            [space.option_counts - 1],
+            space.sample_genes(derive_rng(0, "bit choices"), _SAMPLES),
+        ]
+    )
+    active = space.active(rows)
+    found = {}
+    for column, choice in enumerate(space.choices):
+        usable = np.flatnonzero(active[:, column])
+        if len(choice.options) < 2 or usable.size == 0:
+            continue
+        variants = np.repeat(rows[usable[:1]], len(choice.options), axis=0)
+        variants[:, column] = np.arange(len(choice.options))
+        plans = [space.plan(arch) for arch in space.decode(variants)]
+        if len({_without_bits(plan) for plan in plans}) > 1:
+            continue
+        weights, activations = (
+            _governed([[getattr(layer, name) for layer in plan.layers()] for plan in plans])
+            for name in ("weight_bits", "activation_bits")
+        )
+        if weights or activations:
+            found[choice.name] = BitChoice(column, weights, activations)
+    return found
+
+
+def set_bits(
+    space: PlannedSpace,
+    genes: np.ndarray,
+    weight_bits: int,
+    activation_bits: int,
+    *,
+    choices: Mapping[str, BitChoice] | None = None,
+) -> np.ndarray:
+    """Return gene rows (n, choices) with every searched layer at the given bits.
+
+    Layers whose bits are not searched (by default the first and the last) keep theirs.
+
+    Raises:
+        InputError: the space does not offer these bits.
+    """
+    genes = np.array(genes)
+    for name, choice in (bit_choices(space) if choices is None else choices).items():
+        wanted = [
+            o
+            for o in range(len(space.choices[choice.column].options))
+            if (not choice.weight_bits or choice.weight_bits[o] == weight_bits)
+            and (not choice.activation_bits or choice.activation_bits[o] == activation_bits)
+        ]
+        if not wanted:
+            raise InputError(
+                f"the space {space.name!r} has no option of {name} with {weight_bits}-bit weights "
+                f"and {activation_bits}-bit activations "
+                f"(options: {list(space.choices[choice.column].options)})"
+            )
+        genes[:, choice.column] = wanted[0]
+    return space.canonical(genes)
+
+
+def _governed(bits: list[list[int]]) -> tuple[int, ...]:
+    """Bits of each option, from the layers in which the options differ."""
+    table = np.array(bits)
+    differing = np.flatnonzero((table != table[:1]).any(axis=0))
+    return tuple(table[:, differing[0]].tolist()) if differing.size else ()
+
+
+def _without_bits(plan: NetworkPlan) -> NetworkPlan:
+    return replace(
+        plan,
+        blocks=tuple(
+            replace(
+                block,
+                layers=tuple(
+                    replace(layer, weight_bits=0, activation_bits=0) for layer in block.layers
+                ),
+            )
+            for block in plan.blocks
+        ),
+    )
