@@ -11,6 +11,7 @@ No torch is loaded by importing this module.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +250,7 @@ def _pre_activations(network: nn.Module) -> list[nn.Module]:
     # A convolution directly before a batch norm is normalised first; the last layer feeds none.
     followed = [
         isinstance(after, norm) and not isinstance(layer, norm)
-        for layer, after in zip(layers, layers[1:], strict=False)
+        for layer, after in itertools.pairwise(layers)
     ]
     return [layer for layer, skip in zip(layers, followed, strict=False) if not skip]
 

@@ -89,7 +89,7 @@ class RankingStudy:
     def _settings(self, source: Source, chosen: Stratified) -> dict[str, Any]:
         return {
             "study": "ranking",
-            "job": source.job.resolved(),
+            **source.identity(),
             "subnets": [str(arch) for arch in chosen.archs],
             "macs_bin": chosen.macs_bin,
             "bits": self.bits,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.job import Job, job_space, load_job
 from nas.run_store import RunStore
@@ -31,6 +32,16 @@ class Source:
     job: Job
     checkpoint: Path
     folder: Path
+
+    def identity(self) -> dict[str, Any]:
+        """Return what results depend on: data, space, and the weights of the supernet."""
+        return {
+            "task": self.job.task,
+            "job_seed": self.job.seed,
+            "data": self.job.data.model_dump(mode="json", exclude_defaults=True),
+            "space": self.job.space.model_dump(mode="json", exclude_defaults=True),
+            "supernet_sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest(),
+        }
 
 
 @dataclass(frozen=True)
