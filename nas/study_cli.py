@@ -23,6 +23,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+@app.callback()
+def _study() -> None:
+    # Keeps the command names even while a group has a single command.
+    pass
+
+
 RunOrJob = Annotated[
     Path, typer.Argument(metavar="RUN|JOB", help="A run folder, or the job whose run it is.")
 ]
