@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import platform
 import re
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from devices.child import Sampler
 from devices.conditions import Reader, read_system_file
+from devices.locks import machine_lock
 from devices.measure import measure
 from devices.measurement import Measurement
 from devices.protocol import Protocol
 from devices.runtime import Runtime, make_runtime
 from devices.store import Query, Store
-from search_spaces.errors import EnvironmentProblem, InputError
-
-_LOG = logging.getLogger(__name__)
+from search_spaces.errors import InputError
 
 OnResult = Callable[[int, Measurement], None]
 
@@ -237,30 +234,6 @@ def device_fingerprint(*, reader: Reader = read_system_file) -> dict[str, Any]:
         "has_vnni": bool(words & {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}),
         "flags_sha256": hashlib.sha256(" ".join(sorted(words)).encode()).hexdigest()[:16],
     }
-
-
-@contextlib.contextmanager
-def machine_lock(path: Path | None = None) -> Iterator[None]:
-    """Hold this machine for one measurement; others wait, a killed holder lets go."""
-    try:
-        import fcntl
-    except ImportError:  # no POSIX locks on this system, so nothing to wait for
-        yield
-        return
-    path = path or Path(tempfile.gettempdir()) / f"edge-nas-{os.getuid()}.lock"
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot open the lock {path}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _LOG.info("waiting for another measurement on this machine to end (%s)", path)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _field(info: str, name: str) -> str:

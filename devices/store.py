@@ -348,8 +348,8 @@ class ReplayStore(Store):
                 raise InputError(
                     f"{self.path} has no measurement of {query.arch!r} (space {query.space!r}, "
                     f"variant {query.variant!r}) on device {query.device!r} with {query.runtime} "
-                    f"{canonical_json(query.spec_parameters)}; a replay measures nothing: run without "
-                    f"it, or replay a store of the same job and seed"
+                    f"{canonical_json(query.spec_parameters)}; a replay measures nothing: run "
+                    f"without it, or replay a store of the same job and seed"
                 )
             return _measurement(db, row)
 

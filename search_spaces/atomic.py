@@ -31,7 +31,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
@@ -53,7 +53,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Bring the names in a folder to disk, after a rename."""
     # Windows cannot open a directory; there the rename is as durable as it gets.
     with contextlib.suppress(PermissionError):
         handle = os.open(directory, os.O_RDONLY)
