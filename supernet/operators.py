@@ -54,17 +54,18 @@ class ElasticLayerNorm(ElasticOperator):
         # Not called weight: weights are decayed in training, scales are not.
         self.scale = nn.Parameter(torch.ones(largest.channels))
         self.shift = nn.Parameter(torch.zeros(largest.channels))
+        self.epsilon = 1e-5
 
     def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor:
         """Normalise ``x`` (batch, tokens, channels)."""
         n = operator.channels
-        return F.layer_norm(x, (n,), self.scale[:n], self.shift[:n])
+        return F.layer_norm(x, (n,), self.scale[:n], self.shift[:n], self.epsilon)
 
     @torch.no_grad()
     def extract(self, operator: OperatorPlan) -> nn.Module:
         """Return an ``nn.LayerNorm``."""
         n = operator.channels
-        norm = nn.LayerNorm(n)
+        norm = nn.LayerNorm(n, eps=self.epsilon)
         norm.weight.copy_(self.scale[:n])
         norm.bias.copy_(self.shift[:n])
         return norm
@@ -145,3 +146,37 @@ class ElasticPositions(ElasticOperator):
         grid = table.T.unflatten(1, (self.side, self.side))[None]
         grid = F.interpolate(grid, (side, side), mode="bilinear", antialias=True)
         return grid[0].flatten(1).T
+
+
+class Value(nn.Module):
+    """A learned tensor."""
+
+    def __init__(self, value: Tensor, *, learned: bool = True) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value, requires_grad=learned)
+
+    def forward(self) -> Tensor:
+        """Return the tensor."""
+        return self.value
+
+
+@OPERATORS.register("value")
+class ElasticValue(ElasticOperator):
+    """A parameter of a user's module, the same for every architecture."""
+
+    def __init__(self, largest: OperatorPlan) -> None:
+        super().__init__(largest)
+        self.value = nn.Parameter(torch.zeros(largest.channels))
+
+    def set(self, value: Tensor) -> None:
+        """Take the shape and content of ``value``."""
+        self.value = nn.Parameter(value.clone(), requires_grad=value.is_floating_point())
+
+    def forward(self, *, operator: OperatorPlan) -> Tensor:  # type: ignore[override]
+        """Return the tensor."""
+        return self.value
+
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return :class:`Value`."""
+        value = self.value.detach().clone()
+        return Value(value, learned=value.is_floating_point())
