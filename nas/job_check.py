@@ -34,6 +34,7 @@ from nas.job import (
 )
 from nas.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.spaces import build_space
 
 Finding = tuple[tuple["str | int", ...], str]
 """A location in the job and what is wrong there."""
@@ -287,7 +288,9 @@ def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
 
 
 def _check_space(space: SpaceConfig) -> Iterator[Finding]:
-    found = list(_unknown_name("space.name", ("space", "name"), space.name))
+    # A function of the user's own, "module:function", is not registered.
+    own = ":" in space.name
+    found = [] if own else list(_unknown_name("space.name", ("space", "name"), space.name))
     yield from found
     if found:
         return
@@ -297,6 +300,11 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
         yield ("space", taken[0]), f"space.{taken[0]}: follows from the data; leave it out"
         return
     base = {} if space.preset is None else {"preset": space.preset}
+    if own:
+        message = _space_problem(space.name, {**base, **config})
+        if message is not None:
+            yield ("space", "name"), f"space: {message}"
+        return
     # Each parameter alone first, so that every wrong one is told; then all of them together.
     trials = [base, *({**base, key: config[key]} for key in config)]
     for trial, key in zip(trials, ["preset", *config], strict=True):
@@ -314,7 +322,7 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
 
 def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
     try:
-        registry_for("space.name").get(name).from_config(**config)
+        build_space(name, **config)
     except InputError as error:
         return str(error)
     except (TypeError, ValueError, AttributeError, KeyError) as error:

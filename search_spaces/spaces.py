@@ -1,13 +1,17 @@
 """The registry of search spaces.
 
 A registered space is a class with ``from_config(*, preset, input_channels, outputs,
-**overrides)``; other packages add theirs through the entry point ``nas.search_spaces``.
+**overrides)``; other packages add theirs through the entry point ``nas.search_spaces``. A
+function of a module that Python can import needs no registration: ``my_module:make_space``.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
+from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
 
@@ -15,9 +19,38 @@ SPACES: Registry[type[SearchSpace]] = Registry("search space", group="nas.search
 
 
 def build_space(name: str, **config: Any) -> SearchSpace:
-    """Return the space registered as ``name``, built from its configuration.
+    """Return the space called ``name``, built from its configuration.
+
+    Args:
+        name: a registered name, or ``module:function`` of a function that takes
+            ``input_channels`` and ``outputs`` (3 and 10 unless they are in ``config``) and the
+            other keys of ``config``, and returns a space. The module is looked for in the
+            current folder, too.
+        config: parameters of the space.
 
     Raises:
-        InputError: an unknown name, parameter or value.
+        InputError: an unknown name, parameter or value; a module that cannot be imported.
     """
-    return SPACES.get(name).from_config(**config)  # type: ignore[attr-defined]
+    if ":" not in name:
+        return SPACES.get(name).from_config(**config)  # type: ignore[attr-defined]
+    space = _function(name)(**{"input_channels": 3, "outputs": 10, **config})
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"{name} returned a {type(space).__name__}, not a search space")
+    return space
+
+
+def _function(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        # The command line has its own folder first on the path, not the current one.
+        sys.path.append("")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"space {name!r}: {error}; call nas in the folder of {module_name.split('.')[0]}, or "
+            "install it"
+        ) from error
+    if not callable(getattr(module, attribute, None)):
+        raise InputError(f"space {name!r}: {module_name} has no function {attribute!r}")
+    return getattr(module, attribute)

@@ -116,6 +116,28 @@ def _softmax(context: Context, x: Value, dim: int = -1, dtype: Any = None, **res
     return context.apply("Softmax", x, axis=dim)
 
 
+@OPERATIONS.register("scaled_dot_product_attention")
+def _attention(
+    context: Context,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
+    if attn_mask is not None or is_causal or enable_gqa:
+        raise InputError("scaled_dot_product_attention with a mask has no ONNX form here")
+    shape = context.shape(query)
+    order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    turned = context.graph.rearrange(key, _transposed(order))
+    scaled = context.apply("Mul", query, shape[-1] ** -0.5 if scale is None else scale)
+    scores = context.apply("MatMul", scaled, turned)
+    return context.apply("MatMul", context.apply("Softmax", scores, axis=-1), value)
+
+
 @OPERATIONS.register("dropout")
 def _dropout(context: Context, x: Value, *rest: Any, **more: Any) -> Value:
     return x

@@ -218,10 +218,9 @@ class ModuleSpace(PlannedSpace):
             layer = self.graph.layers[role]
             norm, bias = self.graph.modules[path], self.graph.modules[layer].bias
             mean = norm.running_mean.clone()
-            found[layer] = (
-                mean if bias is None else mean - bias.detach(),
-                norm.running_var.clone(),
-            )
+            # Ours differ in epsilon, and have no bias before the norm.
+            variance = norm.running_var + (norm.eps - EPSILON)
+            found[layer] = (mean if bias is None else mean - bias.detach(), variance)
         return found
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
