@@ -1,0 +1,6 @@
+"""A runtime for networks with few-bit weights: C++ kernels, and what drives them from Python.
+
+:mod:`devices.lowbit.format` is the file, :mod:`devices.lowbit.convert` makes one from an integer
+ONNX model, :mod:`devices.lowbit.network` runs it, :mod:`devices.lowbit.build` compiles the
+kernels, and :mod:`devices.lowbit.reference` says in NumPy what they compute.
+"""

@@ -1,0 +1,187 @@
+"""Compiling the kernels: on first use, into a folder of the user's, or ahead of time.
+
+    python -m devices.lowbit.build [--force] [--sanitize]
+
+Needs a C++17 compiler (``$CXX``, ``c++``, ``g++`` or ``clang++``) and nothing else. The library
+is kept by the hash of sources, compiler and flags, so a new version never loads an old one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from search_spaces.errors import EnvironmentProblem
+
+KERNELS = Path(__file__).parent / "kernels"
+"""The sources."""
+
+# Float sums must not be contracted: results are the same on every processor.
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+)
+_SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# A file for another instruction set is called only where the processor has it.
+_X86 = {
+    "avx2.cpp": ("-mavx2",),
+    "avx512.cpp": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mprefer-vector-width=512",
+    ),
+}
+_LIBRARY = "liblowbit.so" if sys.platform != "darwin" else "liblowbit.dylib"
+
+
+def library_path() -> Path:
+    """Return the compiled library, compiling it if need be.
+
+    Raises:
+        EnvironmentProblem: there is no compiler, or it fails on the sources.
+    """
+    return build()
+
+
+def build(*, force: bool = False) -> Path:
+    """Compile the shared library unless it is there already; returns its path.
+
+    Raises:
+        EnvironmentProblem: there is no compiler, or it fails on the sources.
+    """
+    compiler = find_compiler()
+    flags = {name: _flags(name) for name in _sources()}
+    path = _cache_folder() / _digest(compiler, flags) / _LIBRARY
+    if path.is_file() and not force:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        objects = _compile(compiler, flags, Path(folder))
+        made = Path(folder) / _LIBRARY
+        _call([compiler, "-shared", "-o", str(made), *objects, "-pthread"])
+        # Another process may have been faster: the two files are equal.
+        os.replace(made, path)
+    return path
+
+
+def build_selftest(folder: Path, *, compiler: str | None = None, sanitize: bool = True) -> Path:
+    """Compile the self-test program into ``folder``, by default under ASan and UBSan.
+
+    Raises:
+        EnvironmentProblem: there is no compiler, or it fails, for instance for want of the
+            sanitizers' libraries.
+    """
+    compiler = compiler or find_compiler()
+    extra = _SANITIZE if sanitize else ()
+    flags = {name: (*_flags(name), *extra) for name in (*_sources(), "selftest.cpp")}
+    objects = _compile(compiler, flags, folder)
+    program = folder / "lowbit_selftest"
+    _call([compiler, "-o", str(program), *objects, "-pthread", *extra])
+    return program
+
+
+def find_compiler() -> str:
+    """Return the C++ compiler to use.
+
+    Raises:
+        EnvironmentProblem: there is none.
+    """
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise EnvironmentProblem(
+        f"the low-bit runtime is compiled on first use and needs a C++17 compiler; "
+        f"{f'CXX={wanted} was not found' if wanted else 'none was found'}. Install one "
+        "(for instance: apt-get install g++) or use the runtime onnxruntime"
+    )
+
+
+def _sources() -> list[str]:
+    return sorted(p.name for p in KERNELS.glob("*.cpp") if p.name != "selftest.cpp")
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return (*_FLAGS, *_X86.get(name, ()))
+    return _FLAGS
+
+
+def _digest(compiler: str, flags: dict[str, tuple[str, ...]]) -> str:
+    version = _call([compiler, "--version"]).splitlines()[0]
+    digest = hashlib.sha256(f"{version}|{platform.machine()}|{sorted(flags.items())}".encode())
+    for path in sorted(KERNELS.iterdir()):
+        if path.suffix in (".cpp", ".h", ".inc"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("EDGE_NAS_CACHE")
+    if base:
+        return Path(base) / "lowbit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-nas" / "lowbit"
+
+
+def _compile(compiler: str, flags: dict[str, tuple[str, ...]], folder: Path) -> list[str]:
+    def one(name: str) -> str:
+        target = folder / f"{name}.o"
+        _call([compiler, *flags[name], "-c", str(KERNELS / name), "-o", str(target)])
+        return str(target)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(one, flags))
+
+
+def _call(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvironmentProblem(
+            f"{' '.join(command[:1])} failed on the low-bit kernels: "
+            f"{(done.stderr or done.stdout).strip()[:2000]}"
+        )
+    return done.stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build from the command line; prints the path."""
+    parser = argparse.ArgumentParser(prog="python -m devices.lowbit.build", description=__doc__)
+    parser.add_argument("--force", action="store_true", help="compile even if it is there")
+    parser.add_argument(
+        "--sanitize", action="store_true", help="build and run the self-test under ASan and UBSan"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.sanitize:
+            with tempfile.TemporaryDirectory() as folder:
+                program = build_selftest(Path(folder))
+                return subprocess.run([str(program)], check=False).returncode
+        print(build(force=options.force))
+    except EnvironmentProblem as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

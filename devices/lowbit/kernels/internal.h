@@ -1,0 +1,120 @@
+// What kernels share. Every file but network.cpp may be compiled for another instruction set,
+// so nothing here is an inline function with external linkage.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include <vector>
+
+namespace lowbit {
+
+// How a kernel wants one pixel's channels laid out, in groups of four.
+enum class Prepare {
+  kRaw,     // the codes themselves
+  kTable,   // 16 subset sums a group, 16 bytes
+  kTables,  // 16 of the low nibbles, 16 of the high: 32 bytes
+  kWide     // four 16-bit numbers: 8 bytes
+};
+
+// One register tile: `pixels` rows of prepared activations times a block of outputs, over a
+// chunk of the inner dimension that cannot overflow 16 bits where `depth` says so.
+struct Step {
+  const uint8_t* const* rows;  // rows[p * row_stride + t]: pixel p, tap t
+  size_t row_stride;
+  int taps, groups;
+  size_t offset;           // bytes from each row's beginning to the chunk
+  const uint8_t* weights;  // of the first tap of the chunk
+  size_t tap_stride;       // bytes from a tap's weights to the next tap's
+  int32_t* sums;           // sums[p * sum_stride + n]
+  size_t sum_stride;
+  bool first;              // set, not add
+  int depth;               // groups until the 16-bit sums must be widened
+  int8_t coefficients[4];  // of the bit planes
+};
+using StepKernel = void (*)(const Step&);
+
+constexpr int kPixels = 8;   // most pixels of a tile
+constexpr int kVectors = 2;  // most vectors of outputs of a tile
+
+// The weights' layout within one vector of one group of four input channels.
+enum class Layout {
+  kDot4,    // `lanes` outputs x 4 channels, int8
+  kDot2,    // 2 halves x `lanes` outputs x 2 channels, int16
+  kPlane1,  // 32 bytes: outputs 0, 16, 1, 17, ...: one index of four bits each
+  kPlane2,  // 32 bytes: 16 outputs x 2 planes
+  kPlane4   // 32 bytes: 8 outputs x 4 planes
+};
+
+struct DotKernel {
+  const char* name;
+  Prepare prepare;
+  Layout layout;
+  int lanes;         // outputs of a vector
+  int vector_bytes;  // of weights, a group
+  int pixels;        // best number of pixels of a tile
+  int depth;         // products: groups that 16-bit sums must hold, 0 for any weights;
+                     // tables: lookups summed in a byte, 0 for any codes
+  StepKernel run[kPixels][kVectors];  // by pixels - 1 and vectors - 1
+};
+
+// sums of one pixel -> outputs first, first + 1, ...
+struct Finish {
+  const int32_t* correction;  // added to coefficient * sum
+  const float* multiplier;
+  const float* bias;
+  int32_t coefficient;
+  int kind, function, zero_point;
+  float post, low, high;  // low and high are relative to the zero point
+};
+using FinishKernel = void (*)(const Finish&, const int32_t* sums, int32_t pixel_term, int first,
+                              int count, void* out);
+
+// One pixel of a depthwise convolution: sums of `count` channels, from rows[t] + first.
+// Weights: per block of `lanes` channels and per pair of taps, see pack_depthwise.
+struct DepthwiseKernel {
+  const char* name;
+  int block;          // channels of a block
+  bool narrow;        // sums fit 16 bits (int8 weights), else int16 weights
+  void (*run)(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
+              int32_t* sums);
+};
+
+using PrepareKernel = void (*)(Prepare, const uint8_t* codes, int channels, uint8_t* out,
+                               int32_t* sum);
+
+// Element-wise work, over [begin, end).
+struct Elementwise {
+  void (*quantise)(const float* in, uint8_t* out, int channels, int pixels, float scale,
+                   int zero_point, int high);
+  void (*sum)(const uint8_t* a, const uint8_t* b, uint8_t* out, int64_t count, int za, float ma,
+              int zb, float mb, int zero_point, int low, int high);
+  void (*product)(const uint8_t* a, const uint8_t* b, uint8_t* out, int count, int za, int zb,
+                  float m, int zero_point, int low, int high);
+  void (*rescale)(const uint8_t* a, uint8_t* out, int64_t count, int za, float m, int zero_point,
+                  int low, int high);
+  void (*column_sums)(const uint8_t* in, int pixels, int channels, int stride, int32_t* sums);
+  void (*finish_mean)(const int32_t* sums, uint8_t* out, int channels, int offset, float m,
+                      int zero_point, int low, int high);
+  void (*maximum)(const uint8_t* in, uint8_t* out, int channels);
+};
+
+struct Backend {
+  const char* name;
+  std::vector<const DotKernel*> dot;
+  std::vector<const DepthwiseKernel*> depthwise;
+  PrepareKernel prepare;
+  FinishKernel finish;
+  Elementwise elementwise;
+};
+
+// Each is null where the build or the processor lacks it.
+const Backend* portable_backend();
+const Backend* avx2_backend();
+const Backend* avx512_backend();
+const Backend* neon_backend();
+
+constexpr size_t prepared_bytes(Prepare p) {
+  return p == Prepare::kRaw ? 4 : p == Prepare::kTable ? 16 : p == Prepare::kTables ? 32 : 8;
+}
+
+}  // namespace lowbit

@@ -1,0 +1,58 @@
+// The layers of a network.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "internal.h"
+#include "lowbit.h"
+#include "threads.h"
+
+namespace lowbit {
+
+// Memory of a whole number of cache lines, with room behind it for a vector that is read past
+// the end.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes = 0) { resize(bytes); }
+  void resize(size_t bytes);
+  void at_least(size_t bytes) {
+    if (bytes > size_) resize(bytes);
+  }
+  uint8_t* data() { return start_; }
+  const uint8_t* data() const { return start_; }
+  size_t size() const { return size_; }
+
+ private:
+  std::vector<uint8_t> storage_;
+  uint8_t* start_ = nullptr;
+  size_t size_ = 0;
+};
+
+// One thread's working memory, shared by the layers of a network.
+struct Scratch {
+  Buffer gathered, prepared, sums;
+  std::vector<const uint8_t*> rows;
+  std::vector<int32_t> totals, terms;
+  std::vector<int> tags;
+};
+
+struct Context {
+  Threads* threads;
+  std::vector<Scratch>* scratch;
+};
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  virtual void run(const Context&) = 0;
+  virtual std::vector<std::string> kernels() const { return {}; }
+  virtual bool choose(const std::string&) { return false; }
+};
+
+// Throws std::invalid_argument with the reason.
+std::unique_ptr<Layer> make_conv(const lowbit_conv&, const int8_t* weights,
+                                 const float* multiplier, const float* bias, const Buffer& in,
+                                 Buffer& out, const std::vector<const Backend*>& backends);
+
+}  // namespace lowbit

@@ -1,0 +1,98 @@
+// C interface of the low-bit runtime: a network of integer layers over numbered buffers.
+//
+// Activations are unsigned 8-bit codes, channels last: (batch, height, width, channels).
+// Functions that return int give a number >= 0 (an id, or 0 for success) or -1; the reason is
+// then in lowbit_error(). A network is used by one thread at a time.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LOWBIT_ABI 1
+
+typedef struct lowbit_network lowbit_network;
+
+// What a convolution writes.
+enum { LOWBIT_CODES = 0, LOWBIT_FLOAT = 1, LOWBIT_SUMS = 2 };
+// Functions between the sum and the rounding.
+enum {
+  LOWBIT_IDENTITY = 0,
+  LOWBIT_HARD_SWISH = 1,
+  LOWBIT_HARD_SIGMOID = 2,
+  LOWBIT_SIGMOID = 3,
+  LOWBIT_SILU = 4
+};
+
+typedef struct {
+  int32_t input, output;  // buffers
+  int32_t batch, height, width, channels;
+  int32_t outputs, kernel_h, kernel_w, stride_h, stride_w;
+  int32_t pad_top, pad_left, pad_bottom, pad_right, dilation_h, dilation_w, groups;
+  int32_t largest;     // no input code exceeds it
+  int32_t zero_point;  // input code of the value zero, also of the padding
+  int32_t kind;        // LOWBIT_CODES, LOWBIT_FLOAT or LOWBIT_SUMS
+  int32_t function;    // LOWBIT_IDENTITY, ...
+  int32_t out_zero_point, out_low, out_high;  // of the output codes
+  float post;          // factor after `function`, before rounding
+} lowbit_conv;
+
+int lowbit_abi(void);
+const char* lowbit_error(void);
+// Bit set of what this processor has and this build can use, and its names.
+const char* lowbit_features(void);
+// Lower the features that are used from now on: "portable", "avx2", or "" for all.
+int lowbit_restrict(const char* features);
+
+lowbit_network* lowbit_create(int threads);
+void lowbit_destroy(lowbit_network*);
+int lowbit_buffer(lowbit_network*, int64_t bytes);
+void* lowbit_data(lowbit_network*, int buffer);
+
+// weights: (outputs, channels / groups, kernel_h, kernel_w) codes; multiplier, bias: (outputs,).
+// Output code: clamp(round_half_even(f(sum * multiplier + bias) * post) + out_zero_point).
+int lowbit_add_conv(lowbit_network*, const lowbit_conv*, const int8_t* weights,
+                    const float* multiplier, const float* bias);
+// Float (batch, channels, pixels) -> codes (batch, pixels, channels).
+int lowbit_add_quantise(lowbit_network*, int input, int output, int batch, int channels,
+                        int pixels, float scale, int zero_point, int high);
+// Codes (batch, pixels, channels) -> float (batch, channels, pixels).
+int lowbit_add_dequantise(lowbit_network*, int input, int output, int batch, int channels,
+                          int pixels, float scale, int zero_point);
+// code = clamp(round((a - za) * ma + (b - zb) * mb) + zero_point)
+int lowbit_add_sum(lowbit_network*, int a, int b, int output, int64_t count, int za, float ma,
+                   int zb, float mb, int zero_point, int low, int high);
+// code = clamp(round((a - za) * (b - zb) * m) + zero_point); b is (batch, 1, channels) where
+// `pixels` of a share it, else pixels is 1.
+int lowbit_add_product(lowbit_network*, int a, int b, int output, int batch, int pixels,
+                       int channels, int za, int zb, float m, int zero_point, int low, int high);
+// Mean over the pixels: clamp(round((sum - pixels * za) * m) + zero_point).
+int lowbit_add_mean(lowbit_network*, int input, int output, int batch, int pixels, int channels,
+                    int za, float m, int zero_point, int low, int high);
+int lowbit_add_map(lowbit_network*, int input, int output, int64_t count, const uint8_t* table);
+// The same table where it is clamp(round((a - za) * m) + zero_point).
+int lowbit_add_rescale(lowbit_network*, int input, int output, int64_t count, int za, float m,
+                       int zero_point, int low, int high);
+int lowbit_add_max_pool(lowbit_network*, int input, int output, int batch, int height, int width,
+                        int channels, int kernel_h, int kernel_w, int stride_h, int stride_w,
+                        int pad_top, int pad_left, int pad_bottom, int pad_right);
+// (batch, pixels, channels) -> (batch, channels, pixels): a flatten in the order of NCHW.
+int lowbit_add_planar(lowbit_network*, int input, int output, int batch, int pixels, int channels);
+// Copies `channels` of each pixel from offset `from` to offset `to`: concatenation and splitting.
+int lowbit_add_copy(lowbit_network*, int input, int output, int64_t pixels, int channels,
+                    int in_stride, int from, int out_stride, int to);
+
+int lowbit_run(lowbit_network*);
+// Runs `rounds` times and adds the time of each layer, in ns.
+int lowbit_profile(lowbit_network*, int rounds, double* ns);
+int lowbit_layers(lowbit_network*);
+// Names of the kernels that can run a layer, separated by commas; the chosen one first.
+const char* lowbit_kernels(lowbit_network*, int layer);
+int lowbit_choose(lowbit_network*, int layer, const char* kernel);
+// Median time in ns of one layer by its current kernel, over at least `rounds` runs.
+double lowbit_time(lowbit_network*, int layer, int rounds);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,126 @@
+// Plain C++ for any processor: the fallback, and the meaning of every other kernel.
+#include <cmath>
+
+#include "internal.h"
+#include "lowbit.h"
+
+namespace lowbit {
+namespace {
+
+#include "elementwise.inc"
+
+constexpr int kLanes = 8;
+
+// Codes times codes, 8 outputs x 4 channels at a time.
+template <int P, int V>
+void dot(const Step& s) {
+  for (int p = 0; p < P; ++p) {
+    int32_t total[V * kLanes] = {};
+    for (int t = 0; t < s.taps; ++t) {
+      const uint8_t* row = s.rows[p * s.row_stride + t] + s.offset;
+      const uint8_t* weights = s.weights + t * s.tap_stride;
+      for (int g = 0; g < s.groups; ++g, row += 4) {
+        const int8_t* w = reinterpret_cast<const int8_t*>(weights) + g * V * kLanes * 4;
+        for (int n = 0; n < V * kLanes; ++n, w += 4)
+          total[n] += row[0] * w[0] + row[1] * w[1] + row[2] * w[2] + row[3] * w[3];
+      }
+    }
+    int32_t* to = s.sums + p * s.sum_stride;
+    for (int n = 0; n < V * kLanes; ++n) to[n] = total[n] + (s.first ? 0 : to[n]);
+  }
+}
+
+// Grouped tables: an index of four one-bit weights looks up the sum of the activations it picks.
+// Planes of an output lie in adjacent bytes.
+template <int P, int V, int kPlanes, bool kTwo>
+void lookup(const Step& s) {
+  constexpr int kOutputs = V * 32 / kPlanes;
+  for (int p = 0; p < P; ++p) {
+    int32_t total[kOutputs] = {};
+    for (int t = 0; t < s.taps; ++t) {
+      const uint8_t* table = s.rows[p * s.row_stride + t] + s.offset;
+      const uint8_t* index = s.weights + t * s.tap_stride;
+      for (int g = 0; g < s.groups; ++g, table += kTwo ? 32 : 16, index += V * 32)
+        for (int i = 0; i < V * 32; ++i) {
+          int value = table[index[i]];
+          if (kTwo) value += 16 * table[16 + index[i]];
+          const int in_vector = i % 32;
+          // One plane: even bytes are outputs 0..15, odd bytes 16..31 of the vector.
+          const int output = kPlanes == 1 ? (i / 32) * 32 + in_vector / 2 + 16 * (in_vector % 2)
+                                          : i / kPlanes;
+          total[output] += value * (kPlanes == 1 ? 1 : s.coefficients[i % kPlanes]);
+        }
+    }
+    int32_t* to = s.sums + p * s.sum_stride;
+    for (int n = 0; n < kOutputs; ++n) to[n] = total[n] + (s.first ? 0 : to[n]);
+  }
+}
+
+#define TILES(f, ...)                                                                   \
+  {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>}, {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}, \
+   {f<3, 1, ##__VA_ARGS__>, f<3, 2, ##__VA_ARGS__>}, {f<4, 1, ##__VA_ARGS__>, f<4, 2, ##__VA_ARGS__>}}
+#define DOT_TILES {{dot<1, 1>, dot<1, 2>}, {dot<2, 1>, dot<2, 2>}, {dot<3, 1>, dot<3, 2>}, {dot<4, 1>, dot<4, 2>}}
+
+const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 4, 0, DOT_TILES};
+const DotKernel kLookup1 = {"tables1_portable", Prepare::kTable, Layout::kPlane1, 32, 32, 2, 0,
+                            TILES(lookup, 1, false)};
+const DotKernel kLookup2 = {"tables2_portable", Prepare::kTable, Layout::kPlane2, 16, 32, 2, 0,
+                            TILES(lookup, 2, false)};
+const DotKernel kLookup4 = {"tables4_portable", Prepare::kTable, Layout::kPlane4, 8, 32, 2, 0,
+                            TILES(lookup, 4, false)};
+const DotKernel kNibbles1 = {"nibble_tables1_portable", Prepare::kTables, Layout::kPlane1, 32, 32,
+                             2, 0, TILES(lookup, 1, true)};
+const DotKernel kNibbles2 = {"nibble_tables2_portable", Prepare::kTables, Layout::kPlane2, 16, 32,
+                             2, 0, TILES(lookup, 2, true)};
+const DotKernel kNibbles4 = {"nibble_tables4_portable", Prepare::kTables, Layout::kPlane4, 8, 32,
+                             2, 0, TILES(lookup, 4, true)};
+
+void depthwise(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
+               int32_t* sums) {
+  const int8_t* w = reinterpret_cast<const int8_t*>(weights);
+  for (int c = 0; c < channels; ++c) sums[c] = 0;
+  for (int t = 0; t < taps; ++t, w += (channels + 15) / 16 * 16)
+    for (int c = 0; c < channels; ++c) sums[c] += rows[t][c] * w[c];
+}
+const DepthwiseKernel kDepthwise = {"depthwise_portable", 0, false, depthwise};
+
+void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
+  if (total) {
+    *total = 0;
+    for (int c = 0; c < channels; ++c) *total += codes[c];
+  }
+  for (int c = 0; c < channels; c += 4) {
+    uint8_t q[4] = {};
+    for (int j = 0; j < 4 && c + j < channels; ++j) q[j] = codes[c + j];
+    if (kind == Prepare::kRaw) {
+      for (int j = 0; j < 4; ++j) *out++ = q[j];
+    } else if (kind == Prepare::kWide) {
+      int16_t* wide = reinterpret_cast<int16_t*>(out);
+      for (int j = 0; j < 4; ++j) wide[j] = q[j];
+      out += 8;
+    } else {
+      for (int half = 0; half < (kind == Prepare::kTables ? 2 : 1); ++half)
+        for (int i = 0; i < 16; ++i) {
+          int value = 0;
+          for (int j = 0; j < 4; ++j)
+            if (i >> j & 1)
+              value += kind == Prepare::kTable ? q[j] : half ? q[j] >> 4 : q[j] & 15;
+          *out++ = static_cast<uint8_t>(value);
+        }
+    }
+  }
+}
+
+const Backend kBackend = {
+    "portable",
+    {&kDot, &kLookup1, &kLookup2, &kLookup4, &kNibbles1, &kNibbles2, &kNibbles4},
+    {&kDepthwise},
+    prepare,
+    finish_plain,
+    {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
+
+}  // namespace
+
+const Backend* portable_backend() { return &kBackend; }
+
+}  // namespace lowbit

@@ -1,0 +1,263 @@
+"""The C interface of the kernels, loaded with ctypes: one Python method a function."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from devices.lowbit.build import library_path
+from search_spaces.errors import EnvironmentProblem, InputError
+
+ABI = 1
+CODES, FLOATS, SUMS = 0, 1, 2
+FUNCTIONS = {"identity": 0, "hard_swish": 1, "hard_sigmoid": 2, "sigmoid": 3, "silu": 4}
+
+
+_CONV_FIELDS = """
+input output batch height width channels outputs kernel_h kernel_w stride_h stride_w pad_top
+pad_left pad_bottom pad_right dilation_h dilation_w groups largest zero_point kind function
+out_zero_point out_low out_high
+"""
+"""The whole numbers of ``lowbit_conv``, in their order there."""
+
+
+class _ConvStruct(ctypes.Structure):
+    _fields_ = [*((name, c_int32) for name in _CONV_FIELDS.split()), ("post", c_float)]
+
+
+_I, _L, _F = c_int, c_int64, c_float
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "lowbit_abi": (c_int, []),
+    "lowbit_error": (c_char_p, []),
+    "lowbit_features": (c_char_p, []),
+    "lowbit_restrict": (c_int, [c_char_p]),
+    "lowbit_create": (c_void_p, [_I]),
+    "lowbit_destroy": (None, [c_void_p]),
+    "lowbit_buffer": (c_int, [c_void_p, _L]),
+    "lowbit_data": (c_void_p, [c_void_p, _I]),
+    "lowbit_add_conv": (
+        c_int,
+        [c_void_p, POINTER(_ConvStruct), c_void_p, c_void_p, c_void_p],
+    ),
+    "lowbit_add_quantise": (c_int, [c_void_p, *[_I] * 5, _F, _I, _I]),
+    "lowbit_add_dequantise": (c_int, [c_void_p, *[_I] * 5, _F, _I]),
+    "lowbit_add_sum": (c_int, [c_void_p, _I, _I, _I, _L, _I, _F, _I, _F, _I, _I, _I]),
+    "lowbit_add_product": (c_int, [c_void_p, *[_I] * 8, _F, _I, _I, _I]),
+    "lowbit_add_mean": (c_int, [c_void_p, *[_I] * 6, _F, _I, _I, _I]),
+    "lowbit_add_map": (c_int, [c_void_p, _I, _I, _L, c_void_p]),
+    "lowbit_add_rescale": (c_int, [c_void_p, _I, _I, _L, _I, _F, _I, _I, _I]),
+    "lowbit_add_max_pool": (c_int, [c_void_p, *[_I] * 14]),
+    "lowbit_add_planar": (c_int, [c_void_p, *[_I] * 5]),
+    "lowbit_add_copy": (c_int, [c_void_p, _I, _I, _L, *[_I] * 5]),
+    "lowbit_run": (c_int, [c_void_p]),
+    "lowbit_profile": (c_int, [c_void_p, _I, POINTER(c_double)]),
+    "lowbit_layers": (c_int, [c_void_p]),
+    "lowbit_kernels": (c_char_p, [c_void_p, _I]),
+    "lowbit_choose": (c_int, [c_void_p, _I, c_char_p]),
+    "lowbit_time": (c_double, [c_void_p, _I, _I]),
+}
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """Return the kernels, compiled if need be.
+
+    Raises:
+        EnvironmentProblem: there is no compiler, or its output cannot be loaded.
+    """
+    path = library_path()
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{path} cannot be loaded ({error}); compile it again with: "
+            "python -m devices.lowbit.build --force"
+        ) from error
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    if loaded.lowbit_abi() != ABI:
+        raise EnvironmentProblem(f"{path} has interface {loaded.lowbit_abi()}, not {ABI}")
+    return loaded
+
+
+def features() -> tuple[str, ...]:
+    """Return the instruction sets in use, best first; the last is always ``portable``."""
+    return tuple(library().lowbit_features().decode().split(","))
+
+
+def restrict(instructions: str) -> None:
+    """Use no more than ``instructions`` in networks made from now on.
+
+    Args:
+        instructions: ``portable``, ``avx2`` (without AVX-512 and its dot product), ``neon``, or
+            "" for all that the processor has.
+    """
+    _check(library().lowbit_restrict(instructions.encode()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvSpec:
+    """A convolution over codes; see ``lowbit.h`` for the meaning of the numbers."""
+
+    batch: int = 1
+    height: int = 1
+    width: int = 1
+    channels: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    largest: int = 255
+    zero_point: int = 0
+    kind: int = CODES
+    function: str = "identity"
+    out_zero_point: int = 0
+    out_low: int = 0
+    out_high: int = 255
+    post: float = 1.0
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return tuple(  # type: ignore[return-value]
+            (size + self.pads[i] + self.pads[i + 2] - self.dilation[i] * (self.kernel[i] - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i, size in enumerate((self.height, self.width))
+        )
+
+
+class Native:
+    """A network of the library: owns it, and turns its failures into errors.
+
+    Raises:
+        InputError: sizes or numbers that make no layer.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._library = library()
+        self._handle = self._library.lowbit_create(threads)
+        if not self._handle:
+            raise InputError(_reason())
+
+    def __del__(self) -> None:
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle:
+            self._library.lowbit_destroy(handle)
+
+    def buffer(self, size: int) -> int:
+        """Add a buffer of ``size`` bytes and return its number."""
+        return self._add("buffer", size)
+
+    def array(self, buffer: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return a view of a buffer; it lives as long as the network."""
+        address = self._library.lowbit_data(self._handle, buffer)
+        if not address:
+            raise InputError(f"no buffer {buffer}")
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = (ctypes.c_uint8 * count).from_address(address)
+        memory._network = self  # type: ignore[attr-defined]  # keeps the memory alive
+        return np.frombuffer(memory, dtype).reshape(shape)
+
+    def conv(
+        self,
+        source: int,
+        target: int,
+        spec: ConvSpec,
+        codes: np.ndarray,
+        multiplier: np.ndarray,
+        bias: np.ndarray,
+    ) -> int:
+        """Add a convolution.
+
+        Args:
+            source, target: buffers.
+            spec: what it computes.
+            codes: int8 (outputs, channels / groups, kernel height, kernel width).
+            multiplier, bias: float32 (outputs,).
+        """
+        shape = (spec.outputs, spec.channels // max(1, spec.groups), *spec.kernel)
+        if codes.shape != shape:
+            raise InputError(f"weights have shape {codes.shape}, not {shape}")
+        struct = _ConvStruct(
+            source,
+            target,
+            *(spec.batch, spec.height, spec.width, spec.channels, spec.outputs),
+            *(*spec.kernel, *spec.stride, *spec.pads, *spec.dilation, spec.groups),
+            *(spec.largest, spec.zero_point, spec.kind, FUNCTIONS[spec.function]),
+            *(spec.out_zero_point, spec.out_low, spec.out_high, spec.post),
+        )
+        arrays = [
+            np.ascontiguousarray(codes, np.int8),
+            np.ascontiguousarray(np.broadcast_to(multiplier, (spec.outputs,)), np.float32),
+            np.ascontiguousarray(np.broadcast_to(bias, (spec.outputs,)), np.float32),
+        ]
+        return self._add(
+            "add_conv", ctypes.byref(struct), *(a.ctypes.data_as(c_void_p) for a in arrays)
+        )
+
+    def map(self, source: int, target: int, count: int, table: np.ndarray) -> int:
+        """Add a table of 256 codes, applied to ``count`` codes."""
+        table = np.ascontiguousarray(table, np.uint8)
+        if table.shape != (256,):
+            raise InputError(f"a table has 256 codes, not {table.shape}")
+        return self._add("add_map", source, target, count, table.ctypes.data_as(c_void_p))
+
+    def layer(self, name: str, *arguments: float) -> int:
+        """Add another layer, ``lowbit_add_<name>`` with the arguments of ``lowbit.h``."""
+        return self._add(f"add_{name}", *arguments)
+
+    def run(self) -> None:
+        """Run all layers once."""
+        self._add("run")
+
+    def runner(self) -> Any:
+        """Return :meth:`run` without its checks, for the clock."""
+        function, handle = self._library.lowbit_run, self._handle
+        return lambda: function(handle)
+
+    def profile(self, rounds: int) -> np.ndarray:
+        """Return the mean time of each layer in ms, over ``rounds`` runs of the network."""
+        count = self._library.lowbit_layers(self._handle)
+        times = (c_double * count)()
+        _check(self._library.lowbit_profile(self._handle, rounds, times))
+        return np.array(times) / rounds * 1e-6
+
+    def kernels(self, layer: int) -> tuple[str, ...]:
+        """Return the kernels that can run a layer, the chosen one first; none: no choice."""
+        names = self._library.lowbit_kernels(self._handle, layer)
+        if names is None:
+            raise InputError(_reason())
+        return tuple(n for n in names.decode().split(",") if n)
+
+    def choose(self, layer: int, kernel: str) -> None:
+        """Run a layer by ``kernel`` from now on."""
+        _check(self._library.lowbit_choose(self._handle, layer, kernel.encode()))
+
+    def time(self, layer: int, rounds: int) -> float:
+        """Return the median time in ms of one layer by its kernel."""
+        result = self._library.lowbit_time(self._handle, layer, rounds)
+        if result < 0:
+            raise InputError(_reason())
+        return result * 1e-6
+
+    def _add(self, name: str, *arguments: Any) -> int:
+        return _check(getattr(self._library, f"lowbit_{name}")(self._handle, *arguments))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        raise InputError(_reason())
+    return result
+
+
+def _reason() -> str:
+    return f"low-bit kernels: {library().lowbit_error().decode()}"
