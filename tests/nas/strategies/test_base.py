@@ -9,6 +9,10 @@ from search_spaces.errors import InfeasibleError, InputError
 OPTIONS = {
     "predictor": {"initial": 8, "population": 40, "generations": 8},
     "evolution": {"population": 12},
+    "regularised_evolution": {"population": 12, "sample": 4},
+    "optuna_nsga2": {"population_size": 12},
+    "optuna_nsga3": {"population_size": 12},
+    "optuna_gp": {"n_startup_trials": 30},
 }
 SMALL = {"exhaustive"}
 NAMES = STRATEGIES.names()
