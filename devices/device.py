@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 from devices.child import Sampler
 from devices.conditions import Reader, read_system_file
@@ -27,6 +28,21 @@ OnResult = Callable[[int, Measurement], None]
 
 
 @dataclass(frozen=True)
+class BoardAddress:
+    """Where a board is: the hub it dials, the token to ask with, its name there.
+
+    Attributes:
+        ca: PEM file of the authority that signed the hub's certificate; None trusts the
+            system's.
+    """
+
+    hub: str
+    token_file: Path
+    board: str
+    ca: Path | None = None
+
+
+@dataclass(frozen=True)
 class DeviceSpec:
     """A device as a job writes it: a name, a runtime and the runtime's parameters.
 
@@ -35,6 +51,7 @@ class DeviceSpec:
         runtime: name of a registered runtime.
         threads, batch: see :class:`devices.runtime.Runtime`.
         options: further parameters of the runtime, such as ``provider``.
+        address: of a board behind a hub; None is this machine.
     """
 
     name: str
@@ -42,6 +59,7 @@ class DeviceSpec:
     threads: int = 1
     batch: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    address: BoardAddress | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]{1,64}", self.name):
@@ -63,15 +81,15 @@ class DeviceSpec:
 class Device(ABC):
     """Something that measures model files: this machine, or a board behind a hub.
 
-    Attributes:
-        spec: what the job says of it.
-        concurrent: whether it may measure while other devices do.
+    Args:
+        spec: name, runtime and parameters.
+        remeasure_invalid: measure again what is known only as invalid.
     """
 
-    spec: DeviceSpec
-    concurrent: bool = False
+    def __init__(self, spec: DeviceSpec, *, remeasure_invalid: bool = False) -> None:
+        self.spec = spec
+        self._remeasure_invalid = remeasure_invalid
 
-    @abstractmethod
     def measure(
         self,
         models: Sequence[Path],
@@ -99,53 +117,6 @@ class Device(ABC):
         Returns:
             One measurement a model, in order. Invalid ones are among them.
         """
-
-
-class LocalDevice(Device):
-    """This machine.
-
-    Models are measured in groups; after each group its measurements are stored, so that
-    a kill loses the group under way and nothing else. One measurement at a time runs on
-    a machine: others wait for the lock.
-
-    Args:
-        spec: name, runtime and parameters.
-        sampler: how one process is run; by default as a child with limits.
-        group: models measured together.
-        remeasure_invalid: measure again what the store has only as invalid.
-        lock: context manager factory held while measuring.
-    """
-
-    def __init__(
-        self,
-        spec: DeviceSpec,
-        *,
-        sampler: Sampler | None = None,
-        group: int = 8,
-        remeasure_invalid: bool = False,
-        lock: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
-        fingerprint: Mapping[str, Any] | None = None,
-    ) -> None:
-        if group < 1:
-            raise InputError(f"group must be at least 1, not {group}")
-        self.spec = spec
-        self._sampler = sampler
-        self._group = group
-        self._remeasure_invalid = remeasure_invalid
-        self._lock = lock or machine_lock
-        self._fingerprint = fingerprint
-
-    def measure(
-        self,
-        models: Sequence[Path],
-        *,
-        archs: Sequence[str] | None = None,
-        space: str = "",
-        variant: str = "",
-        protocol: Protocol | None = None,
-        store: Store | None = None,
-        on_result: OnResult | None = None,
-    ) -> list[Measurement]:
         protocol = protocol or Protocol()
         if archs is not None and len(archs) != len(models):
             raise InputError(f"{len(models)} models and {len(archs)} architectures were given")
@@ -181,26 +152,97 @@ class LocalDevice(Device):
         for index in range(len(queries)):
             if index not in results:
                 twins.setdefault(queries[index].key, []).append(index)
-        todo = list(twins.values())
-        runtime = self.spec.make_runtime() if todo else None
-        for start in range(0, len(todo), self._group):
-            group = todo[start : start + self._group]
-            assert runtime is not None
+
+        def done(key: str, measurement: Measurement, *, keep: bool = True) -> None:
+            named = replace(measurement, device=self.spec.name, key=key)
+            if store is not None and keep:
+                for query in {queries[i].arch: queries[i] for i in twins[key]}.values():
+                    store.put(query, named)
+            for index in twins[key]:
+                report(index, named)
+
+        if twins:
+            self._measure([queries[same[0]] for same in twins.values()], protocol, done)
+        return [results[index] for index in range(len(queries))]
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look whether measuring is possible, before any work.
+
+        Raises:
+            InputError: the spec is wrong.
+            EnvironmentProblem: something is missing: a package, an execution provider, a
+                board.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the hardware is; see :func:`device_fingerprint`."""
+
+    @abstractmethod
+    def _identify(self) -> dict[str, Any]:
+        """What the key holds besides model and protocol; not needed for a replay."""
+
+    @abstractmethod
+    def _measure(self, queries: Sequence[Query], protocol: Protocol, done: Done) -> None:
+        """Measure files that differ, and call ``done`` with the key of each, once.
+
+        With ``keep=False`` a measurement is reported and not stored.
+        """
+
+
+class Done(TypingProtocol):
+    """Takes the measurement of one key."""
+
+    def __call__(self, key: str, measurement: Measurement, *, keep: bool = True) -> None: ...
+
+
+class LocalDevice(Device):
+    """This machine.
+
+    Models are measured in groups; after each group its measurements are stored, so that
+    a kill loses the group under way and nothing else. One measurement at a time runs on
+    a machine: others wait for the lock.
+
+    Args:
+        spec: name, runtime and parameters.
+        sampler: how one process is run; by default as a child with limits.
+        group: models measured together.
+        remeasure_invalid: measure again what the store has only as invalid.
+        lock: context manager factory held while measuring.
+    """
+
+    def __init__(
+        self,
+        spec: DeviceSpec,
+        *,
+        sampler: Sampler | None = None,
+        group: int = 8,
+        remeasure_invalid: bool = False,
+        lock: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(spec, remeasure_invalid=remeasure_invalid)
+        if group < 1:
+            raise InputError(f"group must be at least 1, not {group}")
+        self._sampler = sampler
+        self._group = group
+        self._lock = lock or machine_lock
+        self._fingerprint = fingerprint
+
+    def check(self) -> None:
+        self.spec.make_runtime()
+
+    def _measure(self, queries: Sequence[Query], protocol: Protocol, done: Done) -> None:
+        runtime = self.spec.make_runtime()
+        for start in range(0, len(queries), self._group):
+            group = queries[start : start + self._group]
             with self._lock():
                 measured = measure(
-                    [queries[same[0]].model for same in group],
-                    runtime,
-                    protocol,
-                    sampler=self._sampler,
+                    [query.model for query in group], runtime, protocol, sampler=self._sampler
                 )
-            for same, measurement in zip(group, measured, strict=True):
-                named = replace(measurement, device=self.spec.name, key=queries[same[0]].key)
-                if store is not None:
-                    for query in {(queries[i].arch): queries[i] for i in same}.values():
-                        store.put(query, named)
-                for index in same:
-                    report(index, named)
-        return [results[index] for index in range(len(queries))]
+            for query, measurement in zip(group, measured, strict=True):
+                done(query.key, measurement)
 
     def _identify(self) -> dict[str, Any]:
         """What the key holds besides model and protocol; not needed for a replay."""

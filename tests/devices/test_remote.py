@@ -1,0 +1,53 @@
+"""A board behind a hub, measured like this machine."""
+
+import threading
+
+import pytest
+
+from devices.device import DeviceSpec, LocalDevice
+from devices.protocol import Protocol
+from devices.remote import RemoteDevice, make_device
+from devices.store import MeasurementStore
+from devices.testing import InstantSampler
+from search_spaces.errors import InputError
+
+PROTOCOL = Protocol(processes=2, runs=5, retries=0, pin=False)
+
+
+class Pump:
+    """Runs an agent's rounds whenever a client sleeps or asks: a second thread that steps."""
+
+    def __init__(self, *agents):
+        self.agents, self.stop = agents, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.stop.is_set():
+            for agent in self.agents:
+                agent.step()
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+
+def test_a_remote_device_measures_stores_and_reuses(fleet, tmp_path):
+    sampler = InstantSampler(latency_ms=lambda path: 2.0)
+    agent = fleet.agent(sampler=sampler)
+    agent.step()
+    store = MeasurementStore(tmp_path / "store.db")
+    models = fleet.models(3)
+    options = {"archs": ["a", "b", "c"], "space": "s", "protocol": PROTOCOL, "store": store}
+    with Pump(agent):
+        found = fleet.device(name="kitchen").measure(models, **options)
+    assert [m.latency_ms for m in found] == [2.0] * 3
+    assert all(m.valid and m.device == "kitchen" for m in found)
+    assert [row["arch"] for row in store.rows()] == ["a", "b", "c"]
+    # Models of one kind are leased together, so that they are interleaved.
+    assert [sorted(names) for names in sampler.measured] == [sorted(sampler.measured[0])] * 2
+    assert len(sampler.measured[0]) == 3
+    again = fleet.device(name="kitchen").measure(models, **options)
+    assert again == found and len(store.rows()) == 3
