@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from search_spaces.choice_kinds import variants, without_bits
 from search_spaces.errors import InputError
-from search_spaces.plan import NetworkPlan
 from search_spaces.planned import PlannedSpace
-from search_spaces.seeds import derive_rng
-
-_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -32,22 +29,10 @@ class BitChoice:
 
 def bit_choices(space: PlannedSpace) -> dict[str, BitChoice]:
     """Return the choices of ``space`` that decide bit-widths alone, by name."""
-    rows = np.concatenate(
-        [
-            [space.option_counts - 1],
-            space.sample_genes(derive_rng(0, "bit choices"), _SAMPLES),
-        ]
-    )
-    active = space.active(rows)
     found = {}
     for column, choice in enumerate(space.choices):
-        usable = np.flatnonzero(active[:, column])
-        if len(choice.options) < 2 or usable.size == 0:
-            continue
-        variants = np.repeat(rows[usable[:1]], len(choice.options), axis=0)
-        variants[:, column] = np.arange(len(choice.options))
-        plans = [space.plan(arch) for arch in space.decode(variants)]
-        if len({_without_bits(plan) for plan in plans}) > 1:
+        plans = variants(space, column)
+        if len({without_bits(plan) for plan in plans}) != 1 or len(plans) < 2:
             continue
         weights, activations = (
             _governed([[getattr(layer, name) for layer in plan.layers()] for plan in plans])
@@ -96,18 +81,3 @@ def _governed(bits: list[list[int]]) -> tuple[int, ...]:
     table = np.array(bits)
     differing = np.flatnonzero((table != table[:1]).any(axis=0))
     return tuple(table[:, differing[0]].tolist()) if differing.size else ()
-
-
-def _without_bits(plan: NetworkPlan) -> NetworkPlan:
-    return replace(
-        plan,
-        blocks=tuple(
-            replace(
-                block,
-                layers=tuple(
-                    replace(layer, weight_bits=0, activation_bits=0) for layer in block.layers
-                ),
-            )
-            for block in plan.blocks
-        ),
-    )

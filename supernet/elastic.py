@@ -62,6 +62,8 @@ class InputQuantizer(nn.Module):
         """Activate and fake-quantise ``x`` (batch, ...) to ``bits``."""
         if self.passes(bits):
             return activate(x, self.source)
+        # In mixed precision convolutions give bfloat16, which cannot hold 8-bit codes exactly.
+        x = x.float()
         if self.before is not None:
             x = self.before(x, STREAM_BITS)
         # Without a zero point the quantiser clips below zero, which is the ReLU.

@@ -12,11 +12,11 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.single import SingleSpace
 from search_spaces.space import Arch
 from supernet.network import Supernet
-from supernet.subnets import float_plan
+from supernet.subnets import Schedule, float_plan
 from supernet.train import EpochBatches, Loss, Recipe, Trainer
 
 
-class FloatThenBits:
+class FloatThenBits(Schedule):
     """One architecture, in float for the first share of training and then at its bits.
 
     Args:

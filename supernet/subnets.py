@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
-from supernet.elastic import LayerRange
+
+if TYPE_CHECKING:
+    from supernet.elastic import LayerRange
+
+Teaching = Literal["first", "frozen", "none"]
+"""Whom the subnets of a step learn from: the first of them, a copy of the largest that no longer
+changes (beside the targets), or the targets alone."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +48,26 @@ def default_stages(ranges: Mapping[str, LayerRange], *, warmup: float) -> list[B
     return stages[: len(bits)]
 
 
-class SandwichSampler:
-    """The sandwich rule (Yu & Huang, ICCV 2019): largest, smallest and random subnets.
+class Schedule(ABC):
+    """Which subnets each training step runs; the same for the same step, whatever ran before."""
 
-    The largest runs at its highest bits and teaches the others. The smallest runs at bits
-    drawn like those of the random ones: half of the time every layer has the same pair of
-    bit-widths, otherwise each layer its own. What is drawn depends on (seed, step) alone.
+    @abstractmethod
+    def plans(self, step: int, progress: float) -> list[NetworkPlan]:
+        """Return the subnets of ``step``, the teacher first; ``progress`` is from 0 to 1."""
+
+    def teaching(self, progress: float) -> Teaching:
+        """Return whom the subnets learn from at this point of training."""
+        return "first"
+
+
+class StagedSchedule(Schedule):
+    """The base of schedules whose bit-widths follow :class:`BitsStage`.
 
     Args:
         space: where subnets are drawn from.
         ranges: what each layer can be, see :func:`supernet.network.layer_ranges`.
-        stages: which bits are trained when; before the first only the largest, in float.
-        random_subnets: drawn in each step beside the largest and the smallest.
+        stages: which bits are trained when; before the first everything is float.
+        random_subnets: drawn in each step.
         seed: of the job.
     """
 
@@ -67,34 +85,28 @@ class SandwichSampler:
         self.stages = sorted(stages, key=lambda stage: stage.start)
         self.random_subnets = random_subnets
         self.seed = seed
-        self._largest = space.plan(space.largest())
-        self._smallest = space.plan(space.smallest())
 
-    def plans(self, step: int, progress: float) -> list[NetworkPlan]:
-        """Return the subnets of ``step``, the teacher first; ``progress`` is from 0 to 1."""
-        stage = self._stage(progress)
-        if stage is None:
-            return [_map_layers(self._largest, lambda layer: (FLOAT_BITS, FLOAT_BITS))]
-        rng = derive_rng(self.seed, "subnets", step)
-        highest = max(stage.bits)
-        plans = [self._with_bits(self._largest, lambda layer: (highest, highest))]
-        others = [self._smallest]
-        others += [self.space.plan(self.space.sample(rng)) for _ in range(self.random_subnets)]
-        for plan in others:
-            if rng.random() < 0.5:
-                pair = tuple(rng.choice(stage.bits, size=2).tolist())
-                plans.append(self._with_bits(plan, lambda layer, pair=pair: pair))
-            else:
-                plans.append(
-                    self._with_bits(
-                        plan, lambda layer: tuple(rng.choice(stage.bits, size=2).tolist())
-                    )
-                )
-        return plans
+    @property
+    def warmup(self) -> float:
+        """Share of training before the first stage."""
+        return self.stages[0].start if self.stages else 1.0
 
-    def _stage(self, progress: float) -> BitsStage | None:
+    def stage(self, progress: float) -> BitsStage | None:
+        """Return the stage under way; None before the first."""
         begun = [stage for stage in self.stages if progress >= stage.start]
         return begun[-1] if begun else None
+
+    def at(self, plan: NetworkPlan, weight_bits: int, activation_bits: int) -> NetworkPlan:
+        """Return ``plan`` with every layer as near to the bits as its range allows."""
+        return self._with_bits(plan, lambda layer: (weight_bits, activation_bits))
+
+    def at_random_bits(
+        self, plan: NetworkPlan, stage: BitsStage, rng: np.random.Generator
+    ) -> NetworkPlan:
+        """Return ``plan`` at bits of the stage: half of the time one pair for all layers."""
+        if rng.random() < 0.5:
+            return self.at(plan, *rng.choice(stage.bits, size=2).tolist())
+        return self._with_bits(plan, lambda layer: tuple(rng.choice(stage.bits, size=2).tolist()))
 
     def _with_bits(
         self, plan: NetworkPlan, wanted: Callable[[LayerPlan], tuple[int, int]]
@@ -107,6 +119,29 @@ class SandwichSampler:
             )
 
         return _map_layers(plan, bits)
+
+
+class SandwichSampler(StagedSchedule):
+    """The sandwich rule (Yu & Huang, ICCV 2019): largest, smallest and random subnets.
+
+    The largest runs at its highest bits and teaches the others. The smallest runs at bits
+    drawn like those of the random ones: half of the time every layer has the same pair of
+    bit-widths, otherwise each layer its own. What is drawn depends on (seed, step) alone.
+    Before the first stage only the largest is trained, in float.
+    """
+
+    def plans(self, step: int, progress: float) -> list[NetworkPlan]:
+        """Return the subnets of ``step``, the teacher first; ``progress`` is from 0 to 1."""
+        largest = self.space.plan(self.space.largest())
+        stage = self.stage(progress)
+        if stage is None:
+            return [float_plan(largest)]
+        rng = derive_rng(self.seed, "subnets", step)
+        highest = max(stage.bits)
+        others = [self.space.plan(self.space.smallest())]
+        others += [self.space.plan(self.space.sample(rng)) for _ in range(self.random_subnets)]
+        plans = [self.at(largest, highest, highest)]
+        return plans + [self.at_random_bits(plan, stage, rng) for plan in others]
 
 
 def at_bits(plan: NetworkPlan, weight_bits: int, activation_bits: int) -> NetworkPlan:
