@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from devices.messages import DEVICE_HEADER
 from devices.token_file import read_token
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -95,6 +96,10 @@ class HubLink:
             trust_env=False,
             follow_redirects=False,
         )
+
+    def speak_for(self, device: str) -> None:
+        """Name the board that all further requests speak for."""
+        self._client.headers[DEVICE_HEADER] = device
 
     def close(self) -> None:
         """Close the connections."""

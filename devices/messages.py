@@ -13,6 +13,8 @@ HEARTBEAT_S = 5.0
 """How often an agent reports."""
 EXPIRY_S = 30.0
 """After how long a silence a lease is over."""
+DEVICE_HEADER = "x-device"
+"""Names the board that a request speaks for; a token of scope ``measure`` implies it."""
 MAX_JOBS = 1000
 """Jobs in one message."""
 MAX_WAIT_S = 30.0

@@ -400,3 +400,8 @@ def _measurement(db: sqlite3.Connection, row: tuple[Any, ...]) -> Measurement:
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def short_hash(text: str) -> str:
+    """Return twelve hexadecimal digits that stand for a text in lists."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -241,6 +241,33 @@ def doctor() -> None:
         typer.echo(line)
 
 
+@app.command()
+def agent(
+    hub: Annotated[str, typer.Option(metavar="URL", help="The hub to dial.")],
+    token_file: Annotated[
+        Path, typer.Option("--token-file", metavar="F", help="File with this board's token.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the agent; has a default.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="What the board's owner allows.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the board; by default the one the token is for.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authority of the hub's certificate.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Own certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
+) -> None:
+    """Run the agent of this board: it dials the hub and measures what it is given."""
+    from nas.device_cli import run_agent_command
+
+    run_agent_command(hub, token_file, data, config, name, ca, cert, key)
+
+
 @app.callback()
 def _nas() -> None:
     pass

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from devices.agent.config import host_name
 from devices.agent.outbox import Outbox
 from devices.agent.workshop import Stopped, Workshop
 from devices.blobs import BlobStore
@@ -73,6 +74,7 @@ class Agent:
         )
         self._outbox = outbox or Outbox(Path(data) / "outbox")
         self._lock = threading.Lock()
+        self._device: str | None = None
         self._session: int | None = None
         self._held: dict[str, Held] = {}
         self._unwanted: set[str] = set()
@@ -115,7 +117,7 @@ class Agent:
         """
         if self._superseded:
             raise Superseded(
-                f"another agent has registered as {self.config.device}; "
+                f"another agent has registered as {self._device}; "
                 "stop it, or give this board a token and a name of its own"
             )
         try:
@@ -166,12 +168,18 @@ class Agent:
     # -------------------------------------------------------------------- steps
 
     def _register(self) -> None:
+        if self._device is None:
+            who = self._link.tell("GET", "/api/agent/whoami")
+            self._device = self.config.name or who.get("device") or host_name()
+            if who.get("scope") == "admin":
+                _LOG.warning("this token may do everything at the hub; make one of scope measure")
+            self._link.speak_for(self._device)
         answer = self._link.ask(
             "POST",
             "/api/agent/register",
             Registered,
             Register(
-                device=self.config.device,
+                device=self._device,
                 description=self._workshop.describe(),
                 holding=self._outbox.holding(),
             ),
@@ -179,7 +187,7 @@ class Agent:
         self.heartbeat_s = answer.heartbeat_s
         self._session = answer.session
         self._was_accepted = True
-        _LOG.info("registered as %s, session %d", self.config.device, answer.session)
+        _LOG.info("registered as %s, session %d", self._device, answer.session)
 
     def _deliver(self) -> None:
         for result in self._outbox.waiting():

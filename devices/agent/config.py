@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +50,7 @@ class AgentConfig(_Section):
     """An agent's settings.
 
     Attributes:
-        name: of the board; by default the host's name. The token is bound to it.
+        name: of the board; by default the one its token is bound to.
         runtimes: name -> parameters that are fixed on this board and that no job can set;
             without the key every installed runtime is offered.
         accelerator: when the board's measurements do not disturb those of another agent on
@@ -92,12 +92,6 @@ class AgentConfig(_Section):
                 for item in error.errors(include_url=False)
             ]
             raise InputError("\n".join(lines)) from None
-
-    @property
-    def device(self) -> str:
-        """The board's name."""
-        host = re.sub(r"[^\w.+-]", "-", os.uname().nodename if hasattr(os, "uname") else "board")
-        return self.name or host[:64] or "board"
 
     @property
     def model_limits(self) -> ModelLimits:
@@ -143,6 +137,12 @@ class AgentConfig(_Section):
             if value is None or value > most:
                 raise InputError(f"protocol {name} is {value}, this board allows {most:g} at most")
         return protocol
+
+
+def host_name() -> str:
+    """Return this machine's name in the form a device's has."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "-", platform.node()).lstrip("_.+-")
+    return name[:64] or "board"
 
 
 def _require_harmless(name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,12 @@ from devices.agent.config import AgentConfig
 from devices.agent.workshop import Workshop
 from devices.link import HubLink, TlsFiles
 from devices.locks import folder_lock
+
+
+def default_folder() -> Path:
+    """Return where an agent keeps its files unless it is told: the user's state folder."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "edge-nas" / "agent"
 
 
 def run_agent(

@@ -124,7 +124,7 @@ class Workshop:
                 raise InputError(f"runtime {first.runtime} is not offered by this board")
             parameters = self.config.parameters(first.runtime, first.parameters)
             protocol = self.config.protocol(first.protocol)
-            spec = _spec(self.config.device, first.runtime, parameters)
+            spec = _spec(first.runtime, parameters)
         except (InputError, TypeError) as error:
             return _failed("refused", error)
         try:
@@ -190,14 +190,14 @@ def hardware() -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _spec(name: str, runtime: str, parameters: Mapping[str, Any]) -> DeviceSpec:
+def _spec(runtime: str, parameters: Mapping[str, Any]) -> DeviceSpec:
     options = dict(parameters)
     named = {key: options.pop(key) for key in ("threads", "batch") if key in options}
-    return DeviceSpec(name, runtime, options=options, **named)
+    return DeviceSpec("board", runtime, options=options, **named)
 
 
 def _runtime(name: str, parameters: Mapping[str, Any]) -> Runtime:
-    return _spec("board", name, parameters).make_runtime()
+    return _spec(name, parameters).make_runtime()
 
 
 def _failed(kind: FailureKind, error: BaseException) -> Failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,7 @@ from devices.hub.hub import Hub
 from devices.hub.page import add_page
 from devices.hub.tokens import Identity
 from devices.messages import (
+    DEVICE_HEADER,
     Await,
     Beat,
     BeatReply,
@@ -148,13 +150,27 @@ def _scoped(*scopes: str) -> Callable[[Request], Awaitable[Identity]]:
     return identify
 
 
-# The argument's metadata, so that a route reads: identity: Board.
+async def _board(request: Request) -> str:
+    """Return the board a request speaks for: the token's, or any for an administrator."""
+    identity: Identity = request.scope["identity"]
+    named = request.headers.get(DEVICE_HEADER)
+    if identity.scope == "measure" and named in (None, identity.device):
+        assert identity.device is not None
+        return identity.device
+    if identity.scope == "admin" and named is not None and re.fullmatch(_NAME, named):
+        return named
+    raise refusals.forbidden()
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
+
+# The argument's metadata, so that a route reads: device: Board.
 Client = Annotated[Identity, Depends(_scoped("submit", "admin"))]
-Board = Annotated[Identity, Depends(_scoped("measure"))]
+Board = Annotated[str, Depends(_board)]
 Admin = Annotated[Identity, Depends(_scoped("admin"))]
 Sha256 = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$")]
 JobNumber = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")]
-PathName = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+PathName = Annotated[str, PathParameter(pattern=_NAME)]
 
 
 # ------------------------------------------------------------------------- routes
@@ -226,9 +242,7 @@ def _add_blob_routes(app: FastAPI, hub: Hub) -> None:
         return {"sha256": sha256}
 
     @app.get("/api/blobs/{sha256}")
-    async def download(sha256: Sha256, identity: Board) -> Response:
-        device = identity.device
-        assert device is not None
+    async def download(sha256: Sha256, device: Board) -> Response:
         if not await hub.ledger.run(lambda t: hub.leases.may_read(t, device, sha256)):
             raise refusals.forbidden()
         path = hub.blobs.path(sha256)
@@ -238,14 +252,15 @@ def _add_blob_routes(app: FastAPI, hub: Hub) -> None:
 
 
 def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
-    def device_of(identity: Identity) -> str:
-        assert identity.device is not None
-        return identity.device
+    @app.get("/api/agent/whoami")
+    async def whoami(request: Request) -> dict[str, str | None]:
+        identity: Identity = request.scope["identity"]
+        return {"scope": identity.scope, "device": identity.device}
 
     @app.post("/api/agent/register")
-    async def register(request: Request, identity: Board) -> Registered:
+    async def register(request: Request, device: Board) -> Registered:
         message = await _message(request, Register)
-        if message.device != identity.device:
+        if message.device != device:
             raise refusals.forbidden()
 
         def change(transaction: Any) -> int:
@@ -260,9 +275,8 @@ def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
         )
 
     @app.post("/api/agent/lease")
-    async def lease(request: Request, identity: Board) -> LeaseReply:
+    async def lease(request: Request, device: Board) -> LeaseReply:
         message = await _message(request, LeaseRequest)
-        device = device_of(identity)
         await hub.expire()
 
         async def look() -> list[Any]:
@@ -277,16 +291,15 @@ def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
         return LeaseReply(jobs=await hub.bells.until(look, [f"device:{device}"], message.wait_s))
 
     @app.post("/api/agent/start")
-    async def start(request: Request, identity: Board) -> BeatReply:
-        return await beat(request, identity, starting=True)
+    async def start(request: Request, device: Board) -> BeatReply:
+        return await beat(request, device, starting=True)
 
     @app.post("/api/agent/heartbeat")
-    async def heartbeat(request: Request, identity: Board) -> BeatReply:
-        return await beat(request, identity, starting=False)
+    async def heartbeat(request: Request, device: Board) -> BeatReply:
+        return await beat(request, device, starting=False)
 
-    async def beat(request: Request, identity: Identity, *, starting: bool) -> BeatReply:
+    async def beat(request: Request, device: str, *, starting: bool) -> BeatReply:
         message = await _message(request, Beat)
-        device = device_of(identity)
         stop = await hub.ledger.run(
             lambda t: hub.leases.beat(
                 t, device, message.session, message.holding, starting=starting
@@ -295,9 +308,8 @@ def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
         return BeatReply(stop=stop)
 
     @app.post("/api/agent/result")
-    async def result(request: Request, identity: Board) -> dict[str, bool]:
+    async def result(request: Request, device: Board) -> dict[str, bool]:
         message = await _message(request, Result)
-        device = device_of(identity)
         counted = await hub.ledger.run(lambda t: hub.leases.finish(t, device, message))
         hub.bells.ring(f"job:{message.job}")
         return {"counted": counted}

@@ -1,0 +1,458 @@
+"""``nas device``: what measures here and elsewhere, one measurement, the hub and its tokens."""
+
+from __future__ import annotations
+
+import json as json_text
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search_spaces.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from devices.device import Device
+    from devices.link import HubLink
+    from devices.measurement import Measurement
+    from devices.messages import Description, DeviceView
+
+app = typer.Typer(
+    name="device",
+    help="Runtimes on this machine, single measurements, and the hub that boards dial into.",
+    no_args_is_help=True,
+)
+token_app = typer.Typer(help="Tokens of a hub.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+
+Hub = Annotated[str | None, typer.Option("--hub", metavar="URL", help="A hub's address.")]
+NeededHub = Annotated[str, typer.Option("--hub", metavar="URL", help="The hub's address.")]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="F", help="File with a token for the hub.")
+]
+NeededTokenFile = Annotated[
+    Path, typer.Option("--token-file", metavar="F", help="File with a token for the hub.")
+]
+Authority = Annotated[
+    Path | None,
+    typer.Option("--ca", metavar="PEM", help="Authority that signed the hub's certificate."),
+]
+Board = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Board at the hub.")]
+RuntimeName = Annotated[str, typer.Option(help="Registered name of the runtime.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of one inference.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images in one inference.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="A parameter of the runtime; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_devices(
+    hub: Hub = None, token_file: TokenFile = None, ca: Authority = None, json: Json = False
+) -> None:
+    """Show the runtimes of this machine, or the boards of a hub."""
+    if hub is None:
+        from devices.agent.config import AgentConfig
+        from devices.agent.workshop import Workshop
+
+        about = Workshop(AgentConfig()).describe()
+        if json:
+            typer.echo(about.model_dump_json(indent=2))
+            return
+        for line in _about(about):
+            typer.echo(line)
+        return
+    from devices.messages import Devices
+
+    fleet = _link(hub, token_file, ca).ask("GET", "/api/devices", Devices)
+    if json:
+        typer.echo(fleet.model_dump_json(indent=2))
+        return
+    if not fleet.devices:
+        typer.echo("no board has registered with this hub yet")
+    for view in fleet.devices:
+        for line in _board_lines(view):
+            typer.echo(line)
+
+
+@app.command()
+def measure(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files.")],
+    runtime: RuntimeName = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    option: Options = None,
+    hub: Hub = None,
+    token_file: TokenFile = None,
+    device: Board = None,
+    ca: Authority = None,
+    processes: Annotated[int | None, typer.Option(min=2, help="Processes a model.")] = None,
+    runs: Annotated[int | None, typer.Option(min=2, help="Samples a process.")] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what is known only as invalid.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure model files, here or on a board."""
+    from devices.protocol import Protocol
+    from devices.store import MeasurementStore
+
+    for model in models:
+        if not model.is_file():
+            raise InputError(f"no model file at {model}")
+    settings = _pairs(protocol, "--protocol")
+    settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
+    chosen = Protocol.from_json(settings)
+    target = _device(
+        runtime, threads, batch, _pairs(option, "--option"), hub, token_file, device, ca, again
+    )
+    target.check()
+
+    def show(index: int, measurement: Measurement) -> None:
+        if not json:
+            typer.echo(_measured(models[index], measurement))
+
+    found = target.measure(
+        models,
+        protocol=chosen,
+        store=None if store is None else MeasurementStore(store),
+        on_result=show,
+    )
+    if json:
+        named = zip(models, found, strict=True)
+        values = [{"model": str(model), **m.to_json()} for model, m in named]
+        typer.echo(json_text.dumps(values, indent=2))
+    if any(not m.valid and m.latency_ms != m.latency_ms for m in found):
+        raise InputError("a model could not be measured; see above")
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the hub.")],
+    token_file: Annotated[
+        Path, typer.Option("--token-file", metavar="F", help="File with the one admin token.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Clients must show a certificate signed by this."),
+    ] = None,
+) -> None:
+    """Serve the hub that boards dial into; stop it with Ctrl-C or SIGTERM."""
+    from devices.hub.server import Tls
+    from devices.hub.server import serve as serve_hub
+
+    if (tls_cert is None) != (tls_key is None):
+        raise InputError("--tls-cert and --tls-key belong together")
+    if client_ca is not None and tls_cert is None:
+        raise InputError("--client-ca needs --tls-cert and --tls-key")
+    _log()
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = Tls(tls_cert, tls_key, client_ca)
+    try:
+        serve_hub(
+            host=host,
+            port=port,
+            data=data,
+            token_file=token_file,
+            tls=tls,
+            on_ready=lambda url: typer.echo(f"hub: {url}"),
+        )
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.command()
+def release(
+    name: Annotated[str, typer.Argument(metavar="DEVICE", help="A board in quarantine.")],
+    hub: NeededHub,
+    token_file: NeededTokenFile,
+    ca: Authority = None,
+) -> None:
+    """End a board's quarantine, once it is repaired."""
+    _link(hub, token_file, ca).tell("POST", f"/api/devices/{name}/release")
+    typer.echo(f"{name} takes work again")
+
+
+@app.command()
+def calibrate(
+    runtime: RuntimeName = "onnxruntime",
+    threads: Threads = 1,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Instead of the shipped reference.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=3, help="Separate runs of the model.")] = 5,
+    hub: Hub = None,
+    token_file: TokenFile = None,
+    device: Board = None,
+    ca: Authority = None,
+    json: Json = False,
+) -> None:
+    """Look whether a board is fit to measure on: repeatability, drift, governor, load.
+
+    Exit code 4 when it is not.
+    """
+    from dataclasses import asdict
+
+    from devices.fitness import assess
+
+    target = _device(runtime, threads, 1, {}, hub, token_file, device, ca, False)
+    target.check()
+
+    def show(index: int, measurement: Measurement) -> None:
+        if not json:
+            typer.echo(f"run {index + 1}: {_figures(measurement)}")
+
+    found = assess(target, model=model, runs=runs, on_run=show)
+    if json:
+        typer.echo(json_text.dumps({"fit": found.fit, **asdict(found)}, indent=2))
+    else:
+        for check in found.checks:
+            mark = {True: "ok", False: "BAD", None: "-"}[check.ok]
+            typer.echo(f"{mark:4} {check.name:14} {check.detail}")
+    if not found.fit:
+        bad = ", ".join(check.name for check in found.checks if check.ok is False)
+        raise EnvironmentProblem(f"{target.spec.name} is not fit to measure on: {bad}")
+    if not json:
+        typer.echo(f"{target.spec.name} is fit to measure on")
+
+
+@token_app.command("add")
+def add_token(
+    name: Annotated[str, typer.Argument(help="Of the token.")],
+    hub: NeededHub,
+    token_file: NeededTokenFile,
+    scope: Annotated[str, typer.Option(help="submit, measure or admin.")] = "measure",
+    device: Annotated[
+        str | None, typer.Option(help="Board a measuring token is for; by default its name.")
+    ] = None,
+    expires_days: Annotated[float | None, typer.Option(min=0, help="Lifetime.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write it to a file that only you can read.")
+    ] = None,
+    ca: Authority = None,
+) -> None:
+    """Make a token; its text is shown this once."""
+    from pydantic import ValidationError
+
+    from devices.messages import IssuedToken, TokenRequest
+
+    if scope == "measure" and device is None:
+        device = name
+    try:
+        request = TokenRequest(name=name, scope=scope, device=device, expires_days=expires_days)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    _give(_link(hub, token_file, ca).ask("POST", "/api/tokens", IssuedToken, request).token, output)
+
+
+@token_app.command("rotate")
+def rotate_token(
+    name: Annotated[str, typer.Argument(help="Of the token.")],
+    hub: NeededHub,
+    token_file: NeededTokenFile,
+    output: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write it to a file that only you can read.")
+    ] = None,
+    ca: Authority = None,
+) -> None:
+    """Replace a token's text; the old one ends at once."""
+    from devices.messages import IssuedToken
+
+    link = _link(hub, token_file, ca)
+    _give(link.ask("POST", f"/api/tokens/{name}/rotate", IssuedToken).token, output)
+
+
+@token_app.command("revoke")
+def revoke_token(
+    name: Annotated[str, typer.Argument(help="Of the token.")],
+    hub: NeededHub,
+    token_file: NeededTokenFile,
+    ca: Authority = None,
+) -> None:
+    """End a token."""
+    _link(hub, token_file, ca).tell("DELETE", f"/api/tokens/{name}")
+    typer.echo(f"{name} is revoked")
+
+
+@token_app.command("list")
+def list_tokens(hub: NeededHub, token_file: NeededTokenFile, ca: Authority = None) -> None:
+    """Show every token ever made, without its text."""
+    from datetime import datetime, timezone
+
+    from devices.messages import Tokens
+
+    for token in _link(hub, token_file, ca).ask("GET", "/api/tokens", Tokens).tokens:
+        until = "never expires"
+        if token.expires is not None:
+            day = datetime.fromtimestamp(token.expires, tz=timezone.utc)
+            until = f"expires {day:%Y-%m-%d %H:%M} UTC"
+        state = "revoked" if token.revoked else until
+        bound = f" for {token.device}" if token.device else ""
+        typer.echo(f"{token.name}: {token.scope}{bound}, {state}")
+
+
+def run_agent_command(
+    hub: str,
+    token_file: Path,
+    data: Path | None,
+    config: Path | None,
+    name: str | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+) -> None:
+    """Run the agent of this board; the body of ``nas agent``."""
+    from devices.agent.run import default_folder, run_agent
+    from devices.link import TlsFiles
+
+    if (cert is None) != (key is None):
+        raise InputError("--cert and --key belong together")
+    _log()
+    interrupted = run_agent(
+        hub,
+        token_file,
+        data or default_folder(),
+        config=config,
+        name=name,
+        tls=TlsFiles(ca=ca, certificate=cert, key=key),
+    )
+    if interrupted:
+        raise SystemExit(130)
+
+
+def _log() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    # Every request of a long-lived client would be a line.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _link(hub: str, token_file: Path | None, ca: Path | None) -> HubLink:
+    from devices.link import HubLink, TlsFiles
+
+    if token_file is None:
+        raise InputError("--hub needs --token-file")
+    return HubLink(hub, token_file, tls=TlsFiles(ca=ca))
+
+
+def _device(
+    runtime: str,
+    threads: int,
+    batch: int,
+    options: Mapping[str, Any],
+    hub: str | None,
+    token_file: Path | None,
+    board: str | None,
+    ca: Path | None,
+    again: bool,
+) -> Device:
+    from devices.device import BoardAddress, DeviceSpec
+    from devices.remote import make_device
+
+    address = None
+    if hub is not None:
+        if token_file is None or board is None:
+            raise InputError("--hub needs --token-file and --device")
+        address = BoardAddress(hub, token_file, board, ca)
+    elif board is not None:
+        raise InputError("--device names a board at a hub; give --hub and --token-file too")
+    spec = DeviceSpec(board or "here", runtime, threads, batch, dict(options), address)
+    return make_device(spec, remeasure_invalid=again)
+
+
+def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"{option} {text!r} is not of the form KEY=VALUE")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{option} {text!r}: the value cannot be read") from None
+    return values
+
+
+def _give(token: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(token)
+        return
+    import os
+
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(handle, 0o600)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(token + "\n")
+    typer.echo(f"wrote {output}")
+
+
+def _measured(model: Path, measurement: Measurement) -> str:
+    return f"{model}: {_figures(measurement)}"
+
+
+def _figures(measurement: Measurement) -> str:
+    if measurement.latency_ms != measurement.latency_ms:
+        return f"NOT MEASURED ({', '.join(measurement.reasons)}): {measurement.detail}"
+    flag = "" if measurement.valid else f"  INVALID ({', '.join(measurement.reasons)})"
+    return (
+        f"{measurement.latency_ms:.4g} ms measured, 95 % interval {measurement.low_ms:.4g} to "
+        f"{measurement.high_ms:.4g} ms, {measurement.runtime} {measurement.runtime_version}{flag}"
+    )
+
+
+def _about(about: Description) -> list[str]:
+    from devices.store import canonical_json, short_hash
+
+    print_of = short_hash(canonical_json(about.fingerprint))
+    facts = ", ".join(f"{name} {value}" for name, value in about.hardware.items())
+    shown = about.fingerprint
+    cpu = f"{shown.get('cpu', 'unknown')}, {shown.get('cores', '?')} cores"
+    lines = [
+        f"  hardware     {cpu}, {shown.get('architecture', '?')}",
+        f"               {facts}",
+        f"  fingerprint  {print_of}",
+    ]
+    lines += [f"  runtime      {offer.name} {offer.version}" for offer in about.runtimes]
+    return lines
+
+
+def _board_lines(view: DeviceView) -> list[str]:
+    return [
+        f"{view.name}: {view.state}, heartbeat {_age(view)}, {view.queued} queued, "
+        f"{view.running} running, {view.done} done; health: {view.health}",
+        *_about(view.description),
+    ]
+
+
+def _age(view: DeviceView) -> str:
+    import time
+
+    age = view.heartbeat_age_s
+    if age is None:
+        if view.last_heartbeat is None:
+            return "never"
+        age = max(0.0, time.time() - view.last_heartbeat)
+    if age < 90:
+        return f"{age:.0f} s ago"
+    if age < 5400:
+        return f"{age / 60:.0f} min ago"
+    return f"{age / 3600:.0f} h ago"
