@@ -1,3 +1,7 @@
-"""One file a runtime; importing this package registers the built-in ones."""
+"""One file a runtime; importing this package registers the built-in ones.
 
-from devices.runtimes import onnxruntime  # noqa: F401  (registers itself)
+A runtime's own library is imported when one is built, so a missing one is reported then,
+with the command that installs it.
+"""
+
+from devices.runtimes import inductor, litert, ncnn, onnxruntime, openvino, tract  # noqa: F401

@@ -9,7 +9,14 @@ CONTRACT = [(name, {}) for name in RUNTIMES] + [("onnxruntime", {"graph_optimiza
 
 
 @pytest.fixture(params=CONTRACT, ids=lambda case: f"{case[0]}-{case[1]}")
-def runtime_case(request):
+def runtime_case(request, tmp_path_factory, monkeypatch):
+    # Conversions of the suite go to a folder of the session, not to the user's cache.
+    monkeypatch.setenv("EDGE_NAS_CACHE", str(tmp_path_factory.getbasetemp() / "conversions"))
+    name, parameters = request.param
+    try:
+        make_runtime(name, parameters)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
     return request.param
 
 

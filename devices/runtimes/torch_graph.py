@@ -1,0 +1,254 @@
+"""An ONNX graph as a torch module, for the runtimes that start from torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from devices.runtimes.graph import Graph, Node, read_graph
+from search_spaces.errors import InputError
+
+Operation = Callable[..., Any]
+
+_SMALL = 64
+
+#: ONNX's numbers of element types.
+_TYPES = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32,
+    7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+
+
+class GraphModule(nn.Module):
+    """Runs the nodes of an ONNX file in order; traceable by torch.export and torch.compile.
+
+    Quantised files keep their rounding but run in floats: torch has no operators for them.
+
+    Raises:
+        InputError: the file holds an operator that has no translation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        graph = read_graph(path)
+        unknown = sorted({node.op for node in graph.nodes} - set(_OPERATIONS))
+        if unknown:
+            raise InputError(f"{path}: no torch translation of the operators {', '.join(unknown)}")
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+        used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+        self._constants: dict[str, str] = {}
+        for index, name in enumerate(sorted(used & set(graph.constants))):
+            value = graph.constants[name]
+            if value.dtype.kind in "fiub":
+                self.register_buffer(f"c{index}", torch.from_numpy(np.array(value)))
+                self._constants[name] = f"c{index}"
+        # Small constants as lists: axes, shapes and limits must be plain numbers to a tracer.
+        small = {n: v.tolist() for n, v in graph.constants.items() if v.size <= _SMALL}
+        self._nodes = [
+            (node, _OPERATIONS[node.op], [small.get(name) for name in node.inputs])
+            for node in graph.nodes
+        ]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs for ``inputs`` in the file's order."""
+        values: dict[str, Any] = dict(zip(self.inputs, inputs, strict=True))
+        for name, attribute in self._constants.items():
+            values[name] = getattr(self, attribute)
+        for node, operation, fixed in self._nodes:
+            tensors = [values[name] if name else None for name in node.inputs]
+            result = operation(node, tensors, fixed)
+            if not isinstance(result, (tuple, list)):
+                result = (result,)
+            values.update(zip(node.outputs, result, strict=False))
+        return tuple(values[name] for name in self.outputs)
+
+
+def _conv(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    a = node.attributes
+    image, weight = x[0], x[1]
+    rank = weight.dim() - 2
+    pads = a.get("pads", [0] * 2 * rank)
+    if a.get("auto_pad", "NOTSET") != "NOTSET":
+        raise InputError("auto_pad has no torch translation; export with explicit pads")
+    begin, end = pads[:rank], pads[rank:]
+    padding: Any = tuple(begin)
+    if begin != end:
+        order = [n for pair in zip(reversed(begin), reversed(end), strict=True) for n in pair]
+        image, padding = F.pad(image, order), 0
+    call = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
+    bias = x[2] if len(x) > 2 else None
+    stride = tuple(a.get("strides", [1] * rank))
+    dilation = tuple(a.get("dilations", [1] * rank))
+    return call(image, weight, bias, stride, padding, dilation, a.get("group", 1))
+
+
+def _gemm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    a = node.attributes
+    first = x[0].transpose(0, 1) if a.get("transA") else x[0]
+    weight = x[1] if a.get("transB") else x[1].transpose(0, 1)
+    if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
+        raise InputError("Gemm with alpha or beta has no torch translation")
+    return F.linear(first, weight, x[2] if len(x) > 2 else None)
+
+
+def _quantize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    scale, zero = _grid(node, x, x[0].dim())
+    kind = x[2].dtype if len(x) > 2 and x[2] is not None else torch.uint8
+    limits = torch.iinfo(kind)
+    codes = torch.round(x[0] / scale) + zero
+    # As floats: torch has no arithmetic on these integers, and the codes are exact in floats.
+    return torch.clamp(codes, limits.min, limits.max)
+
+
+def _dequantize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    scale, zero = _grid(node, x, x[0].dim())
+    return (x[0].to(torch.float32) - zero) * scale
+
+
+def _grid(node: Node, x: list[Tensor], rank: int) -> tuple[Tensor, Tensor | float]:
+    scale = x[1]
+    zero = x[2].to(torch.float32) if len(x) > 2 and x[2] is not None else 0.0
+    if scale.dim() == 1 and rank > 1:
+        shape = [1] * rank
+        shape[node.attributes.get("axis", 1)] = -1
+        scale = scale.reshape(shape)
+        zero = zero.reshape(shape) if isinstance(zero, Tensor) else zero
+    return scale, zero
+
+
+def _clip(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    low = fixed[1] if len(fixed) > 1 else None
+    high = fixed[2] if len(fixed) > 2 else None
+    return torch.clamp(x[0], node.attributes.get("min", low), node.attributes.get("max", high))
+
+
+def _reshape(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    sizes = [x[0].shape[i] if n == 0 else n for i, n in enumerate(fixed[1])]
+    return x[0].reshape(sizes)
+
+
+def _flatten(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    axis = node.attributes.get("axis", 1)
+    return torch.flatten(x[0], axis) if axis == 1 else x[0].reshape(-1, x[0].shape[axis:].numel())
+
+
+def _reduce_mean(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    axes = fixed[1] if len(fixed) > 1 else node.attributes.get("axes")
+    return x[0].mean(axes, keepdim=bool(node.attributes.get("keepdims", 1)))
+
+
+def _pool(call: Callable[..., Tensor]) -> Operation:
+    def run(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+        a = node.attributes
+        kernel = a["kernel_shape"]
+        pads = a.get("pads", [0] * 2 * len(kernel))
+        if pads[: len(kernel)] != pads[len(kernel) :]:
+            raise InputError(f"{node.op} with uneven pads has no torch translation")
+        more = {}
+        if node.op == "AveragePool":
+            more["count_include_pad"] = bool(a.get("count_include_pad", 0))
+        stride = a.get("strides", [1] * len(kernel))
+        return call(x[0], kernel, stride, pads[: len(kernel)], bool(a.get("ceil_mode", 0)), **more)
+
+    return run
+
+
+def _layer_norm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    axis = node.attributes.get("axis", -1) % x[0].dim()
+    bias = x[2] if len(x) > 2 else None
+    shape = x[0].shape[axis:]
+    return F.layer_norm(x[0], shape, x[1], bias, node.attributes.get("epsilon", 1e-5))
+
+
+def _split(node: Node, x: list[Tensor], fixed: list[Any]) -> tuple[Tensor, ...]:
+    axis = node.attributes.get("axis", 0)
+    if len(fixed) > 1 and fixed[1] is not None:
+        return torch.split(x[0], fixed[1], axis)
+    return torch.chunk(x[0], len(node.outputs), axis)
+
+
+def _slice(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    starts, ends = fixed[1], fixed[2]
+    axes = fixed[3] if len(fixed) > 3 and fixed[3] is not None else range(len(starts))
+    steps = fixed[4] if len(fixed) > 4 and fixed[4] is not None else [1] * len(starts)
+    index = [slice(None)] * x[0].dim()
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(start, min(end, x[0].shape[axis]), step)
+    return x[0][tuple(index)]
+
+
+def _gather(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    axis = node.attributes.get("axis", 0)
+    if isinstance(fixed[1], int):
+        return x[0].select(axis, fixed[1])
+    return torch.index_select(x[0], axis, x[1].reshape(-1).to(torch.long))
+
+
+def _cast(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    return x[0].to(_TYPES[node.attributes["to"]])
+
+
+def _plain(call: Callable[..., Any]) -> Operation:
+    return lambda node, x, fixed: call(*x)
+
+
+_OPERATIONS: dict[str, Operation] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+    "Clip": _clip,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "ReduceMean": _reduce_mean,
+    "MaxPool": _pool(F.max_pool2d),
+    "AveragePool": _pool(F.avg_pool2d),
+    "LayerNormalization": _layer_norm,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Cast": _cast,
+    "Softmax": lambda node, x, fixed: torch.softmax(x[0], node.attributes.get("axis", -1)),
+    "Concat": lambda node, x, fixed: torch.cat(x, node.attributes["axis"]),
+    "Transpose": lambda node, x, fixed: x[0].permute(node.attributes["perm"]),
+    "Squeeze": lambda node, x, fixed: x[0].squeeze(tuple(fixed[1])),
+    "Unsqueeze": lambda node, x, fixed: x[0][
+        tuple(None if i in fixed[1] else slice(None) for i in range(x[0].dim() + len(fixed[1])))
+    ],
+    "Gelu": lambda node, x, fixed: F.gelu(
+        x[0], approximate=node.attributes.get("approximate", "none")
+    ),
+    "HardSigmoid": lambda node, x, fixed: torch.clamp(
+        x[0] * node.attributes.get("alpha", 0.2) + node.attributes.get("beta", 0.5), 0, 1
+    ),
+    "GlobalAveragePool": lambda node, x, fixed: x[0].mean((2, 3), keepdim=True),
+    "Identity": _plain(lambda x: x),
+    "Relu": _plain(F.relu),
+    "HardSwish": _plain(F.hardswish),
+    "Sigmoid": _plain(torch.sigmoid),
+    "Tanh": _plain(torch.tanh),
+    "Erf": _plain(torch.erf),
+    "Sqrt": _plain(torch.sqrt),
+    "Exp": _plain(torch.exp),
+    "Neg": _plain(torch.neg),
+    "Pow": _plain(torch.pow),
+    "Add": _plain(torch.add),
+    "Sub": _plain(torch.sub),
+    "Mul": _plain(torch.mul),
+    "Div": _plain(torch.div),
+    "Max": _plain(torch.maximum),
+    "Min": _plain(torch.minimum),
+    "MatMul": _plain(torch.matmul),
+}
+"""ONNX operator -> f(node, tensors, small constants as lists or None)."""
+
+
+def has_quantisation(graph: Graph) -> bool:
+    """Whether any tensor of the graph is quantised."""
+    return any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
