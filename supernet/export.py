@@ -118,9 +118,10 @@ def export_onnx(
     path = Path(path)
     data = model.SerializeToString()
     write_atomic(path, lambda temporary: _write_bytes(temporary, data))
+    beside = 4 * sum(operator.parameters for operator in network.plan.operators())
     return ExportSummary(
         path=path,
-        weights_kib=translator.packed_bytes / 1024,
+        weights_kib=(translator.packed_bytes + beside) / 1024,
         size_kib=len(data) / 1024,
         reduced_layers=tuple(translator.reduced),
     )

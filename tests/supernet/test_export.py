@@ -19,6 +19,7 @@ from torch import nn
 
 from search_spaces.errors import InputError
 from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.packed_model import fill_factors
 from search_spaces.plan import BlockPlan, LayerPlan, NetworkPlan
 from supernet.dataflow import DATAFLOWS
 from supernet.export import (
@@ -27,7 +28,6 @@ from supernet.export import (
     export_onnx,
     fold,
     reduce_codes,
-    spread_factors,
 )
 from supernet.network import Supernet
 from supernet.plain import PlainBlock, PlainLayer, PlainNetwork, Source
@@ -380,7 +380,7 @@ codes_of_a_layer = arrays.arrays(
 def test_spread_codes_fit_and_round_the_bias_no_worse(codes, bias, largest):
     codes = np.clip(codes, -largest, largest).astype(np.int8)
     units = np.full(len(codes), bias)
-    factor = spread_factors(codes, largest)
+    factor = fill_factors(codes, largest)
     assert (factor >= 1).all()
     assert (np.abs(codes.astype(int) * factor[:, None]) <= largest).all()
     error = np.abs(np.round(units * factor) / factor - units)
