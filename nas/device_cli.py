@@ -58,7 +58,7 @@ def list_devices(
         from devices.agent.config import AgentConfig
         from devices.agent.workshop import Workshop
 
-        about = Workshop(AgentConfig()).describe()
+        about = Workshop(AgentConfig()).describe(opt_in=True)
         if json:
             typer.echo(about.model_dump_json(indent=2))
             return

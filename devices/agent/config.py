@@ -16,8 +16,9 @@ from devices.model_check import ModelLimits
 from devices.protocol import Protocol
 from search_spaces.errors import InputError
 
-LOCAL_RUNTIMES = frozenset({"command"})
-"""Runtimes that run what the board's owner names, so they are offered only when configured."""
+OPT_IN = frozenset({"command", "inductor", "executorch"})
+"""Runtimes offered only when the configuration names them: ``command`` runs what the board's
+owner chooses, the others load torch, which takes a board much memory and time."""
 
 _SAFE_TEXT = re.compile(r"[\w.+-]{0,64}", flags=re.ASCII)
 # Parameters that could make a runtime read, write or load something.
@@ -52,7 +53,8 @@ class AgentConfig(_Section):
     Attributes:
         name: of the board; by default the one its token is bound to.
         runtimes: name -> parameters that are fixed on this board and that no job can set;
-            without the key every installed runtime is offered.
+            without the key every installed runtime is offered but those of
+            :data:`OPT_IN`.
         accelerator: when the board's measurements do not disturb those of another agent on
             it, a name for what this one measures on; agents with the same name take turns.
         limits: see :class:`AgentLimits`.
@@ -102,7 +104,7 @@ class AgentConfig(_Section):
         """Whether jobs may use a runtime here."""
         if self.runtimes is not None:
             return runtime in self.runtimes
-        return runtime not in LOCAL_RUNTIMES
+        return runtime not in OPT_IN
 
     def parameters(self, runtime: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return a runtime's parameters: the job's, and those fixed here.

@@ -52,15 +52,18 @@ class Workshop:
         self._sampler = sampler or ChildSampler()
         self._lock = lock or (lambda: machine_lock(accelerator=config.accelerator))
 
-    def describe(self) -> Description:
+    def describe(self, *, opt_in: bool = False) -> Description:
         """Return what this board is and offers.
+
+        Args:
+            opt_in: also look for runtimes that are offered only when they are named.
 
         Raises:
             NasError: a runtime that the configuration names does not work here.
         """
         offers = []
         for name in RUNTIMES.names():
-            if not self.config.offers(name):
+            if not (opt_in or self.config.offers(name)):
                 continue
             try:
                 runtime = _runtime(name, self.config.parameters(name, {}))
