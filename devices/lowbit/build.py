@@ -39,8 +39,10 @@ _FLAGS = (
 _SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # A file for another instruction set is called only where the processor has it.
 _X86 = {
-    "avx2.cpp": ("-mavx2",),
+    "avx2.cpp": ("-mavx2", "-mfma"),
     "avx512.cpp": (
+        "-mavx2",
+        "-mfma",
         "-mavx512f",
         "-mavx512bw",
         "-mavx512vl",

@@ -27,7 +27,7 @@ out_zero_point out_low out_high
 
 
 class _ConvStruct(ctypes.Structure):
-    _fields_ = [*((name, c_int32) for name in _CONV_FIELDS.split()), ("post", c_float)]
+    _fields_ = [*((name, c_int32) for name in _CONV_FIELDS.split()), ("scale", c_float)]
 
 
 _I, _L, _F = c_int, c_int64, c_float
@@ -42,15 +42,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_data": (c_void_p, [c_void_p, _I]),
     "lowbit_add_conv": (
         c_int,
-        [c_void_p, POINTER(_ConvStruct), c_void_p, c_void_p, c_void_p],
+        [c_void_p, POINTER(_ConvStruct), *[c_void_p] * 4],
     ),
     "lowbit_add_quantise": (c_int, [c_void_p, *[_I] * 5, _F, _I, _I]),
     "lowbit_add_dequantise": (c_int, [c_void_p, *[_I] * 5, _F, _I]),
-    "lowbit_add_sum": (c_int, [c_void_p, _I, _I, _I, _L, _I, _F, _I, _F, _I, _I, _I]),
+    "lowbit_add_sum": (c_int, [c_void_p, _I, _I, _I, _L, _F, _F, _F, _I, _I]),
     "lowbit_add_product": (c_int, [c_void_p, *[_I] * 8, _F, _I, _I, _I]),
     "lowbit_add_mean": (c_int, [c_void_p, *[_I] * 6, _F, _I, _I, _I]),
     "lowbit_add_map": (c_int, [c_void_p, _I, _I, _L, c_void_p]),
-    "lowbit_add_rescale": (c_int, [c_void_p, _I, _I, _L, _I, _F, _I, _I, _I]),
+    "lowbit_add_rescale": (c_int, [c_void_p, _I, _I, _L, _I, _F, _F, _I, _I, _I]),
     "lowbit_add_max_pool": (c_int, [c_void_p, *[_I] * 14]),
     "lowbit_add_planar": (c_int, [c_void_p, *[_I] * 5]),
     "lowbit_add_copy": (c_int, [c_void_p, _I, _I, _L, *[_I] * 5]),
@@ -122,7 +122,7 @@ class ConvSpec:
     out_zero_point: int = 0
     out_low: int = 0
     out_high: int = 255
-    post: float = 1.0
+    scale: float = 1.0
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -173,8 +173,10 @@ class Native:
         target: int,
         spec: ConvSpec,
         codes: np.ndarray,
-        multiplier: np.ndarray,
-        bias: np.ndarray,
+        *,
+        factor: np.ndarray | int = 1,
+        bias: np.ndarray | int = 0,
+        multiplier: np.ndarray | float = 1.0,
     ) -> int:
         """Add a convolution.
 
@@ -182,7 +184,8 @@ class Native:
             source, target: buffers.
             spec: what it computes.
             codes: int8 (outputs, channels / groups, kernel height, kernel width).
-            multiplier, bias: float32 (outputs,).
+            factor, bias: int32 (outputs,) or one number: ``acc = sum * factor + bias``.
+            multiplier: float32 (outputs,) or one number, of ``acc``.
         """
         shape = (spec.outputs, spec.channels // max(1, spec.groups), *spec.kernel)
         if codes.shape != shape:
@@ -193,12 +196,13 @@ class Native:
             *(spec.batch, spec.height, spec.width, spec.channels, spec.outputs),
             *(*spec.kernel, *spec.stride, *spec.pads, *spec.dilation, spec.groups),
             *(spec.largest, spec.zero_point, spec.kind, FUNCTIONS[spec.function]),
-            *(spec.out_zero_point, spec.out_low, spec.out_high, spec.post),
+            *(spec.out_zero_point, spec.out_low, spec.out_high, spec.scale),
         )
         arrays = [
             np.ascontiguousarray(codes, np.int8),
+            np.ascontiguousarray(np.broadcast_to(factor, (spec.outputs,)), np.int32),
+            np.ascontiguousarray(np.broadcast_to(bias, (spec.outputs,)), np.int32),
             np.ascontiguousarray(np.broadcast_to(multiplier, (spec.outputs,)), np.float32),
-            np.ascontiguousarray(np.broadcast_to(bias, (spec.outputs,)), np.float32),
         ]
         return self._add(
             "add_conv", ctypes.byref(struct), *(a.ctypes.data_as(c_void_p) for a in arrays)

@@ -34,17 +34,14 @@ def conv_sums(x: np.ndarray, codes: np.ndarray, spec: ConvSpec) -> np.ndarray:
     return sums.reshape(spec.batch, height, width, spec.outputs)
 
 
-def finish(
-    sums: np.ndarray, multiplier: np.ndarray, bias: np.ndarray, spec: ConvSpec
-) -> np.ndarray:
-    """Return the output codes of integer ``sums`` (..., outputs), uint8.
+def finish(acc: np.ndarray, multiplier: np.ndarray, spec: ConvSpec) -> np.ndarray:
+    """Return the output codes of integer ``acc`` (..., outputs), uint8.
 
     float32 throughout, each operation rounded; the last rounding is half to even.
     """
-    v = sums.astype(np.int32).astype(np.float32) * multiplier.astype(np.float32)
-    v = v + bias.astype(np.float32)
+    v = acc.astype(np.int32).astype(np.float32) * multiplier.astype(np.float32)
     if spec.function != "identity":
-        v = activate(v, spec.function) * np.float32(spec.post)
+        v = activate(v, spec.function) / np.float32(spec.scale)
     return to_codes(v, spec.out_zero_point, spec.out_low, spec.out_high)
 
 
@@ -71,21 +68,15 @@ def to_codes(v: np.ndarray, zero_point: int, low: int, high: int) -> np.ndarray:
 
 
 def add_codes(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    za: int,
-    ma: float,
-    zb: int,
-    mb: float,
-    zero_point: int,
-    low: int = 0,
-    high: int = 255,
+    a: np.ndarray, b: np.ndarray, *, ma: float, mb: float, constant: float, low: int, high: int
 ) -> np.ndarray:
-    """Return the codes of a sum of two tensors of codes; ``ma``, ``mb`` are ratios of steps."""
-    v = (a.astype(np.int32) - za).astype(np.float32) * np.float32(ma)
-    v = v + (b.astype(np.int32) - zb).astype(np.float32) * np.float32(mb)
-    return to_codes(v, zero_point, low, high)
+    """Return the codes of a sum of two tensors of codes: ``fma(a, ma, fma(b, mb, constant))``."""
+    return to_codes(fma(a, ma, fma(b, mb, constant)), 0, low, high)
+
+
+def fma(x: np.ndarray, y: float, z: np.ndarray | float) -> np.ndarray:
+    """Return ``x * y + z`` of float32 numbers rounded once (twice in rare cases)."""
+    return (np.float64(x) * np.float64(np.float32(y)) + np.float64(z)).astype(np.float32)
 
 
 def multiply_codes(

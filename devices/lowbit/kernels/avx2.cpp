@@ -219,9 +219,8 @@ void multiply_wide(const Step& s) {
 
 #define TILES(f, ...)                                           \
   {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>},            \
-   {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>},            \
-   {f<3, 1, ##__VA_ARGS__>, f<3, 2, ##__VA_ARGS__>},            \
-   {f<4, 1, ##__VA_ARGS__>, f<4, 2, ##__VA_ARGS__>}}
+   {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}}
+#define TILES1(f, ...) {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>}}
 #define PLAIN_TILES(f)                                                            \
   {{f<1, 1>, f<1, 2>}, {f<2, 1>, f<2, 2>}, {f<3, 1>, f<3, 2>}, {f<4, 1>, f<4, 2>}}
 #define TABLES(name, planes, lanes, depth, pixels)                                             \
@@ -240,12 +239,20 @@ const DotKernel kDot[] = {
     TABLES("tables4x8_avx2", 4, 8, 8, 2),  TABLES("tables4x4_avx2", 4, 8, 4, 2),
     TABLES("tables4x2_avx2", 4, 8, 2, 2),  TABLES("tables4x1_avx2", 4, 8, 1, 2),
     {"nibble_tables1_avx2", Prepare::kTables, Layout::kPlane1, 32, 32, 1, 0,
-     TILES(lookup, 1, 4, true)},
+     TILES1(lookup, 1, 4, true)},
     {"nibble_tables2_avx2", Prepare::kTables, Layout::kPlane2, 16, 32, 1, 0,
-     TILES(lookup, 2, 4, true)},
+     TILES1(lookup, 2, 4, true)},
     {"nibble_tables4_avx2", Prepare::kTables, Layout::kPlane4, 8, 32, 1, 0,
-     TILES(lookup, 4, 4, true)},
+     TILES1(lookup, 4, 4, true)},
 };
+
+// kPick[j][i] picks code j where bit j of i is set, else zero.
+#define Z 128
+alignas(16) const uint8_t kPick[4][16] = {{Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0},
+                                          {Z, Z, 1, 1, Z, Z, 1, 1, Z, Z, 1, 1, Z, Z, 1, 1},
+                                          {Z, Z, Z, Z, 2, 2, 2, 2, Z, Z, Z, Z, 2, 2, 2, 2},
+                                          {Z, Z, Z, Z, Z, Z, Z, Z, 3, 3, 3, 3, 3, 3, 3, 3}};
+#undef Z
 
 // Entry i of a group's table sums the activations whose bit of i is set: one shuffle each.
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
@@ -285,12 +292,8 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
     });
     return;
   }
-  const char z = static_cast<char>(0x80);
-  alignas(16) uint8_t pick[4][16];
-  for (int j = 0; j < 4; ++j)
-    for (int i = 0; i < 16; ++i) pick[j][i] = i >> j & 1 ? j : static_cast<uint8_t>(z);
   V32 control[4];
-  for (int j = 0; j < 4; ++j) control[j] = table_at(pick[j]);
+  for (int j = 0; j < 4; ++j) control[j] = table_at(kPick[j]);
   const auto entries = [&](V32 q) {
     return _mm256_add_epi8(
         _mm256_add_epi8(_mm256_shuffle_epi8(q, control[0]), _mm256_shuffle_epi8(q, control[1])),
@@ -331,54 +334,84 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
   });
 }
 
-void finish(const Finish& f, const int32_t* sums, int32_t pixel_term, int first, int count,
-            void* out) {
-  if (f.kind != LOWBIT_CODES ||
-      (f.function != LOWBIT_IDENTITY && f.function != LOWBIT_HARD_SWISH)) {
-    finish_plain(f, sums, pixel_term, first, count, out);
+inline void store_part(uint8_t* to, __m128i bytes, int count) {
+  if (count >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
     return;
   }
-  uint8_t* to = static_cast<uint8_t*>(out) + first;
+  if (count & 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
+    bytes = _mm_srli_si128(bytes, 8);
+    to += 8;
+  }
+  if (count & 4) {
+    const int32_t four = _mm_cvtsi128_si32(bytes);
+    std::memcpy(to, &four, 4);
+    bytes = _mm_srli_si128(bytes, 4);
+    to += 4;
+  }
+  int32_t rest = _mm_cvtsi128_si32(bytes);
+  for (int i = 0; i < (count & 3); ++i, rest >>= 8) to[i] = static_cast<uint8_t>(rest);
+}
+
+// kForm 0: no factors; 1: factors; 2: also a coefficient and terms.
+template <bool kSwish, int kForm>
+void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
+                  int pixels, int first, int count, uint8_t* out, size_t out_stride) {
   const __m256 low = _mm256_set1_ps(f.low), high = _mm256_set1_ps(f.high);
-  const __m256 post = _mm256_set1_ps(f.post), sixth = _mm256_set1_ps(1.0f / 6.0f);
+  const __m256 scale = _mm256_set1_ps(f.scale), sixth = _mm256_set1_ps(1.0f / 6.0f);
   const __m256 half = _mm256_set1_ps(0.5f), one = _mm256_set1_ps(1.0f);
-  const V32 term = _mm256_set1_epi32(pixel_term), zero = _mm256_set1_epi32(f.zero_point);
+  const V32 zero = _mm256_set1_epi16(static_cast<short>(f.zero_point));
   const V32 times = _mm256_set1_epi32(f.coefficient);
-  const auto eight = [&](int n) {
-    V32 total = load(sums + n);
-    if (f.coefficient != 1) total = _mm256_mullo_epi32(total, times);
-    total = _mm256_add_epi32(_mm256_add_epi32(total, load(f.correction + first + n)), term);
-    __m256 v = _mm256_add_ps(
-        _mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_loadu_ps(f.multiplier + first + n)),
-        _mm256_loadu_ps(f.bias + first + n));
-    if (f.function == LOWBIT_HARD_SWISH) {
-      const __m256 gate = _mm256_min_ps(
-          _mm256_max_ps(_mm256_add_ps(_mm256_mul_ps(v, sixth), half), _mm256_setzero_ps()), one);
-      v = _mm256_mul_ps(_mm256_mul_ps(v, gate), post);
+  // Sixteen outputs of all pixels at a time: their constants stay in registers.
+  for (int n = 0; n < count; n += 16) {
+    const V32 bias[2] = {load(f.bias + first + n), load(f.bias + first + n + 8)};
+    const V32 factor[2] = {load(f.factor + first + n), load(f.factor + first + n + 8)};
+    const __m256 multiplier[2] = {_mm256_loadu_ps(f.multiplier + first + n),
+                                  _mm256_loadu_ps(f.multiplier + first + n + 8)};
+    const int32_t* from = sums + n;
+    uint8_t* to = out + first + n;
+    for (int p = 0; p < pixels; ++p, from += sum_stride, to += out_stride) {
+      V32 whole[2];
+      for (int i = 0; i < 2; ++i) {
+        V32 total = load(from + 8 * i);
+        if (kForm == 2) {
+          total = _mm256_mullo_epi32(total, times);
+          if (terms) total = _mm256_add_epi32(total, _mm256_set1_epi32(terms[p]));
+        }
+        if (kForm) total = _mm256_mullo_epi32(total, factor[i]);
+        total = _mm256_add_epi32(total, bias[i]);
+        __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(total), multiplier[i]);
+        if (kSwish) {
+          const __m256 gate = _mm256_min_ps(
+              _mm256_max_ps(_mm256_add_ps(_mm256_mul_ps(v, sixth), half), _mm256_setzero_ps()),
+              one);
+          v = _mm256_div_ps(_mm256_mul_ps(v, gate), scale);
+        }
+        whole[i] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, low), high));
+      }
+      const V32 words = _mm256_add_epi16(_mm256_packs_epi32(whole[0], whole[1]), zero);
+      const V32 bytes = _mm256_packus_epi16(words, words);  // 0-3 8-11 .. | 4-7 12-15 ..
+      const __m128i ordered = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes),
+                                                 _mm256_extracti128_si256(bytes, 1));
+      store_part(to, ordered, count - n);
     }
-    v = _mm256_min_ps(_mm256_max_ps(v, low), high);
-    return _mm256_add_epi32(_mm256_cvtps_epi32(v), zero);
-  };
-  int n = 0;
-  const V32 order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  for (; n + 32 <= count; n += 32) {
-    const V32 a = _mm256_packus_epi32(eight(n), eight(n + 8));
-    const V32 b = _mm256_packus_epi32(eight(n + 16), eight(n + 24));
-    store(to + n, _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), order));
   }
-  for (; n + 8 <= count; n += 8) {
-    const V32 a = eight(n);
-    const __m128i b = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(to + n), _mm_packus_epi16(b, b));
+}
+
+void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
+            int pixels, int first, int count, void* out, size_t out_stride) {
+  const bool swish = f.function == LOWBIT_HARD_SWISH;
+  if (f.kind != LOWBIT_CODES || (f.function != LOWBIT_IDENTITY && !swish)) {
+    finish_plain(f, sums, sum_stride, terms, pixels, first, count, out, out_stride);
+    return;
   }
-  // The arrays are padded, so a whole vector may be read; only the rest is written.
-  if (n < count) {
-    const V32 a = eight(n);
-    const __m128i b = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    uint8_t rest[16];
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(rest), _mm_packus_epi16(b, b));
-    std::memcpy(to + n, rest, count - n);
-  }
+  const int form = f.coefficient != 1 || terms ? 2 : f.factors ? 1 : 0;
+  constexpr decltype(&finish_codes<false, 0>) kRuns[2][3] = {
+      {finish_codes<false, 0>, finish_codes<false, 1>, finish_codes<false, 2>},
+      {finish_codes<true, 0>, finish_codes<true, 1>, finish_codes<true, 2>}};
+  const auto run = kRuns[swish][form];
+  run(f, sums, sum_stride, terms, pixels, first, count, static_cast<uint8_t*>(out), out_stride);
 }
 
 // Two taps interleaved: vpmaddubsw sums both; all sums fit 16 bits.
@@ -434,7 +467,7 @@ Backend make() {
 
 const Backend* avx2_backend() {
   static const Backend backend = make();
-  return __builtin_cpu_supports("avx2") ? &backend : nullptr;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &backend : nullptr;
 }
 
 }  // namespace lowbit

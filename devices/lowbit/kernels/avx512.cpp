@@ -52,40 +52,50 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
   avx2_backend()->prepare(kind, codes, channels, out, total);
 }
 
-void finish(const Finish& f, const int32_t* sums, int32_t pixel_term, int first, int count,
-            void* out) {
-  if (f.kind != LOWBIT_CODES ||
-      (f.function != LOWBIT_IDENTITY && f.function != LOWBIT_HARD_SWISH)) {
-    finish_plain(f, sums, pixel_term, first, count, out);
-    return;
-  }
-  uint8_t* to = static_cast<uint8_t*>(out) + first;
+template <bool kSwish>
+void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
+                  int pixels, int first, int count, uint8_t* out, size_t out_stride) {
   const __m512 low = _mm512_set1_ps(f.low), high = _mm512_set1_ps(f.high);
-  const __m512 post = _mm512_set1_ps(f.post), sixth = _mm512_set1_ps(1.0f / 6.0f);
+  const __m512 scale = _mm512_set1_ps(f.scale), sixth = _mm512_set1_ps(1.0f / 6.0f);
   const __m512 half = _mm512_set1_ps(0.5f), one = _mm512_set1_ps(1.0f);
-  const __m512i term = _mm512_set1_epi32(pixel_term), zero = _mm512_set1_epi32(f.zero_point);
+  const __m512i zero = _mm512_set1_epi32(f.zero_point);
   const __m512i times = _mm512_set1_epi32(f.coefficient);
   for (int n = 0; n < count; n += 16) {
-    // The arrays are padded, so a whole vector may be read; only what is left is written.
-    __m512i total = _mm512_loadu_si512(sums + n);
-    if (f.coefficient != 1) total = _mm512_mullo_epi32(total, times);
-    total = _mm512_add_epi32(
-        _mm512_add_epi32(total, _mm512_loadu_si512(f.correction + first + n)), term);
-    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_loadu_ps(f.multiplier + first + n));
-    v = _mm512_add_ps(v, _mm512_loadu_ps(f.bias + first + n));
-    if (f.function == LOWBIT_HARD_SWISH) {
-      const __m512 gate = _mm512_min_ps(
-          _mm512_max_ps(_mm512_add_ps(_mm512_mul_ps(v, sixth), half), _mm512_setzero_ps()), one);
-      v = _mm512_mul_ps(_mm512_mul_ps(v, gate), post);
-    }
-    v = _mm512_min_ps(_mm512_max_ps(v, low), high);
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(v), zero));
     const int left = count - n;
-    if (left >= 16)
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + n), bytes);
-    else
-      _mm_mask_storeu_epi8(to + n, static_cast<__mmask16>((1u << left) - 1), bytes);
+    const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1u << left) - 1);
+    const __m512i factor = _mm512_loadu_si512(f.factor + first + n);
+    const __m512i bias = _mm512_loadu_si512(f.bias + first + n);
+    const __m512 multiplier = _mm512_loadu_ps(f.multiplier + first + n);
+    const int32_t* from = sums + n;
+    uint8_t* to = out + first + n;
+    for (int p = 0; p < pixels; ++p, from += sum_stride, to += out_stride) {
+      __m512i total = _mm512_loadu_si512(from);
+      if (f.coefficient != 1) total = _mm512_mullo_epi32(total, times);
+      if (terms) total = _mm512_add_epi32(total, _mm512_set1_epi32(terms[p]));
+      if (f.factors) total = _mm512_mullo_epi32(total, factor);
+      total = _mm512_add_epi32(total, bias);
+      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(total), multiplier);
+      if (kSwish) {
+        const __m512 gate = _mm512_min_ps(
+            _mm512_max_ps(_mm512_add_ps(_mm512_mul_ps(v, sixth), half), _mm512_setzero_ps()), one);
+        v = _mm512_div_ps(_mm512_mul_ps(v, gate), scale);
+      }
+      v = _mm512_min_ps(_mm512_max_ps(v, low), high);
+      _mm_mask_storeu_epi8(
+          to, mask, _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(v), zero)));
+    }
   }
+}
+
+void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
+            int pixels, int first, int count, void* out, size_t out_stride) {
+  const bool swish = f.function == LOWBIT_HARD_SWISH;
+  if (f.kind != LOWBIT_CODES || (f.function != LOWBIT_IDENTITY && !swish)) {
+    finish_plain(f, sums, sum_stride, terms, pixels, first, count, out, out_stride);
+    return;
+  }
+  const auto run = swish ? finish_codes<true> : finish_codes<false>;
+  run(f, sums, sum_stride, terms, pixels, first, count, static_cast<uint8_t*>(out), out_stride);
 }
 
 const Backend* make() {

@@ -55,8 +55,8 @@ int planes_of(Layout layout) {
 
 class Conv : public Layer {
  public:
-  Conv(const lowbit_conv& spec, const int8_t* weights, const float* multiplier,
-       const float* bias, const Buffer& in, Buffer& out,
+  Conv(const lowbit_conv& spec, const int8_t* weights, const int32_t* factor,
+       const int32_t* bias, const float* multiplier, const Buffer& in, Buffer& out,
        const std::vector<const Backend*>& backends)
       : s_(spec), in_(in), out_(out), backends_(backends),
         codes_(weights, weights + static_cast<size_t>(spec.outputs) * (spec.channels / spec.groups) *
@@ -74,21 +74,23 @@ class Conv : public Layer {
     gather_ = !depthwise_ && taps_ > 1 && group_in_ < kSmall;
     ring_ = !depthwise_ && !gather_ && (taps_ > 1 || padded);
     const size_t room = s_.outputs + 64;
-    correction_.assign(room, 0);
+    factor_.assign(room, 1);
+    bias_.assign(room, 0);
     multiplier_.assign(room, 0.0f);
-    bias_.assign(room, 0.0f);
+    bool factors = false;
     const size_t per_output = static_cast<size_t>(group_in_) * taps_;
     for (int n = 0; n < s_.outputs; ++n) {
       int32_t total = 0;
       for (size_t k = 0; k < per_output; ++k) total += codes_[n * per_output + k];
-      correction_[n] = -s_.zero_point * total;
+      factor_[n] = factor[n];
+      factors |= factor[n] != 1;
+      bias_[n] = bias[n] - s_.zero_point * total * factor[n];
       multiplier_[n] = multiplier[n];
-      bias_[n] = bias[n];
     }
     pad_.resize(static_cast<size_t>(s_.channels) + 64);
     std::memset(pad_.data(), s_.zero_point, pad_.size());
-    finish_ = {correction_.data(), multiplier_.data(), bias_.data(), 1, s_.kind, s_.function,
-               s_.out_zero_point, s_.post, static_cast<float>(s_.out_low - s_.out_zero_point),
+    finish_ = {factor_.data(), bias_.data(), multiplier_.data(), 1, factors, s_.kind, s_.function,
+               s_.out_zero_point, s_.scale, static_cast<float>(s_.out_low - s_.out_zero_point),
                static_cast<float>(s_.out_high - s_.out_zero_point)};
     choose(kernels().front());
   }
@@ -344,8 +346,15 @@ class Conv : public Layer {
     w.terms.assign(tile_pixels_, 0);
     if (gather_) w.gathered.at_least(static_cast<size_t>(tile_pixels_) * (inner_ + 3) + 64);
     if (kind != Prepare::kRaw) w.prepared.at_least(tile_pixels_ * row_bytes_ + 64);
+    int b = first / (out_h_ * out_w_), y = first / out_w_ % out_h_, x = first % out_w_ - 1;
     for (int p = 0; p < count; ++p) {
-      const int m = first + p, b = m / (out_h_ * out_w_), y = m / out_w_ % out_h_, x = m % out_w_;
+      if (++x == out_w_) {
+        x = 0;
+        if (++y == out_h_) {
+          y = 0;
+          ++b;
+        }
+      }
       const uint8_t* from;
       if (gather_) {
         uint8_t* to = w.gathered.data() + static_cast<size_t>(p) * (inner_ + 3);
@@ -476,15 +485,14 @@ class Conv : public Layer {
         }
       const int n = block * kVectors * k.lanes;
       const int outputs = std::min(in_block * k.lanes, group_out_ - n);
-      for (int p = 0; p < count; ++p)
-        finish(finish_, sums + p * width, w.terms[p], g * group_out_ + n, outputs,
-               out_.data() + static_cast<size_t>(first + p) * s_.outputs * size);
+      finish(finish_, sums, width, offset_ ? w.terms.data() : nullptr, count, g * group_out_ + n,
+             outputs, out_.data() + static_cast<size_t>(first) * s_.outputs * size, s_.outputs);
     }
   }
 
   void run_depthwise(Scratch& w, int first, int last) {
     const size_t width = static_cast<size_t>(ceil_div(s_.channels, 64)) * 64;
-    w.sums.at_least(width * 4 + 64);
+    w.sums.at_least(width * out_w_ * 4 + 64);
     int32_t* sums = reinterpret_cast<int32_t*>(w.sums.data());
     w.rows.resize(std::max(w.rows.size(), static_cast<size_t>(taps_)));
     const FinishKernel finish = backends_.front()->finish;
@@ -501,10 +509,10 @@ class Conv : public Layer {
             *to++ = row_inside && ix >= 0 && ix < s_.width ? pixel(b, iy, ix, 0) : pad_.data();
           }
         }
-        channelwise_->run(w.rows.data(), taps_, s_.channels, packed_.data(), sums);
-        finish(finish_, sums, 0, 0, s_.channels,
-               out_.data() + (static_cast<size_t>(row) * out_w_ + x) * s_.outputs * size);
+        channelwise_->run(w.rows.data(), taps_, s_.channels, packed_.data(), sums + x * width);
       }
+      finish(finish_, sums, width, nullptr, out_w_, 0, s_.channels,
+             out_.data() + static_cast<size_t>(row) * out_w_ * s_.outputs * size, s_.outputs);
     }
   }
 
@@ -516,8 +524,8 @@ class Conv : public Layer {
   const Planes planes_;
   int out_h_, out_w_, taps_, group_in_, group_out_;
   bool depthwise_, gather_, ring_;
-  std::vector<int32_t> correction_;
-  std::vector<float> multiplier_, bias_;
+  std::vector<int32_t> factor_, bias_;
+  std::vector<float> multiplier_;
   Buffer pad_, packed_;
   Finish finish_{};
   std::string chosen_;
@@ -533,8 +541,9 @@ class Conv : public Layer {
 }  // namespace
 
 std::unique_ptr<Layer> make_conv(const lowbit_conv& s, const int8_t* weights,
-                                 const float* multiplier, const float* bias, const Buffer& in,
-                                 Buffer& out, const std::vector<const Backend*>& backends) {
+                                 const int32_t* factor, const int32_t* bias,
+                                 const float* multiplier, const Buffer& in, Buffer& out,
+                                 const std::vector<const Backend*>& backends) {
   const auto check = [](bool good, const char* reason) {
     if (!good) throw std::invalid_argument(reason);
   };
@@ -560,14 +569,20 @@ std::unique_ptr<Layer> make_conv(const lowbit_conv& s, const int8_t* weights,
   const int64_t wide = int64_t{s.width} + s.pad_left + s.pad_right -
                        int64_t{s.dilation_w} * (s.kernel_w - 1) - 1;
   check(tall >= 0 && wide >= 0, "the kernel is larger than the padded input");
+  // The largest sum of any partial product, by the actual weights.
   const int64_t inner = int64_t{s.channels / s.groups} * s.kernel_h * s.kernel_w;
-  check(inner * 255 * 128 < (int64_t{1} << 31), "the sum would not fit 32 bits");
+  for (int n = 0; n < s.outputs; ++n) {
+    int64_t total = 0;
+    for (int64_t k = 0; k < inner; ++k) total += std::abs(weights[n * inner + k]);
+    check(factor[n] >= 1 && total * s.largest * factor[n] + std::abs(int64_t{bias[n]}) < INT32_MAX,
+          "the sum of an output may not fit 32 bits");
+  }
   const int64_t in_bytes = int64_t{s.batch} * s.height * s.width * s.channels;
   check(static_cast<int64_t>(in.size()) >= in_bytes, "the input buffer is too small");
   const int64_t out_bytes = int64_t{s.batch} * (tall / s.stride_h + 1) * (wide / s.stride_w + 1) *
                             s.outputs * (s.kind == LOWBIT_CODES ? 1 : 4);
   check(static_cast<int64_t>(out.size()) >= out_bytes, "the output buffer is too small");
-  return std::make_unique<Conv>(s, weights, multiplier, bias, in, out, backends);
+  return std::make_unique<Conv>(s, weights, factor, bias, multiplier, in, out, backends);
 }
 
 }  // namespace lowbit

@@ -57,17 +57,21 @@ struct DotKernel {
   StepKernel run[kPixels][kVectors];  // by pixels - 1 and vectors - 1
 };
 
-// sums of one pixel -> outputs first, first + 1, ...
+// With acc = (sum * coefficient + term) * factor + bias, see lowbit_add_conv.
 struct Finish {
-  const int32_t* correction;  // added to coefficient * sum
+  const int32_t* factor;
+  const int32_t* bias;
   const float* multiplier;
-  const float* bias;
   int32_t coefficient;
+  bool factors;  // whether one of them is not 1
   int kind, function, zero_point;
-  float post, low, high;  // low and high are relative to the zero point
+  float scale, low, high;  // low and high are relative to the zero point
 };
-using FinishKernel = void (*)(const Finish&, const int32_t* sums, int32_t pixel_term, int first,
-                              int count, void* out);
+// `pixels` rows of sums -> outputs first, first + 1, ... of as many rows of `out`. `terms` has one
+// number a pixel to add, or is null. Sums may be read up to a whole vector past the end.
+using FinishKernel = void (*)(const Finish&, const int32_t* sums, size_t sum_stride,
+                              const int32_t* terms, int pixels, int first, int count, void* out,
+                              size_t out_stride);
 
 // One pixel of a depthwise convolution: sums of `count` channels, from rows[t] + first.
 // Weights: per block of `lanes` channels and per pair of taps, see pack_depthwise.
@@ -86,12 +90,12 @@ using PrepareKernel = void (*)(Prepare, const uint8_t* codes, int channels, uint
 struct Elementwise {
   void (*quantise)(const float* in, uint8_t* out, int channels, int pixels, float scale,
                    int zero_point, int high);
-  void (*sum)(const uint8_t* a, const uint8_t* b, uint8_t* out, int64_t count, int za, float ma,
-              int zb, float mb, int zero_point, int low, int high);
+  void (*sum)(const uint8_t* a, const uint8_t* b, uint8_t* out, int64_t count, float ma, float mb,
+              float constant, int low, int high);
   void (*product)(const uint8_t* a, const uint8_t* b, uint8_t* out, int count, int za, int zb,
                   float m, int zero_point, int low, int high);
-  void (*rescale)(const uint8_t* a, uint8_t* out, int64_t count, int za, float m, int zero_point,
-                  int low, int high);
+  void (*rescale)(const uint8_t* a, uint8_t* out, int64_t count, int za, float scale,
+                  float out_scale, int zero_point, int low, int high);
   void (*column_sums)(const uint8_t* in, int pixels, int channels, int stride, int32_t* sums);
   void (*finish_mean)(const int32_t* sums, uint8_t* out, int channels, int offset, float m,
                       int zero_point, int low, int high);

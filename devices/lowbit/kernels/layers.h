@@ -52,7 +52,8 @@ class Layer {
 
 // Throws std::invalid_argument with the reason.
 std::unique_ptr<Layer> make_conv(const lowbit_conv&, const int8_t* weights,
-                                 const float* multiplier, const float* bias, const Buffer& in,
-                                 Buffer& out, const std::vector<const Backend*>& backends);
+                                 const int32_t* factor, const int32_t* bias,
+                                 const float* multiplier, const Buffer& in, Buffer& out,
+                                 const std::vector<const Backend*>& backends);
 
 }  // namespace lowbit

@@ -35,7 +35,7 @@ typedef struct {
   int32_t kind;        // LOWBIT_CODES, LOWBIT_FLOAT or LOWBIT_SUMS
   int32_t function;    // LOWBIT_IDENTITY, ...
   int32_t out_zero_point, out_low, out_high;  // of the output codes
-  float post;          // factor after `function`, before rounding
+  float scale;         // of the output codes: divides what `function` gives, if there is one
 } lowbit_conv;
 
 int lowbit_abi(void);
@@ -50,19 +50,21 @@ void lowbit_destroy(lowbit_network*);
 int lowbit_buffer(lowbit_network*, int64_t bytes);
 void* lowbit_data(lowbit_network*, int buffer);
 
-// weights: (outputs, channels / groups, kernel_h, kernel_w) codes; multiplier, bias: (outputs,).
-// Output code: clamp(round_half_even(f(sum * multiplier + bias) * post) + out_zero_point).
+// weights: (outputs, channels / groups, kernel_h, kernel_w) codes; factor, bias, multiplier:
+// (outputs,). With acc = sum * factor + bias in 32 bits, the output is acc itself, or the float
+// f(acc * multiplier), or the code clamp(round_half_even(acc * multiplier) + out_zero_point), or
+// with a function clamp(round_half_even(f(acc * multiplier) / scale) + out_zero_point).
 int lowbit_add_conv(lowbit_network*, const lowbit_conv*, const int8_t* weights,
-                    const float* multiplier, const float* bias);
+                    const int32_t* factor, const int32_t* bias, const float* multiplier);
 // Float (batch, channels, pixels) -> codes (batch, pixels, channels).
 int lowbit_add_quantise(lowbit_network*, int input, int output, int batch, int channels,
                         int pixels, float scale, int zero_point, int high);
 // Codes (batch, pixels, channels) -> float (batch, channels, pixels).
 int lowbit_add_dequantise(lowbit_network*, int input, int output, int batch, int channels,
                           int pixels, float scale, int zero_point);
-// code = clamp(round((a - za) * ma + (b - zb) * mb) + zero_point)
-int lowbit_add_sum(lowbit_network*, int a, int b, int output, int64_t count, int za, float ma,
-                   int zb, float mb, int zero_point, int low, int high);
+// code = clamp(round(fma(a, ma, fma(b, mb, constant))))
+int lowbit_add_sum(lowbit_network*, int a, int b, int output, int64_t count, float ma, float mb,
+                   float constant, int low, int high);
 // code = clamp(round((a - za) * (b - zb) * m) + zero_point); b is (batch, 1, channels) where
 // `pixels` of a share it, else pixels is 1.
 int lowbit_add_product(lowbit_network*, int a, int b, int output, int batch, int pixels,
@@ -71,9 +73,9 @@ int lowbit_add_product(lowbit_network*, int a, int b, int output, int batch, int
 int lowbit_add_mean(lowbit_network*, int input, int output, int batch, int pixels, int channels,
                     int za, float m, int zero_point, int low, int high);
 int lowbit_add_map(lowbit_network*, int input, int output, int64_t count, const uint8_t* table);
-// The same table where it is clamp(round((a - za) * m) + zero_point).
-int lowbit_add_rescale(lowbit_network*, int input, int output, int64_t count, int za, float m,
-                       int zero_point, int low, int high);
+// The same table where it is clamp(round((a - za) * scale / out_scale) + zero_point).
+int lowbit_add_rescale(lowbit_network*, int input, int output, int64_t count, int za, float scale,
+                       float out_scale, int zero_point, int low, int high);
 int lowbit_add_max_pool(lowbit_network*, int input, int output, int batch, int height, int width,
                         int channels, int kernel_h, int kernel_w, int stride_h, int stride_w,
                         int pad_top, int pad_left, int pad_bottom, int pad_right);

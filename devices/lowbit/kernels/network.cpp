@@ -174,9 +174,9 @@ void* lowbit_data(lowbit_network* net, int buffer) {
 }
 
 int lowbit_add_conv(lowbit_network* net, const lowbit_conv* spec, const int8_t* weights,
-                    const float* multiplier, const float* bias) {
+                    const int32_t* factor, const int32_t* bias, const float* multiplier) {
   return guarded([&] {
-    net->layers.push_back(lowbit::make_conv(*spec, weights, multiplier, bias,
+    net->layers.push_back(lowbit::make_conv(*spec, weights, factor, bias, multiplier,
                                             net->buffer(spec->input, 0),
                                             net->buffer(spec->output, 0), net->available));
     return static_cast<int>(net->layers.size()) - 1;
@@ -219,17 +219,17 @@ int lowbit_add_dequantise(lowbit_network* net, int input, int output, int batch,
   });
 }
 
-int lowbit_add_sum(lowbit_network* net, int a, int b, int output, int64_t count, int za, float ma,
-                   int zb, float mb, int zero_point, int low, int high) {
+int lowbit_add_sum(lowbit_network* net, int a, int b, int output, int64_t count, float ma, float mb,
+                   float constant, int low, int high) {
   return guarded([&] {
-    need_codes(zero_point, low, high);
+    need_codes(0, low, high);
     const Buffer &first = net->buffer(a, count), &second = net->buffer(b, count);
     Buffer& out = net->buffer(output, count);
     const auto run = net->available.front()->elementwise.sum;
     return net->add([=, &first, &second, &out](int thread, int threads) {
       const Part part(count, thread, threads);
       run(first.data() + part.begin, second.data() + part.begin, out.data() + part.begin,
-          part.end - part.begin, za, ma, zb, mb, zero_point, low, high);
+          part.end - part.begin, ma, mb, constant, low, high);
     });
   });
 }
@@ -288,8 +288,8 @@ int lowbit_add_map(lowbit_network* net, int input, int output, int64_t count,
   });
 }
 
-int lowbit_add_rescale(lowbit_network* net, int input, int output, int64_t count, int za, float m,
-                       int zero_point, int low, int high) {
+int lowbit_add_rescale(lowbit_network* net, int input, int output, int64_t count, int za,
+                       float scale, float out_scale, int zero_point, int low, int high) {
   return guarded([&] {
     need_codes(zero_point, low, high);
     const Buffer& in = net->buffer(input, count);
@@ -297,8 +297,8 @@ int lowbit_add_rescale(lowbit_network* net, int input, int output, int64_t count
     const auto run = net->available.front()->elementwise.rescale;
     return net->add([=, &in, &out](int thread, int threads) {
       const Part part(count, thread, threads);
-      run(in.data() + part.begin, out.data() + part.begin, part.end - part.begin, za, m,
-          zero_point, low, high);
+      run(in.data() + part.begin, out.data() + part.begin, part.end - part.begin, za, scale,
+          out_scale, zero_point, low, high);
     });
   });
 }

@@ -56,12 +56,12 @@ void lookup(const Step& s) {
   }
 }
 
-#define TILES(f, ...)                                                                   \
-  {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>}, {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}, \
-   {f<3, 1, ##__VA_ARGS__>, f<3, 2, ##__VA_ARGS__>}, {f<4, 1, ##__VA_ARGS__>, f<4, 2, ##__VA_ARGS__>}}
-#define DOT_TILES {{dot<1, 1>, dot<1, 2>}, {dot<2, 1>, dot<2, 2>}, {dot<3, 1>, dot<3, 2>}, {dot<4, 1>, dot<4, 2>}}
+#define TILES(f, ...)                                           \
+  {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>},            \
+   {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}}
+#define DOT_TILES {{dot<1, 1>, dot<1, 2>}, {dot<2, 1>, dot<2, 2>}}
 
-const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 4, 0, DOT_TILES};
+const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 2, 0, DOT_TILES};
 const DotKernel kLookup1 = {"tables1_portable", Prepare::kTable, Layout::kPlane1, 32, 32, 2, 0,
                             TILES(lookup, 1, false)};
 const DotKernel kLookup2 = {"tables2_portable", Prepare::kTable, Layout::kPlane2, 16, 32, 2, 0,

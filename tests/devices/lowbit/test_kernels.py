@@ -85,14 +85,14 @@ def data(spec, weights, seed):
     return x.astype(np.uint8), codes
 
 
-def run(x, codes, spec, multiplier=1.0, bias=0.0, *, threads=1):
+def run(x, codes, spec, *, threads=1, **numbers):
     """Yield (kernel, output) for every kernel that can run the layer."""
     net = Native(threads)
     dtype = {CODES: np.uint8, FLOATS: np.float32, SUMS: np.int32}[spec.kind]
     shape = (spec.batch, *spec.out_size, spec.outputs)
     source = net.buffer(x.size)
     target = net.buffer(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    layer = net.conv(source, target, spec, codes, np.asarray(multiplier), np.asarray(bias))
+    layer = net.conv(source, target, spec, codes, **numbers)
     net.array(source, x.shape, np.uint8)[...] = x
     out = net.array(target, shape, dtype)
     for kernel in net.kernels(layer):
@@ -128,15 +128,17 @@ def test_codes_are_exact(case, function):
         out_zero_point=int(rng.integers(0, 256)),
         out_low=low,
         out_high=high,
-        post=1.0 if function == "identity" else float(np.float32(rng.uniform(1, 90))),
+        scale=1.0 if function == "identity" else float(np.float32(rng.uniform(0.01, 1))),
     )
     x, codes = data(spec, weights, seed)
     sums = reference.conv_sums(x, codes, spec)
-    spread = max(1.0, float(np.abs(sums).max()))
+    factor = rng.integers(1, 60, spec.outputs) if seed % 3 else np.ones(spec.outputs, int)
+    spread = max(1, int(np.abs(sums * factor).max()))
+    bias = rng.integers(-spread, spread + 1, spec.outputs)
     multiplier = (rng.uniform(0.2, 2, spec.outputs) * 128 / spread).astype(np.float32)
-    bias = rng.normal(0, 20, spec.outputs).astype(np.float32)
-    expected = reference.finish(sums, multiplier, bias, spec)
-    for kernel, got in run(x, codes, spec, multiplier, bias):
+    expected = reference.finish(sums * factor + bias, multiplier, spec)
+    numbers = dict(factor=factor, bias=bias, multiplier=multiplier)
+    for kernel, got in run(x, codes, spec, **numbers):
         np.testing.assert_array_equal(got, expected, err_msg=kernel)
 
 
@@ -200,9 +202,8 @@ def test_float_output_is_the_scaled_sum():
     spec = ConvSpec(channels=12, outputs=7, kind=FLOATS, zero_point=9)
     x, codes = data(spec, "8", 11)
     sums = reference.conv_sums(x, codes, spec)
-    multiplier, bias = np.full(7, 0.125, np.float32), np.arange(7, dtype=np.float32)
-    for _, got in run(x, codes, spec, multiplier, bias):
-        np.testing.assert_array_equal(got, (sums * 0.125 + bias).astype(np.float32))
+    for _, got in run(x, codes, spec, multiplier=0.125, bias=np.arange(7)):
+        np.testing.assert_array_equal(got, ((sums + np.arange(7)) * 0.125).astype(np.float32))
 
 
 def _unary(x, size, add):
@@ -231,16 +232,17 @@ def test_elementwise_layers(seed):
         net.array(buffer, v.shape, np.uint8)[...] = v
     outs = [net.buffer(a.size) for _ in range(4)]
     tail = (zero, low, high)
-    net.layer("sum", buffers[0], buffers[1], outs[0], a.size, za, ma, zb, mb, *tail)
+    net.layer("sum", buffers[0], buffers[1], outs[0], a.size, ma, mb, -ma * za, low, high)
     net.layer(
         "product", buffers[0], buffers[2], outs[1], batch, pixels, channels, za, zb, ma / 99, *tail
     )
     net.layer("mean", buffers[0], outs[2], batch, pixels, channels, za, ma / pixels, *tail)
-    net.layer("rescale", buffers[0], outs[3], a.size, za, ma, *tail)
+    net.layer("rescale", buffers[0], outs[3], a.size, za, ma, mb, *tail)
     net.run()
     got = [net.array(o, a.shape, np.uint8) for o in outs]
     np.testing.assert_array_equal(
-        got[0], reference.add_codes(a, b, za=za, ma=ma, zb=zb, mb=mb, **limits)
+        got[0],
+        reference.add_codes(a, b, ma=ma, mb=mb, constant=np.float32(-ma * za), low=low, high=high),
     )
     np.testing.assert_array_equal(
         got[1], reference.multiply_codes(a, gate, za=za, zb=zb, m=np.float32(ma / 99), **limits)
@@ -249,7 +251,7 @@ def test_elementwise_layers(seed):
         got[2].reshape(-1)[: batch * channels].reshape(batch, channels),
         reference.mean_codes(a, zero_point_in=za, m=np.float32(ma / pixels), **limits),
     )
-    centred = (a.astype(np.int32) - za).astype(np.float32) * np.float32(ma)
+    centred = (a.astype(np.int32) - za).astype(np.float32) * np.float32(ma) / np.float32(mb)
     np.testing.assert_array_equal(got[3], reference.to_codes(centred, zero, low, high))
 
 
@@ -290,13 +292,15 @@ def test_bad_layers_are_refused_with_a_reason():
     small, big = net.buffer(4), net.buffer(4096)
     codes = np.zeros((8, 16, 1, 1), np.int8)
     with pytest.raises(InputError, match="input buffer is too small"):
-        net.conv(small, big, ConvSpec(channels=16, outputs=8), codes, np.ones(8), np.zeros(8))
+        net.conv(small, big, ConvSpec(channels=16, outputs=8), codes)
     with pytest.raises(InputError, match="zero point"):
         spec = ConvSpec(channels=16, outputs=8, largest=15, zero_point=16)
-        net.conv(big, big, spec, codes, np.ones(8), np.zeros(8))
+        net.conv(big, big, spec, codes)
     with pytest.raises(InputError, match="shape"):
-        net.conv(big, big, ConvSpec(channels=16, outputs=9), codes, np.ones(9), np.zeros(9))
+        net.conv(big, big, ConvSpec(channels=16, outputs=9), codes)
+    with pytest.raises(InputError, match="32 bits"):
+        net.conv(big, big, ConvSpec(channels=16, outputs=8), codes + 9, factor=2**20)
     with pytest.raises(InputError, match="no buffer 7"):
-        net.layer("rescale", 7, big, 4, 0, 1.0, 0, 0, 255)
+        net.layer("rescale", 7, big, 4, 0, 1.0, 1.0, 0, 0, 255)
     with pytest.raises(InputError, match="restrict"):
         restrict("sse")
