@@ -7,7 +7,6 @@ asking again may help, and :class:`HubRefused`, after which it does not.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from devices.address import check_address
 from devices.messages import DEVICE_HEADER
 from devices.token_file import read_token
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -79,19 +79,15 @@ class HubLink:
         tls: TlsFiles | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = check_address(url)
         self._token_file = Path(token_file)
         self._token = read_token(self._token_file)
         self._lock = threading.Lock()
-        parsed = _parse(self.url)
-        if parsed.scheme == "http" and not _is_loopback(parsed.host):
-            raise InputError(
-                f"{url}: the token would travel in clear; use https (the hub has --tls-cert)"
-            )
+        encrypted = self.url.startswith("https")
         self._client = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            verify=_context(tls or TlsFiles()) if parsed.scheme == "https" else True,
+            verify=_context(tls or TlsFiles()) if encrypted else True,
             transport=transport,
             trust_env=False,
             follow_redirects=False,
@@ -244,25 +240,6 @@ class HubLink:
         if status == 401:
             detail = f"the hub at {self.url} does not accept the token of {self._token_file}"
         raise HubRefused(status, code, detail)
-
-
-def _parse(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise InputError(f"{url!r} is no address of a hub: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InputError(f"{url!r} is no address of a hub; write https://HOST:PORT")
-    return parsed
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _context(tls: TlsFiles) -> ssl.SSLContext:

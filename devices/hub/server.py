@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from devices.address import is_loopback
 from devices.hub.hub import Hub, HubLimits
 from devices.locks import folder_lock
 from devices.token_file import read_token
@@ -102,16 +102,6 @@ async def _run(server: object, listener: socket.socket, on_ready: Callable[[], N
     if not serving.done():
         on_ready()
     await serving
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
