@@ -184,6 +184,15 @@ class DeviceConfig(_Section):
     """Images in one inference; latencies are for the whole batch."""
     options: dict[str, Any] = {}
     """Settings of the runtime itself."""
+    hub: StrictStr | None = None
+    """Address of the hub that a board dials into; null measures on this machine."""
+    token_file: StrictStr | None = None
+    """File with a token for the hub, relative to the job file."""
+    device: Name | None = None
+    """Name of the board at the hub; null takes the entry's name."""
+    ca: StrictStr | None = None
+    """Certificate (PEM) of the authority that signed the hub's, relative to the job file; null
+    trusts the system's authorities."""
 
 
 def _protocol_section() -> type[BaseModel]:

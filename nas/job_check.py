@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from devices.address import check_address
 from devices.protocol import Protocol
 from devices.runtime import make_runtime
 from nas.constraints import METRICS
@@ -366,10 +367,35 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
                 "too; names must differ",
             )
         first.setdefault(device.name, i)
+        yield from _check_hub(device, i, folder)
+        if device.hub is not None:
+            continue  # which runtimes and parameters a board has, its agent knows
         unknown = list(_unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime))
         yield from unknown
         if not unknown:
             yield from _check_runtime(device, i)
+
+
+def _check_hub(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:
+    where = f"devices.{i}"
+    if device.hub is None:
+        for key in ("token_file", "device", "ca"):
+            if getattr(device, key) is not None:
+                yield (
+                    ("devices", i, key),
+                    f"{where}.{key}: belongs to a board behind a hub; name the hub too",
+                )
+        return
+    try:
+        check_address(device.hub)
+    except InputError as error:
+        yield ("devices", i, "hub"), f"{where}.hub: {error}"
+    if device.token_file is None:
+        yield ("devices", i, "hub"), f"{where}: a hub needs token_file, the file with a token"
+    for key in ("token_file", "ca"):
+        value = getattr(device, key)
+        if value is not None and not (folder / value).is_file():
+            yield ("devices", i, key), f"{where}.{key}: {folder / value} is no file"
 
 
 def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
@@ -524,6 +550,12 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
     return job.model_copy(
         update={
             "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
+            "devices": [
+                device.model_copy(
+                    update={"token_file": absolute(device.token_file), "ca": absolute(device.ca)}
+                )
+                for device in job.devices
+            ],
             "supernet": job.supernet.model_copy(
                 update={"init_from": absolute(job.supernet.init_from)}
             ),
