@@ -1,0 +1,44 @@
+"""The device that an entry of a job's ``devices`` stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devices.device import BoardAddress, Device, DeviceSpec
+from devices.remote import make_device as device_of
+from nas.job import DeviceConfig
+
+
+def make_device(config: DeviceConfig, *, check: bool = True) -> Device:
+    """Return the device of a job's entry: this machine, or a board behind a hub.
+
+    Args:
+        config: the entry.
+        check: whether to make sure that it can measure.
+
+    Raises:
+        InputError: the hub does not know the board, or the board not the runtime.
+        EnvironmentProblem: this machine lacks what the device needs, or the hub cannot be
+            reached.
+    """
+    address = None
+    if config.hub is not None:
+        address = BoardAddress(
+            config.hub,
+            Path(config.token_file or ""),
+            config.device or config.name,
+            None if config.ca is None else Path(config.ca),
+        )
+    device = device_of(
+        DeviceSpec(
+            config.name,
+            config.runtime,
+            config.threads,
+            config.batch,
+            dict(config.options),
+            address,
+        )
+    )
+    if check:
+        device.check()
+    return device
