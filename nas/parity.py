@@ -43,8 +43,9 @@ class RuntimeCheck:
             divided by the norm of the unoptimised ones.
         finite: whether all outputs are finite.
         operators: operator type -> count in the optimised graph.
-        float_fallbacks: names of the operators all of whose inputs are quantised in the
-            file and which run on floats all the same.
+        float_fallbacks: names of the operators of a quantised file that compute on floats:
+            those without an integer kernel (softmax, layer norm), and those of which the
+            runtime did not make one.
         problems: what is wrong, in words; empty for a sound file.
     """
 
@@ -297,28 +298,45 @@ def _session(
 
 
 def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:
-    """Return names of operators fed by dequantised tensors only that are still float ones."""
-    made_by = {output: node.op_type for node in graph.node for output in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
-    fed = [
+    """Return names of operators of a quantised file that compute on floats when it runs."""
+    if not any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return []
+    makers = {output: node for node in optimised.node for output in node.output}
+    inputs = {value.name for value in optimised.input}
+
+    def on_floats(name: str) -> bool:
+        if name in inputs:
+            return True
+        node = makers.get(name)
+        if node is None:
+            return False  # a constant
+        if node.op_type == "DequantizeLinear":
+            return True
+        if node.op_type.startswith(("QuantizeLinear", "QLinear")):
+            return False
+        if node.op_type.startswith(("QGemm", "MatMulInteger")):
+            # With a scale for the output they give codes, without one floats.
+            return node.op_type != "QGemm" or len(node.input) < 9 or not node.input[7]
+        return on_floats(node.input[0])
+
+    floats = {
+        node.name
+        for node in optimised.node
+        if node.name
+        and not node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger"))
+        and any(on_floats(name) for name in node.input if name)
+    }
+    # Fused and converted nodes get new names; what stays float keeps its name (with a suffix
+    # where it was moved to another layout).
+    return [
         node.name
         for node in graph.node
-        if node.op_type not in _PLUMBING
-        and any(made_by.get(name) == "DequantizeLinear" for name in node.input)
-        and all(
-            made_by.get(name) == "DequantizeLinear" or name in constants
-            for name in node.input
-            if name
+        if node.name
+        and node.op_type not in _PLUMBING
+        and any(
+            other == node.name or other.startswith((f"{node.name}_token", f"{node.name}/"))
+            for other in floats
         )
-    ]
-    # Fused and converted nodes get the prefix QLinear or Q, and new names; what stays float
-    # keeps its name (with a suffix where it was moved to another layout).
-    floats = [n.name for n in optimised.node if not n.op_type.startswith(("QLinear", "QGemm"))]
-    floats = [name for name in floats if name]
-    return [
-        name
-        for name in fed
-        if any(other == name or other.startswith((f"{name}_token", f"{name}/")) for other in floats)
     ]
 
 

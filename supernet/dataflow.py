@@ -76,12 +76,18 @@ def attend(tokens: Tensor, ops: Mapping[str, Operation]) -> Tensor:
     """Multi-head attention between projections (Vaswani et al., 2017, section 3.2.2).
 
     ``tokens``: (batch, tokens, 3 * channels), see :class:`supernet.operators.Heads`; returns
-    (batch, tokens, channels). Both products are of quantised tensors; softmax is float.
+    (batch, tokens, channels). Both products are of quantised tensors; softmax is float. The
+    factors have points of their own, unless ``tokens`` is quantised.
     """
     query, key, value = ops["heads"](tokens)
-    scores = ops["query"](query) @ ops["key"](key).transpose(-2, -1)
+    scale = query.shape[-1] ** -0.5
+    if "query" in ops:
+        query, key, value = ops["query"](query * scale), ops["key"](key), ops["value"](value)
+        scores = query @ key.transpose(-2, -1)
+    else:
+        scores = query @ key.transpose(-2, -1) * scale
     shares = ops["shares"](scores.softmax(-1))
-    return (shares @ ops["value"](value)).transpose(1, 2).flatten(2)
+    return (shares @ value).transpose(1, 2).flatten(2)
 
 
 @DATAFLOWS.register("patches")
@@ -90,7 +96,8 @@ def patches(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
 
     ``x``: (batch, channels, height, width) images; returns (batch, tokens, channels).
     """
-    return ops["positions"](ops["patches"](x).flatten(2).transpose(1, 2))
+    tokens = ops["output"](ops["patches"](x)).flatten(2).transpose(1, 2)
+    return ops["positions"](tokens)
 
 
 @DATAFLOWS.register("transformer")
@@ -112,11 +119,17 @@ def lean_attention(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> T
 
     ``x``: (batch, channels, height, width), quantised as a stream.
     """
-    h = ops["qkv"](ops["reduce"](x))
+    h = ops["joint"](ops["qkv"](ops["reduce"](x)))
     tokens = attend(h.flatten(2).transpose(1, 2), ops)
     h = tokens.transpose(1, 2).unflatten(2, h.shape[-2:])
     h = ops["output"](ops["project"](h))
     return ops["sum"](x + F.interpolate(h, size=x.shape[-2:], mode="nearest"))
+
+
+@DATAFLOWS.register("mlp")
+def mlp(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Two 1x1 convolutions beside a residual. ``x``: (batch, channels, height, width), a stream."""
+    return ops["sum"](x + ops["output"](ops["contract"](ops["expand"](x))))
 
 
 @DATAFLOWS.register("residual")
@@ -135,7 +148,8 @@ def residual_block(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> T
 @DATAFLOWS.register("head")
 def head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Last convolution, global average pooling and classifier: returns (batch, outputs)."""
-    h = ops["pool"](ops["head"](x)).mean((2, 3))
+    h = ops["pool"](ops["head"](x)) if "head" in ops else x
+    h = h.mean((2, 3))
     if "feature" in ops:
         h = ops["feature"](h)
     return ops["classifier"](h)

@@ -46,7 +46,9 @@ class Supernet(nn.Module):
                 if block.point_rows(name).any():
                     point = InputQuantizer(source, (STREAM_BITS,))
                     self.points[_key(f"{block.name}.{name}")] = point
-        for block in space.plan(space.largest()).blocks:
+        for block in (
+            b for row in _bases(space) for b in space.plan(space.decode([row])[0]).blocks
+        ):
             last = self.layers[_key(block.layers[-1].name)]
             if zero_init_residual and block.residual and last.gamma is not None:
                 nn.init.zeros_(last.gamma)

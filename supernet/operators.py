@@ -75,7 +75,7 @@ class Heads(nn.Module):
     """Splits the joint projection of an attention into queries, keys and values of its heads.
 
     The channels are ordered (head, query | key | value, width), so that fewer heads are a
-    prefix of more. Queries come scaled by ``1 / sqrt(width)``.
+    prefix of more.
     """
 
     def __init__(self, heads: int) -> None:
@@ -86,7 +86,7 @@ class Heads(nn.Module):
         """``x``: (batch, tokens, 3 * channels) -> three of (batch, heads, tokens, width)."""
         joint = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
         query, key, value = joint.chunk(3, dim=-1)
-        return query * (1 / math.sqrt(query.shape[-1])), key, value
+        return query, key, value
 
 
 @OPERATORS.register("heads")

@@ -1,0 +1,443 @@
+"""Spaces of networks that are a stem, stages of blocks, and a head.
+
+A space of this kind is a list of stages. A stage knows the choices of its blocks and
+describes them as columns; everything that spaces share is here: stem and head, depth,
+width, resolution, bits, early exits, presets and what a job may override.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import (
+    ACTIVATIONS,
+    BITS,
+    ascending,
+    check_bits,
+    from_mapping,
+    known_names,
+    odd,
+    one_of,
+    round_channels,
+    strided,
+    whole,
+)
+from search_spaces.plan import FLOAT_BITS, LayerPlan
+from search_spaces.planned import BlockColumn, LayerColumn, PlannedSpace
+from search_spaces.space import Choice, Condition
+
+Conditions = tuple[Condition, ...]
+_Space = TypeVar("_Space", bound="StagedSpace")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What defines a space whatever its blocks are.
+
+    Attributes:
+        stages: the elastic stages.
+        resolutions: sides of the square input, pixels.
+        stem_channels, stem_kernel, stem_stride, stem_activation: of the first convolution.
+        stem_pool: a 3x3 max pooling of stride 2 after it.
+        head_channels: of a last 1x1 convolution before pooling; 0 for none.
+        feature_channels: of a linear layer between pooling and classifier; 0 for none.
+        head_activation: after the last convolution (and the feature layer).
+        widths: width multipliers of all channel counts but the outputs.
+        kernels, expands: for every stage that names none of its own.
+        weight_bits, activation_bits: allowed bits of each searchable layer; 32 is float.
+        edge_bits: bits of the first and last layers, which are not searched.
+        granularity: ``layer`` gives each layer bits of its own, ``block`` one pair to the
+            layers of a block.
+        divisor: channel counts are rounded to multiples of it.
+        exits: numbers of stages, from 1, after which a network may end as well, with a
+            convolution of twice the channels, pooling and a classifier of its own.
+    """
+
+    stages: tuple[Any, ...]
+    resolutions: tuple[int, ...]
+    stem_channels: int = 16
+    stem_kernel: int = 3
+    stem_stride: int = 2
+    stem_activation: str = "relu"
+    stem_pool: bool = False
+    head_channels: int = 0
+    feature_channels: int = 0
+    head_activation: str = "relu"
+    widths: tuple[float, ...] = (1.0,)
+    kernels: tuple[int, ...] = (3,)
+    expands: tuple[float, ...] = (1,)
+    weight_bits: tuple[int, ...] = (2, 3, 4, 8)
+    activation_bits: tuple[int, ...] = (2, 3, 4, 8)
+    edge_bits: int = 8
+    granularity: str = "layer"
+    divisor: int = 4
+    exits: tuple[int, ...] = ()
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Weight and activation bits of the layers that are not searched."""
+        return edges(self.weight_bits, self.activation_bits, self.edge_bits)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a block stands: what a stage needs to know to describe it.
+
+    Attributes:
+        name: ``s1.b2``.
+        parameters: of the space.
+        columns: the genes.
+        active: (n,) bool, rows that have the block.
+        channels, out: of its input and output, (n,).
+        size: side of its input, (n,).
+        stride: of the block.
+    """
+
+    name: str
+    parameters: Parameters
+    columns: Columns
+    active: np.ndarray
+    channels: np.ndarray
+    out: np.ndarray
+    size: np.ndarray
+    stride: int
+
+    @property
+    def out_size(self) -> np.ndarray:
+        """Side of the block's output, (n,)."""
+        return strided(self.size, self.stride)  # type: ignore[no-any-return]
+
+    def value(self, choice: str) -> np.ndarray:
+        """Return the values of the block's choice ``choice``: (n,)."""
+        return self.columns.value(f"{self.name}.{choice}")
+
+    def layer(
+        self,
+        role: str,
+        sizes: tuple[Any, ...],
+        activation: str,
+        source: Any,
+        *,
+        active: np.ndarray | None = None,
+        **rest: Any,
+    ) -> LayerColumn:
+        """Describe a layer at its own bits.
+
+        ``sizes``: in_channels, out_channels, kernel, stride, groups, in_size, out_size.
+        """
+        weight, inputs = (
+            self.columns.value(bits_name(self.name, kind, role, self.parameters.granularity))
+            for kind in ("w", "a")
+        )
+        plan = LayerPlan(
+            f"{self.name}.{role}", role, *sizes, weight.astype(np.int64),
+            inputs.astype(np.int64), activation, source, **rest,
+        )  # fmt: skip
+        return LayerColumn(plan, self.active if active is None else active)
+
+
+class Columns:
+    """The values of choices over gene rows (n, choices)."""
+
+    def __init__(self, space: PlannedSpace, genes: np.ndarray) -> None:
+        self.space, self.genes = space, np.asarray(genes)
+
+    def value(self, name: str) -> np.ndarray:
+        """Return the value of the choice ``name`` in every row: (n,)."""
+        j = self.space.index[name]
+        return np.asarray(self.space.choices[j].options)[self.genes[:, j]]
+
+
+@dataclass(frozen=True)
+class BlockStage(ABC):
+    """A run of blocks of one output width.
+
+    Attributes:
+        channels: output channels at width 1.0.
+        stride: of the first block.
+        depths: allowed numbers of blocks, ascending.
+    """
+
+    channels: int
+    stride: int
+    depths: tuple[int, ...]
+
+    @abstractmethod
+    def check(self, place: str, parameters: Parameters) -> None:
+        """Raise :class:`InputError` for a value that the stage cannot have."""
+
+    @abstractmethod
+    def choices(
+        self, name: str, parameters: Parameters, when: Conditions, first: bool
+    ) -> list[Choice]:
+        """Return the choices of the block called ``name``, active ``when``."""
+
+    @abstractmethod
+    def describe(self, block: Block, first: bool) -> list[BlockColumn]:
+        """Describe the block; ``first`` tells whether it is the first of its stage."""
+
+
+class StagedSpace(PlannedSpace):
+    """A stem, stages of blocks, a head.
+
+    Choice names: ``resolution``, ``width``, ``exit`` where there are exits, ``s1.depth``, and
+    ``s1.b1.CHOICE`` for the blocks of stage 1 (all counted from 1). Bits are
+    ``s1.b1.w.ROLE`` (weights) and ``s1.b1.a.ROLE`` (input activations) for each layer, or
+    ``s1.b1.w`` and ``s1.b1.a`` with ``granularity="block"``.
+
+    Attributes:
+        NAME: registered name.
+        PRESETS: named parameters; the first is used where a job names none.
+        STAGES: kinds of stages by name; the first is used where a stage names none.
+    """
+
+    NAME: ClassVar[str]
+    PRESETS: ClassVar[Mapping[str, Parameters]]
+    PRESET: ClassVar[str] = "32x32"
+    STAGES: ClassVar[Mapping[str, type[BlockStage]]]
+
+    def __init__(
+        self, parameters: Parameters, *, input_channels: int = 3, outputs: int = 10
+    ) -> None:
+        check(self.NAME, parameters)
+        self.parameters = parameters
+        super().__init__(
+            self.NAME, _choices(parameters), input_channels=input_channels, outputs=outputs
+        )
+
+    @classmethod
+    def from_config(
+        cls: type[_Space],
+        *,
+        preset: str | None = None,
+        input_channels: int = 3,
+        outputs: int = 10,
+        **overrides: Any,
+    ) -> _Space:
+        """Build the space from a preset, some of its parameters replaced.
+
+        Raises:
+            InputError: an unknown preset or parameter, or a value it cannot take.
+        """
+        parameters = preset_parameters(cls.NAME, cls.PRESETS, preset or cls.PRESET, overrides)
+        if "stages" in overrides:
+            value = overrides["stages"]
+            if not isinstance(value, (list, tuple)):
+                raise InputError(f"stages={value!r} must be a list of mappings")
+            stages = tuple(cls._stage(entry, i) for i, entry in enumerate(value))
+            parameters = replace(parameters, stages=stages)
+        return cls(parameters, input_channels=input_channels, outputs=outputs)
+
+    @classmethod
+    def _stage(cls, entry: Any, position: int) -> BlockStage:
+        if isinstance(entry, BlockStage):
+            return entry
+        kind = next(iter(cls.STAGES))
+        if isinstance(entry, Mapping) and len(cls.STAGES) > 1:
+            entry = dict(entry)
+            kind = entry.pop("kind", kind)
+            one_of(f"stages[{position}].kind", kind, cls.STAGES)
+        stage: BlockStage = from_mapping(cls.STAGES[kind], entry, f"stages[{position}]")
+        return stage
+
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        return Columns(self, genes).value("resolution").astype(np.int64)
+
+    def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
+        """Describe every block of the largest network for gene rows (n, choices)."""
+        p = self.parameters
+        columns = Columns(self, genes)
+        every = np.ones(len(columns.genes), dtype=bool)
+        width = columns.value("width")
+        size = self.resolution_column(genes)
+        last = columns.value("exit") if p.exits else np.full(len(every), len(p.stages))
+
+        def channels(count: int) -> np.ndarray:
+            return round_channels(count * width, p.divisor)
+
+        current = channels(p.stem_channels)
+        blocks = [self._stem(current, size, every)]
+        size = strided(size, p.stem_stride)
+        size = strided(size, 2) if p.stem_pool else size
+        for s, stage in enumerate(p.stages, start=1):
+            depth = columns.value(f"s{s}.depth")
+            out = channels(stage.channels)
+            for b in range(1, stage.depths[-1] + 1):
+                block = Block(
+                    f"s{s}.b{b}", p, columns, (depth >= b) & (last >= s), current, out, size,
+                    stage.stride if b == 1 else 1,
+                )  # fmt: skip
+                blocks += stage.describe(block, b == 1)
+                current, size = out, block.out_size
+            if s in p.exits:
+                wide = channels(2 * stage.channels) if p.head_channels else None
+                blocks.append(self._head(f"exit{s}", last == s, current, wide, None, size))
+        wide = channels(p.head_channels) if p.head_channels else None
+        feature = channels(p.feature_channels) if p.feature_channels else None
+        blocks.append(self._head("head", last == len(p.stages), current, wide, feature, size))
+        return blocks
+
+    def _stem(self, out: np.ndarray, size: np.ndarray, every: np.ndarray) -> BlockColumn:
+        p = self.parameters
+        layer = LayerPlan(
+            "stem", "stem", self.input_channels, out, p.stem_kernel, p.stem_stride, 1, size,
+            strided(size, p.stem_stride), *p.edges, p.stem_activation, "none",
+        )  # fmt: skip
+        kind = "pooled_stem" if p.stem_pool else "stem"
+        points = (("output", p.stem_activation),)
+        return BlockColumn("stem", kind, (LayerColumn(layer, every),), every, ~every, points)
+
+    def _head(
+        self,
+        name: str,
+        active: np.ndarray,
+        channels: np.ndarray,
+        wide: np.ndarray | None,
+        feature: np.ndarray | None,
+        size: np.ndarray,
+    ) -> BlockColumn:
+        p = self.parameters
+        plans, points = [], ()
+        if wide is not None:
+            plans.append(
+                LayerPlan(
+                    f"{name}.conv", "head", channels, wide, 1, 1, 1, size, size,
+                    *p.edges, p.head_activation, "stream",
+                )
+            )  # fmt: skip
+            channels, points = wide, (("pool", p.head_activation),)
+        source = "none"
+        if feature is not None:
+            plans.append(
+                LayerPlan(
+                    f"{name}.feature", "feature", channels, feature, 1, 1, 1, 1, 1,
+                    *p.edges, p.head_activation, source, "linear", False,
+                )
+            )  # fmt: skip
+            channels, source = feature, p.head_activation
+        plans.append(
+            LayerPlan(
+                f"{name}.classifier", "classifier", channels, self.outputs, 1, 1, 1, 1, 1,
+                *p.edges, "none", source, "linear", False,
+            )
+        )  # fmt: skip
+        layers = tuple(LayerColumn(plan, active) for plan in plans)
+        return BlockColumn(name, "head", layers, active, np.zeros_like(active), points)
+
+
+def edges(weights: Sequence[int], activations: Sequence[int], edge_bits: int) -> tuple[int, int]:
+    """Return the bits of layers that are not searched.
+
+    A space without quantised weights (or activations) has none at its edges either.
+    """
+    return (
+        FLOAT_BITS if tuple(weights) == (FLOAT_BITS,) else edge_bits,
+        FLOAT_BITS if tuple(activations) == (FLOAT_BITS,) else edge_bits,
+    )
+
+
+def bits_name(block: str, kind: str, role: str, granularity: str) -> str:
+    """Return the name of the choice of a layer's weight (``w``) or activation (``a``) bits."""
+    return f"{block}.{kind}" if granularity == "block" else f"{block}.{kind}.{role}"
+
+
+def bit_choices(
+    name: str, parameters: Any, roles: Mapping[str, Conditions], when: Conditions
+) -> list[Choice]:
+    """Return the bit choices of a block whose layers are ``roles``, by role its conditions."""
+    p = parameters
+    if p.granularity == "block":
+        roles = {"": when}
+    return [
+        Choice(bits_name(name, kind, role, p.granularity), bits, conditions)
+        for role, conditions in roles.items()
+        for kind, bits in (("w", p.weight_bits), ("a", p.activation_bits))
+    ]
+
+
+def preset_parameters(
+    space: str, presets: Mapping[str, Any], preset: str, overrides: Mapping[str, Any]
+) -> Any:
+    """Return a preset with some parameters replaced; lists become tuples.
+
+    Raises:
+        InputError: an unknown preset or parameter.
+    """
+    if preset not in presets:
+        raise InputError(f"unknown preset {preset!r} (available: {', '.join(presets)})")
+    base = presets[preset]
+    known_names(space, overrides, [f.name for f in fields(base)])
+    return replace(
+        base, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    )
+
+
+def check(space: str, p: Parameters) -> None:
+    """Raise :class:`InputError` for a value that no staged space can have."""
+    if not p.stages:
+        raise InputError(f"stages is empty: a {space} needs at least one stage")
+    check_common(p)
+    for name in ("widths", "kernels", "expands"):
+        ascending(name, getattr(p, name))
+    for name in ("stem_channels", "stem_stride"):
+        whole(name, getattr(p, name))
+    for name in ("head_channels", "feature_channels"):
+        whole(name, getattr(p, name), least=0)
+    odd("stem_kernel", p.stem_kernel)
+    one_of("stem_pool", p.stem_pool, (True, False))
+    for name in ("stem_activation", "head_activation"):
+        one_of(name, getattr(p, name), ACTIVATIONS)
+    for i, stage in enumerate(p.stages):
+        for name in ("channels", "stride"):
+            whole(f"stages[{i}].{name}", getattr(stage, name))
+        ascending(f"stages[{i}].depths", stage.depths)
+        for depth in stage.depths:
+            whole(f"stages[{i}].depths", depth)
+        stage.check(f"stages[{i}]", p)
+    if p.exits:
+        ascending("exits", p.exits)
+        for stage in p.exits:
+            whole("exits", stage)
+        if p.exits[-1] >= len(p.stages):
+            raise InputError(
+                f"exits={list(p.exits)} must be numbers of stages before the last, "
+                f"{len(p.stages)}, which always has a head"
+            )
+
+
+def check_common(p: Any) -> None:
+    """Check bits, granularity, resolutions and divisor, which every space has."""
+    one_of("granularity", p.granularity, ("layer", "block"))
+    check_bits("weight_bits", p.weight_bits, weights=True)
+    check_bits("activation_bits", p.activation_bits, weights=False)
+    one_of("edge_bits", p.edge_bits, BITS)
+    check_bits("edge_bits", (p.edge_bits,), weights=True)
+    ascending("resolutions", p.resolutions)
+    for value in p.resolutions:
+        whole("resolutions", value)
+    whole("divisor", p.divisor)
+
+
+def _choices(p: Parameters) -> list[Choice]:
+    choices = [Choice("resolution", p.resolutions), Choice("width", p.widths)]
+    ends = (*p.exits, len(p.stages))
+    if p.exits:
+        choices.append(Choice("exit", ends))
+    for s, stage in enumerate(p.stages, start=1):
+        reached: Conditions = ()
+        if s > ends[0]:
+            reached = (Condition("exit", frozenset(e for e in ends if e >= s)),)
+        choices.append(Choice(f"s{s}.depth", stage.depths, reached))
+        for b in range(1, stage.depths[-1] + 1):
+            deep_enough = frozenset(d for d in stage.depths if d >= b)
+            # The depth's own condition holds where the depth is active.
+            when = reached if b <= stage.depths[0] else (Condition(f"s{s}.depth", deep_enough),)
+            choices += stage.choices(f"s{s}.b{b}", p, when, b == 1)
+    return choices
