@@ -1,0 +1,212 @@
+"""A float network as a graph of its convolutions and linear layers, batch norm folded.
+
+Any module that ``torch.fx`` can trace will do: a user's own, or an extracted network in float.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from search_spaces.errors import InputError
+from supernet.plain import PlainLayer
+
+LAYERS = (nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """A traced float network.
+
+    Attributes:
+        module: the graph; its own copy of the weights.
+        layers: name -> node of each convolution and linear layer, in order of execution. A layer
+            of an extracted network has its plan's name, others the module's path.
+        input_shape: (channels, height, width) of one image.
+    """
+
+    module: fx.GraphModule
+    layers: Mapping[str, fx.Node]
+    input_shape: tuple[int, ...]
+
+    def layer(self, name: str) -> nn.Conv2d | nn.Linear:
+        """Return the layer called ``name``."""
+        return self.module.get_submodule(self.layers[name].target)  # type: ignore[return-value]
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put ``module`` in the place of the layer called ``name``."""
+        set_submodule(self.module, str(self.layers[name].target), module)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, LAYERS + NORMS)
+
+
+@torch.no_grad()
+def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> FloatGraph:
+    """Trace ``module`` and fold its batch norms.
+
+    Args:
+        module: left as it is; traced in evaluation mode.
+        example: images (batch, channels, height, width), for shapes.
+        fold: fold batch norms into the layers before them; one that follows no layer becomes a
+            1x1 depthwise convolution.
+
+    Raises:
+        InputError: the module cannot be traced, or calls one layer twice.
+    """
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    own = copy.deepcopy(module).eval()
+    names = _plan_names(own)
+    try:
+        graph = _Tracer().trace(own)
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise InputError(
+            f"{type(module).__name__} cannot be traced by torch.fx: {error}; its forward must not "
+            "depend on values of tensors"
+        ) from error
+    traced = fx.GraphModule(own, graph).eval()
+    if fold:
+        from supernet.ptq.folding import fold_batch_norms
+
+        fold_batch_norms(traced)
+    ShapeProp(traced).propagate(example)
+    layers: dict[str, fx.Node] = {}
+    seen: set[str] = set()
+    for node in traced.graph.nodes:
+        if node.op == "call_module" and isinstance(traced.get_submodule(node.target), LAYERS):
+            if node.target in seen:
+                raise InputError(f"the layer {node.target} is called twice; give each call its own")
+            seen.add(node.target)
+            layers[names.get(node.target, node.target)] = node
+    if not layers:
+        raise InputError(f"{type(module).__name__} has no convolution and no linear layer")
+    return FloatGraph(traced, layers, tuple(example.shape[1:]))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of a node's output for the traced example."""
+    return tuple(node.meta["tensor_meta"].shape)
+
+
+def set_submodule(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at the dotted ``path`` of ``root``."""
+    parent, _, last = path.rpartition(".")
+    setattr(root.get_submodule(parent), last, module)
+
+
+class Recorded:
+    """Every value of one forward pass, from which parts of the network can be run again.
+
+    Args:
+        module: the traced network.
+        images: (batch, channels, height, width).
+    """
+
+    def __init__(self, module: fx.GraphModule, images: Tensor) -> None:
+        self.module = module
+        self.batch = len(images)
+        self.values: dict[fx.Node, Any] = {}
+        self._from_input: set[fx.Node] = set()
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = images
+                self._from_input.add(node)
+            else:
+                self.values[node] = run_node(module, node, self.values.__getitem__)
+                if any(parent in self._from_input for parent in node.all_input_nodes):
+                    self._from_input.add(node)
+
+    def input_of(self, node: fx.Node) -> Tensor:
+        """Return the input of a layer's node."""
+        return self.values[node.all_input_nodes[0]]
+
+    def output(self) -> Tensor:
+        """Return the network's output."""
+        return self.values[next(reversed(self.module.graph.nodes))]
+
+    def rerun(self, node: fx.Node, versions: Tensor) -> Tensor:
+        """Return the network's output for several versions of one node's output at once.
+
+        Only what depends on the node is computed again, with the versions side by side in the
+        batch.
+
+        Args:
+            node: whose output is replaced.
+            versions: (versions, batch, ...).
+
+        Returns:
+            (versions, batch, outputs).
+        """
+        count = len(versions)
+        values: dict[fx.Node, Any] = {node: versions.flatten(0, 1)}
+        changed = {node}
+
+        def value(parent: fx.Node) -> Any:
+            if parent not in values:
+                values[parent] = self._tiled(parent, count)
+            return values[parent]
+
+        for other in self.module.graph.nodes:
+            if other is node or other.op == "placeholder":
+                continue
+            # Sizes are asked again: the batch is another one.
+            is_size = not isinstance(self.values[other], (Tensor, tuple, list))
+            if is_size or any(parent in changed for parent in other.all_input_nodes):
+                values[other] = run_node(self.module, other, value)
+                if any(parent in changed for parent in other.all_input_nodes):
+                    changed.add(other)
+        result = value(next(reversed(self.module.graph.nodes)))
+        return result.unflatten(0, (count, self.batch))
+
+    def _tiled(self, node: fx.Node, count: int) -> Any:
+        value = self.values[node]
+        if node not in self._from_input:
+            return value
+        if isinstance(value, (tuple, list)):
+            return type(value)(_tile(item, count) for item in value)
+        return _tile(value, count)
+
+
+def _tile(value: Any, count: int) -> Any:
+    return value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
+
+
+def run_node(module: fx.GraphModule, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """Compute ``node`` from the values of the nodes before it."""
+    arguments = fx.node.map_arg(node.args, value)
+    options = fx.node.map_arg(node.kwargs, value)
+    if node.op == "call_module":
+        return module.get_submodule(node.target)(*arguments, **options)
+    if node.op == "call_function":
+        return node.target(*arguments, **options)
+    if node.op == "call_method":
+        return getattr(arguments[0], node.target)(*arguments[1:], **options)
+    if node.op == "get_attr":
+        found: Any = module
+        for part in node.target.split("."):
+            found = getattr(found, part)
+        return found
+    return arguments[0]  # the output
+
+
+def images_of(batches: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the images of batches that are images, or (images, targets)."""
+    for batch in batches:
+        yield batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _plan_names(module: nn.Module) -> dict[str, str]:
+    return {
+        f"{path}.op" if path else "op": child.layer.name
+        for path, child in module.named_modules()
+        if isinstance(child, PlainLayer)
+    }
