@@ -181,7 +181,7 @@ def read_packed_model(path: Path) -> PackedModel:
     except (UnicodeDecodeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no safetensors file: {error}") from error
     if metadata.pop("format", None) != FORMAT:
-        raise InputError(f"{path} is no low-bit model; write one with supernet.packing")
+        raise InputError(f"{path} is no low-bit model; write one with search_spaces.onnx_packing")
     if (version := metadata.pop("version", None)) != str(VERSION):
         raise InputError(f"{path} has version {version!r}; this program reads version {VERSION}")
     body = memoryview(data)[8 + size :]
