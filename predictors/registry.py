@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,3 +144,8 @@ def check_pool(size: int, n: int) -> None:
     """Raise InputError unless ``n`` of ``size`` architectures can be chosen."""
     if not 1 <= n <= size:
         raise InputError(f"cannot choose {n} of {size} architectures to measure")
+
+
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with ``prefix``, under the rest of their names."""
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,113 @@
+"""The default predictor after adaptation: the posterior for one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from predictors.conformal import Calibration
+from predictors.error_scale import factor
+from predictors.kernels import Features, Kernels
+from predictors.mixture import Posterior
+from predictors.registry import Adapted
+from predictors.transform import transform
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from predictors.latency import TransferGP
+
+_CHUNK = 512
+_ONE_SIGMA = 0.6827
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A posterior in the units it was made in.
+
+    Attributes:
+        kernels: between architectures.
+        features: of the measured architectures.
+        posterior: given the measurements.
+        log: whether the logarithm of the latency is modelled.
+    """
+
+    kernels: Kernels
+    features: Features
+    posterior: Posterior
+    log: bool
+
+    def location_scale(
+        self, genes: np.ndarray, features_of: Callable[[np.ndarray], Features]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and standard deviation of gene rows (n, choices), in the model's units."""
+        genes = np.asarray(genes)
+        mean, variance = np.empty(len(genes)), np.empty(len(genes))
+        # Parts that fit the processor's cache; whole, the time goes into fetching memory.
+        for start in range(0, len(genes), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            features = features_of(genes[part])
+            cross = self.kernels.between(features, self.features, log=self.log)
+            diagonal = self.kernels.diagonal(features, log=self.log)
+            mean[part], variance[part] = self.posterior.moments(cross, diagonal)
+        return mean, np.sqrt(variance)
+
+
+class AdaptedGP(Adapted):
+    """The posterior for one device; made by ``TransferGP.adapt``.
+
+    Args:
+        predictor: the predictor that was adapted.
+        fit: the posterior.
+        widths: of intervals, in standard deviations corrected by the device's own errors.
+
+    Attributes:
+        predictor: the predictor that was adapted.
+    """
+
+    def __init__(self, predictor: TransferGP, fit: Fit, widths: Calibration) -> None:
+        self.space = predictor.space
+        self.predictor = predictor
+        self._fit = fit
+        scale = factor(fit.posterior.left_out())
+        self._widths = replace(widths, widths=scale * widths.widths)
+
+    def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and the model's own deviation in units of the target (ms, or its logarithm)."""
+        return self._fit.location_scale(genes, self.predictor.features)
+
+    def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation in ms of gene rows (n, choices)."""
+        mean, spread = self.location_scale(genes)
+        std = self._widths.width(_ONE_SIGMA) * spread
+        if not self._fit.log:
+            return np.maximum(mean, 0.0), std
+        # The median: the mean of a log-normal explodes where little is known.
+        centre = np.exp(mean)
+        return centre, centre * np.minimum(std, 2.0)
+
+    def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Interval in ms with the widths learned on left-out devices."""
+        if not 0 < coverage < 1:
+            raise InputError(f"coverage {coverage} is not between 0 and 1")
+        mean, spread = self.location_scale(genes)
+        width = self._widths.width(coverage) * spread
+        if self._fit.log:
+            return np.exp(mean - width), np.exp(mean + width)
+        return np.maximum(mean - width, 0.0), np.maximum(mean + width, 0.0)
+
+    def probability_within_genes(self, genes: np.ndarray, budget_ms: float) -> np.ndarray:
+        """P(latency <= ``budget_ms``), with the same widths as the intervals."""
+        mean, spread = self.location_scale(genes)
+        budget = np.log(max(budget_ms, 1e-12)) if self._fit.log else budget_ms
+        return self._widths.probability_below((budget - mean) / spread)
+
+
+def held_out_errors(
+    fit: Fit, genes: np.ndarray, ms: np.ndarray, features_of: Callable[[np.ndarray], Features]
+) -> np.ndarray:
+    """Errors of known latencies (n,) in the model's own standard deviations: (n,)."""
+    mean, spread = fit.location_scale(genes, features_of)
+    return (transform(ms, fit.log)[0] - mean) / spread
