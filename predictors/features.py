@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from search_spaces.planned import MEMORY_COSTS
 from search_spaces.space import Choice, SearchSpace
 from search_spaces.tokens import TokensSpace
 
@@ -45,7 +46,8 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
         for name, block in space.feature_blocks_genes(genes).items():
             blocks[name] = np.asarray(block, dtype=np.float64)
     if hasattr(space, "costs"):
-        costs = np.column_stack(list(space.costs(genes).values())).astype(np.float64)
+        known = {n: v for n, v in space.costs(genes).items() if n not in MEMORY_COSTS}
+        costs = np.column_stack(list(known.values())).astype(np.float64)
         blocks["costs"] = np.concatenate([costs, np.log1p(costs)], axis=1)
     if hasattr(space, "cost_features_genes"):
         blocks["cost_details"] = np.asarray(space.cost_features_genes(genes), dtype=np.float64)

@@ -200,6 +200,20 @@ class NetworkPlan:
         return (packed + 4 * sum(item.parameters for item in self.operators())) / 1024
 
     @property
+    def peak_memory_kib(self) -> float:
+        """KiB of the activations alive at once; see :mod:`search_spaces.memory`."""
+        from search_spaces import memory  # which builds on this module
+
+        return memory.plan_peak_bytes(self) / 1024
+
+    @property
+    def flash_kib(self) -> float:
+        """KiB of constants as a microcontroller's kernels store them."""
+        from search_spaces import memory
+
+        return memory.plan_flash_bytes(self) / 1024
+
+    @property
     def weight_bits_mean(self) -> float:
         """Mean bits of a weight, over all weights of the network."""
         layers = list(self.layers())

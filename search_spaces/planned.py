@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from search_spaces.memory import flash_bytes, has_memory_flows, peak_of_blocks
 from search_spaces.plan import (
     FLOAT_BITS,
     STREAM_BITS,
@@ -36,8 +37,13 @@ COST_NAMES = (
     "weights_kib",
     "weight_bits_mean",
     "activation_bits_mean",
+    "peak_memory_kib",
+    "flash_kib",
 )
 """Costs that follow from the architecture alone, in the order of the arrays below."""
+
+MEMORY_COSTS = ("peak_memory_kib", "flash_kib")
+"""Those among them that say what a microcontroller needs; see :mod:`search_spaces.memory`."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,10 @@ class PlannedSpace(SearchSpace):
         return plan
 
     def costs(self, genes: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every cost of :data:`COST_NAMES` for gene rows (n, choices), each (n,) float64."""
+        """Return every cost of :data:`COST_NAMES` for gene rows (n, choices), each (n,) float64.
+
+        The peak of memory is NaN in a space with blocks of a kind that has no memory flow.
+        """
         genes = np.asarray(genes)
         zero = np.zeros(len(genes))
         macs, bops, parameters, packed = zero.copy(), zero.copy(), zero.copy(), zero.copy()
@@ -152,7 +161,8 @@ class PlannedSpace(SearchSpace):
         inputs, input_bits = zero.copy(), zero.copy()
         products = zero.copy()
         quantised = np.zeros(len(genes), dtype=bool)
-        for block in self.block_columns(genes):
+        blocks = self.block_columns(genes)
+        for block in blocks:
             for column in block.layers:
                 layer, on = column.layer, column.active
                 macs += on * layer.macs
@@ -177,8 +187,16 @@ class PlannedSpace(SearchSpace):
             packed / 1024,
             weight_bits / weights,
             input_bits / inputs,
+            self._peak_kib(blocks, genes),
+            flash_bytes(blocks, len(genes)) / 1024,
         )
         return dict(zip(COST_NAMES, values, strict=True))
+
+    def _peak_kib(self, blocks: Sequence[BlockColumn], genes: np.ndarray) -> np.ndarray:
+        if not has_memory_flows(blocks):
+            return np.full(len(genes), np.nan)
+        pixels = self.resolution_column(genes) ** 2
+        return peak_of_blocks(blocks, self.input_channels * pixels) / 1024
 
     def cost_features_genes(self, genes: np.ndarray) -> np.ndarray:
         """Numeric features for predictors, one row an architecture: (n, k) float64.

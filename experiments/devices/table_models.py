@@ -37,6 +37,11 @@ def architectures(preset: str) -> list[Arch]:
     return list(found)
 
 
+def smallest(preset: str) -> str:
+    """Return the id of the smallest architecture: the reference model of the table."""
+    return space_of(preset).smallest().id
+
+
 def export_all(folder: Path) -> None:
     """Write ``PRESET-ID-float.onnx`` and ``PRESET-ID-int8.onnx`` of every architecture.
 

@@ -1,0 +1,1 @@
+"""Devices that estimate instead of measure, from models of hardware; labelled as such."""

@@ -1,0 +1,134 @@
+"""Descriptions of accelerators for the roofline: versioned JSON, ours or the user's."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search_spaces.errors import InputError
+
+VERSION = 1
+"""Version of the format; a description of another is refused."""
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class Memory(BaseModel):
+    """On-chip buffers and what lies beyond.
+
+    Attributes:
+        activation_buffer_kib: activations of a layer that fit (input and output together)
+            never leave the chip.
+        weight_buffer_kib: weights of a layer that fit are fetched once; of others, the inputs
+            are fetched again for each part.
+        bandwidth_gb_s: to the memory beyond, 10^9 bytes a second.
+        resident_weights: the weights of the whole network stay on the chip.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    activation_buffer_kib: NotNegative
+    weight_buffer_kib: NotNegative
+    bandwidth_gb_s: Positive
+    resident_weights: bool = False
+
+
+class Energy(BaseModel):
+    """Energies of the parts.
+
+    Attributes:
+        mac_pj: a multiply-accumulate of 8 x 8 bits.
+        buffer_pj_per_byte, memory_pj_per_byte: moving a byte on the chip, and beyond.
+        static_mw: drawn all the time.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    mac_pj: NotNegative
+    buffer_pj_per_byte: NotNegative
+    memory_pj_per_byte: NotNegative
+    static_mw: NotNegative = 0.0
+
+
+class Hardware(BaseModel):
+    """An accelerator as the roofline sees it.
+
+    Attributes:
+        version: of the format.
+        name, description: for people; the description names the source of the figures.
+        kind: how arithmetic depends on bits. ``fixed``: units of ``native_bits``; fewer bits
+            gain nothing, more take several passes. ``fusion``: units of 2-bit bricks that
+            recombine, so that 4 x 4 bits run four times as often as 8 x 8 (Sharma et al., Bit
+            Fusion, ISCA 2018). ``serial_activations``: one bit of the activations a cycle
+            (Judd et al., Stripes, MICRO 2016). ``serial``: one bit of both (Sharify et al.,
+            Loom, DAC 2018).
+        rows: units along a product's inner axis. ``columns``: units along output channels.
+        depthwise_columns: groups of a depthwise convolution computed side by side; 1 where
+            the array has no way to.
+        clock_mhz: of the array.
+        native_bits: of a ``fixed`` unit.
+        layer_overhead_us: set-up of each layer.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    version: int
+    name: Annotated[str, Field(pattern=r"^[\w.+-]{1,64}$")]
+    description: str = ""
+    kind: Literal["fixed", "fusion", "serial_activations", "serial"]
+    rows: Whole
+    columns: Whole
+    depthwise_columns: Whole = 1
+    clock_mhz: Positive
+    native_bits: Whole = 8
+    layer_overhead_us: NotNegative = 0.0
+    memory: Memory
+    energy: Energy
+
+
+def built_in_hardware() -> list[str]:
+    """Return the names of the descriptions in the package."""
+    folder = resources.files("devices.simulators").joinpath("hardware")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json"))
+
+
+def read_hardware(name: str | Path) -> Hardware:
+    """Return a description: one of the package's by name, or a JSON file by path.
+
+    Raises:
+        InputError: there is none, or the file is wrong; every mistake is named.
+    """
+    if str(name) in built_in_hardware():
+        folder = resources.files("devices.simulators").joinpath("hardware")
+        text = folder.joinpath(f"{name}.json").read_text(encoding="utf-8")
+    elif str(name).endswith(".json"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cannot read the hardware description {name}: {error.strerror}"
+            ) from error
+    else:
+        raise InputError(
+            f"unknown hardware {str(name)!r} (in the package: {', '.join(built_in_hardware())}; "
+            f"or give the path of a .json description)"
+        )
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name}:{error.lineno}:{error.colno}: {error.msg}") from error
+    found = value.get("version") if isinstance(value, dict) else None
+    if found != VERSION:
+        raise InputError(
+            f"{name}: the description has version {found!r}; this program reads {VERSION}"
+        )
+    try:
+        return Hardware.model_validate(value)
+    except ValidationError as error:
+        problems = [
+            f"{name}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        ]
+        raise InputError("\n".join(problems)) from error

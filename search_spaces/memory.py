@@ -1,0 +1,353 @@
+"""What a network needs on a microcontroller: the peak of its activations, and its flash.
+
+The peak is exact for the graph as it is written: a tensor lives from the operation that
+makes it to the last one that reads it, every operation has its inputs and its output in
+memory at once, and activation functions, quantisation and batch norm work in place. What
+an allocator loses to fragmentation, and the runtime's own structures, come on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS, NetworkPlan
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from search_spaces.planned import BlockColumn, LayerColumn, PlannedSpace
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor over ``n`` architectures; where an operation is inactive it is its input.
+
+    Attributes:
+        storage: (n,) number of the memory it occupies in each architecture.
+        count: (n,) elements.
+    """
+
+    storage: np.ndarray
+    count: np.ndarray
+
+
+class Tape:
+    """Records operations and the tensors they read and make.
+
+    Args:
+        rows: number of architectures.
+        stream_bits: (rows,) bits of the tensors between blocks.
+        bit_aware: tensors of less than 8 bits are stored packed; otherwise in bytes.
+    """
+
+    def __init__(self, rows: int, stream_bits: np.ndarray, *, bit_aware: bool = False) -> None:
+        self.rows = rows
+        self.stream_bits = stream_bits
+        self.bit_aware = bit_aware
+        self._sizes: list[np.ndarray] = []
+        self._last: list[np.ndarray] = []
+
+    def tensor(self, count: np.ndarray | int, bits: np.ndarray | int) -> Tensor:
+        """Add a tensor that is there before the first operation, as the input is."""
+        return self._make([], count, bits, np.ones(self.rows, dtype=bool))
+
+    def op(
+        self,
+        inputs: Sequence[Tensor],
+        count: np.ndarray | int,
+        bits: np.ndarray | int,
+        active: np.ndarray | None = None,
+    ) -> Tensor:
+        """Add an operation and return its output.
+
+        Args:
+            inputs: what it reads.
+            count: elements of the output.
+            bits: of the output's elements.
+            active: (n,) which architectures have it; the others pass their first input on.
+        """
+        every = np.ones(self.rows, dtype=bool)
+        return self._make(inputs, count, bits, every if active is None else active)
+
+    def _make(
+        self,
+        inputs: Sequence[Tensor],
+        count: np.ndarray | int,
+        bits: np.ndarray | int,
+        active: np.ndarray,
+    ) -> Tensor:
+        time = len(self._sizes)
+        rows = np.arange(self.rows)
+        count = np.broadcast_to(np.asarray(count, dtype=np.int64), (self.rows,))
+        bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), (self.rows,))
+        if not self.bit_aware:
+            bits = np.maximum(8, -(-bits // 8) * 8)
+        self._sizes.append(np.where(active, -(-count * bits // 8), 0))
+        self._last.append(np.full(self.rows, time))
+        last = self._last
+        for tensor in inputs:
+            for storage in np.unique(tensor.storage):
+                used = active & (tensor.storage == storage)
+                last[storage] = np.where(used, time, last[storage])
+        if not inputs:
+            return Tensor(np.full(self.rows, time), count)
+        first = inputs[0]
+        return Tensor(
+            np.where(active, time, first.storage)[rows], np.where(active, count, first.count)
+        )
+
+    def peak_bytes(self) -> np.ndarray:
+        """Return the most bytes that live at once: (n,) int64."""
+        steps = len(self._sizes)
+        change = np.zeros((steps + 1, self.rows), dtype=np.int64)
+        rows = np.arange(self.rows)
+        for time, (size, last) in enumerate(zip(self._sizes, self._last, strict=True)):
+            change[time] += size
+            change[last + 1, rows] -= size
+        return change.cumsum(0).max(0)
+
+
+Flow = Callable[[Tape, "Roles", Tensor], Tensor]
+
+MEMORY_FLOWS: Registry[Flow] = Registry("memory flow of a block", group="nas.memory_flows")
+"""Kind of block -> how tensors run through it; the counterpart of the supernet's dataflows."""
+
+
+class Roles:
+    """The layers and operators of a block by role."""
+
+    def __init__(self, block: BlockColumn) -> None:
+        self.block = block
+        self.layers: dict[str, LayerColumn] = {c.layer.role: c for c in block.layers}
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.layers
+
+    def chain(self, tape: Tape, x: Tensor, roles: Sequence[str], bits: np.ndarray | int) -> Tensor:
+        """Run layers one after another; a tensor has the bits of the layer that reads it.
+
+        Args:
+            bits: of the last one's output.
+        """
+        present = [self.layers[role] for role in roles if role in self.layers]
+        if not present:
+            return x
+        after: list[np.ndarray | int] = [bits]
+        for column in reversed(present[1:]):
+            following = np.where(column.active, column.layer.activation_bits, after[0])
+            after.insert(0, following)
+        for column, width in zip(present, after, strict=True):
+            layer = column.layer
+            count = layer.out_channels * layer.out_size**2 * layer.tokens
+            x = tape.op([x], count, width, column.active)
+        return x
+
+    def bits(self, role: str) -> np.ndarray | int:
+        """Bits of the input of a layer."""
+        return self.layers[role].layer.activation_bits
+
+
+def peak_memory_bytes(
+    space: PlannedSpace, genes: np.ndarray, *, bit_aware: bool = False
+) -> np.ndarray:
+    """Return the peak of activations in bytes of gene rows (n, choices): (n,) int64.
+
+    Args:
+        bit_aware: activations below 8 bits are packed; by default each takes a byte, as in the
+            kernels that microcontrollers have.
+
+    Raises:
+        InputError: a kind of block has no memory flow.
+    """
+    genes = np.asarray(genes)
+    return peak_of_blocks(
+        space.block_columns(genes),
+        space.input_channels * space.resolution_column(genes) ** 2,
+        bit_aware=bit_aware,
+    )
+
+
+def has_memory_flows(blocks: Sequence[BlockColumn]) -> bool:
+    """Whether :func:`peak_of_blocks` knows every kind of block."""
+    return all(block.kind in MEMORY_FLOWS for block in blocks)
+
+
+def peak_of_blocks(
+    blocks: Sequence[BlockColumn], input_count: np.ndarray, *, bit_aware: bool = False
+) -> np.ndarray:
+    """Return the peak of activations in bytes of blocks in a row; see above."""
+    rows = len(input_count)
+    quantised = np.zeros(rows, dtype=bool)
+    for block in blocks:
+        for column in block.layers:
+            quantised |= column.active & np.less(column.layer.activation_bits, FLOAT_BITS)
+    stream = np.where(quantised, STREAM_BITS, FLOAT_BITS)
+    tape = Tape(rows, stream, bit_aware=bit_aware)
+    x = tape.tensor(input_count, blocks[0].layers[0].layer.activation_bits)
+    for block in blocks:
+        if block.kind not in MEMORY_FLOWS:
+            raise InputError(
+                f"no memory flow for blocks of kind {block.kind!r}; register one in "
+                f"search_spaces.memory.MEMORY_FLOWS (entry point nas.memory_flows)"
+            )
+        x = MEMORY_FLOWS.get(block.kind)(tape, Roles(block), x)
+    return tape.peak_bytes()
+
+
+def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
+    """Return the bytes of constants in flash: (n,) float64.
+
+    Weights in the narrowest integers that kernels read (4, 8, 16 bits, or float32), and for
+    each output channel an int32 bias, multiplier and shift, as CMSIS-NN and LiteRT Micro keep
+    them; operators' parameters in float32. The code is the same for all networks of a space
+    and not counted.
+    """
+    total = np.zeros(rows)
+    for block in blocks:
+        for column in block.layers:
+            layer = column.layer
+            bits = np.asarray(layer.weight_bits)
+            width = np.select([bits <= 4, bits <= 8, bits <= 16], [4, 8, 16], FLOAT_BITS)
+            weights = -(-layer.weight_count * width // 8)
+            channels = np.where(bits >= FLOAT_BITS, 4, 12) * layer.out_channels
+            total += column.active * (weights + channels)
+        for item in block.operators:
+            total += item.active * (4 * item.operator.parameters)
+    return total
+
+
+def plan_peak_bytes(plan: NetworkPlan, *, bit_aware: bool = False) -> float:
+    """Return the peak of activations of one network in bytes; NaN as for a space."""
+    blocks = _columns(plan)
+    if not has_memory_flows(blocks):
+        return math.nan
+    count = np.array([math.prod(plan.input_shape)])
+    return float(peak_of_blocks(blocks, count, bit_aware=bit_aware)[0])
+
+
+def plan_flash_bytes(plan: NetworkPlan) -> float:
+    """Return the bytes of constants of one network in flash."""
+    return float(flash_bytes(_columns(plan), 1)[0])
+
+
+def _columns(plan: NetworkPlan) -> list[BlockColumn]:
+    """Return one network as a description with one row."""
+    from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn
+
+    on = np.ones(1, dtype=bool)
+    return [
+        BlockColumn(
+            block.name,
+            block.kind,
+            tuple(LayerColumn(layer, on) for layer in block.layers),
+            on,
+            on & block.residual,
+            block.points,
+            tuple(OperatorColumn(operator, on) for operator in block.operators),
+        )
+        for block in plan.blocks
+    ]
+
+
+@MEMORY_FLOWS.register("stem")
+def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    return roles.chain(tape, x, ["stem"], tape.stream_bits)
+
+
+@MEMORY_FLOWS.register("pooled_stem")
+def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    x = _stem(tape, roles, x)
+    side = (np.asarray(roles.layers["stem"].layer.out_size) + 1) // 2
+    channels = roles.layers["stem"].layer.out_channels
+    return tape.op([x], channels * side**2, tape.stream_bits)
+
+
+@MEMORY_FLOWS.register("mbconv")
+def _mbconv(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    block = roles.block
+    if "squeeze" in roles:
+        h = roles.chain(tape, x, ["expand", "fused", "depthwise"], tape.stream_bits)
+        squeeze = roles.layers["squeeze"]
+        channels = squeeze.layer.in_channels
+        pooled = tape.op([h], channels, squeeze.layer.activation_bits, squeeze.active)
+        gate = roles.chain(tape, pooled, ["squeeze", "excite"], tape.stream_bits)
+        h = tape.op([h, gate], h.count, roles.bits("project"), squeeze.active)
+        h = roles.chain(tape, h, ["project"], tape.stream_bits)
+    else:
+        order = ["expand", "fused", "depthwise", "project"]
+        h = roles.chain(tape, x, order, tape.stream_bits)
+    return tape.op([h, x], h.count, tape.stream_bits, block.residual)
+
+
+@MEMORY_FLOWS.register("residual")
+def _residual(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    short = roles.chain(tape, x, ["shortcut"], tape.stream_bits)
+    order = ["reduce", "conv1", "conv", "conv2", "restore"]
+    h = roles.chain(tape, x, order, tape.stream_bits)
+    return tape.op([h, short], h.count, tape.stream_bits, roles.block.active)
+
+
+@MEMORY_FLOWS.register("mlp")
+def _mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    h = roles.chain(tape, x, ["expand", "contract"], tape.stream_bits)
+    return tape.op([h, x], h.count, tape.stream_bits, roles.block.active)
+
+
+@MEMORY_FLOWS.register("lean_attention")
+def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    active = roles.block.active
+    h = roles.chain(tape, x, ["reduce", "qkv"], tape.stream_bits)
+    h = _attend(tape, roles, h, roles.bits("project"))
+    h = roles.chain(tape, h, ["project"], tape.stream_bits)
+    # Enlarging and adding is one operation: a value is read where it is added.
+    return tape.op([x, h], x.count, tape.stream_bits, active)
+
+
+@MEMORY_FLOWS.register("patches")
+def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    return roles.chain(tape, x, ["patches"], FLOAT_BITS)
+
+
+@MEMORY_FLOWS.register("transformer")
+def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active)
+    h = roles.chain(tape, h, ["qkv"], tape.stream_bits)
+    h = _attend(tape, roles, h, roles.bits("project"))
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active)
+    h = tape.op([x], x.count, roles.bits("widen"), active)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active)
+
+
+@MEMORY_FLOWS.register("token_head")
+def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    classifier = roles.layers["classifier"]
+    h = tape.op([x], x.count, FLOAT_BITS)
+    h = tape.op([h], classifier.layer.in_channels, classifier.layer.activation_bits)
+    return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
+
+
+@MEMORY_FLOWS.register("head")
+def _head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    x = roles.chain(tape, x, ["head"], tape.stream_bits)
+    last = ["feature", "classifier"]
+    first = roles.layers["feature" if "feature" in roles else "classifier"]
+    channels, bits = first.layer.in_channels, first.layer.activation_bits
+    x = tape.op([x], channels, bits)
+    return roles.chain(tape, x, last, FLOAT_BITS)
+
+
+def _attend(tape: Tape, roles: Roles, qkv: Tensor, bits: np.ndarray | int) -> Tensor:
+    """Attention between projections: scores of all heads, then their values."""
+    heads = next(item for item in roles.block.operators if item.operator.role == "heads")
+    plan, active = heads.operator, heads.active
+    scores = tape.op([qkv], plan.heads * plan.tokens**2, tape.stream_bits, active)
+    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active)
+    return out
