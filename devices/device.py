@@ -84,7 +84,12 @@ class Device(ABC):
     Args:
         spec: name, runtime and parameters.
         remeasure_invalid: measure again what is known only as invalid.
+
+    Attributes:
+        concurrent: whether it may measure while other devices do.
     """
+
+    concurrent: bool = False
 
     def __init__(self, spec: DeviceSpec, *, remeasure_invalid: bool = False) -> None:
         self.spec = spec

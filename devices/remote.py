@@ -52,6 +52,8 @@ class RemoteDevice(Device):
         InputError: the spec has no address, or a bad one.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         spec: DeviceSpec,
