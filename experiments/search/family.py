@@ -75,21 +75,21 @@ class FamilySpace(SearchSpace):
 
 
 def mobilenet_family(full: SearchSpace) -> FamilySpace:
-    """Return 2,592 architectures of the three-stage ``mobilenet`` preset for 28x28 images."""
+    """Return 2,304 architectures of the three-stage ``mobilenet`` preset for 28x28 images."""
     deep = (Condition("s3.depth", frozenset({2})),)
     return FamilySpace(
         "fashion_mnist_family",
         full,
         [
-            Tied("resolution", (20, 28), "resolution"),
+            Tied("resolution", (20,), "resolution"),
             Tied("width", (0.5, 1.0), "width"),
             Tied("expand", (2, 3), r"s\d\.b\d\.expand"),
             Tied("s2.depth", (1, 2, 3), r"s2\.depth"),
             Tied("s3.depth", (1, 2), r"s3\.depth"),
             Tied("s3.b1.kernel", (3, 5), r"s3\.b1\.kernel"),
             Tied("s3.b2.kernel", (3, 5), r"s3\.b2\.kernel", deep),
-            Tied("early.weight_bits", (2, 4, 8), r"s[12]\.b\d\.w\.\w+"),
-            Tied("late.weight_bits", (2, 4, 8), r"s3\.b\d\.w\.\w+"),
+            Tied("early.weight_bits", (2, 3, 4, 8), r"s[12]\.b\d\.w\.\w+"),
+            Tied("late.weight_bits", (2, 3, 4, 8), r"s3\.b\d\.w\.\w+"),
             Tied("activation_bits", (4, 8), r"s\d\.b\d\.a\.\w+"),
         ],
     )
