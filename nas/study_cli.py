@@ -105,6 +105,61 @@ def ranking(
     print(f"written: {folder / 'ranking.json'}")
 
 
+@app.command(name="bits")
+def bits_command(
+    run: RunOrJob,
+    output: Output = None,
+    subnets: Annotated[int, typer.Option(min=1, help="Architectures to train on.")] = 4,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="An architecture, as front.csv writes it; repeatable.")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Bit-widths, of weights and activations.")] = "8,4,3,2",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 200,
+    batch_size: BatchSize = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of each training.")] = 0.001,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 1,
+    workers: Workers = 1,
+    validation_images: Images = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of architectures.")] = 0,
+) -> None:
+    """Train architectures on with bit-widths sharing weights, and with each to itself.
+
+    Both begin with the supernet's weights and take the same steps on the same images.
+    """
+    from nas.studies.bits import BitsStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    study = BitsStudy(
+        bits=_bit_list(bits),
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        subnets=subnets,
+        archs=tuple(arch or ()),
+        seeds=seeds,
+        seed=seed,
+        images=validation_images,
+    )
+    folder = output or source.folder / "studies" / "bits"
+    result = study.run(source, folder, workers=workers, on_record=_tell)
+    print("percentage points that weights of their own gain over")
+    print(f"{'bits':6}{'shared weights':>16}{'inherited ones':>16}")
+    for width, row in result["differences"].items():
+        print(
+            f"{width:6}{row['dedicated_minus_shared']:>16.2f}"
+            f"{row['dedicated_minus_inherited']:>16.2f}"
+        )
+    print(f"written: {folder / 'bits.json'}")
+
+
+def _bit_list(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--bits {text!r} is no list of bit-widths such as 8,4,2") from None
+
+
 def _bits(text: str) -> tuple[int, int] | None:
     if text == "mixed":
         return None
@@ -139,7 +194,9 @@ def _recipe(
 
 def _tell(done: int, total: int, record: Mapping[str, Any]) -> None:
     seed = f" seed {record['seed']}" if record["kind"] == "alone" else ""
-    accuracy = f" accuracy {record['accuracy']:.4f}" if "accuracy" in record else ""
+    values = record.get("accuracy", {})
+    values = values if isinstance(values, dict) else {"accuracy": values}
+    accuracy = "".join(f" {name} {value:.4f}" for name, value in values.items())
     print(
         f"{done}/{total} {record['kind']}{seed}{accuracy} ({record['seconds']:.0f} s)",
         file=sys.stderr,

@@ -13,15 +13,19 @@ from supernet.subnets import Schedule
 from supernet.train import EpochBatches, Loss, Recipe, SubnetTeacher, Trainer
 
 
-class OneSubnet(Schedule):
-    """The schedule of a training with a single architecture."""
+class FixedSubnets(Schedule):
+    """The schedule of a training that runs the same subnets in every step.
 
-    def __init__(self, plan: NetworkPlan) -> None:
-        self.plan = plan
+    Args:
+        subnets: for instance one architecture, or one at several bit-widths.
+    """
+
+    def __init__(self, *subnets: NetworkPlan) -> None:
+        self.subnets = subnets
 
     def plans(self, step: int, progress: float) -> list[NetworkPlan]:
-        """Return the architecture, whatever the step."""
-        return [self.plan]
+        """Return the subnets, whatever the step."""
+        return list(self.subnets)
 
 
 def finetune(
@@ -60,7 +64,7 @@ def finetune(
         teacher = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))
     trainer = Trainer(
         own,
-        sampler=OneSubnet(plan),
+        sampler=FixedSubnets(plan),
         batches=batches,
         loss=loss,
         distillation_loss=loss if distillation_loss is None else distillation_loss,

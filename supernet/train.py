@@ -113,7 +113,8 @@ class Trainer:
         checkpoint: file to continue from and to write to.
         checkpoint_every_s: seconds between checkpoints.
         device: where to compute.
-        compiled: run steps of a single, unchanging subnet through ``torch.compile``.
+        compiled: run steps of a single, unchanging float subnet (the warm-up of the largest)
+            through ``torch.compile``.
         on_step: called after each step with its record.
     """
 
@@ -272,8 +273,10 @@ class Trainer:
         def run(inputs: Tensor) -> Tensor:
             return self.supernet(inputs, plan, norm)
 
-        # Compiling takes longer than many steps, so it is for subnets that come again and again.
-        if not self.compiled or list(plans) != [plan] or list(self._last_plans) != [plan]:
+        # Compiling takes longer than many steps, so it is for subnets that come again and again,
+        # and quantisers read their step as a number, at which a compiled graph would break.
+        again = list(plans) == [plan] == list(self._last_plans)
+        if not (self.compiled and again and plan == float_plan(plan)):
             return self._forward(run, x)
         if self._compiled is None or self._compiled[0] != plan:
             self._compiled = (plan, torch.compile(run))

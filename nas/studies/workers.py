@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.studies.source import Opened, Source, load_supernet, open_source
+from search_spaces.bits import set_bits
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -123,25 +123,39 @@ class Bench:
         return {"accuracy": self.evaluate(network, network.space.largest())}
 
     def _continued(
-        self, arch: str, *, seed: int, steps: int, learning_rate: float
+        self, arch: str, *, seed: int, steps: int, learning_rate: float, bits: tuple[int, ...]
     ) -> dict[str, Any]:
-        """Train the inherited weights on for this architecture alone, at its bits."""
-        from supernet.finetune import finetune
+        """Train the inherited weights on for one architecture, at each of ``bits`` in every step.
+
+        The accuracy is returned by bits. Everything learns from the targets.
+        """
+        import copy
+
+        from supernet.finetune import FixedSubnets
+        from supernet.train import Recipe, Trainer
 
         opened = self.opened
-        batches = opened.splits.training_batches(
-            self.recipe.batch_size, seed=derive_seed(seed, "continued")
-        )
-        parsed = opened.space.parse(arch)
-        own = finetune(
-            copy.deepcopy(self.supernet),
-            opened.space.plan(parsed),
-            batches=batches,
-            loss=opened.task.loss,
-            epochs=steps / len(batches),
-            learning_rate=learning_rate,
-        )
-        return {"accuracy": self.evaluate(own, parsed)}
+        genes = opened.space.genes([opened.space.parse(arch)])
+        archs = {b: opened.space.decode(set_bits(opened.space, genes, b, b))[0] for b in bits}
+        own = copy.deepcopy(self.supernet)
+        if steps:
+            Trainer(
+                own,
+                sampler=FixedSubnets(*(own.plan(each) for each in archs.values())),
+                batches=opened.splits.training_batches(
+                    self.recipe.batch_size, seed=derive_seed(seed, "continued")
+                ),
+                loss=opened.task.loss,
+                distillation_loss=opened.task.distillation_loss,
+                recipe=Recipe(
+                    steps=steps,
+                    learning_rate=learning_rate,
+                    weight_decay=self.recipe.weight_decay,
+                    warmup=0.1,
+                    distillation=False,
+                ),
+            ).run()
+        return {"accuracy": {str(b): self.evaluate(own, each) for b, each in archs.items()}}
 
     def _proxies(self, arch: str, *, seed: int, batch: int) -> dict[str, Any]:
         import torch
