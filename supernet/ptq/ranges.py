@@ -82,7 +82,7 @@ class RangeObserver:
         sample: values kept of each batch.
     """
 
-    def __init__(self, method: str = "mse", *, sample: int = 2**15) -> None:
+    def __init__(self, method: str = "mse", *, sample: int = 2**13) -> None:
         _check(method)
         self.method, self.sample = method, sample
         self.low, self.high = 0.0, 0.0

@@ -1,0 +1,110 @@
+"""Cross-layer equalisation (Nagel et al., ICCV 2019, section 4.1).
+
+Between two layers with a ReLU or nothing in between, a channel may be divided by any positive
+number in the first and multiplied by it in the second. The number that makes both ranges equal
+helps where one step serves all channels of a layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from supernet.ptq.graph import LAYERS, FloatGraph, shape_of
+
+HOMOGENEOUS = frozenset(
+    {"relu", "relu_", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten"}
+    | {"dropout", "contiguous"}
+)
+"""Operations that a positive factor of a channel passes through."""
+
+_SMALLEST = 1e-8
+
+
+@torch.no_grad()
+def equalize(graph: FloatGraph, *, rounds: int = 20, tolerance: float = 1e-3) -> int:
+    """Equalise the ranges of adjacent layers, in place; the network's outputs stay the same.
+
+    Args:
+        graph: batch norms folded.
+        rounds: passes over all pairs at most.
+        tolerance: a pass that changes no channel by more than this share is the last.
+
+    Returns:
+        The number of pairs.
+    """
+    pairs = equalizable_pairs(graph)
+    for _ in range(rounds):
+        change = 0.0
+        for first, second in pairs:
+            factor = _factor(graph.layer(first), graph.layer(second))
+            change = max(change, (factor - 1).abs().max().item())
+            _scale(graph.layer(first), graph.layer(second), factor)
+        if change < tolerance:
+            break
+    return len(pairs)
+
+
+def equalizable_pairs(graph: FloatGraph) -> list[tuple[str, str]]:
+    """Return pairs of layer names whose channels correspond, in order of execution."""
+    names = {node: name for name, node in graph.layers.items()}
+    pairs = []
+    for name, node in graph.layers.items():
+        after = _next_layer(graph, node)
+        if after is not None and _inputs(graph.layer(names[after])) == _outputs(graph.layer(name)):
+            pairs.append((name, names[after]))
+    return pairs
+
+
+def _next_layer(graph: FloatGraph, node: fx.Node) -> fx.Node | None:
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.op == "call_module" and isinstance(graph.module.get_submodule(node.target), LAYERS):
+            return node
+        if node.op not in ("call_function", "call_method") or operation(node) not in HOMOGENEOUS:
+            return None
+        if operation(node) == "flatten" and set(shape_of(node.all_input_nodes[0])[2:]) - {1}:
+            return None  # A feature is then no channel.
+    return None
+
+
+def operation(node: fx.Node) -> str:
+    """Return the name of a function or method call."""
+    return node.target if isinstance(node.target, str) else node.target.__name__
+
+
+def _depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+
+
+def _outputs(layer: nn.Module) -> int:
+    return layer.weight.shape[0]
+
+
+def _inputs(layer: nn.Module) -> int:
+    if _depthwise(layer):
+        # Grouped convolutions between the two extremes are left alone.
+        return layer.in_channels if layer.groups == layer.in_channels else -1
+    return layer.weight.shape[1]
+
+
+def _factor(first: nn.Module, second: nn.Module) -> Tensor:
+    top_first = first.weight.flatten(1).abs().amax(1)
+    if _depthwise(second):
+        per_input = second.weight.flatten(1).abs().amax(1).view(second.in_channels, -1).amax(1)
+    else:
+        per_input = second.weight.transpose(0, 1).flatten(1).abs().amax(1)
+    dead = (top_first < _SMALLEST) | (per_input < _SMALLEST)
+    factor = (top_first.clamp(min=_SMALLEST) / per_input.clamp(min=_SMALLEST)).sqrt()
+    return torch.where(dead, torch.ones_like(factor), factor)
+
+
+def _scale(first: nn.Module, second: nn.Module, factor: Tensor) -> None:
+    first.weight.div_(factor.view(-1, *[1] * (first.weight.dim() - 1)))
+    if first.bias is not None:
+        first.bias.div_(factor)
+    if _depthwise(second):
+        repeated = factor.repeat_interleave(second.out_channels // second.in_channels)
+        second.weight.mul_(repeated.view(-1, 1, 1, 1))
+    else:
+        second.weight.mul_(factor.view(1, -1, *[1] * (second.weight.dim() - 2)))

@@ -1,0 +1,285 @@
+"""A trained float network to an integer one, from a few unlabelled images.
+
+The network is walked once, node by node, with all calibration images side by side in float and
+as quantised so far. Each layer is quantised when it is reached: its range, its rounding and its
+bias see the errors that the layers before it have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from search_spaces.errors import InputError
+from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.seeds import derive_seed
+from supernet.plain import PlainLayer, PlainNetwork, Source
+from supernet.ptq.adaround import RoundingRecipe, learn_rounding
+from supernet.ptq.bias import correct_bias
+from supernet.ptq.equalize import equalize
+from supernet.ptq.graph import FloatGraph, images_of, run_node, shape_of, trace_float
+from supernet.ptq.points import (
+    RELU,
+    behind_point,
+    insert_points,
+    layer_source,
+    operation_or_none,
+)
+from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
+
+STEPS = ("equalize", "mse", "bias", "adaround")
+"""What may be done beyond folding batch norms and rounding to nearest over the whole range."""
+
+Bits = tuple[int, int]
+
+
+@torch.no_grad()
+def quantize_post_training(
+    module: nn.Module,
+    batches: Iterable[Any],
+    bits: Bits | Mapping[str, Bits] = (8, 8),
+    *,
+    steps: Sequence[str] = STEPS,
+    edge_bits: int | None = 8,
+    per_channel: bool = True,
+    rounding: RoundingRecipe = RoundingRecipe(),
+    seed: int = 0,
+) -> PlainNetwork:
+    """Return ``module`` as a quantised network that :func:`supernet.export.export_onnx` exports.
+
+    Args:
+        module: a trained float network that ``torch.fx`` can trace, or one extracted in float
+            (:func:`supernet.subnets.float_plan`). Left as it is.
+        batches: calibration images (batch, channels, height, width), not augmented; targets of
+            (images, targets) are ignored. 256 to 1000 images are enough.
+        bits: (weight bits, activation bits) of every layer, or of each by its name (all must be
+            given); 32 is float.
+        steps: of :data:`STEPS`, in any order: ``equalize`` ranges across layers, ranges of least
+            squared error (``mse``), ``bias`` correction, learned rounding (``adaround``).
+        edge_bits: bits of the first and the last layer where ``bits`` is one pair; None treats
+            them as the others.
+        per_channel: a weight step for each output channel, otherwise one for the layer.
+        rounding: of ``adaround``.
+        seed: of ``adaround``.
+
+    Raises:
+        InputError: an unknown step, a network that cannot be traced, bits for layers that do not
+            exist or for some of them only, or no images.
+    """
+    for step in steps:
+        if step not in STEPS:
+            raise InputError(f"unknown post-training step {step!r} (available: {', '.join(STEPS)})")
+    images = list(images_of(batches))
+    if not images:
+        raise InputError("quantisation needs at least one batch of calibration images")
+    graph = trace_float(module, images[0])
+    wanted = layer_bits(tuple(graph.layers), bits, edge_bits)
+    if "equalize" in steps:
+        equalize(graph)
+    walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed)
+    walk.run(images)
+    return walk.network()
+
+
+def layer_bits(
+    layers: tuple[str, ...], bits: Bits | Mapping[str, Bits], edge_bits: int | None = 8
+) -> dict[str, Bits]:
+    """Return the bits of each layer, see :func:`quantize_post_training`."""
+    if not isinstance(bits, Mapping):
+        pair = (int(bits[0]), int(bits[1]))
+        edges = {layers[0], layers[-1]} if edge_bits is not None else set()
+        return {
+            # Float stays float.
+            name: tuple(b if b >= FLOAT_BITS or name not in edges else edge_bits for b in pair)
+            for name in layers
+        }
+    missing, unknown = set(layers) - set(bits), set(bits) - set(layers)
+    if missing or unknown:
+        raise InputError(
+            f"bits must name every layer: missing {sorted(missing)}, unknown {sorted(unknown)}"
+        )
+    return {name: (int(bits[name][0]), int(bits[name][1])) for name in layers}
+
+
+@dataclass
+class _Walk:
+    """The walk over a network; ``graph`` keeps the float layers, ``body`` becomes integer."""
+
+    graph: FloatGraph
+    bits: Mapping[str, Bits]
+    steps: frozenset[str]
+    per_channel: bool
+    rounding: RoundingRecipe
+    seed: int
+    names: dict[fx.Node, str] = field(default_factory=dict)
+    quantized: dict[str, PlainLayer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.body = self.graph.module
+        self.method = "mse" if "mse" in self.steps else "max"
+        points: list[fx.Node] = []
+        if any(activation < FLOAT_BITS for _, activation in self.bits.values()):
+            points = insert_points(self.body, self.graph.layers)
+        self.points = set(points)
+        for name, node in self.graph.layers.items():
+            self.names[node] = name
+
+    def run(self, images: Sequence[Tensor]) -> None:
+        """Quantise every layer and point."""
+        floats: dict[fx.Node, list[Any]] = {}
+        codes: dict[fx.Node, list[Any]] = {}
+        last_use = _last_uses(self.body.graph)
+        for node in self.body.graph.nodes:
+            if node.op == "placeholder":
+                floats[node] = codes[node] = list(images)
+            elif node in self.names:
+                floats[node], codes[node] = self._layer(node, floats, codes)
+            elif node in self.points:
+                before = node.all_input_nodes[0]
+                floats[node] = floats[before]
+                codes[node] = self._point(node, floats[before], codes[before])
+            else:
+                floats[node] = self._each(node, floats, len(images))
+                codes[node] = self._each(node, codes, len(images))
+            for done in last_use.get(node, ()):
+                floats.pop(done, None)
+                codes.pop(done, None)
+
+    def network(self) -> PlainNetwork:
+        """Return the quantised network."""
+        for name, layer in self.quantized.items():
+            self.graph.replace(name, layer)
+        self.body.recompile()
+        plans = tuple(layer.layer for layer in self.quantized.values())
+        output = next(reversed(self.body.graph.nodes)).all_input_nodes[0]
+        plan = NetworkPlan(
+            space="post-training",
+            input_shape=self.graph.input_shape,  # type: ignore[arg-type]
+            outputs=shape_of(output)[-1],
+            blocks=(BlockPlan("network", "traced", plans),),
+        )
+        return PlainNetwork(plan, [self.body]).eval()  # type: ignore[list-item]
+
+    def _each(self, node: fx.Node, values: dict[fx.Node, list[Any]], count: int) -> list[Any]:
+        return [
+            run_node(self.body, node, lambda parent, i=i: values[parent][i]) for i in range(count)
+        ]
+
+    def _point(self, node: fx.Node, floats: list[Tensor], codes: list[Tensor]) -> list[Tensor]:
+        source = self.body.get_submodule(node.target)
+        before = node.all_input_nodes[0]
+        if operation_or_none(before) == "max_pool2d" and before.all_input_nodes[0] in self.points:
+            # A maximum of codes is a code of the same grid.
+            same = self.body.get_submodule(before.all_input_nodes[0].target)
+            source.step, source.zero_point = same.step, same.zero_point
+        else:
+            self._set_grid(source, floats)
+        return [source(x) for x in codes]
+
+    def _set_grid(self, source: Source, values: Sequence[Tensor]) -> None:
+        observer = RangeObserver(self.method)
+        for x in values:
+            observer.see(x)
+        grid = observer.grid(source.bits)
+        source.step, source.zero_point = grid.step, grid.zero_point
+
+    def _layer(
+        self, node: fx.Node, floats: dict[fx.Node, list[Any]], codes: dict[fx.Node, list[Any]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        name, before = self.names[node], node.all_input_nodes[0]
+        layer = self.graph.layer(name)
+        weight_bits, activation_bits = self.bits[name]
+        expected = [layer(x) for x in floats[before]]
+        source = layer_source(activation_bits, quantized=behind_point(node, self.points))
+        if source.bits < FLOAT_BITS:
+            self._set_grid(source, floats[before])
+        inputs = [source(x) for x in codes[before]]
+        op = _copy_with_bias(layer)
+        step = None
+        if weight_bits < FLOAT_BITS:
+            step = weight_steps(
+                layer.weight, weight_bits, method=self.method, per_channel=self.per_channel
+            )
+            op.weight.copy_(self._rounded(node, op, step, weight_bits, inputs, expected))
+        if "bias" in self.steps:
+            correct_bias(op, expected, [op(x) for x in inputs])
+        plan = _layer_plan(name, node, op, weight_bits, activation_bits)
+        self.quantized[name] = PlainLayer(
+            plan, source=source, op=op, norm=nn.Identity(), weight_step=step
+        )
+        return expected, [op(x) for x in inputs]
+
+    def _rounded(
+        self,
+        node: fx.Node,
+        op: nn.Module,
+        step: Tensor,
+        bits: int,
+        inputs: list[Tensor],
+        expected: list[Tensor],
+    ) -> Tensor:
+        if "adaround" not in self.steps:
+            return quantize_weight(op.weight, step, bits)
+        return learn_rounding(
+            op,
+            step,
+            bits,
+            inputs=torch.cat(inputs),
+            targets=torch.cat(expected),
+            activation=F.relu if _relu_follows(node) else None,
+            recipe=self.rounding,
+            seed=derive_seed(self.seed, "adaround", self.names[node]),
+        )
+
+
+def _relu_follows(node: fx.Node) -> bool:
+    return len(node.users) == 1 and operation_or_none(next(iter(node.users))) in RELU
+
+
+def _copy_with_bias(layer: nn.Module) -> Any:
+    import copy
+
+    op = copy.deepcopy(layer)
+    if op.bias is None:
+        op.bias = nn.Parameter(op.weight.new_zeros(op.weight.shape[0]))
+    return op
+
+
+def _layer_plan(
+    name: str, node: fx.Node, op: nn.Module, weight_bits: int, activation_bits: int
+) -> LayerPlan:
+    before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
+    conv = isinstance(op, nn.Conv2d)
+    return LayerPlan(
+        name=name,
+        role=name.rpartition(".")[2],
+        in_channels=op.in_channels if conv else op.in_features,
+        out_channels=op.weight.shape[0],
+        kernel=op.kernel_size[0] if conv else 1,
+        stride=op.stride[0] if conv else 1,
+        groups=op.groups if conv else 1,
+        in_size=before[-1] if conv else 1,
+        out_size=after[-1] if conv else 1,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        source="none",
+        kind="conv" if conv else "linear",
+        batch_norm=False,
+    )
+
+
+def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """Return, for each node, the values that nothing after it uses."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        for parent in node.all_input_nodes:
+            last[parent] = node
+    done: dict[fx.Node, list[fx.Node]] = {}
+    for parent, node in last.items():
+        done.setdefault(node, []).append(parent)
+    return done
