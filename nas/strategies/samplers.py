@@ -152,15 +152,11 @@ class OptunaStrategy(Strategy):
         if row is None or not np.isfinite(values).all():
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        for constraint, value in zip(
-            self.problem.constraints, self._constraints[row], strict=True
-        ):
+        for constraint, value in zip(self.problem.constraints, self._constraints[row], strict=True):
             trial.set_constraint(constraint.name, float(value))
         self._study.tell(trial, [float(v) for v in self._objectives[row]])
 
-    def _reject(
-        self, trial: optuna.trial.Trial, which: Sequence[int], missed: np.ndarray
-    ) -> None:
+    def _reject(self, trial: optuna.trial.Trial, which: Sequence[int], missed: np.ndarray) -> None:
         from optuna.trial import TrialState
 
         _, objectives, _ = self.told

@@ -12,7 +12,7 @@ OPTIONS = {
     "regularised_evolution": {"population": 12, "sample": 4},
     "optuna_nsga2": {"population_size": 12},
     "optuna_nsga3": {"population_size": 12},
-    "optuna_gp": {"n_startup_trials": 30},
+    "optuna_gp": {"n_startup_trials": 34},
 }
 SMALL = {"exhaustive"}
 NAMES = STRATEGIES.names()
