@@ -133,8 +133,8 @@ class ChildSampler(Sampler):
                             ) from None
                         return done, Failure("deadline-passed", f"not done within {limit:g} s")
                     if message is _END:
-                        _await_exit(child)
-                        _kill_group(child)
+                        await_exit(child)
+                        kill_group(child)
                         code, text = child.returncode, _tail(errors)
                         if ready is None:
                             raise EnvironmentProblem(
@@ -162,7 +162,7 @@ class ChildSampler(Sampler):
                     elif event == "done":
                         return done, None
             finally:
-                _kill_group(child)
+                kill_group(child)
                 for pipe in (child.stdin, child.stdout):
                     assert pipe is not None
                     with contextlib.suppress(BrokenPipeError):
@@ -232,22 +232,26 @@ def _follow(child: subprocess.Popen[bytes]) -> queue.Queue[Any]:
     return messages
 
 
-def _await_exit(child: subprocess.Popen[bytes], seconds: float = 5.0) -> None:
-    """Let a child that closed its messages exit, without reaping it.
+def await_exit(child: subprocess.Popen[bytes], seconds: float = 5.0) -> bool:
+    """Wait for a child to exit without reaping it; return whether it did.
 
     As long as it is not reaped its group keeps its number, and can be killed safely.
     """
     if not hasattr(os, "waitid"):
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(seconds)
-        return
+        return child.returncode is not None
     end = time.monotonic() + seconds
     flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-    while os.waitid(os.P_PID, child.pid, flags) is None and time.monotonic() < end:
+    while os.waitid(os.P_PID, child.pid, flags) is None:
+        if time.monotonic() >= end:
+            return False
         time.sleep(0.005)
+    return True
 
 
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill a child with everything in its process group, and reap it."""
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

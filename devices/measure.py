@@ -46,7 +46,7 @@ def measure(
         EnvironmentProblem: measuring is impossible here.
     """
     protocol = protocol or Protocol()
-    sampler = sampler or ChildSampler()
+    sampler = sampler or runtime.sampler() or ChildSampler()
     models = [Path(model).absolute() for model in models]
     if not models:
         return []

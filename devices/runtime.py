@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from devices.child import Sampler
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class Runtime(ABC):
                 open axis other than the leading one and no entry in ``shapes``.
             EnvironmentProblem: the machine lacks what the parameters ask for.
         """
+
+    def sampler(self) -> Sampler | None:
+        """Return what takes the samples where the usual child process cannot; else None."""
+        return None
 
     def parameters(self) -> dict[str, Any]:
         """Return the keyword arguments that build this runtime again, JSON-able."""

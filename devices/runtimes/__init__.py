@@ -4,4 +4,12 @@ A runtime's own library is imported when one is built, so a missing one is repor
 with the command that installs it.
 """
 
-from devices.runtimes import inductor, litert, ncnn, onnxruntime, openvino, tract  # noqa: F401
+from devices.runtimes import (  # noqa: F401
+    command,
+    inductor,
+    litert,
+    ncnn,
+    onnxruntime,
+    openvino,
+    tract,
+)
