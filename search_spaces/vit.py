@@ -101,6 +101,8 @@ class ViTSpace(PlannedSpace):
     ``widen`` and ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``.
     """
 
+    PRESETS = PRESETS
+
     def __init__(
         self, parameters: ViTParameters, *, input_channels: int = 3, outputs: int = 10
     ) -> None:
