@@ -249,12 +249,22 @@ class ConstraintsConfig(_Section):
     """Median latency by device name, in milliseconds."""
     accuracy: Bound | None = None
     """The task's metric on the search-validation images; for classification 0 to 1."""
+    worst_class_accuracy: Bound | None = None
+    """The same for the class with the lowest accuracy."""
+    energy_mj: dict[StrictStr, Bound] = {}
+    """Energy of one inference by device name, in millijoules, where the device measures it."""
     weight_bits_mean: Bound | None = None
     """Mean bits a weight."""
     activation_bits_mean: Bound | None = None
     """Mean bits an activation."""
     weights_kib: Bound | None = None
     """Packed weights, scales and biases, in KiB."""
+    size_kib: Bound | None = None
+    """The model file, in KiB."""
+    peak_memory_kib: Bound | None = None
+    """Largest sum of activations alive at once, at their bit-widths, in KiB."""
+    flash_kib: Bound | None = None
+    """Weights and layer descriptions as a microcontroller stores them, in KiB."""
     macs: Bound | None = None
     """Multiply-accumulate operations for one image."""
     bops: Bound | None = None
@@ -263,15 +273,24 @@ class ConstraintsConfig(_Section):
     """Number of weights and biases."""
 
 
+class EarlyStoppingConfig(_Section):
+    """Giving up on architectures that the first validation images show to be of no use."""
+
+    images: Positive = 1000
+    """Validation images after which an evaluation may stop."""
+    risk: Annotated[float, Field(strict=True, gt=0, lt=0.5)] = 0.01
+    """Largest probability of giving up on an architecture that belongs on a front."""
+
+
 class SearchConfig(_Section):
     """How the front is looked for."""
 
     strategy: StrictStr = "predictor"
     """predictor, evolution, random, or a strategy of a plug-in."""
     objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
-    """What is traded off: accuracy, latency_ms (one objective for each device) or
-    latency_ms[DEVICE], weight_bits_mean, activation_bits_mean, weights_kib, macs, bops,
-    parameters."""
+    """What is traded off: accuracy, worst_class_accuracy, latency_ms (one objective for each
+    device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib, size_kib,
+    weight_bits_mean, activation_bits_mean, macs, bops, parameters."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     evaluations: Positive = 200
     """Real evaluations of accuracy on the search-validation images."""
@@ -287,6 +306,18 @@ class SearchConfig(_Section):
     """Validation images of one evaluation; null uses all of them."""
     confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] | None = None
     """Probability with which a predicted latency must keep its budget; null asks the mean to."""
+    fronts: Annotated[list[Literal["joint", "per_device"]], Field(min_length=1)] = [
+        "joint",
+        "per_device",
+    ]
+    """With several devices: the front on which all budgets hold, one front for each device, or
+    both. The fronts share every evaluation."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Give up early on hopeless architectures; null evaluates each on all images."""
+    warm_start: StrictStr | None = None
+    """Folder of an older run to go on from, relative to the job file. With the same training its
+    supernet, evaluations and measurements are taken over; otherwise its front is evaluated
+    first."""
 
 
 class FinetuneConfig(_Section):
@@ -318,6 +349,15 @@ class Job(_Section):
     """Where the supernet is trained and evaluated; auto takes a GPU if there is one."""
     threads: Positive | None = None
     """Processor threads for training and evaluation; null takes all cores."""
+    executor: StrictStr = "local"
+    """Where candidates are evaluated and fine-tuned: local, processes, ray, or one of a plug-in."""
+    workers: Positive | None = None
+    """Workers of the executor; null takes one for each core."""
+    executor_options: dict[StrictStr, Any] = {}
+    """Settings of the executor itself, such as the address of a Ray cluster."""
+    study: StrictStr | None = None
+    """Database URL (postgresql://...) of a study that several runs share; null is study.db in the
+    run folder."""
     task: StrictStr = "image_classification"
     """image_classification, or a task of a plug-in (entry-point group nas.tasks)."""
     data: DataConfig
@@ -404,6 +444,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "data.name": ("nas.data_sources", "DATA_SOURCES"),
     "space.name": ("search_spaces.spaces", "SPACES"),
     "search.strategy": ("nas.strategies", "STRATEGIES"),
+    "executor": ("nas.executors", "EXECUTORS"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
 }
 """Key of the job -> module and name of the registry that knows its values."""

@@ -275,6 +275,10 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_protocol(sections["protocol"])
     if sections.get("search") is not None:
         yield from _check_search(sections["search"], devices)
+        yield from _check_warm_start(sections["search"], folder)
+    if "executor" in sections:
+        yield from _unknown_name("executor", ("executor",), sections["executor"])
+        yield from _check_executor(sections)
 
 
 def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
@@ -452,6 +456,41 @@ def _check_search(
         )
 
 
+def _check_warm_start(search: SearchConfig, folder: Path) -> Iterator[Finding]:
+    if search.warm_start is None:
+        return
+    path = folder / search.warm_start
+    if not (path / "manifest.json").is_file():
+        yield (
+            ("search", "warm_start"),
+            f"search.warm_start: {path} is no run folder: it has no manifest.json",
+        )
+
+
+def _check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:
+    name, workers = sections["executor"], sections.get("workers")
+    registry = registry_for("executor")
+    if name not in registry:
+        return
+    if name == "local" and workers not in (None, 1):
+        yield (
+            ("workers",),
+            f"workers: executor 'local' has one worker, not {workers}; use executor: processes",
+        )
+    accepted = inspect.signature(registry.get(name)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        return
+    known = [key for key in accepted if key not in ("self", "workers")]
+    for key in sections.get("executor_options") or {}:
+        if key not in known:
+            options = f"options: {', '.join(known)}" if known else "it has none"
+            yield (
+                ("executor_options", key),
+                f"executor_options: unknown option {key!r} of executor {name!r}"
+                f"{_nearest(key, known)} ({options})",
+            )
+
+
 def _check_objectives(
     objectives: Sequence[str], devices: Sequence[str] | None
 ) -> Iterator[Finding]:
@@ -556,6 +595,7 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
                 )
                 for device in job.devices
             ],
+            "search": job.search.model_copy(update={"warm_start": absolute(job.search.warm_start)}),
             "supernet": job.supernet.model_copy(
                 update={"init_from": absolute(job.supernet.init_from)}
             ),

@@ -17,6 +17,7 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from devices.device import DeviceSpec
     from devices.measurement import Measurement
+    from nas.fronts import FrontSpec
     from nas.job import Job
     from nas.parity import Parity
     from nas.run_store import RunStore
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _COVERAGE = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verified:
     """A candidate whose exported file was evaluated and measured.
 
@@ -105,12 +106,13 @@ def assemble(
     job: Job,
     store: RunStore,
     space: PlannedSpace,
+    fronts: Sequence[FrontSpec],
     goals: Sequence[Goal],
     constraints: Sequence[Constraint],
     specs: Sequence[DeviceSpec],
     evaluations: Sequence[Evaluation],
     verified: Sequence[Verified],
-    front: Sequence[Verified],
+    front: Mapping[Verified, Sequence[str]],
     tested: Mapping[Arch, Mapping[str, Any]],
     samples: Mapping[str, Mapping[Arch, Measurement]],
     fitted: Mapping[str, Sequence[Arch]],
@@ -123,10 +125,10 @@ def assemble(
     """Return the content of ``results.json``.
 
     Args:
-        job, store, space, goals, constraints, specs: of the run.
+        job, store, space, fronts, goals, constraints, specs: of the run.
         evaluations: of the search, in order.
         verified: every candidate whose file was measured.
-        front: those of them that are feasible and not dominated.
+        front: those of them on any front, with the names of the fronts.
         tested: test accuracy, and accuracy by class, of each of the front.
         samples: measurements by device and architecture.
         fitted: by device, the architectures that ``predictors`` were fitted to.
@@ -137,15 +139,20 @@ def assemble(
         metric, higher_is_better: of the task.
     """
     manifest = store.manifest()
-    front = sorted(front, key=lambda v: (-v.metrics["accuracy"], str(v.arch)))
-    on_front = {v.arch for v in front}
-    at_knee = front[knee(_objectives([v.metrics for v in front], goals))].arch if front else None
+    members = sorted(front, key=lambda v: (-v.metrics["accuracy"], str(v.arch)))
+    on_front = {v.arch for v in members}
+    knees = {
+        spec.name: _knee(spec, [v for v in members if spec.name in front[v]]) for spec in fronts
+    }
+    # The front that comes first is the one of all devices, where there is one.
+    at_knee = next((arch for arch in knees.values() if arch is not None), None)
 
     def entry(item: Verified) -> dict[str, Any]:
         return {
             "id": item.arch.id,
             "arch": str(item.arch),
             "validation_accuracy": item.metrics["accuracy"],
+            "metrics": _finite(item.metrics),
             "costs": {name: item.metrics[name] for name in COST_NAMES},
             "size_kib": item.path.stat().st_size / 1024,
             "knee": item.arch == at_knee,
@@ -163,13 +170,15 @@ def assemble(
         }
 
     entries = []
-    for item in front:
+    for item in members:
         entries.append(
             {
                 **entry(item),
                 "test_accuracy": tested[item.arch]["accuracy"],
                 "per_class": tested[item.arch]["per_class"],
                 "model": f"models/{item.arch.id}.onnx",
+                "fronts": list(front[item]),
+                "knees": [name for name, arch in knees.items() if arch == item.arch],
             }
         )
     rejected = []
@@ -194,6 +203,14 @@ def assemble(
             | {"runtime_version": _runtime_version(samples.get(s.name, {}))}
             for s in specs
         ],
+        "fronts": [
+            {
+                "name": f.name,
+                "goals": [str(goal.metric) for goal in f.goals],
+                "constraints": [c.name for c in f.constraints],
+            }
+            for f in fronts
+        ],
         "goals": [str(goal.metric) for goal in goals],
         "constraints": [
             {
@@ -211,7 +228,8 @@ def assemble(
                 "number": e.number,
                 "round": e.attributes.get("round", 0),
                 "id": e.arch.id,
-                "metrics": dict(e.metrics),
+                "metrics": _finite(e.metrics),
+                "early_stopped": bool(e.attributes.get("early_stopped", False)),
                 "feasible": all(v <= 0 for v in violations(constraints, e.metrics).values()),
                 "choices": dict(e.arch.items),
                 "latency_source": "predicted",
@@ -246,8 +264,15 @@ def assemble(
     }
 
 
-def _objectives(metrics: Sequence[Mapping[str, float]], goals: Sequence[Goal]) -> np.ndarray:
-    return np.array([[g.sign * m[str(g.metric)] for g in goals] for m in metrics])
+def _knee(front: FrontSpec, members: Sequence[Verified]) -> Arch | None:
+    if not members:
+        return None
+    return members[knee(front.objectives([v.metrics for v in members]))].arch
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON holds them: null where one is undefined."""
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _measured(measurement: Measurement) -> dict[str, Any]:

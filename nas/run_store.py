@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from nas.job import Job
 
 
 class RunStore:
@@ -85,6 +89,20 @@ class RunStore:
     def update_manifest(self, **entries: Any) -> None:
         """Set entries of the manifest, atomically."""
         write_json_atomic(self.manifest_path, {**self.manifest(), **entries})
+
+    def evaluation_context(self, job: Job) -> str:
+        """Return a name for what an accuracy of this run depends on besides the architecture.
+
+        Two runs of one name have the same supernet, the same images and the same number of
+        them, so one's evaluations hold for the other.
+        """
+        known = {
+            "supernet": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest(),
+            "data": self.manifest()["data"],
+            "images": job.search.validation_images,
+            "task": job.task,
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
     def event(self, kind: str, **values: Any) -> None:
         """Append one line to ``events.jsonl``, durably."""

@@ -94,6 +94,14 @@ class StudyRecord:
             choice.name: CategoricalDistribution(choice.options) for choice in space.choices
         }
 
+    def narrow(self, context: str) -> None:
+        """Use the studies of one evaluation context, ``<name>/<context>/<stage>``, from now on.
+
+        Runs that share a database share evaluations only where these mean the same.
+        """
+        self.name = f"{self.name}/{context}"
+        self._studies, self._known, self._read = {}, {}, {}
+
     def close(self) -> None:
         """Close the database connections; the object cannot be used afterwards."""
         self._storage.remove_session()
@@ -155,7 +163,18 @@ class StudyRecord:
         values = [self._finite(metrics, str(goal.metric)) for goal in self.goals]
         for constraint in self.constraints:
             self._finite(metrics, str(constraint.metric))
-        trial = self._trial(arch, stage, metrics, values, attributes or {})
+        stored = {
+            key: float(v) if v is not None and math.isfinite(v) else None
+            for key, v in metrics.items()
+        }
+        trial = self._trial(
+            arch,
+            stage,
+            attributes or {},
+            metrics=stored,
+            values=values,
+            constraints=violations(self.constraints, metrics),
+        )
         study = self.study(stage)
         with self._lock():
             existing = self._find(arch, stage)
@@ -175,19 +194,10 @@ class StudyRecord:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a failed trial with its reason; ``lookup`` still returns None."""
-        import optuna
+        from optuna.trial import TrialState
 
-        trial = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.FAIL,
-            params=dict(arch.items),
-            distributions={name: self._distributions[name] for name, _ in arch.items},
-            user_attrs={
-                **(attributes or {}),
-                "arch": str(arch),
-                "id": arch.id,
-                "stage": stage,
-                "failure": reason,
-            },
+        trial = self._trial(
+            arch, stage, {**(attributes or {}), "failure": reason}, state=TrialState.FAIL
         )
         study = self.study(stage)
         with self._lock(), _quiet(), self._problems():
@@ -212,35 +222,32 @@ class StudyRecord:
         self,
         arch: Arch,
         stage: str,
-        metrics: Mapping[str, float],
-        values: list[float],
         attributes: Mapping[str, Any],
+        *,
+        metrics: Mapping[str, float | None] | None = None,
+        **of_trial: Any,
     ) -> optuna.trial.FrozenTrial:
+        """Return a trial of ``arch`` with what the record itself keeps of it.
+
+        ``of_trial``: state, or values and constraints, as Optuna takes them.
+        """
         import optuna
 
-        reserved = {"arch", "id", "stage", "metrics"} & set(attributes)
+        own: dict[str, Any] = {"arch": str(arch), "id": arch.id, "stage": stage}
+        if metrics is not None:
+            own["metrics"] = dict(metrics)
+        reserved = (set(own) | {"metrics"}) & set(attributes)
         if reserved:
             raise InputError(f"attribute {min(reserved)!r} is set by the record itself")
         try:
             json.dumps(dict(attributes))
         except TypeError as error:
             raise InputError(f"attributes must be JSON values: {error}") from error
-        stored = {
-            key: float(v) if v is not None and math.isfinite(v) else None
-            for key, v in metrics.items()
-        }
         return optuna.trial.create_trial(
-            values=values,
             params=dict(arch.items),
             distributions={name: self._distributions[name] for name, _ in arch.items},
-            user_attrs={
-                **attributes,
-                "arch": str(arch),
-                "id": arch.id,
-                "stage": stage,
-                "metrics": stored,
-            },
-            constraints=violations(self.constraints, metrics),
+            user_attrs={**attributes, **own},
+            **of_trial,
         )
 
     @staticmethod

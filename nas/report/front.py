@@ -36,6 +36,7 @@ COLUMNS = (
     "parameters",
     "agreement",
     "knee",
+    "fronts",
 )
 """Columns in order. Accuracies are 0..1, latencies ms with 95 % intervals, sizes KiB."""
 
@@ -68,6 +69,7 @@ def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "parameters": _whole(costs.get("parameters")),
             "agreement": (entry.get("parity") or {}).get("agreement"),
             "knee": bool(entry.get("knee")),
+            "fronts": " ".join(entry.get("fronts") or []) or None,
         }
         for name, measured in (entry.get("devices") or {}).items():
             latency = measured.get("latency_ms")

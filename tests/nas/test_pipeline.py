@@ -248,17 +248,16 @@ def test_a_second_run_in_the_same_folder_is_refused(finished):
 
 
 def test_weights_of_ones_own_are_the_start(finished, tmp_path):
-    from nas.pipeline import _Pipeline
+    from nas.context import RunContext
     from nas.progress import Progress
     from nas.run_store import RunStore
+    from nas.training import train_supernet
 
     own = finished / "supernet" / "checkpoint.safetensors"
     text = JOB.replace("supernet: {", f"supernet: {{init_from: {own}, ")
     job = load_job(write_job(tmp_path, text))
-    manifest = {"job": job.resolved(), "measurements": None, "versions": {}}
-    pipeline = _Pipeline(job, RunStore.create(tmp_path / "run", manifest), Progress())
-    pipeline.prepare()
-    pipeline._train()
-    first = pipeline.training[0]["loss"]
+    store = RunStore.create(tmp_path / "run", {"job": job.resolved()})
+    _, training = train_supernet(RunContext.of(job, threads=1), store, Progress())
+    first = training[0]["loss"]
     fresh = json.loads((finished / "results.json").read_text())["training"][0]["loss"]
     assert first < fresh

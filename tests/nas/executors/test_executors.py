@@ -1,0 +1,144 @@
+"""The contract of every executor: each item once, errors told, lost workers replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nas.executors import EXECUTORS, Executor, Work
+from search_spaces.errors import EnvironmentProblem, InputError
+
+WORKERS = {"local": 1, "processes": 2, "ray": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    """Let workers import this file: they get the parent's search path."""
+    folder = str(Path(__file__).parent)
+    sys.path.insert(0, folder)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *([before] if before else [])])
+    yield
+    sys.path.remove(folder)
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def cluster(importable):
+    """A Ray cluster of two CPUs on this machine, for all tests of the file."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def made(name: str, request) -> Executor:
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    return EXECUTORS.get(name)(workers=WORKERS[name])
+
+
+@pytest.fixture(params=[name for name in EXECUTORS.names() if name in WORKERS])
+def executor(request):
+    with made(request.param, request) as found:
+        yield found
+
+
+@pytest.fixture(params=["processes", "ray"])
+def lossy(request):
+    """An executor whose workers can die without the caller."""
+    with made(request.param, request) as found:
+        yield found
+
+
+# ------------------------------------------------------------- what the workers do
+
+
+def squaring(*, offset: int = 0, threads: int | None = None):
+    def square(item):
+        if item["x"] < 0:
+            raise InputError(f"{item['x']} is negative")
+        return item["x"] ** 2 + offset
+
+    return square
+
+
+def dying(*, folder: str, always: bool = False, threads: int | None = None):
+    """Kill the worker in the middle of item 3: once, or every time."""
+
+    def work(item):
+        if item["x"] == 3:
+            died = Path(folder) / "died"
+            if always or not died.exists():
+                died.write_text("")
+                os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+        return item["x"]
+
+    return work
+
+
+def threads_given(*, threads: int | None = None):
+    return lambda item: threads
+
+
+# ----------------------------------------------------------------------- contract
+
+
+def test_every_item_comes_back_once_with_its_own_result(executor):
+    work = Work("test_executors:squaring", {"offset": 1})
+    found = list(executor.run(work, [{"x": x} for x in range(7)]))
+    assert sorted(found) == [(x, x * x + 1) for x in range(7)]
+
+
+def test_no_items_no_results(executor):
+    assert list(executor.run(Work("test_executors:squaring"), [])) == []
+
+
+def test_another_work_is_another_function(executor):
+    first = list(executor.run(Work("test_executors:squaring", {"offset": 0}), [{"x": 2}]))
+    second = list(executor.run(Work("test_executors:squaring", {"offset": 5}), [{"x": 2}]))
+    assert (first, second) == ([(0, 4)], [(0, 9)])
+
+
+def test_an_error_of_the_function_is_raised_as_it_is(executor):
+    with pytest.raises(InputError, match="-4 is negative"):
+        list(executor.run(Work("test_executors:squaring"), [{"x": -4}]))
+
+
+def test_a_killed_worker_costs_no_result(lossy, tmp_path):
+    work = Work("test_executors:dying", {"folder": str(tmp_path)})
+    found = list(lossy.run(work, [{"x": x} for x in range(8)]))
+    assert (tmp_path / "died").exists()
+    assert sorted(found) == [(x, x) for x in range(8)]
+
+
+def test_an_item_that_always_kills_its_worker_ends_the_run(lossy, tmp_path):
+    work = Work("test_executors:dying", {"folder": str(tmp_path), "always": True})
+    with pytest.raises(EnvironmentProblem, match="nas resume"):
+        list(lossy.run(work, [{"x": 3}]))
+
+
+def test_workers_share_the_cores():
+    with EXECUTORS.get("processes")(workers=2) as executor:
+        ((_, threads),) = executor.run(Work("test_executors:threads_given"), [{}])
+    assert 1 <= threads <= max(1, (os.cpu_count() or 1) // 2)
+
+
+def test_the_local_one_uses_what_is_built_already():
+    work = Work("no_such_module:nothing", here=lambda item: item["x"] + 1)
+    assert list(EXECUTORS.get("local")().run(work, [{"x": 1}])) == [(0, 2)]
+
+
+@pytest.mark.parametrize(("name", "workers"), [("local", 2), ("processes", 0)])
+def test_numbers_of_workers_that_cannot_be_are_refused(name, workers):
+    with pytest.raises(InputError, match="worker"):
+        EXECUTORS.get(name)(workers=workers)
