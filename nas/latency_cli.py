@@ -243,9 +243,9 @@ def neighbours(
     plot: Annotated[Path | None, typer.Option(help="Write the device map here, as SVG.")] = None,
 ) -> None:
     """Show which known devices an adapted one resembles."""
+    from predictors.adapted_gp import AdaptedGP
     from predictors.device_map import device_map_svg
     from predictors.files import load_adapted
-    from predictors.latency import AdaptedGP
     from search_spaces.atomic import write_text_atomic
 
     loaded, device = load_adapted(adapted)

@@ -92,7 +92,8 @@ class Macs(Baseline):
         super().__init__(space, seed=seed)
         if not hasattr(space, "costs"):
             raise InputError(
-                f"the space {space.name!r} does not know MACs, so the baseline 'macs' is undefined"
+                f"the space {space.name!r} does not know the MACs of its architectures, so the "
+                "baseline 'macs' is undefined; leave it out of --method"
             )
 
     def fit_mean(self, genes: np.ndarray, latencies_ms: np.ndarray) -> Mean:

@@ -56,17 +56,24 @@ class Split:
         known = set(self.meta_train) | set(self.meta_valid)
         leaked = sorted(known & set(self.test))
         if leaked:
-            raise InputError(f"test device {leaked[0]!r} is also given for meta-training")
+            raise InputError(
+                f"test device {leaked[0]!r} is also given for meta-training or validation; "
+                "take it out of one of the two"
+            )
         both = sorted(set(self.meta_train) & set(self.meta_valid))
         if both:
-            raise InputError(f"device {both[0]!r} is given for meta-training and validation")
+            raise InputError(
+                f"device {both[0]!r} is given for meta-training and validation; "
+                "take it out of one of the two"
+            )
         for name in ("measurements", "pool", "holdout"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.pool + self.holdout > len(table):
             raise InputError(
                 f"pool {self.pool} and holdout {self.holdout} need "
-                f"{self.pool + self.holdout} architectures; the table has {len(table)}"
+                f"{self.pool + self.holdout} architectures; the table has {len(table)}; "
+                "lower --pool or --holdout"
             )
         outside = [r for r in self.references if not 0 <= r < len(table)]
         if outside:
@@ -171,7 +178,8 @@ def _run_one(
     if len(candidates) < split.measurements:
         raise InputError(
             f"device {device!r} has {len(candidates)} measured architectures in the pool, "
-            f"fewer than the {split.measurements} asked for"
+            f"fewer than the {split.measurements} asked for; "
+            "lower --measurements or raise --pool"
         )
     rng = derive_rng(seed, "measurements", device)
     picked = predictor.suggest_genes(table.genes[candidates], split.measurements, rng)

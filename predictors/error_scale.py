@@ -21,7 +21,7 @@ _USUAL_DEVICES = 6.0  # practice devices the usual widths count for
 
 # Widths at n measurements: multiple and degrees of freedom of Student's t. Found on made-up
 # tables and on devices left out, over several choices of training devices.
-_USUAL_WIDTHS = {5: (1.45, 4.0), 10: (1.40, 4.5), 20: (1.35, 5.0), 40: (1.30, 6.0)}
+_USUAL_WIDTHS = {5: (1.40, 4.0), 10: (1.35, 4.5), 20: (1.30, 5.0), 40: (1.25, 6.0)}
 
 
 @dataclass(frozen=True)

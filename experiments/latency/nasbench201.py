@@ -9,6 +9,7 @@ with the columns ``index, arch_str`` and one a device. Run from the repository::
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def split(measurements: int, references: tuple[int, ...] = ()) -> Split:
     return Split(TRAIN, TEST, measurements, POOL, HOLDOUT, references=references)
 
 
+def baseline_records(file: Path) -> list[Record]:
+    """Records of the baselines in an earlier result; none if there is no such file."""
+    if not file.exists():
+        return []
+    records = [Record(**values) for values in json.loads(file.read_text())["records"]]
+    return [r for r in records if r.method != "transfer_gp"]
+
+
 def speed(table: LatencyTable) -> dict[str, float]:
     """Adaptation and 10,000 predictions with deviations, in CPU time of this process."""
     predictor = make_predictor("transfer_gp", table)
@@ -89,14 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--keep-baselines",
+        action="store_true",
+        help="keep the baselines' records of an earlier run, run the default predictor only",
+    )
     arguments = parser.parse_args()
     table = read_table(arguments.table, NasBench201())
     for measurements, target, stretch in ((10, 0.942, 0.947), (20, 0.947, 0.952)):
-        methods = ("transfer_gp", *(BASELINES if measurements == 10 else ()))
+        file = RESULTS / f"nasbench201_{measurements}.json"
+        kept = baseline_records(file) if arguments.keep_baselines else []
+        others = BASELINES if measurements == 10 and not kept else ()
+        methods = ("transfer_gp", *others)
         records = run_benchmark(table, split(measurements), methods=methods, seeds=arguments.seeds)
+        records += kept
         own = [r for r in records if r.method == "transfer_gp"]
         trimmed = mean_and_interval(own, "spearman_trimmed")
-        file = RESULTS / f"nasbench201_{measurements}.json"
         coverage = {d: float(np.mean([r.coverage_90 for r in own if r.device == d])) for d in TEST}
         write_json_atomic(
             file,
