@@ -31,7 +31,7 @@ class ModelCard:
         accuracy: ``test``, ``validation`` and ``per_class`` values of the metric.
         costs: macs, bops, parameters, weights_kib, weight_bits_mean, activation_bits_mean.
         latency: one mapping a device: ``device, runtime, runtime_version, parameters,
-            latency_ms, low_ms, high_ms, source`` ("measured" or "predicted"), ``valid``,
+            latency_ms, low_ms, high_ms, source`` ("measured", "estimated" or "predicted"), ``valid``,
             ``reasons``.
         parity: agreement with the PyTorch network, see :class:`nas.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
@@ -178,7 +178,7 @@ def _latency(results: Mapping[str, Any], entry: Mapping[str, Any]) -> list[dict[
                 "latency_ms": values.get("latency_ms" if measured else "predicted_ms"),
                 "low_ms": values.get(f"{prefix}low_ms"),
                 "high_ms": values.get(f"{prefix}high_ms"),
-                "source": "measured" if measured else "predicted",
+                "source": values.get("source", "measured") if measured else "predicted",
                 "valid": values.get("valid") if measured else None,
                 "reasons": list(values.get("reasons") or []),
             }

@@ -280,6 +280,8 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
         "latency_ms": measurement.latency_ms,
         "low_ms": measurement.low_ms,
         "high_ms": measurement.high_ms,
+        "source": measurement.conditions.get("latency_source", "measured"),
+        "energy_mj": measurement.energy_mj,
         "valid": measurement.valid,
         "reasons": [getattr(reason, "value", str(reason)) for reason in measurement.reasons],
     }

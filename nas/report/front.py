@@ -81,7 +81,7 @@ def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "device": name,
                 "runtime": runtimes.get(name),
                 "feasible": measured.get("feasible"),
-                "latency_source": None if latency is None else "measured",
+                "latency_source": None if latency is None else measured.get("source", "measured"),
                 "latency_valid": measured.get("valid"),
                 "predicted_latency_ms": measured.get("predicted_ms"),
                 "predicted_low_ms": measured.get("predicted_low_ms"),
