@@ -24,6 +24,7 @@ from search_spaces.errors import InputError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 12
+_MAX_SIZE_DEPTH = 64
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 # Elements of TensorProto.data_type in bits; strings and undefined are refused.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64,
@@ -381,29 +382,39 @@ class _Scope:
 
     def check_sizes(self, elements: int) -> None:
         """Refuse sizes that are too large, or computed by anything that can multiply."""
+        bounds: dict[str, int] = {}
         for node in self.sized:
             for place in _SIZED_BY[node.operator]:
-                if place < len(node.inputs) and node.inputs[place]:
-                    self._check_size(node.operator, node.inputs[place], elements)
+                if place >= len(node.inputs) or not node.inputs[place]:
+                    continue
+                if self._bound(node, node.inputs[place], elements, bounds, 0) > elements:
+                    raise _Refused(f"{node.operator} asks for more elements than allowed")
 
-    def _check_size(self, operator: str, name: str, elements: int) -> None:
-        product, waiting, seen = 1, [name], set()
-        while waiting:
-            name = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            if name in self.constants:
-                values = self.constants[name]
-                product *= 1 if values is None else max(1, _product(values.tolist()))
-            elif name in self.producers:
-                node = self.producers[name]
-                if node.operator not in _SHAPE_OPERATORS:
-                    raise _Refused(f"the size of {operator} is computed by {node.operator}")
-                if node.operator not in ("Shape", "Size"):
-                    waiting += node.inputs[:1] if node.operator in _INDEXED else node.inputs
-            if product > elements:
-                raise _Refused(f"{operator} asks for more elements than allowed")
+    def _bound(
+        self, user: _Node, name: str, elements: int, bounds: dict[str, int], depth: int
+    ) -> int:
+        """Return a bound on the product of the constants in a size, at most ``elements + 1``.
+
+        Sizes of the input, which ``Shape`` gives, count as 1: they are bounded already.
+        """
+        if name in bounds:
+            return bounds[name]
+        if depth > _MAX_SIZE_DEPTH:
+            raise _Refused(f"the size of {user.operator} is computed in too many steps")
+        product = 1
+        if name in self.constants:
+            values = self.constants[name]
+            product = 1 if values is None else max(1, _product(values.tolist()))
+        elif name in self.producers:
+            node = self.producers[name]
+            if node.operator not in _SHAPE_OPERATORS:
+                raise _Refused(f"the size of {user.operator} is computed by {node.operator}")
+            inputs = node.inputs[:1] if node.operator in _INDEXED else node.inputs
+            for source in inputs if node.operator not in ("Shape", "Size") else ():
+                product *= self._bound(user, source, elements, bounds, depth + 1)
+                product = min(product, elements + 1)
+        bounds[name] = min(product, elements + 1)
+        return bounds[name]
 
 
 def _signed(value: int) -> int:

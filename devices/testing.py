@@ -102,6 +102,14 @@ class HubNetwork:
             raise httpx.WriteError("the connection was cut", request=request)
         return response
 
+    def exchange_all(self, requests: Sequence[httpx.Request]) -> list[httpx.Response]:
+        """Carry many requests, one after another, without a change of threads for each."""
+
+        async def carry() -> list[httpx.Response]:
+            return [await _exchange(self.app, r, r.read(), None) for r in requests]
+
+        return asyncio.run_coroutine_threadsafe(carry(), self._loop).result(600)
+
 
 class _Transport(httpx.BaseTransport):
     def __init__(self, network: HubNetwork, faults: Faults) -> None:
