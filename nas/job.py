@@ -227,6 +227,7 @@ _YAML_TYPES: dict[Any, Any] = {
     int: Annotated[int, Field(strict=True)],
     float: Annotated[float, Field(strict=True)],
     bool: StrictBool,
+    str: StrictStr,
     tuple: list[Whole],
     type(None): None,
 }
