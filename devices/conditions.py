@@ -82,6 +82,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def has_dot_products(*, reader: Reader = read_system_file) -> bool:
+    """Whether the processor has 8-bit dot products, whose sums cannot saturate.
+
+    x86 without VNNI adds pairs of products in 16 bits; Arm widens before it adds.
+    """
+    info = reader("/proc/cpuinfo") or ""
+    flags = next((line for line in info.splitlines() if line.startswith("flags")), "")
+    return not flags or bool(set(flags.split()) & {"avx512_vnni", "avx_vnni"})
+
+
 def allowed_cores() -> list[int]:
     """Return the cores this process may use, as the scheduler numbers them."""
     if hasattr(os, "sched_getaffinity"):

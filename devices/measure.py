@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from devices.runtime import Runtime
 from devices.sampling import REFERENCE, Failure
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
+
+_LOG = logging.getLogger(__name__)
 
 
 def measure(
@@ -83,7 +86,7 @@ def measure(
         ]
         if not waiting:
             break
-    return [
+    measurements = [
         conclude(
             tried,
             runtime=runtime.name,
@@ -93,6 +96,10 @@ def measure(
         )
         for tried in attempts
     ]
+    for path, measurement in zip(models, measurements, strict=True):
+        for doubt in measurement.conditions["doubts"]:
+            _LOG.warning("%s on %s: %s", path.name, runtime.name, doubt)
+    return measurements
 
 
 def order(

@@ -26,6 +26,7 @@ class Reason(str, Enum):
     SPREAD = "process-medians-apart"
     INTERVAL = "interval-too-wide"
     LOAD = "background-load"
+    SCATTERED = "runs-scattered"
     UNSETTLED = "warm-up-did-not-settle"
     NON_FINITE = "output-not-finite"
     FAILED = "model-failed"
@@ -58,6 +59,10 @@ class Measurement:
     ``pinned`` is true when both the cores and their frequency were fixed. An invalid
     measurement keeps the figures of its best attempt (fewest reasons, then the narrowest
     interval) and its ``reasons``; the other attempts are in ``rejected``.
+
+    ``energy_mj`` is the energy of one inference, None where the machine does not expose it.
+    ``conditions`` hold ``arithmetic`` (how many products run in which) and ``doubts``
+    (what makes the model's outputs doubtful), where the runtime can tell.
     """
 
     latency_ms: float
@@ -82,6 +87,7 @@ class Measurement:
     detail: str = ""
     device: str = ""
     key: str = ""
+    energy_mj: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; NaN becomes None."""
@@ -198,11 +204,19 @@ def conclude(
                 "nice": [block.nice for block in blocks],
                 "processor_share": [block.processor_share for block in blocks],
                 "reference_ms": [block.reference_ms for block in blocks],
+                "arithmetic": blocks[0].arithmetic if blocks else None,
+                "doubts": list(dict.fromkeys(doubt for b in blocks for doubt in b.doubts)),
             }
         ),
         pinned=bool(blocks) and all(affinity) and all(map(frequency_pinned, before)),
         detail=details[0] if details else "",
+        energy_mj=_median_energy(blocks),
     )
+
+
+def _median_energy(blocks: Sequence[Block]) -> float | None:
+    known = [block.energy_mj for block in blocks if block.energy_mj is not None]
+    return float(np.median(known)) if known and len(known) == len(blocks) else None
 
 
 def _judge(attempt: Attempt, protocol: Protocol) -> tuple[Reason, ...]:
@@ -219,6 +233,8 @@ def _judge(attempt: Attempt, protocol: Protocol) -> tuple[Reason, ...]:
             found.add(Reason.LOAD)
     if _above(_frequency_drop(blocks), protocol.max_slowdown):
         found.add(Reason.FREQUENCY_DROP)
+    if _throttled_between(blocks):
+        found.add(Reason.THROTTLING)
     if len(blocks) >= 2:
         medians = [float(np.median(block.samples_ms)) for block in blocks]
         if _above(max(medians) / min(medians) - 1, protocol.max_spread):
@@ -245,6 +261,9 @@ def _judge_block(block: Block, protocol: Protocol) -> set[Reason]:
     outside = (ratio > protocol.outlier_factor) | (ratio < 1 / protocol.outlier_factor)
     if _above(float(np.mean(outside)), protocol.max_outlier_share):
         found.add(Reason.LOAD)
+    quarter, three = np.quantile(ratio, [0.25, 0.75])
+    if _above(float(three - quarter), protocol.max_iqr):
+        found.add(Reason.SCATTERED)
     if block.reference_ms is not None:
         first, second = block.reference_ms
         if _above(abs(second / first - 1), protocol.max_spread):
@@ -263,6 +282,19 @@ def _frequency_drop(blocks: Sequence[Block]) -> float:
     states = [state for block in blocks for state in (block.before, block.after)]
     seen = [state["frequency_mhz"] for state in states if state.get("frequency_mhz")]
     return 1 - min(seen) / max(seen) if seen else 0.0
+
+
+def _throttled_between(blocks: Sequence[Block]) -> bool:
+    """Whether the counters of throttling rose from one process to a later one.
+
+    Each process may be kept on other cores, with counters of their own.
+    """
+    seen: dict[tuple[int, ...], float] = {}
+    for block in blocks:
+        count = block.before.get("throttle_count")
+        if count is not None and count > seen.setdefault(tuple(block.cores), count):
+            return True
+    return False
 
 
 def _increase(block: Block, name: str) -> float:

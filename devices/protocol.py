@@ -36,6 +36,8 @@ class Protocol:
         outlier_factor: a run is an outlier when it takes this many medians, or the median
             takes this many of it.
         max_outlier_share: share of outliers in a process.
+        max_iqr: interquartile range of a process's runs as a share of their median; two speeds
+            in turn show here and in no median.
         retries: further attempts at a rejected model.
         deadline_s: wall time for one model in one process.
         memory_limit_mib: address space of a process; applied to runtimes on the processor.
@@ -43,6 +45,8 @@ class Protocol:
         cores: which cores; None chooses the fastest and idlest.
         nice: scheduling priority asked for a measuring process, -20 (first) to 19; below 0
             needs privilege, and what was granted is recorded. None leaves it alone.
+        energy_source: sysfs file of an energy counter or a power sensor, see
+            :mod:`devices.energy`; None takes RAPL where it can be read.
         seed: of the inputs and of the order of the models.
     """
 
@@ -62,12 +66,14 @@ class Protocol:
     max_starvation: float | None = 0.05
     outlier_factor: float = 1.25
     max_outlier_share: float | None = 0.1
+    max_iqr: float | None = 0.12
     retries: int = 3
     deadline_s: float = 300.0
     memory_limit_mib: int | None = 4096
     pin: bool = True
     cores: tuple[int, ...] | None = None
     nice: int | None = None
+    energy_source: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,7 +88,8 @@ class Protocol:
         for name in (*positive, "outlier_factor", "deadline_s"):
             _require_positive(name, getattr(self, name))
         limits = ("max_interval", "max_drift", "max_spread", "max_slowdown", "max_temperature_c")
-        for name in (*limits, "max_starvation", "max_outlier_share", "memory_limit_mib"):
+        limits += ("max_starvation", "max_outlier_share", "max_iqr", "memory_limit_mib")
+        for name in limits:
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
         if self.nice is not None and not (isinstance(self.nice, int) and -20 <= self.nice <= 19):

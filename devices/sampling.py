@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from devices.conditions import Reader, read_conditions, read_system_file
+from devices.energy import EnergyMeter, NoMeter, make_meter
 from devices.protocol import Protocol
 from devices.runtime import Runtime, random_inputs
 from search_spaces.errors import EnvironmentProblem, NasError
@@ -51,6 +52,9 @@ class Block:
         memory_limited: whether the limit on its memory could be set.
         nice: the scheduling priority of the process.
         reference_ms: latency of the reference model before and after, if it was measured.
+        energy_mj: of one inference, where the machine exposes it.
+        arithmetic: products by their arithmetic, see :meth:`devices.runtime.Session.arithmetic`.
+        doubts: what makes the outputs doubtful.
     """
 
     calls: int
@@ -64,6 +68,9 @@ class Block:
     memory_limited: bool = False
     nice: int = 0
     reference_ms: tuple[float, float] | None = None
+    energy_mj: float | None = None
+    arithmetic: Mapping[str, int] | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
@@ -126,22 +133,27 @@ def time_calls(
     *,
     clocks: Clocks,
     conditions: Callable[[], Mapping[str, Any]] = dict,
+    meter: EnergyMeter | None = None,
 ) -> Block:
     """Warm a call up and take its samples; ``finite`` is left to the caller.
 
     Args:
         call: one inference.
         conditions: reads the machine's state, outside the timed part.
+        meter: of the energy of the samples.
     """
+    meter = meter or NoMeter()
     with _no_collection():
         latency_ns, settled = _warm_up(call, protocol, clocks)
         wanted_ns = protocol.min_sample_ms * 1e6
         calls = max(1, math.ceil(wanted_ns / max(latency_ns, 1.0)))
         before = conditions()
         while True:
+            meter.start()
             wall, processor = clocks.wall_ns(), clocks.processor_ns()
             samples = _sample(call, calls, protocol.runs, clocks.wall_ns)
             wall, processor = clocks.wall_ns() - wall, clocks.processor_ns() - processor
+            energy = meter.stop()
             median = float(np.median(samples))
             if median >= wanted_ns:
                 break
@@ -155,6 +167,7 @@ def time_calls(
             processor_share=processor / wall if wall else 1.0,
             before=before,
             after=conditions(),
+            energy_mj=None if energy is None else energy / (calls * protocol.runs),
         )
 
 
@@ -168,6 +181,9 @@ def block_from_json(value: Mapping[str, Any]) -> Block:
         processor_share=float(value["processor_share"]),
         before=value["before"],
         after=value["after"],
+        energy_mj=value.get("energy_mj"),
+        arithmetic=value.get("arithmetic"),
+        doubts=tuple(value.get("doubts", ())),
     )
 
 
@@ -183,13 +199,28 @@ def _measure_one(
     inputs = random_inputs(session.inputs, derive_seed(protocol.seed, "inputs"))
     outputs = session(*inputs)
     finite = all(bool(np.isfinite(o).all()) for o in outputs if o.dtype.kind == "f")
+    arithmetic = session.arithmetic()
+    doubts = [*session.doubts(*inputs), *_fall_back(path, arithmetic)]
     block = time_calls(
         session.bind(*inputs),
         protocol,
         clocks=clocks,
         conditions=lambda: read_conditions(cores, reader=reader),
+        meter=make_meter(protocol.energy_source, reader=reader),
     )
-    return replace(block, finite=finite)
+    return replace(block, finite=finite, arithmetic=arithmetic, doubts=tuple(doubts))
+
+
+def _fall_back(path: Path, arithmetic: Mapping[str, int] | None) -> list[str]:
+    """Say when products of a quantised ONNX file run in floats, which no runtime mentions."""
+    floats = {k: n for k, n in (arithmetic or {}).items() if "float" in k and n}
+    if not floats or path.suffix != ".onnx" or b"QuantizeLinear" not in path.read_bytes():
+        return []
+    total = sum((arithmetic or {}).values())
+    return [
+        f"{count} of {total} products run in {kind} although the file is quantised"
+        for kind, count in floats.items()
+    ]
 
 
 def _warm_up(call: Callable[[], object], protocol: Protocol, clocks: Clocks) -> tuple[float, bool]:
@@ -252,6 +283,9 @@ def _as_json(block: Block) -> dict[str, Any]:
         "processor_share": block.processor_share,
         "before": dict(block.before),
         "after": dict(block.after),
+        "energy_mj": block.energy_mj,
+        "arithmetic": block.arithmetic,
+        "doubts": list(block.doubts),
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from devices.conditions import has_dot_products
 from devices.runtime import (
     RUNTIMES,
     Runtime,
@@ -16,6 +19,7 @@ from devices.runtime import (
     existing_file,
     one_line,
 )
+from devices.runtimes.conversion import check_parity
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 GRAPH_OPTIMIZATION = {
@@ -24,6 +28,13 @@ GRAPH_OPTIMIZATION = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_INTEGER_PRODUCTS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"}
+_INTEGER_PRODUCTS |= {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QAttention"}
+_FLOAT_PRODUCTS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+
+#: Relative error of optimised against unoptimised outputs that is rounding.
+_ROUNDING = 0.02
+
 _SHORT_NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -115,7 +126,8 @@ class OnnxRuntime(Runtime):
             own["provider_options"] = self.provider_options
         return super().parameters() | own
 
-    def load(self, path: Path) -> Session:
+    def session_options(self) -> Any:
+        """Return the library's options for these parameters."""
         ort = self._library
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -124,6 +136,11 @@ class OnnxRuntime(Runtime):
             ort.GraphOptimizationLevel, GRAPH_OPTIMIZATION[self.graph_optimization]
         )
         options.log_severity_level = 3
+        return options
+
+    def load(self, path: Path) -> Session:
+        ort = self._library
+        options = self.session_options()
         providers: list[Any] = [(self.provider, self.provider_options)]
         if self.provider != "CPUExecutionProvider":
             providers.append("CPUExecutionProvider")
@@ -140,12 +157,14 @@ class OnnxRuntime(Runtime):
                 f"{self.provider} is in this build of ONNX Runtime but did not start "
                 f"(running: {', '.join(session.get_providers())}); check its driver"
             )
-        return _OnnxSession(session, self)
+        return _OnnxSession(session, self, path)
 
 
 class _OnnxSession(Session):
-    def __init__(self, session: Any, runtime: Runtime) -> None:
+    def __init__(self, session: Any, runtime: OnnxRuntime, path: Path) -> None:
         self._session = session
+        self._runtime = runtime
+        self._path = path
         specs = []
         for node in session.get_inputs():
             if node.type not in _TYPES:
@@ -164,6 +183,47 @@ class _OnnxSession(Session):
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
         run, feed = self._session.run, self._feed(arrays)
         return lambda: run(None, feed)
+
+    def arithmetic(self) -> dict[str, int] | None:
+        """Count products of a quantised file in the graph as it was optimised."""
+        if not self._quantised() or not self._runtime.runs_on_cpu:
+            return None
+        try:
+            import onnx
+        except ImportError:  # boards do without; the runtime then cannot tell
+            return None
+        ort, runtime = self._runtime._library, self._runtime
+        options = runtime.session_options()
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+            ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+            nodes = onnx.load(options.optimized_model_filepath).graph.node
+        counts: Counter[str] = Counter()
+        for node in nodes:
+            if node.op_type in _INTEGER_PRODUCTS:
+                counts["int8"] += 1
+            elif node.op_type in _FLOAT_PRODUCTS:
+                counts["float32"] += 1
+        return dict(counts)
+
+    def doubts(self, *arrays: np.ndarray) -> list[str]:
+        """Compare optimised with unoptimised outputs where integer kernels may saturate."""
+        runtime = self._runtime
+        if not self._quantised() or runtime.graph_optimization == "off":
+            return []
+        if has_dot_products() or not runtime.runs_on_cpu:
+            return []
+        plain = OnnxRuntime(
+            graph_optimization="off", batch=runtime.batch, shapes=runtime.shapes
+        ).load(self._path)
+        try:
+            check_parity(self, plain, tolerance=_ROUNDING, what="optimised against unoptimised")
+        except InputError as error:
+            return [f"8-bit kernels saturate here; export with reduce_range ({error})"]
+        return []
+
+    def _quantised(self) -> bool:
+        return b"QuantizeLinear" in self._path.read_bytes()
 
     def _feed(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         if len(arrays) != len(self.inputs):

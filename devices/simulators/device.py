@@ -69,7 +69,6 @@ class RooflineDevice(Device):
         for i, query in enumerate(queries):
             latency = float(found.latency_ms[i])
             details = {
-                "energy_mj": float(found.energy_mj[i]),
                 "compute_share": float(found.compute_share[i]),
                 **self.fingerprint(),
             }
@@ -80,6 +79,7 @@ class RooflineDevice(Device):
                 parameters=self.spec.parameters,
                 protocol=protocol,
                 details=details,
+                energy_mj=float(found.energy_mj[i]),
             )
             done(query.key, estimate)
 
@@ -124,6 +124,7 @@ def estimated_measurement(
     parameters: Mapping[str, Any],
     protocol: Protocol,
     details: Mapping[str, Any],
+    energy_mj: float | None = None,
 ) -> Measurement:
     """Return an estimate in the form of a measurement, labelled as one."""
     return Measurement(
@@ -147,4 +148,5 @@ def estimated_measurement(
         conditions={"latency_source": ESTIMATED, **details},
         pinned=False,
         detail="estimated, not measured",
+        energy_mj=energy_mj,
     )

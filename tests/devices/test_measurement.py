@@ -50,6 +50,10 @@ CASES = [
     (scaled(QUIET, 1.03), Reason.INTERVAL),
     (scaled(QUIET, 2.0, start=34), Reason.LOAD),
     (replace(QUIET, processor_share=0.9), Reason.LOAD),
+    (
+        replace(QUIET, samples_ns=tuple(1_000_000 + 200_000 * (i % 2) for i in range(40))),
+        Reason.SCATTERED,
+    ),
     (replace(QUIET, settled=False), Reason.UNSETTLED),
     (replace(QUIET, finite=False), Reason.NON_FINITE),
     (Failure("process-crashed", "killed by SIGSEGV"), Reason.CRASHED),
@@ -66,6 +70,28 @@ def test_each_reason_is_found(outcome, reason):
 
 def test_every_reason_has_a_case():
     assert {reason for _, reason in CASES} == set(Reason)
+
+
+def test_throttling_between_two_processes_is_found():
+    state = {**QUIET.before, "throttle_count": 4.0}
+    later = replace(QUIET, before=state, after=state)
+    assert attempt(QUIET, QUIET, later).reasons == (Reason.THROTTLING,)
+    # Other cores have counters of their own.
+    elsewhere = replace(later, cores=(3,))
+    assert attempt(QUIET, QUIET, elsewhere).reasons == ()
+
+
+def test_energy_is_the_median_of_the_processes_or_unknown():
+    blocks = [replace(QUIET, energy_mj=e) for e in (1.0, 9.0, 2.0)]
+    assert finish(attempt(*blocks)).energy_mj == 2.0
+    assert finish(attempt(*blocks[:2], QUIET)).energy_mj is None
+
+
+def test_doubts_and_arithmetic_are_kept():
+    block = replace(QUIET, arithmetic={"int8": 3}, doubts=("saturates",))
+    found = finish(attempt(block, block))
+    assert found.conditions["doubts"] == ["saturates"]
+    assert found.conditions["arithmetic"] == {"int8": 3}
 
 
 def test_nothing_is_found_in_quiet_samples():

@@ -35,7 +35,7 @@ def test_estimates_are_labelled_and_kept_in_the_store(files, tmp_path):
     )
     assert [m.conditions["latency_source"] for m in found] == ["estimated"] * 2
     assert all(m.valid and m.device == "npu" and m.runtime == "roofline" for m in found)
-    assert all(m.conditions["energy_mj"] > 0 for m in found)
+    assert all(m.energy_mj > 0 for m in found)
     assert found[0].latency_ms > found[1].latency_ms > 0
     assert sorted(seen) == [0, 1]
     json.dumps(found[0].to_json())
