@@ -35,6 +35,7 @@ _FLAGS = (
     "-fno-trapping-math",
     "-Wall",
     "-Wextra",
+    "-Wno-maybe-uninitialized",  # of the intrinsics of GCC 12
 )
 _SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # A file for another instruction set is called only where the processor has it.

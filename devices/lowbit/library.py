@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,7 +55,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_add_max_pool": (c_int, [c_void_p, *[_I] * 14]),
     "lowbit_add_planar": (c_int, [c_void_p, *[_I] * 5]),
     "lowbit_add_copy": (c_int, [c_void_p, _I, _I, _L, *[_I] * 5]),
-    "lowbit_run": (c_int, [c_void_p]),
+    "lowbit_run": (c_int, [c_void_p, _I, _I]),
     "lowbit_profile": (c_int, [c_void_p, _I, POINTER(c_double)]),
     "lowbit_layers": (c_int, [c_void_p]),
     "lowbit_kernels": (c_char_p, [c_void_p, _I]),
@@ -219,14 +220,19 @@ class Native:
         """Add another layer, ``lowbit_add_<name>`` with the arguments of ``lowbit.h``."""
         return self._add(f"add_{name}", *arguments)
 
-    def run(self) -> None:
-        """Run all layers once."""
-        self._add("run")
+    @property
+    def layers(self) -> int:
+        """The number of layers added so far."""
+        return self._library.lowbit_layers(self._handle)
 
-    def runner(self) -> Any:
-        """Return :meth:`run` without its checks, for the clock."""
-        function, handle = self._library.lowbit_run, self._handle
-        return lambda: function(handle)
+    def run(self, first: int = 0, last: int | None = None) -> None:
+        """Run the layers from ``first`` to before ``last``, by default all."""
+        self._add("run", first, self.layers if last is None else last)
+
+    def runner(self) -> Callable[[], int]:
+        """Return :meth:`run` of all layers without its checks, for the clock."""
+        function, handle, last = self._library.lowbit_run, self._handle, self.layers
+        return lambda: function(handle, 0, last)
 
     def profile(self, rounds: int) -> np.ndarray:
         """Return the mean time of each layer in ms, over ``rounds`` runs of the network."""

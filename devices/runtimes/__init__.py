@@ -8,6 +8,7 @@ from devices.runtimes import (  # noqa: F401
     command,
     inductor,
     litert,
+    lowbit,
     ncnn,
     onnxruntime,
     openvino,

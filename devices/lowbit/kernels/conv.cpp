@@ -228,12 +228,16 @@ class Conv : public Layer {
     vectors_ = ceil_div(group_out_, k.lanes);
     row_bytes_ = groups4_ * prepared_bytes(k.prepare);
     group_bytes_ = static_cast<size_t>(vectors_) * inner_taps_ * groups4_ * k.vector_bytes;
-    packed_.resize(group_bytes_ * s_.groups);
-    std::memset(packed_.data(), 0, packed_.size());
-    for (int g = 0; g < s_.groups; ++g)
-      for (int n = 0; n < group_out_; ++n)
-        for (int t = 0; t < inner_taps_; ++t)
-          for (int c = 0; c < inner_; ++c) put(g, n, t, c, code(g, n, t, c));
+    // Kernels of one layout share the packed weights.
+    if (packed_layout_ != static_cast<int>(k.layout) || packed_lanes_ != k.lanes) {
+      packed_.resize(group_bytes_ * s_.groups);
+      for (int g = 0; g < s_.groups; ++g)
+        for (int n = 0; n < group_out_; ++n)
+          for (int t = 0; t < inner_taps_; ++t)
+            for (int c = 0; c < inner_; ++c) put(g, n, t, c, code(g, n, t, c));
+      packed_layout_ = static_cast<int>(k.layout);
+      packed_lanes_ = k.lanes;
+    }
     finish_.coefficient = planes ? planes_.coefficient : 1;
     offset_ = planes ? planes_.offset : 0;
     chunk_groups_ = kChunkGroups;
@@ -534,6 +538,7 @@ class Conv : public Layer {
   const DepthwiseKernel* channelwise_ = nullptr;
   int inner_ = 0, inner_taps_ = 0, groups4_ = 0, vectors_ = 0, chunk_groups_ = 0;
   int32_t offset_ = 0;
+  int packed_layout_ = -1, packed_lanes_ = 0;
   size_t row_bytes_ = 0, group_bytes_ = 0;
   int tiles_ = 0, tiles_per_image_ = 1, tile_rows_ = 1, tile_pixels_ = 1, ring_rows_ = 0;
 };

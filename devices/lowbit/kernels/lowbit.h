@@ -85,7 +85,8 @@ int lowbit_add_planar(lowbit_network*, int input, int output, int batch, int pix
 int lowbit_add_copy(lowbit_network*, int input, int output, int64_t pixels, int channels,
                     int in_stride, int from, int out_stride, int to);
 
-int lowbit_run(lowbit_network*);
+// Runs layers first..last - 1.
+int lowbit_run(lowbit_network*, int first, int last);
 // Runs `rounds` times and adds the time of each layer, in ns.
 int lowbit_profile(lowbit_network*, int rounds, double* ns);
 int lowbit_layers(lowbit_network*);

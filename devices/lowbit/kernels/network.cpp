@@ -368,10 +368,12 @@ int lowbit_add_copy(lowbit_network* net, int input, int output, int64_t pixels, 
   });
 }
 
-int lowbit_run(lowbit_network* net) {
+int lowbit_run(lowbit_network* net, int first, int last) {
   return guarded([&] {
+    need(first >= 0 && first <= last && last <= static_cast<int>(net->layers.size()),
+         "no such layers");
     const lowbit::Context context = net->context();
-    for (auto& layer : net->layers) layer->run(context);
+    for (int i = first; i < last; ++i) net->layers[static_cast<size_t>(i)]->run(context);
     return 0;
   });
 }

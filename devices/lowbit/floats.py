@@ -1,0 +1,192 @@
+"""What the low-bit file leaves to floats, in NumPy: right on every machine, and slow.
+
+A convolutional network of codes needs none of this. Attention, layer norms and layers of
+32-bit weights do, until they have kernels; their names stand in
+:attr:`devices.lowbit.network.LowBitNetwork.float_operations`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from search_spaces.errors import InputError
+from search_spaces.packed_model import PackedModel
+
+_F = np.float32
+Attributes = dict[str, Any]
+Operation = Callable[..., Any]
+
+
+def _gelu(a: Attributes, x: np.ndarray) -> np.ndarray:
+    if a.get("approximate", "none") == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return (0.5 * x * (1 + np.tanh(inner))).astype(_F)
+    return (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(_F)
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    # Abramowitz and Stegun, 7.1.26: to 1.5e-7.
+    t = 1 / (1 + 0.3275911 * np.abs(x))
+    series = 1.061405429
+    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = series * t + c
+    return np.sign(x) * (1 - series * t * np.exp(-np.square(x)))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return _F(1) / (_F(1) + np.exp(-x))
+
+
+UNARY: dict[str, Operation] = {
+    "Relu": lambda a, x: np.maximum(x, _F(0)),
+    "HardSwish": lambda a, x: x * np.clip(x * _F(1 / 6) + _F(0.5), _F(0), _F(1)),
+    "HardSigmoid": lambda a, x: np.clip(
+        _F(a.get("alpha", 0.2)) * x + _F(a.get("beta", 0.5)), _F(0), _F(1)
+    ),
+    "Sigmoid": lambda a, x: _sigmoid(x),
+    "Tanh": lambda a, x: np.tanh(x),
+    "Gelu": _gelu,
+    "Swish": lambda a, x: x * _sigmoid(_F(a.get("alpha", 1.0)) * x),
+}
+"""ONNX operators of one number; between codes and codes they are tables."""
+
+
+def _layer_norm(
+    a: Attributes, x: np.ndarray, scale: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
+    axes = tuple(range(a.get("axis", -1) % x.ndim, x.ndim))
+    centred = x - x.mean(axes, keepdims=True)
+    variance = np.square(centred).mean(axes, keepdims=True)
+    y = centred / np.sqrt(variance + a.get("epsilon", 1e-5)) * scale
+    return (y if bias is None else y + bias).astype(_F)
+
+
+def _softmax(a: Attributes, x: np.ndarray) -> np.ndarray:
+    axis = a.get("axis", -1)
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def _split(a: Attributes, x: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    return np.split(x, np.cumsum(sizes)[:-1], a.get("axis", 0))
+
+
+def _reduce_mean(a: Attributes, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
+    chosen = a.get("axes") if axes is None else np.asarray(axes).reshape(-1).tolist()
+    return x.mean(tuple(chosen) if chosen else None, keepdims=bool(a.get("keepdims", 1)), dtype=_F)
+
+
+def _max_pool(a: Attributes, x: np.ndarray) -> np.ndarray:
+    windows = _windows(x, a["kernel_shape"], a["strides"], a.get("pads", [0] * 4), (1, 1), -np.inf)
+    return windows.max((-2, -1))
+
+
+_OTHERS: dict[str, Operation] = {
+    "Add": lambda a, x, y: (x + y).astype(_F),
+    "Sub": lambda a, x, y: (x - y).astype(_F),
+    "Mul": lambda a, x, y: (x * y).astype(_F),
+    "Div": lambda a, x, y: (x / y).astype(_F),
+    "MatMul": lambda a, x, y: np.matmul(x, y),
+    "Clip": lambda a, x, low=None, high=None: np.clip(x, low, high).astype(_F),
+    "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdims=True, dtype=_F),
+    "MaxPool": _max_pool,
+    "ReduceMean": _reduce_mean,
+    "LayerNormalization": _layer_norm,
+    "Softmax": _softmax,
+    "Split": _split,
+    "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
+    "Reshape": lambda a, x, shape: x.reshape(_resolved(np.asarray(shape).tolist(), x.shape)),
+    "Transpose": lambda a, x: x.transpose(a.get("perm")),
+    "Concat": lambda a, *x: np.concatenate(x, a["axis"]),
+    "Identity": lambda a, x: x,
+}
+
+
+def operation(node: dict[str, Any], model: PackedModel) -> Operation:
+    """Return the function of a node's inputs, float32 arrays in ONNX's order of axes.
+
+    Raises:
+        InputError: there is none.
+    """
+    op, attributes = node["op"], node.get("attributes", {})
+    if op in ("conv", "linear"):
+        return _layer(node, model)
+    if op in ("flatten", "reshape", "transpose"):
+        return lambda x: rearranged(node, x)
+    if op == "concat":
+        return lambda *x: np.concatenate(x, node["axis"])
+    run = UNARY.get(op) or _OTHERS.get(op)
+    if run is None:
+        raise InputError(
+            f"the low-bit runtime has no operation {op!r} ({node['output']}); use the runtime "
+            "onnxruntime for this network"
+        )
+    return lambda *arguments: run(attributes, *arguments)
+
+
+def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape after a flatten, reshape or transpose node."""
+    if node["op"] == "flatten":
+        return math.prod(shape[: node["axis"]]), math.prod(shape[node["axis"] :])
+    if node["op"] == "transpose":
+        return tuple(shape[i] for i in node["order"])
+    return _resolved(node["shape"], shape)
+
+
+def rearranged(node: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """Flatten, reshape or transpose an array."""
+    if node["op"] == "transpose":
+        return x.transpose(node["order"])
+    return x.reshape(view_shape(node, x.shape))
+
+
+def _resolved(wanted: list[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ONNX's target of a reshape with its zeros (keep) and -1 (the rest) filled in."""
+    sizes = [shape[i] if size == 0 else size for i, size in enumerate(wanted)]
+    if -1 in sizes:
+        known = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = math.prod(shape) // max(1, known)
+    return tuple(sizes)
+
+
+def _layer(node: dict[str, Any], model: PackedModel) -> Operation:
+    """A layer of floats: its weights are dequantised once."""
+    weights, tensors = node["weights"], model.tensors
+    if "weight" in weights:
+        w = tensors[weights["weight"]].astype(_F)
+    else:
+        codes = model.codes(weights).astype(_F)
+        w = codes * tensors[weights["scale"]].reshape(-1, *[1] * (codes.ndim - 1))
+    bias = tensors[weights["bias"]].astype(_F)
+    if weights["fill"] is not None:
+        raise InputError(f"{node['output']}: an integer layer has no float input")
+    if node["op"] == "linear":
+        return lambda x: x @ w.T + bias
+    groups = node["groups"]
+
+    def conv(x: np.ndarray) -> np.ndarray:
+        windows = _windows(x, node["kernel"], node["strides"], node["pads"], node["dilations"], 0)
+        b, c, h, v = windows.shape[:4]
+        windows = windows.reshape(b, groups, c // groups, h, v, *windows.shape[4:])
+        split = w.reshape(groups, -1, *w.shape[1:])
+        y = np.einsum("bgchvij,gocij->bgohv", windows, split, optimize=True)
+        return (y.reshape(b, -1, h, v) + bias.reshape(-1, 1, 1)).astype(_F)
+
+    return conv
+
+
+def _windows(
+    x: np.ndarray, kernel: Any, strides: Any, pads: Any, dilations: Any, fill: float
+) -> np.ndarray:
+    """Return (batch, channels, out height, out width, kernel height, kernel width)."""
+    top, left, bottom, right = pads
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    view = sliding_window_view(x, spans, axis=(2, 3))
+    return view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]

@@ -1,0 +1,160 @@
+"""The low-bit runtime: integer kernels for weights of few bits, compiled on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec, existing_file
+from search_spaces.errors import InputError
+from search_spaces.packed_model import PackedModel, read_packed_model
+
+_TIMINGS = 5
+"""Timings of a kernel when a layer's kernel is chosen."""
+
+
+@RUNTIMES.register("lowbit")
+class LowBitRuntime(Runtime):
+    """Packed low-bit models, and integer ONNX files, which are packed on the way.
+
+    Needs a C++ compiler once, see :mod:`devices.lowbit.build`; for ONNX files the package onnx.
+
+    Args:
+        threads: of the kernels.
+        instructions: use no more than "portable", "avx2" or "neon"; "" for all there is.
+        tune: choose the kernel of each layer by timing when a model is loaded; otherwise by
+            a fixed order.
+
+    Raises:
+        EnvironmentProblem: the kernels cannot be compiled here.
+    """
+
+    name: ClassVar[str] = "lowbit"
+    formats: ClassVar[tuple[str, ...]] = (".lowbit", ".onnx")
+
+    def __init__(self, *, instructions: str = "", tune: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        from devices.lowbit.library import features, restrict
+
+        restrict(instructions)
+        self.instructions = instructions
+        self.tune = tune
+        self._features = features()
+
+    @property
+    def version(self) -> str:
+        return f"{_sources_version()}+{'.'.join(self._features)}"
+
+    def parameters(self) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        if self.instructions:
+            own["instructions"] = self.instructions
+        if not self.tune:
+            own["tune"] = False
+        return super().parameters() | own
+
+    def load(self, path: Path) -> Session:
+        from devices.lowbit.library import restrict
+        from devices.lowbit.network import LowBitNetwork
+
+        path = existing_file(path)
+        model = read_model(path)
+        name = model.graph["input"]["name"]
+        shape = self.resolve_shape(
+            name, [None, *(n or None for n in model.graph["input"]["shape"])]
+        )
+        model.graph["input"]["shape"] = list(shape[1:])
+        restrict(self.instructions)
+        network = LowBitNetwork(
+            model, batch=shape[0], threads=self.threads, rounds=_TIMINGS if self.tune else 0
+        )
+        return _LowBitSession(network, TensorSpec(name, shape, "float32"))
+
+
+class _LowBitSession(Session):
+    def __init__(self, network: Any, spec: TensorSpec) -> None:
+        self.network = network
+        self.inputs = (spec,)
+
+    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        (images,) = self._checked(arrays)
+        return (self.network.run(images).copy(),)
+
+    def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        (images,) = self._checked(arrays)
+        np.copyto(self.network.input, images)
+        return self.network.runner
+
+    def arithmetic(self) -> dict[str, int]:
+        """Return how many layers run on codes, and how many operations in NumPy floats."""
+        layers = sum(1 for i in range(self.network.native.layers) if self.network.native.kernels(i))
+        floats = len(self.network.float_operations)
+        return {"int8": layers} | ({"float32": floats} if floats else {})
+
+    def doubts(self, *arrays: np.ndarray) -> list[str]:
+        operations = sorted(set(self.network.float_operations))
+        if not operations:
+            return []
+        return [
+            f"these operations have no integer kernel and run in NumPy, slowly: "
+            f"{', '.join(operations)}"
+        ]
+
+    def _checked(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        if len(arrays) != 1:
+            raise InputError(f"the model has 1 input, {len(arrays)} were given")
+        if arrays[0].shape != self.inputs[0].shape:
+            raise InputError(
+                f"input {self.inputs[0].name!r} has shape {list(arrays[0].shape)}, "
+                f"not {list(self.inputs[0].shape)}"
+            )
+        return arrays
+
+
+def read_model(path: Path) -> PackedModel:
+    """Read a packed model, or pack an ONNX file in memory.
+
+    Raises:
+        InputError: the file is neither, or has a form that cannot be packed.
+        MissingExtraError: an ONNX file, and the package onnx is not installed.
+    """
+    if path.suffix.lower() != ".onnx":
+        return read_packed_model(path)
+    from search_spaces.onnx_packing import pack_model
+
+    return pack_model(_onnx(path))
+
+
+def _onnx(path: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        from search_spaces.errors import MissingExtraError
+
+        raise MissingExtraError("onnx", "search") from error
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise InputError(f"{path}: no ONNX model: {error}") from error
+    if not model.graph.node:
+        raise InputError(f"{path}: no ONNX model: it has no nodes")
+    return model
+
+
+@lru_cache(maxsize=1)
+def _sources_version() -> str:
+    """The hash of the kernels' sources: their results and speed follow from nothing else."""
+    from devices.lowbit.build import KERNELS
+
+    digest = hashlib.sha256()
+    for source in sorted(KERNELS.iterdir()):
+        if source.suffix in (".cpp", ".h", ".inc"):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
