@@ -68,6 +68,9 @@ PROTOCOL = Protocol(
     nice=-15,
 )
 
+LEAST_CELLS = 40
+"""A configuration with fewer valid cells in a table is left out of it."""
+
 MOST_APART = 0.1
 """Largest difference between the two fastest processes of a valid cell."""
 
@@ -193,7 +196,8 @@ def measured_columns(cells: list[dict[str, Any]], preset: str) -> dict[str, np.n
         if where == preset and latency is not None and arch in row:
             column = columns.setdefault(device, np.full(len(ids), np.nan))
             column[row[arch]] = latency
-    return {name: columns[name] for name in CONFIGURATIONS if name in columns}
+    enough = {n: c for n, c in columns.items() if np.isfinite(c).sum() >= LEAST_CELLS}
+    return {name: enough[name] for name in CONFIGURATIONS if name in enough}
 
 
 def rank_orders(table: LatencyTable, limit: float = 0.97) -> list[list[str]]:
@@ -252,10 +256,10 @@ def build(models: Path, cells_path: Path, seeds: int) -> None:
 
     cells = read_cells(cells_path)
     report: dict[str, Any] = {}
+    tables: dict[str, LatencyTable] = {}
     for preset in PRESETS:
         space, archs = space_of(preset), architectures(preset)
         columns = measured_columns(cells, preset)
-        measured = list(columns)
         for name in built_in_hardware():
             estimate = estimate_genes(space, space.genes(archs), read_hardware(name))
             columns[f"model_{name}"] = estimate.latency_ms
@@ -264,6 +268,9 @@ def build(models: Path, cells_path: Path, seeds: int) -> None:
         table = LatencyTable.from_archs(space, archs, columns)
         PACKAGED.mkdir(parents=True, exist_ok=True)
         write_table(table, PACKAGED / f"mobilenet-{preset}.csv")
+        tables[preset] = table
+    for preset, table in tables.items():
+        measured = [d for d in table.devices if d in CONFIGURATIONS]
         lodo = leave_one_out(table, measured, seeds=seeds)
         orders = rank_orders(table)
         report[preset] = {
