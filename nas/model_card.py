@@ -89,7 +89,12 @@ class ModelCard:
                 "validation": entry.get("validation_accuracy"),
                 "per_class": entry.get("per_class"),
             },
-            costs=dict(entry.get("costs") or {}),
+            # The peak of memory of a network of one's own is not known.
+            costs={
+                name: value
+                for name, value in (entry.get("costs") or {}).items()
+                if number(value) is not None
+            },
             latency=tuple(_latency(results, entry)),
             parity=dict(entry.get("parity") or {}),
             preprocessing=_preprocessing(entry, provenance.get("splits") or {}),
