@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan
 from supernet.batchnorm import BatchNorm
 from supernet.dataflow import activate
-from supernet.quantizers import ActivationQuantizer, WeightQuantizer
+from supernet.quantizer_registry import QuantizerScheme
+from supernet.quantizers import ActivationFakeQuantizer, ActivationQuantizer
 
 _NEVER_NEGATIVE = ("relu", "hsigmoid")
 
@@ -47,13 +48,28 @@ class InputQuantizer(nn.Module):
         source: the non-linearity, or ``stream`` for a tensor that is quantised already.
         bits: the bit-widths it serves.
         stream_bits: bits of a stream; a layer asking for as many takes it as it is.
+        quantizers: which quantiser; by default LSQ+.
     """
 
-    def __init__(self, source: str, bits: Sequence[int], *, stream_bits: int | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        bits: Sequence[int],
+        *,
+        stream_bits: int | None = None,
+        quantizers: QuantizerScheme | None = None,
+    ) -> None:
         super().__init__()
         self.source = source
         self.stream_bits = stream_bits
-        self.quantizer = ActivationQuantizer(bits, signed=source not in _NEVER_NEGATIVE)
+        signed = source not in _NEVER_NEGATIVE
+        self.quantizer: ActivationFakeQuantizer = (
+            ActivationQuantizer(bits, signed=signed)
+            if quantizers is None
+            else quantizers.activation_quantizer(bits, signed=signed)
+        )
+        self._skip_unused()
+        self.register_load_state_dict_post_hook(lambda module, _: module._skip_unused())
         self.before: ActivationQuantizer | None = None
         if source not in ("relu", "none", "stream") and self.quantizer.bits:
             self.before = ActivationQuantizer((STREAM_BITS,), signed=True)
@@ -68,6 +84,11 @@ class InputQuantizer(nn.Module):
             x = self.before(x, STREAM_BITS)
         # Without a zero point the quantiser clips below zero, which is the ReLU.
         return self.quantizer(x if self.source == "relu" else activate(x, self.source), bits)
+
+    def _skip_unused(self) -> None:
+        # Bits that pass need no step, so nothing waits for data to initialise one.
+        unused = [b for b in self.quantizer.bits if self.passes(b)]
+        self.quantizer.mark_unused(unused)
 
     def passes(self, bits: int) -> bool:
         """Whether an input of ``bits`` needs no quantisation here."""
@@ -87,10 +108,18 @@ class ElasticLayer(nn.Module):
     Args:
         extent: what the layer can be.
         stream_bits: bits of quantised tensors between blocks.
+        quantizers: which quantisers; by default LSQ and LSQ+.
     """
 
-    def __init__(self, extent: LayerRange, *, stream_bits: int) -> None:
+    def __init__(
+        self,
+        extent: LayerRange,
+        *,
+        stream_bits: int,
+        quantizers: QuantizerScheme | None = None,
+    ) -> None:
         super().__init__()
+        quantizers = quantizers or QuantizerScheme()
         largest = extent.largest
         self.name = largest.name
         self.kernels = extent.kernels
@@ -108,10 +137,11 @@ class ElasticLayer(nn.Module):
         )
         self.gamma = nn.Parameter(torch.ones(largest.out_channels)) if largest.batch_norm else None
         self.beta = nn.Parameter(torch.zeros(largest.out_channels))
-        self.weight_quantizer = WeightQuantizer(
+        self.weight_quantizer = quantizers.weight_quantizer(
             extent.weight_bits,
             extent.kernels,
-            channels=largest.out_channels if depthwise else None,
+            channels=largest.out_channels,
+            depthwise=depthwise,
             count=self.weight.numel(),
         )
         self.inputs = nn.ModuleDict(
@@ -120,6 +150,7 @@ class ElasticLayer(nn.Module):
                     source,
                     extent.activation_bits,
                     stream_bits=stream_bits if source == "stream" else None,
+                    quantizers=quantizers,
                 )
                 for source in extent.sources
             }
@@ -154,12 +185,22 @@ class ElasticLayer(nn.Module):
         inputs = layer.in_channels // layer.groups
         w = self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
         full = None
-        if not self.weight_quantizer.initialized.all():
+        if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
             full = self._transformed(self.weight, layer.kernel)
         w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
         # Channels last is the faster layout on CPUs, and a one-channel image alone does not
         # say which layout is meant (a clone does); another layout would sum in another order.
         return w.clone(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def weight_step(self, layer: LayerPlan) -> Tensor:
+        """Return the signed step of the codes of :meth:`quantized_weight`, (out,) or (1,)."""
+        full = self._transformed(self.weight, layer.kernel)
+        step = self.weight_quantizer.step(
+            layer.kernel, layer.weight_bits, layer.out_channels, full=full
+        )
+        sign = self.code_sign(layer)
+        return step.clone() if sign is None else step * sign
 
     def code_sign(self, layer: LayerPlan) -> Tensor | None:
         """Return the direction of each output channel's codes, (out,) +-1, or None if all +1."""

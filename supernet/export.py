@@ -150,7 +150,7 @@ def fold(layer: PlainLayer) -> FoldedLayer:
     weight = _array(layer.op.weight)
     codes = np.round(weight / _column(_array(layer.weight_step), weight.ndim)).astype(np.int64)
     codes = codes * _column(np.where(scale < 0, -1, np.where(scale == 0, 0, 1)), codes.ndim)
-    low, high = weight_range(layer.layer.weight_bits)
+    low, high = layer.code_range
     if codes.size and (codes.min() < low or codes.max() > high):
         raise InputError(
             f"{layer.layer.name}: folding the batch norm turns codes to "

@@ -18,6 +18,7 @@ from supernet.dataflow import DATAFLOWS, Dataflow, Operation
 from supernet.elastic import ElasticLayer, InputQuantizer, LayerRange
 from supernet.operators import OPERATORS, ElasticOperator
 from supernet.plain import PlainNetwork, extract_network
+from supernet.quantizer_registry import QuantizerScheme
 
 
 class Supernet(nn.Module):
@@ -27,16 +28,25 @@ class Supernet(nn.Module):
         space: a space with layer plans.
         zero_init_residual: start the batch-norm scale of the last layer of each residual block
             at 0, so that every depth starts as the same function (Goyal et al., 2017, 5.1).
+        quantizers: which quantisers serve weights and layer inputs; by default LSQ and LSQ+.
     """
 
-    def __init__(self, space: PlannedSpace, *, zero_init_residual: bool = True) -> None:
+    def __init__(
+        self,
+        space: PlannedSpace,
+        *,
+        zero_init_residual: bool = True,
+        quantizers: QuantizerScheme | None = None,
+    ) -> None:
         super().__init__()
         self.space = space
         self.layers = nn.ModuleDict()
         self.points = nn.ModuleDict()
         self.ranges = layer_ranges(space)
         for extent in self.ranges.values():
-            self.layers[_key(extent.largest.name)] = ElasticLayer(extent, stream_bits=STREAM_BITS)
+            self.layers[_key(extent.largest.name)] = ElasticLayer(
+                extent, stream_bits=STREAM_BITS, quantizers=quantizers
+            )
         self.operators = nn.ModuleDict(
             {_key(o.name): OPERATORS.get(o.kind)(o) for o in largest_operators(space)}
         )

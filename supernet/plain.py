@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
 from supernet.dataflow import DATAFLOWS, Dataflow, activate
-from supernet.quantizers import activation_range, quantize_dequantize
+from supernet.quantizers import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
     from supernet.elastic import InputQuantizer
@@ -69,6 +69,7 @@ class PlainLayer(nn.Module):
             code times ``weight_step``.
         norm: ``nn.BatchNorm2d`` with frozen statistics, or ``nn.Identity``.
         weight_step: signed step of each output channel, (out,), or (1,); absent for float.
+        code_range: smallest and largest code; by default two's complement of the weight bits.
     """
 
     weight_step: Tensor | None
@@ -81,9 +82,11 @@ class PlainLayer(nn.Module):
         op: nn.Conv2d | nn.Linear,
         norm: nn.Module,
         weight_step: Tensor | None,
+        code_range: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.layer = layer
+        self.code_range = code_range or weight_range(layer.weight_bits)
         self.source, self.op, self.norm = source, op, norm
         self.register_buffer("weight_step", weight_step)
 
@@ -208,15 +211,15 @@ def _extract_layer(
         mean, variance = statistics[layer.name]
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
-    step = None
+    step = code_range = None
     if layer.weight_bits < FLOAT_BITS:
-        step = elastic.weight_quantizer.step(layer.kernel, layer.weight_bits, layer.out_channels)
-        sign = elastic.code_sign(layer)
-        step = step.clone() if sign is None else step * sign
+        step = elastic.weight_step(layer)
+        code_range = elastic.weight_quantizer.code_range(layer.weight_bits)
     return PlainLayer(
         layer,
         source=_extract_source(elastic.inputs[layer.source], layer.activation_bits),
         op=op,
         norm=norm,
         weight_step=step,
+        code_range=code_range,
     )

@@ -8,6 +8,7 @@ section 3.2), so that an update is relative to the step and the step stays posit
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS
 
-_SMALLEST_STEP = 1e-8
+SMALLEST_STEP = 1e-8
 
 
 def weight_range(bits: int) -> tuple[int, int]:
@@ -43,10 +44,8 @@ class _ActivationFakeQuantize(torch.autograd.Function):
     """Per-tensor fake quantisation with gradients for the step and the zero point."""
 
     @staticmethod
-    def forward(ctx, x, log_step, offset, bits, gradient_scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, log_step, offset, bits, gradient_scale, step, zero_point):  # type: ignore[no-untyped-def]
         low, high = activation_range(bits)
-        step = math.exp(log_step.item())
-        zero_point = 0 if offset is None else _zero_point(offset, bits)
         y = quantize_dequantize(x, step, zero_point, low, high)
         ctx.save_for_backward(x, y)
         ctx.limits = (low - zero_point) * step, (high - zero_point) * step
@@ -67,16 +66,16 @@ class _ActivationFakeQuantize(torch.autograd.Function):
             # Only clipped elements move with the zero point (LSQ+ equation 6).
             clipped = flat_gradient.sum() - flat_grad_x.sum()
             grad_offset = clipped * (-ctx.step * ctx.high * ctx.scale)
-        return grad_x, grad_step * ctx.scale, grad_offset, None, None
+        return grad_x, grad_step * ctx.scale, grad_offset, None, None, None, None
 
 
 class _WeightFakeQuantize(torch.autograd.Function):
     """Fake quantisation of weights with a signed step for each output channel or the tensor."""
 
     @staticmethod
-    def forward(ctx, w, log_step, sign, bits, gradient_scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, w, log_step, sign, bits, gradient_scale, step):  # type: ignore[no-untyped-def]
         low, high = weight_range(bits)
-        step = log_step.exp().view(-1, *[1] * (w.dim() - 1))
+        step = step.view(-1, *[1] * (w.dim() - 1))
         if sign is not None:
             step = step * sign.view(-1, *[1] * (w.dim() - 1))
         codes = w / step
@@ -95,31 +94,26 @@ class _WeightFakeQuantize(torch.autograd.Function):
             grad_step = contribution.flatten(1).sum(1)
         else:
             grad_step = contribution.sum().view(1)
-        return grad_w, grad_step * ctx.scale, None, None, None
+        return grad_w, grad_step * ctx.scale, None, None, None, None
 
 
-class ActivationQuantizer(nn.Module):
-    """LSQ+ for the input of one layer: a step, and where needed an offset, for each bit-width.
+class ActivationFakeQuantizer(nn.Module):
+    """What every quantiser of a layer's input can do.
 
     Args:
         bits: the bit-widths it serves; :data:`FLOAT_BITS` needs no entry.
-        signed: learn a zero point; otherwise values below zero are clipped, which makes the
+        signed: inputs may be negative; otherwise values below zero are clipped, which makes the
             quantiser a ReLU as well.
 
     The flags of initialised entries are buffers, so a loaded quantiser never starts anew.
     """
 
-    log_step: Tensor
-    offset: Tensor | None
     initialized: Tensor
 
     def __init__(self, bits: Sequence[int], *, signed: bool) -> None:
         super().__init__()
         self.bits = tuple(sorted({b for b in bits if b < FLOAT_BITS}))
         self.signed = signed
-        self.log_step = nn.Parameter(torch.zeros(len(self.bits)))
-        # The zero point in units of the largest code, so that all bit-widths learn alike.
-        self.offset = nn.Parameter(torch.zeros(len(self.bits))) if signed else None
         self.register_buffer("initialized", torch.zeros(len(self.bits), dtype=torch.bool))
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
@@ -133,21 +127,74 @@ class ActivationQuantizer(nn.Module):
         i = self._entry(bits)
         if not self.initialized[i]:
             self._initialize(i, x.detach(), bits)
-        # LSQ section 2.2: 1 / sqrt(N * Q), N counted for one sample.
-        scale = 1.0 / math.sqrt(max(1, x[0].numel()) * activation_range(bits)[1])
-        offset = None if self.offset is None else self.offset[i]
-        return _ActivationFakeQuantize.apply(x, self.log_step[i], offset, bits, scale)
+        return self._quantize(i, x, bits)
 
+    def mark_unused(self, bits: Sequence[int]) -> None:
+        """Mark the entries of ``bits`` as ready: they are never asked for."""
+        for width in bits:
+            self.initialized[self._entry(width)] = True
+
+    @abstractmethod
     def constants(self, bits: int) -> tuple[float, int]:
-        """Return ``(step, zero point)`` for ``bits``."""
-        i = self._entry(bits)
-        zero_point = 0 if self.offset is None else _zero_point(self.offset[i], bits)
-        return math.exp(self.log_step[i].item()), zero_point
+        """Return ``(step, zero point)`` for ``bits``: values are step * (code - zero point)."""
+
+    @abstractmethod
+    def _quantize(self, i: int, x: Tensor, bits: int) -> Tensor:
+        """Return ``x`` on the grid of :meth:`constants`, with the method's gradients."""
+
+    @abstractmethod
+    def _initialize(self, i: int, x: Tensor, bits: int) -> None:
+        """Set the entry ``i`` from the first ``x`` it sees, and its flag."""
 
     def _entry(self, bits: int) -> int:
         if bits not in self.bits:
             raise InputError(f"no quantiser was trained for {bits} bits (trained: {self.bits})")
         return self.bits.index(bits)
+
+
+class ActivationQuantizer(ActivationFakeQuantizer):
+    """LSQ+ for the input of one layer: a step, and where needed an offset, for each bit-width.
+
+    Args:
+        bits: the bit-widths it serves; :data:`FLOAT_BITS` needs no entry.
+        signed: learn a zero point; otherwise values below zero are clipped, which makes the
+            quantiser a ReLU as well.
+
+    The flags of initialised entries are buffers, so a loaded quantiser never starts anew.
+    """
+
+    log_step: Tensor
+    offset: Tensor | None
+
+    def __init__(self, bits: Sequence[int], *, signed: bool) -> None:
+        super().__init__(bits, signed=signed)
+        self.log_step = nn.Parameter(torch.zeros(len(self.bits)))
+        # The zero point in units of the largest code, so that all bit-widths learn alike.
+        self.offset = nn.Parameter(torch.zeros(len(self.bits))) if signed else None
+
+    def constants(self, bits: int) -> tuple[float, int]:
+        """Return ``(step, zero point)`` for ``bits``."""
+        i = self._entry(bits)
+        return self._step(i), self._zero_point(i, bits)
+
+    def _quantize(self, i: int, x: Tensor, bits: int) -> Tensor:
+        # LSQ section 2.2: 1 / sqrt(N * Q), N counted for one sample.
+        scale = 1.0 / math.sqrt(max(1, x[0].numel()) * activation_range(bits)[1])
+        return _ActivationFakeQuantize.apply(
+            x,
+            self.log_step[i],
+            None if self.offset is None else self.offset[i],
+            bits,
+            scale,
+            self._step(i),
+            self._zero_point(i, bits),
+        )
+
+    def _step(self, i: int) -> float:
+        return math.exp(self.log_step[i].item())
+
+    def _zero_point(self, i: int, bits: int) -> int:
+        return 0 if self.offset is None else _zero_point(self.offset[i], bits)
 
     @torch.no_grad()
     def _initialize(self, i: int, x: Tensor, bits: int) -> None:
@@ -162,13 +209,13 @@ class ActivationQuantizer(nn.Module):
             top = torch.minimum(x.max(), mean + 3 * deviation).clamp(min=0)
             bottom = torch.maximum(x.min(), mean - 3 * deviation).clamp(max=0)
             step = (top - bottom) / high
-            self.offset[i] = (-bottom / step.clamp(min=_SMALLEST_STEP) / high).clamp(0, 1)
-        self.log_step[i] = step.clamp(min=_SMALLEST_STEP).log()
+            self.offset[i] = (-bottom / step.clamp(min=SMALLEST_STEP) / high).clamp(0, 1)
+        self.log_step[i] = step.clamp(min=SMALLEST_STEP).log()
         self.initialized[i] = True
 
 
-class WeightQuantizer(nn.Module):
-    """LSQ for one layer's weights: a step for each kernel size and bit-width.
+class WeightFakeQuantizer(nn.Module):
+    """What every quantiser of a layer's weights can do.
 
     Quantisation is element by element with steps that do not depend on the slice, so the
     codes of a narrow layer are a prefix of the wide layer's.
@@ -181,7 +228,6 @@ class WeightQuantizer(nn.Module):
         count: number of weights of the largest layer, for the gradient scale.
     """
 
-    log_step: Tensor
     initialized: Tensor
 
     def __init__(
@@ -192,9 +238,8 @@ class WeightQuantizer(nn.Module):
         self.kernels = tuple(sorted(set(kernels)))
         self.per_channel = channels is not None
         self.count = count
-        shape = (len(self.kernels), len(self.bits), channels or 1)
-        self.log_step = nn.Parameter(torch.zeros(shape))
-        self.register_buffer("initialized", torch.zeros(shape[:2], dtype=torch.bool))
+        shape = (len(self.kernels), len(self.bits))
+        self.register_buffer("initialized", torch.zeros(shape, dtype=torch.bool))
 
     def forward(
         self, w: Tensor, bits: int, *, sign: Tensor | None = None, full: Tensor | None = None
@@ -206,7 +251,7 @@ class WeightQuantizer(nn.Module):
             bits: bit-width of the codes.
             sign: (out,) +1 or -1, the direction in which the codes count, see
                 :class:`supernet.elastic.ElasticLayer`.
-            full: the widest weights of this kernel size, from which steps are initialised.
+            full: the widest weights of this kernel size, from which steps are made.
 
         Raises:
             InputError: the quantiser has no step for ``bits`` or the kernel size.
@@ -214,18 +259,35 @@ class WeightQuantizer(nn.Module):
         if bits >= FLOAT_BITS:
             return w
         k, b = self._entry(w.shape[-1], bits)
+        full = w if full is None else full
         if not self.initialized[k, b]:
-            self._initialize(k, b, (w if full is None else full).detach(), bits)
-        scale = 1.0 / math.sqrt(self.count * weight_range(bits)[1])
-        return _WeightFakeQuantize.apply(w, self._log_step(k, b, w.shape[0]), sign, bits, scale)
+            self._initialize(k, b, full.detach(), bits)
+        return self._quantize(k, b, w, full, bits, sign)
 
-    def step(self, kernel: int, bits: int, channels: int) -> Tensor:
-        """Return the step, (channels,) where it is per channel, else (1,)."""
-        k, b = self._entry(kernel, bits)
-        return self._log_step(k, b, channels).detach().exp()
+    def wants_full(self, kernel: int, bits: int) -> bool:
+        """Whether the next call needs the widest weights: before a step is initialised."""
+        return bits < FLOAT_BITS and not bool(self.initialized[self._entry(kernel, bits)])
 
-    def _log_step(self, k: int, b: int, channels: int) -> Tensor:
-        return self.log_step[k, b, :channels] if self.per_channel else self.log_step[k, b]
+    def code_range(self, bits: int) -> tuple[int, int]:
+        """Return the smallest and largest code of ``bits``."""
+        return weight_range(bits)
+
+    @abstractmethod
+    def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:
+        """Return the step, (channels,) where it is per channel, else (1,).
+
+        ``full``: the widest weights of this kernel size, for quantisers whose step follows them.
+        """
+
+    @abstractmethod
+    def _quantize(
+        self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None
+    ) -> Tensor:
+        """Return whole codes times :meth:`step` (times ``sign``), with the method's gradients."""
+
+    @abstractmethod
+    def _initialize(self, k: int, b: int, w: Tensor, bits: int) -> None:
+        """Set the entry (k, b) from the widest weights, and its flag."""
 
     def _entry(self, kernel: int, bits: int) -> tuple[int, int]:
         if bits not in self.bits or kernel not in self.kernels:
@@ -235,13 +297,47 @@ class WeightQuantizer(nn.Module):
             )
         return self.kernels.index(kernel), self.bits.index(bits)
 
+
+class WeightQuantizer(WeightFakeQuantizer):
+    """LSQ for one layer's weights: a step for each kernel size and bit-width.
+
+    See :class:`WeightFakeQuantizer` for the arguments.
+    """
+
+    log_step: Tensor
+
+    def __init__(
+        self, bits: Sequence[int], kernels: Sequence[int], *, channels: int | None, count: int
+    ) -> None:
+        super().__init__(bits, kernels, channels=channels, count=count)
+        self.log_step = nn.Parameter(torch.zeros(*self.initialized.shape, channels or 1))
+
+    def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:
+        """Return the step, (channels,) where it is per channel, else (1,)."""
+        k, b = self._entry(kernel, bits)
+        return self._exact_step(self._log_step(k, b, channels).detach())
+
+    def _quantize(
+        self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None
+    ) -> Tensor:
+        scale = 1.0 / math.sqrt(self.count * weight_range(bits)[1])
+        log_step = self._log_step(k, b, w.shape[0])
+        step = self._exact_step(log_step.detach())
+        return _WeightFakeQuantize.apply(w, log_step, sign, bits, scale, step)
+
+    def _log_step(self, k: int, b: int, channels: int) -> Tensor:
+        return self.log_step[k, b, :channels] if self.per_channel else self.log_step[k, b]
+
+    def _exact_step(self, log_step: Tensor) -> Tensor:
+        return log_step.exp()
+
     @torch.no_grad()
     def _initialize(self, k: int, b: int, w: Tensor, bits: int) -> None:
         # LSQ section 2.1: 2 <|w|> / sqrt(Q).
         size = w.abs()
         mean = size.flatten(1).mean(1) if self.per_channel else size.mean().view(1)
         step = 2 * mean / math.sqrt(weight_range(bits)[1])
-        self.log_step[k, b] = step.clamp(min=_SMALLEST_STEP).log()
+        self.log_step[k, b] = step.clamp(min=SMALLEST_STEP).log()
         self.initialized[k, b] = True
 
 
