@@ -32,6 +32,13 @@ class GuardedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()  # the next head may have begun already
+
+    def _look(self) -> None:
         if self.conn.their_state is h11.IDLE:
             # Part of a head: the clock runs from its first byte.
             if self._deadline is None and self.conn.trailing_data[0]:
