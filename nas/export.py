@@ -32,7 +32,7 @@ def export_model(run: Path, pick: str = "knee", output: Path | None = None) -> P
     """
     run = Path(run)
     results = load_results(run)
-    entry = _picked(results, pick, run)
+    entry = picked(results, pick, run)
     source = _model_file(run, entry)
     card = ModelCard.from_results(results, entry, source)
     _compare_with_recorded(run, card)
@@ -52,7 +52,8 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _picked(results: dict[str, Any], pick: str, run: Path) -> dict[str, Any]:
+def picked(results: dict[str, Any], pick: str, run: Path) -> dict[str, Any]:
+    """Return the entry of the front that ``pick`` names: ``knee`` or an id."""
     front = results["front"]
     if not front:
         raise InputError(
