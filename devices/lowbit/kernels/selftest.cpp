@@ -1,0 +1,112 @@
+// A small program for the sanitizers: random layers through every kernel, against plain loops.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "lowbit.h"
+
+namespace {
+
+std::mt19937 g_random(1);
+
+int pick(int low, int high) { return low + static_cast<int>(g_random() % (high - low + 1)); }
+
+void require(bool good, const std::string& what) {
+  if (good) return;
+  std::fprintf(stderr, "selftest: %s (%s)\n", what.c_str(), lowbit_error());
+  std::exit(1);
+}
+
+int one(int round) {
+  lowbit_conv s{};
+  const bool depthwise = round % 4 == 1;
+  s.groups = depthwise ? pick(2, 70) : round % 4 == 2 ? 2 : 1;
+  s.channels = depthwise ? s.groups : s.groups * pick(1, 37);
+  s.outputs = depthwise ? s.groups : s.groups * pick(1, 67);
+  s.kernel_h = pick(1, 5);
+  s.kernel_w = pick(1, 3);
+  s.stride_h = pick(1, 2);
+  s.stride_w = pick(1, 2);
+  s.pad_top = pick(0, 2);
+  s.pad_left = pick(0, 2);
+  s.pad_bottom = pick(0, 2);
+  s.pad_right = pick(0, 2);
+  s.dilation_h = s.dilation_w = 1;
+  s.batch = pick(1, 2);
+  s.height = pick(5, 9);
+  s.width = pick(3, 9);
+  s.largest = (1 << pick(1, 8)) - 1;
+  s.zero_point = pick(0, s.largest);
+  s.kind = LOWBIT_SUMS;
+  s.out_high = 255;
+  s.scale = 1.0f;
+  const int bits = pick(1, 8), inner = s.channels / s.groups, taps = s.kernel_h * s.kernel_w;
+  const int out_h = (s.height + s.pad_top + s.pad_bottom - s.kernel_h) / s.stride_h + 1;
+  const int out_w = (s.width + s.pad_left + s.pad_right - s.kernel_w) / s.stride_w + 1;
+  std::vector<int8_t> weights(static_cast<size_t>(s.outputs) * inner * taps);
+  for (int8_t& w : weights)
+    w = static_cast<int8_t>(bits == 1 ? 2 * pick(0, 1) - 1
+                                      : pick(-(1 << (bits - 1)), (1 << (bits - 1)) - 1));
+  std::vector<int32_t> factor(s.outputs), bias(s.outputs);
+  for (int32_t& f : factor) f = pick(1, 20);
+  for (int32_t& b : bias) b = pick(-999, 999);
+  const std::vector<float> multiplier(s.outputs, 0.01f);
+
+  lowbit_network* net = lowbit_create(pick(1, 3));
+  require(net != nullptr, "create");
+  const size_t in_size = static_cast<size_t>(s.batch) * s.height * s.width * s.channels;
+  const size_t out_size = static_cast<size_t>(s.batch) * out_h * out_w * s.outputs;
+  s.input = lowbit_buffer(net, static_cast<int64_t>(in_size));
+  s.output = lowbit_buffer(net, static_cast<int64_t>(out_size * 4));
+  uint8_t* x = static_cast<uint8_t*>(lowbit_data(net, s.input));
+  for (size_t i = 0; i < in_size; ++i) x[i] = static_cast<uint8_t>(pick(0, s.largest));
+  const int layer = lowbit_add_conv(net, &s, weights.data(), factor.data(), bias.data(),
+                                    multiplier.data());
+  require(layer == 0, "add_conv");
+
+  std::vector<int32_t> expected;
+  for (int b = 0; b < s.batch; ++b)
+    for (int y = 0; y < out_h; ++y)
+      for (int c = 0; c < out_w; ++c)
+        for (int n = 0; n < s.outputs; ++n) {
+          int32_t total = 0;
+          const int group = n / (s.outputs / s.groups);
+          for (int k = 0; k < inner; ++k)
+            for (int t = 0; t < taps; ++t) {
+              const int iy = y * s.stride_h - s.pad_top + t / s.kernel_w;
+              const int ix = c * s.stride_w - s.pad_left + t % s.kernel_w;
+              if (iy < 0 || iy >= s.height || ix < 0 || ix >= s.width) continue;
+              const size_t at =
+                  (static_cast<size_t>(b * s.height + iy) * s.width + ix) * s.channels +
+                  static_cast<size_t>(group) * inner + k;
+              total += (x[at] - s.zero_point) *
+                       weights[(static_cast<size_t>(n) * inner + k) * taps + t];
+            }
+          expected.push_back(total * factor[n] + bias[n]);
+        }
+
+  int tried = 0;
+  std::istringstream names(lowbit_kernels(net, layer));
+  for (std::string name; std::getline(names, name, ','); ++tried) {
+    require(lowbit_choose(net, layer, name.c_str()) == 0, "choose " + name);
+    require(lowbit_run(net, 0, 1) == 0, "run " + name);
+    const int32_t* got = static_cast<const int32_t*>(lowbit_data(net, s.output));
+    for (size_t i = 0; i < out_size; ++i)
+      require(got[i] == expected[i], name + " differs in round " + std::to_string(round));
+  }
+  lowbit_destroy(net);
+  return tried;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int rounds = count > 1 ? std::atoi(arguments[1]) : 60;
+  int kernels = 0;
+  for (int round = 0; round < rounds; ++round) kernels += one(round);
+  std::printf("%d layers, %d kernel runs, exact (%s)\n", rounds, kernels, lowbit_features());
+  return kernels > rounds ? 0 : 1;
+}
