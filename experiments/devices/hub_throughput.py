@@ -71,8 +71,6 @@ async def agent(
         "fingerprint": {"cpu": f"simulated {name}"},
         "runtimes": [{"name": "onnxruntime", "version": "1"}],
     }
-    headers = {"x-device": name}
-    client = _with_headers(client, headers)
     answer = await timings.ask(
         "register",
         client,
@@ -109,14 +107,6 @@ async def agent(
         held = []
     heart.cancel()
     return delivered
-
-
-def _with_headers(client: httpx.AsyncClient, headers: dict[str, str]) -> Any:
-    class Named:
-        async def post(self, path: str, *, json: Any) -> httpx.Response:
-            return await client.post(path, json=json, headers=headers)
-
-    return Named()
 
 
 def _measurement(rng: random.Random, protocol: dict[str, Any]) -> dict[str, Any]:
@@ -178,8 +168,22 @@ async def run(url: str, agents: int, seconds: float, warmup_s: float, pause_s: f
             answer.raise_for_status()
         jobs = int(2 * (seconds + warmup_s) / pause_s) + 10
         await fill(client, sha256, agents, jobs)
+        # A client for each board, as in the field; one pool of all their connections would
+        # spend more time looking for a free one than the hub spends on the answer.
+        boards = [
+            httpx.AsyncClient(
+                base_url=url,
+                headers={**headers, "x-device": f"board-{index}"},
+                timeout=60,
+                trust_env=False,
+                verify=False,
+            )
+            for index in range(agents)
+        ]
         tasks = [
-            asyncio.create_task(agent(client, f"board-{index}", timings, pause_s, index, stop))
+            asyncio.create_task(
+                agent(boards[index], f"board-{index}", timings, pause_s, index, stop)
+            )
             for index in range(agents)
         ]
         await asyncio.sleep(warmup_s)
@@ -188,6 +192,7 @@ async def run(url: str, agents: int, seconds: float, warmup_s: float, pause_s: f
         timings.counting = False
         stop.set()
         delivered = sum(await asyncio.gather(*tasks))
+        await asyncio.gather(*(board.aclose() for board in boards))
     return timings, delivered
 
 
