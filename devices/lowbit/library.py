@@ -232,7 +232,12 @@ class Native:
     def runner(self) -> Callable[[], int]:
         """Return :meth:`run` of all layers without its checks, for the clock."""
         function, handle, last = self._library.lowbit_run, self._handle, self.layers
-        return lambda: function(handle, 0, last)
+
+        # `owner` keeps the network alive as long as the call.
+        def run(owner: Native = self) -> int:
+            return function(handle, 0, last)
+
+        return run
 
     def profile(self, rounds: int) -> np.ndarray:
         """Return the mean time of each layer in ms, over ``rounds`` runs of the network."""

@@ -179,6 +179,10 @@ def test_the_runner_does_all_layers_and_the_profile_names_them():
     network.native.array(0, (1,), np.uint8)  # a view keeps nothing alive but itself
     network.runner()
     np.testing.assert_array_equal(network.execute(), want)
+    run, handle = network.native.runner(), network.native
+    del network.native
+    run()  # a runner keeps its network alive
+    network.native = handle
     profile = network.profile(2)
     assert [p["layer"] for p in profile][:2] == ["quantize", "a"]
     assert all(p["ms"] >= 0 for p in profile)
