@@ -193,6 +193,23 @@ class DeviceConfig(_Section):
     ca: StrictStr | None = None
     """Certificate (PEM) of the authority that signed the hub's, relative to the job file; null
     trusts the system's authorities."""
+    simulator: Literal["roofline"] | None = None
+    """A model of hardware that estimates instead of a device that measures; its latencies are
+    labelled as estimates."""
+    hardware: StrictStr | None = None
+    """What the simulator simulates: a name it knows, or a description's path relative to the job
+    file."""
+
+
+class LatencyConfig(_Section):
+    """How the latency of architectures that are not measured is predicted."""
+
+    predictor: StrictStr = "transfer_gp"
+    """Registered name of the predictor: transfer_gp, help, or a baseline."""
+    known_devices: StrictStr | None = "packaged"
+    """What it learns from before it meets the job's devices: a latency table (CSV or Parquet,
+    relative to the job file) with architectures of the job's space, packaged for the tables that
+    come with the package where they fit the space, or null for nothing."""
 
 
 def _protocol_section() -> type[BaseModel]:
@@ -366,6 +383,7 @@ class Job(_Section):
     supernet: SupernetConfig = SupernetConfig()
     devices: Annotated[list[DeviceConfig], Field(min_length=1)] = [DeviceConfig(name="cpu")]
     """Where latency is measured; one front holds the values of all of them."""
+    latency: LatencyConfig = LatencyConfig()
     protocol: ProtocolConfig = ProtocolConfig()  # type: ignore[valid-type]
     """How one latency is measured; a limit of null is not applied."""
     search: SearchConfig = SearchConfig()
@@ -446,6 +464,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "space.name": ("search_spaces.spaces", "SPACES"),
     "search.strategy": ("nas.strategies", "STRATEGIES"),
     "executor": ("nas.executors", "EXECUTORS"),
+    "latency.predictor": ("predictors.latency", "LATENCY_PREDICTORS"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
 }
 """Key of the job -> module and name of the registry that knows its values."""

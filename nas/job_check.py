@@ -28,6 +28,7 @@ from nas.job import (
     DataConfig,
     DeviceConfig,
     Job,
+    LatencyConfig,
     SearchConfig,
     SpaceConfig,
     SupernetConfig,
@@ -271,6 +272,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
     devices = sections.get("devices")
     if devices is not None:
         yield from _check_devices(devices, folder)
+    if sections.get("latency") is not None:
+        yield from _check_latency(sections["latency"], folder)
     if sections.get("protocol") is not None:
         yield from _check_protocol(sections["protocol"])
     if sections.get("search") is not None:
@@ -372,6 +375,9 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
             )
         first.setdefault(device.name, i)
         yield from _check_hub(device, i, folder)
+        yield from _check_simulator(device, i, folder)
+        if device.simulator is not None:
+            continue
         if device.hub is not None:
             continue  # which runtimes and parameters a board has, its agent knows
         unknown = list(_unknown_name("devices.runtime", ("devices", i, "runtime"), device.runtime))
@@ -400,6 +406,48 @@ def _check_hub(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:
         value = getattr(device, key)
         if value is not None and not (folder / value).is_file():
             yield ("devices", i, key), f"{where}.{key}: {folder / value} is no file"
+
+
+def _check_simulator(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:
+    where = f"devices.{i}"
+    if device.simulator is None:
+        if device.hardware is not None:
+            yield (
+                ("devices", i, "hardware"),
+                f"{where}.hardware: belongs to a simulator; name the simulator too",
+            )
+        return
+    if device.hub is not None:
+        yield ("devices", i, "simulator"), f"{where}: give either a hub or a simulator, not both"
+    if device.hardware is None:
+        yield (
+            ("devices", i, "simulator"),
+            f"{where}.hardware: say what {device.simulator} simulates",
+        )
+    elif device.simulator == "roofline":
+        from devices.simulators.hardware import read_hardware
+
+        try:
+            read_hardware(hardware_of(device, folder))
+        except InputError as error:
+            yield ("devices", i, "hardware"), f"{where}.hardware: {error}"
+
+
+def hardware_of(device: DeviceConfig, folder: Path) -> str:
+    """Return a simulator's hardware: a name as it is, a path absolute."""
+    named = str(device.hardware)
+    return str((folder / named).resolve()) if named.endswith(".json") else named
+
+
+def _check_latency(latency: LatencyConfig, folder: Path) -> Iterator[Finding]:
+    yield from _unknown_name("latency.predictor", ("latency", "predictor"), latency.predictor)
+    known = latency.known_devices
+    if known not in (None, "packaged") and not (folder / known).is_file():
+        yield (
+            ("latency", "known_devices"),
+            f"latency.known_devices: {folder / known} does not exist; give a table's path, "
+            "packaged, or null",
+        )
 
 
 def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
@@ -591,10 +639,23 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
             "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
             "devices": [
                 device.model_copy(
-                    update={"token_file": absolute(device.token_file), "ca": absolute(device.ca)}
+                    update={
+                        "token_file": absolute(device.token_file),
+                        "ca": absolute(device.ca),
+                        "hardware": None
+                        if device.hardware is None
+                        else hardware_of(device, folder),
+                    }
                 )
                 for device in job.devices
             ],
+            "latency": job.latency.model_copy(
+                update={
+                    "known_devices": job.latency.known_devices
+                    if job.latency.known_devices == "packaged"
+                    else absolute(job.latency.known_devices)
+                }
+            ),
             "search": job.search.model_copy(update={"warm_start": absolute(job.search.warm_start)}),
             "supernet": job.supernet.model_copy(
                 update={"init_from": absolute(job.supernet.init_from)}

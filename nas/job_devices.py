@@ -7,13 +7,15 @@ from pathlib import Path
 from devices.device import BoardAddress, Device, DeviceSpec
 from devices.remote import make_device as device_of
 from nas.job import DeviceConfig
+from search_spaces.planned import PlannedSpace
 
 
-def make_device(config: DeviceConfig, *, check: bool = True) -> Device:
-    """Return the device of a job's entry: this machine, or a board behind a hub.
+def make_device(config: DeviceConfig, space: PlannedSpace, *, check: bool = True) -> Device:
+    """Return the device of a job's entry: this machine, a board behind a hub, or a simulator.
 
     Args:
         config: the entry.
+        space: of the job; a simulator estimates its architectures.
         check: whether to make sure that it can measure.
 
     Raises:
@@ -21,6 +23,19 @@ def make_device(config: DeviceConfig, *, check: bool = True) -> Device:
         EnvironmentProblem: this machine lacks what the device needs, or the hub cannot be
             reached.
     """
+    if config.simulator is not None:
+        from devices.simulators.device import make_simulated_device
+
+        simulated = make_simulated_device(
+            config.name,
+            simulator=config.simulator,
+            hardware=config.hardware or "",
+            space=space,
+            batch=config.batch,
+        )
+        if check:
+            simulated.check()
+        return simulated
     address = None
     if config.hub is not None:
         address = BoardAddress(

@@ -31,8 +31,8 @@ class ModelCard:
         accuracy: ``test``, ``validation`` and ``per_class`` values of the metric.
         costs: macs, bops, parameters, weights_kib, weight_bits_mean, activation_bits_mean.
         latency: one mapping a device: ``device, runtime, runtime_version, parameters,
-            latency_ms, low_ms, high_ms, source`` ("measured", "estimated" or "predicted"), ``valid``,
-            ``reasons``.
+            latency_ms, low_ms, high_ms, source`` ("measured", "estimated" or "predicted"),
+            ``valid``, ``reasons``.
         parity: agreement with the PyTorch network, see :class:`nas.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
             ``std``, ``classes``.

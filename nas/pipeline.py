@@ -28,6 +28,7 @@ from nas.file_sizes import FileSizes
 from nas.fronts import FrontSpec, job_fronts
 from nas.job import Job
 from nas.job_devices import make_device
+from nas.known_devices import known_devices
 from nas.latencies import Latencies, empty_table
 from nas.progress import Progress
 from nas.results import Verified, assemble
@@ -36,7 +37,7 @@ from nas.search import Search, feasible_pool
 from nas.study import StudyRecord
 from nas.verification import Models, Verification
 from nas.warm_start import WarmStart
-from predictors.latency import TransferGP
+from predictors.latency import LATENCY_PREDICTORS
 from predictors.registry import LatencyPredictor
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError, NasError
@@ -151,12 +152,15 @@ class Pipeline:
         job, store = self.job, self.store
         manifest = store.manifest()
         replayed = manifest["measurements"]
-        # A replay needs no device, so one that is not here does not matter.
-        self.devices = [make_device(config, check=replayed is None) for config in job.devices]
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         self.context.splits.on_test_read = lambda reason: store.event("test_read", reason=reason)
         self.space = self.context.space
+        # A replay needs no device, so one that is not here does not matter.
+        self.devices = [
+            make_device(config, self.space, check=replayed is None) for config in job.devices
+        ]
+        self.known_devices = known_devices(job, self.space)
         warm_start = job.search.warm_start
         self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start))
         data = self.context.splits.record()
@@ -277,9 +281,9 @@ class Pipeline:
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""
-        return TransferGP(self.space, seed=self.job.seed).meta_fit(
-            empty_table(self.space, self.pool)
-        )
+        predictor = LATENCY_PREDICTORS.get(self.job.latency.predictor)
+        table = self.known_devices or empty_table(self.space, self.pool)
+        return predictor(self.space, seed=self.job.seed).meta_fit(table)
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Executor]:

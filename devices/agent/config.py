@@ -16,7 +16,7 @@ from devices.model_check import ModelLimits
 from devices.protocol import Protocol
 from search_spaces.errors import InputError
 
-OPT_IN = frozenset({"command", "inductor", "executorch"})
+OPT_IN = frozenset({"command", "inductor"})
 """Runtimes offered only when the configuration names them: ``command`` runs what the board's
 owner chooses, the others load torch, which takes a board much memory and time."""
 

@@ -95,13 +95,11 @@ def make_simulated_device(
     """Build the device that a job describes with ``simulator`` and ``hardware``.
 
     Args:
-        simulator: "roofline", or "vela" where its package is installed.
-        hardware: name of a description in the package or path of one; for Vela, the
-            accelerator ("ethos-u55-128", ...).
+        simulator: "roofline".
+        hardware: name of a description in the package or path of one.
 
     Raises:
         InputError: an unknown simulator or hardware, or a wrong description.
-        MissingExtraError: the simulator's package is not installed.
     """
     if not isinstance(space, PlannedSpace):
         raise InputError(
@@ -109,11 +107,7 @@ def make_simulated_device(
         )
     if simulator == "roofline":
         return RooflineDevice(name, read_hardware(hardware), space, batch=batch)
-    if simulator == "vela":
-        from devices.simulators.vela import VelaDevice
-
-        return VelaDevice(name, str(hardware), batch=batch)
-    raise InputError(f"unknown simulator {simulator!r} (available: roofline, vela)")
+    raise InputError(f"unknown simulator {simulator!r} (available: roofline)")
 
 
 def estimated_measurement(
