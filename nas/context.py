@@ -72,11 +72,11 @@ class RunContext:
             InputError: the checkpoint does not belong to the space.
         """
         from nas.evaluator import Evaluator
+        from nas.supernets import make_supernet
         from supernet.checkpoint import load_checkpoint
-        from supernet.network import Supernet
         from supernet.train import load_weights
 
-        supernet = Supernet(self.space)
+        supernet = make_supernet(self.space, self.job.supernet)
         tensors, _ = load_checkpoint(store.checkpoint)
         missing = load_weights(supernet, tensors, prefix="model.", source=str(store.checkpoint))
         if missing:

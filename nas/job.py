@@ -136,11 +136,46 @@ class BitsStage(_Section):
     """Bit-widths of weights and activations that take part; 32 is float."""
 
 
+class QuantizersConfig(_Section):
+    """Which quantisers are trained: a name, or names by bit-width with ``default`` for the rest."""
+
+    weights: StrictStr | dict[str | int, StrictStr] = "lsq"
+    """lsq, lsq+, dorefa, fixed_point, twn or ttq (2 bits), binary (1 bit), attention, or a
+    plug-in's."""
+    activations: StrictStr | dict[str | int, StrictStr] = "lsq+"
+    """lsq+, lsq, pact, dorefa, fixed_point, or a plug-in's."""
+    per_channel: Literal["depthwise", "always", "never"] = "depthwise"
+    """Which layers have a weight step for each output channel."""
+
+
+class QuantizerConfig(_Section):
+    """Which quantisers are trained."""
+
+    weights: StrictStr | dict[StrictStr | int, StrictStr] = "lsq"
+    """lsq, dorefa, fixed_point, attention, twn or ttq (2 bits), binary (1 bit), or one of a
+    plug-in; or a mapping of bits to names, such as {default: lsq, 2: twn}."""
+    activations: StrictStr | dict[StrictStr | int, StrictStr] = "lsq+"
+    """lsq, lsq+, pact, dorefa, fixed_point, or one of a plug-in; or a mapping as for weights.
+    Tensors between blocks are always lsq+."""
+    per_channel: Literal["depthwise", "always", "never"] = "depthwise"
+    """Which layers have a weight step for each output channel."""
+
+    def scheme(self) -> Any:
+        """Return the :class:`~supernet.quantizer_registry.QuantizerScheme` of these keys."""
+        from supernet.quantizer_registry import QuantizerScheme
+
+        return QuantizerScheme(self.weights, self.activations, self.per_channel)
+
+
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 
-    schedule: Literal["sandwich"] = "sandwich"
-    """Which sub-networks each step trains: the largest, the smallest and random ones."""
+    schedule: StrictStr = "sandwich"
+    """Which sub-networks each step trains: sandwich (the largest, the smallest and random ones),
+    progressive (shrinking, as Once-for-All), single_path (one at random), or a plug-in's."""
+    quantizers: QuantizersConfig = QuantizersConfig()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of convolutions and matrix products in training; quantisers and losses stay in float32."""
     epochs: AboveZero | None = None
     """Passes over the training images; 8 when minutes is not given either."""
     minutes: AboveZero | None = None
@@ -462,6 +497,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "task": ("nas.tasks", "TASKS"),
     "data.name": ("nas.data_sources", "DATA_SOURCES"),
     "space.name": ("search_spaces.spaces", "SPACES"),
+    "supernet.schedule": ("supernet.schedules", "SCHEDULES"),
     "search.strategy": ("nas.strategies", "STRATEGIES"),
     "executor": ("nas.executors", "EXECUTORS"),
     "latency.predictor": ("predictors.latency", "LATENCY_PREDICTORS"),

@@ -340,6 +340,12 @@ def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
+    try:
+        supernet.quantizer.scheme()
+    except InputError as error:
+        yield ("supernet", "quantizer"), f"supernet.quantizer: {error}"
+    except ImportError:
+        pass  # Without torch nothing can be trained here; the doctor says so.
     if supernet.epochs is not None and supernet.minutes is not None:
         yield ("supernet", "minutes"), "supernet.minutes: give either epochs or minutes, not both"
     if supernet.init_from is not None:
@@ -349,6 +355,15 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
             yield at, f"supernet.init_from: {path} does not exist"
         elif path.suffix != ".safetensors":
             yield at, f"supernet.init_from: {path} is not a .safetensors file"
+    yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
+    if supernet.quantizers.model_fields_set:
+        # Imports torch, so only where the defaults, which are known, are replaced.
+        from nas.supernets import quantizer_scheme
+
+        try:
+            quantizer_scheme(supernet)
+        except InputError as error:
+            yield ("supernet", "quantizers"), f"supernet.quantizers: {error}"
     stages = supernet.bits_schedule or []
     for i in range(1, len(stages)):
         if stages[i].start <= stages[i - 1].start:

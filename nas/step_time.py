@@ -31,25 +31,26 @@ def step_seconds(
 
     Medians of a few steps each; the first is not counted.
     """
-    from supernet.network import Supernet
-    from supernet.subnets import SandwichSampler, default_stages
+    from nas.supernets import make_schedule, make_supernet
+    from supernet.subnets import default_stages
     from supernet.train import Recipe, Trainer
 
-    supernet = Supernet(space)
+    supernet = make_supernet(space, config)
     trainer = Trainer(
         supernet,
-        sampler=SandwichSampler(
-            space,
-            supernet.ranges,
-            stages=default_stages(supernet.ranges, warmup=0.5),
-            random_subnets=config.random_subnets,
-            seed=seed,
+        sampler=make_schedule(
+            supernet, config, default_stages(supernet.ranges, warmup=0.5), seed=seed
         ),
         batches=batches,
         loss=task.loss,
         distillation_loss=task.distillation_loss,
         # A tiny rate: the weights must stay finite, nothing else is asked of them.
-        recipe=Recipe(steps=_LONG, learning_rate=1e-6, distillation=config.distillation),
+        recipe=Recipe(
+            steps=_LONG,
+            learning_rate=1e-6,
+            distillation=config.distillation,
+            precision=config.precision,
+        ),
         device=device,
     )
     medians = []

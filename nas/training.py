@@ -33,14 +33,14 @@ def train_supernet(
     """
     import torch
 
-    from supernet.network import Supernet
-    from supernet.subnets import BitsStage, SandwichSampler, default_stages
+    from nas.supernets import make_schedule, make_supernet
+    from supernet.subnets import BitsStage, default_stages
     from supernet.train import Recipe, Trainer
 
     job, space, task = context.job, context.space, context.task
     config = job.supernet
     torch.manual_seed(derive_seed(job.seed, "supernet"))
-    supernet = Supernet(space)
+    supernet = make_supernet(space, config)
     if config.init_from is not None and not store.checkpoint.exists():
         _start_from(supernet, Path(config.init_from), progress)
     batches = context.splits.training_batches(config.batch_size, seed=job.seed)
@@ -58,13 +58,7 @@ def train_supernet(
     with progress.stage("supernet", steps, unit="steps") as bar:
         trainer = Trainer(
             supernet,
-            sampler=SandwichSampler(
-                space,
-                supernet.ranges,
-                stages=stages,
-                random_subnets=config.random_subnets,
-                seed=job.seed,
-            ),
+            sampler=make_schedule(supernet, config, stages, seed=job.seed),
             batches=batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,
@@ -73,6 +67,7 @@ def train_supernet(
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
                 distillation=config.distillation,
+                precision=config.precision,
             ),
             checkpoint=store.checkpoint,
             checkpoint_every_s=config.checkpoint_every_s,

@@ -102,8 +102,8 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
     Raises:
         InputError: training is not finished, or the file is of another space.
     """
+    from nas.supernets import make_supernet
     from supernet.checkpoint import load_checkpoint
-    from supernet.network import Supernet
     from supernet.train import load_weights
 
     tensors, state = load_checkpoint(source.checkpoint)
@@ -113,7 +113,7 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
             f"{source.checkpoint}: training stands at step {state['step']} of {steps}; finish it "
             f"by: nas resume {source.folder}"
         )
-    supernet = Supernet(space)
+    supernet = make_supernet(space, source.job.supernet)
     missing = load_weights(supernet, tensors, prefix="model.", source=str(source.checkpoint))
     if missing:
         raise InputError(
