@@ -148,25 +148,6 @@ class QuantizersConfig(_Section):
     """Which layers have a weight step for each output channel."""
 
 
-class QuantizerConfig(_Section):
-    """Which quantisers are trained."""
-
-    weights: StrictStr | dict[StrictStr | int, StrictStr] = "lsq"
-    """lsq, dorefa, fixed_point, attention, twn or ttq (2 bits), binary (1 bit), or one of a
-    plug-in; or a mapping of bits to names, such as {default: lsq, 2: twn}."""
-    activations: StrictStr | dict[StrictStr | int, StrictStr] = "lsq+"
-    """lsq, lsq+, pact, dorefa, fixed_point, or one of a plug-in; or a mapping as for weights.
-    Tensors between blocks are always lsq+."""
-    per_channel: Literal["depthwise", "always", "never"] = "depthwise"
-    """Which layers have a weight step for each output channel."""
-
-    def scheme(self) -> Any:
-        """Return the :class:`~supernet.quantizer_registry.QuantizerScheme` of these keys."""
-        from supernet.quantizer_registry import QuantizerScheme
-
-        return QuantizerScheme(self.weights, self.activations, self.per_channel)
-
-
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 

@@ -340,12 +340,6 @@ def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
-    try:
-        supernet.quantizer.scheme()
-    except InputError as error:
-        yield ("supernet", "quantizer"), f"supernet.quantizer: {error}"
-    except ImportError:
-        pass  # Without torch nothing can be trained here; the doctor says so.
     if supernet.epochs is not None and supernet.minutes is not None:
         yield ("supernet", "minutes"), "supernet.minutes: give either epochs or minutes, not both"
     if supernet.init_from is not None:

@@ -20,6 +20,7 @@ from supernet.batchnorm import BatchNorm
 from supernet.checkpoint import load_checkpoint, save_checkpoint
 from supernet.collapse import CollapseGuard, TrainingCollapse
 from supernet.network import Supernet
+from supernet.quantizer_mixture import set_progress
 from supernet.resolution import resize_images
 from supernet.subnets import Schedule, float_plan
 from supernet.weights import load_weights, weights_of_plain
@@ -189,6 +190,7 @@ class Trainer:
         """Train one step on ``images`` (batch, channels, height, width) and their targets."""
         self.supernet.train()
         progress = self.step / self.recipe.steps
+        set_progress(self.supernet, progress)
         plans = self.sampler.plans(self.step, progress)
         rate = self.recipe.rate(self.step)
         for group in self._optimizer.param_groups:
