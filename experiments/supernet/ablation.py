@@ -25,7 +25,7 @@ from nas.studies.subnets import stratified_subnets
 from search_spaces.seeds import derive_rng, derive_seed
 from supernet.batchnorm import FrozenStatistics
 from supernet.network import Supernet
-from supernet.quantizers import WeightQuantizer
+from supernet.quantizers import WeightQuantizer, weight_range
 from supernet.subnets import (
     SandwichSampler,
     StagedSchedule,
@@ -107,9 +107,17 @@ class StepsPerWidth(nn.Module):
         """Fake-quantise ``w`` (out, in, k, k) with the steps of its width."""
         return self.each[str(w.shape[0])](w, bits, sign=sign)
 
-    def step(self, kernel: int, bits: int, channels: int) -> Tensor:
+    def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:
         """Return the step, (channels,) or (1,)."""
         return self.each[str(channels)].step(kernel, bits, channels)
+
+    def wants_full(self, kernel: int, bits: int) -> bool:
+        """Return False: steps come from the slice."""
+        return False
+
+    def code_range(self, bits: int) -> tuple[int, int]:
+        """Return the smallest and largest code of ``bits``."""
+        return weight_range(bits)
 
 
 def train(opened: Opened, variant: str, seed: int) -> Supernet:
