@@ -35,7 +35,8 @@ def test_no_candidate_is_left_out_or_favoured_much() -> None:
     counts = np.zeros(20)
     for seed in range(400):
         counts[balanced(_grams(points), THETAS, BELIEF, 5, np.random.default_rng(seed))] += 1
-    assert counts.min() > 25 and counts.max() < 250  # 100 each if exactly fair
+    # 100 each if exactly fair; taking the most informative of several samples favours some.
+    assert counts.min() > 25 and counts.max() < 300
 
 
 def test_identical_candidates_are_accepted() -> None:

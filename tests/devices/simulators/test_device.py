@@ -60,7 +60,7 @@ def test_a_file_without_an_architecture(files):
 
 
 def test_unknown_simulators_and_spaces_without_layers():
-    with pytest.raises(InputError, match="available: roofline, vela"):
+    with pytest.raises(InputError, match="available: roofline"):
         device(simulator="guess")
     with pytest.raises(InputError, match="layers"):
         device(space=SearchSpace("table", [Choice("a", (1, 2))]))
