@@ -61,7 +61,8 @@ def commands(block: Block) -> str:
 
 def script(page: Path) -> str:
     """Return one Python program that does what the page's blocks say."""
-    out = ["import subprocess"]
+    # A reader starts Python in the folder, so that files made there can be imported.
+    out = ["import subprocess, sys; sys.path.insert(0, '')"]
     for block in blocks(page.read_text(encoding="utf-8")):
         at = f"{page.name}:{block.line}"
         if block.file is not None:
