@@ -81,10 +81,15 @@ class RankingStudy:
         return result
 
     def so_far(self, source: Source, folder: Path) -> dict[str, Any] | None:
-        """Return the result over the architectures that are complete; None for fewer than 4."""
+        """Return the result of what is there; None for fewer than 4 architectures.
+
+        An architecture counts once it has one training alone; its truth is then the mean of
+        those it has, and ``trainings`` says how many there are of how many.
+        """
         space = open_source(source).space
         chosen = stratified_subnets(space, self.subnets, seed=self.seed, bits=self.bits)
-        return self._result(space, chosen, StudyFolder(folder, self._settings(source, chosen)))
+        store = StudyFolder(folder, self._settings(source, chosen))
+        return self._result(space, chosen, store, partly=True)
 
     def _settings(self, source: Source, chosen: Stratified) -> dict[str, Any]:
         return {
@@ -99,7 +104,7 @@ class RankingStudy:
         }
 
     def _result(
-        self, space: PlannedSpace, chosen: Stratified, store: StudyFolder
+        self, space: PlannedSpace, chosen: Stratified, store: StudyFolder, *, partly: bool = False
     ) -> dict[str, Any] | None:
         rows = []
         for arch, bin_number in zip(chosen.archs, chosen.macs_bin, strict=True):
@@ -107,7 +112,8 @@ class RankingStudy:
             inherited = store.get(_inherited(text))
             alone = [store.get(_alone(text, seed)) for seed in range(self.seeds)]
             scores = store.get(_proxies(text)) if self.proxies else {}
-            if None not in (inherited, scores, *alone):
+            enough = any(alone) if partly else None not in alone
+            if None not in (inherited, scores) and enough:
                 rows.append((arch, bin_number, inherited, alone, scores))
         if len(rows) < 4:
             return None
@@ -117,7 +123,10 @@ class RankingStudy:
             archs,
             bins,
             inherited=[record["accuracy"] for record in inherited],
-            alone=[[record["accuracy"] for record in records] for records in alone],
+            alone=[
+                [float("nan") if record is None else record["accuracy"] for record in records]
+                for records in alone
+            ],
             proxies=[record["scores"] for record in scores] if self.proxies else None,
             seed=self.seed,
         )
@@ -150,7 +159,7 @@ def summarise(
         archs: the architectures, n of them.
         macs_bin: (n,) bins of similar MACs.
         inherited: (n,) accuracies with shared weights.
-        alone: (n, seeds) accuracies of trainings alone.
+        alone: (n, seeds) accuracies of trainings alone; NaN where one was not done.
         proxies: scores of each architecture by name.
         seed: of the bootstrap.
 
@@ -160,7 +169,8 @@ def summarise(
         of seeds; the accuracies themselves in ``subnets``.
     """
     accuracy = np.asarray(alone, dtype=float)
-    truth = accuracy.mean(axis=1)
+    truth = np.nanmean(accuracy, axis=1)
+    groups = np.asarray(macs_bin)
     genes = space.genes(archs)
     costs = space.costs(genes)
     estimates: dict[str, np.ndarray] = {"inherited": np.asarray(inherited, dtype=float)}
@@ -176,10 +186,14 @@ def summarise(
         for name, values in estimates.items()
     }
     pairs = list(itertools.combinations(range(accuracy.shape[1]), 2))
-    between = [kendall(accuracy[:, a], accuracy[:, b], seed=seed) for a, b in pairs]
-    between_within = [
-        kendall(accuracy[:, a], accuracy[:, b], groups=macs_bin, seed=seed) for a, b in pairs
-    ]
+    between, between_within = [], []
+    for a, b in pairs:
+        both = np.isfinite(accuracy[:, a]) & np.isfinite(accuracy[:, b])
+        if both.sum() > 2:
+            first, second = accuracy[both, a], accuracy[both, b]
+            between.append(kendall(first, second, seed=seed))
+            between_within.append(kendall(first, second, groups=groups[both], seed=seed))
+    whole = np.isfinite(accuracy).all(axis=1)
     return {
         "subnets_compared": len(archs),
         "seeds": int(accuracy.shape[1]),
@@ -188,7 +202,8 @@ def summarise(
         "ceiling": _mean([value.tau for value in between]),
         "ceiling_within_bins": _mean([value.tau for value in between_within]),
         "ceiling_intervals": [value.as_dict() for value in between],
-        "seed_deviation": _mean(accuracy.std(axis=1, ddof=1).tolist())
+        "trainings": [int(np.isfinite(accuracy).sum()), accuracy.size],
+        "seed_deviation": _mean(accuracy[whole].std(axis=1, ddof=1).tolist())
         if accuracy.shape[1] > 1
         else None,
         "subnets": [
@@ -197,7 +212,7 @@ def summarise(
                 "arch": str(arch),
                 "macs_bin": int(macs_bin[i]),
                 "inherited": float(inherited[i]),
-                "alone": accuracy[i].tolist(),
+                "alone": [None if np.isnan(value) else value for value in accuracy[i].tolist()],
                 **{name: float(costs[name][i]) for name in ("macs", "parameters", "bops")},
                 "weight_bits_mean": float(costs["weight_bits_mean"][i]),
                 "activation_bits_mean": float(costs["activation_bits_mean"][i]),
