@@ -16,7 +16,7 @@ from nas.report.results import device_names, metric_of, number
 MOST_DOTS = 4000
 """Evaluations drawn at most; more would make the page slow and large. The page says so."""
 
-MOST_PLAN_BYTES = 1_500_000
+MOST_PLAN_BYTES = 1_200_000
 """Size of the layers of rejected models in the page; further models keep their figures only."""
 
 MOST_STEPS = 600

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -21,7 +15,6 @@ from supernet.network import Supernet
 from supernet.subnets import float_plan
 from supernet.wrap import bits_space, wrap
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "own-model.md"
 BITS = {"weight_bits": (2, 8), "activation_bits": (4, 8)}
 
 
@@ -195,17 +188,3 @@ def test_bits_alone_keep_the_weights():
 def test_what_cannot_be_is_refused_with_the_reason(case, options, message):
     with pytest.raises(InputError, match=message):
         wrap(CASES[case][0](), input_shape=(1, 8, 8), **options)
-
-
-def test_the_tutorial_runs(tmp_path):
-    blocks = re.findall(r"```(python|bash)\n(.*?)```", TUTORIAL.read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 4
-    folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    for language, text in blocks:
-        command = [sys.executable, "-c", text] if language == "python" else ["bash", "-ec", text]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "own" / "front.csv").exists()
