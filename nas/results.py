@@ -153,7 +153,7 @@ def assemble(
             "arch": str(item.arch),
             "validation_accuracy": item.metrics["accuracy"],
             "metrics": _finite(item.metrics),
-            "costs": {name: item.metrics[name] for name in COST_NAMES},
+            "costs": _finite({name: item.metrics[name] for name in COST_NAMES}),
             "size_kib": item.path.stat().st_size / 1024,
             "knee": item.arch == at_knee,
             "feasible": all(v <= 0 for v in violations(constraints, item.metrics).values()),
