@@ -66,7 +66,8 @@ class LowBitRuntime(Runtime):
         model = read_model(path)
         name = model.graph["input"]["name"]
         shape = self.resolve_shape(
-            name, [None, *(n or None for n in model.graph["input"]["shape"])]
+            name,
+            [_fixed_batch(path, name), *(n or None for n in model.graph["input"]["shape"])],
         )
         model.graph["input"]["shape"] = list(shape[1:])
         restrict(self.instructions)
@@ -128,6 +129,16 @@ def read_model(path: Path) -> PackedModel:
     from search_spaces.onnx_packing import pack_model
 
     return pack_model(_onnx(path))
+
+
+def _fixed_batch(path: Path, name: str) -> int | None:
+    """The batch an ONNX file fixes for its input; packed models leave it open."""
+    if path.suffix.lower() != ".onnx":
+        return None
+    for value in _onnx(path).graph.input:
+        if value.name == name and value.type.tensor_type.shape.dim:
+            return value.type.tensor_type.shape.dim[0].dim_value or None
+    return None
 
 
 def _onnx(path: Path) -> Any:
