@@ -95,9 +95,13 @@ class RangeObserver:
         self.high = max(self.high, x.max().item())
         if self.method == "mse":
             flat = x.reshape(-1)
-            # Evenly spread and not drawn, so that the same images give the same grid.
-            every = max(1, flat.numel() // self.sample)
-            self._kept.append(flat[::every].clone())
+            if flat.numel() > self.sample:
+                # At random, with a fixed seed: evenly spaced values would all lie in a few columns
+                # of the images.
+                generator = torch.Generator().manual_seed(len(self._kept))
+                rows = torch.randint(flat.numel(), (self.sample,), generator=generator)
+                flat = flat[rows.to(flat.device)]
+            self._kept.append(flat.clone())
 
     @torch.no_grad()
     def grid(self, bits: int) -> ActivationGrid:

@@ -137,7 +137,9 @@ def test_exported_and_packed_it_computes_the_same_on_integers(bits, tmp_path):
     logits = session.run(None, {"input": x.numpy()})[0]
     with torch.no_grad():
         expected = network(x).numpy()
-    assert np.linalg.norm(logits - expected) < 0.1 * np.linalg.norm(expected)
+    # One of two bits' codes rounded the other way is a third of the range.
+    error = 0.1 if bits[1] > 2 else 0.25
+    assert np.linalg.norm(logits - expected) < error * np.linalg.norm(expected)
     operators = Counter(node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node)
     assert operators["QLinearConv"] == 6 and operators["QGemm"] == 1
     assert operators["QLinearAdd"] == 2 and operators["Relu"] == 0
