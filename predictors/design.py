@@ -1,14 +1,16 @@
-"""Which architectures to measure on a new device: spread out, yet a fair sample.
+"""Which architectures to measure on a new device: spread out, yet close to a fair sample.
 
 The pool is cut into as many equal parts as there are measurements, each time across the
 direction in which the parts differ most under the prior, and one architecture is drawn from
-each part. So every architecture is as likely to be measured as any other, which is what lets
-the errors on the measured ones stand for errors on all others when intervals are made, and
-still no two measurements tell the same (spatially balanced sampling: Grafström, Lundström and
-Schelin, *Spatially Balanced Sampling through the Pivotal Method*, Biometrics 2012). Of several
-such samples the most informative is taken (largest determinant of the predictive covariance).
-A greedy D-optimal design ranks a little better but sits at the extremes, where errors say
-nothing about the rest.
+each part. So no two measurements tell the same, and every architecture is as likely to be
+measured as any other (spatially balanced sampling: Grafström, Lundström and Schelin, *Spatially
+Balanced Sampling through the Pivotal Method*, Biometrics 2012). That is what lets the errors on
+the measured ones stand for errors on all others when intervals are made.
+
+Of several such samples the most informative is taken (largest determinant of the predictive
+covariance). This ranks better and is less fair: outlying architectures are measured up to three
+times as often as others. A greedy D-optimal design goes all the way to the extremes, where
+errors say little about the rest.
 """
 
 from __future__ import annotations
@@ -20,15 +22,22 @@ _SAMPLES = 8
 
 
 def balanced(
-    grams: np.ndarray, thetas: np.ndarray, belief: np.ndarray, n: int, rng: np.random.Generator
+    grams: np.ndarray,
+    thetas: np.ndarray,
+    belief: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    samples: int = _SAMPLES,
 ) -> np.ndarray:
-    """Choose ``n`` candidates, spread out and fair.
+    """Choose ``n`` candidates, spread out and nearly fair.
 
     Args:
         grams: (kernels, m, m) of the candidates.
         thetas: (t, kernels + 1) weight vectors, noise last.
         belief: (t,) their shares, sum 1.
         n: how many to choose, at most m.
+        samples: how many to draw and take the most informative of; with 1 the choice is fair.
 
     Returns:
         indices (n,) into the candidates, all different.
@@ -37,7 +46,7 @@ def balanced(
     sums = np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
     points = _coordinates(np.tensordot(belief @ (weights / sums), grams, axes=1))
     best, chosen = -np.inf, np.arange(n)
-    for _ in range(_SAMPLES):
+    for _ in range(samples):
         sample = np.array(_bisect(points, np.arange(len(points)), n, rng))
         part = np.tensordot(weights, grams[:, sample][:, :, sample], axes=1)  # (t, n, n)
         # The constant is unknown.

@@ -178,7 +178,7 @@ class TransferGP(SavedPredictor):
         return self._widths[nearest]
 
     def suggest_genes(self, genes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Choose measurements that are informative and a fair sample of the pool.
+        """Choose measurements that are informative and nearly a fair sample of the pool.
 
         See :mod:`predictors.design`. Architectures that pass no signal are measured only when
         there are not enough others.

@@ -30,13 +30,22 @@ def test_clusters_are_all_visited() -> None:
         assert sorted(chosen // 10) == [0, 1, 2, 3]
 
 
-def test_no_candidate_is_left_out_or_favoured_much() -> None:
-    points = np.random.default_rng(0).normal(size=(20, 2))
+def _frequencies(samples: int) -> np.ndarray:
+    grams = _grams(np.random.default_rng(0).normal(size=(20, 2)))
     counts = np.zeros(20)
     for seed in range(400):
-        counts[balanced(_grams(points), THETAS, BELIEF, 5, np.random.default_rng(seed))] += 1
-    # 100 each if exactly fair; taking the most informative of several samples favours some.
-    assert counts.min() > 25 and counts.max() < 300
+        rng = np.random.default_rng(seed)
+        counts[balanced(grams, THETAS, BELIEF, 5, rng, samples=samples)] += 1
+    return counts
+
+
+def test_one_sample_is_fair() -> None:
+    counts = _frequencies(1)  # 100 each, give or take a binomial deviation of 8.7
+    assert counts.min() > 60 and counts.max() < 140
+
+
+def test_the_most_informative_of_several_leaves_no_candidate_out() -> None:
+    assert _frequencies(8).min() > 0
 
 
 def test_identical_candidates_are_accepted() -> None:
