@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     network.double().eval()
     ones = torch.ones_like(images[:1], dtype=torch.float64)
     network(ones).sum().backward()
-    total = sum(float((p * p.grad).abs().sum()) for p in _learned(network))
+    total = sum(float((p.detach() * p.grad).abs().sum()) for p in _learned(network))
     network.float()
     return _log(total)
 
@@ -84,7 +83,9 @@ def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     network.train()
     F.cross_entropy(network(images), labels).backward()
-    return sum(float((w * w.grad).abs().sum()) for w in _weights(network) if w.grad is not None)
+    return sum(
+        float((w.detach() * w.grad).abs().sum()) for w in _weights(network) if w.grad is not None
+    )
 
 
 @ZERO_COST.register("jacov")
@@ -144,7 +145,8 @@ def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     if not convolutions:
-        raise InputError("the zen-score needs a network with convolutions")
+        # Its feature maps are those of convolutions; a score of another network is undefined.
+        return float("nan")
     for weight in _weights(network):
         nn.init.normal_(weight)
     for norm in norms:
