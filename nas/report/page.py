@@ -193,20 +193,25 @@ def _cards(results: dict[str, Any]) -> str:
                 f"Fastest on {name}",
                 fast,
                 _ms(found.get("latency_ms")),
-                f"measured with {runtimes.get(name) or 'a runtime not recorded'}, 95 % interval "
-                f"{_interval(found.get('low_ms'), found.get('high_ms'))}; {accuracy(fast)}",
+                f"{_source(found)} with {runtimes.get(name) or 'a runtime not recorded'}, "
+                f"95 % interval {_interval(found.get('low_ms'), found.get('high_ms'))}; {accuracy(fast)}",
             )
     knee = next((entry for entry in front if entry.get("knee")), None)
     if knee is not None:
         sizes = [_kib((knee.get("costs") or {}).get("weights_kib"))]
         sizes += [
-            f"{_ms(_device(knee, n).get('latency_ms'))} measured on {n}"
+            f"{_ms(_device(knee, n).get('latency_ms'))} {_source(_device(knee, n))} on {n}"
             for n in device_names(results)
             if _device(knee, n)
         ]
         add("Knee of the front", knee, _accuracy(knee.get("test_accuracy"), metric),
             "; ".join(sizes))  # fmt: skip
     return f"<div class='cards'>{''.join(cards)}</div>" if cards else ""
+
+
+def _source(found: dict[str, Any]) -> str:
+    """Say where a latency comes from: measured on a device, or estimated by a simulator."""
+    return str(found.get("source") or "measured")
 
 
 def _budgets(results: dict[str, Any]) -> str:
@@ -226,7 +231,8 @@ def _table(results: dict[str, Any]) -> str:
     runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
     heads = ["Model", f"Test {metric}", f"Validation {metric}"]
     for name in names:
-        heads.append(f"Latency on {name}, ms, measured ({runtimes.get(name) or MISSING})")
+        source = _source(next((d for e in results["front"] if (d := _device(e, name))), {}))
+        heads.append(f"Latency on {name}, ms, {source} ({runtimes.get(name) or MISSING})")
     heads += ["Weights, KiB", "File, KiB", "Weight bits", "Activation bits", "MACs"]
     heads += ["Agreement", "Within budgets", "File"]
     body = []

@@ -228,6 +228,7 @@ def _model(entry: dict[str, Any], kind: str, images: int | None) -> dict[str, An
                 "ms": number(found.get("latency_ms")),
                 "low": number(found.get("low_ms")),
                 "high": number(found.get("high_ms")),
+                "source": found.get("source") or "measured",
                 "valid": found.get("valid"),
                 "reasons": [str(reason) for reason in found.get("reasons") or []],
                 "predicted": number(found.get("predicted_ms")),

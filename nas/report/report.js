@@ -66,6 +66,11 @@
       ? "95 % interval " + trim(low) + "–" + trim(high) + (unit || "")
       : "interval not recorded";
   }
+  // Whether a device's latencies are measured, or estimated by a simulator.
+  function source(name) {
+    const m = D.models.find((model) => model.devices[name]);
+    return (m && m.devices[name].source) || "measured";
+  }
   function runtime(name) {
     const d = D.devices.find((x) => x.name === name);
     if (!d || !d.runtime) return "runtime not recorded";
@@ -240,7 +245,7 @@
     lines.push("validation " + D.metric.name + " " + score(m.validation));
     for (const name in m.devices) {
       const d = m.devices[name];
-      lines.push(name + ": " + ms(d.ms) + " measured (" + interval(d.low, d.high) + ")");
+      lines.push(name + ": " + ms(d.ms) + " " + (d.source || "measured") + " (" + interval(d.low, d.high) + ")");
       if (d.valid === false) lines.push("⚠ invalid measurement: " + (d.reasons.join("; ") || "reason not recorded"));
       if (known(d.predicted)) lines.push("predicted " + ms(d.predicted));
     }
@@ -380,7 +385,7 @@
     legend("front-legend", items);
     const notes = [];
     if (cost.device) {
-      notes.push("Latencies of filled and hollow marks were measured on " + cost.device + " with " + runtime(cost.device) + "; horizontal bars are their 95 % intervals.");
+      notes.push("Latencies of filled and hollow marks were " + source(cost.device) + " on " + cost.device + " with " + runtime(cost.device) + "; horizontal bars are their 95 % intervals.");
       if (dots.length && E.sources[cost.key]) {
         notes.push("Latencies of the small dots: " + tally(dots.map((i) => E.sources[cost.key][i])) + ".");
       }
@@ -565,7 +570,7 @@
     fact("Validation " + D.metric.name, score(m.validation));
     for (const name in m.devices) {
       const d = m.devices[name];
-      fact("Measured latency, " + name, ms(d.ms) + ", " + interval(d.low, d.high, " ms") + "; " + runtime(name));
+      fact((d.source === "estimated" ? "Estimated" : "Measured") + " latency, " + name, ms(d.ms) + ", " + interval(d.low, d.high, " ms") + "; " + runtime(name));
       if (d.valid === false) fact("⚠ Invalid measurement", d.reasons.join("; ") || "reason not recorded", true);
       else if (d.valid !== true) fact("Validity", MISSING);
       fact("Predicted latency, " + name, known(d.predicted) ? ms(d.predicted) + ", " + interval(d.predicted_low, d.predicted_high, " ms") : MISSING);
@@ -646,7 +651,7 @@
     $("rejected-part").hidden = false;
     $("rejected-part").querySelector("summary").textContent = "Verified and rejected (" + list.length + ")";
     table($("rejected-table"),
-      ["Model", "Why", "Validation " + D.metric.name, ...D.devices.map((d) => "Measured on " + d.name), "Weights, KiB"],
+      ["Model", "Why", "Validation " + D.metric.name, ...D.devices.map((d) => "Latency on " + d.name), "Weights, KiB"],
       list.map((m) => {
         const a = el(null, "a", { href: "#m=" + encodeURIComponent(m.id), "data-model": m.id }, m.id);
         return [a, m.why || MISSING, score(m.validation),
@@ -671,7 +676,7 @@
     const e = extent(all, 0);
     const d = [e[0] / 1.1, e[1] * 1.1];
     const f = frame("latency-chart", {
-      x: d, y: d, xlog: true, ylog: true, xtitle: "measured latency on " + fitDevice + ", ms (" + runtime(fitDevice) + ")",
+      x: d, y: d, xlog: true, ylog: true, xtitle: source(fitDevice) + " latency on " + fitDevice + ", ms (" + runtime(fitDevice) + ")",
       ytitle: "predicted, ms", label: "Predicted against measured latency on " + fitDevice,
     });
     s(f.svg, "line", { x1: f.x(d[0]), y1: f.y(d[0]), x2: f.x(d[1]), y2: f.y(d[1]), class: "diagonal" });
