@@ -194,7 +194,8 @@ def _cards(results: dict[str, Any]) -> str:
                 fast,
                 _ms(found.get("latency_ms")),
                 f"{_source(found)} with {runtimes.get(name) or 'a runtime not recorded'}, "
-                f"95 % interval {_interval(found.get('low_ms'), found.get('high_ms'))}; {accuracy(fast)}",
+                f"95 % interval {_interval(found.get('low_ms'), found.get('high_ms'))}; "
+                f"{accuracy(fast)}",
             )
     knee = next((entry for entry in front if entry.get("knee")), None)
     if knee is not None:
