@@ -180,6 +180,10 @@ class SupernetConfig(_Section):
     """A .safetensors file with weights to start from; relative to the job file."""
     checkpoint_every_s: AboveZero = 60.0
     """Seconds between checkpoints."""
+    compile: StrictBool = False
+    """Run the warm-up through torch.compile; it needs a C++ compiler, and pays on GPUs."""
+    tensorboard: StrictBool = False
+    """Write losses to RUN/tensorboard; needs the extra track."""
 
     def passes(self) -> float | None:
         """Return how many epochs to train; None where ``minutes`` decides."""
@@ -361,6 +365,8 @@ class FinetuneConfig(_Section):
     """0 keeps the weights it inherits from the supernet."""
     learning_rate: AboveZero = 0.0005
     batch_size: Positive = 128
+    distillation: StrictBool = True
+    """Learn from the largest network's outputs beside the targets."""
 
 
 class ExportConfig(_Section):

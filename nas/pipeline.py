@@ -71,8 +71,26 @@ def run(
         InfeasibleError: no architecture satisfies the constraints.
         EnvironmentProblem: data, runtime, GPU or disk space is missing.
     """
+    store = create_run(job, folder, measurements=measurements)
+    with store.locked():
+        pipeline = Pipeline(job, store, progress or Progress())
+        try:
+            pipeline.prepare()
+        except NasError:
+            # Nothing was done yet: the folder must not stand in the way of the next try.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        pipeline.execute()
+
+
+def create_run(job: Job, folder: Path, *, measurements: Path | None = None) -> RunStore:
+    """Begin a run of ``job`` in the new folder ``folder`` and do nothing yet.
+
+    Raises:
+        InputError: the folder is taken.
+    """
     replayed = None if measurements is None else str(_store_file(measurements).resolve())
-    store = RunStore.create(
+    return RunStore.create(
         folder,
         {
             "job": job.resolved(),
@@ -83,15 +101,6 @@ def run(
             "hardware": device_fingerprint(),
         },
     )
-    with store.locked():
-        pipeline = Pipeline(job, store, progress or Progress())
-        try:
-            pipeline.prepare()
-        except NasError:
-            # Nothing was done yet: the folder must not stand in the way of the next try.
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        pipeline.execute()
 
 
 def resume(folder: Path, *, progress: Progress | None = None) -> None:

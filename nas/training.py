@@ -34,6 +34,8 @@ def train_supernet(
     import torch
 
     from nas.supernets import make_schedule, make_supernet
+    from nas.tracking import tensorboard_log, validation_of
+    from supernet import distributed
     from supernet.subnets import BitsStage, default_stages
     from supernet.train import Recipe, Trainer
 
@@ -55,7 +57,16 @@ def train_supernet(
             for stage in config.bits_schedule
         ]
     )
-    with progress.stage("supernet", steps, unit="steps") as bar:
+    watched = config.tensorboard and distributed.rank() == 0
+    with (
+        progress.stage("supernet", steps, unit="steps") as bar,
+        tensorboard_log(store.folder / "tensorboard" if watched else None) as log,
+    ):
+
+        def on_step(record: dict[str, Any]) -> None:
+            bar.advance(1, f"loss {record['loss']:.3f}")
+            log(record)
+
         trainer = Trainer(
             supernet,
             sampler=make_schedule(supernet, config, stages, seed=job.seed),
@@ -72,7 +83,9 @@ def train_supernet(
             checkpoint=store.checkpoint,
             checkpoint_every_s=config.checkpoint_every_s,
             device=context.accelerator,
-            on_step=lambda record: bar.advance(1, f"loss {record['loss']:.3f}"),
+            compiled=config.compile,
+            validate=validation_of(context),
+            on_step=on_step,
         )
         if store.checkpoint.exists():
             trainer.restore(store.checkpoint)

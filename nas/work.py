@@ -72,6 +72,7 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
             config.batch_size, seed=derive_seed(job.seed, "finetune")
         ),
         loss=evaluator.task.loss,
+        distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",

@@ -12,6 +12,7 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.single import SingleSpace
 from search_spaces.space import Arch
 from supernet.network import Supernet
+from supernet.quantizer_registry import QuantizerScheme
 from supernet.subnets import Schedule, float_plan
 from supernet.train import EpochBatches, Loss, Recipe, Trainer
 
@@ -43,6 +44,7 @@ def train_alone(
     recipe: Recipe,
     seed: int,
     float_share: float = 0.5,
+    quantizers: QuantizerScheme | None = None,
     device: torch.device | str = "cpu",
     on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> Supernet:
@@ -59,6 +61,7 @@ def train_alone(
         recipe: hyperparameters.
         seed: of the weights.
         float_share: share of the steps in float.
+        quantizers: see :class:`~supernet.network.Supernet`.
         device: where to compute.
         on_step: called after each step with its record.
 
@@ -67,7 +70,7 @@ def train_alone(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Supernet(SingleSpace(space, arch))
+        network = Supernet(SingleSpace(space, arch), quantizers=quantizers)
     plan = network.plan(network.space.largest())
     Trainer(
         network,

@@ -101,6 +101,7 @@ class Bench:
         return {"accuracy": self.evaluate(self.supernet, self.opened.space.parse(arch))}
 
     def _alone(self, arch: str, *, seed: int) -> dict[str, Any]:
+        from nas.supernets import quantizer_scheme
         from supernet.standalone import train_alone
         from supernet.train import Recipe
 
@@ -119,6 +120,7 @@ class Bench:
             ),
             seed=derive_seed(seed, "alone weights") % 2**63,
             float_share=recipe.float_share,
+            quantizers=quantizer_scheme(opened.job.supernet),
         )
         return {"accuracy": self.evaluate(network, network.space.largest())}
 
