@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from experiments.results_index import record_claim
 from experiments.supernet.common import RESULTS, write_result
 from nas.evaluator import Evaluator
 from nas.job import Job, job_space
@@ -84,19 +83,6 @@ def main() -> None:
             rows[key] = evaluator.accuracy(quantized)
             print(f"{key}: {rows[key]:.4f} (float {rows['float']:.4f})", flush=True)
             write_result("post_training", _result(settings, rows, len(splits.validation)))
-    file = write_result("post_training", _result(settings, rows, len(splits.validation)))
-    command = f"{COMMAND} {arguments.run} --images {arguments.images}"
-    command += f" --iterations {arguments.iterations}"
-    for weights, activations in BITS:
-        drop = rows["float"] - rows[f"W{weights}A{activations} + AdaRound"]
-        record_claim(
-            f"quant.post_training_w{weights}a{activations}_drop",
-            round(drop, 4),
-            None,
-            True,
-            file,
-            command,
-        )
 
 
 def _result(settings: dict[str, Any], rows: dict[str, float], images: int) -> dict[str, Any]:
@@ -104,6 +90,8 @@ def _result(settings: dict[str, Any], rows: dict[str, float], images: int) -> di
         "network": "largest architecture, extracted in float; first and last layer 8 bits",
         "metric": f"accuracy on {images} validation images",
         "settings": settings,
+        "command": f"{COMMAND} RUN --images {settings['images']} "
+        f"--iterations {settings['iterations']}",
         "rows": rows,
     }
 
