@@ -288,3 +288,96 @@ def test_a_checkpoint_that_is_none_of_this_training_is_refused(tmp_path):
         trainer(checkpoint=path).run()
     with pytest.raises(InputError, match="does not exist"):
         trainer().restore(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": Recipe(steps=STEPS, learning_rate=0.02)}, "learning_rate was 0.01 and is now"),
+        ({"recipe": Recipe(steps=STEPS + 1, learning_rate=0.01)}, "steps was 8 and is now 9"),
+    ],
+)
+def test_a_changed_recipe_is_refused_by_name(tmp_path, change, message):
+    path = tmp_path / "c.safetensors"
+    trainer(checkpoint=path).run()
+    with pytest.raises(InputError, match=message):
+        trainer(checkpoint=path, **change).run()
+
+
+def test_a_changed_space_is_refused_with_a_tensor_that_differs(tmp_path):
+    path = tmp_path / "c.safetensors"
+    trainer(checkpoint=path).run()
+    deeper = [{"channels": 8, "stride": 1, "depths": [1, 2, 3]}]
+    with pytest.raises(InputError, match=r"lacks \d+ tensors, such as layers\.s1_b3"):
+        trainer(build(stages=deeper)).restore(path)
+    shallower = [{"channels": 8, "stride": 1, "depths": [1]}]
+    with pytest.raises(InputError, match=r"beyond this network, \d+ tensors, such as .*s1_b2"):
+        trainer(build(stages=shallower)).restore(path)
+
+
+def test_weights_without_a_training_are_refused(tmp_path):
+    from supernet.checkpoint import save_checkpoint
+
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {f"model.{k}": v for k, v in build().state_dict().items()}, {})
+    with pytest.raises(InputError, match=r"no state of a training.*init_from"):
+        trainer().restore(path)
+
+
+def test_restoring_never_initialises_a_step_again(uninterrupted, tmp_path):
+    path = tmp_path / "c.safetensors"
+    uninterrupted.save(path)
+    run = trainer(build(seed=4))
+    run.restore(path)
+    assert run.supernet.fully_initialized() == uninterrupted.supernet.fully_initialized()
+    before = {k: v.clone() for k, v in run.supernet.state_dict().items() if "log_step" in k}
+    done = {
+        k for k, v in run.supernet.state_dict().items() if k.endswith("initialized") and v.all()
+    }
+    with torch.no_grad():
+        plans = run.sampler.plans(STEPS - 1, 0.9)
+        for plan in plans:
+            run.supernet(100 * torch.randn(4, 1, *plan.input_shape[1:]), plan)
+    after = run.supernet.state_dict()
+    for flag in done:
+        name = flag.replace("initialized", "log_step")
+        assert torch.equal(before[name], after[name]), name
+
+
+def test_validation_is_recorded_and_a_fall_ends_training():
+    values = iter([0.9, 0.2, 0.1])
+    seen = []
+
+    def validate(supernet, plan):
+        seen.append(plan)
+        return next(values)
+
+    run = trainer(validate=validate, validate_every=2)
+    with pytest.raises(TrainingCollapse, match=r"by step 6: validation fell from 0\.9000"):
+        run.run()
+    assert [r["validation"] for r in run.history if "validation" in r] == [0.9, 0.2, 0.1]
+    assert len(seen) == 3
+
+
+def test_bfloat16_trains_float32_parameters_close_to_float32():
+    exact, half = trainer(), trainer(recipe=Recipe(STEPS, learning_rate=0.01, precision="bfloat16"))
+    exact.run()
+    half.run()
+    assert all(p.dtype == torch.float32 for p in half.supernet.parameters())
+    assert exact.history[0]["loss"] != half.history[0]["loss"]
+    assert half.history[0]["loss"] == pytest.approx(exact.history[0]["loss"], rel=0.02)
+
+
+def test_a_given_teacher_is_learnt_from_beside_the_targets():
+    teacher_outputs = torch.zeros(4, 3)
+    taught = []
+
+    def distil(outputs, teacher):
+        taught.append(teacher)
+        return soft_cross_entropy(outputs, teacher)
+
+    plain, run = trainer(), trainer(teacher=lambda x: teacher_outputs, distillation_loss=distil)
+    images, labels = next(RandomBatches().epoch(0))
+    expected = plain.train_step(images, labels)["loss"]
+    both = run.train_step(images, labels)["loss"]
+    assert taught[0] is teacher_outputs and both > expected + 1.0
