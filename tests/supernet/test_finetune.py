@@ -64,3 +64,21 @@ def test_an_interrupted_fine_tuning_ends_the_same(supernet, tmp_path):
     again = run(supernet, plan, checkpoint=tmp_path / "a.safetensors")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_distillation_comes_from_the_largest_network_as_it_was(supernet):
+    plan = supernet.plan(supernet.space.smallest())
+    taught = []
+
+    def distil(outputs, teacher):
+        taught.append(teacher.clone())
+        return F.cross_entropy(outputs, teacher.softmax(1))
+
+    run(supernet, plan, distillation_loss=distil)
+    assert len(taught) == 24 and not any(t.requires_grad for t in taught)
+    x, _ = next(Batches().epoch(0))
+    with torch.no_grad():
+        expected = supernet(x, supernet.space.largest())
+    # The same batch gives the same lesson in every epoch: the teacher does not move.
+    assert all(torch.equal(taught[i], taught[i + 8]) for i in range(8))
+    assert torch.allclose(taught[0], expected, atol=1e-5)

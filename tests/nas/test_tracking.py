@@ -1,0 +1,48 @@
+"""TensorBoard logs, and the validation that guards training."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.context import RunContext
+from nas.job import Job
+from nas.tracking import tensorboard_log, validation_of
+
+
+def test_without_a_folder_nothing_is_written(tmp_path):
+    with tensorboard_log(None) as log:
+        log({"step": 1, "loss": 0.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_are_written_as_scalars(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tensorboard_log(tmp_path) as log:
+        for step in (1, 2):
+            log({"step": step, "loss": 1.0 / step})
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("supernet/loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_validation_is_the_accuracy_of_the_subnet():
+    from nas.evaluator import Evaluator
+    from supernet.network import Supernet
+
+    stages = [{"channels": 8, "stride": 1, "depths": [1]}]
+    job = Job.model_validate(
+        {
+            "name": "tiny",
+            "data": {"name": "digits", "calibration": 100},
+            "space": {"name": "mobilenet", "preset": "8x8", "stages": stages},
+        }
+    )
+    context = RunContext.of(job)
+    supernet = Supernet(context.space)
+    plan = context.space.plan(context.space.smallest())
+    evaluator = Evaluator(supernet, context.splits, context.task)
+    expected = evaluator.accuracy(evaluator.network(plan))
+    validate = validation_of(context)
+    assert validate(supernet, plan) == pytest.approx(expected, abs=0.02)
