@@ -19,3 +19,8 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     # Output must not depend on the width or the colours of whoever runs the tests.
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that fork and then train first: torch refuses once its parent has trained."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)

@@ -14,7 +14,7 @@ import pytest
 
 from nas.job import load_job
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.forks, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 JOB = """
 name: tiny
