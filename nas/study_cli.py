@@ -94,14 +94,16 @@ def ranking(
     name = "mixed" if pair is None else f"w{pair[0]}a{pair[1]}"
     folder = output or source.folder / "studies" / f"ranking-{name}"
     result = study.run(source, folder, workers=workers, on_record=_tell)
-    print(f"{result['subnets_compared']} subnets, {result['seeds']} seeds; Kendall's tau with")
+    print(f"{result['subnets_compared']} subnets, trainings of each: {result['seeds']}.")
+    print("Kendall's tau with the accuracy of")
     print("training alone (95 % interval), over all pairs and over pairs of similar MACs:")
     print(f"{'':18}{'all':>24}{'similar MACs':>24}")
     for name, value in result["tau"].items():
         print(f"{name:18}{_shown(value):>24}{_shown(result['within_bins'][name]):>24}")
-    ceiling = result["ceiling"]
-    if ceiling is not None:
-        print(f"{'seed to seed':18}{ceiling:>10.3f}{'':14}{result['ceiling_within_bins']:>10.3f}")
+    if result["seeds"] > 1:
+        cells = (result["ceiling"], result["ceiling_within_bins"])
+        shown = ["-" if value is None else f"{value:.3f}" for value in cells]
+        print(f"{'seed to seed':18}{shown[0]:>24}{shown[1]:>24}")
     print(f"written: {folder / 'ranking.json'}")
 
 

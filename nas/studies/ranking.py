@@ -224,7 +224,9 @@ def summarise(
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return round(float(np.mean(values)), 4) if len(values) else None
+    """Mean of what is defined, four decimals; None where nothing is."""
+    defined = [value for value in values if np.isfinite(value)]
+    return round(float(np.mean(defined)), 4) if defined else None
 
 
 def _inherited(arch: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,7 +180,9 @@ class Bench:
         images, labels = next(iter(opened.splits.evaluation_batches(subset, batch_size=batch)))
         images = resize_images(images, plan.input_shape[1])
         plain = network.extract(plan, network.statistics(plan, [images]))
-        return {"scores": zero_cost_scores(plain, images, labels, seed=seed)}
+        scores = zero_cost_scores(plain, images, labels, seed=seed)
+        # JSON knows no NaN.
+        return {"scores": {k: None if math.isnan(v) else v for k, v in scores.items()}}
 
 
 def compute_all(
