@@ -2,14 +2,9 @@
 
 import threading
 
-import pytest
-
-from devices.device import DeviceSpec, LocalDevice
 from devices.protocol import Protocol
-from devices.remote import RemoteDevice, make_device
 from devices.store import MeasurementStore
 from devices.testing import InstantSampler
-from search_spaces.errors import InputError
 
 PROTOCOL = Protocol(processes=2, runs=5, retries=0, pin=False)
 
