@@ -57,12 +57,7 @@ class RunContext:
                 "the search maximises; return its negative and set higher_is_better"
             )
         splits = task.load(job.data, job.seed)
-        space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-        if not isinstance(space, PlannedSpace):
-            raise InputError(
-                f"the space {space.name!r} has no networks to train; 'nas run' needs one of "
-                "layers, such as mobilenet"
-            )
+        space = network_space(job, task, splits)
         return cls(job, task, splits, space, accelerator, threads)
 
     def evaluator(self, store: RunStore) -> Evaluator:
@@ -85,6 +80,21 @@ class RunContext:
                 f"{missing[0]}; the run's checkpoint does not belong to its job"
             )
         return Evaluator(supernet, self.splits, self.task, device=self.accelerator)
+
+
+def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
+    """Return the job's space, for the channels of its data and the outputs of its task.
+
+    Raises:
+        InputError: the space has no networks that could be trained.
+    """
+    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
+    if not isinstance(space, PlannedSpace):
+        raise InputError(
+            f"the space {space.name!r} has no networks to train; 'nas run' needs one of layers, "
+            "such as mobilenet"
+        )
+    return space
 
 
 def _accelerator(job: Job) -> str:

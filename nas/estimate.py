@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.job import Job, job_space
-from search_spaces.errors import InputError
+from nas.job import Job
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -98,16 +97,12 @@ def estimate(
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
     """
+    from nas.context import network_space
     from nas.tasks import TASKS
 
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
-    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-    if not isinstance(space, PlannedSpace):
-        raise InputError(
-            f"the space {space.name!r} has no networks to train; 'nas run' needs one of layers, "
-            "such as mobilenet"
-        )
+    space = network_space(job, task, splits)
     mean = _mean_macs(space)
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 

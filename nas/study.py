@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.constraints import Constraint, Goal, violations
+from nas.quiet_optuna import quiet_optuna
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.space import Arch, SearchSpace
 
@@ -179,7 +180,7 @@ class StudyRecord:
         with self._lock():
             existing = self._find(arch, stage)
             if existing is None:
-                with _quiet(), self._problems():
+                with quiet_optuna(), self._problems():
                     study.add_trial(trial)
                 existing = self._find(arch, stage)
         assert existing is not None
@@ -200,7 +201,7 @@ class StudyRecord:
             arch, stage, {**(attributes or {}), "failure": reason}, state=TrialState.FAIL
         )
         study = self.study(stage)
-        with self._lock(), _quiet(), self._problems():
+        with self._lock(), quiet_optuna(), self._problems():
             study.add_trial(trial)
 
     def failures(self, stage: str = "search") -> list[tuple[Arch, str]]:
@@ -301,7 +302,7 @@ class StudyRecord:
                     f"the study {self._path} cannot be opened: {error}"
                 ) from error
             options = {"connect_args": {"timeout": _WAIT_SECONDS}}
-        with self._lock(), _quiet(), self._problems():
+        with self._lock(), quiet_optuna(), self._problems():
             return optuna.storages.RDBStorage(self.url, engine_kwargs=options)
 
     def _load(self, stage: str) -> optuna.Study:
@@ -309,7 +310,7 @@ class StudyRecord:
 
         directions = [goal.direction for goal in self.goals]
         metric_names = [str(goal.metric) for goal in self.goals]
-        with _quiet(), self._problems():
+        with quiet_optuna(), self._problems():
             study = optuna.create_study(
                 storage=self._storage,
                 study_name=f"{self.name}/{stage}",
@@ -376,20 +377,3 @@ def _evaluation(arch: Arch, stage: str, trial: optuna.trial.FrozenTrial) -> Eval
         number=trial.number,
         attributes=attributes,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's progress messages and experimental warnings away, for the time of a call."""
-    import warnings
-
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

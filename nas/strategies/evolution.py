@@ -6,8 +6,8 @@ import numpy as np
 
 from nas.strategies import nsga2
 from nas.strategies.base import STRATEGIES, Strategy
-from nas.strategies.feasible import find_feasible
-from nas.strategies.genes import crossover, mutate, unique_rows
+from nas.strategies.feasible import breed_feasible, find_feasible
+from nas.strategies.genes import crossover, mutate
 from nas.strategies.problem import Problem
 from search_spaces.errors import InputError
 
@@ -56,22 +56,16 @@ class EvolutionStrategy(Strategy):
             return find_feasible(self.problem, n, rng, which=which, exclude=self._seen)
         kept, ranks, distances = nsga2.survive(objectives, constraints, self.population)
         parents = genes[kept]
-        rows = np.empty((0, genes.shape[1]), dtype=np.int64)
-        for _ in range(self.retries):
-            if len(rows) >= n:
-                break
-            children = self._breed(parents, ranks, distances, 2 * n, rng)
-            if which:
-                children = children[(self.problem.screen(children, which) <= 0).all(axis=1)]
-            rows = np.vstack([rows, children[~self._seen.contains(children)]])
-            rows = rows[unique_rows(rows)]
-        if len(rows) < n:
-            spare = find_feasible(
-                self.problem, n, rng, which=which, exclude=self._seen, seeds=parents
-            )
-            rows = np.vstack([rows, spare])
-            rows = rows[unique_rows(rows)]
-        return rows[:n]
+        return breed_feasible(
+            self.problem,
+            n,
+            rng,
+            lambda count: self._breed(parents, ranks, distances, count, rng),
+            parents=parents,
+            which=which,
+            exclude=self._seen,
+            retries=self.retries,
+        )
 
     def _breed(
         self,

@@ -6,7 +6,7 @@ total violation walks there. Every loop is bounded, and failure names the closes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -78,6 +78,48 @@ def find_feasible(
     if search.feasible_met:
         return search.found()
     raise problem.infeasible(search.closest, which)
+
+
+def breed_feasible(
+    problem: Problem,
+    n: int,
+    rng: np.random.Generator,
+    breed: Callable[[int], np.ndarray],
+    *,
+    parents: np.ndarray,
+    which: Sequence[int],
+    exclude: GeneSet,
+    retries: int,
+) -> np.ndarray:
+    """Return up to ``n`` distinct new rows that satisfy the constraints: (k, choices).
+
+    Children that repeat an architecture or miss a bound are bred again, a bounded number of
+    times; then sampled ones fill up.
+
+    Args:
+        problem, rng, which, exclude: as in :func:`find_feasible`.
+        n: rows wanted.
+        breed: number of children -> canonical rows.
+        parents: rows that the filling starts from.
+        retries: rounds of children.
+
+    Raises:
+        InfeasibleError: as :func:`find_feasible`.
+    """
+    rows = np.empty((0, parents.shape[1]), dtype=np.int64)
+    for _ in range(retries):
+        if len(rows) >= n:
+            break
+        children = breed(2 * n)
+        if which:
+            children = children[(problem.screen(children, which) <= 0).all(axis=1)]
+        rows = np.vstack([rows, children[~exclude.contains(children)]])
+        rows = rows[unique_rows(rows)]
+    if len(rows) < n:
+        spare = find_feasible(problem, n, rng, which=which, exclude=exclude, seeds=parents)
+        rows = np.vstack([rows, spare])
+        rows = rows[unique_rows(rows)]
+    return rows[:n]
 
 
 def neighbours(space: SearchSpace, row: np.ndarray) -> np.ndarray:

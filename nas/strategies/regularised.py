@@ -6,8 +6,8 @@ import numpy as np
 
 from nas.strategies import nsga2
 from nas.strategies.base import STRATEGIES, Strategy
-from nas.strategies.feasible import find_feasible
-from nas.strategies.genes import mutate, unique_rows
+from nas.strategies.feasible import breed_feasible, find_feasible
+from nas.strategies.genes import mutate
 from nas.strategies.problem import Problem
 from search_spaces.errors import InputError
 
@@ -61,21 +61,19 @@ class RegularisedEvolutionStrategy(Strategy):
         best_first, _, _ = nsga2.survive(objectives, constraints, len(genes))
         place = np.empty(len(genes), dtype=np.int64)
         place[best_first] = np.arange(len(genes))
-        rows = np.empty((0, genes.shape[1]), dtype=np.int64)
-        for _ in range(self.retries):
-            if len(rows) >= n:
-                break
-            drawn = rng.integers(0, len(genes), size=(2 * n, self.sample))
-            winners = drawn[np.arange(2 * n), place[drawn].argmin(axis=1)]
-            children = mutate(self.problem.space, genes[winners], rng, rate=self.mutation_rate)
-            if which:
-                children = children[(self.problem.screen(children, which) <= 0).all(axis=1)]
-            rows = np.vstack([rows, children[~self._seen.contains(children)]])
-            rows = rows[unique_rows(rows)]
-        if len(rows) < n:
-            spare = find_feasible(
-                self.problem, n, rng, which=which, exclude=self._seen, seeds=genes
-            )
-            rows = np.vstack([rows, spare])
-            rows = rows[unique_rows(rows)]
-        return rows[:n]
+
+        def breed(count: int) -> np.ndarray:
+            drawn = rng.integers(0, len(genes), size=(count, self.sample))
+            winners = drawn[np.arange(count), place[drawn].argmin(axis=1)]
+            return mutate(self.problem.space, genes[winners], rng, rate=self.mutation_rate)
+
+        return breed_feasible(
+            self.problem,
+            n,
+            rng,
+            breed,
+            parents=genes,
+            which=which,
+            exclude=self._seen,
+            retries=self.retries,
+        )

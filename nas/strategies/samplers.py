@@ -6,14 +6,13 @@ is :mod:`nas.study`, which needs none of them.
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.quiet_optuna import quiet_optuna
 from nas.strategies.base import STRATEGIES, Strategy
 from nas.strategies.feasible import find_feasible
 from nas.strategies.genes import unique_rows
@@ -61,7 +60,7 @@ class OptunaStrategy(Strategy):
             raise MissingExtraError("optuna", "search") from error
         self.options = options
         self._running: dict[Arch, optuna.trial.Trial] = {}
-        with _quiet():
+        with quiet_optuna():
             self._sampler(0)  # wrong options are an error now, not at the first ask
             self._study = optuna.create_study(directions=["minimize"] * len(problem.goals))
         self._distributions = {
@@ -82,7 +81,7 @@ class OptunaStrategy(Strategy):
         """See :meth:`Strategy.tell`."""
         known = set(self._row_of)
         super().tell(archs, objectives, constraints)
-        with _quiet():
+        with quiet_optuna():
             for arch in archs:
                 trial = self._running.pop(arch, None)
                 if trial is None:
@@ -95,7 +94,7 @@ class OptunaStrategy(Strategy):
         space = self.problem.space
         which = self.problem.screened()
         rows: list[np.ndarray] = []
-        with _quiet():
+        with quiet_optuna():
             self._study.sampler = self._sampler(int(rng.integers(2**31)))
             fruitless = 0
             while len(rows) < n and fruitless < _FRUITLESS:
@@ -212,17 +211,3 @@ class OptunaGPStrategy(OptunaStrategy):
         import optuna
 
         return optuna.samplers.GPSampler(seed=seed, **self.options)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
