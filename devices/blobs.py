@@ -26,6 +26,7 @@ class BlobStore:
         folder: made when missing; half-written files of an earlier process are removed.
         max_bytes: size of one file.
         max_total_bytes: of all files; :meth:`prune` keeps to it.
+        suffix: of the files' names, for readers that go by it.
         check: looks at a whole file before it counts, and raises ``InputError``.
         open_file: opens a part for writing (a full disk can be played).
     """
@@ -36,12 +37,13 @@ class BlobStore:
         *,
         max_bytes: int,
         max_total_bytes: int,
+        suffix: str = "",
         check: Callable[[Path], object] = lambda path: None,
         open_file: Callable[[int], IO[bytes]] = lambda handle: os.fdopen(handle, "wb"),
     ) -> None:
         self.folder = Path(folder)
         self.max_bytes, self.max_total_bytes = max_bytes, max_total_bytes
-        self._check, self._open = check, open_file
+        self._check, self._open, self._suffix = check, open_file, suffix
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -57,7 +59,7 @@ class BlobStore:
         """
         if not _NAME.fullmatch(sha256):
             raise InputError("a model is named by 64 hexadecimal digits")
-        return self.folder / sha256
+        return self.folder / f"{sha256}{self._suffix}"
 
     def __contains__(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -83,15 +85,16 @@ class BlobStore:
         for path, status in files:
             if total <= self.max_total_bytes:
                 break
-            if not in_use(path.name):
+            sha256 = path.name.removesuffix(self._suffix)
+            if not in_use(sha256):
                 path.unlink(missing_ok=True)
                 total -= status.st_size
-                removed.append(path.name)
+                removed.append(sha256)
         return removed
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.iterdir():
-            if _NAME.fullmatch(path.name):
+            if _NAME.fullmatch(path.name.removesuffix(self._suffix)):
                 with contextlib.suppress(FileNotFoundError):
                     yield path, path.stat()
 

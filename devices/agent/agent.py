@@ -70,6 +70,8 @@ class Agent:
             Path(data) / "models",
             max_bytes=self.config.model_limits.bytes,
             max_total_bytes=self.config.limits.cache_mib << 20,
+            # The check lets only ONNX through, and some runtimes go by a file's name.
+            suffix=".onnx",
             check=lambda path: check_model(path, self.config.model_limits),
         )
         self._outbox = outbox or Outbox(Path(data) / "outbox")

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from devices.messages import Name
 from devices.model_check import ModelLimits
 from devices.protocol import Protocol
+from devices.runtimes.command import CommandConfig, read_command_configs
 from search_spaces.errors import InputError
 
 OPT_IN = frozenset({"command", "inductor"})
 """Runtimes offered only when the configuration names them: ``command`` runs what the board's
-owner chooses, the others load torch, which takes a board much memory and time."""
+owner lists in ``commands``, the others load torch, which takes a board much memory and time."""
 
 _SAFE_TEXT = re.compile(r"[\w.+-]{0,64}", flags=re.ASCII)
 # Parameters that could make a runtime read, write or load something.
@@ -55,6 +56,8 @@ class AgentConfig(_Section):
         runtimes: name -> parameters that are fixed on this board and that no job can set;
             without the key every installed runtime is offered but those of
             :data:`OPT_IN`.
+        commands: programs of this board that time a model themselves; jobs name one by
+            ``runtime: command`` and the option ``tool``. Listing any offers the runtime.
         accelerator: when the board's measurements do not disturb those of another agent on
             it, a name for what this one measures on; agents with the same name take turns.
         limits: see :class:`AgentLimits`.
@@ -62,6 +65,7 @@ class AgentConfig(_Section):
 
     name: Name | None = None
     runtimes: dict[Name, dict[str, Any]] | None = None
+    commands: list[CommandConfig] = []
     accelerator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] = ""
     limits: AgentLimits = AgentLimits()
 
@@ -86,6 +90,9 @@ class AgentConfig(_Section):
             raise InputError(f"{path} must hold a mapping, such as: name: my-board")
         if isinstance(value.get("runtimes"), dict):  # "onnxruntime:" alone fixes nothing
             value["runtimes"] = {name: fixed or {} for name, fixed in value["runtimes"].items()}
+        if "commands" in value:
+            tools = read_command_configs(value["commands"], source=str(path))
+            value["commands"] = list(tools.values())
         try:
             return cls.model_validate(value)
         except ValidationError as error:
@@ -102,6 +109,8 @@ class AgentConfig(_Section):
 
     def offers(self, runtime: str) -> bool:
         """Whether jobs may use a runtime here."""
+        if runtime == "command":
+            return bool(self.commands)
         if self.runtimes is not None:
             return runtime in self.runtimes
         return runtime not in OPT_IN

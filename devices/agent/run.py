@@ -14,6 +14,7 @@ from devices.agent.config import AgentConfig
 from devices.agent.workshop import Workshop
 from devices.link import HubLink, TlsFiles
 from devices.locks import folder_lock
+from devices.runtimes.command import COMMANDS
 
 
 def default_folder() -> Path:
@@ -47,6 +48,7 @@ def run_agent(
     settings = AgentConfig.load(config)
     if name is not None:
         settings = AgentConfig.model_validate({**settings.model_dump(), "name": name})
+    COMMANDS.configure({tool.name: tool for tool in settings.commands})
     stop = threading.Event()
     interrupted = threading.Event()
 

@@ -37,7 +37,8 @@ class Workshop:
 
     Args:
         config: the owner's.
-        sampler: how one process is run; by default as a child with limits.
+        sampler: how one process is run; by default as the runtime asks, or as a child with
+            limits.
         lock: held while measuring; by default this machine's, or its accelerator's.
     """
 
@@ -49,7 +50,7 @@ class Workshop:
         lock: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.config = config
-        self._sampler = sampler or ChildSampler()
+        self._sampler = sampler
         self._lock = lock or (lambda: machine_lock(accelerator=config.accelerator))
 
     def describe(self, *, opt_in: bool = False) -> Description:
@@ -64,6 +65,9 @@ class Workshop:
         offers = []
         for name in RUNTIMES.names():
             if not (opt_in or self.config.offers(name)):
+                continue
+            if name == "command":
+                offers += _tools(self.config)
                 continue
             try:
                 runtime = _runtime(name, self.config.parameters(name, {}))
@@ -131,14 +135,14 @@ class Workshop:
         except (InputError, TypeError) as error:
             return _failed("refused", error)
         try:
-            spec.make_runtime()
+            runtime = spec.make_runtime()
         except InputError as error:
             return _failed("refused", error)
         except EnvironmentProblem as error:
             return _failed("unsupported", error)
         device = LocalDevice(
             spec,
-            sampler=_Interruptible(self._sampler, wanted),
+            sampler=_Interruptible(self._sampler or runtime.sampler() or ChildSampler(), wanted),
             group=len(models),
             lock=self._lock,
         )
@@ -201,6 +205,18 @@ def _spec(runtime: str, parameters: Mapping[str, Any]) -> DeviceSpec:
 
 def _runtime(name: str, parameters: Mapping[str, Any]) -> Runtime:
     return _spec(name, parameters).make_runtime()
+
+
+def _tools(config: AgentConfig) -> list[RuntimeOffer]:
+    """Return the offer of the owner's programs; one, for a board offers a runtime once.
+
+    Its version names every tool with its own, so a new version of any makes new measurements.
+    """
+    if not config.commands:
+        return []
+    versions = sorted(f"{tool.name} {tool.version}" for tool in config.commands)
+    tools = sorted(tool.name for tool in config.commands)
+    return [RuntimeOffer(name="command", version=", ".join(versions), parameters={"tools": tools})]
 
 
 def _failed(kind: FailureKind, error: BaseException) -> Failed:

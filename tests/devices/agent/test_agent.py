@@ -394,7 +394,7 @@ def test_a_job_that_kills_its_agent_goes_alone_and_is_given_up(fleet):
     poison = sha256_of(models[1])
 
     def dies(paths):
-        if any(path.name == poison for path in paths):
+        if any(path.stem == poison for path in paths):
             raise Killed
 
     for _ in range(6):
