@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study",
     help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
-    "and what do shared bit-widths cost?",
+    "what do shared bit-widths cost, and what do early exits save?",
     no_args_is_help=True,
 )
 
@@ -153,6 +153,63 @@ def bits_command(
             f"{row['dedicated_minus_inherited']:>16.2f}"
         )
     print(f"written: {folder / 'bits.json'}")
+
+
+@app.command()
+def exits(
+    run: RunOrJob,
+    output: Output = None,
+    arch: Annotated[
+        str | None, typer.Option(help="An architecture, as front.csv writes it; default: largest.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A device of the job, to measure the exits on.")
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="Confidences at which an image leaves, such as 0.8,0.9.")
+    ] = None,
+    validation_images: Images = None,
+) -> None:
+    """Compare the early exits of an architecture, alone and as a cascade by confidence."""
+    from nas.studies.exits import THRESHOLDS, ExitsStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    study = ExitsStudy(
+        arch=arch,
+        device=device,
+        thresholds=THRESHOLDS if thresholds is None else _shares(thresholds),
+        images=validation_images,
+    )
+    folder = output or source.folder / "studies" / "exits"
+    result = study.run(source, folder)
+    print(f"{'exit':>10}{'accuracy':>10}{'MMACs':>10}{'KiB':>10}{'ms':>10}")
+    for entry in result["exits"]:
+        ms = entry.get("latency", {}).get("latency_ms")
+        print(
+            f"{entry['exit']:>10}{entry['accuracy']:>10.4f}{entry['macs'] / 1e6:>10.2f}"
+            f"{entry['weights_kib']:>10.1f}{'-' if ms is None else format(ms, '.3f'):>10}"
+        )
+    print("cascades: an image leaves once its class is at least so probable")
+    print(f"{'exits':>10}{'from':>10}{'accuracy':>10}{'MMACs':>10}{'left early':>12}{'ms':>10}")
+    for row in result["cascades"]:
+        ms = row.get("latency_ms")
+        print(
+            f"{','.join(map(str, row['exits'])):>10}{row['threshold']:>10.2f}"
+            f"{row['accuracy']:>10.4f}{row['macs'] / 1e6:>10.2f}"
+            f"{1 - row['left_at'][-1]:>12.3f}{'-' if ms is None else format(ms, '.3f'):>10}"
+        )
+    print(f"written: {folder / 'exits.json'}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 <= value <= 1 for value in found):
+        raise InputError(f"--thresholds {text!r} is no list of probabilities such as 0.8,0.9")
+    return found
 
 
 def _bit_list(text: str) -> tuple[int, ...]:

@@ -1,0 +1,257 @@
+"""What leaving early buys: the exits of one architecture, and a cascade of them by confidence."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.evaluator import Evaluator
+from nas.studies.source import Opened, Source, load_supernet, open_source
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError
+from search_spaces.planned import PlannedSpace
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from devices.measurement import Measurement
+    from supernet.plain import PlainNetwork
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
+"""Confidences at which an image leaves a cascade, by default."""
+
+
+@dataclass(frozen=True)
+class ExitsStudy:
+    """The networks that end at each exit of one architecture, alone and one after another.
+
+    A cascade runs the network of the first exit; an image whose largest class probability
+    reaches the threshold is done, the others go on to the next network (BranchyNet,
+    Teerapittayanon et al., ICPR 2016, with probability in place of entropy). Its latency is
+    that of the exported files run one after another, each from the pixels on, since those are
+    the files there are; its MACs are the same sum. Sharing the trunk would need fewer.
+
+    Attributes:
+        arch: text of the architecture whose exits are compared; None takes the largest.
+        device: name of the job's device to measure on; None does not measure.
+        thresholds: of a cascade, from 0 to 1.
+        images: validation images used; None takes all.
+    """
+
+    arch: str | None = None
+    device: str | None = None
+    thresholds: Sequence[float] = THRESHOLDS
+    images: int | None = None
+
+    def run(self, source: Source, folder: Path) -> dict[str, Any]:
+        """Evaluate, measure, write ``exits.json`` to ``folder`` and return it.
+
+        Returns:
+            ``exits``: accuracy, MACs and latency of each; ``cascades``: for each choice of
+            exits and threshold the accuracy, the share of images that left at each exit, and
+            the mean cost of an image.
+
+        Raises:
+            InputError: the space has no exits, the task no classes, or the job no such device.
+        """
+        opened = open_source(source)
+        archs = exits_of(opened.space, self.arch)
+        if not hasattr(opened.task, "per_class"):
+            raise InputError(
+                f"the task {source.job.task!r} has no classes, so nothing says how sure a "
+                "network is of its output"
+            )
+        evaluator = Evaluator(load_supernet(source, opened.space), opened.splits, opened.task)
+        networks = {stage: evaluator.network(arch) for stage, arch in archs.items()}
+        measured = {} if self.device is None else self._measure(source, opened, networks, archs)
+        seen = {stage: self._outputs(evaluator, network) for stage, network in networks.items()}
+        confidence = {stage: values[0] for stage, values in seen.items()}
+        right = {stage: values[1] for stage, values in seen.items()}
+        exits = []
+        for stage, arch in archs.items():
+            plan = opened.space.plan(arch)
+            entry = {
+                "exit": stage,
+                "arch": str(arch),
+                "accuracy": float(right[stage].mean()),
+                "macs": int(plan.macs),
+                "weights_kib": float(plan.weights_kib),
+            }
+            if stage in measured:
+                entry["latency"] = _told(measured[stage])
+            exits.append(entry)
+        result = {
+            "images": len(next(iter(right.values()))),
+            "exits": exits,
+            "cascades": cascades(
+                confidence,
+                right,
+                {"macs": {e["exit"]: float(e["macs"]) for e in exits}}
+                | (
+                    {"latency_ms": {s: m.latency_ms for s, m in measured.items()}}
+                    if measured
+                    else {}
+                ),
+                self.thresholds,
+            ),
+        }
+        write_json_atomic(Path(folder) / "exits.json", result)
+        return result
+
+    def _outputs(
+        self, evaluator: Evaluator, network: PlainNetwork
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the largest probability and whether the class is right: two (images,)."""
+        import torch
+
+        subset = evaluator.splits.validation
+        if self.images is not None:
+            subset = subset.first(self.images)
+        confidence, right = [], []
+        with torch.inference_mode():
+            for images, targets in evaluator.batches(
+                "validation", subset, network.plan.input_shape[1]
+            ):
+                largest, classes = network(images).softmax(dim=1).max(dim=1)
+                confidence.append(largest.numpy())
+                right.append((classes == targets).numpy())
+        return np.concatenate(confidence), np.concatenate(right)
+
+    def _measure(
+        self,
+        source: Source,
+        opened: Opened,
+        networks: Mapping[int, PlainNetwork],
+        archs: Mapping[int, Arch],
+    ) -> dict[int, Measurement]:
+        import tempfile
+
+        from devices.store import Store
+        from nas.job_devices import make_device
+        from nas.parity import export_checked
+        from supernet.resolution import resize_images
+
+        configs = {config.name: config for config in source.job.devices}
+        if self.device not in configs:
+            raise InputError(f"the job has no device {self.device!r}; it has {', '.join(configs)}")
+        device = make_device(configs[self.device], opened.space)
+        some = opened.splits.calibration.first(8)
+        images, _ = next(iter(opened.splits.evaluation_batches(some, batch_size=8)))
+        with tempfile.TemporaryDirectory() as scratch:
+            paths = []
+            for stage, network in networks.items():
+                paths.append(Path(scratch) / f"exit{stage}.onnx")
+                export_checked(
+                    network, paths[-1], resize_images(images, network.plan.input_shape[1])
+                )
+            found = device.measure(
+                paths,
+                archs=[str(arch) for arch in archs.values()],
+                space=opened.space.name,
+                variant="verify",
+                protocol=source.job.measurement_protocol(),
+                store=Store(source.folder / "measurements.db"),
+            )
+        return dict(zip(networks, found, strict=True))
+
+
+def exits_of(space: PlannedSpace, arch: str | None = None) -> dict[int, Arch]:
+    """Return exit -> the architecture that ends there, the last exit being the whole network.
+
+    Args:
+        space: with exits.
+        arch: text of the architecture; None takes the largest.
+
+    Raises:
+        InputError: the space has no exits, or the text is no architecture of it.
+    """
+    if "exit" not in space.index:
+        raise InputError(
+            f"the space {space.name!r} has no exits; give it some, such as: space: "
+            "{name: mobilenet, exits: [1, 2]}"
+        )
+    whole = space.largest() if arch is None else space.parse(arch)
+    genes = space.genes([whole])
+    column = space.index["exit"]
+    # An architecture that leaves early says nothing of later stages; they are as in the largest.
+    full = space.genes([space.largest()])
+    genes = np.where(space.active(genes), genes, full)
+    found = {}
+    for option, stage in enumerate(space.choices[column].options):
+        row = genes.copy()
+        row[:, column] = option
+        found[int(stage)] = space.decode(space.canonical(row))[0]
+    return found
+
+
+def cascades(
+    confidence: Mapping[int, np.ndarray],
+    right: Mapping[int, np.ndarray],
+    costs: Mapping[str, Mapping[int, float]],
+    thresholds: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Return accuracy and mean cost of every cascade of at least two exits.
+
+    Args:
+        confidence: exit -> (images,) largest probability.
+        right: exit -> (images,) whether the class is right.
+        costs: name -> exit -> cost of running its network once.
+        thresholds: confidences at which an image is done.
+    """
+    stages = sorted(confidence)
+    found = []
+    for count in range(1, len(stages)):
+        for early in itertools.combinations(stages[:-1], count):
+            for threshold in thresholds:
+                found.append(
+                    {
+                        "exits": [*early, stages[-1]],
+                        "threshold": float(threshold),
+                        **_cascade([*early, stages[-1]], threshold, confidence, right, costs),
+                    }
+                )
+    return found
+
+
+def _cascade(
+    stages: Sequence[int],
+    threshold: float,
+    confidence: Mapping[int, np.ndarray],
+    right: Mapping[int, np.ndarray],
+    costs: Mapping[str, Mapping[int, float]],
+) -> dict[str, Any]:
+    images = len(confidence[stages[0]])
+    going = np.ones(images, dtype=bool)
+    correct = 0
+    ran, left = {}, []
+    for stage in stages:
+        ran[stage] = going.mean()
+        last = stage == stages[-1]
+        done = going if last else going & (confidence[stage] >= threshold)
+        correct += int(right[stage][done].sum())
+        left.append(float(done.mean()))
+        going = going & ~done
+    return {
+        "accuracy": correct / images,
+        "left_at": left,
+        **{
+            name: float(sum(ran[stage] * values[stage] for stage in stages))
+            for name, values in costs.items()
+        },
+    }
+
+
+def _told(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "latency_ms": measurement.latency_ms,
+        "low_ms": measurement.low_ms,
+        "high_ms": measurement.high_ms,
+        "valid": measurement.valid,
+        "runtime": f"{measurement.runtime} {measurement.runtime_version}",
+        "device": measurement.device,
+        "source": "measured",
+    }
