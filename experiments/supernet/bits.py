@@ -2,7 +2,7 @@
 
 Run from the repository; what is recorded is not done again::
 
-    python -m experiments.supernet.bits runs/fashion_mnist
+    python -m experiments.supernet.bits runs/fashion_mnist_long
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.supernet.common import write_result
 from nas.studies.bits import BitsStudy
 from nas.studies.source import find_source
 
-COMMAND = "python -m experiments.supernet.bits runs/fashion_mnist"
+COMMAND = "python -m experiments.supernet.bits runs/fashion_mnist_long"
 TARGET = 0.5
 
 

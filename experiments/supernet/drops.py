@@ -4,7 +4,7 @@ One checkpoint, inherited weights, batch norm calibrated for each subnet and bit
 images. First and last layers stay at 8 bits, as in every architecture of the space. Run from the
 repository::
 
-    python -m experiments.supernet.drops runs/fashion_mnist
+    python -m experiments.supernet.drops runs/fashion_mnist_long
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nas.studies.workers import AloneRecipe, Bench
 from search_spaces.bits import bit_choices, set_bits
 from supernet.subnets import float_plan
 
-COMMAND = "python -m experiments.supernet.drops runs/fashion_mnist"
+COMMAND = "python -m experiments.supernet.drops runs/fashion_mnist_long"
 TARGETS = {8: 0.3, 4: 1.0, 3: 2.0, 2: 5.0}
 
 

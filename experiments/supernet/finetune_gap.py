@@ -4,7 +4,7 @@ Each is trained on alone at its bits, with distillation from the largest network
 on all validation images before and after. Run from the repository; what is recorded is not done
 again::
 
-    python -m experiments.supernet.finetune_gap runs/fashion_mnist
+    python -m experiments.supernet.finetune_gap runs/fashion_mnist_long
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nas.studies.source import find_source
 from nas.studies.workers import AloneRecipe, Bench
 from supernet.finetune import finetune
 
-COMMAND = "python -m experiments.supernet.finetune_gap runs/fashion_mnist"
+COMMAND = "python -m experiments.supernet.finetune_gap runs/fashion_mnist_long"
 TARGET = 0.7
 
 
