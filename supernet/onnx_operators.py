@@ -250,13 +250,35 @@ def _interpolate(
     source, target = context.shape(x), context.output_shape()
     if source == target:
         return x
-    scales = np.array([1, 1, *(b / a for a, b in zip(source[2:], target[2:], strict=True))])
+    if any(b % a for a, b in zip(source[2:], target[2:], strict=True)):
+        return _gathered(context, x, source, target)
+    scales = np.array([1, 1, *(b // a for a, b in zip(source[2:], target[2:], strict=True))])
 
     def view(graph: GraphBuilder, name: str) -> str:
         return graph.node(
             "Resize", [name, "", graph.constant(scales.astype(np.float32))],
             mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
+
+    return context.graph.rearrange(x, view)
+
+
+def _gathered(context: Context, x: Value, source: Sequence[int], target: Sequence[int]) -> Value:
+    """Return ``x`` resized to the nearest pixels, which are picked by index.
+
+    Runtimes round the ratio of the two sizes each in its own way, so a Resize by a ratio that
+    is not whole can lose a row or pick another pixel than torch does.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    def view(graph: GraphBuilder, name: str) -> str:
+        for axis in range(2, len(source)):
+            pixels = torch.arange(source[axis], dtype=torch.float32)[None, None]
+            picked = interpolate(pixels, size=target[axis], mode="nearest")
+            index = picked.flatten().numpy().astype(np.int64)
+            name = graph.node("Gather", [name, graph.constant(index)], axis=axis)
+        return name
 
     return context.graph.rearrange(x, view)
 

@@ -188,3 +188,30 @@ def test_bits_alone_keep_the_weights():
 def test_what_cannot_be_is_refused_with_the_reason(case, options, message):
     with pytest.raises(InputError, match=message):
         wrap(CASES[case][0](), input_shape=(1, 8, 8), **options)
+
+
+class Pyramid(nn.Module):
+    """Adds features of half the resolution, brought back to that of ``size`` pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, 2, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        fine = F.relu(self.fine(x))
+        up = F.interpolate(F.relu(self.coarse(x)), size=fine.shape[2:], mode="nearest")
+        return self.fc((fine + up).mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 9, 11, 12])
+def test_features_are_resized_as_torch_does_whatever_the_ratio(size, tmp_path):
+    torch.manual_seed(0)
+    space = wrap(Pyramid().eval(), input_shape=(1, size, size), **BITS)
+    network = Supernet(space).extract(float_plan(space.plan(space.largest())), {})
+    images = torch.randn(2, 1, size, size)
+    export_onnx(network, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    found = session.run(None, {"input": images.numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network(images).numpy(), rtol=1e-4, atol=1e-5)
