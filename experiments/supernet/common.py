@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,27 +11,15 @@ import numpy as np
 
 from devices.device import device_fingerprint
 from nas.job import Job, job_space
+from nas.studies.source import Opened
 from nas.tasks import TASKS
 from search_spaces.atomic import write_json_atomic
-from search_spaces.planned import PlannedSpace
 
 if TYPE_CHECKING:
-    from nas.data import DataSplits
-    from nas.tasks import Task
     from supernet.network import Supernet
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "supernet"
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A job's data, task and space."""
-
-    job: Job
-    task: Task
-    splits: DataSplits
-    space: PlannedSpace
 
 
 def open_job(values: dict[str, Any]) -> Opened:
