@@ -55,7 +55,7 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
     images = test_images(results)
     names = device_names(results)
     runtimes = {str(d.get("name")): d for d in results["devices"] if isinstance(d, dict)}
-    samples = _samples(results)
+    samples = sample_rows(results)
     return _finite(
         {
             "metric": {"name": metric, "higher": higher, "percent": "accuracy" in metric},
@@ -68,9 +68,9 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
                 for name in names
             ],
             "budgets": budgets(results),
-            "models": _models(results, images if "accuracy" in metric else None),
+            "models": model_rows(results, images if "accuracy" in metric else None),
             "layer_fields": LAYER_FIELDS,
-            "evaluations": _evaluations(results, metric, samples),
+            "evaluations": evaluation_rows(results, metric, samples),
             "hypervolume": results.get("hypervolume"),
             "samples": _thin(samples, MOST_DOTS),
             "latency_fit": {
@@ -82,7 +82,7 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
             },
             "accuracy_predictor": results["accuracy_predictor"],
             "training": _thin(results["training"], MOST_STEPS),
-            "importance": _importance(results, metric, names),
+            "importance": importance_rows(results, metric, names),
         }
     )  # fmt: skip
 
@@ -192,7 +192,12 @@ def latency_fit(
     }
 
 
-def _models(results: dict[str, Any], images: int | None) -> list[dict[str, Any]]:
+def model_rows(results: dict[str, Any], images: int | None) -> list[dict[str, Any]]:
+    """Return the verified models, those of the front first, as the page draws them.
+
+    Args:
+        images: of the test split, for the interval of an accuracy; None for no interval.
+    """
     models = [_model(entry, "front", images) for entry in results["front"]]
     left = MOST_PLAN_BYTES
     for entry in results["rejected"]:
@@ -263,9 +268,15 @@ def _plan(plan: Any) -> dict[str, Any] | None:
     }
 
 
-def _evaluations(
+def evaluation_rows(
     results: dict[str, Any], metric: str, samples: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    """Return the evaluations of the search, column by column.
+
+    Args:
+        metric: name of the task's metric.
+        samples: of :func:`sample_rows`; they tell measured latencies from predicted ones.
+    """
     rows = results["evaluations"]
     shown = _thin(rows, MOST_DOTS)
     measured = {(s["device"], s["id"]): s["ms"] for s in samples}
@@ -323,7 +334,7 @@ def _axes(rows: list[dict[str, Any]]) -> list[str]:
     return kept[:6]
 
 
-def _samples(results: dict[str, Any]) -> list[dict[str, Any]]:
+def sample_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Every measured sample; verified models were measured after the predictor was fitted."""
     verified = {str(entry["id"]) for entry in [*results["front"], *results["rejected"]]}
     return [
@@ -343,7 +354,13 @@ def _samples(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _importance(results: dict[str, Any], metric: str, names: list[str]) -> dict[str, Any]:
+def importance_rows(results: dict[str, Any], metric: str, names: list[str]) -> dict[str, Any]:
+    """Return what each choice explains of the metric, of the latencies and of the sizes.
+
+    Args:
+        metric: name of the task's metric.
+        names: of the devices.
+    """
     rows = [row for row in results["evaluations"] if row.get("choices")]
     rows = _thin(rows, MOST_RANKED)
     if not rows:
