@@ -13,6 +13,7 @@ namespace lowbit {
 namespace {
 
 #include "elementwise.inc"
+#include "sweep.inc"
 
 using V32 = __m256i;
 
@@ -35,9 +36,9 @@ inline V32 high16(V32 v) { return _mm256_cvtepi16_epi32(_mm256_extracti128_si256
 // Grouped tables. `kDepth` lookups of a byte are summed before they could pass 255, then
 // vpmaddubsw weighs the planes of an output, which lie in adjacent bytes, and widens.
 template <int P, int V, int kPlanes, int kDepth, bool kTwo>
-void lookup(const Step& s) {
+inline void lookup_tile(const Step& s) {
   constexpr int kHalves = kTwo ? 2 : 1;         // nibbles of the activations
-  constexpr int kWide = kPlanes == 1 ? 2 : 1;   // even and odd outputs apart
+  constexpr int kWide = kPlanes == 1 ? 2 : 1;   // of one plane: both bytes as a word, the odd one
   constexpr int kBytes = kTwo ? 32 : 16;
   V32 wide[P][V][kHalves][kWide];
   for (auto& a : wide)
@@ -47,7 +48,6 @@ void lookup(const Step& s) {
   int32_t four;
   std::memcpy(&four, s.coefficients, 4);
   const V32 weigh = _mm256_set1_epi32(four);
-  const V32 even = _mm256_set1_epi16(0x0001);
 
   const auto widen = [&](V32 (&sum)[P][V][kHalves]) {
     for (int p = 0; p < P; ++p)
@@ -55,7 +55,7 @@ void lookup(const Step& s) {
         for (int h = 0; h < kHalves; ++h) {
           auto& w = wide[p][v][h];
           if constexpr (kPlanes == 1) {
-            w[0] = _mm256_add_epi16(w[0], _mm256_maddubs_epi16(sum[p][v][h], even));
+            w[0] = _mm256_add_epi16(w[0], sum[p][v][h]);
             w[1] = _mm256_add_epi16(w[1], _mm256_srli_epi16(sum[p][v][h], 8));
           } else {
             w[0] = _mm256_add_epi16(w[0], _mm256_maddubs_epi16(sum[p][v][h], weigh));
@@ -106,6 +106,8 @@ void lookup(const Step& s) {
               total, _mm256_slli_epi32(_mm256_madd_epi16(wide[p][v][kHalves - 1][0], one), 4));
         put(to, total, s.first);
       } else {
+        if constexpr (kPlanes == 1)  // words less their odd bytes are the even outputs, modulo 2^16
+          for (auto& h : wide[p][v]) h[0] = _mm256_sub_epi16(h[0], _mm256_slli_epi16(h[1], 8));
         for (int w = 0; w < kWide; ++w) {
           V32 low = low16(wide[p][v][0][w]), high = high16(wide[p][v][0][w]);
           if constexpr (kTwo) {
@@ -120,25 +122,33 @@ void lookup(const Step& s) {
     }
 }
 
+template <int V, int kPlanes, int kDepth>
+void lookup(const Step& s) {
+  Step step = s;
+  sweep<2>(step, [](auto p, const Step& tile) { lookup_tile<p, V, kPlanes, kDepth, false>(tile); });
+}
+template <int V, int kPlanes>
+void lookup_nibbles(const Step& s) {
+  Step step = s;
+  sweep<1>(step, [](auto p, const Step& tile) { lookup_tile<p, V, kPlanes, 4, true>(tile); });
+}
+
 // Products by vpmaddubsw, summed in 16 bits for `depth` groups: exact, as `depth` is chosen from
 // the actual weights.
 template <int P, int V>
-void multiply(const Step& s) {
-  if (s.first)
-    for (int p = 0; p < P; ++p)
-      for (int v = 0; v < V; ++v)
-        store(s.sums + p * s.sum_stride + v * 8, _mm256_setzero_si256());
+inline void multiply_tile(const Step& s) {
   V32 wide[P][V];
   for (auto& a : wide)
     for (auto& b : a) b = _mm256_setzero_si256();
   const V32 one = _mm256_set1_epi16(1);
+  bool first = s.first;
   const auto flush = [&] {
     for (int p = 0; p < P; ++p)
       for (int v = 0; v < V; ++v) {
-        int32_t* to = s.sums + p * s.sum_stride + v * 8;
-        store(to, _mm256_add_epi32(load(to), _mm256_madd_epi16(wide[p][v], one)));
+        put(s.sums + p * s.sum_stride + v * 8, _mm256_madd_epi16(wide[p][v], one), first);
         wide[p][v] = _mm256_setzero_si256();
       }
+    first = false;
   };
   int left = s.depth;
   for (int t = 0; t < s.taps; ++t) {
@@ -146,6 +156,10 @@ void multiply(const Step& s) {
     for (int p = 0; p < P; ++p) row[p] = s.rows[p * s.row_stride + t] + s.offset;
     const uint8_t* weights = s.weights + t * s.tap_stride;
     for (int g = 0; g < s.groups;) {
+      if (left == 0) {
+        flush();
+        left = s.depth;
+      }
       const int end = g + (s.groups - g < left ? s.groups - g : left);
       left -= end - g;
       for (; g < end; ++g) {
@@ -157,18 +171,19 @@ void multiply(const Step& s) {
             wide[p][v] = _mm256_add_epi16(wide[p][v], _mm256_maddubs_epi16(a, w[v]));
         }
       }
-      if (left == 0) {
-        flush();
-        left = s.depth;
-      }
     }
   }
-  if (left != s.depth) flush();
+  flush();
+}
+template <int V>
+void multiply(const Step& s) {
+  Step step = s;
+  sweep<4>(step, [](auto p, const Step& tile) { multiply_tile<p, V>(tile); });
 }
 
 // The same where two products just fit 16 bits: widened at once.
 template <int P, int V>
-void multiply_widen(const Step& s) {
+inline void multiply_widen_tile(const Step& s) {
   V32 total[P][V];
   for (auto& a : total)
     for (auto& b : a) b = _mm256_setzero_si256();
@@ -191,10 +206,15 @@ void multiply_widen(const Step& s) {
   for (int p = 0; p < P; ++p)
     for (int v = 0; v < V; ++v) put(s.sums + p * s.sum_stride + v * 8, total[p][v], s.first);
 }
+template <int V>
+void multiply_widen(const Step& s) {
+  Step step = s;
+  sweep<4>(step, [](auto p, const Step& tile) { multiply_widen_tile<p, V>(tile); });
+}
 
 // 16-bit numbers: exact for any int8 weights and uint8 activations.
 template <int P, int V>
-void multiply_wide(const Step& s) {
+inline void multiply_wide_tile(const Step& s) {
   V32 total[P][V];
   for (auto& a : total)
     for (auto& b : a) b = _mm256_setzero_si256();
@@ -216,45 +236,72 @@ void multiply_wide(const Step& s) {
   for (int p = 0; p < P; ++p)
     for (int v = 0; v < V; ++v) put(s.sums + p * s.sum_stride + v * 8, total[p][v], s.first);
 }
+template <int V>
+void multiply_wide(const Step& s) {
+  Step step = s;
+  sweep<4>(step, [](auto p, const Step& tile) { multiply_wide_tile<p, V>(tile); });
+}
 
-#define TILES(f, ...)                                           \
-  {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>},            \
-   {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}}
-#define TILES1(f, ...) {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>}}
-#define PLAIN_TILES(f)                                                            \
-  {{f<1, 1>, f<1, 2>}, {f<2, 1>, f<2, 2>}, {f<3, 1>, f<3, 2>}, {f<4, 1>, f<4, 2>}}
-#define TABLES(name, planes, lanes, depth, pixels)                                             \
-  {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, pixels, depth,                    \
-   TILES(lookup, planes, depth, false)}
+#define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
+#define TABLES(name, planes, lanes, depth)                                     \
+  {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, depth,            \
+   TILES(lookup, planes, depth)}
 
 // By the most lookups whose sum fits a byte: 8 for codes to 7, 4 to 15, 2 to 31, 1 to 63.
 const DotKernel kDot[] = {
-    {"multiply_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 4, 2, PLAIN_TILES(multiply)},
-    {"multiply_widen_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 4, 1, PLAIN_TILES(multiply_widen)},
-    {"multiply_wide_avx2", Prepare::kWide, Layout::kDot2, 8, 64, 4, 0, PLAIN_TILES(multiply_wide)},
-    TABLES("tables1x8_avx2", 1, 32, 8, 2), TABLES("tables1x4_avx2", 1, 32, 4, 2),
-    TABLES("tables1x2_avx2", 1, 32, 2, 2), TABLES("tables1x1_avx2", 1, 32, 1, 2),
-    TABLES("tables2x8_avx2", 2, 16, 8, 2), TABLES("tables2x4_avx2", 2, 16, 4, 2),
-    TABLES("tables2x2_avx2", 2, 16, 2, 2), TABLES("tables2x1_avx2", 2, 16, 1, 2),
-    TABLES("tables4x8_avx2", 4, 8, 8, 2),  TABLES("tables4x4_avx2", 4, 8, 4, 2),
-    TABLES("tables4x2_avx2", 4, 8, 2, 2),  TABLES("tables4x1_avx2", 4, 8, 1, 2),
-    {"nibble_tables1_avx2", Prepare::kTables, Layout::kPlane1, 32, 32, 1, 0,
-     TILES1(lookup, 1, 4, true)},
-    {"nibble_tables2_avx2", Prepare::kTables, Layout::kPlane2, 16, 32, 1, 0,
-     TILES1(lookup, 2, 4, true)},
-    {"nibble_tables4_avx2", Prepare::kTables, Layout::kPlane4, 8, 32, 1, 0,
-     TILES1(lookup, 4, 4, true)},
+    {"multiply_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 2, TILES(multiply)},
+    {"multiply_widen_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 1, TILES(multiply_widen)},
+    {"multiply_wide_avx2", Prepare::kWide, Layout::kDot2, 8, 64, 0, TILES(multiply_wide)},
+    TABLES("tables1x8_avx2", 1, 32, 8), TABLES("tables1x4_avx2", 1, 32, 4),
+    TABLES("tables1x2_avx2", 1, 32, 2), TABLES("tables1x1_avx2", 1, 32, 1),
+    TABLES("tables2x8_avx2", 2, 16, 8), TABLES("tables2x4_avx2", 2, 16, 4),
+    TABLES("tables2x2_avx2", 2, 16, 2), TABLES("tables2x1_avx2", 2, 16, 1),
+    TABLES("tables4x8_avx2", 4, 8, 8),  TABLES("tables4x4_avx2", 4, 8, 4),
+    TABLES("tables4x2_avx2", 4, 8, 2),  TABLES("tables4x1_avx2", 4, 8, 1),
+    {"nibble_tables1_avx2", Prepare::kTables, Layout::kPlane1, 32, 32, 0, TILES(lookup_nibbles, 1)},
+    {"nibble_tables2_avx2", Prepare::kTables, Layout::kPlane2, 16, 32, 0, TILES(lookup_nibbles, 2)},
+    {"nibble_tables4_avx2", Prepare::kTables, Layout::kPlane4, 8, 32, 0, TILES(lookup_nibbles, 4)},
 };
 
-// kPick[j][i] picks code j where bit j of i is set, else zero.
-#define Z 128
-alignas(16) const uint8_t kPick[4][16] = {{Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0, Z, 0},
-                                          {Z, Z, 1, 1, Z, Z, 1, 1, Z, Z, 1, 1, Z, Z, 1, 1},
-                                          {Z, Z, Z, Z, 2, 2, 2, 2, Z, Z, Z, Z, 2, 2, 2, 2},
-                                          {Z, Z, Z, Z, Z, Z, Z, Z, 3, 3, 3, 3, 3, 3, 3, 3}};
-#undef Z
+// Two codes and their sum lie in the first three of four bytes, the last is 0. A table entry is
+// the sum of what its two low bits pick of one such quadruple and its two high bits of the next.
+alignas(16) const uint8_t kLowPair[16] = {3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2};
+alignas(16) const uint8_t kHighPair[16] = {7, 7, 7, 7, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6};
 
-// Entry i of a group's table sums the activations whose bit of i is set: one shuffle each.
+// The tables of eight groups, `step` bytes apart.
+inline void tables(V32 q, uint8_t* out, int step) {
+  const V32 low = table_at(kLowPair), high = table_at(kHighPair), eight = _mm256_set1_epi8(8);
+  const V32 sums = _mm256_maddubs_epi16(q, _mm256_set1_epi8(1));
+  const V32 four[2] = {_mm256_unpacklo_epi16(q, sums), _mm256_unpackhi_epi16(q, sums)};
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 2; ++j) {
+      const V32 to_low = j ? _mm256_add_epi8(low, eight) : low;
+      const V32 to_high = j ? _mm256_add_epi8(high, eight) : high;
+      const V32 both = _mm256_add_epi8(_mm256_shuffle_epi8(four[i], to_low),
+                                       _mm256_shuffle_epi8(four[i], to_high));
+      uint8_t* to = out + (2 * i + j) * step;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(both));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 4 * step), _mm256_extracti128_si256(both, 1));
+    }
+}
+// Of four groups.
+inline void tables(__m128i q, uint8_t* out, int step) {
+  const V32 low = table_at(kLowPair), high = table_at(kHighPair), eight = _mm256_set1_epi8(8);
+  const __m128i sums = _mm_maddubs_epi16(q, _mm_set1_epi8(1));
+  const V32 four = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi16(q, sums)),
+                                           _mm_unpackhi_epi16(q, sums), 1);
+  for (int j = 0; j < 2; ++j) {
+    const V32 to_low = j ? _mm256_add_epi8(low, eight) : low;
+    const V32 to_high = j ? _mm256_add_epi8(high, eight) : high;
+    const V32 both = _mm256_add_epi8(_mm256_shuffle_epi8(four, to_low),
+                                     _mm256_shuffle_epi8(four, to_high));
+    uint8_t* to = out + j * step;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(both));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * step), _mm256_extracti128_si256(both, 1));
+  }
+}
+
+// Entry i of a group's table sums the activations whose bit of i is set.
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
   if (total) {
     V32 sums = _mm256_setzero_si256();
@@ -266,72 +313,38 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
     *total = static_cast<int32_t>(parts[0] + parts[1] + parts[2] + parts[3]);
     for (; c < channels; ++c) *total += codes[c];
   }
-  // 16 channels at a time; the tail is padded with zeros.
-  const auto each = [&](auto work) {
-    int c = 0;
-    for (; c + 16 <= channels; c += 16)
-      work(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + c)), 4);
-    if (c < channels) {
-      uint8_t rest[16] = {};
-      std::memcpy(rest, codes + c, channels - c);
-      work(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rest)), (channels - c + 3) / 4);
+  const int bytes = static_cast<int>(prepared_bytes(kind));  // of a group
+  const auto nibbles = [&](auto q, auto high, auto mask, uint8_t* to) {
+    tables(q & mask, to, bytes);
+    tables(high & mask, to + 16, bytes);
+  };
+  const auto work16 = [&](__m128i q, uint8_t* to) {
+    if (kind == Prepare::kRaw) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), q);
+    } else if (kind == Prepare::kWide) {
+      store(to, _mm256_cvtepu8_epi16(q));
+    } else if (kind == Prepare::kTable) {
+      tables(q, to, bytes);
+    } else {
+      nibbles(q, _mm_srli_epi16(q, 4), _mm_set1_epi8(15), to);
     }
   };
-  if (kind == Prepare::kRaw) {
-    each([&](__m128i q, int groups) {
-      std::memcpy(out, &q, 4 * groups);
-      out += 4 * groups;
-    });
-    return;
-  }
-  if (kind == Prepare::kWide) {
-    each([&](__m128i q, int groups) {
-      const V32 wide = _mm256_cvtepu8_epi16(q);
-      std::memcpy(out, &wide, 8 * groups);
-      out += 8 * groups;
-    });
-    return;
-  }
-  V32 control[4];
-  for (int j = 0; j < 4; ++j) control[j] = table_at(kPick[j]);
-  const auto entries = [&](V32 q) {
-    return _mm256_add_epi8(
-        _mm256_add_epi8(_mm256_shuffle_epi8(q, control[0]), _mm256_shuffle_epi8(q, control[1])),
-        _mm256_add_epi8(_mm256_shuffle_epi8(q, control[2]), _mm256_shuffle_epi8(q, control[3])));
-  };
-  if (kind == Prepare::kTable) {
-    each([&](__m128i q, int groups) {
-      // Two groups at once, one in each half.
-      const V32 both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_si128(q, 4), 1);
-      const V32 first = entries(both);
-      if (groups == 1) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(first));
-        out += 16;
-        return;
-      }
-      store(out, first);
-      out += 32;
-      if (groups == 2) return;
-      const V32 second = entries(_mm256_srli_si256(both, 8));
-      if (groups == 3) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(second));
-        out += 16;
-        return;
-      }
-      store(out, second);
-      out += 32;
-    });
-    return;
-  }
-  const __m128i nibble = _mm_set1_epi8(15);
-  each([&](__m128i q, int groups) {
-    V32 halves = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_and_si128(q, nibble)),
-                                         _mm_and_si128(_mm_srli_epi16(q, 4), nibble), 1);
-    for (int g = 0; g < groups; ++g, out += 32) {
-      store(out, entries(halves));
-      halves = _mm256_srli_si256(halves, 4);
+  int c = 0;
+  if (kind == Prepare::kTable)
+    for (; c + 32 <= channels; c += 32, out += 8 * bytes) tables(load(codes + c), out, bytes);
+  if (kind == Prepare::kTables)
+    for (; c + 32 <= channels; c += 32, out += 8 * bytes) {
+      const V32 q = load(codes + c);
+      nibbles(q, _mm256_srli_epi16(q, 4), _mm256_set1_epi8(15), out);
     }
-  });
+  for (; c + 16 <= channels; c += 16, out += 4 * bytes)
+    work16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + c)), out);
+  if (c < channels) {  // padded with zeros; nothing is written past the last group
+    uint8_t rest[16] = {}, last[4 * 32];
+    std::memcpy(rest, codes + c, channels - c);
+    work16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rest)), last);
+    std::memcpy(out, last, (channels - c + 3) / 4 * bytes);
+  }
 }
 
 inline void store_part(uint8_t* to, __m128i bytes, int count) {
@@ -354,8 +367,9 @@ inline void store_part(uint8_t* to, __m128i bytes, int count) {
   for (int i = 0; i < (count & 3); ++i, rest >>= 8) to[i] = static_cast<uint8_t>(rest);
 }
 
-// kForm 0: no factors; 1: factors; 2: also a coefficient and terms.
-template <bool kSwish, int kForm>
+// kForm 0: no factors; 1: factors; 2: also a coefficient and terms. Bounded numbers are limited to
+// the codes after rounding, in 16 bits, which gives the same.
+template <bool kSwish, int kForm, bool kBounded>
 void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
                   int pixels, int first, int count, uint8_t* out, size_t out_stride) {
   const __m256 low = _mm256_set1_ps(f.low), high = _mm256_set1_ps(f.high);
@@ -363,6 +377,8 @@ void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const
   const __m256 half = _mm256_set1_ps(0.5f), one = _mm256_set1_ps(1.0f);
   const V32 zero = _mm256_set1_epi16(static_cast<short>(f.zero_point));
   const V32 times = _mm256_set1_epi32(f.coefficient);
+  const V32 least = _mm256_set1_epi16(static_cast<short>(f.low + static_cast<float>(f.zero_point)));
+  const V32 most = _mm256_set1_epi16(static_cast<short>(f.high + static_cast<float>(f.zero_point)));
   // Sixteen outputs of all pixels at a time: their constants stay in registers.
   for (int n = 0; n < count; n += 16) {
     const V32 bias[2] = {load(f.bias + first + n), load(f.bias + first + n + 8)};
@@ -388,9 +404,11 @@ void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const
               one);
           v = _mm256_div_ps(_mm256_mul_ps(v, gate), scale);
         }
-        whole[i] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, low), high));
+        if (!kBounded) v = _mm256_min_ps(_mm256_max_ps(v, low), high);
+        whole[i] = _mm256_cvtps_epi32(v);
       }
-      const V32 words = _mm256_add_epi16(_mm256_packs_epi32(whole[0], whole[1]), zero);
+      V32 words = _mm256_adds_epi16(_mm256_packs_epi32(whole[0], whole[1]), zero);
+      if (kBounded) words = _mm256_min_epi16(_mm256_max_epi16(words, least), most);
       const V32 bytes = _mm256_packus_epi16(words, words);  // 0-3 8-11 .. | 4-7 12-15 ..
       const __m128i ordered = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes),
                                                  _mm256_extracti128_si256(bytes, 1));
@@ -407,53 +425,86 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
     return;
   }
   const int form = f.coefficient != 1 || terms ? 2 : f.factors ? 1 : 0;
-  constexpr decltype(&finish_codes<false, 0>) kRuns[2][3] = {
-      {finish_codes<false, 0>, finish_codes<false, 1>, finish_codes<false, 2>},
-      {finish_codes<true, 0>, finish_codes<true, 1>, finish_codes<true, 2>}};
-  const auto run = kRuns[swish][form];
+#define FORMS(...) \
+  {finish_codes<__VA_ARGS__, 0, false>, finish_codes<__VA_ARGS__, 1, false>, \
+   finish_codes<__VA_ARGS__, 2, false>}
+  constexpr decltype(&finish_codes<false, 0, false>) kRuns[3][3] = {
+      FORMS(false), FORMS(true),
+      {finish_codes<false, 0, true>, finish_codes<false, 1, true>, finish_codes<false, 2, true>}};
+#undef FORMS
+  const auto run = kRuns[swish ? 1 : f.bounded ? 2 : 0][form];
   run(f, sums, sum_stride, terms, pixels, first, count, static_cast<uint8_t*>(out), out_stride);
 }
 
-// Two taps interleaved: vpmaddubsw sums both; all sums fit 16 bits.
-void depthwise_narrow(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
-                      int32_t* sums) {
-  for (int c = 0; c < channels; c += 32) {
-    V32 low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-    for (int t = 0; t < taps; t += 2, weights += 64) {
-      const V32 a = load(rows[t] + c), b = load(rows[t + 1 < taps ? t + 1 : t] + c);
-      low = _mm256_add_epi16(
-          low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), load(weights)));
-      high = _mm256_add_epi16(
-          high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), load(weights + 32)));
+// Depthwise: 32 bytes of prepared columns are two taps of 16 channels, or of 8 as 16-bit numbers.
+template <bool kWords>
+void interleave(const uint8_t* a, size_t a_step, const uint8_t* b, size_t b_step, int pixels,
+                int blocks, uint8_t* out) {
+  for (int p = 0; p < pixels; ++p, a += a_step, b += b_step)
+    for (int i = 0; i < blocks; ++i, out += 32) {
+      const auto wide = [](const uint8_t* from) {
+        return kWords ? _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))
+                      : _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      };
+      constexpr int kBlock = kWords ? 8 : 16;
+      const V32 above = wide(a + i * kBlock), below = wide(b + i * kBlock);
+      store(out, _mm256_or_si256(above, kWords ? _mm256_slli_epi32(below, 16)
+                                               : _mm256_slli_epi16(below, 8)));
     }
-    store(sums + c, low16(low));
-    store(sums + c + 8, low16(high));
-    store(sums + c + 16, high16(low));
-    store(sums + c + 24, high16(high));
-  }
 }
 
-void depthwise_wide(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
-                    int32_t* sums) {
-  const auto wide = [](const uint8_t* p) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+template <int P, bool kWords>
+inline void depthwise_tile(const Strip& s, int pixel, int block) {
+  V32 sum[P];
+  for (auto& v : sum) v = _mm256_setzero_si256();
+  const uint8_t* weights = s.weights + static_cast<size_t>(block) * s.pair_count * s.columns * 32;
+  int32_t* to = s.sums + pixel * s.sum_stride + block * (kWords ? 8 : 16);
+  bool first = true;
+  const auto flush = [&] {
+    for (int p = 0; p < P; ++p) {
+      int32_t* at = to + p * s.sum_stride;
+      put(at, low16(sum[p]), first);
+      put(at + 8, high16(sum[p]), first);
+      sum[p] = _mm256_setzero_si256();
+    }
+    first = false;
   };
-  for (int c = 0; c < channels; c += 16) {
-    V32 low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-    for (int t = 0; t < taps; t += 2, weights += 64) {
-      const V32 a = wide(rows[t] + c), b = wide(rows[t + 1 < taps ? t + 1 : t] + c);
-      low = _mm256_add_epi32(low,
-                             _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), load(weights)));
-      high = _mm256_add_epi32(high,
-                              _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), load(weights + 32)));
+  int left = s.depth;
+  for (int i = 0; i < s.pair_count; ++i) {
+    const uint8_t* from[P];
+    for (int p = 0; p < P; ++p) from[p] = s.pairs[i] + (pixel + p) * s.pixel_step + block * 32;
+    for (int j = 0; j < s.columns; ++j, weights += 32) {
+      const V32 w = load(weights);
+      if (!kWords && left-- == 0) {
+        flush();
+        left = s.depth - 1;
+      }
+      for (int p = 0; p < P; ++p) {
+        sum[p] = kWords ? _mm256_add_epi32(sum[p], _mm256_madd_epi16(load(from[p]), w))
+                        : _mm256_add_epi16(sum[p], _mm256_maddubs_epi16(load(from[p]), w));
+        from[p] += s.column_step;
+      }
     }
-    store(sums + c, _mm256_permute2x128_si256(low, high, 0x20));
-    store(sums + c + 8, _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  if (kWords) {
+    for (int p = 0; p < P; ++p) store(to + p * s.sum_stride, sum[p]);
+  } else {
+    flush();
   }
 }
 
-const DepthwiseKernel kDepthwise[] = {{"depthwise_narrow_avx2", 32, true, depthwise_narrow},
-                                      {"depthwise_wide_avx2", 16, false, depthwise_wide}};
+template <bool kWords>
+void depthwise(const Strip& s) {
+  for (int block = 0; block < s.blocks; ++block) {
+    int p = 0;
+    for (; p + 4 <= s.pixels; p += 4) depthwise_tile<4, kWords>(s, p, block);
+    for (; p < s.pixels; ++p) depthwise_tile<1, kWords>(s, p, block);
+  }
+}
+
+const DepthwiseKernel kDepthwise[] = {
+    {"depthwise_avx2", 16, 1, 1, interleave<false>, depthwise<false>},
+    {"depthwise_wide_avx2", 8, 2, 0, interleave<true>, depthwise<true>}};
 
 Backend make() {
   Backend backend = {"avx2", {}, {}, prepare, finish,

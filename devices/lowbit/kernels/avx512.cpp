@@ -13,12 +13,13 @@ namespace lowbit {
 namespace {
 
 #include "elementwise.inc"
+#include "sweep.inc"
 
 constexpr int kLanes = 16;
 
 // vpdpbusd sums four products in 32 bits: exact for all codes.
 template <int P, int V>
-void dot(const Step& s) {
+inline void dot_tile(const Step& s) {
   __m512i total[P][V];
   for (int p = 0; p < P; ++p)
     for (int v = 0; v < V; ++v)
@@ -44,9 +45,13 @@ void dot(const Step& s) {
       _mm512_storeu_si512(s.sums + p * s.sum_stride + v * kLanes, total[p][v]);
 }
 
-#define ROW(p) {dot<p, 1>, dot<p, 2>}
-const DotKernel kDot = {"dot_vnni", Prepare::kRaw, Layout::kDot4, kLanes, 64, kPixels, 0,
-                        {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8)}};
+template <int V>
+void dot(const Step& s) {
+  Step step = s;
+  sweep<kPixels>(step, [](auto p, const Step& tile) { dot_tile<p, V>(tile); });
+}
+
+const DotKernel kDot = {"dot_vnni", Prepare::kRaw, Layout::kDot4, kLanes, 64, 0, {dot<1>, dot<2>}};
 
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
   avx2_backend()->prepare(kind, codes, channels, out, total);

@@ -61,51 +61,27 @@ class Conv : public Layer {
       : s_(spec), in_(in), out_(out), backends_(backends),
         codes_(weights, weights + static_cast<size_t>(spec.outputs) * (spec.channels / spec.groups) *
                                       spec.kernel_h * spec.kernel_w),
-        planes_(codes_) {
-    out_h_ = (s_.height + s_.pad_top + s_.pad_bottom - s_.dilation_h * (s_.kernel_h - 1) - 1) /
-                 s_.stride_h + 1;
-    out_w_ = (s_.width + s_.pad_left + s_.pad_right - s_.dilation_w * (s_.kernel_w - 1) - 1) /
-                 s_.stride_w + 1;
-    taps_ = s_.kernel_h * s_.kernel_w;
-    group_in_ = s_.channels / s_.groups;
-    group_out_ = s_.outputs / s_.groups;
-    depthwise_ = group_in_ == 1 && group_out_ == 1 && s_.groups > 1;
+        outputs_(spec, weights, factor, bias, multiplier),
+        planes_(codes_),
+        finish_(outputs_.finish),
+        out_h_(outputs_.height),
+        out_w_(outputs_.width),
+        taps_(spec.kernel_h * spec.kernel_w),
+        group_in_(spec.channels / spec.groups),
+        group_out_(spec.outputs / spec.groups),
+        gather_(taps_ > 1 && group_in_ < kSmall) {
     const bool padded = s_.pad_top || s_.pad_left || s_.pad_bottom || s_.pad_right;
-    gather_ = !depthwise_ && taps_ > 1 && group_in_ < kSmall;
-    ring_ = !depthwise_ && !gather_ && (taps_ > 1 || padded);
-    const size_t room = s_.outputs + 64;
-    factor_.assign(room, 1);
-    bias_.assign(room, 0);
-    multiplier_.assign(room, 0.0f);
-    bool factors = false;
-    const size_t per_output = static_cast<size_t>(group_in_) * taps_;
-    for (int n = 0; n < s_.outputs; ++n) {
-      int32_t total = 0;
-      for (size_t k = 0; k < per_output; ++k) total += codes_[n * per_output + k];
-      factor_[n] = factor[n];
-      factors |= factor[n] != 1;
-      bias_[n] = bias[n] - s_.zero_point * total * factor[n];
-      multiplier_[n] = multiplier[n];
-    }
+    ring_ = !gather_ && (taps_ > 1 || padded);
     pad_.resize(static_cast<size_t>(s_.channels) + 64);
     std::memset(pad_.data(), s_.zero_point, pad_.size());
-    finish_ = {factor_.data(), bias_.data(), multiplier_.data(), 1, factors, s_.kind, s_.function,
-               s_.out_zero_point, s_.scale, static_cast<float>(s_.out_low - s_.out_zero_point),
-               static_cast<float>(s_.out_high - s_.out_zero_point)};
     choose(kernels().front());
   }
 
   std::vector<std::string> kernels() const override {
     std::vector<std::string> names;
-    for (const Backend* b : backends_) {
-      if (depthwise_) {
-        for (const DepthwiseKernel* k : b->depthwise)
-          if (fits(*k)) names.push_back(k->name);
-      } else {
-        for (const DotKernel* k : b->dot)
-          if (fits(*k)) names.push_back(k->name);
-      }
-    }
+    for (const Backend* b : backends_)
+      for (const DotKernel* k : b->dot)
+        if (fits(*k)) names.push_back(k->name);
     // The chosen one first.
     const auto at = std::find(names.begin(), names.end(), chosen_);
     if (at != names.end()) std::rotate(names.begin(), at, at + 1);
@@ -113,34 +89,19 @@ class Conv : public Layer {
   }
 
   bool choose(const std::string& name) override {
-    for (const Backend* b : backends_) {
-      for (const DepthwiseKernel* k : b->depthwise)
-        if (depthwise_ && name == k->name && fits(*k)) {
-          channelwise_ = k;
-          pack_depthwise();
-          chosen_ = name;
-          return true;
-        }
+    for (const Backend* b : backends_)
       for (const DotKernel* k : b->dot)
-        if (!depthwise_ && name == k->name && fits(*k)) {
+        if (name == k->name && fits(*k)) {
           kernel_ = k;
           pack();
           chosen_ = name;
           return true;
         }
-    }
     return false;
   }
 
   void run(const Context& context) override {
     const int threads = context.threads->count();
-    if (depthwise_) {
-      const int total = s_.batch * out_h_;
-      context.threads->run([&](int i) {
-        run_depthwise((*context.scratch)[i], total * i / threads, total * (i + 1) / threads);
-      });
-      return;
-    }
     // A few tiles cannot be shared out evenly; blocks of outputs can.
     const int blocks = static_cast<int>(ceil_div(vectors_, kVectors));
     const bool by_outputs = threads > 1 && tiles_ < 2 * threads && blocks >= 2 * threads;
@@ -159,19 +120,6 @@ class Conv : public Layer {
   }
 
  private:
-  bool fits(const DepthwiseKernel& k) const {
-    if (!k.narrow) return true;
-    for (int c = 0; c < s_.channels; ++c) {
-      int up = 0, down = 0;
-      for (int t = 0; t < taps_; ++t) {
-        const int w = codes_[static_cast<size_t>(c) * taps_ + t];
-        (w > 0 ? up : down) += std::abs(w);
-      }
-      if (std::max(up, down) * s_.largest > kSumLimit) return false;
-    }
-    return true;
-  }
-
   bool fits(const DotKernel& k) const {
     const int planes = planes_of(k.layout);
     if (planes) {
@@ -277,40 +225,6 @@ class Conv : public Layer {
     }
   }
 
-  void pack_depthwise() {
-    const DepthwiseKernel& k = *channelwise_;
-    const auto weight = [&](int c, int t) -> int {
-      return c < s_.channels && t < taps_ ? codes_[static_cast<size_t>(c) * taps_ + t] : 0;
-    };
-    if (!k.block) {
-      const int width = ceil_div(s_.channels, 16) * 16;
-      packed_.resize(static_cast<size_t>(width) * taps_);
-      std::memset(packed_.data(), 0, packed_.size());
-      for (int t = 0; t < taps_; ++t)
-        for (int c = 0; c < s_.channels; ++c)
-          packed_.data()[t * width + c] = static_cast<uint8_t>(weight(c, t));
-      return;
-    }
-    const int blocks = ceil_div(s_.channels, k.block), pairs = ceil_div(taps_, 2);
-    packed_.resize(static_cast<size_t>(blocks) * pairs * 64);
-    uint8_t* at = packed_.data();
-    for (int b = 0; b < blocks; ++b)
-      for (int p = 0; p < pairs; ++p, at += 64)
-        for (int i = 0; i < k.block; ++i) {
-          // The interleaving of two registers works within their 16-byte halves.
-          const int quarter = k.block / 4, q = i / quarter, in = i % quarter;
-          const int place = (q % 2 * 2 + q / 2) * quarter + in;
-          const int c = b * k.block + i;
-          for (int j = 0; j < 2; ++j) {
-            if (k.narrow)
-              at[place * 2 + j] = static_cast<uint8_t>(weight(c, 2 * p + j));
-            else
-              reinterpret_cast<int16_t*>(at)[place * 2 + j] =
-                  static_cast<int16_t>(weight(c, 2 * p + j));
-          }
-        }
-  }
-
   void lay_out_tiles() {
     const int pixels = s_.batch * out_h_ * out_w_;
     ring_rows_ = 0;
@@ -343,6 +257,7 @@ class Conv : public Layer {
     const Prepare kind = kernel_->prepare;
     const PrepareKernel prepare = backends_.front()->prepare;
     const bool want_sums = offset_ != 0;
+    const bool whole_rows = s_.groups == 1 && s_.dilation_w == 1;
     const int pixels = s_.batch * out_h_ * out_w_;
     const int first = tile * tile_pixels_;
     count = std::min(tile_pixels_, pixels - first);
@@ -363,14 +278,25 @@ class Conv : public Layer {
       if (gather_) {
         uint8_t* to = w.gathered.data() + static_cast<size_t>(p) * (inner_ + 3);
         from = to;
-        for (int i = 0; i < s_.kernel_h; ++i)
+        const int left = x * s_.stride_w - s_.pad_left;
+        const bool whole = whole_rows && left >= 0 && left + s_.kernel_w <= s_.width;
+        for (int i = 0; i < s_.kernel_h; ++i) {
+          const int iy = y * s_.stride_h - s_.pad_top + i * s_.dilation_h;
+          if (whole && iy >= 0 && iy < s_.height) {
+            // Whole vectors: what is copied too much is written over, or not read.
+            const uint8_t* source = pixel(b, iy, left, 0);
+            const int bytes = s_.kernel_w * group_in_;
+            for (int o = 0; o < bytes; o += 16) std::memcpy(to + o, source + o, 16);
+            to += bytes;
+            continue;
+          }
           for (int j = 0; j < s_.kernel_w; ++j, to += group_in_) {
-            const int iy = y * s_.stride_h - s_.pad_top + i * s_.dilation_h;
             const int ix = x * s_.stride_w - s_.pad_left + j * s_.dilation_w;
             const bool inside = iy >= 0 && iy < s_.height && ix >= 0 && ix < s_.width;
             const uint8_t* source = inside ? pixel(b, iy, ix, g) : pad_.data();
             for (int c = 0; c < group_in_; ++c) to[c] = source[c];
           }
+        }
       } else {
         from = pixel(b, y * s_.stride_h, x * s_.stride_w, g);
       }
@@ -478,13 +404,10 @@ class Conv : public Layer {
           step.groups = std::min(chunk_groups, groups4_ - q);
           step.offset = q * unit;
           step.weights = weights + t * step.tap_stride + q * group_step;
-          for (int p = 0; p < count;) {
-            const int many = std::min(k.pixels, count - p);
-            step.rows = w.rows.data() + static_cast<size_t>(p) * inner_taps_ + t;
-            step.sums = sums + p * width;
-            k.run[many - 1][in_block - 1](step);
-            p += many;
-          }
+          step.pixels = count;
+          step.rows = w.rows.data() + t;
+          step.sums = sums;
+          k.run[in_block - 1](step);
           step.first = false;
         }
       const int n = block * kVectors * k.lanes;
@@ -494,48 +417,21 @@ class Conv : public Layer {
     }
   }
 
-  void run_depthwise(Scratch& w, int first, int last) {
-    const size_t width = static_cast<size_t>(ceil_div(s_.channels, 64)) * 64;
-    w.sums.at_least(width * out_w_ * 4 + 64);
-    int32_t* sums = reinterpret_cast<int32_t*>(w.sums.data());
-    w.rows.resize(std::max(w.rows.size(), static_cast<size_t>(taps_)));
-    const FinishKernel finish = backends_.front()->finish;
-    const size_t size = s_.kind == LOWBIT_CODES ? 1 : 4;
-    for (int row = first; row < last; ++row) {
-      const int b = row / out_h_, y = row % out_h_;
-      for (int x = 0; x < out_w_; ++x) {
-        const uint8_t** to = w.rows.data();
-        for (int i = 0; i < s_.kernel_h; ++i) {
-          const int iy = y * s_.stride_h - s_.pad_top + i * s_.dilation_h;
-          const bool row_inside = iy >= 0 && iy < s_.height;
-          for (int j = 0; j < s_.kernel_w; ++j) {
-            const int ix = x * s_.stride_w - s_.pad_left + j * s_.dilation_w;
-            *to++ = row_inside && ix >= 0 && ix < s_.width ? pixel(b, iy, ix, 0) : pad_.data();
-          }
-        }
-        channelwise_->run(w.rows.data(), taps_, s_.channels, packed_.data(), sums + x * width);
-      }
-      finish(finish_, sums, width, nullptr, out_w_, 0, s_.channels,
-             out_.data() + static_cast<size_t>(row) * out_w_ * s_.outputs * size, s_.outputs);
-    }
-  }
-
   const lowbit_conv s_;
   const Buffer& in_;
   Buffer& out_;
   const std::vector<const Backend*> backends_;
   const std::vector<int8_t> codes_;
+  const Outputs outputs_;
   const Planes planes_;
-  int out_h_, out_w_, taps_, group_in_, group_out_;
-  bool depthwise_, gather_, ring_;
-  std::vector<int32_t> factor_, bias_;
-  std::vector<float> multiplier_;
+  Finish finish_;
+  const int out_h_, out_w_, taps_, group_in_, group_out_;
+  const bool gather_;
+  bool ring_;
   Buffer pad_, packed_;
-  Finish finish_{};
   std::string chosen_;
   mutable int depth_ = -1;
   const DotKernel* kernel_ = nullptr;
-  const DepthwiseKernel* channelwise_ = nullptr;
   int inner_ = 0, inner_taps_ = 0, groups4_ = 0, vectors_ = 0, chunk_groups_ = 0;
   int32_t offset_ = 0;
   int packed_layout_ = -1, packed_lanes_ = 0;
@@ -587,6 +483,9 @@ std::unique_ptr<Layer> make_conv(const lowbit_conv& s, const int8_t* weights,
   const int64_t out_bytes = int64_t{s.batch} * (tall / s.stride_h + 1) * (wide / s.stride_w + 1) *
                             s.outputs * (s.kind == LOWBIT_CODES ? 1 : 4);
   check(static_cast<int64_t>(out.size()) >= out_bytes, "the output buffer is too small");
+  const bool depthwise = s.groups > 1 && s.channels == s.groups && s.outputs == s.groups;
+  if (depthwise)
+    return make_depthwise(s, weights, factor, bias, multiplier, in, out, backends);
   return std::make_unique<Conv>(s, weights, factor, bias, multiplier, in, out, backends);
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <type_traits>
 #include <vector>
 
 namespace lowbit {
@@ -16,9 +17,10 @@ enum class Prepare {
   kWide     // four 16-bit numbers: 8 bytes
 };
 
-// One register tile: `pixels` rows of prepared activations times a block of outputs, over a
-// chunk of the inner dimension that cannot overflow 16 bits where `depth` says so.
+// `pixels` rows of prepared activations times a block of outputs, over a chunk of the inner
+// dimension that cannot overflow 16 bits where `depth` says so.
 struct Step {
+  int pixels;
   const uint8_t* const* rows;  // rows[p * row_stride + t]: pixel p, tap t
   size_t row_stride;
   int taps, groups;
@@ -33,7 +35,7 @@ struct Step {
 };
 using StepKernel = void (*)(const Step&);
 
-constexpr int kPixels = 8;   // most pixels of a tile
+constexpr int kPixels = 8;   // most pixels of a register tile
 constexpr int kVectors = 2;  // most vectors of outputs of a tile
 
 // The weights' layout within one vector of one group of four input channels.
@@ -51,10 +53,9 @@ struct DotKernel {
   Layout layout;
   int lanes;         // outputs of a vector
   int vector_bytes;  // of weights, a group
-  int pixels;        // best number of pixels of a tile
   int depth;         // products: groups that 16-bit sums must hold, 0 for any weights;
                      // tables: lookups summed in a byte, 0 for any codes
-  StepKernel run[kPixels][kVectors];  // by pixels - 1 and vectors - 1
+  StepKernel run[kVectors];  // by vectors - 1
 };
 
 // With acc = (sum * coefficient + term) * factor + bias, see lowbit_add_conv.
@@ -66,6 +67,7 @@ struct Finish {
   bool factors;  // whether one of them is not 1
   int kind, function, zero_point;
   float scale, low, high;  // low and high are relative to the zero point
+  bool bounded;            // whether every acc * multiplier fits 32 bits when rounded
 };
 // `pixels` rows of sums -> outputs first, first + 1, ... of as many rows of `out`. `terms` has one
 // number a pixel to add, or is null. Sums may be read up to a whole vector past the end.
@@ -73,14 +75,28 @@ using FinishKernel = void (*)(const Finish&, const int32_t* sums, size_t sum_str
                               const int32_t* terms, int pixels, int first, int count, void* out,
                               size_t out_stride);
 
-// One pixel of a depthwise convolution: sums of `count` channels, from rows[t] + first.
-// Weights: per block of `lanes` channels and per pair of taps, see pack_depthwise.
+// One row of outputs of a depthwise convolution. Two taps, one below the other, lie interleaved in
+// a row of prepared columns, each of `blocks` blocks of channels.
+struct Strip {
+  const uint8_t* const* pairs;  // of rows 0 and 1, 2 and 3, ...; column 0 is the first output's
+  int pair_count, columns;      // columns of the kernel
+  size_t column_step;           // bytes from a tap to the next one in its row
+  size_t pixel_step;            // bytes from an output's first tap to the next output's
+  int pixels, blocks;
+  const uint8_t* weights;  // [block][pair][column], laid out as the columns are
+  int32_t* sums;           // [pixel][channel]
+  size_t sum_stride;
+  int depth;  // pairs whose products' sum 16 bits hold
+};
 struct DepthwiseKernel {
   const char* name;
-  int block;          // channels of a block
-  bool narrow;        // sums fit 16 bits (int8 weights), else int16 weights
-  void (*run)(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
-              int32_t* sums);
+  int block;  // channels of a block
+  int bytes;  // of a number
+  int depth;  // pairs whose products' sum 16 bits must hold, 0 for any weights
+  // `pixels` columns from rows a and b; a step of 0 repeats one column.
+  void (*interleave)(const uint8_t* a, size_t a_step, const uint8_t* b, size_t b_step, int pixels,
+                     int blocks, uint8_t* out);
+  void (*run)(const Strip&);
 };
 
 using PrepareKernel = void (*)(Prepare, const uint8_t* codes, int channels, uint8_t* out,

@@ -50,10 +50,31 @@ class Layer {
   virtual bool choose(const std::string&) { return false; }
 };
 
+// What follows the sums of a convolution, with the input's zero point in the bias.
+class Outputs {
+ public:
+  Outputs(const lowbit_conv&, const int8_t* codes, const int32_t* factor, const int32_t* bias,
+          const float* multiplier);
+  Outputs(const Outputs&) = delete;  // `finish` points into it
+  Outputs& operator=(const Outputs&) = delete;
+  const int height, width;
+  Finish finish;
+
+ private:
+  std::vector<int32_t> factor_, bias_;
+  std::vector<float> multiplier_;
+};
+
 // Throws std::invalid_argument with the reason.
 std::unique_ptr<Layer> make_conv(const lowbit_conv&, const int8_t* weights,
                                  const int32_t* factor, const int32_t* bias,
                                  const float* multiplier, const Buffer& in, Buffer& out,
                                  const std::vector<const Backend*>& backends);
+
+// Of a checked convolution with one input channel for each output.
+std::unique_ptr<Layer> make_depthwise(const lowbit_conv&, const int8_t* weights,
+                                      const int32_t* factor, const int32_t* bias,
+                                      const float* multiplier, const Buffer& in, Buffer& out,
+                                      const std::vector<const Backend*>& backends);
 
 }  // namespace lowbit

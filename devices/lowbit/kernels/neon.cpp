@@ -13,16 +13,19 @@ namespace lowbit {
 namespace {
 
 #include "elementwise.inc"
+#if defined(__ARM_FEATURE_DOTPROD)
+#include "sweep.inc"
+#endif
 
 // The layouts are those of 32-byte vectors: here two registers each.
 constexpr int kHalf = 2;
 
 // Grouped tables by TBL; `kDepth` bytes are summed before they could pass 255.
-template <int P, int V, int kPlanes, int kDepth, bool kTwo>
+template <int V, int kPlanes, int kDepth, bool kTwo>
 void lookup(const Step& s) {
   constexpr int kNibbles = kTwo ? 2 : 1, kBytes = kTwo ? 32 : 16;
   constexpr int kOutputs = V * 32 / kPlanes;
-  for (int p = 0; p < P; ++p) {
+  for (int p = 0; p < s.pixels; ++p) {
     // Even and odd bytes apart: outputs of one plane, or the planes of an output.
     uint16x8_t even[V][kHalf][kNibbles], odd[V][kHalf][kNibbles];
     for (int v = 0; v < V; ++v)
@@ -82,9 +85,9 @@ void lookup(const Step& s) {
 }
 
 // Products of 16-bit numbers widened to 32: exact for all codes, on every AArch64.
-template <int P, int V>
+template <int V>
 void dot(const Step& s) {
-  for (int p = 0; p < P; ++p) {
+  for (int p = 0; p < s.pixels; ++p) {
     int32x4_t total[V * 8];
     for (int n = 0; n < V * 8; ++n) total[n] = vdupq_n_s32(0);
     for (int t = 0; t < s.taps; ++t) {
@@ -110,7 +113,7 @@ void dot(const Step& s) {
 #if defined(__ARM_FEATURE_DOTPROD)
 // SDOT wants signed bytes: the activations less 128, and 128 times the weights' sum added back.
 template <int P, int V>
-void dot_product(const Step& s) {
+inline void dot_product_tile(const Step& s) {
   const int8x16_t one = vdupq_n_s8(1);
   int32x4_t total[P][V * 2], weight_sum[V * 2];
   for (int v = 0; v < V * 2; ++v) {
@@ -139,35 +142,36 @@ void dot_product(const Step& s) {
       vst1q_s32(to, sum);
     }
 }
+
+template <int V>
+void dot_product(const Step& s) {
+  Step step = s;
+  sweep<4>(step, [](auto p, const Step& tile) { dot_product_tile<p, V>(tile); });
+}
 #endif
 
-#define ROW(f, p, ...) {f<p, 1, ##__VA_ARGS__>, f<p, 2, ##__VA_ARGS__>}
-#define TILES(f, ...)                                                                         \
-  {ROW(f, 1, ##__VA_ARGS__), ROW(f, 2, ##__VA_ARGS__), ROW(f, 3, ##__VA_ARGS__),              \
-   ROW(f, 4, ##__VA_ARGS__)}
-#define DOT_ROW(f, p) {f<p, 1>, f<p, 2>}
-#define DOT_TILES(f)                                                                    \
-  {DOT_ROW(f, 1), DOT_ROW(f, 2), DOT_ROW(f, 3), DOT_ROW(f, 4)}
+#define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 #define TABLES(name, planes, lanes, depth)                                                  \
-  {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, 1, depth,                      \
+  {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, depth,                         \
    TILES(lookup, planes, depth, false)}
 
 const DotKernel kDot[] = {
 #if defined(__ARM_FEATURE_DOTPROD)
-    {"dot_product_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 4, 0, DOT_TILES(dot_product)},
+    {"dot_product_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0,
+     {dot_product<1>, dot_product<2>}},
 #endif
-    {"dot_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 1, 0, DOT_TILES(dot)},
+    {"dot_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0, {dot<1>, dot<2>}},
     TABLES("tables1x8_neon", 1, 32, 8), TABLES("tables1x4_neon", 1, 32, 4),
     TABLES("tables1x2_neon", 1, 32, 2), TABLES("tables1x1_neon", 1, 32, 1),
     TABLES("tables2x8_neon", 2, 16, 8), TABLES("tables2x4_neon", 2, 16, 4),
     TABLES("tables2x2_neon", 2, 16, 2), TABLES("tables2x1_neon", 2, 16, 1),
     TABLES("tables4x8_neon", 4, 8, 8),  TABLES("tables4x4_neon", 4, 8, 4),
     TABLES("tables4x2_neon", 4, 8, 2),  TABLES("tables4x1_neon", 4, 8, 1),
-    {"nibble_tables1_neon", Prepare::kTables, Layout::kPlane1, 32, 32, 1, 0,
+    {"nibble_tables1_neon", Prepare::kTables, Layout::kPlane1, 32, 32, 0,
      TILES(lookup, 1, 4, true)},
-    {"nibble_tables2_neon", Prepare::kTables, Layout::kPlane2, 16, 32, 1, 0,
+    {"nibble_tables2_neon", Prepare::kTables, Layout::kPlane2, 16, 32, 0,
      TILES(lookup, 2, 4, true)},
-    {"nibble_tables4_neon", Prepare::kTables, Layout::kPlane4, 8, 32, 1, 0,
+    {"nibble_tables4_neon", Prepare::kTables, Layout::kPlane4, 8, 32, 0,
      TILES(lookup, 4, 4, true)},
 };
 

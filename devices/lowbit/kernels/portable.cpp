@@ -12,9 +12,9 @@ namespace {
 constexpr int kLanes = 8;
 
 // Codes times codes, 8 outputs x 4 channels at a time.
-template <int P, int V>
+template <int V>
 void dot(const Step& s) {
-  for (int p = 0; p < P; ++p) {
+  for (int p = 0; p < s.pixels; ++p) {
     int32_t total[V * kLanes] = {};
     for (int t = 0; t < s.taps; ++t) {
       const uint8_t* row = s.rows[p * s.row_stride + t] + s.offset;
@@ -32,10 +32,10 @@ void dot(const Step& s) {
 
 // Grouped tables: an index of four one-bit weights looks up the sum of the activations it picks.
 // Planes of an output lie in adjacent bytes.
-template <int P, int V, int kPlanes, bool kTwo>
+template <int V, int kPlanes, bool kTwo>
 void lookup(const Step& s) {
   constexpr int kOutputs = V * 32 / kPlanes;
-  for (int p = 0; p < P; ++p) {
+  for (int p = 0; p < s.pixels; ++p) {
     int32_t total[kOutputs] = {};
     for (int t = 0; t < s.taps; ++t) {
       const uint8_t* table = s.rows[p * s.row_stride + t] + s.offset;
@@ -56,33 +56,53 @@ void lookup(const Step& s) {
   }
 }
 
-#define TILES(f, ...)                                           \
-  {{f<1, 1, ##__VA_ARGS__>, f<1, 2, ##__VA_ARGS__>},            \
-   {f<2, 1, ##__VA_ARGS__>, f<2, 2, ##__VA_ARGS__>}}
-#define DOT_TILES {{dot<1, 1>, dot<1, 2>}, {dot<2, 1>, dot<2, 2>}}
+#define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 
-const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 2, 0, DOT_TILES};
-const DotKernel kLookup1 = {"tables1_portable", Prepare::kTable, Layout::kPlane1, 32, 32, 2, 0,
+const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 0,
+                        {dot<1>, dot<2>}};
+const DotKernel kLookup1 = {"tables1_portable", Prepare::kTable, Layout::kPlane1, 32, 32, 0,
                             TILES(lookup, 1, false)};
-const DotKernel kLookup2 = {"tables2_portable", Prepare::kTable, Layout::kPlane2, 16, 32, 2, 0,
+const DotKernel kLookup2 = {"tables2_portable", Prepare::kTable, Layout::kPlane2, 16, 32, 0,
                             TILES(lookup, 2, false)};
-const DotKernel kLookup4 = {"tables4_portable", Prepare::kTable, Layout::kPlane4, 8, 32, 2, 0,
+const DotKernel kLookup4 = {"tables4_portable", Prepare::kTable, Layout::kPlane4, 8, 32, 0,
                             TILES(lookup, 4, false)};
 const DotKernel kNibbles1 = {"nibble_tables1_portable", Prepare::kTables, Layout::kPlane1, 32, 32,
-                             2, 0, TILES(lookup, 1, true)};
+                             0, TILES(lookup, 1, true)};
 const DotKernel kNibbles2 = {"nibble_tables2_portable", Prepare::kTables, Layout::kPlane2, 16, 32,
-                             2, 0, TILES(lookup, 2, true)};
+                             0, TILES(lookup, 2, true)};
 const DotKernel kNibbles4 = {"nibble_tables4_portable", Prepare::kTables, Layout::kPlane4, 8, 32,
-                             2, 0, TILES(lookup, 4, true)};
+                             0, TILES(lookup, 4, true)};
 
-void depthwise(const uint8_t* const* rows, int taps, int channels, const uint8_t* weights,
-               int32_t* sums) {
-  const int8_t* w = reinterpret_cast<const int8_t*>(weights);
-  for (int c = 0; c < channels; ++c) sums[c] = 0;
-  for (int t = 0; t < taps; ++t, w += (channels + 15) / 16 * 16)
-    for (int c = 0; c < channels; ++c) sums[c] += rows[t][c] * w[c];
+constexpr int kBlock = 16;
+
+void interleave(const uint8_t* a, size_t a_step, const uint8_t* b, size_t b_step, int pixels,
+                int blocks, uint8_t* out) {
+  for (int p = 0; p < pixels; ++p, a += a_step, b += b_step)
+    for (int c = 0; c < blocks * kBlock; ++c) {
+      *out++ = a[c];
+      *out++ = b[c];
+    }
 }
-const DepthwiseKernel kDepthwise = {"depthwise_portable", 0, false, depthwise};
+
+void depthwise(const Strip& s) {
+  for (int block = 0; block < s.blocks; ++block) {
+    const int8_t* weights =
+        reinterpret_cast<const int8_t*>(s.weights) + block * s.pair_count * s.columns * 2 * kBlock;
+    for (int p = 0; p < s.pixels; ++p) {
+      int32_t total[kBlock] = {};
+      const int8_t* w = weights;
+      for (int i = 0; i < s.pair_count; ++i) {
+        const uint8_t* from = s.pairs[i] + p * s.pixel_step + block * 2 * kBlock;
+        for (int j = 0; j < s.columns; ++j, from += s.column_step, w += 2 * kBlock)
+          for (int c = 0; c < kBlock; ++c)
+            total[c] += from[2 * c] * w[2 * c] + from[2 * c + 1] * w[2 * c + 1];
+      }
+      int32_t* to = s.sums + p * s.sum_stride + block * kBlock;
+      for (int c = 0; c < kBlock; ++c) to[c] = total[c];
+    }
+  }
+}
+const DepthwiseKernel kDepthwise = {"depthwise_portable", kBlock, 1, 0, interleave, depthwise};
 
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
   if (total) {
