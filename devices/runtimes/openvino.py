@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec, existing_file, one_line
+from devices.runtimes.widening import with_whole_bytes
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 _HINTS = {"file": "f32", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -78,13 +79,19 @@ class OpenVino(Runtime):
                 "ENABLE_CPU_PINNING": False,
             }
         try:
-            model = self._core.read_model(str(path))
+            model = self._core.read_model(self._source(path))
             specs = [self._spec(port) for port in model.inputs]
             model.reshape({spec.name: list(spec.shape) for spec in specs})
             compiled = self._core.compile_model(model, self.device, properties)
         except RuntimeError as error:
             raise InputError(f"{path}: OpenVINO cannot load it: {one_line(error)}") from error
         return _OpenVinoSession(compiled, tuple(specs))
+
+    def _source(self, path: Path) -> str | bytes:
+        """Return what to read: ONNX with 2-bit weights, which the library refuses, is widened."""
+        if path.suffix.lower() != ".onnx":
+            return str(path)
+        return with_whole_bytes(path, extra="openvino") or str(path)
 
     def _spec(self, port: Any) -> TensorSpec:
         shape = [dim.get_length() if dim.is_static else None for dim in port.get_partial_shape()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from devices.runtime import (
     one_line,
     only_one_thread,
 )
+from devices.runtimes.widening import with_whole_bytes
 from search_spaces.errors import InputError, MissingExtraError
 
 _TYPES = {"f": "float", "u": "uint", "i": "int"}
@@ -46,7 +48,7 @@ class Tract(Runtime):
     def load(self, path: Path) -> Session:
         path = existing_file(path)
         try:
-            model = self._library.onnx().load(str(path))
+            model = self._read(path)
             specs = []
             for index in range(model.input_count()):
                 spec = self._spec(model.input_name(index), str(model.input_fact(index)))
@@ -57,6 +59,16 @@ class Tract(Runtime):
         except self._library.TractError as error:
             raise InputError(f"{path}: tract cannot load it: {one_line(error)}") from error
         return _TractSession(self._library, runnable, tuple(specs))
+
+    def _read(self, path: Path) -> Any:
+        """Read ONNX; weights of 2 and 4 bits, which the library refuses, are widened."""
+        widened = with_whole_bytes(path, extra="tract")
+        if widened is None:
+            return self._library.onnx().load(str(path))
+        with tempfile.TemporaryDirectory() as folder:  # it reads files only
+            copy = Path(folder) / path.name
+            copy.write_bytes(widened)
+            return self._library.onnx().load(str(copy))
 
     def _spec(self, name: str, fact: str) -> TensorSpec:
         """Read a fact such as ``batch,3,96,96,f32``; open axes are symbols or ``?``."""

@@ -1,0 +1,59 @@
+"""Weights of fewer than 8 bits, stored as bytes for runtimes that know no smaller type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from search_spaces.errors import MissingExtraError
+
+
+def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
+    """Return an ONNX file whose constants of 2 and 4 bits are 8 bits wide, value for value.
+
+    Args:
+        path: of the file.
+        extra: which to install where the package onnx is missing.
+
+    Returns:
+        the serialised model, or None when the file has no such constant and can be read as
+        it is.
+
+    Raises:
+        MissingExtraError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", extra) from error
+    kinds = onnx.TensorProto
+    wider = {
+        getattr(kinds, small): wide
+        for small, wide in (
+            ("INT2", "int8"),
+            ("INT4", "int8"),
+            ("UINT2", "uint8"),
+            ("UINT4", "uint8"),
+        )
+        if hasattr(kinds, small)
+    }
+    model = onnx.load(str(path))
+    changed = False
+    for tensor in _constants(model.graph):
+        if tensor.data_type in wider:
+            values = onnx.numpy_helper.to_array(tensor).astype(wider[tensor.data_type])
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+            changed = True
+    return model.SerializeToString() if changed else None
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    """Yield the constant tensors of a graph, those of its inner graphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _constants(inner)
