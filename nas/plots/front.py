@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,9 @@ def front(
     knee = [m for m in members if m["knee"]]
     if knee:
         _points(figure, knee, cost, split, "knee", AMBER, "diamond", bars=False)
-    _budgets(figure, results, cost, metric)
-    figure.update_xaxes(type=spread([_value(m, cost) for m in models]))
+    scale = spread([_value(m, cost) for m in models])
+    figure.update_xaxes(type=scale)
+    _budgets(figure, results, cost, metric, scale)
     return figure
 
 
@@ -113,9 +115,11 @@ def fronts(
         members = [m for m in _models(results, cost, split) if m["kind"] == "front"]
         values += [_value(m, cost) for m in members]
         _points(figure, members, cost, split, name, colour, symbol, line=True)
-        if budget:
-            _budgets(figure, results, cost, metric, colour=colour, of=f" of {name}")
-    figure.update_xaxes(type=spread(values))
+    scale = spread(values)
+    figure.update_xaxes(type=scale)
+    for i, (name, results) in enumerate(all_results.items() if budget else ()):
+        colour, _ = SERIES[i % len(SERIES)]
+        _budgets(figure, results, cost, metric, scale, colour=colour, of=f" of {name}", row=i)
     return figure
 
 
@@ -267,16 +271,24 @@ def _budgets(
     results: dict[str, Any],
     cost: str,
     metric: str,
+    scale: str,
     *,
     colour: str = ORANGE,
     of: str = "",
+    row: int = 0,
 ) -> None:
     line = {"color": colour, "dash": "dash", "width": 1.5}
     for budget in budgets(results):
-        if budget["bound"] is None:
+        if budget["bound"] is None or (scale == "log" and budget["bound"] <= 0):
             continue
         text = f"budget{of} {'≤' if budget['upper'] else '≥'} {budget['bound']:g}"
         if budget["metric"] == cost:
-            figure.add_vline(x=budget["bound"], line=line, annotation_text=text)
+            figure.add_vline(x=budget["bound"], line=line)
+            # Unlike a line, an annotation on a logarithmic axis is placed by the logarithm.
+            at = math.log10(budget["bound"]) if scale == "log" else budget["bound"]
+            figure.add_annotation(
+                x=at, y=0.02 + 0.07 * row, yref="paper", text=text, showarrow=False,
+                xanchor="right", font={"color": colour},
+            )  # fmt: skip
         elif budget["name"] == metric:
             figure.add_hline(y=budget["bound"], line=line, annotation_text=text)

@@ -30,39 +30,28 @@ def hypervolume(runs: Run | Mapping[str, Run]) -> Figure:
     """Draw the volume that the front dominates, over real evaluations.
 
     Args:
-        runs: one run, or name -> run. Volumes compare only where objectives and reference
-            point are the same, so other runs are refused.
+        runs: one run, whose recorded volumes are drawn; or name -> run, whose volumes are
+            computed again against one reference point, the worst of all runs' evaluations.
 
     Raises:
-        InputError: a run without recorded volumes, or with another reference point.
+        InputError: nothing was recorded, or the runs have different objectives.
         MissingExtraError: plotly is not installed.
     """
-    several = isinstance(runs, Mapping) and "front" not in runs and "evaluations" not in runs
-    named: Mapping[str, Any] = runs if several else {"": runs}  # type: ignore[assignment]
+    if isinstance(runs, Mapping) and not {"front", "evaluations"} & set(runs):
+        curves = _common_volumes({str(name): results_of(run) for name, run in runs.items()})
+    else:
+        found = results_of(runs).get("hypervolume") or {}
+        values = [v for v in found.get("values") or [] if number(v.get("value")) is not None]
+        curves = {"": [(v["evaluations"], v["value"]) for v in values]}
+    if not any(curves.values()):
+        raise InputError("no hypervolume was recorded")
     figure = new_figure("Hypervolume over evaluations", "real evaluations", "hypervolume")
-    reference = None
-    for i, (name, run) in enumerate(named.items()):
-        results = results_of(run)
-        found = results.get("hypervolume") or {}
-        values = [
-            (v["evaluations"], v["value"])
-            for v in found.get("values") or []
-            if number(v.get("value")) is not None
-        ]
-        if not values:
-            raise InputError(f"no hypervolume was recorded in {name or 'the run'}")
-        kind = (found.get("goals"), found.get("reference"))
-        if reference not in (None, kind):
-            raise InputError(
-                f"the hypervolume of {name} has objectives {kind[0]} and reference point "
-                f"{kind[1]}, another than {reference}; draw it alone"
-            )
-        reference = kind
+    for i, (name, points) in enumerate(curves.items()):
         colour, _ = SERIES[i % len(SERIES)]
         figure.add_trace(
             go().Scatter(
-                x=[v[0] for v in values],
-                y=[v[1] for v in values],
+                x=[p[0] for p in points],
+                y=[p[1] for p in points],
                 mode="lines",
                 line={"color": colour, "shape": "hv", "dash": ("solid", "dash", "dot")[i % 3]},
                 name=name or "hypervolume",
@@ -70,6 +59,44 @@ def hypervolume(runs: Run | Mapping[str, Run]) -> Figure:
             )
         )
     return figure
+
+
+def _common_volumes(named: Mapping[str, dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Volumes of the feasible evaluations of every run, against one reference point."""
+    import numpy as np
+
+    from nas.pareto import hypervolume as volume
+    from nas.pareto import reference_point
+    from nas.report.comparison import maximised
+
+    goals = {name: [str(goal) for goal in results["goals"]] for name, results in named.items()}
+    if not goals or len({tuple(given) for given in goals.values()}) > 1:
+        told = "; ".join(f"{name}: {', '.join(given)}" for name, given in goals.items())
+        raise InputError(f"volumes compare only for the same objectives ({told or 'no runs'})")
+    points: dict[str, list[tuple[int, list[float]]]] = {}
+    for name, results in named.items():
+        metric, higher = metric_of(results)
+        signs = [(goal, -1.0 if maximised(goal, metric, higher) else 1.0) for goal in goals[name]]
+        points[name] = [
+            (count, [sign * row["metrics"][goal] for goal, sign in signs])
+            for count, row in enumerate(results["evaluations"], start=1)
+            if row.get("feasible")
+            and all(number((row.get("metrics") or {}).get(goal)) is not None for goal, _ in signs)
+        ]
+    if not any(points.values()):
+        raise InputError("no run has a feasible evaluation with every objective")
+    reference = reference_point(
+        np.array([values for rows in points.values() for _, values in rows])
+    ).tolist()
+    curves = {}
+    for name, rows in points.items():
+        step = max(1, len(rows) // 60)
+        kept = [*range(step, len(rows), step), len(rows)] if rows else []
+        curves[name] = [
+            (rows[k - 1][0], volume(np.array([values for _, values in rows[:k]]), reference))
+            for k in kept
+        ]
+    return curves
 
 
 def accuracy_predictor(run: Run) -> Figure:
@@ -219,6 +246,7 @@ def parallel_coordinates(run: Run) -> Figure:
     figure.add_trace(
         go().Parcoords(
             dimensions=axes,
+            labelangle=-20,
             line={
                 "color": [found["accuracy"][i] for i in kept],
                 "colorscale": "Cividis",
@@ -227,7 +255,7 @@ def parallel_coordinates(run: Run) -> Figure:
             },
         )
     )
-    figure.update_layout(margin={"l": 60, "r": 40, "t": 96, "b": 40})
+    figure.update_layout(margin={"l": 60, "r": 40, "t": 120, "b": 40})
     return figure
 
 

@@ -132,7 +132,7 @@ def compare_results(
         )
 
     def points(results: dict[str, Any]) -> np.ndarray:
-        sign = [-1.0 if _maximised(goal, metric, higher) else 1.0 for goal in goals]
+        sign = [-1.0 if maximised(goal, metric, higher) else 1.0 for goal in goals]
         return np.array(
             [
                 [s * _value(entry, goal, metric, key) for s, goal in zip(sign, goals, strict=True)]
@@ -169,7 +169,13 @@ def _identity(entry: dict[str, Any]) -> str:
     return str(entry.get("arch") or entry["id"])
 
 
-def _maximised(goal: str, metric: str, higher: bool) -> bool:
+def maximised(goal: str, metric: str, higher: bool) -> bool:
+    """Return whether more of an objective is better.
+
+    Args:
+        goal: an objective of the run, such as ``latency_ms[cpu]``.
+        metric, higher: the task's metric, and whether more of it is better.
+    """
     name = goal.partition("[")[0]
     if name in (metric, "accuracy"):
         return higher
