@@ -269,6 +269,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_space(sections["space"])
     if sections.get("supernet") is not None:
         yield from _check_supernet(sections["supernet"], folder)
+    if sections.get("space") is not None:
+        yield from _check_one_bit(sections["space"], sections.get("supernet"))
     devices = sections.get("devices")
     if devices is not None:
         yield from _check_devices(devices, folder)
@@ -326,6 +328,19 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
         message = _space_problem(space.name, {**base, **config})
         if message is not None:
             yield ("space",), f"space: {message}"
+
+
+def _check_one_bit(space: SpaceConfig, supernet: SupernetConfig | None) -> Iterator[Finding]:
+    """Weights of 1 bit have a quantiser of their own, which the default is not."""
+    bits = space.overrides.get("weight_bits")
+    quantizers = None if supernet is None else supernet.quantizers
+    default = quantizers is None or "weights" not in quantizers.model_fields_set
+    if isinstance(bits, (list, tuple)) and 1 in bits and default:
+        yield (
+            ("space", "weight_bits"),
+            "space.weight_bits: weights of 1 bit need a quantiser that serves them; add "
+            "supernet.quantizers.weights: {default: lsq, 1: binary}",
+        )
 
 
 def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:

@@ -59,18 +59,18 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
         raise InputError(f"{name}={value!r} is not one of {allowed}")
 
 
-def check_bits(name: str, options: Any, *, weights: bool) -> tuple[int, ...]:
+def check_bits(name: str, options: Any) -> tuple[int, ...]:
     """Return the bit-widths ``options`` if a layer can have them.
 
+    Weights of 1 bit are -1 and +1; they need a quantiser that serves them, such as ``binary``.
+
     Raises:
-        InputError: they are no ascending list of known bit-widths, or 1 bit for weights.
+        InputError: they are no ascending list of known bit-widths.
     """
     ascending(name, options)
     for bits in options:
         if bits not in BITS:
             raise InputError(f"{name}: {bits!r} is not one of {list(BITS)}")
-    if weights and 1 in options:
-        raise InputError("weights need at least 2 bits: a signed code of 1 bit is 0 or -1 only")
     return options  # type: ignore[no-any-return]
 
 

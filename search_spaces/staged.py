@@ -415,10 +415,11 @@ def check(space: str, p: Parameters) -> None:
 def check_common(p: Any) -> None:
     """Check bits, granularity, resolutions and divisor, which every space has."""
     one_of("granularity", p.granularity, ("layer", "block"))
-    check_bits("weight_bits", p.weight_bits, weights=True)
-    check_bits("activation_bits", p.activation_bits, weights=False)
+    check_bits("weight_bits", p.weight_bits)
+    check_bits("activation_bits", p.activation_bits)
     one_of("edge_bits", p.edge_bits, BITS)
-    check_bits("edge_bits", (p.edge_bits,), weights=True)
+    if p.edge_bits == 1:
+        raise InputError("edge_bits=1: first and last layers need at least 2 bits")
     ascending("resolutions", p.resolutions)
     for value in p.resolutions:
         whole("resolutions", value)

@@ -373,7 +373,7 @@ class ModuleSpace(PlannedSpace):
         given = bits if isinstance(bits, Mapping) else {"*": bits}
         found: dict[str, tuple[int, ...]] = {}
         for pattern, options in given.items():
-            options = check_bits(f"{key}[{pattern!r}]", tuple(options), weights=key[0] == "w")
+            options = check_bits(f"{key}[{pattern!r}]", tuple(options))
             for name in self._find(pattern):
                 # A pattern for all does not mean the edges, unless nothing else is said of them.
                 if name in edges and pattern == "*":

@@ -226,7 +226,6 @@ STAGE = TINY["stages"][0]
         ({"weight_bits": [9]}, "weight_bits: 9 is not one of"),
         ({"weight_bits": [8, 4]}, "ascending"),
         ({"weight_bits": 8}, "weight_bits=8 must be a list"),
-        ({"weight_bits": [1, 2]}, "at least 2 bits"),
         ({"activation_bits": [2.5]}, "activation_bits: 2.5 is not one of"),
         ({"edge_bits": 12}, "edge_bits=12 is not one of"),
         ({"edge_bits": 1}, "at least 2 bits"),

@@ -250,7 +250,6 @@ def test_a_network_that_leaves_early_has_the_head_of_its_exit():
         ("vit", {"patch": 3}, "8 is no multiple of the patch, 3"),
         ("vit", {"heads": [2, 1]}, "heads.*ascending"),
         ("vit", {"embed": [8]}, "unknown parameter 'embed'.*did you mean 'embeds'"),
-        ("vit", {"weight_bits": [1, 2]}, "at least 2 bits"),
         ("resnet", {"stages": [{"channels": 8, "stride": 1, "depths": [1], "blocks": ["x"]}]},
          r"stages\[0\].blocks='x' is not one of"),
         ("resnet", {"expands": [0]}, "must be positive"),
