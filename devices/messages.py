@@ -80,6 +80,8 @@ class Register(Message):
 
 
 class Registered(Message):
+    """What a hub tells an agent that has dialled in: its session, and how often to be heard from, in s."""
+
     session: Count
     heartbeat_s: float
     expiry_s: float
@@ -106,6 +108,8 @@ class LeasedJob(Message):
 
 
 class LeaseReply(Message):
+    """The jobs an agent may work on now."""
+
     jobs: list[LeasedJob]
 
 
@@ -179,6 +183,8 @@ class JobRequest(Message):
 
 
 class Submit(Message):
+    """Asks a hub to measure models."""
+
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=MAX_JOBS)]
 
 
@@ -198,6 +204,8 @@ class JobView(Message):
 
 
 class Jobs(Message):
+    """Jobs as they stand."""
+
     jobs: list[JobView]
 
 
@@ -233,6 +241,8 @@ class DeviceView(Message):
 
 
 class Devices(Message):
+    """The boards a hub knows."""
+
     devices: list[DeviceView]
 
 
@@ -246,6 +256,8 @@ class TokenRequest(Message):
 
 
 class TokenView(Message):
+    """A token without its text; times are seconds since 1970, ``expires`` None for never."""
+
     name: Name
     scope: Scope
     device: Name | None
@@ -255,6 +267,8 @@ class TokenView(Message):
 
 
 class Tokens(Message):
+    """The tokens a hub knows."""
+
     tokens: list[TokenView]
 
 

@@ -61,6 +61,8 @@ class PlayedMachine:
 
 
 class PlayedSession(Session):
+    """A model whose inference takes what the machine plays."""
+
     inputs = (TensorSpec("x", (1, 3), "float32"),)
 
     def __init__(self, infer: Callable[[], None], output: float) -> None:
