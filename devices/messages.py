@@ -80,7 +80,7 @@ class Register(Message):
 
 
 class Registered(Message):
-    """What a hub tells an agent that has dialled in: its session, and how often to be heard from, in s."""
+    """What a hub tells an agent that has dialled in: its session, and its duties, in s."""
 
     session: Count
     heartbeat_s: float
