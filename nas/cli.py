@@ -34,6 +34,7 @@ SUB_APPS = {
     "latency": "nas.latency_cli",
     "device": "nas.device_cli",
     "bits": "nas.bits_cli",
+    "compare": "nas.compare_cli",
     "study": "nas.study_cli",
 }
 """Name of a command group -> module whose ``app`` it is; imported when it is called."""

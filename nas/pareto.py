@@ -158,6 +158,50 @@ def difference(
     )
 
 
+def attainment(fronts: Sequence[np.ndarray], shares: Sequence[float]) -> dict[float, np.ndarray]:
+    """Return which points are attained by at least a share of several runs' fronts.
+
+    A point is attained by a run that has an evaluation no worse in every objective. The
+    surface of share 0.5 is the median attainment surface, the usual picture of what a typical
+    run reaches; 1.0 is what every run reaches (Grunert da Fonseca, Fonseca and Hall 2001).
+
+    Args:
+        fronts: one set of points (n, m) a run, minimised, two or three objectives (one
+            objective gives the order statistic).
+        shares: each in (0, 1]; rounded up to whole runs.
+
+    Returns:
+        share -> the minimal points of its surface, (k, m), sorted.
+
+    Raises:
+        InputError: no run, a run without a finite point, runs with different numbers of
+            objectives, more than three, or a share outside (0, 1].
+    """
+    sets = [_points(front) for front in fronts]
+    sets = [points[np.isfinite(points).all(axis=1)] for points in sets]
+    if not sets or not all(len(points) for points in sets):
+        raise InputError("attainment needs at least one finite point of every run")
+    m = sets[0].shape[1]
+    if any(points.shape[1] != m for points in sets) or m > 3:
+        raise InputError("attainment needs runs with the same one, two or three objectives")
+    if not all(0.0 < share <= 1.0 for share in shares):
+        raise InputError(f"shares {list(shares)} must be above 0 and at most 1")
+    wanted = {share: int(np.ceil(share * len(sets) - 1e-9)) for share in shares}
+    if m == 1:
+        best = np.sort([points.min() for points in sets])
+        return {share: best[[runs - 1]][:, None] for share, runs in wanted.items()}
+    points = np.vstack(sets)
+    run = np.repeat(np.arange(1, len(sets) + 1), [len(p) for p in sets])
+    # Percentiles of whole runs: moocore rounds them up the way the shares were rounded here.
+    levels = sorted({100.0 * runs / len(sets) for runs in wanted.values()})
+    surface = np.asarray(_moocore().eaf(points, run, percentiles=levels))
+    found = {}
+    for share, runs in wanted.items():
+        rows = surface[np.isclose(surface[:, -1], 100.0 * runs / len(sets)), :-1]
+        found[share] = np.unique(rows[nondominated(rows)], axis=0)
+    return found
+
+
 def _points(objectives: np.ndarray) -> np.ndarray:
     points = np.asarray(objectives, dtype=float)
     if points.ndim != 2:

@@ -123,7 +123,7 @@ def compare_results(
     goals = [
         goal
         for goal in goals
-        if all(_value(entry, goal, metric, key) is not None for entry in both)
+        if all(objective_value(entry, goal, metric, key) is not None for entry in both)
     ]
     if not goals:
         raise InputError(
@@ -135,7 +135,10 @@ def compare_results(
         sign = [-1.0 if maximised(goal, metric, higher) else 1.0 for goal in goals]
         return np.array(
             [
-                [s * _value(entry, goal, metric, key) for s, goal in zip(sign, goals, strict=True)]
+                [
+                    s * objective_value(entry, goal, metric, key)
+                    for s, goal in zip(sign, goals, strict=True)
+                ]
                 for entry in results["front"]
             ]
         )
@@ -182,7 +185,15 @@ def maximised(goal: str, metric: str, higher: bool) -> bool:
     return name in METRICS.names() and METRICS.get(name).maximise
 
 
-def _value(entry: dict[str, Any], goal: str, metric: str, accuracy: str) -> float | None:
+def objective_value(entry: dict[str, Any], goal: str, metric: str, accuracy: str) -> float | None:
+    """Return what an architecture of the front has of an objective; None if not recorded.
+
+    Args:
+        entry: of the results' ``front``.
+        goal: an objective such as ``latency_ms[cpu]``.
+        metric: the task's metric.
+        accuracy: key of the accuracy that counts, ``validation_accuracy`` or ``test_accuracy``.
+    """
     name, _, rest = goal.partition("[")
     if name in (metric, "accuracy"):
         return number(entry.get(accuracy))
