@@ -8,16 +8,17 @@ the header declare what the numbers are; Parquet files carry the same keys as me
     # space: tokens
     # metric: latency_ms
     # metric of board_energy: energy_mj
-    arch,raspi4,pixel3,board_energy
-    k3e6 k5e3 skip,25.1,9.7,13.2
+    # metric of macs: macs
+    arch,raspi4,pixel3,board_energy,macs
+    k3e6 k5e3 skip,25.1,9.7,13.2,310e6
 
-Without a declaration a column is ``latency_ms``.
+Without a declaration a column is ``latency_ms``, unless its name is a metric's own.
+Columns of ``macs`` and ``parameters`` are no devices: they are known before anything is
+measured.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from search_spaces.atomic import write_atomic, write_text_atomic
-from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.errors import InputError
 from search_spaces.space import Arch, SearchSpace
+from search_spaces.table_files import RawTable, raise_problems, read_raw, write_raw
 
 METRICS = {
     "latency_ms": "latency in milliseconds",
@@ -37,16 +38,21 @@ METRICS = {
     "dsps": "DSP slices of an FPGA",
     "bytes": "bytes of memory or storage",
 }
-"""Costs a column may hold, with their units."""
+"""Costs a column of a device may hold, with their units."""
+
+KNOWN_COSTS = {
+    "macs": "multiply-accumulates of the architecture",
+    "parameters": "weights of the architecture",
+}
+"""Costs of the architecture itself, on any device."""
 
 ARCH_COLUMNS = ("arch", "arch_str", "architecture")
 """Header names taken for the architecture when none is given."""
 
-INDEX_COLUMNS = ("", "index", "id")
+INDEX_COLUMNS = ("", "index", "id", "__index_level_0__")
 """Header names of row numbers, which are no device."""
 
 _MISSING = {"", "na", "nan", "null", "none"}
-_SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class LatencyTable:
         devices: column names.
         values: (n, devices) float64; NaN where nothing was measured.
         metrics: column name -> key of :data:`METRICS`; columns not named are ``latency_ms``.
+        costs: key of :data:`KNOWN_COSTS` -> (n,) float64, NaN where unknown.
     """
 
     space: SearchSpace
@@ -66,6 +73,7 @@ class LatencyTable:
     devices: tuple[str, ...]
     values: np.ndarray
     metrics: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.genes), len(self.devices)):
@@ -79,6 +87,13 @@ class LatencyTable:
         unknown = set(self.metrics.values()) - set(METRICS)
         if unknown:
             raise InputError(f"metric {min(unknown)!r} is not one of {', '.join(METRICS)}")
+        for name, values in self.costs.items():
+            if name not in KNOWN_COSTS:
+                raise InputError(f"cost {name!r} is not one of {', '.join(KNOWN_COSTS)}")
+            if np.shape(values) != (len(self.genes),):
+                raise InputError(
+                    f"cost {name!r} has shape {np.shape(values)}, not ({len(self.genes)},)"
+                )
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -128,12 +143,15 @@ class LatencyTable:
         at = [self.column_index(device) for device in devices]
         metrics = {d: m for d, m in self.metrics.items() if d in devices}
         values = self.values[:, at].reshape(len(self), len(at))
-        return LatencyTable(self.space, self.genes, tuple(devices), values, metrics)
+        return LatencyTable(self.space, self.genes, tuple(devices), values, metrics, self.costs)
 
     def rows(self, index: Sequence[int] | np.ndarray) -> LatencyTable:
         """Return the table with these rows, in this order."""
         at = np.asarray(index, dtype=np.int64)
-        return LatencyTable(self.space, self.genes[at], self.devices, self.values[at], self.metrics)
+        costs = {name: np.asarray(v)[at] for name, v in self.costs.items()}
+        return LatencyTable(
+            self.space, self.genes[at], self.devices, self.values[at], self.metrics, costs
+        )
 
 
 def read_table(
@@ -155,35 +173,39 @@ def read_table(
         EnvironmentProblem: the file cannot be read, or pyarrow is missing for Parquet.
     """
     path = Path(path)
-    if path.suffix.lower() in (".parquet", ".pq"):
-        header, lines, numbers, declared = _read_parquet(path)
-        label = "row"
-    else:
-        header, lines, numbers, declared = _read_csv(path)
-        label = "line"
-    arch_at = _find_arch_column(path, header, arch_column)
-    texts = [row[arch_at] for row in lines]
+    raw = read_raw(path)
+    arch_at = _find_arch_column(path, raw.header, arch_column)
+    texts = [row[arch_at] for row in raw.rows]
     if callable(space):
-        blank = [numbers[i] for i, text in enumerate(texts) if not text.strip()]
+        blank = [n for n, text in zip(raw.numbers, texts, strict=True) if not text.strip()]
         if blank:
-            raise InputError(f"{path}: {label} {blank[0]}: the architecture is empty")
+            raise InputError(f"{path}: {raw.label} {blank[0]}: the architecture is empty")
         space = space(texts)
-    archs, problems = _parse_all(path, space, texts, numbers, label)
-    at = [j for j, name in enumerate(header) if j != arch_at and name.lower() not in INDEX_COLUMNS]
-    devices = tuple(header[j] for j in at)
-    if not devices:
-        raise InputError(f"{path}: no device column beside {header[arch_at]!r}")
-    values = np.full((len(lines), len(at)), np.nan)
-    for i, row in enumerate(lines):
+    archs, problems = _parse_all(path, space, texts, raw)
+    at = [
+        j
+        for j, name in enumerate(raw.header)
+        if j != arch_at and name.lower() not in INDEX_COLUMNS
+    ]
+    values = np.full((len(raw.rows), len(at)), np.nan)
+    for i, row in enumerate(raw.rows):
         for k, j in enumerate(at):
             value, problem = _number(row[j])
             if problem:
-                problems.append(f"{path}: {label} {numbers[i]}: column {header[j]!r}: {problem}")
+                place = f"{path}: {raw.label} {raw.numbers[i]}"
+                problems.append(f"{place}: column {raw.header[j]!r}: {problem}")
             else:
                 values[i, k] = value
-    _raise_problems(problems)
-    metrics = _metrics(path, devices, declared)
-    return LatencyTable(space, space.genes(archs), devices, values, metrics)
+    raise_problems(problems)
+    columns = [raw.header[j] for j in at]
+    metrics = _metrics(path, columns, raw.declared)
+    costs = {metrics[name]: values[:, k] for k, name in enumerate(columns) if _known(metrics, name)}
+    kept = [k for k, name in enumerate(columns) if not _known(metrics, name)]
+    devices = tuple(columns[k] for k in kept)
+    if not devices:
+        raise InputError(f"{path}: no device column beside {raw.header[arch_at]!r}")
+    measured = {d: metrics[d] for d in devices if metrics[d] != "latency_ms"}
+    return LatencyTable(space, space.genes(archs), devices, values[:, kept], measured, costs)
 
 
 def read_architectures(
@@ -198,12 +220,10 @@ def read_architectures(
         InputError, EnvironmentProblem: as :func:`read_table`.
     """
     path = Path(path)
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    header, lines, numbers, _ = (_read_parquet if parquet else _read_csv)(path)
-    arch_at = _find_arch_column(path, header, arch_column)
-    label = "row" if parquet else "line"
-    archs, problems = _parse_all(path, space, [row[arch_at] for row in lines], numbers, label)
-    _raise_problems(problems)
+    raw = read_raw(path)
+    arch_at = _find_arch_column(path, raw.header, arch_column)
+    archs, problems = _parse_all(path, space, [row[arch_at] for row in raw.rows], raw)
+    raise_problems(problems)
     return space.genes(archs)
 
 
@@ -212,31 +232,23 @@ def write_table(table: LatencyTable, path: Path | str) -> None:
 
     Architectures are written as the space's own ``text`` where it has one.
     """
-    path = Path(path)
     text = getattr(table.space, "text", str)
-    texts = [text(arch) for arch in table.archs]
+    columns = {device: table.column(device) for device in table.devices}
     declared = {"space": table.space.name, "metric": "latency_ms"}
     for device in table.devices:
         if table.metric(device) != "latency_ms":
             declared[f"metric of {device}"] = table.metric(device)
-    if path.suffix.lower() in (".parquet", ".pq"):
-        _write_parquet(table, texts, declared, path)
-        return
-    buffer = io.StringIO()
-    for key, value in declared.items():
-        buffer.write(f"# {key}: {value}\n")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arch", *table.devices])
-    for line, row in zip(texts, table.values, strict=True):
-        writer.writerow([line, *("" if math.isnan(v) else repr(float(v)) for v in row)])
-    write_text_atomic(path, buffer.getvalue())
+    for name, values in table.costs.items():
+        if name in columns:
+            raise InputError(f"the table has a device and a cost that are both called {name!r}")
+        columns[name] = values
+        declared[f"metric of {name}"] = name
+    write_raw(Path(path), [text(arch) for arch in table.archs], columns, declared)
 
 
 def declared_space(path: Path | str) -> str | None:
     """Return the name of the space a table declares, or None."""
-    path = Path(path)
-    read = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
-    return read(path)[3].get("space")
+    return read_raw(Path(path)).declared.get("space")
 
 
 def duplicate_rows(table: LatencyTable) -> list[tuple[int, int]]:
@@ -248,82 +260,6 @@ def duplicate_rows(table: LatencyTable) -> list[tuple[int, int]]:
         if j != i:
             out.append((j, i))
     return out
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int], dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot read the table {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file ({error})") from error
-    declared = {}
-    skipped = 0
-    rest = io.StringIO(text, newline="")
-    position = 0
-    for line in rest:
-        if not line.startswith("#") and line.strip():
-            break
-        key, separator, value = line.lstrip("#").partition(":")
-        if separator:
-            declared[key.strip()] = value.strip()
-        skipped += 1
-        position += len(line)
-    reader = csv.reader(io.StringIO(text[position:], newline=""))
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
-        raise InputError(f"{path}: the table is empty")
-    lines, numbers = [], []
-    for row in reader:
-        if not row:
-            continue
-        number = skipped + reader.line_num
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}: line {number}: {len(row)} cells where the header has {len(header)}"
-            )
-        lines.append(row)
-        numbers.append(number)
-    if not lines:
-        raise InputError(f"{path}: the table has a header and no rows")
-    return header, lines, numbers, declared
-
-
-def _read_parquet(path: Path) -> tuple[list[str], list[list[str]], list[int], dict[str, str]]:
-    pyarrow, parquet = _pyarrow()
-    try:
-        table = parquet.read_table(path)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot read the table {path}: {error}") from error
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path}: not a Parquet file ({error})") from error
-    columns = [column.to_pylist() for column in table.columns]
-    lines = [["" if v is None else str(v) for v in row] for row in zip(*columns, strict=True)]
-    if not lines:
-        raise InputError(f"{path}: the table has no rows")
-    metadata = table.schema.metadata or {}
-    declared = {k.decode(): v.decode() for k, v in metadata.items() if not k.startswith(b"ARROW")}
-    return list(table.column_names), lines, list(range(1, len(lines) + 1)), declared
-
-
-def _write_parquet(
-    table: LatencyTable, texts: list[str], declared: dict[str, str], path: Path
-) -> None:
-    pyarrow, parquet = _pyarrow()
-    arrays = {"arch": pyarrow.array(texts)}
-    for device in table.devices:
-        arrays[device] = pyarrow.array(table.column(device), from_pandas=True)
-    out = pyarrow.table(arrays).replace_schema_metadata(declared)
-    write_atomic(path, lambda temporary: parquet.write_table(out, temporary))
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "search") from error
-    return pyarrow, pyarrow.parquet
 
 
 def _find_arch_column(path: Path, header: list[str], wanted: str | None) -> int:
@@ -344,23 +280,15 @@ def _find_arch_column(path: Path, header: list[str], wanted: str | None) -> int:
 
 
 def _parse_all(
-    path: Path, space: SearchSpace, texts: Sequence[str], numbers: Sequence[int], label: str
+    path: Path, space: SearchSpace, texts: Sequence[str], raw: RawTable
 ) -> tuple[list[Arch], list[str]]:
     archs, problems = [], []
-    for number, text in zip(numbers, texts, strict=True):
+    for number, text in zip(raw.numbers, texts, strict=True):
         try:
             archs.append(space.parse(text))
         except InputError as error:
-            problems.append(f"{path}: {label} {number}: {error}")
+            problems.append(f"{path}: {raw.label} {number}: {error}")
     return archs, problems
-
-
-def _raise_problems(problems: list[str]) -> None:
-    if problems:
-        shown = problems[:_SHOWN_PROBLEMS]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
-        raise InputError("\n".join(shown))
 
 
 def _number(cell: str) -> tuple[float, str | None]:
@@ -378,18 +306,28 @@ def _number(cell: str) -> tuple[float, str | None]:
     return value, None
 
 
-def _metrics(path: Path, devices: Sequence[str], declared: Mapping[str, str]) -> dict[str, str]:
-    default = declared.get("metric", "latency_ms")
-    metrics = {device: default for device in devices} if default != "latency_ms" else {}
+def _metrics(path: Path, columns: Sequence[str], declared: Mapping[str, str]) -> dict[str, str]:
+    """What each column holds: a key of METRICS or KNOWN_COSTS."""
+    known = {**METRICS, **KNOWN_COSTS}
+    default = declared.get("metric")
+    metrics = {c: default or (c if c in known else "latency_ms") for c in columns}
     for key, value in declared.items():
         if key.startswith("metric of "):
-            device = key[len("metric of ") :]
-            if device not in devices:
-                raise InputError(f"{path}: a metric is declared for {device!r}, which is no column")
-            metrics[device] = value
-    for device, metric in metrics.items():
-        if metric not in METRICS:
+            column = key[len("metric of ") :]
+            if column not in columns:
+                raise InputError(f"{path}: a metric is declared for {column!r}, which is no column")
+            metrics[column] = value
+    for column, metric in metrics.items():
+        if metric not in known:
             raise InputError(
-                f"{path}: metric {metric!r} of {device!r} is not one of {', '.join(METRICS)}"
+                f"{path}: metric {metric!r} of {column!r} is not one of {', '.join(known)}"
             )
+    costs = [metric for metric in metrics.values() if metric in KNOWN_COSTS]
+    for cost in costs:
+        if costs.count(cost) > 1:
+            raise InputError(f"{path}: two columns hold {cost}")
     return metrics
+
+
+def _known(metrics: Mapping[str, str], column: str) -> bool:
+    return metrics[column] in KNOWN_COSTS

@@ -1,0 +1,157 @@
+"""CSV and Parquet files of tables as rows of text, and back; what cells mean is decided above."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces.atomic import write_atomic, write_text_atomic
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A file as it stands.
+
+    Attributes:
+        header: column names.
+        rows: cells as text, as many a row as there are columns; empty where missing.
+        numbers: of each row, as ``label`` counts them, for messages.
+        declared: ``key: value`` declarations of the file.
+        label: ``line`` (CSV) or ``row`` (Parquet), counted from 1.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    numbers: list[int]
+    declared: dict[str, str]
+    label: str
+
+
+def read_raw(path: Path) -> RawTable:
+    """Read a file; ``.parquet`` and ``.pq`` are Parquet, anything else is CSV.
+
+    Raises:
+        InputError: it is no such file, has no rows, or a row has too few or too many cells.
+        EnvironmentProblem: it cannot be read, or pyarrow is missing for Parquet.
+    """
+    return _read_parquet(path) if is_parquet(path) else _read_csv(path)
+
+
+def write_raw(
+    path: Path, texts: Sequence[str], columns: Mapping[str, np.ndarray], declared: Mapping[str, str]
+) -> None:
+    """Write architectures (n,) and columns of (n,) float64, NaN as missing, atomically."""
+    if is_parquet(path):
+        _write_parquet(path, texts, columns, declared)
+        return
+    buffer = io.StringIO()
+    for key, value in declared.items():
+        buffer.write(f"# {key}: {value}\n")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["arch", *columns])
+    for text, *cells in zip(texts, *columns.values(), strict=True):
+        writer.writerow([text, *("" if math.isnan(v) else repr(float(v)) for v in cells)])
+    write_text_atomic(path, buffer.getvalue())
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix says Parquet."""
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _read_csv(path: Path) -> RawTable:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the table {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file ({error})") from error
+    declared = {}
+    skipped = 0
+    rest = io.StringIO(text, newline="")
+    position = 0
+    for line in rest:
+        if not line.startswith("#") and line.strip():
+            break
+        key, separator, value = line.lstrip("#").partition(":")
+        if separator:
+            declared[key.strip()] = value.strip()
+        skipped += 1
+        position += len(line)
+    reader = csv.reader(io.StringIO(text[position:], newline=""))
+    header = [name.strip() for name in next(reader, [])]
+    if not header:
+        raise InputError(f"{path}: the table is empty")
+    rows, numbers, problems = [], [], []
+    for row in reader:
+        if not row:
+            continue
+        number = skipped + reader.line_num
+        if len(row) != len(header):
+            problems.append(
+                f"{path}: line {number}: {len(row)} cells where the header has {len(header)}"
+            )
+        rows.append(row)
+        numbers.append(number)
+    raise_problems(problems)
+    if not rows:
+        raise InputError(f"{path}: the table has a header and no rows")
+    return RawTable(header, rows, numbers, declared, "line")
+
+
+def _read_parquet(path: Path) -> RawTable:
+    pyarrow, parquet = _pyarrow()
+    try:
+        table = parquet.read_table(path)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the table {path}: {error}") from error
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: not a Parquet file ({error})") from error
+    columns = [column.to_pylist() for column in table.columns]
+    rows = [["" if v is None else str(v) for v in row] for row in zip(*columns, strict=True)]
+    if not rows:
+        raise InputError(f"{path}: the table has no rows")
+    metadata = table.schema.metadata or {}
+    foreign = (b"ARROW", b"pandas")
+    declared = {k.decode(): v.decode() for k, v in metadata.items() if not k.startswith(foreign)}
+    numbers = list(range(1, len(rows) + 1))
+    return RawTable(list(table.column_names), rows, numbers, declared, "row")
+
+
+def _write_parquet(
+    path: Path, texts: Sequence[str], columns: Mapping[str, np.ndarray], declared: Mapping[str, str]
+) -> None:
+    pyarrow, parquet = _pyarrow()
+    arrays = {"arch": pyarrow.array(texts)}
+    for name, values in columns.items():
+        arrays[name] = pyarrow.array(values, from_pandas=True)
+    out = pyarrow.table(arrays).replace_schema_metadata(dict(declared))
+    write_atomic(path, lambda temporary: parquet.write_table(out, temporary))
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "search") from error
+    return pyarrow, pyarrow.parquet
+
+
+_SHOWN_PROBLEMS = 20
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raise InputError with the first problems, one a line, if there are any."""
+    if problems:
+        shown = problems[:_SHOWN_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        raise InputError("\n".join(shown))
