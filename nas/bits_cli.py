@@ -69,7 +69,7 @@ def bits(
         ),
     ] = None,
     adaround: Annotated[bool, typer.Option(help="Learn the rounding of the weights.")] = True,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Find the bits of each layer that cost least accuracy within budgets, and export them.
 

@@ -83,9 +83,14 @@ app = typer.Typer(
     name="nas",
     cls=_Group,
     help="Hardware-aware neural architecture search: from one YAML job to a front of quantised "
-    f"models that run on your board.\n\n{EXIT_CODES}",
+    "models that run on your board.\n\n"
+    "\b\nFirst steps:\n"
+    "  nas init job.yaml         write a commented job\n"
+    "  nas validate job.yaml     every mistake in it, with its line and the fix\n"
+    "  nas run job.yaml          supernet, search, verification, models, report\n"
+    "  nas export runs/NAME      hand over the knee of the front\n\n"
+    f"{EXIT_CODES}",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -96,7 +101,11 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.
 
 @app.command()
 def validate(job_file: JobFile) -> None:
-    """Check a job: every mistake at once, as path:line:column: message."""
+    """Check a job: every mistake at once, as path:line:column: message.
+
+    Nothing is trained and no data is read. Prints the size of the space, the devices and the
+    limits. Exit code 2 where something is wrong.
+    """
     from nas.job import load_job
 
     job = load_job(job_file)
@@ -121,7 +130,17 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the job's seed.")] = None,
 ) -> None:
-    """Run a whole job: supernet, predictors, search, verification, export, report."""
+    """Run a whole job: supernet, predictors, search, verification, export, report.
+
+    Writes RUN/front.csv, RUN/report.html and RUN/models. What is finished is kept: after an
+    interruption go on with nas resume RUN. Exit code 3 means that no architecture keeps the
+    limits; the message names the closest one.
+
+    \b
+    nas run job.yaml --dry-run                      what it would do, and how long
+    nas run job.yaml --seed 1 --output runs/second
+    nas run job.yaml --measurements runs/first      the latencies of an earlier run
+    """
     from nas.job import load_job
 
     job = load_job(job_file, changes={} if seed is None else {"seed": seed})
@@ -144,7 +163,11 @@ def run(
 
 @app.command()
 def resume(run_folder: RunFolder) -> None:
-    """Go on with a run that was interrupted; nothing is evaluated twice."""
+    """Go on with a run that was interrupted; nothing is evaluated twice.
+
+    Training goes on from its checkpoint; evaluations and measurements are read back. The job is
+    the one that the run began with; a changed job is a new run (see search.warm_start).
+    """
     _existing_run(run_folder)
     from nas import pipeline
     from nas.progress import Progress
@@ -162,7 +185,12 @@ def report(
         typer.Option(metavar="RUN2", help="Say how far the fronts of two runs agree."),
     ] = None,
 ) -> None:
-    """Write RUN/report.html (one file, no network) and RUN/front.csv."""
+    """Write RUN/report.html (one file, no network) and RUN/front.csv.
+
+    A run writes both when it ends; call this for a run of an older version. With --compare,
+    prints which models both fronts hold, how much of the other's front each covers, and where
+    figures of the same model differ by more than their intervals.
+    """
     _existing_run(run_folder)
     from nas import report as reports
 
@@ -184,7 +212,15 @@ def export(
         typer.Option(metavar="DIR", help="Where to write; by default RUN/export/ID."),
     ] = None,
 ) -> None:
-    """Write one model of the front as ONNX with its model card."""
+    """Write one model of the front as ONNX with its model card.
+
+    The knee is the model after which more accuracy costs most. The card says how the file was
+    made, what goes in and comes out, and every figure with where it comes from.
+
+    \b
+    nas export runs/digits
+    nas export runs/digits --pick 66ee79e702 --output handover
+    """
     _existing_run(run_folder)
     from nas import export as exports
 
@@ -193,7 +229,13 @@ def export(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a job, for editors."""
+    """Print the JSON Schema of a job, for editors.
+
+    \b
+    nas schema > job.schema.json
+    # then, as the first line of a job:
+    # yaml-language-server: $schema=job.schema.json
+    """
     from nas.job import job_schema
 
     typer.echo(json.dumps(job_schema(), indent=2))
@@ -214,7 +256,15 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a commented job. Asks what the options do not say, on a terminal."""
+    """Write a commented job. Asks what the options do not say, on a terminal.
+
+    Three questions: which data, where it is, and how fast the model must be.
+
+    \b
+    nas init                                        asks
+    nas init job.yaml --data digits --latency-ms 0.5
+    nas init job.yaml --data image_folder --path photos --latency-ms 0
+    """
     from nas.job import load_job
     from nas.job_template import DATA_CHOICES, job_text
     from search_spaces.atomic import write_text_atomic
@@ -235,11 +285,19 @@ def init(
 
 
 @app.command()
-def doctor() -> None:
-    """Show this machine, the installed versions and the runtimes that work here."""
+def doctor(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not run a model in every runtime.")
+    ] = False,
+) -> None:
+    """Show what is installed, which runtimes work, and whether this machine is fit to measure on.
+
+    Each runtime runs a small model in a process of its own. Lines that begin with "missing" say
+    how to install what is not there; "doubt" says what makes latencies measured here unsteady.
+    """
     from nas.doctor import diagnose
 
-    for line in diagnose():
+    for line in diagnose(run_models=not quick):
         typer.echo(line)
 
 
@@ -264,7 +322,11 @@ def agent(
     cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Own certificate.")] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
 ) -> None:
-    """Run the agent of this board: it dials the hub and measures what it is given."""
+    """Run the agent of this board: it dials the hub and measures what it is given.
+
+    It listens on no port. The token comes from nas device token add, on the hub's side; --config
+    names what the owner of the board allows. Stop it with Ctrl-C: what it measured is kept.
+    """
     from nas.device_cli import run_agent_command
 
     run_agent_command(hub, token_file, data, config, name, ca, cert, key)

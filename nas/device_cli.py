@@ -22,8 +22,11 @@ app = typer.Typer(
     name="device",
     help="Runtimes on this machine, single measurements, and the hub that boards dial into.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
-token_app = typer.Typer(help="Tokens of a hub.", no_args_is_help=True)
+token_app = typer.Typer(help="Tokens of a hub.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_app, name="token")
 
 Hub = Annotated[str | None, typer.Option("--hub", metavar="URL", help="A hub's address.")]
@@ -285,7 +288,7 @@ def revoke_token(
     token_file: NeededTokenFile,
     ca: Authority = None,
 ) -> None:
-    """End a token."""
+    """End a token: whoever holds it is refused from now on."""
     _link(hub, token_file, ca).tell("DELETE", f"/api/tokens/{name}")
     typer.echo(f"{name} is revoked")
 

@@ -164,7 +164,7 @@ def test_init_refuses_what_it_has_no_template_for(call, tmp_path):
 
 
 def test_doctor_names_versions_and_runtimes(call):
-    result = call("doctor")
+    result = call("doctor", "--quick")
     assert result.exit_code == 0
     for part in ("python", "torch", "onnxruntime", "memory"):
         assert part in result.stdout
@@ -212,3 +212,28 @@ def test_import_nas_offers_the_api_lazily():
         assert getattr(nas, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = nas.nothing
+
+
+def test_the_shell_completes_commands():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "nas")],
+        env={**os.environ, "_NAS_COMPLETE": "complete_bash", "COMP_WORDS": "nas va",
+             "COMP_CWORD": "1"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["validate"]
+
+
+def test_every_command_and_every_option_says_what_it_does():
+    import typer
+
+    def walk(command, words):
+        yield words, command
+        names = command.list_commands(None) if hasattr(command, "list_commands") else ()
+        for name in names:
+            yield from walk(command.get_command(None, name), [*words, name])
+
+    for words, command in walk(typer.main.get_command(app), ["nas"]):
+        assert len((command.help or "").split()) >= 4, f"{' '.join(words)} has no help"
+        dumb = [p.name for p in command.params if p.param_type_name == "option" and not p.help]
+        assert dumb == [], f"{' '.join(words)} does not explain these options"
