@@ -17,6 +17,9 @@ app = typer.Typer(
     name="latency",
     help="Latency tables, and predictors that learn a new device from a few measurements.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 TablePath = Annotated[Path, typer.Argument(help="CSV or Parquet, one column a device.")]
@@ -34,7 +37,9 @@ ArchColumn = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
-def read(path: Path, space: str | None, arch_column: str | None) -> LatencyTable:
+def read(
+    path: Path, space: str | None, arch_column: str | None, preset: str | None = None
+) -> LatencyTable:
     """Read a table in the space named, or in the one it declares."""
     from search_spaces.table import declared_space, read_table
     from search_spaces.table_spaces import table_space
@@ -42,7 +47,10 @@ def read(path: Path, space: str | None, arch_column: str | None) -> LatencyTable
     name = space or declared_space(path)
     if name is None:
         raise InputError(f"{path} declares no search space; give one with --space")
-    return read_table(path, table_space(name), arch_column=arch_column)
+    if space is None and ":" in name:
+        # A file may not decide what code runs.
+        raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
+    return read_table(path, table_space(name, preset=preset), arch_column=arch_column)
 
 
 def names(text: str | None) -> tuple[str, ...]:

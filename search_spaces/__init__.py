@@ -2,7 +2,9 @@
 
 from search_spaces import hybrid as _hybrid  # noqa: F401  (registers the space)
 from search_spaces import mobilenet as _mobilenet  # noqa: F401  (registers the space)
+from search_spaces import nasbench201 as _nasbench201  # noqa: F401  (registers the space)
 from search_spaces import resnet as _resnet  # noqa: F401  (registers the space)
+from search_spaces import tokens as _tokens  # noqa: F401  (registers the space)
 from search_spaces import vit as _vit  # noqa: F401  (registers the space)
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
 from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan

@@ -8,11 +8,13 @@ that does not remove it, so dead edges are a feature here and not an equivalence
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.space import Arch, Choice, SearchSpace
+from search_spaces.spaces import SPACES, refuse_parameters
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -28,6 +30,7 @@ _CELLS_PER_STAGE = 5
 _TOKEN = re.compile(r"^(?P<op>\w+)~(?P<source>\d)$")
 
 
+@SPACES.register("nasbench201")
 class NasBench201(SearchSpace):
     """NAS-Bench-201; an architecture is written ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
 
@@ -36,6 +39,18 @@ class NasBench201(SearchSpace):
             "nasbench201",
             [Choice(f"edge{source}{target}", OPERATIONS) for source, target in EDGES],
         )
+
+    @classmethod
+    def from_config(
+        cls, *, input_channels: int = 3, outputs: int = 10, **parameters: Any
+    ) -> NasBench201:
+        """Return the space, which has no parameters.
+
+        Raises:
+            InputError: a parameter is given.
+        """
+        refuse_parameters("nasbench201", parameters, allowed=())
+        return cls()
 
     def parse(self, text: str) -> Arch:
         """Return the architecture of a NAS-Bench-201 string or of ``str(arch)``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from search_spaces.errors import InputError
@@ -37,6 +38,16 @@ def build_space(name: str, **config: Any) -> SearchSpace:
     if not isinstance(space, SearchSpace):
         raise InputError(f"{name} returned a {type(space).__name__}, not a search space")
     return space
+
+
+def refuse_parameters(
+    space: str, parameters: Mapping[str, Any], *, allowed: Collection[str]
+) -> None:
+    """Raise InputError for a parameter that the space called ``space`` does not have."""
+    unknown = sorted(set(parameters) - set(allowed))
+    if unknown:
+        known = ", ".join(allowed) or "none"
+        raise InputError(f"the space {space!r} has no parameter {unknown[0]!r} (it has {known})")
 
 
 def _function(name: str) -> Any:

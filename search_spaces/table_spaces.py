@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Union
 
 from search_spaces.errors import InputError
-from search_spaces.nasbench201 import NasBench201
 from search_spaces.space import SearchSpace
 from search_spaces.spaces import SPACES, build_space
 from search_spaces.tokens import TokensSpace
@@ -14,23 +13,21 @@ from search_spaces.tokens import TokensSpace
 SpaceOrFactory = Union[SearchSpace, Callable[[Sequence[str]], SearchSpace]]
 
 
-def table_space(name: str) -> SpaceOrFactory:
+def table_space(name: str, *, preset: str | None = None) -> SpaceOrFactory:
     """Return what :func:`search_spaces.table.read_table` takes for a space of this name.
 
-    ``tokens`` is inferred from the architecture column, ``nasbench201`` is built in, any other
-    name is looked up among the registered spaces with their default configuration.
+    A space that can be inferred from architectures (``tokens``) is; any other registered name,
+    or ``module:function``, is built with its default configuration or a preset of it.
 
     Raises:
-        InputError: there is no space of that name.
+        InputError: there is no space or preset of that name.
     """
-    if name == "tokens":
-        return TokensSpace.infer
-    if name == "nasbench201":
-        return NasBench201()
-    if name not in SPACES:
-        known = ", ".join(sorted({"tokens", "nasbench201", *SPACES.names()}))
-        raise InputError(f"unknown search space {name!r} (available: {known})")
-    return build_space(name)
+    config = {} if preset is None else {"preset": preset}
+    if ":" not in name:
+        infer = getattr(SPACES.get(name), "infer", None)
+        if infer is not None and preset is None:
+            return infer
+    return build_space(name, **config)
 
 
 def space_to_json(space: SearchSpace) -> dict[str, Any]:
@@ -55,10 +52,19 @@ def space_from_json(spec: dict[str, Any], space: SearchSpace | None = None) -> S
     if space is None and spec["name"] == "tokens":
         positions = [options for name, options in spec["choices"] if name != "length"]
         return TokensSpace(positions, lengths=spec["lengths"])
-    built = table_space(spec["name"]) if space is None else space
-    if space_to_json(built)["choices"] != spec["choices"]:  # type: ignore[arg-type]
-        raise InputError(
-            f"the file is about a space {spec['name']!r} with other choices; "
-            "pass the space it was made with"
-        )
-    return built  # type: ignore[return-value]
+    for built in _candidates(spec["name"]) if space is None else [space]:
+        if space_to_json(built)["choices"] == spec["choices"]:
+            return built
+    raise InputError(
+        f"the file is about a space {spec['name']!r} with other choices; "
+        "pass the space it was made with"
+    )
+
+
+def _candidates(name: str) -> Iterator[SearchSpace]:
+    """The space of a name with its default configuration, then with each preset."""
+    if ":" in name:
+        return  # a function of a module: a file may not decide what code runs
+    yield build_space(name)
+    for preset in getattr(SPACES.get(name), "PRESETS", ()):
+        yield build_space(name, preset=preset)

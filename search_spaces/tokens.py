@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 from search_spaces.errors import InputError
 from search_spaces.space import Arch, Choice, Condition, SearchSpace
+from search_spaces.spaces import SPACES, refuse_parameters
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NUMERIC = re.compile(r"^[+-]?\d+(?:\.\d+)?$")
 
 
+@SPACES.register("tokens")
 class TokensSpace(SearchSpace):
     """Positions ``t0, t1, ...``, each a categorical choice of tokens.
 
@@ -47,6 +50,31 @@ class TokensSpace(SearchSpace):
             when = () if len(longer) == len(allowed) else (Condition("length", longer),)
             choices.append(Choice(f"t{i}", tuple(options), when=when))
         super().__init__("tokens", choices)
+
+    @classmethod
+    def from_config(
+        cls, *, input_channels: int = 3, outputs: int = 10, **parameters: Any
+    ) -> TokensSpace:
+        """Return the space of the parameters ``positions`` (a list of lists) and ``lengths``.
+
+        Raises:
+            InputError: another parameter, or ``positions`` missing or no list of lists.
+        """
+        refuse_parameters("tokens", parameters, allowed=("positions", "lengths"))
+        positions = parameters.get("positions")
+        if not isinstance(positions, (list, tuple)) or not all(
+            isinstance(options, (list, tuple)) for options in positions
+        ):
+            raise InputError(
+                f"positions={positions!r} must list the tokens of each position, as in "
+                "[[k3e3, k5e6, skip], [k3e3, skip]]"
+            )
+        lengths = parameters.get("lengths")
+        if lengths is not None and not (
+            isinstance(lengths, (list, tuple)) and all(isinstance(n, int) for n in lengths)
+        ):
+            raise InputError(f"lengths={lengths!r} must be a list of whole numbers")
+        return cls([[str(o) for o in options] for options in positions], lengths=lengths)
 
     @classmethod
     def infer(cls, texts: Iterable[str]) -> TokensSpace:
