@@ -160,3 +160,19 @@ def _type(onnx: Any, number: int) -> str:
 def _shape(value: Any) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
+
+
+def read_float_graph(path: Path, runtime: str) -> Graph:
+    """Read an ONNX file for a runtime whose conversion keeps no quantisation.
+
+    Raises:
+        InputError: the file is no ONNX model, or is quantised: it would be measured in floats
+            without a word.
+    """
+    graph = read_graph(path)
+    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
+        raise InputError(
+            f"{path}: the conversion for {runtime} keeps no quantisation, so a quantised file "
+            f"would be measured in floats without a word; give {runtime} the float file"
+        )
+    return graph

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from devices.runtime import RUNTIMES, Session, TensorSpec, existing_file, one_line
+from devices.runtime import RUNTIMES, Session, TensorSpec, existing_file
 from devices.runtimes.conversion import ConvertingRuntime
+from devices.runtimes.graph import read_float_graph
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 _CONVERSION_S = 300
@@ -51,7 +52,7 @@ class Ncnn(ConvertingRuntime):
             from pnnx import EXEC_PATH
         except ImportError as error:
             raise MissingExtraError("pnnx", "ncnn") from error
-        _refuse_quantised(path)
+        read_float_graph(path, self.name)
         shapes = ",".join(f"[1,{','.join(map(str, spec.shape[1:]))}]" for spec in inputs)
         source = folder / "model.onnx"
         source.symlink_to(path.absolute())
@@ -136,17 +137,3 @@ class _NcnnSession(Session):
                 raise RuntimeError(f"ncnn stopped at {name!r} with code {code}")
             outputs.append(mat)
         return outputs
-
-
-def _refuse_quantised(path: Path) -> None:
-    from devices.runtimes.graph import read_graph
-
-    try:
-        graph = read_graph(path)
-    except InputError as error:
-        raise InputError(f"{path}: {one_line(error)}") from error
-    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
-        raise InputError(
-            f"{path}: pnnx keeps no quantisation, so a quantised file would be measured in "
-            f"floats without a word; give ncnn the float file"
-        )
