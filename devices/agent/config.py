@@ -17,7 +17,7 @@ from devices.protocol import Protocol
 from devices.runtimes.command import CommandConfig, read_command_configs
 from search_spaces.errors import InputError
 
-OPT_IN = frozenset({"command", "inductor"})
+OPT_IN = frozenset({"command", "executorch", "inductor"})
 """Runtimes offered only when the configuration names them: ``command`` runs what the board's
 owner lists in ``commands``, the others load torch, which takes a board much memory and time."""
 

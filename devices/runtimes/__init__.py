@@ -6,9 +6,11 @@ with the command that installs it.
 
 from devices.runtimes import (  # noqa: F401
     command,
+    executorch,
     inductor,
     litert,
     lowbit,
+    mnn,
     ncnn,
     onnxruntime,
     openvino,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,26 @@ class GraphModule(nn.Module):
 
     Quantised files keep their rounding but run in floats: torch has no operators for them.
 
+    Args:
+        path: the file.
+        graph: what it holds, if it was read already.
+        operations: ONNX operator -> its translation; by default :data:`OPERATIONS`.
+
     Raises:
         InputError: the file holds an operator that has no translation.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        graph: Graph | None = None,
+        operations: Mapping[str, Operation] | None = None,
+    ) -> None:
         super().__init__()
-        graph = read_graph(path)
-        unknown = sorted({node.op for node in graph.nodes} - set(_OPERATIONS))
+        graph = graph or read_graph(path)
+        operations = operations or OPERATIONS
+        unknown = sorted({node.op for node in graph.nodes} - set(operations))
         if unknown:
             raise InputError(f"{path}: no torch translation of the operators {', '.join(unknown)}")
         self.inputs, self.outputs = graph.inputs, graph.outputs
@@ -51,7 +63,7 @@ class GraphModule(nn.Module):
         # Small constants as lists: axes, shapes and limits must be plain numbers to a tracer.
         small = {n: v.tolist() for n, v in graph.constants.items() if v.size <= _SMALL}
         self._nodes = [
-            (node, _OPERATIONS[node.op], [small.get(name) for name in node.inputs])
+            (node, operations[node.op], [small.get(name) for name in node.inputs])
             for node in graph.nodes
         ]
 
@@ -198,7 +210,7 @@ def _plain(call: Callable[..., Any]) -> Operation:
     return lambda node, x, fixed: call(*x)
 
 
-_OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, Operation] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "QuantizeLinear": _quantize,

@@ -1,0 +1,163 @@
+"""A quantised ONNX graph as the torch module that ExecuTorch's partitioners look for.
+
+They run a product on integers where its inputs and its output pass through
+``quantized_decomposed`` operators with int8 codes; anything else runs in floats, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from devices.runtimes.graph import Graph, Node, read_graph
+from devices.runtimes.torch_graph import OPERATIONS, GraphModule
+from search_spaces.errors import InputError
+
+_LOW, _HIGH = -128, 127
+_CODES = frozenset(
+    {"MaxPool", "Reshape", "Flatten", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Concat"}
+    | {"Slice", "Gather", "Split", "DequantizeLinear"}
+)
+"""Operators that may take codes: they move them about, so a shifted zero point moves along."""
+
+
+class QuantisedModule(GraphModule):
+    """An ONNX graph whose quantised tensors are int8 codes, for export to ExecuTorch.
+
+    Unsigned codes are shifted by 128. A limit on codes becomes the same limit on the values
+    before they are rounded, which XNNPACK fuses with the product in front of it.
+
+    Raises:
+        InputError: an operator has no translation, or computes with codes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        operators = OPERATIONS | {
+            "QuantizeLinear": _quantise,
+            "DequantizeLinear": _dequantise,
+            "Clip": _clip,
+        }
+        super().__init__(path, graph=rewritten(read_graph(path)), operations=operators)
+
+
+def rewritten(graph: Graph) -> Graph:
+    """Return the graph with biases in floats and limits on codes in front of the rounding.
+
+    Raises:
+        InputError: an operator computes with codes.
+    """
+    made = {node.output: node for node in graph.nodes}
+    users = graph.users()
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        source = made.get(node.input(0))
+        if node.op == "DequantizeLinear" and _is_bias(node, constants):
+            constants[node.output] = _bias(node, constants)
+            continue
+        if source is not None and source.op == "QuantizeLinear" and node.op not in _CODES:
+            alone = len(users.get(source.output, ())) == 1 and source.output not in graph.outputs
+            if node.op != "Clip" or not alone or nodes[-1].output != source.output:
+                raise InputError(
+                    f"{node.op} computes with integer codes; ExecuTorch has no such operator"
+                )
+            rounding = nodes.pop()
+            names = []
+            for side, extreme in enumerate((False, True), start=1):
+                name = f"{node.output}:{side}"
+                constants[name] = _value(node.input(side), rounding, constants, highest=extreme)
+                names.append(name)
+            limited = f"{node.output}:limited"
+            nodes.append(Node("Clip", (rounding.input(0), *names), (limited,)))
+            nodes.append(replace(rounding, inputs=(limited, *rounding.inputs[1:])))
+            renamed[node.output] = rounding.output
+            continue
+        nodes.append(node)
+    outputs = tuple(renamed.get(name, name) for name in graph.outputs)
+    return replace(graph, nodes=tuple(nodes), constants=constants, outputs=outputs)
+
+
+def _is_bias(node: Node, constants: dict[str, np.ndarray]) -> bool:
+    codes = constants.get(node.input(0))
+    return codes is not None and codes.dtype == np.int32
+
+
+def _bias(node: Node, constants: dict[str, np.ndarray]) -> np.ndarray:
+    # ExecuTorch quantises a bias itself, by the scales of input and weight.
+    codes, scale = constants[node.input(0)], constants[node.input(1)]
+    return (codes * scale.astype(np.float64)).astype(np.float32)
+
+
+def _value(
+    name: str, rounding: Node, constants: dict[str, np.ndarray], *, highest: bool
+) -> np.ndarray:
+    """Return the value that a limit on codes stands for; left out, the type's own limit."""
+    step = constants[rounding.input(1)].astype(np.float64)
+    zero = constants[rounding.input(2)] if rounding.input(2) else np.uint8(0)
+    own = np.iinfo(zero.dtype)
+    code = np.int64(constants[name]) if name else np.int64(own.max if highest else own.min)
+    return np.float32((code - zero.astype(np.int64)) * step)
+
+
+def _zero(x: Sequence[Any], fixed: Sequence[Any]) -> tuple[int, int]:
+    """Return the zero point on int8 and what was taken off the codes."""
+    if len(x) < 3 or x[2] is None:
+        return -128, 128
+    shift = 128 if x[2].dtype == torch.uint8 else 0
+    zero = fixed[2]
+    if isinstance(zero, list):
+        if len(set(zero)) != 1:
+            raise InputError("zero points of channels differ; ExecuTorch wants one")
+        zero = zero[0]
+    if zero is None:  # too many to be listed: weights by channel, which have none
+        zero = 0
+    return int(zero) - shift, shift
+
+
+def _quantise(node: Node, x: Sequence[Any], fixed: Sequence[Any]) -> Tensor:
+    if x[1].numel() != 1:
+        raise InputError("activations quantised by channel have no ExecuTorch translation")
+    zero, _ = _zero(x, fixed)
+    scale = fixed[1][0] if isinstance(fixed[1], list) else fixed[1]
+    call = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    return call(x[0], scale, zero, _LOW, _HIGH, torch.int8)
+
+
+def _clip(node: Node, x: Sequence[Any], fixed: Sequence[Any]) -> Tensor:
+    # The two forms that XNNPACK fuses with the product in front; it knows no clamp there.
+    low, high = (_limit(node, fixed, *place) for place in ((1, "min"), (2, "max")))
+    if low == 0 and high is None:
+        return F.relu(x[0])
+    if low is None or high is None or not x[0].is_floating_point():
+        return torch.clamp(x[0], low, high)
+    return F.hardtanh(x[0], low, high)
+
+
+def _limit(node: Node, fixed: Sequence[Any], index: int, attribute: str) -> float | None:
+    value = fixed[index] if len(fixed) > index else None
+    return node.attributes.get(attribute, value)
+
+
+def _dequantise(node: Node, x: Sequence[Any], fixed: Sequence[Any]) -> Tensor:
+    zero, shift = _zero(x, fixed)
+    codes = x[0]
+    if codes.dtype == torch.uint8:
+        codes = (codes.to(torch.int16) - shift).to(torch.int8)
+    operators = torch.ops.quantized_decomposed
+    if x[1].numel() == 1:
+        scale = fixed[1][0] if isinstance(fixed[1], list) else fixed[1]
+        return operators.dequantize_per_tensor.default(codes, scale, zero, _LOW, _HIGH, torch.int8)
+    axis = node.attributes.get("axis", 1) % codes.dim()
+    zeros = torch.full((x[1].numel(),), zero, dtype=torch.int64)
+    return operators.dequantize_per_channel.default(
+        codes, x[1], zeros, axis, _LOW, _HIGH, torch.int8
+    )
