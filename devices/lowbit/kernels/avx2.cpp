@@ -2,6 +2,11 @@
 #include "internal.h"
 
 #if defined(__AVX2__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC's expression replacement moves loads ahead of the sums they belong to; the tiles of the tables
+// then need twice the registers there are.
+#pragma GCC optimize("no-tree-ter")
+#endif
 #include <immintrin.h>
 
 #include <cmath>

@@ -125,7 +125,9 @@ class Conv : public Layer {
     if (planes) {
       if (planes != planes_.count) return false;
       if (k.prepare == Prepare::kTables) return s_.largest > 63;
-      return s_.largest <= 63 && (k.depth == 0 || k.depth == lookups());
+      // The deepest that fits, and the next: it needs fewer registers.
+      const int most = lookups();
+      return s_.largest <= 63 && (k.depth == 0 || k.depth == most || 2 * k.depth == most);
     }
     return depth() >= k.depth;
   }
