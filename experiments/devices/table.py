@@ -76,8 +76,11 @@ MOST_APART = 0.1
 
 GROUP = 25
 
-TRIES = 3
-"""Passes in which a cell may be rejected before it is left missing."""
+LEAST_PROCESSES = 2 * PROTOCOL.processes
+"""A cell with fewer processes is not valid yet: too likely, all of them were disturbed."""
+
+TRIES = 5
+"""Passes after which a cell that is still not valid is left missing."""
 
 RESULTS = Path(__file__).parents[1] / "results" / "devices"
 PACKAGED = Path(__file__).parents[2] / "predictors" / "data"
@@ -172,8 +175,8 @@ def latencies(cells: list[dict[str, Any]]) -> dict[tuple[str, str, str], float |
     or for minutes, and what it does only ever adds time; so the undisturbed latency is looked
     for in the lower tail, as Chen and Revels argue ("Robust benchmarking in noisy
     environments", 2016): the 10 % quantile of each process's runs, averaged over the two
-    fastest processes, which must agree within MOST_APART. A cell that was measured again
-    counts with the processes of all passes.
+    fastest processes, which must agree within MOST_APART. A disturbed core runs at half its
+    speed, so a cell needs LEAST_PROCESSES, from at least two passes at different times.
     """
     low: dict[tuple[str, str, str], list[float]] = {}
     for cell in cells:
@@ -182,7 +185,7 @@ def latencies(cells: list[dict[str, Any]]) -> dict[tuple[str, str, str], float |
     found: dict[tuple[str, str, str], float | None] = {}
     for key, values in low.items():
         fastest = sorted(values)[:2]
-        agree = len(values) >= PROTOCOL.processes and fastest[1] / fastest[0] - 1 <= MOST_APART
+        agree = len(values) >= LEAST_PROCESSES and fastest[1] / fastest[0] - 1 <= MOST_APART
         found[key] = float(np.mean(fastest)) if agree else None
     return found
 
