@@ -184,6 +184,10 @@ def report(
         Path | None,
         typer.Option(metavar="RUN2", help="Say how far the fronts of two runs agree."),
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Log the run to this MLflow server or database too."),
+    ] = None,
 ) -> None:
     """Write RUN/report.html (one file, no network) and RUN/front.csv.
 
@@ -199,6 +203,10 @@ def report(
         typer.echo(str(reports.compare(run_folder, compare)))
         return
     typer.echo(str(reports.write_report(run_folder)))
+    if mlflow is not None:
+        from nas.mlflow_log import log_run
+
+        typer.echo(f"MLflow run {log_run(run_folder, mlflow)}")
 
 
 @app.command()

@@ -153,7 +153,7 @@ def _virtual(reader: Reader) -> MachineCheck:
             "virtualisation",
             False,
             "a container",
-            "others share the processor; give it its own cores",
+            "others share the processor; pin it to own cores",
         )
     flags = next((line for line in info.splitlines() if line.startswith("flags")), None)
     if flags is None:

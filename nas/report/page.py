@@ -261,7 +261,9 @@ def _table(results: dict[str, Any]) -> str:
             extra = f" <span class='muted'>{escape(bounds)}</span>"
             if found.get("valid") is False:
                 why = "; ".join(map(str, found.get("reasons") or [])) or "reason not recorded"
-                extra += f"<br><span class='bad'>⚠ invalid: {escape(why)}</span>"
+                extra += (
+                    f"<details class='bad'><summary>⚠ invalid:</summary> {escape(why)}</details>"
+                )
             elif found.get("valid") is None:
                 extra += "<br><span class='muted'>validity not recorded</span>"
             cells.append(_cell(value, text, extra))

@@ -261,6 +261,36 @@
       s(g, "circle", { cx: x, cy: y, r: m.kind === "front" ? 5 : 4.5, class: "mark" });
     }
   }
+  // One stop for the Tab key, arrow keys inside: charts may have many points.
+  function walkable(walk, isStart, enter) {
+    walk.forEach((g, i) => {
+      g.addEventListener("keydown", (e) => {
+        let to = null;
+        if (e.key === "ArrowRight" || e.key === "ArrowUp") to = walk[Math.min(i + 1, walk.length - 1)];
+        else if (e.key === "ArrowLeft" || e.key === "ArrowDown") to = walk[Math.max(i - 1, 0)];
+        else if (e.key === "Home") to = walk[0];
+        else if (e.key === "End") to = walk[walk.length - 1];
+        else if (e.key === "Enter" || e.key === " ") { e.preventDefault(); enter(g); return; }
+        if (to) {
+          e.preventDefault();
+          for (const n of walk) n.setAttribute("tabindex", -1);
+          to.setAttribute("tabindex", 0);
+          to.focus();
+        }
+      });
+    });
+    const start = walk.find(isStart) || walk[0];
+    if (start) start.setAttribute("tabindex", 0);
+  }
+  // With three objectives a member of the front may be beaten in the two that are drawn; the
+  // line goes through those that are not.
+  function unbeaten(steps, x, y) {
+    const sign = D.metric.higher ? 1 : -1, out = [];
+    for (const m of steps.slice().sort((a, b) => x(a) - x(b) || sign * (y(b) - y(a)))) {
+      if (!out.length || sign * (y(m) - y(out[out.length - 1])) > 0) out.push(m);
+    }
+    return out;
+  }
   function drawFront() {
     const cost = costs.find((c) => c.key === view.cost);
     const shown = cost ? models.filter((m) => known(cost.of(m)) && known(valueOf(m))) : [];
@@ -327,7 +357,7 @@
       }
     }
     const steps = shown.filter((m) => m.kind === "front").sort((a, b) => cost.of(a) - cost.of(b));
-    s(plot, "path", { d: path(steps.map((m) => [f.x(cost.of(m)), f.y(valueOf(m))])), class: "frontline" });
+    s(plot, "path", { d: path(unbeaten(steps, cost.of, valueOf).map((m) => [f.x(cost.of(m)), f.y(valueOf(m))])), class: "frontline" });
     const order = [...shown.filter((m) => m.kind !== "front").sort((a, b) => cost.of(a) - cost.of(b)), ...steps];
     const nodes = [];
     for (const m of order) {
@@ -352,26 +382,8 @@
       g.addEventListener("click", () => select(m.id));
       nodes.push(g);
     }
-    // One stop for the Tab key, arrow keys inside: fronts may have many points.
-    const walk = nodes.slice().sort((a, b) => cost.of(byId.get(a.dataset.model)) - cost.of(byId.get(b.dataset.model)));
-    walk.forEach((g, i) => {
-      g.addEventListener("keydown", (e) => {
-        let to = null;
-        if (e.key === "ArrowRight" || e.key === "ArrowUp") to = walk[Math.min(i + 1, walk.length - 1)];
-        else if (e.key === "ArrowLeft" || e.key === "ArrowDown") to = walk[Math.max(i - 1, 0)];
-        else if (e.key === "Home") to = walk[0];
-        else if (e.key === "End") to = walk[walk.length - 1];
-        else if (e.key === "Enter" || e.key === " ") { e.preventDefault(); select(g.dataset.model); return; }
-        if (to) {
-          e.preventDefault();
-          for (const n of walk) n.setAttribute("tabindex", -1);
-          to.setAttribute("tabindex", 0);
-          to.focus();
-        }
-      });
-    });
-    const start = walk.find((g) => g.dataset.model === selected) || walk[0];
-    if (start) start.setAttribute("tabindex", 0);
+    const byCost = (a, b) => cost.of(byId.get(a.dataset.model)) - cost.of(byId.get(b.dataset.model));
+    walkable(nodes.slice().sort(byCost), (g) => g.dataset.model === selected, (g) => select(g.dataset.model));
     const items = [];
     const key = (c, knee) => (svg) => {
       const g = s(svg, "g", { class: "point " + c + (knee ? " knee" : "") });
@@ -677,23 +689,29 @@
     const d = [e[0] / 1.1, e[1] * 1.1];
     const f = frame("latency-chart", {
       x: d, y: d, xlog: true, ylog: true, xtitle: source(fitDevice) + " latency on " + fitDevice + ", ms (" + runtime(fitDevice) + ")",
-      ytitle: "predicted, ms", label: "Predicted against measured latency on " + fitDevice,
+      ytitle: "predicted, ms", role: "group", label: "Predicted against " + source(fitDevice) + " latency on " + fitDevice + ". Use the arrow keys to go from point to point.",
     });
     s(f.svg, "line", { x1: f.x(d[0]), y1: f.y(d[0]), x2: f.x(d[1]), y2: f.y(d[1]), class: "diagonal" });
     const clamp = (v) => Math.min(d[1], Math.max(d[0], v));
-    for (const r of rows) {
+    const points = [];
+    for (const r of rows.slice().sort((a, b) => a.ms - b.ms)) {
       const x = f.x(r.ms), y = f.y(r.predicted);
       const bad = r.valid === false;
-      const g = s(f.svg, "g", { class: "point " + (bad ? "rejected invalid" : r.held_out ? "front" : "other") });
+      const g = s(f.svg, "g", { class: "point " + (bad ? "rejected invalid" : r.held_out ? "front" : "other"), tabindex: -1, "data-sample": r.id });
       let line = "";
       if (r.predicted_low > 0 && known(r.predicted_high)) line += "M" + x + " " + f.y(clamp(r.predicted_low)) + "V" + f.y(clamp(r.predicted_high));
       if (r.low > 0 && known(r.high)) line += "M" + f.x(clamp(r.low)) + " " + y + "H" + f.x(clamp(r.high));
       if (line) s(g, "path", { d: line, class: "error" });
       s(g, "circle", { cx: x, cy: y, r: 8, class: "ring" });
       s(g, "circle", { cx: x, cy: y, r: 3.5, class: "mark" });
-      tell(g, r.id + (r.held_out ? " (verified model)" : "") + "\nmeasured " + ms(r.ms) + ", " + interval(r.low, r.high) + (bad ? " ⚠ invalid" : "") + "\npredicted " + ms(r.predicted) + ", " + interval(r.predicted_low, r.predicted_high));
+      const text = r.id + (r.held_out ? " (verified model)" : "") + "\n" + source(fitDevice) + " " + ms(r.ms) + ", " + interval(r.low, r.high) + (bad ? " ⚠ invalid" : "") + "\npredicted " + ms(r.predicted) + ", " + interval(r.predicted_low, r.predicted_high);
+      g.setAttribute("role", byId.has(r.id) ? "button" : "img");
+      g.setAttribute("aria-label", text.replace(/\n/g, ", "));
+      tell(g, text);
       if (byId.has(r.id)) g.addEventListener("click", () => select(r.id));
+      points.push(g);
     }
+    walkable(points, () => false, (g) => { if (byId.has(g.dataset.sample)) select(g.dataset.sample); });
     const items = [[(q) => s(s(q, "g", { class: "point front" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "verified model"]];
     if (rows.some((r) => !r.held_out)) items.push([(q) => s(s(q, "g", { class: "point other" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "other sample, perhaps fitted on"]);
     if (rows.some((r) => r.valid === false)) items.push([(q) => s(s(q, "g", { class: "point rejected" }), "circle", { cx: 11, cy: 7, r: 4, class: "mark" }), "invalid measurement"]);
@@ -738,7 +756,7 @@
     drawLine("hypervolume-chart", "hypervolume-note",
       [{ points: hv.values.filter((v) => known(v.evaluations) && known(v.value)).map((v) => [v.evaluations, v.value]) }],
       { xtitle: "real evaluations", ytitle: "hypervolume", steps: true, label: "Hypervolume over evaluations",
-        note: hv.goals && hv.reference ? "Volume dominated in " + hv.goals.join(", ") + "; reference point " + hv.reference.map((v) => trim(v)).join(", ") + "." : "Reference point not recorded." });
+        note: hv.goals && hv.reference ? "Volume dominated in " + hv.goals.join(", ") + "; reference point " + hv.reference.map((v, i) => trim(hv.goals[i] === D.metric.name && D.metric.higher ? -v : v)).join(", ") + "." : "Reference point not recorded." });
     const a = D.accuracy_predictor;
     const pick = (k) => a.filter((r) => known(r[k])).map((r) => [known(r.points) ? r.points : r.round, r[k]]);
     const tau = pick("kendall_tau"), rmse = pick("rmse");
