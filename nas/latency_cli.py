@@ -11,6 +11,7 @@ import typer
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
+    from predictors.benchmark import Record
     from search_spaces.table import LatencyTable
 
 app = typer.Typer(
@@ -30,6 +31,9 @@ SpaceName = Annotated[
         help="nasbench201, tokens (inferred from the column), or a registered space; "
         "default: what the table declares.",
     ),
+]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Of a registered space that has presets.")
 ]
 ArchColumn = Annotated[
     str | None, typer.Option("--arch-column", help="Header of the architecture column.")
@@ -71,6 +75,7 @@ def benchmark(
     table: TablePath,
     space: SpaceName = None,
     arch_column: ArchColumn = None,
+    preset: Preset = None,
     meta_train: Annotated[str, typer.Option(help="Known devices, comma-separated.")] = "",
     meta_valid: Annotated[
         str, typer.Option(help="Devices to choose hyperparameters by, never learned from.")
@@ -86,10 +91,23 @@ def benchmark(
     method: Annotated[
         str | None, typer.Option(help="Methods, comma-separated; default: transfer_gp.")
     ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Print the baselines, too, where no --method is given.")
+    ] = True,
     json: Annotated[Path | None, typer.Option("--json", help="Write the records here.")] = None,
 ) -> None:
-    """Score predictors on the test devices of a table; every measurement is counted."""
-    from predictors.benchmark import DEFAULT_METHOD, Split, run_benchmark, summary
+    """Score predictors on the test devices of a table; every measurement is counted.
+
+    Without --method the file of --json holds the default predictor; the baselines are printed
+    beside it.
+    """
+    from predictors.benchmark import (
+        DEFAULT_METHOD,
+        Split,
+        baselines_for,
+        run_benchmark,
+        summary,
+    )
     from search_spaces.atomic import write_json_atomic
 
     methods = names(method) or (DEFAULT_METHOD,)
@@ -102,15 +120,22 @@ def benchmark(
         holdout=holdout,
         references=numbers(references, "--references"),
     )
-    records = run_benchmark(
-        read(table, space, arch_column),
-        split,
-        methods=methods,
-        seeds=seeds,
-        progress=lambda line: print(line, file=sys.stderr),
-    )
+    data = read(table, space, arch_column, preset)
+
+    def run(chosen: tuple[str, ...]) -> list[Record]:
+        return run_benchmark(
+            data,
+            split,
+            methods=chosen,
+            seeds=seeds,
+            progress=lambda line: print(line, file=sys.stderr),
+        )
+
+    records = run(methods)
     if json is not None:
         write_json_atomic(json, [record.as_dict() for record in records])
+    if method is None and baselines:
+        records += run(baselines_for(data))
     columns = (
         ("spearman", 9),
         ("spearman_trimmed", 17),
@@ -135,6 +160,7 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Predictor file to write.")],
     space: SpaceName = None,
     arch_column: ArchColumn = None,
+    preset: Preset = None,
     devices: Annotated[
         str | None, typer.Option(help="Columns to learn from; default: all latencies.")
     ] = None,
@@ -145,8 +171,13 @@ def fit(
     from predictors.files import save_predictor
     from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
 
-    data = read(table, space, arch_column)
+    data = read(table, space, arch_column, preset)
     chosen = names(devices) or tuple(d for d in data.devices if data.metric(d) == "latency_ms")
+    if not chosen:
+        raise InputError(
+            f"{table} has no column of latencies; name the columns to learn from with "
+            f"--devices (it has {', '.join(data.devices)})"
+        )
     cls = LATENCY_PREDICTORS.get(method)
     if not issubclass(cls, SavedPredictor):
         raise InputError(f"the predictor {method!r} learns nothing from a table")
@@ -201,7 +232,14 @@ def adapt(
     values = data.column(device)
     rows = np.flatnonzero(np.isfinite(values))
     loaded.adapt_genes(data.genes[rows], _some(values[rows], measured, device))
-    save_adapted(loaded, data.genes[rows], values[rows], output, device=device)
+    save_adapted(
+        loaded,
+        data.genes[rows],
+        values[rows],
+        output,
+        device=device,
+        metric=data.metric(device),
+    )
     print(f"{output}: {loaded.name} adapted to {device} from {len(rows)} measurements")
 
 
@@ -215,21 +253,24 @@ def predict(
     arch_column: ArchColumn = None,
     coverage: Annotated[float, typer.Option(help="Of the interval, 0..1.")] = 0.9,
     budget: Annotated[
-        float | None, typer.Option(help="Add P(latency <= BUDGET ms) as a column.")
+        float | None,
+        typer.Option(help="Add P(latency <= BUDGET) as a column; in the device's unit."),
     ] = None,
 ) -> None:
     """Predict the latency of every architecture in a table."""
     import csv
     import io
 
-    from predictors.files import load_adapted
+    from predictors.files import load_adapted, read_metric
     from search_spaces.atomic import write_text_atomic
 
     loaded, _ = load_adapted(adapted)
+    metric = read_metric(adapted)
+    unit = metric.rpartition("_")[2]
     genes = _read_archs(table, loaded.space, arch_column)
     mean, std = loaded.predict_genes(genes)
     low, high = loaded.interval_genes(genes, coverage)
-    columns = {"latency_ms": mean, "std_ms": std, "low_ms": low, "high_ms": high}
+    columns = {metric: mean, f"std_{unit}": std, f"low_{unit}": low, f"high_{unit}": high}
     if budget is not None:
         columns["probability_within"] = loaded.probability_within_genes(genes, budget)
     buffer = io.StringIO()
@@ -248,13 +289,14 @@ def predict(
 @app.command()
 def neighbours(
     adapted: Annotated[Path, typer.Argument(help="File of nas latency adapt.")],
-    plot: Annotated[Path | None, typer.Option(help="Write the device map here, as SVG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the device map here: .svg, or .html with plotly.")
+    ] = None,
 ) -> None:
     """Show which known devices an adapted one resembles."""
+    from nas.latency_plots import write_resemblance_map
     from predictors.adapted_gp import AdaptedGP
-    from predictors.device_map import device_map_svg
     from predictors.files import load_adapted
-    from search_spaces.atomic import write_text_atomic
 
     loaded, device = load_adapted(adapted)
     if not isinstance(loaded, AdaptedGP):
@@ -263,20 +305,23 @@ def neighbours(
     for name, value in sorted(known.items(), key=lambda item: -item[1]):
         print(f"{name:24} {value:6.3f}")
     if plot is not None:
-        label = device if device not in known else f"{device} (new)"
-        found, points = loaded.predictor.embedding({label: loaded})
-        write_text_atomic(plot, device_map_svg(found, points, highlighted={label}))
-        print(f"{plot}: map of {len(found)} devices")
+        count = write_resemblance_map(loaded, plot, device=device)
+        print(f"{plot}: map of {count} devices")
 
 
 @app.command()
-def validate(table: TablePath, space: SpaceName = None, arch_column: ArchColumn = None) -> None:
+def validate(
+    table: TablePath,
+    space: SpaceName = None,
+    arch_column: ArchColumn = None,
+    preset: Preset = None,
+) -> None:
     """Check a table; every bad cell is named with its line."""
     import numpy as np
 
     from search_spaces.table import duplicate_rows
 
-    data = read(table, space, arch_column)
+    data = read(table, space, arch_column, preset)
     print(f"{table}: {len(data)} architectures of {data.space.name}, {len(data.devices)} columns")
     for device in data.devices:
         values = data.column(device)
@@ -289,6 +334,8 @@ def validate(table: TablePath, space: SpaceName = None, arch_column: ArchColumn 
             f"  {device:24} {data.metric(device):12} {finite.size} measured, "
             f"{finite.min():.4g} to {finite.max():.4g}, median {np.median(finite):.4g}{whole}"
         )
+    for name, values in data.costs.items():
+        print(f"  {name:24} known cost   {int(np.isfinite(values).sum())} architectures")
     for first, again in duplicate_rows(data)[:10]:
         print(f"  row {again + 1} repeats the architecture of row {first + 1}")
 
@@ -299,12 +346,13 @@ def convert(
     output: Annotated[Path, typer.Argument(help="CSV or Parquet file to write.")],
     space: SpaceName = None,
     arch_column: ArchColumn = None,
+    preset: Preset = None,
     devices: Annotated[str | None, typer.Option(help="Columns to keep; default: all.")] = None,
 ) -> None:
     """Import a foreign table: validate it and write it in this project's format."""
     from search_spaces.table import write_table
 
-    data = read(table, space, arch_column)
+    data = read(table, space, arch_column, preset)
     chosen = names(devices)
     data = data.select(chosen) if chosen else data
     write_table(data, output)

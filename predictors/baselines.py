@@ -82,30 +82,57 @@ class Baseline(LatencyPredictor):
 class Macs(Baseline):
     """Latency proportional to multiply-accumulates, with an offset.
 
+    Args:
+        table: declares the MACs of its architectures, where the space cannot compute them.
+
     Raises:
-        InputError: the space does not know the MACs of its architectures.
+        InputError: neither the space nor the table knows the MACs.
     """
 
     name = "macs"
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+    def __init__(
+        self, space: SearchSpace, *, seed: int = 0, table: LatencyTable | None = None
+    ) -> None:
         super().__init__(space, seed=seed)
-        if not hasattr(space, "costs"):
+        self._declared: dict[bytes, float] = {}
+        if table is not None and "macs" in table.costs:
+            pairs = zip(_keys(table.genes), table.costs["macs"], strict=True)
+            self._declared = {key: float(macs) for key, macs in pairs if np.isfinite(macs)}
+        if not self._declared and not hasattr(space, "costs"):
             raise InputError(
                 f"the space {space.name!r} does not know the MACs of its architectures, so the "
-                "baseline 'macs' is undefined; leave it out of --method"
+                "baseline 'macs' is undefined; add a column of MACs to the table, declared with "
+                "'# metric of COLUMN: macs', or leave macs out of --method"
             )
+
+    def macs(self, genes: np.ndarray) -> np.ndarray:
+        """Multiply-accumulates of gene rows (n, choices): (n,).
+
+        Raises:
+            InputError: the table declares none for an architecture.
+        """
+        genes = np.asarray(genes)
+        if not self._declared:
+            return self.space.costs(genes)["macs"]
+        keys = _keys(genes)
+        unknown = [i for i, key in enumerate(keys) if key not in self._declared]
+        if unknown:
+            arch = self.space.decode(genes[unknown[:1]])[0]
+            raise InputError(f"the table declares no MACs for the architecture {arch}")
+        return np.array([self._declared[key] for key in keys])
 
     def fit_mean(self, genes: np.ndarray, latencies_ms: np.ndarray) -> Mean:
         """Least squares with a slope of at least zero."""
-        macs = self.space.costs(genes)["macs"]
+        macs = self.macs(genes)
         centred = macs - macs.mean()
         norm = float(centred @ centred)
         slope = max(float(centred @ latencies_ms) / norm, 0.0) if norm > 0 else 0.0
         # A slope of zero would leave architectures unranked: MACs rank them all the same.
-        slope = max(slope, 1e-12 * max(float(latencies_ms.mean()), 1e-12) / macs.mean())
+        least = max(float(latencies_ms.mean()), 1e-12) / max(float(macs.mean()), 1e-12)
+        slope = max(slope, 1e-12 * least)
         offset = float(latencies_ms.mean()) - slope * float(macs.mean())
-        return lambda g: offset + slope * self.space.costs(g)["macs"]
+        return lambda g: offset + slope * self.macs(g)
 
 
 @LATENCY_PREDICTORS.register("lookup")
@@ -244,3 +271,8 @@ class TargetGP(Baseline):
 def _plain(space: SearchSpace, genes: np.ndarray) -> np.ndarray:
     blocks = raw_blocks(space, np.asarray(genes))
     return np.concatenate([blocks[n] for n in ("onehot", "counts") if n in blocks], axis=1)
+
+
+def _keys(genes: np.ndarray) -> list[bytes]:
+    rows = np.ascontiguousarray(genes, dtype=np.int64)
+    return [row.tobytes() for row in rows]

@@ -26,6 +26,9 @@ BUILT_IN = (baselines, help_module, latency)
 
 DEFAULT_METHOD = "transfer_gp"
 
+BASELINES = ("macs", "lookup", "ridge", "trees", "target_gp")
+"""Methods that see the target device alone."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -116,7 +119,15 @@ def make_predictor(
                 f"not {len(references)}"
             )
         return cls(table.space, seed=seed, references=table.genes[list(references)])
+    if method == "macs":
+        return cls(table.space, seed=seed, table=table)
     return cls(table.space, seed=seed)
+
+
+def baselines_for(table: LatencyTable) -> tuple[str, ...]:
+    """Return the baselines that are defined on a table: ``macs`` needs the MACs."""
+    known = hasattr(table.space, "costs") or "macs" in table.costs
+    return BASELINES if known else tuple(name for name in BASELINES if name != "macs")
 
 
 def run_benchmark(

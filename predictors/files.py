@@ -29,7 +29,7 @@ _GENES, _LATENCIES = "measured.genes", "measured.latencies_ms"
 
 def save_predictor(predictor: SavedPredictor, path: Path | str) -> None:
     """Write a meta-trained predictor, atomically."""
-    _write(predictor, Path(path), {}, None)
+    _write(predictor, Path(path), {}, {})
 
 
 def save_adapted(
@@ -39,13 +39,18 @@ def save_adapted(
     path: Path | str,
     *,
     device: str,
+    metric: str = "latency_ms",
 ) -> None:
-    """Write a predictor with the measurements of ``device``, atomically."""
+    """Write a predictor with the measurements of ``device``, atomically.
+
+    Args:
+        metric: what was measured, a key of :data:`search_spaces.table.METRICS`.
+    """
     arrays = {
         _GENES: np.asarray(genes, dtype=np.int64),
         _LATENCIES: np.asarray(latencies_ms, dtype=np.float64),
     }
-    _write(predictor, Path(path), arrays, device)
+    _write(predictor, Path(path), arrays, {"device": device, "metric": metric})
 
 
 def load_predictor(path: Path | str, *, space: SearchSpace | None = None) -> SavedPredictor:
@@ -72,8 +77,17 @@ def load_adapted(path: Path | str, *, space: SearchSpace | None = None) -> tuple
     return predictor.adapt_genes(arrays[_GENES], arrays[_LATENCIES]), device or ""
 
 
+def read_metric(path: Path | str) -> str:
+    """Return what an adapted file predicts, a key of :data:`search_spaces.table.METRICS`.
+
+    Raises:
+        InputError: the file is no predictor.
+    """
+    return _open(Path(path))[0].get("metric", "latency_ms")
+
+
 def _write(
-    predictor: SavedPredictor, path: Path, extra: dict[str, np.ndarray], device: str | None
+    predictor: SavedPredictor, path: Path, extra: dict[str, np.ndarray], about: dict[str, str]
 ) -> None:
     from safetensors.numpy import save_file
 
@@ -84,15 +98,25 @@ def _write(
         "predictor": predictor.name,
         "space": json.dumps(space_to_json(predictor.space)),
         "settings": json.dumps(settings),
+        **about,
     }
-    if device is not None:
-        metadata["device"] = device
     write_atomic(path, lambda temporary: save_file(whole, temporary, metadata))
 
 
 def _read(
     path: Path, space: SearchSpace | None
 ) -> tuple[SavedPredictor, dict[str, np.ndarray], str | None]:
+    metadata, arrays = _open(path)
+    cls = LATENCY_PREDICTORS.get(metadata["predictor"])
+    if not issubclass(cls, SavedPredictor):
+        raise InputError(f"{path}: the predictor {metadata['predictor']!r} has no files")
+    predictor = cls(space_from_json(json.loads(metadata["space"]), space))
+    state = {k: v for k, v in arrays.items() if k not in (_GENES, _LATENCIES)}
+    predictor.restore(state, json.loads(metadata["settings"]))
+    return predictor, arrays, metadata.get("device")
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -105,10 +129,4 @@ def _read(
         raise InputError(f"{path} is not a predictor file ({error})") from error
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path} is not a predictor file of the format {_FORMAT!r}")
-    cls = LATENCY_PREDICTORS.get(metadata["predictor"])
-    if not issubclass(cls, SavedPredictor):
-        raise InputError(f"{path}: the predictor {metadata['predictor']!r} has no files")
-    predictor = cls(space_from_json(json.loads(metadata["space"]), space))
-    state = {k: v for k, v in arrays.items() if k not in (_GENES, _LATENCIES)}
-    predictor.restore(state, json.loads(metadata["settings"]))
-    return predictor, arrays, metadata.get("device")
+    return metadata, arrays

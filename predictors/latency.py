@@ -90,7 +90,7 @@ class TransferGP(SavedPredictor):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Known devices."""
+        """Known devices, then the costs declared for the architectures themselves."""
         return self._functions.devices if self._functions else ()
 
     def features(self, genes: np.ndarray) -> Features:
@@ -111,17 +111,19 @@ class TransferGP(SavedPredictor):
 
         Devices with fewer than five measurements teach nothing and are left out; with no
         device left the predictor stands on the features of the architectures alone.
-        Devices of ``valid`` only weigh the prior and calibrate the intervals.
+        Devices of ``valid`` only weigh the prior and calibrate the intervals. Costs that the
+        table declares (MACs) are features as known devices are, but no practice.
         """
         rng = derive_rng(self.seed, "meta fit")
         rows = np.sort(rng.permutation(len(table))[:_TABLE_ROWS])
         table = table.rows(rows)
         table = table.select([d for d in table.devices if usable(table.column(d))])
+        known = _with_costs(table)
         reference = table.genes if len(table) >= MINIMUM_ROWS else self._reference
         scaler = FeatureScaler(self.space, reference)
         functions = None
-        if table.devices:
-            functions = DeviceFunctions.fit(scaler(table.genes), table.values, table.devices, rng)
+        if known.devices:
+            functions = DeviceFunctions.fit(scaler(known.genes), known.values, known.devices, rng)
         self._start(scaler, reference, functions)
         tasks = tasks_of(table, valid)
         if len(tasks) >= 2:
@@ -274,3 +276,10 @@ class TransferGP(SavedPredictor):
             found = part_of(arrays, f"widths.{count}.")
             if found:
                 self._widths[count] = Calibration(found["levels"], found["widths"])
+
+
+def _with_costs(table: LatencyTable) -> LatencyTable:
+    """The table with its known costs as further columns."""
+    costs = {n: v for n, v in table.costs.items() if n not in table.devices and usable(v)}
+    values = np.column_stack([table.values, *costs.values()])
+    return LatencyTable(table.space, table.genes, (*table.devices, *costs), values)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.results_index import record_claim
-from predictors.benchmark import Record, Split, make_predictor, run_benchmark, summary
+from predictors.benchmark import BASELINES, Record, Split, make_predictor, run_benchmark, summary
 from predictors.files import save_predictor
 from search_spaces.atomic import write_json_atomic
 from search_spaces.nasbench201 import NasBench201
@@ -39,7 +39,6 @@ REFERENCES = (11982, 431, 55, 9, 14451, 8636, 9881, 13479, 6196, 1462)
 POOL, HOLDOUT = 900, 1000
 RESULTS = Path(__file__).parents[1] / "results" / "latency"
 COMMAND = "python -m experiments.latency.nasbench201 TABLE.csv"
-BASELINES = ("macs", "lookup", "ridge", "trees", "target_gp")
 
 
 def mean_and_interval(records: list[Record], figure: str) -> dict[str, object]:
