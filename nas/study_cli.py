@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study",
     help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
-    "what do shared bit-widths cost, and what do early exits save?",
+    "what do shared bit-widths cost, and what do early exits save? And of latency alone, on a "
+    "table of your own.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -267,3 +271,30 @@ def _shown(value: Mapping[str, float | None]) -> str:
     if value["tau"] is None:
         return "-"
     return f"{value['tau']:.3f} ({value['low']:.3f} {value['high']:.3f})"
+
+
+@app.command()
+def latency(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study, a YAML file.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results are written.")] = Path(
+        "latency-study"
+    ),
+) -> None:
+    """Predict a new device from a few measurements, on a latency table of your own.
+
+    No data set and no training. Where the device's column has too few cells, it says which
+    architectures to measure; fill them in and call it again. The file names the table, the known
+    devices and the new one; see experiments/latency_study/study.yaml.
+    """
+    from nas.latency_study import run_study
+
+    found = run_study(study, output)
+    if found.wanted:
+        typer.echo("measure these, write them into the table, and call this again:")
+        for text in found.wanted:
+            typer.echo(f"  {text}")
+    for name, value in (found.scores or {}).items():
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' '):<20}{value:.4g}")
+    for file in found.files:
+        typer.echo(f"wrote {file}")

@@ -102,9 +102,9 @@ plots.prediction(
 # Against what the ten measurements alone would give: ridge regression sees no other device.
 
 # %%
-from predictors.registry import make_latency_predictor
+from predictors.baselines import Ridge
 
-alone = make_latency_predictor("ridge", table.space).meta_fit(table.select(known))
+alone = Ridge(table.space).meta_fit(table.select(known))
 alone_ms, _ = alone.adapt_genes(table.genes[rows], ten_ms).predict_genes(table.genes[rest])
 ranks = [np.argsort(np.argsort(values)) for values in (alone_ms, truth_ms)]
 print(f"ridge on the ten alone: rank correlation {np.corrcoef(*ranks)[0, 1]:.3f}")

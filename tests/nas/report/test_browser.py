@@ -1,18 +1,27 @@
 """The report in a real browser: it draws, it reacts, and nothing lands in the console."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from html import unescape
+from pathlib import Path
 
 import pytest
 
 from nas.report import write_report
 from nas.report.page import render
+from nas.report.results import load_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+ROOT = Path(__file__).parents[3]
+IMAGES = ROOT / "docs" / "images"
+STORED = ROOT / "experiments" / "notebooks" / "stored" / "relaxed"
+# Chromium's headless window is at least 500 pixels wide.
+SCREENS = [("report-desktop", 1280, 1800), ("report-phone", 500, 1800)]
 
 DRIVER = """
 const out = {};
@@ -51,6 +60,17 @@ const cost = document.querySelector("#front-controls select");
 cost.value = "weights_kib";
 cost.dispatchEvent(new Event("change"));
 say("axis", document.querySelector("#front-chart svg").getAttribute("aria-label"));
+const samples = [...document.querySelectorAll("#latency-chart .point")];
+samples[0].focus();
+key(samples[0], "End");
+say("sample", document.activeElement === samples[samples.length - 1]);
+const last = document.activeElement;
+key(last, "Enter");
+say("by_sample", DATA.models.some((m) => m.id === last.dataset.sample)
+  ? heading().startsWith(last.dataset.sample) : true);
+const line = document.querySelector("#front-chart .frontline").getAttribute("d")
+  .match(/[\\d.]+ [\\d.]+/g).map((pair) => pair.split(" ").map(Number));
+say("monotone", line.every((p, i) => !i || (p[0] >= line[i - 1][0] && p[1] <= line[i - 1][1])));
 say("overflow", document.documentElement.scrollWidth - document.documentElement.clientWidth);
 say("sections", ["front", "latency", "hypervolume", "predictor", "training", "importance",
   "parallel"].filter((n) => document.querySelector("#" + n + "-chart svg")));
@@ -117,8 +137,47 @@ def test_it_reacts_to_mouse_and_keyboard(results, tmp_path, width):
     assert out["ascending"] == sorted(e["test_accuracy"] for e in front)
     assert out["descending"] == out["ascending"][::-1] and out["sort"] == "descending"
     assert "weights" in out["axis"]
+    assert out["sample"] and out["by_sample"]
+    assert out["monotone"]
     assert out["overflow"] <= 0
     assert len(out["sections"]) == 7
+
+
+@pytest.mark.parametrize(("name", "width", "height"), SCREENS)
+def test_the_screenshots_of_the_documentation_show_this_report(name, width, height, tmp_path):
+    """Taken of a stored run; EDGE_NAS_SCREENSHOTS=1 renews those in docs/images."""
+    page = tmp_path / "report.html"
+    page.write_text(render(load_results(STORED)), encoding="utf-8")
+    document, console = browse(page, tmp_path, width=width)
+    assert console == [] and 'data-ready="true"' in document
+    taken = tmp_path / f"{name}.png"
+    shoot(page, taken, tmp_path, width=width, height=height)
+    if os.environ.get("EDGE_NAS_SCREENSHOTS"):
+        shutil.copyfile(taken, IMAGES / taken.name)
+    for path in (taken, IMAGES / taken.name):
+        assert png_size(path) == (width, height)
+    # A blank or broken page compresses to next to nothing.
+    assert taken.stat().st_size > 0.6 * (IMAGES / taken.name).stat().st_size
+
+
+def shoot(page, target, tmp_path, *, width, height):
+    """Write a PNG of the top of a page."""
+    subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--no-first-run", "--disable-background-networking", "--force-device-scale-factor=1",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000",
+            f"--window-size={width},{height}", f"--screenshot={target}", page.as_uri(),
+        ],
+        capture_output=True, timeout=500, check=True,
+    )  # fmt: skip
+
+
+def png_size(path):
+    """Return width and height from the header of a PNG."""
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
 
 
 def test_it_draws_what_little_there_is(minimal, tmp_path, save):
