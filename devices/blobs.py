@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +26,9 @@ class BlobStore:
         folder: made when missing; half-written files of an earlier process are removed.
         max_bytes: size of one file.
         max_total_bytes: of all files; :meth:`prune` keeps to it.
-        suffix: of the files' names, for readers that go by it.
-        check: looks at a whole file before it counts, and raises ``InputError``.
+        check: looks at a whole file before it counts, says what it is, and raises
+            ``InputError``.
+        suffixes: what ``check`` said -> the suffix that readers of such a file go by.
         open_file: opens a part for writing (a full disk can be played).
     """
 
@@ -37,13 +38,14 @@ class BlobStore:
         *,
         max_bytes: int,
         max_total_bytes: int,
-        suffix: str = "",
-        check: Callable[[Path], object] = lambda path: None,
+        check: Callable[[Path], str] = lambda path: "",
+        suffixes: Mapping[str, str] | None = None,
         open_file: Callable[[int], IO[bytes]] = lambda handle: os.fdopen(handle, "wb"),
     ) -> None:
         self.folder = Path(folder)
         self.max_bytes, self.max_total_bytes = max_bytes, max_total_bytes
-        self._check, self._open, self._suffix = check, open_file, suffix
+        self._check, self._open = check, open_file
+        self._suffixes = dict(suffixes or {})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,7 +61,9 @@ class BlobStore:
         """
         if not _NAME.fullmatch(sha256):
             raise InputError("a model is named by 64 hexadecimal digits")
-        return self.folder / f"{sha256}{self._suffix}"
+        plain = self.folder / sha256
+        found = (plain.with_suffix(suffix) for suffix in self._suffixes.values())
+        return next((path for path in found if path.is_file()), plain)
 
     def __contains__(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -85,7 +89,7 @@ class BlobStore:
         for path, status in files:
             if total <= self.max_total_bytes:
                 break
-            sha256 = path.name.removesuffix(self._suffix)
+            sha256 = path.stem
             if not in_use(sha256):
                 path.unlink(missing_ok=True)
                 total -= status.st_size
@@ -94,7 +98,7 @@ class BlobStore:
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.iterdir():
-            if _NAME.fullmatch(path.name.removesuffix(self._suffix)):
+            if _NAME.fullmatch(path.stem):
                 with contextlib.suppress(FileNotFoundError):
                     yield path, path.stat()
 
@@ -107,7 +111,7 @@ class Incoming:
 
     def __init__(self, store: BlobStore, sha256: str) -> None:
         self._store, self._sha256 = store, sha256
-        self._target = store.path(sha256)
+        store.path(sha256)  # refuses a name that is no hash
         self._digest = hashlib.sha256()
         self._size = 0
 
@@ -146,12 +150,13 @@ class Incoming:
             self._file.close()
         if self._digest.hexdigest() != self._sha256:
             raise InputError("the content does not have the hash it is named by")
-        self._store._check(self._part)
+        kind = self._store._check(self._part)
+        target = self._store.folder / f"{self._sha256}{self._store._suffixes.get(kind, '')}"
         with _disk():
-            os.replace(self._part, self._target)
+            os.replace(self._part, target)
             self._part = None
             sync_directory(self._store.folder)
-        return self._target
+        return target
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):

@@ -34,12 +34,15 @@ class BoardAddress:
     Attributes:
         ca: PEM file of the authority that signed the hub's certificate; None trusts the
             system's.
+        certificate, key: PEM files to show to a hub that wants a client's certificate.
     """
 
     hub: str
     token_file: Path
     board: str
     ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,15 @@ class ModelLimits:
     )
 
 
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "executorch": ".pte"}
+"""Format -> suffix that runtimes know its files by."""
+
+# Flatbuffers: the four bytes after the offset of the root -> format.
+_FLATBUFFERS = {b"TFL3": "litert", b"ET12": "executorch"}
+
+
 def check_model(path: Path, limits: ModelLimits | None = None) -> str:
-    """Check a model file and return its format: ``onnx`` or ``litert``.
+    """Check a model file and return its format, one of :data:`SUFFIXES`.
 
     Raises:
         InputError: the file is refused; the message says why in a line.
@@ -75,10 +82,11 @@ def check_model(path: Path, limits: ModelLimits | None = None) -> str:
     if size == 0:
         raise InputError("the model file is empty")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[4:8] == b"TFL3":
+        kind = _FLATBUFFERS.get(data[4:8])
+        if kind is not None:
             if int.from_bytes(data[:4], "little") >= size:
-                raise InputError("the LiteRT file is truncated")
-            return "litert"
+                raise InputError(f"the {kind} file is truncated")
+            return kind
         view = memoryview(data)
         try:
             _Walk(view, limits).model()

@@ -70,7 +70,8 @@ class RemoteDevice(Device):
             raise InputError(f"device {spec.name} has no hub; it is this machine")
         address = spec.address
         self._board = address.board
-        self._link = link or HubLink(address.hub, address.token_file, tls=TlsFiles(ca=address.ca))
+        tls = TlsFiles(address.ca, address.certificate, address.key)
+        self._link = link or HubLink(address.hub, address.token_file, tls=tls)
         self._patience_s, self._wait_s = patience_s, wait_s
         self._sleep, self._clock = sleep, clock
         self._description: Description | None = None

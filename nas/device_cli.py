@@ -41,6 +41,11 @@ Authority = Annotated[
     Path | None,
     typer.Option("--ca", metavar="PEM", help="Authority that signed the hub's certificate."),
 ]
+Certificate = Annotated[
+    Path | None,
+    typer.Option("--cert", metavar="PEM", help="Certificate to show to a hub that wants one."),
+]
+Key = Annotated[Path | None, typer.Option("--key", metavar="PEM", help="The certificate's key.")]
 Board = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Board at the hub.")]
 RuntimeName = Annotated[str, typer.Option(help="Registered name of the runtime.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of one inference.")]
@@ -54,7 +59,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_devices(
-    hub: Hub = None, token_file: TokenFile = None, ca: Authority = None, json: Json = False
+    hub: Hub = None,
+    token_file: TokenFile = None,
+    ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
+    json: Json = False,
 ) -> None:
     """Show the runtimes of this machine, or the boards of a hub."""
     if hub is None:
@@ -70,7 +80,7 @@ def list_devices(
         return
     from devices.messages import Devices
 
-    fleet = _link(hub, token_file, ca).ask("GET", "/api/devices", Devices)
+    fleet = _link(hub, token_file, ca, cert, key).ask("GET", "/api/devices", Devices)
     if json:
         typer.echo(fleet.model_dump_json(indent=2))
         return
@@ -92,6 +102,8 @@ def measure(
     token_file: TokenFile = None,
     device: Board = None,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
     processes: Annotated[int | None, typer.Option(min=2, help="Processes a model.")] = None,
     runs: Annotated[int | None, typer.Option(min=2, help="Samples a process.")] = None,
     protocol: Annotated[
@@ -117,7 +129,17 @@ def measure(
     settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
     chosen = Protocol.from_json(settings)
     target = _device(
-        runtime, threads, batch, _pairs(option, "--option"), hub, token_file, device, ca, again
+        runtime,
+        threads,
+        batch,
+        _pairs(option, "--option"),
+        hub,
+        token_file,
+        device,
+        ca,
+        again,
+        cert,
+        key,
     )
     target.check()
 
@@ -185,9 +207,11 @@ def release(
     hub: NeededHub,
     token_file: NeededTokenFile,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
 ) -> None:
     """End a board's quarantine, once it is repaired."""
-    _link(hub, token_file, ca).tell("POST", f"/api/devices/{name}/release")
+    _link(hub, token_file, ca, cert, key).tell("POST", f"/api/devices/{name}/release")
     typer.echo(f"{name} takes work again")
 
 
@@ -203,6 +227,8 @@ def calibrate(
     token_file: TokenFile = None,
     device: Board = None,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
     json: Json = False,
 ) -> None:
     """Look whether a board is fit to measure on: repeatability, drift, governor, load.
@@ -213,7 +239,7 @@ def calibrate(
 
     from devices.fitness import assess
 
-    target = _device(runtime, threads, 1, {}, hub, token_file, device, ca, False)
+    target = _device(runtime, threads, 1, {}, hub, token_file, device, ca, False, cert, key)
     target.check()
 
     def show(index: int, measurement: Measurement) -> None:
@@ -248,6 +274,8 @@ def add_token(
         Path | None, typer.Option(metavar="F", help="Write it to a file that only you can read.")
     ] = None,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Make a token; its text is shown this once."""
     from pydantic import ValidationError
@@ -261,7 +289,12 @@ def add_token(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    _give(_link(hub, token_file, ca).ask("POST", "/api/tokens", IssuedToken, request).token, output)
+    _give(
+        _link(hub, token_file, ca, cert, key)
+        .ask("POST", "/api/tokens", IssuedToken, request)
+        .token,
+        output,
+    )
 
 
 @token_app.command("rotate")
@@ -273,11 +306,13 @@ def rotate_token(
         Path | None, typer.Option(metavar="F", help="Write it to a file that only you can read.")
     ] = None,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Replace a token's text; the old one ends at once."""
     from devices.messages import IssuedToken
 
-    link = _link(hub, token_file, ca)
+    link = _link(hub, token_file, ca, cert, key)
     _give(link.ask("POST", f"/api/tokens/{name}/rotate", IssuedToken).token, output)
 
 
@@ -287,20 +322,28 @@ def revoke_token(
     hub: NeededHub,
     token_file: NeededTokenFile,
     ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
 ) -> None:
     """End a token: whoever holds it is refused from now on."""
-    _link(hub, token_file, ca).tell("DELETE", f"/api/tokens/{name}")
+    _link(hub, token_file, ca, cert, key).tell("DELETE", f"/api/tokens/{name}")
     typer.echo(f"{name} is revoked")
 
 
 @token_app.command("list")
-def list_tokens(hub: NeededHub, token_file: NeededTokenFile, ca: Authority = None) -> None:
+def list_tokens(
+    hub: NeededHub,
+    token_file: NeededTokenFile,
+    ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
+) -> None:
     """Show every token ever made, without its text."""
     from datetime import datetime, timezone
 
     from devices.messages import Tokens
 
-    for token in _link(hub, token_file, ca).ask("GET", "/api/tokens", Tokens).tokens:
+    for token in _link(hub, token_file, ca, cert, key).ask("GET", "/api/tokens", Tokens).tokens:
         until = "never expires"
         if token.expires is not None:
             day = datetime.fromtimestamp(token.expires, tz=timezone.utc)
@@ -324,8 +367,7 @@ def run_agent_command(
     from devices.agent.run import default_folder, run_agent
     from devices.link import TlsFiles
 
-    if (cert is None) != (key is None):
-        raise InputError("--cert and --key belong together")
+    _both(cert, key)
     _log()
     interrupted = run_agent(
         hub,
@@ -347,12 +389,24 @@ def _log() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _link(hub: str, token_file: Path | None, ca: Path | None) -> HubLink:
+def _link(
+    hub: str,
+    token_file: Path | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+) -> HubLink:
     from devices.link import HubLink, TlsFiles
 
     if token_file is None:
         raise InputError("--hub needs --token-file")
-    return HubLink(hub, token_file, tls=TlsFiles(ca=ca))
+    _both(cert, key)
+    return HubLink(hub, token_file, tls=TlsFiles(ca=ca, certificate=cert, key=key))
+
+
+def _both(cert: Path | None, key: Path | None) -> None:
+    if (cert is None) != (key is None):
+        raise InputError("--cert and --key belong together")
 
 
 def _device(
@@ -365,6 +419,8 @@ def _device(
     board: str | None,
     ca: Path | None,
     again: bool,
+    cert: Path | None,
+    key: Path | None,
 ) -> Device:
     from devices.device import BoardAddress, DeviceSpec
     from devices.remote import make_device
@@ -373,7 +429,8 @@ def _device(
     if hub is not None:
         if token_file is None or board is None:
             raise InputError("--hub needs --token-file and --device")
-        address = BoardAddress(hub, token_file, board, ca)
+        _both(cert, key)
+        address = BoardAddress(hub, token_file, board, ca, cert, key)
     elif board is not None:
         raise InputError("--device names a board at a hub; give --hub and --token-file too")
     spec = DeviceSpec(board or "here", runtime, threads, batch, dict(options), address)

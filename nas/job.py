@@ -213,6 +213,10 @@ class DeviceConfig(_Section):
     ca: StrictStr | None = None
     """Certificate (PEM) of the authority that signed the hub's, relative to the job file; null
     trusts the system's authorities."""
+    cert: StrictStr | None = None
+    """Certificate (PEM) to show to a hub that asks for one, relative to the job file."""
+    key: StrictStr | None = None
+    """Its key (PEM), relative to the job file."""
     simulator: Literal["roofline"] | None = None
     """A model of hardware that estimates instead of a device that measures; its latencies are
     labelled as estimates."""
@@ -324,7 +328,11 @@ class SearchConfig(_Section):
     """How the front is looked for."""
 
     strategy: StrictStr = "predictor"
-    """predictor, evolution, random, or a strategy of a plug-in."""
+    """predictor, evolution, regularised_evolution, random, exhaustive, optuna_tpe, optuna_nsga2,
+    optuna_nsga3, optuna_gp, or a strategy of a plug-in."""
+    options: dict[StrictStr, Any] = {}
+    """Settings of the strategy itself, such as {polish: 8} of predictor or {population: 60} of
+    evolution; for Optuna's strategies the arguments of the sampler."""
     objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
     """What is traded off: accuracy, worst_class_accuracy, latency_ms (one objective for each
     device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib, size_kib,

@@ -36,7 +36,8 @@ from nas.job import (
 )
 from nas.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 from search_spaces.errors import EnvironmentProblem, InputError
-from search_spaces.spaces import build_space
+from search_spaces.planned import PlannedSpace
+from search_spaces.spaces import SPACES, build_space
 
 Finding = tuple[tuple["str | int", ...], str]
 """A location in the job and what is wrong there."""
@@ -280,6 +281,7 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_protocol(sections["protocol"])
     if sections.get("search") is not None:
         yield from _check_search(sections["search"], devices)
+        yield from _check_strategy_options(sections["search"])
         yield from _check_warm_start(sections["search"], folder)
     if "executor" in sections:
         yield from _unknown_name("executor", ("executor",), sections["executor"])
@@ -303,6 +305,13 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
     found = [] if own else list(_unknown_name("space.name", ("space", "name"), space.name))
     yield from found
     if found:
+        return
+    if not own and not issubclass(SPACES.get(space.name), PlannedSpace):
+        yield (
+            ("space", "name"),
+            f"space.name: the space {space.name!r} has no networks to train; it is one of latency "
+            "tables (see nas latency)",
+        )
         return
     config = dict(space.overrides)
     taken = [key for key in ("input_channels", "outputs") if key in config]
@@ -413,7 +422,7 @@ def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fi
 def _check_hub(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:
     where = f"devices.{i}"
     if device.hub is None:
-        for key in ("token_file", "device", "ca"):
+        for key in ("token_file", "device", "ca", "cert", "key"):
             if getattr(device, key) is not None:
                 yield (
                     ("devices", i, key),
@@ -426,7 +435,7 @@ def _check_hub(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:
         yield ("devices", i, "hub"), f"{where}.hub: {error}"
     if device.token_file is None:
         yield ("devices", i, "hub"), f"{where}: a hub needs token_file, the file with a token"
-    for key in ("token_file", "ca"):
+    for key in ("token_file", "ca", "cert", "key"):
         value = getattr(device, key)
         if value is not None and not (folder / value).is_file():
             yield ("devices", i, key), f"{where}.{key}: {folder / value} is no file"
@@ -549,17 +558,71 @@ def _check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:
             ("workers",),
             f"workers: executor 'local' has one worker, not {workers}; use executor: processes",
         )
-    accepted = inspect.signature(registry.get(name)).parameters
+    yield from _unknown_options(
+        ("executor_options",),
+        sections.get("executor_options") or {},
+        registry.get(name),
+        f"executor {name!r}",
+        own=("workers",),
+    )
+
+
+def _check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
+    registry = registry_for("search.strategy")
+    if not search.options or search.strategy not in registry:
+        return
+    make = registry.get(search.strategy)
+    at, what = ("search", "options"), f"strategy {search.strategy!r}"
+    # The first batch has a key of its own, which holds for every strategy.
+    own = ("problem", "seed", "initial")
+    wrong = list(_unknown_options(at, search.options, make, what, own=own))
+    yield from wrong
+    if wrong:
+        return
+    for key, value in search.options.items():
+        message = _strategy_problem(make, {key: value})
+        if message is not None:
+            yield (*at, key), f"search.options.{key}: {message}"
+            return
+    message = _strategy_problem(make, search.options)
+    if message is not None:
+        yield at, f"search.options: {message}"
+
+
+def _strategy_problem(make: Any, options: Mapping[str, Any]) -> str | None:
+    """Return what a strategy says against options, asked about the smallest problem there is."""
+    from nas.constraints import Goal, Metric
+    from nas.strategies import Exact, Problem
+    from search_spaces.space import Choice, SearchSpace
+
+    space = SearchSpace("check", [Choice("a", (0, 1))])
+    surrogates = {"macs": Exact(lambda genes: genes[:, 0].astype(float))}
+    try:
+        make(Problem(space, [Goal(Metric("macs"))], surrogates=surrogates), seed=0, **options)
+    except (InputError, TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _unknown_options(
+    at: tuple[str, ...],
+    options: Mapping[str, Any],
+    make: Any,
+    what: str,
+    *,
+    own: Sequence[str],
+) -> Iterator[Finding]:
+    """Yield the options that a factory does not take; ``own`` are set by the framework."""
+    accepted = inspect.signature(make).parameters
     if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
         return
-    known = [key for key in accepted if key not in ("self", "workers")]
-    for key in sections.get("executor_options") or {}:
+    known = [key for key in accepted if key not in ("self", *own)]
+    for key in options:
         if key not in known:
-            options = f"options: {', '.join(known)}" if known else "it has none"
+            told = f"options: {', '.join(known)}" if known else "it has none"
             yield (
-                ("executor_options", key),
-                f"executor_options: unknown option {key!r} of executor {name!r}"
-                f"{_nearest(key, known)} ({options})",
+                (*at, key),
+                f"{_dotted(at)}: unknown option {key!r} of {what}{_nearest(key, known)} ({told})",
             )
 
 
@@ -666,6 +729,8 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
                     update={
                         "token_file": absolute(device.token_file),
                         "ca": absolute(device.ca),
+                        "cert": absolute(device.cert),
+                        "key": absolute(device.key),
                         "hardware": None
                         if device.hardware is None
                         else hardware_of(device, folder),

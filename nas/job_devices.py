@@ -42,7 +42,10 @@ def make_device(config: DeviceConfig, space: PlannedSpace, *, check: bool = True
             config.hub,
             Path(config.token_file or ""),
             config.device or config.name,
-            None if config.ca is None else Path(config.ca),
+            *(
+                None if file is None else Path(file)
+                for file in (config.ca, config.cert, config.key)
+            ),
         )
     device = device_of(
         DeviceSpec(

@@ -32,7 +32,7 @@ from devices.messages import (
     Registered,
     Result,
 )
-from devices.model_check import check_model
+from devices.model_check import SUFFIXES, check_model
 from search_spaces.errors import EnvironmentProblem, InputError
 
 _LOG = logging.getLogger(__name__)
@@ -70,9 +70,8 @@ class Agent:
             Path(data) / "models",
             max_bytes=self.config.model_limits.bytes,
             max_total_bytes=self.config.limits.cache_mib << 20,
-            # The check lets only ONNX through, and some runtimes go by a file's name.
-            suffix=".onnx",
             check=lambda path: check_model(path, self.config.model_limits),
+            suffixes=SUFFIXES,
         )
         self._outbox = outbox or Outbox(Path(data) / "outbox")
         self._lock = threading.Lock()

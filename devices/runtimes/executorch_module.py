@@ -64,6 +64,9 @@ def rewritten(graph: Graph) -> Graph:
         if node.op == "DequantizeLinear" and _is_bias(node, constants):
             constants[node.output] = _bias(node, constants)
             continue
+        if node.op == "DequantizeLinear" and node.input(0) in constants:
+            nodes.append(_signed(node, constants))
+            continue
         if source is not None and source.op == "QuantizeLinear" and node.op not in _CODES:
             alone = len(users.get(source.output, ())) == 1 and source.output not in graph.outputs
             if node.op != "Clip" or not alone or nodes[-1].output != source.output:
@@ -97,6 +100,17 @@ def _bias(node: Node, constants: dict[str, np.ndarray]) -> np.ndarray:
     return (codes * scale.astype(np.float64)).astype(np.float32)
 
 
+def _signed(node: Node, constants: dict[str, np.ndarray]) -> Node:
+    """Return the dequantisation of a weight with int8 codes and zero points as constants."""
+    codes, scale = constants[node.input(0)], constants[node.input(1)]
+    zero = constants[node.input(2)] if node.input(2) else np.zeros((), codes.dtype)
+    shift = 128 if codes.dtype == np.uint8 else 0
+    names = f"{node.output}:codes", f"{node.output}:zeros"
+    constants[names[0]] = (codes.astype(np.int16) - shift).astype(np.int8)
+    constants[names[1]] = np.broadcast_to(zero.astype(np.int64) - shift, scale.shape).copy()
+    return replace(node, inputs=(names[0], node.input(1), names[1]))
+
+
 def _value(
     name: str, rounding: Node, constants: dict[str, np.ndarray], *, highest: bool
 ) -> np.ndarray:
@@ -108,25 +122,18 @@ def _value(
     return np.float32((code - zero.astype(np.int64)) * step)
 
 
-def _zero(x: Sequence[Any], fixed: Sequence[Any]) -> tuple[int, int]:
-    """Return the zero point on int8 and what was taken off the codes."""
+def _zero(x: Sequence[Any], fixed: Sequence[Any]) -> int:
+    """Return the zero point of a whole tensor on int8."""
     if len(x) < 3 or x[2] is None:
-        return -128, 128
-    shift = 128 if x[2].dtype == torch.uint8 else 0
-    zero = fixed[2]
-    if isinstance(zero, list):
-        if len(set(zero)) != 1:
-            raise InputError("zero points of channels differ; ExecuTorch wants one")
-        zero = zero[0]
-    if zero is None:  # too many to be listed: weights by channel, which have none
-        zero = 0
-    return int(zero) - shift, shift
+        return _LOW
+    zero = fixed[2][0] if isinstance(fixed[2], list) else fixed[2]
+    return int(zero) - (128 if x[2].dtype == torch.uint8 else 0)
 
 
 def _quantise(node: Node, x: Sequence[Any], fixed: Sequence[Any]) -> Tensor:
     if x[1].numel() != 1:
         raise InputError("activations quantised by channel have no ExecuTorch translation")
-    zero, _ = _zero(x, fixed)
+    zero = _zero(x, fixed)
     scale = fixed[1][0] if isinstance(fixed[1], list) else fixed[1]
     call = torch.ops.quantized_decomposed.quantize_per_tensor.default
     return call(x[0], scale, zero, _LOW, _HIGH, torch.int8)
@@ -148,16 +155,10 @@ def _limit(node: Node, fixed: Sequence[Any], index: int, attribute: str) -> floa
 
 
 def _dequantise(node: Node, x: Sequence[Any], fixed: Sequence[Any]) -> Tensor:
-    zero, shift = _zero(x, fixed)
-    codes = x[0]
-    if codes.dtype == torch.uint8:
-        codes = (codes.to(torch.int16) - shift).to(torch.int8)
     operators = torch.ops.quantized_decomposed
     if x[1].numel() == 1:
+        zero = _zero(x, fixed)
         scale = fixed[1][0] if isinstance(fixed[1], list) else fixed[1]
-        return operators.dequantize_per_tensor.default(codes, scale, zero, _LOW, _HIGH, torch.int8)
-    axis = node.attributes.get("axis", 1) % codes.dim()
-    zeros = torch.full((x[1].numel(),), zero, dtype=torch.int64)
-    return operators.dequantize_per_channel.default(
-        codes, x[1], zeros, axis, _LOW, _HIGH, torch.int8
-    )
+        return operators.dequantize_per_tensor.default(x[0], scale, zero, _LOW, _HIGH, torch.int8)
+    axis = node.attributes.get("axis", 1) % x[0].dim()
+    return operators.dequantize_per_channel.default(x[0], x[1], x[2], axis, _LOW, _HIGH, torch.int8)
