@@ -75,10 +75,10 @@ class Search:
             "nas.work:evaluation", {"folder": str(folder)}, here=evaluation_of(evaluator)
         )
         self._images = len(evaluator.splits.validation)
-        self.accuracy = _learned(space, job.seed, "accuracy")
+        # One surrogate for all fronts: they are told the same evaluations.
         self._learned = {
-            "accuracy": self.accuracy,
-            "worst_class_accuracy": _learned(space, job.seed, "worst class"),
+            "accuracy": Learned(_learned(space, job.seed, "accuracy")),
+            "worst_class_accuracy": Learned(_learned(space, job.seed, "worst class")),
         }
         self.quality: list[dict[str, Any]] = []
         """Fit of the accuracy predictor, one entry a round."""
@@ -125,7 +125,9 @@ class Search:
 
     def _strategies(self) -> dict[str, Strategy]:
         config = self.job.search
-        options = {"initial": config.initial} if config.strategy == "predictor" else {}
+        options = dict(config.options)
+        if config.strategy == "predictor":
+            options["initial"] = config.initial
         make = STRATEGIES.get(config.strategy)
         return {
             front.name: make(
@@ -168,16 +170,18 @@ class Search:
                 )
 
     def _record_quality(self, round_number: int) -> None:
-        predictor = self.accuracy
-        if predictor.fitted:
+        from scipy.stats import kendalltau
+
+        found = self._learned["accuracy"].left_out()
+        if found is not None:
             # The fit from which this round's subnets were chosen.
-            quality = predictor.quality
+            values, predicted = found
             self.quality.append(
                 {
                     "round": round_number,
-                    "points": quality.points,
-                    "kendall_tau": quality.kendall_tau,
-                    "rmse": quality.rmse,
+                    "points": len(values),
+                    "kendall_tau": float(kendalltau(predicted, values).statistic),
+                    "rmse": float(np.sqrt(np.mean((predicted - values) ** 2))),
                 }
             )
 
@@ -199,7 +203,7 @@ class Search:
             metric = Metric.parse(name)
             if metric.name in QUALITY_METRICS:
                 if learned:
-                    found[name] = Learned(self._learned[metric.name])
+                    found[name] = self._learned[metric.name]
             elif metric.name == "size_kib":
                 found[name] = Supplied(self.sizes.predict)
             elif metric.device is not None:

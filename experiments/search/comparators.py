@@ -110,7 +110,7 @@ def optuna_sampler(kind: str, **options: object) -> Runner:
 
 def _optuna(
     study, problem: TabularProblem, *, conditional: bool
-) -> Iterator[tuple[bytes, np.ndarray]]:  # type: ignore[no-untyped-def] # noqa: E501
+) -> Iterator[tuple[bytes, np.ndarray]]:  # type: ignore[no-untyped-def]
     space = problem.space
     while True:
         trial = study.ask()

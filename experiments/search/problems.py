@@ -95,7 +95,8 @@ class TabularProblem:
             second: (
                 Exact(self.cost)
                 if self.cost is not None
-                else Learned(AccuracyPredictor(self.space, seed=seed + 1))
+                # Costs are sums over layers, which normal scores would bend.
+                else Learned(AccuracyPredictor(self.space, seed=seed + 1), warp=False)
             ),
         }
         return Problem(self.space, self.goals, surrogates=surrogates)

@@ -24,6 +24,7 @@ from nas.strategies.genes import (
     sample_spread,
     unique_rows,
 )
+from nas.strategies.polish import polish
 from nas.strategies.problem import Judged, Problem
 from nas.strategies.surrogates import Refitted
 from search_spaces.errors import InfeasibleError, InputError
@@ -47,6 +48,8 @@ class PredictorStrategy(Strategy):
             that is enumerated instead.
         optimism: standard deviations by which a predicted objective is bettered.
         explore: share of a batch chosen for uncertainty alone.
+        polish: candidates of the predicted front that get new bits by an integer programme
+            (:mod:`nas.strategies.polish`) in each round; a space that is enumerated needs none.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class PredictorStrategy(Strategy):
         generations: int = 40,
         optimism: float = 0.5,
         explore: float = 0.1,
+        polish: int = 0,
     ) -> None:
         super().__init__(problem, seed=seed)
         missing = [name for name in problem.metrics if name not in problem.surrogates]
@@ -71,11 +75,14 @@ class PredictorStrategy(Strategy):
             )
         if not 0.0 <= explore <= 1.0:
             raise InputError(f"explore {explore} is not a share between 0 and 1")
+        if polish < 0:
+            raise InputError(f"polish {polish} is not a number of candidates, 0 or more")
         self.initial = initial
         self.population = population
         self.generations = generations
         self.optimism = optimism
         self.explore = explore
+        self.polish = polish
         self.candidates_judged = 0
         """Predicted candidates so far, for reports."""
         self._population: np.ndarray | None = None
@@ -201,6 +208,10 @@ class PredictorStrategy(Strategy):
         around = around[unique_rows(around)]
         if len(around):
             archive.append(self._judge(around))
+        if self.polish:
+            better = polish(self.problem, front[rng.permutation(len(front))[: self.polish]])
+            if len(better):
+                archive.append(self._judge(better))
         pool = _join(archive)
         return pool.take(unique_rows(pool.genes))
 

@@ -11,10 +11,13 @@ A surrogate maps gene rows to a mean and a standard deviation. There are three k
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from nas.strategies.warping import NormalScores
 
 
 class Surrogate(Protocol):
@@ -81,19 +84,78 @@ class Supplied:
 
 
 class Learned:
-    """A model that the strategy refits after each round. Undefined values are left out."""
+    """A model that the strategy refits after each round. Undefined values are left out.
+
+    Args:
+        model: of the metric.
+        warp: fit a model to normal scores (:mod:`nas.strategies.warping`) and translate its
+            predictions back: the mean that comes back is the median of the prediction, the
+            standard deviation half the distance between its 16th and 84th percentile. None
+            decides at every fit: scores where they order left-out values clearly better
+            than the raw values do. Needs a model that says what it would have predicted for each
+            evaluation without it (``left_out``); one that does not gets raw values.
+    """
 
     exact = False
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, warp: bool | None = None) -> None:
+        self._raw = model
+        self._on_scores = copy.deepcopy(model) if warp is None else model
+        self._warp = warp
+        self._scores: NormalScores | None = None
+        self._fitted = np.empty(0)
+
+    @property
+    def model(self) -> Model:
+        """The model that predicts, fitted to values or to their normal scores."""
+        return self._raw if self._scores is None else self._on_scores
 
     def fit(self, genes: np.ndarray, values: np.ndarray) -> None:
         known = np.isfinite(values)
-        self.model.fit(genes[known], values[known])
+        genes, values = genes[known], values[known]
+        self._fitted, self._scores = values, None
+        if self._warp is not True:
+            self._raw.fit(genes, values)
+        # Equal values have one score, which a model cannot learn either.
+        if self._warp is False or len(np.unique(values)) < 2:
+            if self._warp:
+                self._raw.fit(genes, values)
+            return
+        if self._warp is None and not hasattr(self._raw, "left_out"):
+            return
+        scores = NormalScores(values)
+        self._on_scores.fit(genes, scores.scores(values))
+        if self._warp or _order(self._on_scores, values) > _order(self._raw, values) + _CLEARLY:
+            self._scores = scores
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.model.predict(genes)
+        mean, std = self.model.predict(genes)
+        if self._scores is None:
+            return mean, std
+        high, low = self._scores.values(mean + std), self._scores.values(mean - std)
+        return self._scores.values(mean), (high - low) / 2
+
+    def left_out(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return fitted values and what they were predicted as without them, (n,) each.
+
+        None before the first fit, and where the model does not say.
+        """
+        predicted = getattr(self.model, "left_out", None) if len(self._fitted) else None
+        if predicted is None:
+            return None
+        return self._fitted, predicted if self._scores is None else self._scores.values(predicted)
+
+
+_CLEARLY = 0.02
+"""Kendall correlation by which scores must be better than values."""
+
+
+def _order(model: Model, values: np.ndarray) -> float:
+    """Return how well left-out predictions order the values (Kendall's tau)."""
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(model.left_out, values).statistic)  # type: ignore[attr-defined]
+    return tau if np.isfinite(tau) else -1.0
 
 
 def cost_surrogates(

@@ -287,3 +287,15 @@ def test_checking_a_job_loads_no_torch(tmp_path):
     path.write_text(GOOD)
     code = f"import sys, nas; nas.load_job({str(path)!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_options_of_the_strategy_are_those_it_takes(check, load):
+    good = load(GOOD + "search: {strategy: evolution, options: {population: 60}}\n")
+    assert good.search.options == {"population": 60}
+    (told,) = check(GOOD + "search: {strategy: evolution, options: {populatoin: 60}}\n")
+    assert told.startswith("4:53: ") and "did you mean 'population'?" in told
+    (told,) = check(GOOD + "search: {options: {explore: 2.0}}\n")
+    assert "search.options.explore: explore 2.0 is not a share between 0 and 1" in told
+    # The first batch is search.initial for every strategy.
+    (told,) = check(GOOD + "search: {options: {initial: 30}}\n")
+    assert "unknown option 'initial'" in told
