@@ -113,6 +113,8 @@ def _schema_diagnostic(
             message = f"{where}: {_shown(value)} is not text; write it in quotes"
         case "list_type":
             message = f"{where}: {_shown(value)} is not a list"
+            if isinstance(value, (str, int, float)):
+                message += f"; write [{value}]"
         case "dict_type" | "model_type" | "model_attributes_type":
             message = f"{where}: {_shown(value)} is not a mapping of keys to values"
             if (
@@ -464,6 +466,15 @@ def _check_simulator(device: DeviceConfig, i: int, folder: Path) -> Iterator[Fin
             read_hardware(hardware_of(device, folder))
         except InputError as error:
             yield ("devices", i, "hardware"), f"{where}.hardware: {error}"
+    else:
+        from devices.simulators.vela import accelerators
+
+        if device.hardware not in accelerators():
+            yield (
+                ("devices", i, "hardware"),
+                f"{where}.hardware: unknown accelerator {device.hardware!r} (available: "
+                f"{', '.join(accelerators())})",
+            )
 
 
 def hardware_of(device: DeviceConfig, folder: Path) -> str:
@@ -672,6 +683,13 @@ def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
         yield at, f"{where}: give min, max or both"
     elif bound.min is not None and bound.max is not None and bound.min > bound.max:
         yield (*at, "min"), f"{where}: min {bound.min:g} is greater than max {bound.max:g}"
+    if at[-1] in ("accuracy", "worst_class_accuracy"):
+        for side, value in (("min", bound.min), ("max", bound.max)):
+            if value is not None and 1 < value <= 100:
+                yield (
+                    (*at, side),
+                    f"{where}.{side}: accuracies are 0 to 1; for {value:g} % write {value / 100:g}",
+                )
 
 
 def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:

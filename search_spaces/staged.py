@@ -373,7 +373,7 @@ def preset_parameters(
     if preset not in presets:
         raise InputError(f"unknown preset {preset!r} (available: {', '.join(presets)})")
     base = presets[preset]
-    known_names(space, overrides, [f.name for f in fields(base)])
+    known_names(space, overrides, ["preset", *(f.name for f in fields(base))])
     return replace(
         base, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     )

@@ -237,3 +237,37 @@ def test_every_command_and_every_option_says_what_it_does():
         assert len((command.help or "").split()) >= 4, f"{' '.join(words)} has no help"
         dumb = [p.name for p in command.params if p.param_type_name == "option" and not p.help]
         assert dumb == [], f"{' '.join(words)} does not explain these options"
+
+
+def test_validate_warns_of_a_limit_out_of_reach(call, tmp_path):
+    text = GOOD + "search: {constraints: {weights_kib: {max: 0.001}, macs: {min: 1e12}}}\n"
+    (tmp_path / "job.yaml").write_text(text)
+    result = call("validate", "job.yaml")
+    assert result.exit_code == 0
+    assert "warning: weights_kib <= 0.001, but the smallest" in result.stdout
+    assert "warning: macs >= 1e+12, but the largest" in result.stdout
+    (tmp_path / "job.yaml").write_text(GOOD)
+    assert "warning" not in call("validate", "job.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "search: {constraints: {accuracy: {min: 95}}}",
+            "job.yaml:4:40: search.constraints.accuracy.min: accuracies are 0 to 1; for 95 % "
+            "write 0.95",
+        ),
+        ("search: {objectives: accuracy}", "'accuracy' is not a list; write [accuracy]"),
+        ("supernet: {epoch: 3}", "did you mean 'epochs'?"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_write(call, tmp_path, text, told):
+    (tmp_path / "job.yaml").write_text(GOOD + text + "\n")
+    result = call("validate", "job.yaml")
+    assert result.exit_code == 2 and told in result.stderr
+
+
+def test_a_misspelt_preset_is_recognised(call, tmp_path):
+    (tmp_path / "job.yaml").write_text(GOOD.replace("preset", "presett"))
+    assert "did you mean 'preset'?" in call("validate", "job.yaml").stderr
