@@ -217,7 +217,7 @@ class DeviceConfig(_Section):
     """Certificate (PEM) to show to a hub that asks for one, relative to the job file."""
     key: StrictStr | None = None
     """Its key (PEM), relative to the job file."""
-    simulator: Literal["roofline"] | None = None
+    simulator: Literal["roofline", "vela"] | None = None
     """A model of hardware that estimates instead of a device that measures; its latencies are
     labelled as estimates."""
     hardware: StrictStr | None = None

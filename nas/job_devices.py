@@ -32,6 +32,7 @@ def make_device(config: DeviceConfig, space: PlannedSpace, *, check: bool = True
             hardware=config.hardware or "",
             space=space,
             batch=config.batch,
+            options=config.options,
         )
         if check:
             simulated.check()

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from devices.device import Device, DeviceSpec, Done
-from devices.measurement import Measurement
 from devices.protocol import Protocol
+from devices.simulators.estimates import estimated_measurement
 from devices.simulators.hardware import Hardware, read_hardware
 from devices.simulators.roofline import estimate_genes
 from devices.store import Query
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
-
-ESTIMATED = "estimated"
-"""Value of ``conditions["latency_source"]`` of every measurement of a simulated device."""
 
 VERSION = "1"
 """Of the roofline: raised when its estimates change."""
@@ -91,56 +88,33 @@ def make_simulated_device(
     hardware: str | Path,
     space: PlannedSpace,
     batch: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> Device:
     """Build the device that a job describes with ``simulator`` and ``hardware``.
 
     Args:
-        simulator: "roofline".
-        hardware: name of a description in the package or path of one.
+        simulator: "roofline" or "vela".
+        hardware: for the roofline, name of a description in the package or path of one; for
+            Vela an accelerator, such as "ethos-u55-128".
+        options: for Vela ``system_config`` and ``memory_mode``.
 
     Raises:
-        InputError: an unknown simulator or hardware, or a wrong description.
+        InputError: an unknown simulator, hardware or option, or a wrong description.
     """
+    options = dict(options or {})
+    allowed = {"roofline": set(), "vela": {"system_config", "memory_mode"}}
+    if simulator not in allowed:
+        raise InputError(f"unknown simulator {simulator!r} (available: {', '.join(allowed)})")
+    unknown = sorted(set(options) - allowed[simulator])
+    if unknown:
+        known = ", ".join(sorted(allowed[simulator])) or "none"
+        raise InputError(f"simulator {simulator!r} has no option {unknown[0]!r} (it has {known})")
+    if simulator == "vela":
+        from devices.simulators.vela import VelaDevice
+
+        return VelaDevice(name, str(hardware), batch=batch, **options)
     if not isinstance(space, PlannedSpace):
         raise InputError(
-            f"a simulated device needs a space that knows its layers, which {space.name!r} does not"
+            f"a roofline needs a space that knows its layers, which {space.name!r} does not"
         )
-    if simulator == "roofline":
-        return RooflineDevice(name, read_hardware(hardware), space, batch=batch)
-    raise InputError(f"unknown simulator {simulator!r} (available: roofline)")
-
-
-def estimated_measurement(
-    latency_ms: float,
-    *,
-    runtime: str,
-    version: str,
-    parameters: Mapping[str, Any],
-    protocol: Protocol,
-    details: Mapping[str, Any],
-    energy_mj: float | None = None,
-) -> Measurement:
-    """Return an estimate in the form of a measurement, labelled as one."""
-    return Measurement(
-        latency_ms=latency_ms,
-        low_ms=latency_ms,
-        high_ms=latency_ms,
-        iqr_ms=0.0,
-        p90_ms=latency_ms,
-        p99_ms=latency_ms,
-        mad_ms=0.0,
-        samples_ms=((latency_ms,),),
-        calls=(1,),
-        valid=True,
-        reasons=(),
-        attempts=1,
-        rejected=(),
-        runtime=runtime,
-        runtime_version=version,
-        parameters=dict(parameters),
-        protocol=protocol.to_json(),
-        conditions={"latency_source": ESTIMATED, **details},
-        pinned=False,
-        detail="estimated, not measured",
-        energy_mj=energy_mj,
-    )
+    return RooflineDevice(name, read_hardware(hardware), space, batch=batch)
