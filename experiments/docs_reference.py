@@ -46,12 +46,18 @@ def cli_reference() -> str:
 
     from nas.cli import app
 
-    out = [NOTE, "# Command line reference\n"]
+    out = [
+        NOTE,
+        "# Command line reference\n",
+        "`nas --install-completion` lets your shell complete commands and options.\n",
+    ]
     for path, command in _commands(typer.main.get_command(app), "nas"):
         text = (command.help or "").split("\f")[0].strip()
-        out += [f"## `{path}`\n", text + "\n"]
+        out += [f"## `{path}`\n", _with_examples(text) + "\n"]
         rows = []
         for parameter in command.params:
+            if parameter.name in ("install_completion", "show_completion"):
+                continue  # told in the page's head
             hint = getattr(parameter, "help", None) or ""
             names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
             if parameter.param_type_name == "argument":
@@ -62,6 +68,16 @@ def cli_reference() -> str:
         if rows:
             out += ["| parameter | | meaning |", "| --- | --- | --- |", *rows, ""]
     return "\n".join(out).rstrip() + "\n"
+
+
+def _with_examples(text: str) -> str:
+    """Fence the paragraphs that a help text marks as not to be wrapped."""
+    parts = text.split("\n\n")
+    for i, part in enumerate(parts):
+        if part.lstrip().startswith("\b"):
+            lines = part.lstrip().removeprefix("\b").strip("\n")
+            parts[i] = f"```text\n{lines}\n```"
+    return "\n\n".join(part.strip("\n") for part in parts)
 
 
 PAGES: dict[str, Callable[[], str]] = {

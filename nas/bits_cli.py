@@ -9,7 +9,7 @@ import typer
 
 from search_spaces.errors import InputError
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Budget = Annotated[
     list[str] | None,

@@ -124,7 +124,7 @@ print("same outputs:", torch.equal(network(images), supernet.evaluate(images, ar
 # %% [markdown]
 # ## A job
 #
-# Training is so short here that the notebook runs in a minute; take ten times the epochs and
+# Training is so short here that the notebook runs in a minute; take twenty times the epochs and
 # evaluations for figures that mean something.
 
 # %%
@@ -134,15 +134,15 @@ threads: 1
 data: {name: digits, validation: 0.2, calibration: 256}
 space:
   name: notebook_net:make_space
-supernet: {epochs: 4, warmup_epochs: 1, batch_size: 128}
+supernet: {epochs: 2, warmup_epochs: 0.5, batch_size: 128}
 search:
   objectives: [accuracy, latency_ms, weights_kib]
   constraints: {weights_kib: {max: 8}}
-  evaluations: 12
-  initial: 8
-  batch: 4
+  evaluations: 9
+  initial: 6
+  batch: 3
   latency_samples: 3
-  front_size: 3
+  front_size: 2
 protocol: {processes: 2, runs: 10, retries: 0}
 """)
 
