@@ -243,11 +243,13 @@ class _Packer:
         name = node.name or node.output[0]
         bias_name = node.input[2] if len(node.input) > 2 else ""
         out = node.output[0]
+        absorbed = ""
         if node.op_type == "MatMul":
             users = self.users[out]
-            if len(users) != 1 or users[0].op_type != "Add":
-                raise InputError(f"{name}: a MatMul with weights needs an Add of its bias")
-            bias_name = next(i for i in users[0].input if i != out)
+            if len(users) == 1 and users[0].op_type == "Add":
+                added = next((i for i in users[0].input if i != out), out)
+                if added in self.constants and self.constants[added].value.ndim == 1:
+                    bias_name, absorbed = added, users[0].output[0]
         bias = self.constants[bias_name] if bias_name else None
         codes = self._codes(node.input[0])
         packed = self._weights(node, name, weight, bias, integer=codes is not None)
@@ -268,8 +270,8 @@ class _Packer:
         self.names[out] = out
         if integer:
             self.open[out] = self.nodes[-1]
-        if node.op_type == "MatMul":
-            self.absorbed[self.users[out][0].output[0]] = out
+        if absorbed:
+            self.absorbed[absorbed] = out
 
     def _weights(
         self,
