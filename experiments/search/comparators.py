@@ -7,11 +7,13 @@ order; an optimiser that repeats itself is answered from memory and not charged.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from experiments.search.problems import TabularProblem
 from nas.strategies import STRATEGIES
+from search_spaces.space import SearchSpace
 
 _IDLE = 200
 """Repeats in a row after which an optimiser is stuck for good."""
@@ -39,47 +41,52 @@ def ours(name: str, batch: int, first: int | None = None, **options: object) -> 
     return run
 
 
-def pymoo_nsga2(population: int = 30) -> Runner:
+def pymoo_algorithm(space: SearchSpace, population: int, seed: int) -> Any:
     """Return pymoo's NSGA-II on integers: uniform crossover, mutation to another option.
 
-    Inactive choices are repaired to their canonical value and duplicates removed.
+    Inactive choices are repaired to their canonical value and duplicates removed. It is asked
+    and told; nothing is evaluated by pymoo itself.
     """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.mutation import Mutation
+    from pymoo.core.problem import Problem as PymooProblem
+    from pymoo.core.repair import Repair
+    from pymoo.operators.crossover.ux import UniformCrossover
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+
+    rng = np.random.default_rng(seed)
+
+    class Canonical(Repair):
+        def _do(self, _, x, **__):  # type: ignore[no-untyped-def]
+            return space.canonical(np.round(x).astype(np.int64))
+
+    class OtherOption(Mutation):
+        def _do(self, _, x, **__):  # type: ignore[no-untyped-def]
+            x = np.round(x).astype(np.int64)
+            flips = rng.random(x.shape) < 1 / x.shape[1]
+            steps = 1 + rng.integers(0, np.maximum(space.option_counts - 1, 1), x.shape)
+            return np.where(flips, (x + steps) % space.option_counts, x)
+
+    definition = PymooProblem(
+        n_var=len(space.choices), n_obj=2, xl=0, xu=space.option_counts - 1, vtype=int
+    )
+    algorithm = NSGA2(
+        pop_size=population,
+        sampling=IntegerRandomSampling(),
+        crossover=UniformCrossover(),
+        mutation=OtherOption(),
+        repair=Canonical(),
+        eliminate_duplicates=True,
+    )
+    algorithm.setup(definition, termination=("n_gen", 10**6), seed=seed, verbose=False)
+    return algorithm
+
+
+def pymoo_nsga2(population: int = 30) -> Runner:
+    """Return a runner of :func:`pymoo_algorithm`."""
 
     def run(problem: TabularProblem, budget: int, seed: int) -> np.ndarray:
-        from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.mutation import Mutation
-        from pymoo.core.problem import Problem as PymooProblem
-        from pymoo.core.repair import Repair
-        from pymoo.operators.crossover.ux import UniformCrossover
-        from pymoo.operators.sampling.rnd import IntegerRandomSampling
-
-        space = problem.space
-        rng = np.random.default_rng(seed)
-
-        class Canonical(Repair):
-            def _do(self, _, x, **__):  # type: ignore[no-untyped-def]
-                return space.canonical(np.round(x).astype(np.int64))
-
-        class OtherOption(Mutation):
-            def _do(self, _, x, **__):  # type: ignore[no-untyped-def]
-                x = np.round(x).astype(np.int64)
-                flips = rng.random(x.shape) < 1 / x.shape[1]
-                steps = 1 + rng.integers(0, np.maximum(space.option_counts - 1, 1), x.shape)
-                return np.where(flips, (x + steps) % space.option_counts, x)
-
-        definition = PymooProblem(
-            n_var=len(space.choices), n_obj=2, xl=0, xu=space.option_counts - 1, vtype=int
-        )
-        algorithm = NSGA2(
-            pop_size=population,
-            sampling=IntegerRandomSampling(),
-            crossover=UniformCrossover(),
-            mutation=OtherOption(),
-            repair=Canonical(),
-            eliminate_duplicates=True,
-        )
-        algorithm.setup(definition, termination=("n_gen", 10**6), seed=seed, verbose=False)
-        return _count(_pymoo(algorithm, problem), budget)
+        return _count(_pymoo(pymoo_algorithm(problem.space, population, seed), problem), budget)
 
     return run
 

@@ -4,7 +4,7 @@ Layers and costs are those of networks of the 28x28 space. A layer's sensitivity
 power of uniform quantisers of its weights and activations (a quarter for each bit more) times
 factors drawn by seed, log-normal, so tables are as uneven as measured ones; they are not
 measured. The integer programme solves each (network, budget) to a proven optimum; evolution,
-the library's own strategy with one objective and both budgets as constraints, judges as many
+the library's own inner loop with one objective and both budgets as constraints, judges as many
 candidates as it is told by the same exact table. Run from the repository::
 
     python -m experiments.search.evolution_vs_optimum
@@ -25,7 +25,9 @@ import numpy as np
 from experiments.results_index import record_claim
 from nas.allocation import BitTable, allocate
 from nas.constraints import Constraint, Goal, Metric
-from nas.strategies import EvolutionStrategy, Exact, Problem
+from nas.strategies import Exact, Problem
+from nas.strategies.genes import sample_spread, unique_rows
+from nas.strategies.inner import evolve
 from search_spaces.atomic import write_json_atomic
 from search_spaces.space import Choice, SearchSpace
 from search_spaces.spaces import build_space
@@ -63,43 +65,40 @@ def table_of(seed: int) -> BitTable:
     )
 
 
-def evolve(
+def evolution(
     table: BitTable, budgets: dict[str, float], *, seed: int, candidates: int, population: int
 ) -> tuple[float, float, list[tuple[int, float]]]:
     """Return the best total within the budgets, seconds, and (candidates, best) on the way."""
     start = time.perf_counter()
+    layers = len(table.layers)
+    # Bits of weights and of activations are choices of their own, as in the spaces.
     space = SearchSpace(
-        "bits",
-        [Choice(f"{k}", tuple(range(len(options)))) for k, options in enumerate(table.options)],
+        "bits", [Choice(f"{k}.{of}", BITS) for k in range(layers) for of in ("w", "a")]
     )
     hurt = np.array(table.sensitivity)
     cost = {name: np.array(table.costs[name]) for name in budgets}
-    index = np.arange(len(table.layers))
+    layer = np.arange(layers)
 
     def total(values: np.ndarray, genes: np.ndarray) -> np.ndarray:
-        return values[index, genes].sum(axis=1)
+        return values[layer, len(BITS) * genes[:, 0::2] + genes[:, 1::2]].sum(axis=1)
 
-    constraints = [Constraint(Metric(name), bound) for name, bound in budgets.items()]
     # Objectives are registered metrics; this one stands for the total sensitivity.
     goal = Metric("parameters")
     surrogates = {name: Exact(lambda g, v=values: total(v, g)) for name, values in cost.items()}
+    surrogates[str(goal)] = Exact(lambda g: total(hurt, g))
+    constraints = [Constraint(Metric(name), bound) for name, bound in budgets.items()]
     problem = Problem(space, [Goal(goal)], constraints, surrogates)
-    strategy = EvolutionStrategy(problem, seed=seed, population=population, mutation_rate=None)
-    best, spent, history = np.inf, 0, []
+    rng = np.random.default_rng(seed)
+    rows = sample_spread(space, rng, population)
+    current = problem.judge(rows[unique_rows(rows)])
+    spent, history = len(current.genes), []
     while spent < candidates:
-        archs = strategy.ask(population)
-        if not archs:
-            break
-        genes = space.genes(archs)
-        values = total(hurt, genes)
-        violations = np.column_stack(
-            [c.violation(total(cost[str(c.metric)], genes)) for c in constraints]
+        current, _ = evolve(
+            space, problem.judge, current, rng, population=population, generations=10
         )
-        strategy.tell(archs, values[:, None], violations)
-        spent += len(archs)
-        within = (violations <= 0).all(axis=1)
-        if within.any():
-            best = min(best, float(values[within].min()))
+        spent += 10 * population
+        within = (current.constraints <= 0).all(axis=1)
+        best = float(current.objectives[within].min()) if within.any() else np.inf
         history.append((spent, best))
     return best, time.perf_counter() - start, history
 
@@ -108,8 +107,8 @@ def main() -> None:
     """Run every problem, write the results and record the claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--candidates", type=int, default=20_000)
-    parser.add_argument("--population", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=100_000)
+    parser.add_argument("--population", type=int, default=200)
     parser.add_argument("--output", type=Path, default=RESULTS / "evolution_vs_optimum.json")
     arguments = parser.parse_args()
     done: list[dict[str, Any]] = []
@@ -125,7 +124,7 @@ def main() -> None:
             table = table_of(seed)
             budgets = {name: share * table.range(name)[1] for name in ("weights_kib", "bops")}
             optimum = allocate(table, budgets)
-            found, seconds, history = evolve(
+            found, seconds, history = evolution(
                 table,
                 budgets,
                 seed=seed,

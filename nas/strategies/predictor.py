@@ -16,14 +16,8 @@ from nas.pareto import hypervolume, nondominated, reference_point
 from nas.strategies import nsga2
 from nas.strategies.base import STRATEGIES, Strategy
 from nas.strategies.feasible import ENUMERABLE, find_feasible, neighbours
-from nas.strategies.genes import (
-    GeneSet,
-    crossover,
-    enumerate_genes,
-    mutate,
-    sample_spread,
-    unique_rows,
-)
+from nas.strategies.genes import enumerate_genes, sample_spread, unique_rows
+from nas.strategies.inner import evolve, join
 from nas.strategies.polish import polish
 from nas.strategies.problem import Judged, Problem
 from nas.strategies.surrogates import Refitted
@@ -178,26 +172,11 @@ class PredictorStrategy(Strategy):
         if self._population is not None:
             start.append(self._population)
         rows = np.vstack(start)
-        current = self._judge(rows[unique_rows(rows)])
-        archive = [current]
-        kept, ranks, distances = nsga2.survive(current.objectives, current.constraints, size)
-        current = current.take(kept)
-        for _ in range(self.generations):
-            a = current.genes[nsga2.tournament(ranks, distances, size, rng)]
-            b = current.genes[nsga2.tournament(ranks, distances, size, rng)]
-            crossed = rng.random((size, 1)) < 0.9
-            children = np.where(crossed, crossover(space, a, b, rng), a)
-            # A tenth of the genes for some, a single one for most: both small steps along
-            # the front and jumps out of it.
-            rate = rng.choice([0.0, 0.02, 0.1], size=size)
-            children = mutate(space, children, rng, rate=rate)
-            children = children[~GeneSet(current.genes).contains(children)]
-            children = children[unique_rows(children)]
-            if len(children):
-                judged = self._judge(children)
-                current = _join([current, judged])
-            kept, ranks, distances = nsga2.survive(current.objectives, current.constraints, size)
-            current = current.take(kept)
+        judged = self._judge(rows[unique_rows(rows)])
+        archive = [judged]
+        current, ranks = evolve(
+            space, self._judge, judged, rng, population=size, generations=self.generations
+        )
         self._population = current.genes
         archive.append(current)
         # One step around the predicted front: what evolution missed by a single gene.
@@ -212,7 +191,7 @@ class PredictorStrategy(Strategy):
             better = polish(self.problem, front[rng.permutation(len(front))[: self.polish]])
             if len(better):
                 archive.append(self._judge(better))
-        pool = _join(archive)
+        pool = join(archive)
         return pool.take(unique_rows(pool.genes))
 
     # ------------------------------------------------------------------- picking
@@ -300,12 +279,3 @@ class PredictorStrategy(Strategy):
 def _hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return squared distances of one-hot rows: (n, d), (k, d) -> (n, k)."""
     return (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)
-
-
-def _join(parts: list[Judged]) -> Judged:
-    return Judged(
-        np.vstack([p.genes for p in parts]),
-        np.vstack([p.objectives for p in parts]),
-        np.vstack([p.std for p in parts]),
-        np.vstack([p.constraints for p in parts]),
-    )

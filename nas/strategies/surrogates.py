@@ -91,9 +91,10 @@ class Learned:
         warp: fit a model to normal scores (:mod:`nas.strategies.warping`) and translate its
             predictions back: the mean that comes back is the median of the prediction, the
             standard deviation half the distance between its 16th and 84th percentile. None
-            decides at every fit: scores where they order left-out values clearly better
+            decides by itself: scores where they order left-out values clearly better
             than the raw values do. Needs a model that says what it would have predicted for each
-            evaluation without it (``left_out``); one that does not gets raw values.
+            evaluation without it (``left_out``); one that does not gets raw values. The
+            choice is made again whenever a quarter more evaluations are there.
     """
 
     exact = False
@@ -102,6 +103,8 @@ class Learned:
         self._raw = model
         self._on_scores = copy.deepcopy(model) if warp is None else model
         self._warp = warp
+        self._use_scores = bool(warp)
+        self._decided_at = 0
         self._scores: NormalScores | None = None
         self._fitted = np.empty(0)
 
@@ -113,20 +116,24 @@ class Learned:
     def fit(self, genes: np.ndarray, values: np.ndarray) -> None:
         known = np.isfinite(values)
         genes, values = genes[known], values[known]
-        self._fitted, self._scores = values, None
-        if self._warp is not True:
-            self._raw.fit(genes, values)
         # Equal values have one score, which a model cannot learn either.
-        if self._warp is False or len(np.unique(values)) < 2:
-            if self._warp:
-                self._raw.fit(genes, values)
-            return
-        if self._warp is None and not hasattr(self._raw, "left_out"):
-            return
-        scores = NormalScores(values)
-        self._on_scores.fit(genes, scores.scores(values))
-        if self._warp or _order(self._on_scores, values) > _order(self._raw, values) + _CLEARLY:
-            self._scores = scores
+        scores = NormalScores(values) if len(np.unique(values)) > 1 else None
+        decide = (
+            self._warp is None
+            and hasattr(type(self._raw), "left_out")
+            and scores is not None
+            and len(values) >= _DECIDE_AGAIN * self._decided_at
+        )
+        if decide or not self._use_scores or scores is None:
+            self._raw.fit(genes, values)
+        if scores is not None and (decide or self._use_scores):
+            self._on_scores.fit(genes, scores.scores(values))
+        if decide:
+            self._decided_at = len(values)
+            gain = _order(self._on_scores, values) - _order(self._raw, values)
+            self._use_scores = gain > _CLEARLY
+        self._scores = scores if self._use_scores else None
+        self._fitted = values
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, std = self.model.predict(genes)
@@ -145,6 +152,9 @@ class Learned:
             return None
         return self._fitted, predicted if self._scores is None else self._scores.values(predicted)
 
+
+_DECIDE_AGAIN = 1.25
+"""Growth of the number of evaluations after which values and scores are compared again."""
 
 _CLEARLY = 0.02
 """Kendall correlation by which scores must be better than values."""
