@@ -285,6 +285,9 @@ def init(
         data = typer.prompt(f"Data ({', '.join(DATA_CHOICES)})", "digits") if asks else "digits"
     if path is None and asks and data in ("cifar10", "cifar100", "image_folder"):
         path = typer.prompt("Folder of the data")
+    if path is not None and not (job_file.parent / path).exists():
+        raise InputError(f"--path: {job_file.parent / path} does not exist; paths in a job are "
+                         "relative to the job file")  # fmt: skip
     if latency_ms is None:
         question = "Largest latency in ms (0 for no limit)"
         latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0

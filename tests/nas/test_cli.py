@@ -160,6 +160,8 @@ def test_init_writes_a_valid_job(call, tmp_path, data, latency):
 def test_init_refuses_what_it_has_no_template_for(call, tmp_path):
     assert call("init", "--data", "imagenet").exit_code == 2
     assert call("init", "--data", "cifar10").exit_code == 2
+    gone = call("init", "--data", "image_folder", "--path", "nowhere")
+    assert gone.exit_code == 2 and "nowhere does not exist" in gone.stderr
     assert list(tmp_path.iterdir()) == []
 
 
