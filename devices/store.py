@@ -7,9 +7,7 @@ there or not at all, through kills and power cuts, and several processes may use
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import sqlite3
 import time
@@ -24,7 +22,6 @@ import numpy as np
 
 from devices.measurement import Measurement, Rejected
 from devices.sqlite_file import Connect, SqliteFile, translated
-from search_spaces.atomic import write_text_atomic
 from search_spaces.errors import InputError
 
 _APPLICATION_ID = 0x454E4D53
@@ -258,6 +255,15 @@ class MeasurementStore(Store):
                 ],
             )
 
+    def samples(self, measurement: int) -> list[list[list[float]]]:
+        """Return the raw samples of a row by its ``id``: attempt, process, run; ms.
+
+        The first attempt is the one whose figures count; the rejected ones follow.
+        """
+        with self._file.session() as db:
+            attempts = _attempts(db, measurement)
+        return [[list(runs) for runs in attempts[number]] for number in sorted(attempts)]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return every measurement without its samples, oldest first: the columns of the file."""
         with self._file.session() as db:
@@ -268,53 +274,6 @@ class MeasurementStore(Store):
             for name in ("spec_parameters", "fingerprint", "protocol", "summary"):
                 row[name] = json.loads(row[name])
         return rows
-
-    def export_table(
-        self,
-        path: Path,
-        *,
-        space: str | None = None,
-        variant: str | None = None,
-        include_invalid: bool = False,
-    ) -> int:
-        """Write a latency table: CSV, one row an architecture, one column a device, ms.
-
-        The newest measurement of a cell counts; a missing cell is empty.
-
-        Args:
-            space: whose architectures; needed when the store holds several spaces.
-            variant: restrict to this variant.
-            include_invalid: also take the figures of rejected samples.
-
-        Returns:
-            The number of rows.
-
-        Raises:
-            InputError: several spaces and none named, or no measurement fits.
-        """
-        rows = [row for row in self.rows() if row["arch"] and row["latency_ms"] is not None]
-        rows = [row for row in rows if include_invalid or row["valid"]]
-        if variant is not None:
-            rows = [row for row in rows if row["variant"] == variant]
-        spaces = sorted({row["space"] for row in rows})
-        if space is None and len(spaces) > 1:
-            raise InputError(f"{self.path} holds several spaces ({', '.join(spaces)}); name one")
-        if space is not None:
-            rows = [row for row in rows if row["space"] == space]
-        if not rows:
-            kind = "measurement" if include_invalid else "valid measurement"
-            raise InputError(f"{self.path} has no {kind} of a named architecture for this table")
-        cells: dict[str, dict[str, float]] = {}
-        for row in rows:
-            cells.setdefault(row["arch"], {})[row["device"]] = row["latency_ms"]
-        devices = sorted({row["device"] for row in rows})
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["arch", *devices])
-        for arch, latencies in cells.items():
-            writer.writerow([arch, *(latencies.get(device, "") for device in devices)])
-        write_text_atomic(Path(path), text.getvalue())
-        return len(cells)
 
 
 class ReplayStore(Store):
@@ -378,14 +337,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM measurements"
 
 
 def _measurement(db: sqlite3.Connection, row: tuple[Any, ...]) -> Measurement:
-    identifier, summary = row[0], json.loads(row[-1])
-    attempts: dict[int, list[tuple[float, ...]]] = {}
-    for attempt, blob in db.execute(
-        "SELECT attempt, samples_ms FROM samples WHERE measurement = ? ORDER BY attempt, process",
-        (identifier,),
-    ):
-        samples = tuple(np.frombuffer(blob, dtype="<f8").tolist())
-        attempts.setdefault(attempt, []).append(samples)
+    summary = json.loads(row[-1])
+    attempts = _attempts(db, row[0])
     reasons = summary.pop("rejected_reasons")
     whole = Measurement.from_json({**summary, "samples_ms": attempts.get(0, []), "rejected": []})
     return replace(
@@ -395,6 +348,17 @@ def _measurement(db: sqlite3.Connection, row: tuple[Any, ...]) -> Measurement:
             for number, why in enumerate(reasons, start=1)
         ),
     )
+
+
+def _attempts(db: sqlite3.Connection, measurement: int) -> dict[int, list[tuple[float, ...]]]:
+    attempts: dict[int, list[tuple[float, ...]]] = {}
+    for attempt, blob in db.execute(
+        "SELECT attempt, samples_ms FROM samples WHERE measurement = ? ORDER BY attempt, process",
+        (measurement,),
+    ):
+        samples = tuple(np.frombuffer(blob, dtype="<f8").tolist())
+        attempts.setdefault(attempt, []).append(samples)
+    return attempts
 
 
 def canonical_json(value: Any) -> str:

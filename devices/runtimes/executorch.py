@@ -70,9 +70,11 @@ class ExecuTorch(ConvertingRuntime):
         from executorch.exir import to_edge_transform_and_lower
 
         from devices.runtimes.executorch_module import QuantisedModule
+        from devices.runtimes.torch_graph import GraphModule
 
         torch = self._torch
-        module = QuantisedModule(path).eval()
+        # The portable kernels have no integer products: there everything runs in floats.
+        module = (QuantisedModule if self.backend == "xnnpack" else GraphModule)(path).eval()
         example = tuple(
             torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in inputs
         )

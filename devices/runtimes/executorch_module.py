@@ -21,11 +21,10 @@ from devices.runtimes.torch_graph import OPERATIONS, GraphModule
 from search_spaces.errors import InputError
 
 _LOW, _HIGH = -128, 127
-_CODES = frozenset(
-    {"MaxPool", "Reshape", "Flatten", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Concat"}
-    | {"Slice", "Gather", "Split", "DequantizeLinear"}
+_MOVING = frozenset(
+    {"MaxPool", "Reshape", "Flatten", "Transpose", "Identity", "Squeeze", "Unsqueeze"}
 )
-"""Operators that may take codes: they move them about, so a shifted zero point moves along."""
+"""Operators that move codes about or choose among them, and may as well do so with values."""
 
 
 class QuantisedModule(GraphModule):
@@ -67,7 +66,17 @@ def rewritten(graph: Graph) -> Graph:
         if node.op == "DequantizeLinear" and node.input(0) in constants:
             nodes.append(_signed(node, constants))
             continue
-        if source is not None and source.op == "QuantizeLinear" and node.op not in _CODES:
+        coded = source is not None and source.op == "QuantizeLinear"
+        if coded and node.op in _MOVING:
+            # Partitioners want each dequantisation right behind a quantisation.
+            before, after = f"{node.output}:before", f"{node.output}:after"
+            grid = source.inputs[1:]
+            nodes.append(Node("DequantizeLinear", (node.input(0), *grid), (before,)))
+            nodes.append(replace(node, inputs=(before, *node.inputs[1:]), outputs=(after,)))
+            made[node.output] = Node("QuantizeLinear", (after, *grid), (node.output,))
+            nodes.append(made[node.output])
+            continue
+        if coded and node.op != "DequantizeLinear":
             alone = len(users.get(source.output, ())) == 1 and source.output not in graph.outputs
             if node.op != "Clip" or not alone or nodes[-1].output != source.output:
                 raise InputError(

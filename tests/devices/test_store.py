@@ -1,11 +1,9 @@
-import csv
 import math
 import shutil
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -296,34 +294,3 @@ def test_a_killed_writer_leaves_whole_measurements(tmp_path):
     with sqlite3.connect(tmp_path / "s.sqlite") as db:
         counts = db.execute("SELECT count(*) FROM samples GROUP BY measurement").fetchall()
     assert counts == [(3,)] * len(rows)
-
-
-def read_table(path: Path):
-    with open(path, newline="") as file:
-        return list(csv.reader(file))
-
-
-def test_export_is_one_row_an_architecture_and_one_column_a_device(store, query, tmp_path):
-    store.put(query(arch="a", device="laptop"), measurement(1.0))
-    store.put(query(arch="a", device="board"), measurement(3.0))
-    store.put(query(arch="b, with comma", device="board"), measurement(4.0))
-    store.put(query(arch="b, with comma", device="laptop"), measurement(9.0, valid=False))
-    assert store.export_table(tmp_path / "t.csv") == 2
-    assert read_table(tmp_path / "t.csv") == [
-        ["arch", "board", "laptop"],
-        ["a", "3.0", "1.0"],
-        ["b, with comma", "4.0", ""],
-    ]
-    store.export_table(tmp_path / "t.csv", include_invalid=True)
-    assert read_table(tmp_path / "t.csv")[2] == ["b, with comma", "4.0", "9.0"]
-
-
-def test_export_keeps_spaces_apart(store, query, tmp_path):
-    store.put(query(arch="a", space="one"), measurement(1.0))
-    store.put(query(arch="b", space="two"), measurement(2.0))
-    with pytest.raises(InputError, match="one, two"):
-        store.export_table(tmp_path / "t.csv")
-    store.export_table(tmp_path / "t.csv", space="two")
-    assert read_table(tmp_path / "t.csv") == [["arch", "board"], ["b", "2.0"]]
-    with pytest.raises(InputError, match="no valid measurement"):
-        store.export_table(tmp_path / "t.csv", space="three")

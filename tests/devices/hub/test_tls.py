@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -117,6 +118,8 @@ def test_a_measurement_goes_through_tls_with_certificates_on_both_sides(
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
+        while not ask(url, token, **files):
+            time.sleep(0.05)
         address = BoardAddress(url, token, "board", ours.pem, certificate, key)
         device = RemoteDevice(DeviceSpec("board", address=address), wait_s=5.0)
         protocol = Protocol(processes=2, runs=5, pin=False)
