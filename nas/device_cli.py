@@ -219,10 +219,35 @@ def release(
 def calibrate(
     runtime: RuntimeName = "onnxruntime",
     threads: Threads = 1,
+    option: Options = None,
     model: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Instead of the shipped reference.")
     ] = None,
     runs: Annotated[int, typer.Option(min=3, help="Separate runs of the model.")] = 5,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Learn the latencies of this search space's architectures instead."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Of the space.")] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Known devices; by default the packaged ones."),
+    ] = None,
+    measurements: Annotated[int, typer.Option(min=2, help="Architectures to learn from.")] = 10,
+    checks: Annotated[int, typer.Option(min=3, help="Architectures to foretell.")] = 20,
+    integer: Annotated[bool, typer.Option("--int8", help="Measure quantised files.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice of architectures.")] = 0,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="TABLE", help="Write what was measured (CSV)."),
+    ] = None,
     hub: Hub = None,
     token_file: TokenFile = None,
     device: Board = None,
@@ -231,16 +256,74 @@ def calibrate(
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """Look whether a board is fit to measure on: repeatability, drift, governor, load.
+    """Look whether a board is fit to measure on; with --space, learn to predict it.
 
-    Exit code 4 when it is not.
+    Without --space a reference model is measured again and again: repeatability, drift,
+    governor, load. Exit code 4 when the board is not fit.
+
+    With --space the latency predictor chooses architectures, they are measured, and what it
+    then foretells of others is held against their measurements.
     """
+    target = _device(
+        runtime, threads, 1, _pairs(option, "--option"), hub, token_file, device, ca, False,
+        cert, key,
+    )  # fmt: skip
+    target.check()
+    if space is None:
+        _fitness(target, model, runs, json=json)
+        return
+
+    import tempfile
+
+    from devices.protocol import Protocol
+    from devices.store import MeasurementStore
+    from nas.device_calibration import UntrainedFiles
+    from nas.device_calibration import calibrate as calibrate_on
+    from predictors.pool import default_pool
+    from search_spaces.spaces import build_space
+    from search_spaces.table import read_table, write_table
+
+    built = build_space(space, **({} if preset is None else {"preset": preset}))
+
+    def show(what: str, index: int, count: int, measurement: Measurement) -> None:
+        if not json:
+            typer.echo(f"{what} {index + 1}/{count}: {_figures(measurement)}", err=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = calibrate_on(
+            target,
+            built,
+            UntrainedFiles(built, Path(folder), integer=integer),
+            known=default_pool(built) if known is None else read_table(known, built),
+            measurements=measurements,
+            checks=checks,
+            protocol=Protocol.from_json(_pairs(protocol, "--protocol")),
+            store=None if store is None else MeasurementStore(store),
+            seed=seed,
+            on_measured=show,
+        )
+    if output is not None:
+        write_table(found.table(built), output)
+    if json:
+        typer.echo(json_text.dumps(found.to_json(), indent=2))
+        return
+    typer.echo(f"{'predicted ms':>12} {'90 % interval':>21} {'measured ms':>12}")
+    for one in found.foretold:
+        interval = f"{one.low_ms:.4g} to {one.high_ms:.4g}"
+        flag = ("" if one.inside else "  outside") + ("" if one.valid else "  INVALID")
+        typer.echo(f"{one.predicted_ms:12.4g} {interval:>21} {one.measured_ms:12.4g}{flag}")
+    scores = found.scores()
+    typer.echo(
+        f"{found.device}: {len(found.learned)} measured, {len(found.foretold)} foretold from "
+        f"{len(found.known)} known devices: Spearman {scores['spearman']:.3f}, mean error "
+        f"{scores['mape']:.1%}, {scores['coverage']:.0%} inside the interval"
+    )
+
+
+def _fitness(target: Device, model: Path | None, runs: int, *, json: bool) -> None:
     from dataclasses import asdict
 
     from devices.fitness import assess
-
-    target = _device(runtime, threads, 1, {}, hub, token_file, device, ca, False, cert, key)
-    target.check()
 
     def show(index: int, measurement: Measurement) -> None:
         if not json:
@@ -258,6 +341,33 @@ def calibrate(
         raise EnvironmentProblem(f"{target.spec.name} is not fit to measure on: {bad}")
     if not json:
         typer.echo(f"{target.spec.name} is fit to measure on")
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A measurement store.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .csv or .parquet.")],
+    samples: Annotated[
+        bool,
+        typer.Option("--samples", help="Every measurement with its raw samples (Parquet)."),
+    ] = False,
+    space: Annotated[str | None, typer.Option(help="Only architectures of this space.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Only this kind of file.")] = None,
+    invalid: Annotated[
+        bool, typer.Option("--include-invalid", help="Also what the protocol rejected.")
+    ] = False,
+) -> None:
+    """Write a store as a latency table, or as all its samples."""
+    from devices.store import MeasurementStore
+    from devices.store_export import export_samples, export_table
+
+    if not store.is_file():
+        raise InputError(f"no measurement store at {store}")
+    write = export_samples if samples else export_table
+    count = write(
+        MeasurementStore(store), output, space=space, variant=variant, include_invalid=invalid
+    )
+    typer.echo(f"{output}: {count} {'measurements' if samples else 'architectures'}")
 
 
 @token_app.command("add")
