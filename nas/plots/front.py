@@ -57,7 +57,7 @@ def front(
     """
     results = results_of(run)
     cost = _cost(results, cost)
-    metric, _ = metric_of(results)
+    metric, higher = metric_of(results)
     models = _models(results, cost, split)
     figure = new_figure(f"Front of {results.get('name', 'run')}", _label(cost), f"{split} {metric}")
     found = evaluation_rows(results, metric, sample_rows(results))
@@ -77,7 +77,8 @@ def front(
     members = [m for m in models if m["kind"] == "front"]
     if rejected:
         _points(figure, rejected, cost, split, "verified and rejected", ORANGE, "circle-open")
-    _points(figure, members, cost, split, "on the front", BLUE, "circle", line=True)
+    _line(figure, members, cost, split, BLUE, higher=higher)
+    _points(figure, members, cost, split, "on the front", BLUE, "circle")
     knee = [m for m in members if m["knee"]]
     if knee:
         _points(figure, knee, cost, split, "knee", AMBER, "diamond", bars=False)
@@ -107,14 +108,15 @@ def fronts(
     all_results = {name: results_of(run) for name, run in runs.items()}
     first = next(iter(all_results.values()))
     cost = _cost(first, cost)
-    metric, _ = metric_of(first)
+    metric, higher = metric_of(first)
     figure = new_figure("Fronts", _label(cost), f"{split} {metric}")
     values: list[float] = []
     for i, (name, results) in enumerate(all_results.items()):
         colour, symbol = SERIES[i % len(SERIES)]
         members = [m for m in _models(results, cost, split) if m["kind"] == "front"]
         values += [_value(m, cost) for m in members]
-        _points(figure, members, cost, split, name, colour, symbol, line=True)
+        _line(figure, members, cost, split, colour, higher=higher)
+        _points(figure, members, cost, split, name, colour, symbol)
     scale = spread(values)
     figure.update_xaxes(type=scale)
     for i, (name, results) in enumerate(all_results.items() if budget else ()):
@@ -204,7 +206,6 @@ def _points(
     colour: str,
     symbol: str,
     *,
-    line: bool = False,
     bars: bool = True,
 ) -> None:
     x, y = [_value(m, cost) for m in models], [_accuracy(m, split) for m in models]
@@ -221,14 +222,43 @@ def _points(
         go().Scatter(
             x=x,
             y=y,
-            mode="lines+markers" if line else "markers",
-            line={"color": colour, "width": 1},
+            mode="markers",
             marker={"size": 9, "symbol": symbol, "color": colour},
             text=[_told(m) for m in models],
             customdata=[m["id"] for m in models],
             hovertemplate="%{text}<extra></extra>",
             name=name,
             **error,
+        )
+    )
+
+
+def _line(
+    figure: Figure,
+    models: list[dict[str, Any]],
+    cost: str,
+    split: str,
+    colour: str,
+    *,
+    higher: bool,
+) -> None:
+    """Join the models that nothing beats in the two quantities drawn.
+
+    With three objectives others are on the front too; a line through all would zigzag.
+    """
+    sign = 1 if higher else -1
+    kept: list[dict[str, Any]] = []
+    for m in sorted(models, key=lambda m: (_value(m, cost), -sign * _accuracy(m, split))):
+        if not kept or sign * (_accuracy(m, split) - _accuracy(kept[-1], split)) > 0:
+            kept.append(m)
+    figure.add_trace(
+        go().Scatter(
+            x=[_value(m, cost) for m in kept],
+            y=[_accuracy(m, split) for m in kept],
+            mode="lines",
+            line={"color": colour, "width": 1},
+            hoverinfo="skip",
+            showlegend=False,
         )
     )
 
