@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nas.job import job_space, load_job
 
@@ -28,3 +30,40 @@ def test_there_is_a_job_for_each_use():
         "bits_only",
         "vit",
     } <= names
+
+
+@pytest.mark.parametrize("name", ["bits_only", "microcontroller"])
+def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
+    """With little training, so that nothing but the way through is tested."""
+    from nas import pipeline
+
+    monkeypatch.chdir(tmp_path)
+    path = next(path for path in JOBS if path.stem == name)
+    search = yaml.safe_load(path.read_text(encoding="utf-8"))["search"]
+    less = {"evaluations": 6, "initial": 4, "batch": 2, "latency_samples": 3, "front_size": 2}
+    job = load_job(
+        path,
+        changes={
+            "threads": 1,
+            "data": {"name": "digits", "validation": 0.2, "train": 300, "calibration": 64},
+            "supernet": {"epochs": 1, "warmup_epochs": 0.5},
+            "protocol": {"processes": 2, "runs": 5, "retries": 0, "warmup_max_s": 0.2},
+            "search": {**search, **less},
+        },
+    )
+    pipeline.run(job, tmp_path / "run")
+    with open(tmp_path / "run" / "front.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and (tmp_path / "run" / "report.html").exists()
+    for row in rows:
+        assert (tmp_path / "run" / row["model"]).exists()
+        estimated = name == "microcontroller"
+        assert row["latency_source"] == ("estimated" if estimated else "measured")
+
+
+def test_the_documentation_lists_every_job():
+    page = (JOBS[0].parents[1] / "docs" / "example-jobs.md").read_text(encoding="utf-8")
+    for path in JOBS:
+        assert f"`{path.name}`" in page, (
+            f"docs/example-jobs.md does not say what {path.name} is for"
+        )
