@@ -33,9 +33,9 @@ def main(folder: Annotated[Path, typer.Argument(help="New folder for the clone."
     commit = _output("git", "rev-parse", "HEAD")
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     environment = {
-        name: os.environ[name]
-        for name in ("PATH", "HOME", "LANG", "PIP_INDEX_URL", "PIP_CONFIG_FILE")
-        if name in os.environ
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME", "LANG") or name.startswith("PIP_")
     }
     steps = []
     for command in COMMANDS:
