@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from predictors.conformal import Calibration
-from predictors.error_scale import factor
+from predictors.error_scale import Signs, factor
 from predictors.kernels import Features, Kernels
 from predictors.mixture import Posterior
 from predictors.registry import Adapted
@@ -32,12 +32,28 @@ class Fit:
         features: of the measured architectures.
         posterior: given the measurements.
         log: whether the logarithm of the latency is modelled.
+        deviation: standard deviation of the measurements, in the model's units.
     """
 
     kernels: Kernels
     features: Features
     posterior: Posterior
     log: bool
+    deviation: float
+
+    def moments(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and variance of architectures given by features, in the model's units."""
+        cross = self.kernels.between(features, self.features, log=self.log)
+        return self.posterior.moments(cross, self.kernels.diagonal(features, log=self.log))
+
+    def signs(self, probe: Features) -> Signs:
+        """What the fit shows of its own errors, given features of typical architectures."""
+        typical = float(np.median(np.sqrt(self.moments(probe)[1])))
+        return Signs(
+            left_out=self.posterior.left_out(),
+            spread=typical / max(self.deviation, 1e-12 * typical),
+            noise=self.posterior.noise() / typical,
+        )
 
     def location_scale(
         self, genes: np.ndarray, features_of: Callable[[np.ndarray], Features]
@@ -48,10 +64,7 @@ class Fit:
         # Parts that fit the processor's cache; whole, the time goes into fetching memory.
         for start in range(0, len(genes), _CHUNK):
             part = slice(start, start + _CHUNK)
-            features = features_of(genes[part])
-            cross = self.kernels.between(features, self.features, log=self.log)
-            diagonal = self.kernels.diagonal(features, log=self.log)
-            mean[part], variance[part] = self.posterior.moments(cross, diagonal)
+            mean[part], variance[part] = self.moments(features_of(genes[part]))
         return mean, np.sqrt(variance)
 
 
@@ -71,7 +84,7 @@ class AdaptedGP(Adapted):
         self.space = predictor.space
         self.predictor = predictor
         self._fit = fit
-        scale = factor(fit.posterior.left_out())
+        scale = factor(fit.signs(predictor.probe))
         self._widths = replace(widths, widths=scale * widths.widths)
 
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -136,9 +136,11 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
     out = []
     for seed, limits in enumerate((_SPARSE, _BROAD)):
         high = np.log(kernels.bounds(limits))
-        # The noise takes the first coordinate, so that a kernel fewer (one known device
-        # left) leaves the other coordinates of every vector as they were.
-        unit = np.roll(qmc.Sobol(len(high), seed=seed).random(_THETAS), -1, axis=1)
+        # With one known device left there is no "common" kernel, the last one. Its coordinate
+        # is drawn all the same, so that the others of every vector stay as they were.
+        drawn = len(high) + int(kernels.columns.size == 1)
+        unit = qmc.Sobol(drawn, seed=seed).random(_THETAS)[:, : len(high)]
+        unit = np.roll(unit, -1, axis=1)  # the noise takes the first coordinate
         # Some runtimes are exact to a thousandth and some glitch: the noise spans the most.
         span = np.append(np.full(len(high) - 1, 3.0), 5.0)
         out.append(np.exp(high - np.log(10) * span * (1 - unit)))

@@ -51,16 +51,22 @@ class Posterior:
         variance = (self.weights * self.variance) @ total + self.weights @ (means - mean) ** 2
         return mean, variance
 
-    def typical_spread(self) -> float:
-        """Standard deviation of a measurement predicted from the others, on average."""
-        diagonal = np.diagonal(self.inverse, axis1=1, axis2=2)
-        return float(self.weights @ np.sqrt(self.variance[:, None] / diagonal).mean(axis=1))
+    def noise(self) -> float:
+        """Standard deviation of what is taken for noise of a measurement."""
+        return float(np.sqrt(self.weights @ (self.variance * self.thetas[:, -1])))
 
     def left_out(self) -> np.ndarray:
-        """Standardised errors of each measurement predicted from the others: (n,)."""
-        diagonal = np.diagonal(self.inverse, axis1=1, axis2=2)
-        error = self.alpha / diagonal
-        spread = np.sqrt(self.variance[:, None] / diagonal)
+        """Standardised errors of each measurement predicted from the others: (n,).
+
+        Kernel, scale and weights stay as they are; the constant is found again (Rasmussen and
+        Williams, *Gaussian Processes for Machine Learning*, section 5.4.2).
+        """
+        ones = self.inverse.sum(axis=1)  # (m, n)
+        precision = np.diagonal(self.inverse, axis1=1, axis2=2)
+        precision = precision - ones**2 / ones.sum(axis=1)[:, None]
+        precision = np.maximum(precision, 1e-12 * np.abs(precision).max(axis=1, keepdims=True))
+        error = self.alpha / precision
+        spread = np.sqrt(self.variance[:, None] / precision)
         return (self.weights[:, None] * error).sum(0) / (self.weights[:, None] * spread).sum(0)
 
 
