@@ -1,0 +1,152 @@
+"""The default predictor against the baselines on many tables and random splits.
+
+Tables are given as ``FILE`` or ``FILE:SPACE``; made-up tables of chains with 22 positions (as
+FBNet's) are always there: clean, noisy, in whole milliseconds with glitches, with a third of
+the cells missing. For each table, known devices and test devices are drawn at random. Run from
+the repository::
+
+    python -m experiments.latency.splits TABLE.csv:nasbench201
+
+Combinations that are in the result file already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from predictors.benchmark import (
+    DEFAULT_METHOD,
+    Record,
+    Split,
+    baselines_for,
+    make_predictor,
+    run_benchmark,
+)
+from predictors.registry import LatencyPredictor
+from search_spaces.atomic import write_json_atomic
+from search_spaces.seeds import derive_rng
+from search_spaces.synthetic import synthetic_table
+from search_spaces.table import LatencyTable, declared_space, read_table
+from search_spaces.table_spaces import table_space
+
+RESULTS = Path(__file__).parents[1] / "results" / "latency" / "splits.json"
+MADE_UP: dict[str, dict[str, float]] = {
+    "chains-clean": {"noise": 0.0},
+    "chains-noisy": {"noise": 0.05},
+    "chains-whole-ms": {"noise": 0.02, "whole_ms": 12, "glitches": 0.02},
+    "chains-missing": {"noise": 0.02, "missing": 0.33},
+}
+FIGURES = ("spearman", "spearman_trimmed", "mape", "coverage_90")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One random split of one table."""
+
+    table: str
+    known: int
+    draw: int
+
+    def split(self, table: LatencyTable, measurements: int, rows: int, tests: int) -> Split:
+        """Draw the devices; half of ``rows`` may be learned from, the rest is scored."""
+        rng = derive_rng(self.draw, "split", self.table, self.known)
+        devices = [str(d) for d in rng.permutation(table.devices)]
+        known, test = devices[: self.known], devices[self.known : self.known + tests]
+        return Split(tuple(known), tuple(test), measurements, rows // 2, rows - rows // 2)
+
+
+class FitOnce:
+    """Builds the predictor of each method and meta-fits it once for all measurement budgets."""
+
+    def __init__(self) -> None:
+        self._fitted: dict[str, LatencyPredictor] = {}
+
+    def __call__(
+        self, method: str, table: LatencyTable, references: tuple[int, ...] = ()
+    ) -> LatencyPredictor:
+        """Return the predictor of ``method``; its second meta-fit changes nothing."""
+        if method not in self._fitted:
+            predictor = make_predictor(method, table, references)
+            fit = predictor.meta_fit
+
+            def once(known: LatencyTable, *, valid: LatencyTable | None = None) -> LatencyPredictor:
+                fit(known, valid=valid)
+                predictor.meta_fit = lambda known, *, valid=None: predictor  # type: ignore[method-assign]
+                return predictor
+
+            predictor.meta_fit = once  # type: ignore[method-assign]
+            self._fitted[method] = predictor
+        return self._fitted[method]
+
+
+def tables(files: list[str], rows: int) -> Iterator[tuple[str, LatencyTable]]:
+    """The tables of ``files``, then the made-up ones, with at most ``rows`` random rows."""
+    for file in files:
+        name, _, space = file.partition(":")
+        table = read_table(name, table_space(space or declared_space(name) or "tokens"))
+        order = derive_rng(0, "rows", Path(name).stem).permutation(len(table))[:rows]
+        yield Path(name).stem, table.rows(order)
+    for name, traits in MADE_UP.items():
+        yield name, synthetic_table(architectures=rows, devices=12, positions=22, **traits)
+
+
+def figures(records: list[Record]) -> dict[str, dict[str, float | None]]:
+    """Means of each method over devices and seeds; the worst device's coverage beside them."""
+    out: dict[str, dict[str, float | None]] = {}
+    for method in dict.fromkeys(r.method for r in records):
+        group = [r for r in records if r.method == method]
+        out[method] = {}
+        for figure in FIGURES:
+            found = [getattr(r, figure) for r in group if getattr(r, figure) is not None]
+            out[method][figure] = round(float(np.mean(found)), 4) if found else None
+        devices = {r.device for r in group}
+        lowest = [np.mean([r.coverage_90 for r in group if r.device == d]) for d in devices]
+        out[method]["coverage_90_lowest_device"] = round(float(min(lowest)), 4)
+    return out
+
+
+def main() -> None:
+    """Run the combinations that are missing and write the results after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", help="FILE or FILE:SPACE")
+    parser.add_argument("--known", default="0,1,2,3,5,9")
+    parser.add_argument("--measurements", default="5,10,20")
+    parser.add_argument("--draws", type=int, default=2, help="random splits of each table")
+    parser.add_argument("--rows", type=int, default=600, help="architectures of each table")
+    parser.add_argument("--tests", type=int, default=3, help="test devices of a split")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    budgets = [int(n) for n in arguments.measurements.split(",")]
+    for name, table in tables(arguments.tables, arguments.rows):
+        for known in map(int, arguments.known.split(",")):
+            for draw in range(arguments.draws):
+                make, case = FitOnce(), Case(name, known, draw)
+                for budget in budgets:
+                    key = f"{name} known={known} measurements={budget} split={draw}"
+                    if key in results:
+                        continue
+                    split = case.split(table, budget, arguments.rows, arguments.tests)
+                    methods = (DEFAULT_METHOD, *(m for m in baselines_for(table) if m != "trees"))
+                    records = run_benchmark(
+                        table, split, methods=methods, seeds=arguments.seeds, make=make
+                    )
+                    results[key] = {
+                        "meta_train": split.meta_train,
+                        "test": split.test,
+                        "methods": figures(records),
+                    }
+                    write_json_atomic(arguments.output, results)
+                    own = results[key]["methods"][DEFAULT_METHOD]
+                    print(key, own["spearman"], own["coverage_90"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
