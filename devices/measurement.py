@@ -262,7 +262,7 @@ def _judge_block(block: Block, protocol: Protocol) -> set[Reason]:
     if _above(float(np.mean(outside)), protocol.max_outlier_share):
         found.add(Reason.LOAD)
     quarter, three = np.quantile(ratio, [0.25, 0.75])
-    if _above(float(three - quarter), protocol.max_iqr):
+    if _above(float(three - quarter), protocol.max_iqr) or _above(_shift(ratio), protocol.max_iqr):
         found.add(Reason.SCATTERED)
     if block.reference_ms is not None:
         first, second = block.reference_ms
@@ -275,6 +275,25 @@ def _judge_block(block: Block, protocol: Protocol) -> set[Reason]:
     if hottest is not None and _above(hottest, protocol.max_temperature_c):
         found.add(Reason.THROTTLING)
     return found
+
+
+_LEAST_WINDOW = 5
+
+
+def _shift(ratio: np.ndarray) -> float:
+    """Return how far the median of an eighth of the runs, in a row, lies from that of all.
+
+    A second speed that lasts for less than a quarter of the time moves no quartile, but it
+    comes in one piece where noise does not.
+
+    Args:
+        ratio: runs over their median, in order (n,).
+    """
+    size = max(_LEAST_WINDOW, len(ratio) // 8)
+    if len(ratio) < 2 * size:
+        return 0.0
+    windows = np.median(np.lib.stride_tricks.sliding_window_view(ratio, size), axis=1)
+    return float(max(windows.max(), 1 / windows.min()) - 1)
 
 
 def _frequency_drop(blocks: Sequence[Block]) -> float:

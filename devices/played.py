@@ -54,7 +54,12 @@ class PlayedMachine:
 
     @property
     def clocks(self) -> Clocks:
-        return Clocks(wall_ns=lambda: self.wall, processor_ns=lambda: self.processor)
+        return Clocks(
+            wall_ns=lambda: self.wall, processor_ns=lambda: self.processor, sleep=self.sleep
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.wall += int(seconds * 1e9)
 
     def read(self, path: str) -> str | None:
         return self.files(path, self.wall * 1e-9)

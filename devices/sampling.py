@@ -22,7 +22,7 @@ from devices.energy import EnergyMeter, NoMeter, make_meter
 from devices.protocol import Protocol
 from devices.runtime import Runtime, random_inputs
 from search_spaces.errors import EnvironmentProblem, NasError
-from search_spaces.seeds import derive_seed
+from search_spaces.seeds import derive_rng, derive_seed
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -32,10 +32,16 @@ REFERENCE = -1
 
 @dataclass(frozen=True)
 class Clocks:
-    """Wall and processor time, both monotonic and in ns."""
+    """Wall and processor time, both monotonic and in ns; and a pause in seconds."""
 
     wall_ns: Callable[[], int] = time.perf_counter_ns
     processor_ns: Callable[[], int] = time.process_time_ns
+    sleep: Callable[[float], object] = time.sleep
+
+
+LONGEST_PAUSE_S = 0.4
+"""A process waits for a random part of this before it begins: a disturbance that comes back as
+often as processes are started would else meet each of them at the same place, or none."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,8 @@ def run_sequence(
         EnvironmentProblem: the machine lacks something, so no model can be measured.
     """
     clocks = clocks or Clocks()
+    rng = derive_rng(protocol.seed, "pause", clocks.wall_ns())
+    clocks.sleep(float(rng.uniform(0, LONGEST_PAUSE_S)))
     for index in sequence:
         emit({"event": "start", "index": index})
         path = reference if index == REFERENCE else models[index]

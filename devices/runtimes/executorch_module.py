@@ -6,7 +6,7 @@ They run a product on integers where its inputs and its output pass through
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ def rewritten(graph: Graph) -> Graph:
             constants[node.output] = _bias(node, constants)
             continue
         if node.op == "DequantizeLinear" and node.input(0) in constants:
-            nodes.append(_signed(node, constants))
+            if all(_is_rounded(user, users) for user in users.get(node.output, ())):
+                nodes.append(_signed(node, constants))
+            else:  # XNNPACK has no integer product with a float output
+                constants[node.output] = _floats(node, constants)
             continue
         coded = source is not None and source.op == "QuantizeLinear"
         if coded and node.op in _MOVING:
@@ -96,6 +99,25 @@ def rewritten(graph: Graph) -> Graph:
         nodes.append(node)
     outputs = tuple(renamed.get(name, name) for name in graph.outputs)
     return replace(graph, nodes=tuple(nodes), constants=constants, outputs=outputs)
+
+
+def _is_rounded(product: Node, users: Mapping[str, Sequence[Node]]) -> bool:
+    """Whether a product's output is quantised, directly or behind an activation."""
+    after = users.get(product.output, ())
+    if len(after) == 1 and after[0].op in ("Relu", "Clip"):
+        after = users.get(after[0].output, ())
+    return bool(after) and all(node.op == "QuantizeLinear" for node in after)
+
+
+def _floats(node: Node, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    signed = dict(constants)
+    names = _signed(node, signed).inputs
+    codes, scale, zeros = (signed[name] for name in names)
+    shape = [1] * codes.ndim
+    if scale.size > 1:
+        shape[node.attributes.get("axis", 1) % codes.ndim] = -1
+    values = (codes.astype(np.int64) - zeros.reshape(shape)) * scale.reshape(shape)
+    return values.astype(np.float32)
 
 
 def _is_bias(node: Node, constants: dict[str, np.ndarray]) -> bool:

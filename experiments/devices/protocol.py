@@ -2,7 +2,7 @@
 
     python -m experiments.devices.protocol coverage
     python -m experiments.devices.protocol rejection
-    python -m experiments.devices.protocol repeatability MODEL.onnx [--runs 10] [--at-once 5]
+    python -m experiments.devices.protocol repeatability [MODEL.onnx] [--runs 10] [--at-once 5]
 
 The first two play a device (:mod:`devices.played`) whose truth is known; the loop and the
 judgement are the real ones. The third measures a model on this machine in separate runs and
@@ -12,6 +12,7 @@ goes on where it was cut off.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from devices.fitness import reference_model
 from devices.measure import measure
 from devices.measurement import Measurement
 from devices.played import PlayedMachine, PlayedRuntime, PlayedSampler
@@ -30,6 +32,7 @@ from devices.runtime import make_runtime
 from devices.statistics import interval
 from experiments.results_index import record_claim
 from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
 RESULTS = Path(__file__).parents[1] / "results" / "devices"
@@ -99,9 +102,10 @@ def _pooled_holds(found: Measurement) -> bool:
     return bool(low <= BASE_MS <= high)
 
 
-#: A measurement by the default protocol takes from 0 to 2.4 s on the played machine's clock;
-#: what begins later disturbs nothing.
-_DURING = (0.4, 2.2)
+#: A measurement by the default protocol has its first sample after 0.8 s at the latest on the
+#: played machine's clock and its last after 2.4 s at the earliest; what begins before or after
+#: disturbs all of it alike, or nothing.
+_DURING = (0.8, 2.2)
 
 Maker = Callable[[np.random.Generator], dict[str, Any]]
 
@@ -230,10 +234,19 @@ def rejection(each: int = 200) -> dict[str, Any]:
     return out
 
 
-def repeatability(model: Path, runs: int, at_once: int) -> dict[str, Any]:
-    """Measure a model in separate runs on this machine, some now and the rest another time."""
-    path = RESULTS / "repeatability.json"
-    out = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+def repeatability(
+    model: Path, runs: int, at_once: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """Measure a model in separate runs on this machine, some now and the rest another time.
+
+    A try in another ``folder`` than the results' makes no claim.
+    """
+    path = (folder or RESULTS) / "repeatability.json"
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    empty = {"model_sha256": digest, "runs": []}
+    out = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+    if out["model_sha256"] != digest:
+        raise InputError(f"{path} holds runs of another model; move it away to begin anew")
     protocol = Protocol(nice=-15)
     runtime = make_runtime("onnxruntime")
     for _ in range(at_once):
@@ -261,14 +274,14 @@ def repeatability(model: Path, runs: int, at_once: int) -> dict[str, Any]:
     out["protocol"] = protocol.to_json()
     out["machine"] = _machine()
     write_json_atomic(path, out)
-    if len(out["runs"]) >= runs:
+    if folder is None and len(out["runs"]) >= runs:
         record_claim(
             "device.repeatability",
             {"within_5_percent": out["within_5_percent"], "of": runs, "valid": out["valid"]},
             {"within_5_percent": 9, "of": 10},
             out["within_5_percent"] >= 0.9 * runs,
             "experiments/results/devices/repeatability.json",
-            f"{MODULE} repeatability MODEL.onnx",
+            f"{MODULE} repeatability",
         )
     return out
 
@@ -283,15 +296,15 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--at-once", type=int, default=10)
+    parser.add_argument("--output", type=Path, help="folder of a try that makes no claim")
     arguments = parser.parse_args()
     if arguments.study == "coverage":
         coverage()
     elif arguments.study == "rejection":
         rejection()
-    elif arguments.model is None:
-        parser.error("repeatability needs a model")
     else:
-        repeatability(arguments.model, arguments.runs, arguments.at_once)
+        model = arguments.model or reference_model()
+        repeatability(model, arguments.runs, arguments.at_once, arguments.output)
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ def test_drift_of_the_reference_model_is_seen_between_models(play):
 
 def throttled(rng, seconds, *, visible):
     """A machine that loses 10 to 40 % of its clock from some moment of the measurement on."""
-    # 0.4 s: into the samples of the first process, after its start and warm-up.
-    start, factor = rng.uniform(0.4, 0.97 * seconds), rng.uniform(0.6, 0.9)
+    # After the start, pause and warm-up of the first process, before the last one's end.
+    start, factor = rng.uniform(0.8, 2.3), rng.uniform(0.6, 0.9)
 
     def files(path, now):
         if visible and path.endswith("cpu0/cpufreq/scaling_cur_freq"):
@@ -150,6 +150,12 @@ def crowded(rng, seconds):
     return {"slowdown": lambda now: factor if (now / period) % 1 < share else 1.0}
 
 
+def cycling(rng, seconds):
+    """A thermal governor in turns of 0.1 to 1 s, as long as a process of the protocol too."""
+    period, share, factor = rng.uniform(0.1, 1.0), rng.uniform(0.3, 0.7), rng.uniform(1.15, 1.6)
+    return {"slowdown": lambda now: factor if (now / period) % 1 < share else 1.0}
+
+
 def rejected_share(play, count, disturb):
     rng = np.random.default_rng(11)
     quiet = play()
@@ -168,8 +174,9 @@ def rejected_share(play, count, disturb):
         lambda rng, seconds: throttled(rng, seconds, visible=False),
         preempted,
         crowded,
+        cycling,
     ],
-    ids=["throttled", "throttled-unseen", "preempted", "crowded"],
+    ids=["throttled", "throttled-unseen", "preempted", "crowded", "cycling"],
 )
 def test_disturbed_measurements_are_rejected(play, disturb):
     assert rejected_share(play, 100, disturb) >= 0.95
