@@ -885,12 +885,11 @@
     }
   });
   window.addEventListener("hashchange", () => { const id = wanted(); if (id) select(id); });
-  let drawn = document.documentElement.clientWidth, timer = null;
-  window.addEventListener("resize", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      if (document.documentElement.clientWidth !== drawn) { drawn = document.documentElement.clientWidth; drawCharts(); }
-    }, 150);
-  });
+  // An observer is called before the new width is painted, so charts never overflow.
+  let drawn = document.documentElement.clientWidth;
+  new ResizeObserver(() => {
+    const width = document.documentElement.clientWidth;
+    if (width !== drawn) { drawn = width; drawCharts(); }
+  }).observe(document.documentElement);
   document.documentElement.setAttribute("data-ready", "true");
 })();

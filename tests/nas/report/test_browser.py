@@ -20,8 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "docs" / "images"
 STORED = ROOT / "experiments" / "notebooks" / "stored" / "relaxed"
-# Chromium's headless window is at least 500 pixels wide.
-SCREENS = [("report-desktop", 1280, 1800), ("report-phone", 500, 1800)]
+SCREENS = [("report-desktop", 1280, 1800), ("report-phone", 390, 1800)]
 
 DRIVER = """
 const out = {};
