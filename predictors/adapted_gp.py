@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from predictors.conformal import Calibration
-from predictors.error_scale import Signs, factor
+from predictors.error_scale import factor
 from predictors.kernels import Features, Kernels
 from predictors.mixture import Posterior
 from predictors.registry import Adapted
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 512
 _ONE_SIGMA = 0.6827
+_NINETY = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,19 @@ class Fit:
         features: of the measured architectures.
         posterior: given the measurements.
         log: whether the logarithm of the latency is modelled.
-        deviation: standard deviation of the measurements, in the model's units.
+        step: measurements are rounded to multiples of this, in ms; 0 if they are not.
     """
 
     kernels: Kernels
     features: Features
     posterior: Posterior
     log: bool
-    deviation: float
+    step: float = 0.0
 
     def moments(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Centre and variance of architectures given by features, in the model's units."""
         cross = self.kernels.between(features, self.features, log=self.log)
         return self.posterior.moments(cross, self.kernels.diagonal(features, log=self.log))
-
-    def signs(self, probe: Features) -> Signs:
-        """What the fit shows of its own errors, given features of typical architectures."""
-        typical = float(np.median(np.sqrt(self.moments(probe)[1])))
-        return Signs(
-            left_out=self.posterior.left_out(),
-            spread=typical / max(self.deviation, 1e-12 * typical),
-            noise=self.posterior.noise() / typical,
-        )
 
     def location_scale(
         self, genes: np.ndarray, features_of: Callable[[np.ndarray], Features]
@@ -84,12 +76,18 @@ class AdaptedGP(Adapted):
         self.space = predictor.space
         self.predictor = predictor
         self._fit = fit
-        scale = factor(fit.signs(predictor.probe))
+        scale = factor(fit.posterior.left_out())
         self._widths = replace(widths, widths=scale * widths.widths)
+        # A rounded measurement differs from what was rounded by up to half a step.
+        self._rounding = 0.5 * fit.step / max(self._widths.width(_NINETY), 1e-12)
 
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre and the model's own deviation in units of the target (ms, or its logarithm)."""
-        return self._fit.location_scale(genes, self.predictor.features)
+        mean, spread = self._fit.location_scale(genes, self.predictor.features)
+        if not self._rounding:
+            return mean, spread
+        rounding = self._rounding * np.exp(-mean) if self._fit.log else self._rounding
+        return mean, np.hypot(spread, rounding)
 
     def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in ms of gene rows (n, choices)."""

@@ -50,7 +50,7 @@ from predictors.registry import (
     check_pool,
     part_of,
 )
-from predictors.transform import transform
+from predictors.transform import step_of, transform
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 from search_spaces.space import SearchSpace
@@ -59,7 +59,6 @@ from search_spaces.table import LatencyTable
 _REFERENCE_ROWS = 512
 _TABLE_ROWS = 1000
 _CANDIDATES = 300
-_PROBED = 64  # architectures whose deviation stands for all
 _LOG_MARGIN = 4.0  # evidence needed before the logarithm is preferred
 
 
@@ -82,7 +81,6 @@ class TransferGP(SavedPredictor):
         self._functions = functions
         self._references = self.features(reference)
         columns = np.arange(len(functions.devices) if functions else 0)
-        self.probe = {name: block[:_PROBED] for name, block in self._references.items()}
         self._kernels = Kernels(self._references, columns)
         self._thetas = prior_weights(self._kernels)
         self._prior = Prior.flat(len(self._thetas))
@@ -143,7 +141,7 @@ class TransferGP(SavedPredictor):
         kernels = self._kernels_without(task.device)
         fit = self._fit(task.genes[chosen], task.values[chosen], kernels)
         errors = held_out_errors(fit, task.genes[held], task.values[held], self.features)
-        return Run(fit.signs(self.probe), errors)
+        return Run(fit.posterior.left_out(), errors)
 
     def _choose(
         self, task: Task, rows: np.ndarray, count: int, rng: np.random.Generator
@@ -162,6 +160,7 @@ class TransferGP(SavedPredictor):
         features = self.features(genes)
         own = kernels is self._kernels
         thetas = self._thetas if own else prior_weights(kernels)
+        step = step_of(latencies)
         latencies = clip_outliers(latencies, reach=5.0)
         fits = []
         for log in (False, True):
@@ -173,9 +172,7 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
         log = bool(gain + self._prior.log_odds > _LOG_MARGIN)
-        return Fit(
-            kernels, features, fits[int(log)][0], log, float(transform(latencies, log)[0].std())
-        )
+        return Fit(kernels, features, fits[int(log)][0], log, step)
 
     def _widths_at(self, count: int) -> Calibration:
         if not self._widths:

@@ -51,10 +51,6 @@ class Posterior:
         variance = (self.weights * self.variance) @ total + self.weights @ (means - mean) ** 2
         return mean, variance
 
-    def noise(self) -> float:
-        """Standard deviation of what is taken for noise of a measurement."""
-        return float(np.sqrt(self.weights @ (self.variance * self.thetas[:, -1])))
-
     def left_out(self) -> np.ndarray:
         """Standardised errors of each measurement predicted from the others: (n,).
 

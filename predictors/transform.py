@@ -20,3 +20,19 @@ def transform(latencies: np.ndarray, log: bool) -> tuple[np.ndarray, float]:
     floor = 0.05 * float(np.median(positive)) if positive.size else 1e-3
     logs = np.log(np.maximum(latencies, floor))
     return logs, -float(logs.sum())
+
+
+def step_of(values: np.ndarray) -> float:
+    """The largest power of ten that every value (n,) is a multiple of, 0 if there is none.
+
+    Phones often report whole milliseconds, counts are whole numbers. Below four values, or for
+    steps of a thousandth of the values and finer, 0 is returned.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if len(values) < 4 or largest == 0:
+        return 0.0
+    for power in range(int(np.floor(np.log10(largest))), int(np.floor(np.log10(largest))) - 3, -1):
+        step = 10.0**power
+        if np.allclose(values / step, np.round(values / step), rtol=0, atol=1e-6):
+            return step
+    return 0.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from predictors.conformal import Calibration
-from predictors.error_scale import Run, Signs
+from predictors.error_scale import Run
 from predictors.latency import TransferGP
 from predictors.practice import (
     MINIMUM_ROWS,
@@ -73,8 +73,7 @@ def test_widths_are_learned_only_where_there_are_rows_enough() -> None:
     def practise(task: Task, chosen: np.ndarray, held: np.ndarray) -> Run:
         assert not set(chosen) & set(held)
         asked.append((len(chosen), len(held)))
-        signs = Signs(np.ones(len(chosen)), 0.2, 0.5)
-        return Run(signs, np.linspace(-2, 2, len(held)))
+        return Run(np.ones(len(chosen)), np.linspace(-2, 2, len(held)))
 
     def choose(task: Task, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(rows))[:n]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from predictors.transform import transform
+from predictors.transform import step_of, transform
 
 
 def test_the_jacobian_follows_the_unit() -> None:
@@ -16,3 +17,19 @@ def test_zeros_are_raised_to_a_floor() -> None:
     logs, _ = transform(np.array([0.0, 1.0, 2.0]), True)
     assert np.isfinite(logs).all() and logs[0] < logs[1]
     assert np.isfinite(transform(np.zeros(3), True)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([3.0, 4.0, 4.0, 12.0], 1.0),
+        ([30.0, 40.0, 40.0, 120.0], 10.0),
+        ([0.3, 0.4, 1.2, 0.5], 0.1),
+        ([3.14159, 2.71828, 1.41421, 1.73205], 0.0),
+        ([3.0, 4.0, 5.0], 0.0),  # three whole numbers may be chance
+        ([0.0, 0.0, 0.0, 0.0], 0.0),
+        ([1234.0, 1357.0, 2468.0, 9999.0], 0.0),  # too fine to matter
+    ],
+)
+def test_rounding_is_recognised_in_the_measurements(values: list[float], step: float) -> None:
+    assert step_of(np.array(values)) == pytest.approx(step)
