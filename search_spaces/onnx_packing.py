@@ -141,6 +141,9 @@ class _Packer:
             self.constants[out] = self._fold(node)
         elif op == "QuantizeLinear":
             self._quantize(node)
+        elif op == "DequantizeLinear" and self.names[node.input[0]] not in self.grids:
+            # Codes that a float operation moved about (nearest neighbours): values by now.
+            self._alias(node.input[0], out)
         elif op == "DequantizeLinear":
             self.dequantized[out] = self.names[node.input[0]]
         elif op == "Clip" and self.names.get(node.input[0]) in self.grids:

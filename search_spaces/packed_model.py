@@ -117,8 +117,12 @@ class PackedModel:
 
     @property
     def weights_kib(self) -> float:
-        """KiB of all tensors: packed weights, scales and biases."""
-        return sum(tensor.nbytes for tensor in self.tensors.values()) / 1024
+        """KiB of packed weights, scales and biases, and of other operations' float parameters."""
+        packed = sum(tensor.nbytes for tensor in self.tensors.values())
+        constants = (c for node in self.nodes() for c in node.get("constants", {}).values())
+        arrays = (np.asarray(c) for c in constants)
+        floats = sum(a.size for a in arrays if a.ndim and a.dtype.kind == "f")
+        return (packed + 4 * floats) / 1024
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the nodes in order of execution."""

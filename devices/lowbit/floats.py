@@ -87,7 +87,36 @@ def _max_pool(a: Attributes, x: np.ndarray) -> np.ndarray:
     return windows.max((-2, -1))
 
 
+def _resize(
+    a: Attributes,
+    x: np.ndarray,
+    roi: np.ndarray | None = None,
+    scales: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
+) -> np.ndarray:
+    form = tuple(
+        str(a.get(key, default))
+        for key, default in (
+            ("mode", "nearest"),
+            ("coordinate_transformation_mode", "half_pixel"),
+            ("nearest_mode", "round_prefer_floor"),
+        )
+    )
+    if form != ("nearest", "asymmetric", "floor"):
+        raise InputError(f"the low-bit runtime resizes by nearest neighbours, not {form}")
+    if sizes is not None and np.size(sizes):
+        ratios = np.asarray(sizes) / np.array(x.shape)
+    else:
+        ratios = np.asarray(scales)
+    for axis, ratio in enumerate(ratios.tolist()):
+        # Trainers and runtimes alike compute these places in float32.
+        places = np.arange(int(x.shape[axis] * ratio + 1e-6), dtype=_F) / _F(ratio)
+        x = x.take(np.minimum(places.astype(np.int64), x.shape[axis] - 1), axis)
+    return x
+
+
 _OTHERS: dict[str, Operation] = {
+    "Resize": _resize,
     "Add": lambda a, x, y: (x + y).astype(_F),
     "Sub": lambda a, x, y: (x - y).astype(_F),
     "Mul": lambda a, x, y: (x * y).astype(_F),

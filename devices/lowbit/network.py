@@ -265,8 +265,9 @@ class LowBitNetwork:
         else:
             if len(x.shape) == 4:
                 raise InputError(f"{node.get('layer', out)}: a linear layer of rank 4")
-            # (batch, features), or (batch, tokens, features): tokens are pixels.
-            spec = ConvSpec(width=math.prod(x.shape[1:-1]), channels=x.shape[-1], **common)
+            # (rows, features) or (batch, tokens, features); rows may be tokens of all images.
+            common |= dict(batch=math.prod(x.shape[:-1]))
+            spec = ConvSpec(channels=x.shape[-1], **common)
             shape = (*x.shape[:-1], len(codes))
             codes = codes.reshape(*codes.shape, 1, 1)
         target = self._new(out, shape, grid)
