@@ -5,7 +5,9 @@
 
 ``avx2`` hides AVX-512 and VNNI from both sides, for which the speed targets hold; ``native`` lets
 both use all the processor has. All contenders run in turn in one process, pinned; the cost of
-calling each library, from a layer of eight numbers, is subtracted from its times.
+calling each library, from a layer of eight numbers, is subtracted from its times. A speedup is the
+median over the rounds of the ratio within a round, so that a clock that changes during the run, as
+on a shared machine, does not part the two.
 """
 
 from __future__ import annotations
@@ -85,11 +87,13 @@ def _shape(contenders: Any, shape: Any, options: argparse.Namespace, dispatch: d
     runs = {k: contenders.onnx_run(shape, k, options.threads) for k in ("int8", "float")}
     times = contenders.interleave(runs | {k: m.run for k, m in mine.items()}, options.rounds)
 
-    def quartiles(name: str) -> list[float]:
-        own = times[name] - dispatch.get(name, dispatch["lowbit"])
-        return [round(float(q), 5) for q in np.percentile(own, (25, 50, 75))]
+    own = {k: v - dispatch.get(k, dispatch["lowbit"]) for k, v in times.items()}
+    quarters = (25, 50, 75)
+    ms = {k: [round(float(q), 5) for q in np.percentile(v, quarters)] for k, v in own.items()}
 
-    ms = {name: quartiles(name) for name in times}
+    def speedup(over: str, name: str) -> float:
+        return round(float(np.median(own[over] / own[name])), 3)
+
     return {
         "layer": shape.name,
         "multiplications": shape.multiplications,
@@ -99,8 +103,8 @@ def _shape(contenders: Any, shape: Any, options: argparse.Namespace, dispatch: d
             k: min((t for n, t in m.times.items() if n.startswith("multiply")), default=None)
             for k, m in mine.items()
         },
-        "speedup": {k: round(ms["int8"][1] / ms[k][1], 3) for k in mine},
-        "speedup_over_float": {k: round(ms["float"][1] / ms[k][1], 3) for k in mine},
+        "speedup": {k: speedup("int8", k) for k in mine},
+        "speedup_over_float": {k: speedup("float", k) for k in mine},
     }
 
 
