@@ -73,8 +73,8 @@ def quantised_model(path: Path, *, clip: bool = True, seed: int = 0) -> Path:
         [helper.make_tensor_value_info("y", tensor.FLOAT, None)],
         [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items()],
     )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    opset = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
     return path
 
 

@@ -67,7 +67,7 @@ def test_a_product_with_a_float_output_gets_float_weights(torch_module, make_qua
 def test_arithmetic_on_codes_is_refused(torch_module, make_quantised, tmp_path):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(make_quantised(clip=True))
-    clip = next(node for node in model.graph.node if node.op == "Clip")
+    clip = next(node for node in model.graph.node if node.op_type == "Clip")
     clip.op_type, clip.input[:] = "Add", ["r", "r"]
     path = tmp_path / "codes.onnx"
     onnx.save(model, path)
