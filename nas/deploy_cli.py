@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from nas.deploy import DeployReport
 
 app = typer.Typer(
-    name="deploy", help="Check models on the devices they are for.", no_args_is_help=True
+    name="deploy",
+    help="Check models on the devices they are for.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 

@@ -135,5 +135,7 @@ probability = board.probability_within_genes(table.genes[rest], budget_ms)
 for low, high in ((0.95, 1.01), (0.05, 0.95), (-0.01, 0.05)):
     chosen = (probability > low) & (probability <= high)
     held = np.mean(truth_ms[chosen] <= budget_ms) if chosen.any() else float("nan")
-    print(f"P in ({max(low, 0):.2f}, {min(high, 1):.2f}]: {chosen.sum():3d} architectures, "
-          f"{held:.0%} of them within {budget_ms:.3f} ms")
+    print(
+        f"P in ({max(low, 0):.2f}, {min(high, 1):.2f}]: {chosen.sum():3d} architectures, "
+        f"{held:.0%} of them within {budget_ms:.3f} ms"
+    )

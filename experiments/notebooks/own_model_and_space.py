@@ -16,7 +16,7 @@
 # by yours.
 
 # %%
-module_text = '''
+module_text = """
 from torch import nn
 from torch.nn import functional as F
 
@@ -59,7 +59,7 @@ def make_space(*, input_channels, outputs, weight_bits=(2, 4, 8), activation_bit
         weight_bits=weight_bits,
         activation_bits=activation_bits,
     )
-'''
+"""
 
 # %% [markdown]
 # A job names the function as `module:function`, so it lives in a file.
@@ -100,7 +100,9 @@ print(f"{np.mean(costs['weights_kib'] <= 8):.0%} of random architectures have at
 smallest, largest = space.smallest(), space.largest()
 for arch in (smallest, largest):
     plan = space.plan(arch)
-    print(len(list(plan.layers())), "layers,", plan.macs, "MACs,", round(plan.weights_kib, 2), "KiB")
+    print(
+        len(list(plan.layers())), "layers,", plan.macs, "MACs,", round(plan.weights_kib, 2), "KiB"
+    )
 
 # %% [markdown]
 # ## Any variant is a network

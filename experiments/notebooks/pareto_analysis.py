@@ -102,9 +102,7 @@ plots.parallel_coordinates(run)
 # %%
 limit_kib, limit_ms = 20.0, 0.5
 fits = table[
-    (table.device == "cpu")
-    & (table.weights_kib <= limit_kib)
-    & (table.latency_high_ms <= limit_ms)
+    (table.device == "cpu") & (table.weights_kib <= limit_kib) & (table.latency_high_ms <= limit_ms)
 ]
 picked = fits.sort_values("validation_accuracy").iloc[-1]
 picked[["id", "validation_accuracy", "accuracy", "latency_ms", "weights_kib", "weight_bits_mean"]]

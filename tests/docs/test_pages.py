@@ -67,10 +67,8 @@ def script(page: Path) -> str:
         at = f"{page.name}:{block.line}"
         if block.file is not None:
             out.append(
-                "import pathlib; _path = pathlib.Path({0!r}); "
-                "_path.parent.mkdir(parents=True, exist_ok=True); _path.write_text({1!r})".format(
-                    block.file, block.text
-                )
+                f"import pathlib; _path = pathlib.Path({block.file!r}); "
+                f"_path.parent.mkdir(parents=True, exist_ok=True); _path.write_text({block.text!r})"
             )
         elif block.language == "python":
             # Compiled under the page's name, with its own line numbers in the traceback.
