@@ -19,7 +19,7 @@ from predictors.conformal import LEVELS, Calibration
 # below _LOW. Found on devices left out of NAS-Bench-201's meta-training ones, on other GPUs and
 # on made-up devices with noise of 0 to 30 % of their spread; signs beside the errors (spread
 # left unexplained, share of noise) added nothing.
-_SLOPE, _SLOPE_BELOW, _LOW = 0.49, 0.95, 0.5
+_SLOPE, _SLOPE_BELOW, _LOW = 0.32, 0.95, 0.5
 
 _USUAL_ERROR = 0.6
 _LARGEST = 4.0  # of one standardised error: a glitch is no reason for doubt about all others
@@ -27,7 +27,7 @@ _LEAST = 0.02  # of the mean: a perfect fit of a few measurements proves no perf
 _USUAL_DEVICES = 6.0  # practice devices the usual widths count for
 
 # Widths at n measurements: multiple and degrees of freedom of Student's t. Found as the slopes.
-_USUAL_WIDTHS = {5: (1.24, 6.0), 10: (1.18, 7.0), 20: (1.13, 8.0), 40: (1.08, 9.0)}
+_USUAL_WIDTHS = {5: (1.12, 6.0), 10: (1.07, 7.0), 20: (1.03, 8.0), 40: (0.98, 9.0)}
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,12 @@ class Posterior:
     def left_out(self) -> np.ndarray:
         """Standardised errors of each measurement predicted from the others: (n,).
 
-        Kernel, scale and weights stay as they are; the constant is found again (Rasmussen and
-        Williams, *Gaussian Processes for Machine Learning*, section 5.4.2).
+        Kernel, scale, weights and the constant stay as they are (Rasmussen and Williams,
+        *Gaussian Processes for Machine Learning*, section 5.4.2). Finding the constant again
+        without an outlying measurement says much of the constant and little of the error
+        elsewhere: on devices without noise it made the errors twice too large.
         """
-        ones = self.inverse.sum(axis=1)  # (m, n)
         precision = np.diagonal(self.inverse, axis1=1, axis2=2)
-        precision = precision - ones**2 / ones.sum(axis=1)[:, None]
-        precision = np.maximum(precision, 1e-12 * np.abs(precision).max(axis=1, keepdims=True))
         error = self.alpha / precision
         spread = np.sqrt(self.variance[:, None] / precision)
         return (self.weights[:, None] * error).sum(0) / (self.weights[:, None] * spread).sum(0)
