@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,48 @@ def test_unknown_names_are_input_errors(table: Path) -> None:
     with pytest.raises(InputError, match="unknown latency predictor"):
         arguments = "--test device0 --pool 60 --holdout 50 --method nothing"
         run("benchmark", table, *arguments.split())
+
+
+def test_declared_macs_are_a_baseline_and_no_device(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=60, devices=2, positions=4)
+    macs = made.column("device0") * 1e6
+    path = tmp_path / "macs.csv"
+    write_table(replace(made, costs={"macs": macs}), path)
+    assert "macs" in run("validate", path)
+    arguments = "--test device1 --pool 40 --holdout 20 --seeds 1 --measurements 8"
+    text = run("benchmark", path, *arguments.split(), "--method", "macs,ridge")
+    assert text.count("macs") == 2 and "device1" in text
+    parquet = tmp_path / "macs.parquet"
+    pytest.importorskip("pyarrow")
+    run("convert", path, parquet)
+    assert "macs" in run("validate", parquet)
+
+
+def test_other_units_are_named_in_the_predictions(table: Path, tmp_path: Path) -> None:
+    lines = table.read_text().splitlines()
+    measured = tmp_path / "energy.csv"
+    rows = [",".join(line.split(",")[:2]) for line in lines[3:15]]
+    measured.write_text("\n".join(["arch,energy_mj", *rows]) + "\n")
+    known, board = tmp_path / "known.safetensors", tmp_path / "board.safetensors"
+    run("fit", table, "-o", known, "--devices", "device1")
+    run("adapt", known, measured, "-o", board)
+    header = run("predict", board, table).splitlines()[0]
+    assert header == "arch,energy_mj,std_mj,low_mj,high_mj"
+    page = tmp_path / "map.html"
+    pytest.importorskip("plotly")
+    run("neighbours", board, "--plot", page)
+    assert "energy_mj" in page.read_text()
+
+
+def test_a_file_may_not_name_code_as_its_space(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("# space: os:getcwd\narch,board\na,1\n")
+    with pytest.raises(InputError, match="--space os:getcwd"):
+        run("validate", path)
+
+
+def test_a_table_without_latencies_is_not_fitted_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("arch,energy_mj\na b,1\nb a,2\n")
+    with pytest.raises(InputError, match="--devices"):
+        run("fit", path, "-o", tmp_path / "known.safetensors", "--space", "tokens")

@@ -109,3 +109,20 @@ def test_architectures_can_be_read_without_devices(tmp_path: Path) -> None:
     path = _file(tmp_path, "arch\na b\nb a\n")
     space = TokensSpace([["a", "b"], ["a", "b"]])
     assert read_architectures(path, space).tolist() == [[0, 1], [1, 0]]
+
+
+def test_known_costs_are_kept_apart_from_devices(tmp_path: Path) -> None:
+    path = _file(tmp_path, "# metric of flops: macs\narch,gpu,flops,luts\na,1,10,5\nb,2,,6\n")
+    table = read_table(path, TokensSpace.infer)
+    assert table.devices == ("gpu", "luts") and table.metric("luts") == "luts"
+    np.testing.assert_array_equal(table.costs["macs"], [10, np.nan])
+    np.testing.assert_array_equal(table.select(["gpu"]).rows([1, 0]).costs["macs"], [np.nan, 10])
+    write_table(table, tmp_path / "again.csv")
+    again = read_table(tmp_path / "again.csv", TokensSpace.infer)
+    np.testing.assert_array_equal(again.costs["macs"], table.costs["macs"])
+
+
+def test_every_ragged_line_is_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, "arch,gpu\na,1,2\nb,1\nc\n")
+    with pytest.raises(InputError, match=r"(?s)line 2: 3 cells.*line 4: 1 cells"):
+        read_table(path, TokensSpace.infer)

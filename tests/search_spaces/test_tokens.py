@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.errors import InputError
+from search_spaces.spaces import build_space
 from search_spaces.tokens import TokensSpace
 
 WORDS = st.sampled_from(["a", "b", "k3_e6", "7", "x=1", "t0=a"])
@@ -49,3 +50,21 @@ def test_numbers_inside_tokens_are_found() -> None:
 def test_foreign_texts_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TokensSpace.infer(["a b", "b b"]).parse(text)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({}, "positions"), ({"positions": ["ab"]}, "positions"), ({"width": 3}, "'width'"),
+     ({"positions": [["a"]], "lengths": "one"}, "lengths")],
+)  # fmt: skip
+def test_bad_parameters_of_a_registered_space_are_named(config: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_space("tokens", **config)
+
+
+def test_spaces_of_tables_are_registered() -> None:
+    space = build_space("tokens", positions=[["a", "b"], ["c"]])
+    assert str(space.parse("b c")) == "t0=b t1=c"
+    assert build_space("nasbench201").name == "nasbench201"
+    with pytest.raises(InputError, match="no parameter 'depth'"):
+        build_space("nasbench201", depth=3)
