@@ -156,8 +156,9 @@ class Learned:
 _DECIDE_AGAIN = 1.25
 """Growth of the number of evaluations after which values and scores are compared again."""
 
-_CLEARLY = 0.02
-"""Kendall correlation by which scores must be better than values."""
+_CLEARLY = 0.05
+"""Kendall correlation by which scores must be better than values: about the noise of its
+estimate from a few dozen evaluations."""
 
 
 def _order(model: Model, values: np.ndarray) -> float:

@@ -50,3 +50,18 @@ def test_the_best_of_a_saturated_metric_are_told_apart():
         correlation[warp] = spearmanr(mean, truth).statistic
     assert correlation[True] > 0.9
     assert correlation[True] > correlation[False]
+
+
+def test_scores_are_used_where_they_order_left_out_values_better():
+    space = SearchSpace("choice", [Choice(f"c{i}", (0, 1, 2, 3)) for i in range(6)])
+    genes = space.sample_genes(np.random.default_rng(0), 60)
+    total = (genes * np.arange(1, 7)).sum(axis=1).astype(float)
+    # A few collapsed networks far below a crowd of good ones, and a plain sum.
+    for values, as_scores in ((1 - np.exp(-0.6 * total), True), (total, False)):
+        chosen = Learned(AccuracyPredictor(space, trees=10))
+        same = Learned(AccuracyPredictor(space, trees=10), warp=as_scores)
+        for surrogate in (chosen, same):
+            surrogate.fit(genes, values)
+        assert chosen.predict(genes)[0] == pytest.approx(same.predict(genes)[0])
+        fitted, left_out = chosen.left_out()
+        assert fitted.tolist() == values.tolist() and left_out.shape == (60,)
