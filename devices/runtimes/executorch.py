@@ -177,8 +177,9 @@ def products(program: Any) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {"backend": Counter(), "portable": Counter()}
     for node, lowered in _nodes(program):
         if lowered:
-            codes = any("dequantize" in str(a.target) for a in node.all_input_nodes[:1])
-            found["backend"]["int8" if codes else "float32"] += 1
+            # Both factors: with float weights the product is in floats whatever goes in.
+            codes = sum("dequantize" in str(factor.target) for factor in node.all_input_nodes)
+            found["backend"]["int8" if codes >= 2 else "float32"] += 1
         else:
             found["portable"]["float32"] += 1
     return {who: dict(counts) for who, counts in found.items()}
