@@ -27,7 +27,7 @@ _LEAST = 0.02  # of the mean: a perfect fit of a few measurements proves no perf
 _USUAL_DEVICES = 6.0  # practice devices the usual widths count for
 
 # Widths at n measurements: multiple and degrees of freedom of Student's t. Found as the slopes.
-_USUAL_WIDTHS = {5: (1.12, 6.0), 10: (1.07, 7.0), 20: (1.03, 8.0), 40: (0.98, 9.0)}
+_USUAL_WIDTHS = {5: (1.4, 5.0), 10: (1.07, 7.0), 20: (1.03, 8.0), 40: (0.98, 9.0)}
 
 
 @dataclass(frozen=True)
