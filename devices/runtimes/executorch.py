@@ -138,7 +138,8 @@ class _ExecuTorchSession(Session):
         self.inputs = inputs
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(np.array(output) for output in self._method.execute(self._tensors(arrays)))
+        outputs = self._method.execute(self._tensors(arrays))
+        return tuple(output.detach().numpy().copy() for output in outputs)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
         tensors, run = self._tensors(arrays), self._method.execute
