@@ -37,7 +37,9 @@ def main() -> int:
     parameters = manifest["job"]["devices"][0]["options"]
     with tempfile.TemporaryDirectory() as folder:
         uniform = uniform_models(options.run, manifest, Path(folder))
-        found = front(options.run / "front.csv")
+        # A run that has not ended has no front yet; its supernet is enough for the uniform bits.
+        path = options.run / "front.csv"
+        found = front(path) if path.is_file() else []
         files = {row["id"]: options.run / "models" / f"{row['id']}.onnx" for row in found}
         ms = timed({k: path for k, (path, _) in uniform.items()} | files, parameters)
     rows = [{"bits": k, **costs, **ms[k]} for k, (_, costs) in uniform.items()]
