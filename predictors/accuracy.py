@@ -127,6 +127,7 @@ class AccuracyPredictor:
         # A forest that hardly counts is not worth its time.
         self._weight = weight if weight >= 0.05 else 0.0
         mean, var = _mix(process_mean, process_var, forest_mean, forest_var, self._weight)
+        self._left_out = self._centre + self._scale * mean
         residual = z - mean
         self._inflation = float(np.clip(np.sqrt(np.mean(residual**2 / var)), 0.3, 5.0))
         tau = kendalltau(mean, z).statistic if len(np.unique(z)) > 2 else np.nan
@@ -171,6 +172,13 @@ class AccuracyPredictor:
         if self._quality is None:
             raise InputError("the accuracy predictor was not fitted")
         return self._quality
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """What each fitted evaluation would have been predicted as without it, (n,)."""
+        if self._quality is None:
+            raise InputError("the accuracy predictor was not fitted")
+        return self._left_out
 
     def _prepare(self, genes: np.ndarray) -> None:
         self._feature_scaling = None
