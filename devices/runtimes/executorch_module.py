@@ -22,7 +22,17 @@ from search_spaces.errors import InputError
 
 _LOW, _HIGH = -128, 127
 _MOVING = frozenset(
-    {"MaxPool", "Reshape", "Flatten", "Transpose", "Identity", "Squeeze", "Unsqueeze"}
+    {
+        "MaxPool",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Identity",
+        "Squeeze",
+        "Unsqueeze",
+        "Split",
+        "Resize",
+    }
 )
 """Operators that move codes about or choose among them, and may as well do so with values."""
 
@@ -52,7 +62,7 @@ def rewritten(graph: Graph) -> Graph:
     Raises:
         InputError: an operator computes with codes.
     """
-    made = {node.output: node for node in graph.nodes}
+    made = {name: node for node in graph.nodes for name in node.outputs}
     users = graph.users()
     constants = dict(graph.constants)
     nodes: list[Node] = []
@@ -72,12 +82,14 @@ def rewritten(graph: Graph) -> Graph:
         coded = source is not None and source.op == "QuantizeLinear"
         if coded and node.op in _MOVING:
             # Partitioners want each dequantisation right behind a quantisation.
-            before, after = f"{node.output}:before", f"{node.output}:after"
+            before = f"{node.output}:before"
+            after = tuple(f"{name}:after" for name in node.outputs)
             grid = source.inputs[1:]
             nodes.append(Node("DequantizeLinear", (node.input(0), *grid), (before,)))
-            nodes.append(replace(node, inputs=(before, *node.inputs[1:]), outputs=(after,)))
-            made[node.output] = Node("QuantizeLinear", (after, *grid), (node.output,))
-            nodes.append(made[node.output])
+            nodes.append(replace(node, inputs=(before, *node.inputs[1:]), outputs=after))
+            for name, moved in zip(node.outputs, after, strict=True):
+                made[name] = Node("QuantizeLinear", (moved, *grid), (name,))
+                nodes.append(made[name])
             continue
         if coded and node.op != "DequantizeLinear":
             alone = len(users.get(source.output, ())) == 1 and source.output not in graph.outputs

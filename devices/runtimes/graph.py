@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,44 @@ def read_graph(path: Path) -> Graph:
         types={v.name: _type(onnx, v.type.tensor_type.elem_type) for v in values},
         shapes={v.name: _shape(v) for v in values},
     )
+
+
+def resized(
+    node: Node,
+    shape: Sequence[int],
+    scales: Sequence[float] | None,
+    sizes: Sequence[int] | None,
+) -> tuple[int, int]:
+    """Return the height and width that a Resize of images makes.
+
+    Args:
+        node: the Resize.
+        shape: (batch, channels, height, width) of its input.
+        scales, sizes: its third and fourth input; one of them is left out.
+
+    Raises:
+        InputError: it interpolates, or rounds in another way than towards the first pixel.
+    """
+    a = node.attributes
+    form = (
+        a.get("mode", "nearest"),
+        a.get("coordinate_transformation_mode", "half_pixel"),
+        a.get("nearest_mode", "round_prefer_floor"),
+    )
+    if form != ("nearest", "asymmetric", "floor") or len(shape) != 4:
+        raise InputError(
+            f"Resize of {len(shape)} axes in the form {', '.join(form)}; "
+            "only nearest, asymmetric, floor on images is supported"
+        )
+    if sizes is not None and len(sizes):
+        wanted = [int(n) for n in sizes]
+    elif scales is not None and len(scales):
+        wanted = [int(n * scale) for n, scale in zip(shape, scales, strict=True)]
+    else:
+        raise InputError("Resize to a computed size; export it with a constant size")
+    if wanted[:2] != list(shape[:2]):
+        raise InputError(f"Resize of {tuple(shape)} to {tuple(wanted)} is no resizing of images")
+    return wanted[2], wanted[3]
 
 
 def _attribute(onnx: Any, attribute: Any) -> Any:

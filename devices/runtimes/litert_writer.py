@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
-from devices.runtimes.graph import Graph, Node
+from devices.runtimes.graph import Graph, Node, resized
 from search_spaces.errors import InputError
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -736,6 +736,49 @@ def _concat(writer: LiteRtWriter, node: Node) -> None:
     writer.operator("CONCATENATION", indices, [result.index], "ConcatenationOptions", axis=at)
 
 
+def _split(writer: LiteRtWriter, node: Node) -> None:
+    x = writer.value(node.input(0))
+    axis = node.attributes.get("axis", 0) % len(x.shape)
+    count, total = len(node.outputs), x.shape[axis]
+    part = -(-total // count)
+    equal = [min(part, total - i * part) for i in range(count)]
+    sizes = [int(n) for n in writer.graph.constants.get(node.input(1), equal)]
+    at = _TO_NHWC.index(axis) if x.turned else axis
+    results = []
+    for name, size in zip(node.outputs, sizes, strict=True):
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        results.append(writer.new(replace(x, shape=shape), name))
+        writer.values[name] = results[-1]
+    writer.operator(
+        "SPLIT_V",
+        [
+            x.index,
+            writer.constant(np.array(sizes, dtype=np.int32)),
+            writer.constant(np.array(at, dtype=np.int32)),
+        ],
+        [result.index for result in results],
+        "SplitVOptions",
+        numSplits=count,
+    )
+
+
+def _resize(writer: LiteRtWriter, node: Node) -> None:
+    x = writer.value(node.input(0))
+    scales, sizes = (writer.graph.constants.get(node.input(i)) for i in (2, 3))
+    height, width = resized(node, x.shape, scales, sizes)
+    x = writer.turn(x)
+    result = writer.result(node, replace(x, shape=(*x.shape[:2], height, width)))
+    size = writer.constant(np.array([height, width], dtype=np.int32))
+    writer.operator(
+        "RESIZE_NEAREST_NEIGHBOR",
+        [x.index, size],
+        [result.index],
+        "ResizeNearestNeighborOptions",
+        alignCorners=False,
+        halfPixelCenters=False,
+    )
+
+
 def _layer_norm(writer: LiteRtWriter, node: Node) -> None:
     x = writer.plain(writer.floats(writer.value(node.input(0))))
     rank = len(x.shape)
@@ -793,6 +836,8 @@ _WRITERS: dict[str, Callable[[LiteRtWriter, Node], None]] = {
     "Transpose": _transpose,
     "Softmax": _softmax,
     "Concat": _concat,
+    "Split": _split,
+    "Resize": _resize,
     "LayerNormalization": _layer_norm,
     "Identity": _identity,
 }

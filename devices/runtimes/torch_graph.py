@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from devices.runtimes.graph import Graph, Node, read_graph
+from devices.runtimes.graph import Graph, Node, read_graph, resized
 from search_spaces.errors import InputError
 
 Operation = Callable[..., Any]
@@ -202,6 +202,15 @@ def _gather(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return torch.index_select(x[0], axis, x[1].reshape(-1).to(torch.long))
 
 
+def _resize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    size = resized(node, tuple(x[0].shape), *(_nth(fixed, index) for index in (2, 3)))
+    return F.interpolate(x[0], size=size, mode="nearest")
+
+
+def _nth(fixed: list[Any], index: int) -> Any:
+    return fixed[index] if index < len(fixed) else None
+
+
 def _cast(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return x[0].to(_TYPES[node.attributes["to"]])
 
@@ -224,6 +233,7 @@ OPERATIONS: dict[str, Operation] = {
     "LayerNormalization": _layer_norm,
     "Split": _split,
     "Slice": _slice,
+    "Resize": _resize,
     "Gather": _gather,
     "Cast": _cast,
     "Softmax": lambda node, x, fixed: torch.softmax(x[0], node.attributes.get("axis", -1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,18 +10,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 import devices.runtimes  # noqa: F401
 from devices.lowbit.build import find_compiler
 from devices.runtime import make_runtime
 from nas.parity import check_optimised, evaluate_onnx
 from search_spaces.bits import set_bits
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import EnvironmentProblem
 from search_spaces.planned import PlannedSpace
 from search_spaces.spaces import SPACES, build_space
-from supernet.export import export_onnx
+from supernet.export import export_onnx, fold
 from supernet.network import Supernet
 from supernet.packing import pack_onnx
+from supernet.plain import PlainNetwork
 from supernet.quantizer_registry import QuantizerScheme
 from supernet.subnets import float_plan
 
@@ -33,6 +36,13 @@ SCHEMES = {
 }
 RUNTIMES = {"openvino": "openvino", "litert": "ai_edge_litert", "executorch": "executorch"}
 """Runtimes with formats of their own -> the library they need."""
+
+ROUNDING = {("hybrid", "litert"): 0.25}
+"""Space and runtime -> how far outputs of few bits may be from ONNX, where that is more than 0.1.
+
+LiteRT rounds some sums the other way; attention without training spreads that. At 8 bits the
+outputs agree.
+"""
 
 FLOAT_OPERATORS = {
     "vit": {"Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "ReduceMean"},
@@ -99,10 +109,40 @@ def test_quantised_onnx_is_sound_and_as_small_as_promised(space, pair, tmp_path)
     assert summary.weights_kib == pytest.approx(promised, rel=0.02)
     assert summary.size_kib == path.stat().st_size / 1024
     with torch.no_grad():
-        reference = plain(torch.from_numpy(images)).numpy()
+        reference = with_stored_parameters(plain, path)(torch.from_numpy(images)).numpy()
     output = evaluate_onnx(path, [images], optimise=False)
-    # At 2 bits one rounding that falls the other way is a large step.
-    assert relative(output, reference) < (0.35 if pair[1] == 2 else 0.15)
+    errors = [relative(*rows) for rows in zip(output, reference, strict=True)]
+    # A rounding may fall the other way in an image: with few bits that is a large step.
+    assert np.median(errors) < 1e-4
+    assert relative(output, reference) < 0.1
+
+
+def with_stored_parameters(plain: PlainNetwork, path: Path) -> PlainNetwork:
+    """Return the network with the whole-numbered biases and 8-bit weights of the file.
+
+    Untrained networks of few bits turn a bias rounded by a thousandth into other codes, so the
+    file is compared with what it says, and what it says with the network's own numbers.
+    """
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    made = copy.deepcopy(plain)
+    for layer in made.plain_layers():
+        name, folded = layer.layer.name, fold(layer)
+        if f"{name}.bias_codes" not in stored:
+            continue
+        step = stored[f"{name}.bias_scale"].astype(np.float64)
+        bias = stored[f"{name}.bias_codes"] * step
+        assert np.all(np.abs(bias - folded.bias) <= 0.5001 * step)
+        column = (-1, *[1] * (layer.op.weight.dim() - 1))
+        weight = folded.codes * folded.scale.astype(np.float64).reshape(column)
+        if f"{name}.codes" in stored and layer.layer.weight_bits == 8:
+            scale = stored[f"{name}.scale"].astype(np.float64).reshape(column)
+            kept = stored[f"{name}.codes"] * scale
+            assert np.all(np.abs(kept - weight) <= 0.5001 * scale)
+            weight = kept
+        layer.norm = torch.nn.Identity()
+        layer.op.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32))
+        layer.op.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float32))
+    return made
 
 
 def stored_type(bits: int) -> int:
@@ -175,9 +215,7 @@ def test_other_formats_give_the_outputs_of_onnx(space, runtime, pair, tmp_path, 
     path = tmp_path / "model.onnx"
     export_onnx(plain, path, reduce_range=True)
     expected = evaluate_onnx(path, [images], optimise=False)
-    try:
-        output = run(runtime, path, images)
-    except InputError as error:  # a form that the runtime refuses, and says so
-        pytest.skip(str(error)[:200])
+    output = run(runtime, path, images)
     assert np.isfinite(output).all()
-    assert relative(output, expected) < (0.001 if pair[0] == 32 else 0.1)
+    limit = 0.001 if pair[0] == 32 else ROUNDING.get((space, runtime), 0.1)
+    assert relative(output, expected) < limit
