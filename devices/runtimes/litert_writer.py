@@ -181,7 +181,9 @@ class LiteRtWriter:
         """Return the value of a tensor name; a constant becomes one."""
         if name in self.values:
             return self.values[name]
-        data = self.graph.constants[name]
+        data = self.graph.constants.get(name)
+        if data is None:
+            data = self.float_weight(name, 0)
         self.values[name] = Value(self.constant(_supported(data)), data.shape)
         return self.values[name]
 
@@ -289,7 +291,9 @@ class LiteRtWriter:
         """Return a weight: floats, or codes with the scale of each output channel."""
         if name in self.graph.constants:
             return self.graph.constants[name], None
-        node = next(n for n in self.graph.nodes if name in n.outputs)
+        node = next((n for n in self.graph.nodes if name in n.outputs), None)
+        if node is None:
+            raise InputError(f"the weight {name!r} is an input, which LiteRT has no form for")
         if node.op == "Transpose" and node.attributes["perm"] == [1, 0]:
             codes, scale = self.weight(node.input(0))
             return codes.T, scale
@@ -515,7 +519,7 @@ def _matmul(writer: LiteRtWriter, node: Node) -> None:
         for other in writer.graph.nodes
     )
     if constant:
-        _linear(writer, node)
+        _linear(writer, _with_bias(writer, node))
         return
     x, y = (writer.plain(writer.floats(writer.value(name))) for name in node.inputs)
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
@@ -523,6 +527,18 @@ def _matmul(writer: LiteRtWriter, node: Node) -> None:
     result = writer.result(node, Value(-1, shape))
     writer.products["float32"] += 1
     writer.operator("BATCH_MATMUL", [x.index, y.index], [result.index], "BatchMatMulOptions")
+
+
+def _with_bias(writer: LiteRtWriter, node: Node) -> Node:
+    """Return a MatMul with the bias that is added to it, if one is, as its third input."""
+    users = writer.users.get(node.output, [])
+    if len(users) != 1 or users[0].op != "Add" or node.output in writer.graph.outputs:
+        return node
+    bias = next((name for name in users[0].inputs if name != node.output), "")
+    if not bias or not _is_constant(writer, bias) or writer.weight(bias)[0].ndim != 1:
+        return node
+    writer.done.add(writer._where(users[0]))
+    return Node(node.op, (*node.inputs[:2], bias), users[0].outputs, node.attributes)
 
 
 def _is_constant(writer: LiteRtWriter, name: str) -> bool:
