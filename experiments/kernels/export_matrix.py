@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.atomic import write_json_atomic
-from search_spaces.errors import NasError, MissingExtraError
+from search_spaces.errors import MissingExtraError, NasError
 
 PAIRS = ((1, 4), (2, 4), (2, 5), (3, 8), (4, 4), (8, 8), (32, 32))
 FORMS = ("onnxruntime", "lowbit", "openvino", "litert", "executorch")
