@@ -15,6 +15,9 @@ from devices.runtimes.conversion import ConvertingRuntime
 from devices.runtimes.litert_writer import TURNED, write_litert
 from search_spaces.errors import InputError, MissingExtraError
 
+_WRITER = 2
+"""Raised when the same graph gives another file, so that kept conversions are made again."""
+
 _PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"}
 
 
@@ -45,6 +48,9 @@ class LiteRt(ConvertingRuntime):
 
     def parameters(self) -> dict[str, Any]:
         return super().parameters() | {"xnnpack": self.xnnpack}
+
+    def recipe(self) -> dict[str, Any]:
+        return super().recipe() | {"writer": _WRITER}
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
         from ai_edge_litert import schema_py_generated as schema
