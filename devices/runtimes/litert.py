@@ -27,13 +27,15 @@ class LiteRt(ConvertingRuntime):
 
     Args:
         xnnpack: run what XNNPACK can run on it; otherwise LiteRT's own kernels.
+        integers_only: convert without floats between one grid and another, for accelerators
+            that have none; XNNPACK runs such files less exactly.
     """
 
     name: ClassVar[str] = "litert"
     formats: ClassVar[tuple[str, ...]] = (".onnx", ".tflite")
     native: ClassVar[str] = "model.tflite"
 
-    def __init__(self, *, xnnpack: bool = True, **common: Any) -> None:
+    def __init__(self, *, xnnpack: bool = True, integers_only: bool = False, **common: Any) -> None:
         super().__init__(**common)
         try:
             from ai_edge_litert import interpreter
@@ -41,16 +43,18 @@ class LiteRt(ConvertingRuntime):
             raise MissingExtraError("ai-edge-litert", "litert") from error
         self._library = interpreter
         self.xnnpack = bool(xnnpack)
+        self.integers_only = bool(integers_only)
 
     @property
     def version(self) -> str:
         return version("ai-edge-litert")
 
     def parameters(self) -> dict[str, Any]:
-        return super().parameters() | {"xnnpack": self.xnnpack}
+        more = {"integers_only": True} if self.integers_only else {}
+        return super().parameters() | {"xnnpack": self.xnnpack} | more
 
     def recipe(self) -> dict[str, Any]:
-        return super().recipe() | {"writer": _WRITER}
+        return super().recipe() | {"writer": _WRITER, "integers_only": self.integers_only}
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -58,7 +62,13 @@ class LiteRt(ConvertingRuntime):
         from devices.runtimes.graph import read_graph
 
         try:
-            write_litert(schema, read_graph(path), folder / self.native, inputs)
+            write_litert(
+                schema,
+                read_graph(path),
+                folder / self.native,
+                inputs,
+                integers_only=self.integers_only,
+            )
         except InputError as error:
             raise InputError(f"{path}: {one_line(error)}") from error
 

@@ -96,7 +96,7 @@ class VelaDevice(Device):
         return {**self.settings, "converter": self._converter().version}
 
     def _converter(self) -> Any:
-        return make_runtime("litert", {"batch": self.spec.batch})
+        return make_runtime("litert", {"batch": self.spec.batch, "integers_only": True})
 
     def _identify(self) -> dict[str, Any]:
         runtime = {"name": "vela", "version": self.version, "parameters": self.spec.parameters}
