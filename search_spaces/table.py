@@ -183,9 +183,7 @@ def read_table(
         space = space(texts)
     archs, problems = _parse_all(path, space, texts, raw)
     at = [
-        j
-        for j, name in enumerate(raw.header)
-        if j != arch_at and name.lower() not in INDEX_COLUMNS
+        j for j, name in enumerate(raw.header) if j != arch_at and name.lower() not in INDEX_COLUMNS
     ]
     values = np.full((len(raw.rows), len(at)), np.nan)
     for i, row in enumerate(raw.rows):

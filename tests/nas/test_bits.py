@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from nas.allocation import allocate
 from nas.bits import allocate_bits, assignment, bit_table, layer_sizes, resolve_budgets, write_bits
 from search_spaces.errors import InfeasibleError, InputError
-from supernet.ptq.quantize import quantize_post_training
 from supernet.sensitivity import layer_sensitivity
 
 
