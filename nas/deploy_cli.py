@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.device_cli import (
+from nas.device_options import (
     Authority,
     Batch,
     Certificate,
@@ -18,8 +18,8 @@ from nas.device_cli import (
     Options,
     Threads,
     TokenFile,
-    _device,
-    _pairs,
+    chosen_device,
+    key_values,
 )
 from search_spaces.errors import InputError
 
@@ -107,19 +107,21 @@ def check(
 
     if not model.is_file():
         raise InputError(f"no model file at {model}")
-    settings = _pairs(protocol, "--protocol")
+    settings = key_values(protocol, "--protocol")
     settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
     target: Device
     if job is not None:
         target = _of_job(job, device)
     elif hub is not None:
-        pairs = _pairs(option, "--option")
-        target = _device(
+        pairs = key_values(option, "--option")
+        target = chosen_device(
             runtime, threads, batch, pairs, hub, token_file, device, ca, False, cert, key
         )
     else:
-        pairs = _pairs(option, "--option")
-        target = _device(device, threads, batch, pairs, None, None, None, None, False, None, None)
+        pairs = key_values(option, "--option")
+        target = chosen_device(
+            device, threads, batch, pairs, None, None, None, None, False, None, None
+        )
     report = check_deployment(
         model,
         target,

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import json as json_text
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.device_options import (
+    Authority,
+    Batch,
+    Board,
+    Certificate,
+    Hub,
+    Json,
+    Key,
+    NeededHub,
+    NeededTokenFile,
+    Options,
+    RuntimeName,
+    Threads,
+    TokenFile,
+    both_or_neither,
+    chosen_device,
+    key_values,
+)
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
@@ -28,33 +45,6 @@ app = typer.Typer(
 )
 token_app = typer.Typer(help="Tokens of a hub.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_app, name="token")
-
-Hub = Annotated[str | None, typer.Option("--hub", metavar="URL", help="A hub's address.")]
-NeededHub = Annotated[str, typer.Option("--hub", metavar="URL", help="The hub's address.")]
-TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", metavar="F", help="File with a token for the hub.")
-]
-NeededTokenFile = Annotated[
-    Path, typer.Option("--token-file", metavar="F", help="File with a token for the hub.")
-]
-Authority = Annotated[
-    Path | None,
-    typer.Option("--ca", metavar="PEM", help="Authority that signed the hub's certificate."),
-]
-Certificate = Annotated[
-    Path | None,
-    typer.Option("--cert", metavar="PEM", help="Certificate to show to a hub that wants one."),
-]
-Key = Annotated[Path | None, typer.Option("--key", metavar="PEM", help="The certificate's key.")]
-Board = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Board at the hub.")]
-RuntimeName = Annotated[str, typer.Option(help="Registered name of the runtime.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of one inference.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images in one inference.")]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="A parameter of the runtime; repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
@@ -125,14 +115,14 @@ def measure(
     for model in models:
         if not model.is_file():
             raise InputError(f"no model file at {model}")
-    settings = _pairs(protocol, "--protocol")
+    settings = key_values(protocol, "--protocol")
     settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
     chosen = Protocol.from_json(settings)
-    target = _device(
+    target = chosen_device(
         runtime,
         threads,
         batch,
-        _pairs(option, "--option"),
+        key_values(option, "--option"),
         hub,
         token_file,
         device,
@@ -264,8 +254,8 @@ def calibrate(
     With --space the latency predictor chooses architectures, they are measured, and what it
     then foretells of others is held against their measurements.
     """
-    target = _device(
-        runtime, threads, 1, _pairs(option, "--option"), hub, token_file, device, ca, False,
+    target = chosen_device(
+        runtime, threads, 1, key_values(option, "--option"), hub, token_file, device, ca, False,
         cert, key,
     )  # fmt: skip
     target.check()
@@ -297,7 +287,7 @@ def calibrate(
             known=default_pool(built) if known is None else read_table(known, built),
             measurements=measurements,
             checks=checks,
-            protocol=Protocol.from_json(_pairs(protocol, "--protocol")),
+            protocol=Protocol.from_json(key_values(protocol, "--protocol")),
             store=None if store is None else MeasurementStore(store),
             seed=seed,
             on_measured=show,
@@ -477,7 +467,7 @@ def run_agent_command(
     from devices.agent.run import default_folder, run_agent
     from devices.link import TlsFiles
 
-    _both(cert, key)
+    both_or_neither(cert, key)
     _log()
     interrupted = run_agent(
         hub,
@@ -510,56 +500,8 @@ def _link(
 
     if token_file is None:
         raise InputError("--hub needs --token-file")
-    _both(cert, key)
+    both_or_neither(cert, key)
     return HubLink(hub, token_file, tls=TlsFiles(ca=ca, certificate=cert, key=key))
-
-
-def _both(cert: Path | None, key: Path | None) -> None:
-    if (cert is None) != (key is None):
-        raise InputError("--cert and --key belong together")
-
-
-def _device(
-    runtime: str,
-    threads: int,
-    batch: int,
-    options: Mapping[str, Any],
-    hub: str | None,
-    token_file: Path | None,
-    board: str | None,
-    ca: Path | None,
-    again: bool,
-    cert: Path | None,
-    key: Path | None,
-) -> Device:
-    from devices.device import BoardAddress, DeviceSpec
-    from devices.remote import make_device
-
-    address = None
-    if hub is not None:
-        if token_file is None or board is None:
-            raise InputError("--hub needs --token-file and --device")
-        _both(cert, key)
-        address = BoardAddress(hub, token_file, board, ca, cert, key)
-    elif board is not None:
-        raise InputError("--device names a board at a hub; give --hub and --token-file too")
-    spec = DeviceSpec(board or "here", runtime, threads, batch, dict(options), address)
-    return make_device(spec, remeasure_invalid=again)
-
-
-def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
-    import yaml
-
-    values = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InputError(f"{option} {text!r} is not of the form KEY=VALUE")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{option} {text!r}: the value cannot be read") from None
-    return values
 
 
 def _give(token: str, output: Path | None) -> None:
