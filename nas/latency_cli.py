@@ -42,9 +42,18 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
 def read(
-    path: Path, space: str | None, arch_column: str | None, preset: str | None = None
+    path: Path,
+    space: str | None,
+    arch_column: str | None,
+    preset: str | None = None,
+    *,
+    devices: bool = True,
 ) -> LatencyTable:
-    """Read a table in the space named, or in the one it declares."""
+    """Read a table in the space named, or in the one it declares.
+
+    Args:
+        devices: whether a table without any column of a device is an error.
+    """
     from search_spaces.table import declared_space, read_table
     from search_spaces.table_spaces import table_space
 
@@ -54,7 +63,8 @@ def read(
     if space is None and ":" in name:
         # A file may not decide what code runs.
         raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
-    return read_table(path, table_space(name, preset=preset), arch_column=arch_column)
+    found = table_space(name, preset=preset)
+    return read_table(path, found, arch_column=arch_column, need_devices=devices)
 
 
 def names(text: str | None) -> tuple[str, ...]:
@@ -89,7 +99,13 @@ def benchmark(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs with other samples to measure.")] = 10,
     method: Annotated[
-        str | None, typer.Option(help="Methods, comma-separated; default: transfer_gp.")
+        str | None,
+        typer.Option(
+            "--method",
+            "--methods",
+            help="Comma-separated: transfer_gp (the default), help, macs, lookup, ridge, trees, "
+            "target_gp, or of a plug-in.",
+        ),
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Print the baselines, too, where no --method is given.")
@@ -162,8 +178,15 @@ def fit(
     arch_column: ArchColumn = None,
     preset: Preset = None,
     devices: Annotated[
-        str | None, typer.Option(help="Columns to learn from; default: all latencies.")
+        str | None,
+        typer.Option(
+            help="Columns to learn from, comma-separated; default: all latencies but those of "
+            "--valid; none: the architectures alone, for when no device is known."
+        ),
     ] = None,
+    valid: Annotated[
+        str, typer.Option(help="Columns to choose hyperparameters by, never learned from.")
+    ] = "",
     method: Annotated[str, typer.Option(help="transfer_gp or help.")] = "transfer_gp",
     seed: Seed = 0,
 ) -> None:
@@ -171,9 +194,14 @@ def fit(
     from predictors.files import save_predictor
     from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
 
-    data = read(table, space, arch_column, preset)
-    chosen = names(devices) or tuple(d for d in data.devices if data.metric(d) == "latency_ms")
-    if not chosen:
+    data = read(table, space, arch_column, preset, devices=devices != "none")
+    checks = names(valid)
+    latencies = (d for d in data.devices if data.metric(d) == "latency_ms" and d not in checks)
+    chosen = () if devices == "none" else names(devices) or tuple(latencies)
+    both = sorted(set(chosen) & set(checks))
+    if both:
+        raise InputError(f"{both[0]!r} is given in --devices and --valid; take it out of one")
+    if not chosen and devices != "none":
         raise InputError(
             f"{table} has no column of latencies; name the columns to learn from with "
             f"--devices (it has {', '.join(data.devices)})"
@@ -182,7 +210,7 @@ def fit(
     if not issubclass(cls, SavedPredictor):
         raise InputError(f"the predictor {method!r} learns nothing from a table")
     predictor = cls(data.space, seed=seed)
-    predictor.meta_fit(data.select(chosen))
+    predictor.meta_fit(data.select(chosen), valid=data.select(checks) if checks else None)
     save_predictor(predictor, output)
     print(f"{output}: {method} of {len(chosen)} devices and {len(data)} architectures")
 

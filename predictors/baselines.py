@@ -10,13 +10,29 @@ import numpy as np
 
 from predictors.conformal import Calibration
 from predictors.features import FeatureScaler, raw_blocks
-from predictors.registry import LATENCY_PREDICTORS, Adapted, LatencyPredictor
+from predictors.registry import (
+    LATENCY_PREDICTORS,
+    Adapted,
+    LatencyPredictor,
+    check_coverage,
+)
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
 from search_spaces.table import LatencyTable
 
 Mean = Callable[[np.ndarray], np.ndarray]
+
+
+def positive(mean_ms: np.ndarray, least_ms: float) -> np.ndarray:
+    """Bend predictions far below every measurement so that none is negative, in their order.
+
+    Above a tenth of ``least_ms``, the smallest measurement, nothing changes: (n,) -> (n,).
+    """
+    floor = 0.1 * least_ms
+    if floor <= 0:
+        return np.maximum(mean_ms, 0.0)
+    return np.where(mean_ms < floor, floor * np.exp(np.minimum(mean_ms / floor - 1, 0)), mean_ms)
 
 
 class AdaptedBaseline(Adapted):
@@ -26,20 +42,25 @@ class AdaptedBaseline(Adapted):
         mean: gene rows (n, choices) -> ms (n,).
         spread: gene rows -> standard deviation in ms (n,).
         degrees: degrees of freedom of Student's t around the mean.
+        least_ms: smallest measurement; see :func:`positive`.
     """
 
-    def __init__(self, space: SearchSpace, mean: Mean, spread: Mean, degrees: float) -> None:
+    def __init__(
+        self, space: SearchSpace, mean: Mean, spread: Mean, degrees: float, *, least_ms: float
+    ) -> None:
         self.space = space
         self._mean = mean
+        self._least = least_ms
         self._spread = spread
         self._calibration = Calibration.student(max(degrees, 1.0))
 
     def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in ms of gene rows (n, choices)."""
-        return self._mean(genes), self._spread(genes)
+        return positive(self._mean(genes), self._least), self._spread(genes)
 
     def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
         """Interval of Student's t around the mean, in ms."""
+        check_coverage(coverage)
         mean, spread = self.predict_genes(genes)
         width = self._calibration.width(coverage) * spread
         return np.maximum(mean - width, 0), mean + width
@@ -75,7 +96,10 @@ class Baseline(LatencyPredictor):
                 part = self.fit_mean(genes[~out], latencies_ms[~out])
                 errors[out] = latencies_ms[out] - part(genes[out])
         spread = float(np.sqrt(np.mean(errors**2)))
-        return AdaptedBaseline(self.space, mean, lambda g: np.full(len(g), spread), n - 1)
+        least = float(latencies_ms.min())
+        return AdaptedBaseline(
+            self.space, mean, lambda g: np.full(len(g), spread), n - 1, least_ms=least
+        )
 
 
 @LATENCY_PREDICTORS.register("macs")
@@ -214,8 +238,10 @@ class Trees(Baseline):
             twin = ExtraTreesRegressor(100, bootstrap=True, oob_score=True, random_state=seed)
             twin.fit(_plain(self.space, genes), latencies_ms)
             spread = float(np.sqrt(np.mean((twin.oob_prediction_ - latencies_ms) ** 2)))
-        degrees = len(genes) - 1
-        return AdaptedBaseline(self.space, mean, lambda g: np.full(len(g), spread), degrees)
+        least = float(latencies_ms.min())
+        return AdaptedBaseline(
+            self.space, mean, lambda g: np.full(len(g), spread), len(genes) - 1, least_ms=least
+        )
 
 
 @LATENCY_PREDICTORS.register("target_gp")
@@ -265,7 +291,13 @@ class TargetGP(Baseline):
             explained = (whitened(g) ** 2).sum(axis=0)
             return np.sqrt(scale * np.maximum(1 + noise - explained, 1e-12))
 
-        return AdaptedBaseline(self.space, lambda g: offset + white @ whitened(g), spread, n - 1)
+        return AdaptedBaseline(
+            self.space,
+            lambda g: offset + white @ whitened(g),
+            spread,
+            n - 1,
+            least_ms=float(latencies_ms.min()),
+        )
 
 
 def _plain(space: SearchSpace, genes: np.ndarray) -> np.ndarray:

@@ -55,7 +55,10 @@ class Split:
         for device in (*self.meta_train, *self.meta_valid, *self.test):
             table.column_index(device)
         if not self.test:
-            raise InputError("no test device is given")
+            raise InputError(
+                f"no test device is given; name some with --test (there are "
+                f"{', '.join(table.devices)})"
+            )
         known = set(self.meta_train) | set(self.meta_valid)
         leaked = sorted(known & set(self.test))
         if leaked:
@@ -63,6 +66,10 @@ class Split:
                 f"test device {leaked[0]!r} is also given for meta-training or validation; "
                 "take it out of one of the two"
             )
+        for part in (self.meta_train, self.meta_valid, self.test):
+            twice = sorted({d for d in part if part.count(d) > 1})
+            if twice:
+                raise InputError(f"device {twice[0]!r} is given twice")
         both = sorted(set(self.meta_train) & set(self.meta_valid))
         if both:
             raise InputError(
@@ -163,7 +170,10 @@ def run_benchmark(
     known = table.rows(rows)
     records = []
     for method in methods:
-        predictor = make(method, table, split.references)
+        references = split.references
+        if method == "help" and not references:
+            references = _help_references(table, split)
+        predictor = make(method, table, references)
         valid = known.select(split.meta_valid) if split.meta_valid else None
         start = time.perf_counter()
         predictor.meta_fit(known.select(split.meta_train), valid=valid)
@@ -173,6 +183,14 @@ def run_benchmark(
             for seed in range(seeds):
                 records.append(_run_one(predictor, method, table, split, rows, device, seed))
     return records
+
+
+def _help_references(table: LatencyTable, split: Split) -> tuple[int, ...]:
+    """Rows of the pool for HELP's embedding, measured on every test device."""
+    pool = table.rows(range(split.pool))
+    allowed = np.isfinite(pool.select(split.test).values).all(axis=1)
+    chosen = help_module.choose_references(pool.select(split.meta_train), allowed)
+    return tuple(int(row) for row in chosen)
 
 
 def _run_one(

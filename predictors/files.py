@@ -23,7 +23,8 @@ from search_spaces.table_spaces import space_from_json, space_to_json
 BUILT_IN = (latency, help_module)
 """Modules whose import registers the predictors that have files."""
 
-_FORMAT = "latency-predictor-1"
+_FAMILY = "latency-predictor-"
+_FORMAT = f"{_FAMILY}1"
 _GENES, _LATENCIES = "measured.genes", "measured.latencies_ms"
 
 
@@ -107,13 +108,31 @@ def _read(
     path: Path, space: SearchSpace | None
 ) -> tuple[SavedPredictor, dict[str, np.ndarray], str | None]:
     metadata, arrays = _open(path)
-    cls = LATENCY_PREDICTORS.get(metadata["predictor"])
-    if not issubclass(cls, SavedPredictor):
-        raise InputError(f"{path}: the predictor {metadata['predictor']!r} has no files")
-    predictor = cls(space_from_json(json.loads(metadata["space"]), space))
     state = {k: v for k, v in arrays.items() if k not in (_GENES, _LATENCIES)}
-    predictor.restore(state, json.loads(metadata["settings"]))
+    try:
+        cls = LATENCY_PREDICTORS.get(metadata["predictor"])
+        described, settings = json.loads(metadata["space"]), json.loads(metadata["settings"])
+        if not issubclass(cls, SavedPredictor):
+            raise InputError(f"the predictor {metadata['predictor']!r} has no files")
+        predictor = cls(space_from_json(described, space))
+        predictor.restore(state, settings)
+        if _GENES in arrays:
+            _check_genes(predictor.space, arrays[_GENES], arrays[_LATENCIES])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged, or was written by another version "
+            f"({type(error).__name__}: {error}); write it again with: nas latency fit"
+        ) from error
     return predictor, arrays, metadata.get("device")
+
+
+def _check_genes(space: SearchSpace, genes: np.ndarray, latencies_ms: np.ndarray) -> None:
+    shape = (len(latencies_ms), len(space.choices))
+    inside = genes.shape == shape and bool(((genes >= 0) & (genes < space.option_counts)).all())
+    if not inside or not np.issubdtype(genes.dtype, np.integer):
+        raise InputError("its measured architectures are not of its space")
 
 
 def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -126,7 +145,18 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except SafetensorError as error:
-        raise InputError(f"{path} is not a predictor file ({error})") from error
-    if metadata.get("format") != _FORMAT:
+        raise InputError(
+            f"{path} is not a predictor file, or is cut short or damaged ({error})"
+        ) from error
+    written = metadata.get("format", "")
+    if written != _FORMAT and written.startswith(_FAMILY):
+        raise InputError(
+            f"{path} has the format {written!r} of another version; this one reads {_FORMAT!r}: "
+            "write it again with: nas latency fit"
+        )
+    if written != _FORMAT:
         raise InputError(f"{path} is not a predictor file of the format {_FORMAT!r}")
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise InputError(f"{path} is damaged: {name} holds values that are not finite")
     return metadata, arrays

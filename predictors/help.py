@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from predictors.baselines import Ridge, positive
 from predictors.registry import (
     LATENCY_PREDICTORS,
     Adapted,
     SavedPredictor,
+    check_coverage,
     check_pool,
 )
 from search_spaces.errors import InputError
@@ -105,15 +107,17 @@ class HelpPredictor(SavedPredictor):
     def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> HelpPredictor:
         """Meta-train on the devices of ``table``; keep the checkpoint best on ``valid``.
 
+        A known device without a measurement of a reference gets a predicted one there.
+
         Raises:
-            InputError: fewer than two devices, or a reference without a measurement.
+            InputError: no device, a device with too few measurements, or fewer than ten rows.
         """
         import torch
 
-        if len(table.devices) < 2:
-            raise InputError("HELP needs at least two meta-training devices")
+        if not table.devices:
+            raise InputError("HELP needs at least one meta-training device")
         if self.references is None:
-            self.references = self._choose_references(table)
+            self.references = table.genes[choose_references(table)]
         devices = [_Device(table, name, self.references) for name in table.devices]
         self._range = tuple(np.mean([device.reference_range() for device in devices], axis=0))
         checks = [_Device(valid, n, self.references) for n in valid.devices] if valid else []
@@ -286,7 +290,10 @@ class HelpPredictor(SavedPredictor):
         rows = np.ascontiguousarray(references.astype(genes.dtype))
         missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
         if missing:
-            raise InputError(f"reference architecture {missing[0]} is not in the pool")
+            raise InputError(
+                f"reference architecture {missing[0]} of HELP is not among those that can be "
+                "measured on the new device"
+            )
         fixed = np.array([place[row.tobytes()] for row in rows])
         rest = np.setdiff1d(np.arange(len(genes)), fixed)
         return np.concatenate([fixed, rng.choice(rest, size=n - len(fixed), replace=False)])
@@ -332,24 +339,13 @@ class HelpPredictor(SavedPredictor):
         targets = (latencies_ms - scale[0]) / scale[1] * 0.9 + 0.05
         inputs = _inputs(self.space, genes)
         predict = self._predict_mean(self._parameters, inputs, targets, embedding)
-        return AdaptedHelp(self.space, predict, scale, predict(inputs)[0] - targets)
+        least = float(min(latencies_ms.min(), reference_ms.min()))
+        return AdaptedHelp(self.space, predict, scale, predict(inputs)[0] - targets, least)
 
     def _need_references(self) -> np.ndarray:
         if self.references is None or not self._parameters:
             raise InputError("HELP has not been meta-trained; call meta_fit or load first")
         return self.references
-
-    def _choose_references(self, table: LatencyTable) -> np.ndarray:
-        complete = np.flatnonzero(np.isfinite(table.values).all(axis=1))
-        if len(complete) < REFERENCES:
-            raise InputError(
-                f"HELP needs {REFERENCES} architectures measured on every meta-training device; "
-                f"the table has {len(complete)}"
-            )
-        ranks = table.values[complete].argsort(axis=0).argsort(axis=0).mean(axis=1)
-        order = complete[np.argsort(ranks, kind="stable")]
-        at = np.linspace(0.03, 0.97, REFERENCES) * (len(order) - 1)
-        return table.genes[order[np.round(at).astype(int)]]
 
     # ------------------------------------------------------------------- network
 
@@ -406,6 +402,11 @@ class HelpPredictor(SavedPredictor):
         self._range = tuple(settings["range"])
         self.width, self.steps = settings["width"], settings["steps"]
         self.seed = settings["seed"]
+        inputs = _width_of(_inputs(self.space, self.references))
+        expected = self._initial(torch.Generator(), inputs)
+        shapes = {name: tuple(p.shape) for name, p in expected.items()}
+        if {name: array.shape for name, array in arrays.items()} != shapes:
+            raise InputError("the network's weights are not those of its space and width")
         self._parameters = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -421,11 +422,13 @@ class AdaptedHelp(Adapted):
         predict: Callable[[tuple[torch.Tensor, ...]], tuple[np.ndarray, np.ndarray]],
         scale: tuple[float, float],
         residuals: np.ndarray,
+        least_ms: float,
     ) -> None:
         self.space = space
         self._predict = predict
         self._scale = scale
         self._residual = float(np.sqrt(np.mean(residuals**2)))
+        self._least = least_ms
 
     def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in ms of gene rows (n, choices)."""
@@ -433,15 +436,16 @@ class AdaptedHelp(Adapted):
         unit = self._scale[1] / 0.9
         mean_ms = self._scale[0] + (mean - 0.05) * unit
         std_ms = np.sqrt(spread**2 + self._residual**2) * unit
-        return mean_ms.astype(np.float64), std_ms.astype(np.float64)
+        return positive(mean_ms.astype(np.float64), self._least), std_ms.astype(np.float64)
 
     def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
         """Normal interval around the mean, in ms."""
         from scipy.stats import norm
 
+        check_coverage(coverage)
         mean, std = self.predict_genes(genes)
         width = norm.ppf(0.5 + coverage / 2) * std
-        return mean - width, mean + width
+        return np.maximum(mean - width, 0.0), mean + width
 
     def probability_within_genes(self, genes: np.ndarray, budget_ms: float) -> np.ndarray:
         """Normal probability that the latency is at most ``budget_ms``."""
@@ -449,6 +453,56 @@ class AdaptedHelp(Adapted):
 
         mean, std = self.predict_genes(genes)
         return norm.cdf((budget_ms - mean) / np.maximum(std, 1e-9))
+
+
+def choose_references(table: LatencyTable, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Return rows of ten reference architectures: (10,) int.
+
+    Evenly spaced in mean latency rank over the known devices, away from the extremes. Rows
+    measured on every device come first; where there are not ten of them, those measured on most.
+
+    Args:
+        table: known devices.
+        allowed: (n,) bool, rows that may be chosen; default: all.
+
+    Raises:
+        InputError: fewer than ten different architectures may be chosen.
+    """
+    if not table.devices:
+        raise InputError("HELP needs at least one meta-training device")
+    measured = np.isfinite(table.values).sum(axis=1)
+    _, first = np.unique(table.genes, axis=0, return_index=True)
+    usable = np.zeros(len(table), dtype=bool)
+    usable[first] = True
+    usable &= measured > 0
+    if allowed is not None:
+        usable &= allowed
+    if usable.sum() < REFERENCES:
+        raise InputError(
+            f"HELP needs {REFERENCES} reference architectures that are measured on a meta-training "
+            f"device and can be measured on every new one; the pool has {int(usable.sum())}"
+        )
+    least = np.sort(measured[usable])[-REFERENCES]
+    rows = np.flatnonzero(usable & (measured >= least))
+    order = rows[np.argsort(_mean_rank(table.values)[rows], kind="stable")]
+    at = np.linspace(0.03, 0.97, REFERENCES) * (len(order) - 1)
+    return order[_distinct(np.round(at).astype(int), len(order))]
+
+
+def _mean_rank(values: np.ndarray) -> np.ndarray:
+    """Mean over devices of the rank (0..1) of each row among the measured: (n,)."""
+    ranks = np.full(values.shape, np.nan)
+    for j, column in enumerate(values.T):
+        rows = np.flatnonzero(np.isfinite(column))
+        ranks[rows[np.argsort(column[rows], kind="stable")], j] = np.linspace(0, 1, len(rows))
+    known = np.isfinite(ranks)
+    return np.where(known, ranks, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+def _distinct(at: np.ndarray, size: int) -> np.ndarray:
+    """Push equal places of an increasing list apart, within 0..size-1."""
+    at = np.maximum.accumulate(at - np.arange(len(at))) + np.arange(len(at))
+    return np.minimum(at, size - len(at) + np.arange(len(at)))
 
 
 class _Device:
@@ -462,18 +516,22 @@ class _Device:
         # The outer tenth at each end is left out of training, as in the release.
         self.trimmed = order[int(0.1 * len(order)) : int(0.9 * len(order))]
         if len(self.trimmed) < 20:
-            raise InputError(f"device {name!r} has too few measurements to meta-train HELP on")
+            raise InputError(
+                f"device {name!r} has {len(finite)} measurements: meta-training HELP takes at "
+                "least 25; leave the device out"
+            )
         self.low, self.high = values[self.trimmed].min(), values[self.trimmed].max()
         span = max(self.high - self.low, 1e-9)
         self.scaled = (values - self.low) / span * 0.9 + 0.05
-        place = {row.tobytes(): i for i, row in enumerate(np.ascontiguousarray(table.genes))}
+        genes = np.ascontiguousarray(table.genes)
+        place = {genes[i].tobytes(): values[i] for i in finite[::-1]}
         rows = np.ascontiguousarray(references.astype(table.genes.dtype))
-        missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
-        if missing:
-            raise InputError(f"the table has no row of HELP's reference architecture {missing[0]}")
-        self.reference = values[[place[row.tobytes()] for row in rows]]
-        if not np.isfinite(self.reference).all():
-            raise InputError(f"device {name!r} lacks a measurement of a reference architecture")
+        self.reference = np.array([place.get(row.tobytes(), np.nan) for row in rows])
+        gaps = ~np.isfinite(self.reference)
+        if gaps.any():
+            known = Ridge(table.space).fit_mean(table.genes[finite], values[finite])
+            filled = known(references[gaps])
+            self.reference[gaps] = np.clip(filled, values[finite].min(), values[finite].max())
         self.embedding = _unit(self.reference)
 
     def reference_range(self) -> tuple[float, float]:

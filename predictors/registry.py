@@ -140,6 +140,12 @@ def check_measurements(count: int, latencies_ms: Sequence[float] | np.ndarray) -
     return latencies
 
 
+def check_coverage(coverage: float) -> None:
+    """Raise InputError unless an interval can hold this share of new measurements."""
+    if not 0 < coverage < 1:
+        raise InputError(f"coverage {coverage} is not between 0 and 1")
+
+
 def check_pool(size: int, n: int) -> None:
     """Raise InputError unless ``n`` of ``size`` architectures can be chosen."""
     if not 1 <= n <= size:

@@ -49,7 +49,7 @@ KNOWN_COSTS = {
 ARCH_COLUMNS = ("arch", "arch_str", "architecture")
 """Header names taken for the architecture when none is given."""
 
-INDEX_COLUMNS = ("", "index", "id", "__index_level_0__")
+INDEX_COLUMNS = ("", "index", "id", "unnamed: 0", "__index_level_0__")
 """Header names of row numbers, which are no device."""
 
 _MISSING = {"", "na", "nan", "null", "none"}
@@ -159,6 +159,7 @@ def read_table(
     space: SearchSpace | Callable[[Sequence[str]], SearchSpace],
     *,
     arch_column: str | None = None,
+    need_devices: bool = True,
 ) -> LatencyTable:
     """Read and validate a CSV or Parquet table.
 
@@ -167,6 +168,7 @@ def read_table(
         space: the space of the architectures, or a function that makes one from the
             texts of the architecture column (``TokensSpace.infer``).
         arch_column: its header; default: the one of :data:`ARCH_COLUMNS` that is there.
+        need_devices: whether a table of architectures alone is an error.
 
     Raises:
         InputError: the table is malformed; the message lists each bad cell with its row.
@@ -200,7 +202,7 @@ def read_table(
     costs = {metrics[name]: values[:, k] for k, name in enumerate(columns) if _known(metrics, name)}
     kept = [k for k, name in enumerate(columns) if not _known(metrics, name)]
     devices = tuple(columns[k] for k in kept)
-    if not devices:
+    if not devices and need_devices:
         raise InputError(f"{path}: no device column beside {raw.header[arch_at]!r}")
     measured = {d: metrics[d] for d in devices if metrics[d] != "latency_ms"}
     return LatencyTable(space, space.genes(archs), devices, values[:, kept], measured, costs)

@@ -115,7 +115,7 @@ def _read_parquet(path: Path) -> RawTable:
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path}: not a Parquet file ({error})") from error
     columns = [column.to_pylist() for column in table.columns]
-    rows = [["" if v is None else str(v) for v in row] for row in zip(*columns, strict=True)]
+    rows = [[_cell(v) for v in row] for row in zip(*columns, strict=True)]
     if not rows:
         raise InputError(f"{path}: the table has no rows")
     metadata = table.schema.metadata or {}
@@ -123,6 +123,12 @@ def _read_parquet(path: Path) -> RawTable:
     declared = {k.decode(): v.decode() for k, v in metadata.items() if not k.startswith(foreign)}
     numbers = list(range(1, len(rows) + 1))
     return RawTable(list(table.column_names), rows, numbers, declared, "row")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):  # an architecture as a list of tokens
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _write_parquet(

@@ -86,7 +86,7 @@ class TokensSpace(SearchSpace):
         seen: list[set[str]] = []
         lengths = set()
         for number, text in enumerate(texts):
-            tokens = text.split()
+            tokens = split_tokens(text)
             if not tokens:
                 raise InputError(f"architecture {number} is empty")
             lengths.add(len(tokens))
@@ -104,7 +104,7 @@ class TokensSpace(SearchSpace):
         Raises:
             InputError: a wrong number of tokens or a token unknown at its position.
         """
-        tokens = text.split()
+        tokens = split_tokens(text)
         if tokens and self._is_canonical(tokens):
             return super().parse(text)
         if len(tokens) not in self.lengths:
@@ -142,6 +142,14 @@ class TokensSpace(SearchSpace):
         names = ["length"] if len(self.lengths) > 1 else []
         names += [f"t{i}" for i in range(len(tokens) - len(names))]
         return all(t.startswith(f"{n}=") for t, n in zip(tokens, names, strict=True))
+
+
+def split_tokens(text: str) -> list[str]:
+    """Tokens of a text; a list as Python or JSON writes it (``[0, 3, "skip"]``) is one, too."""
+    text = text.strip()
+    if text[:1] + text[-1:] in ("[]", "()"):
+        return [part.strip("'\"") for part in text[1:-1].replace(",", " ").split()]
+    return text.split()
 
 
 def _order(token: str) -> tuple[int, float, str]:

@@ -141,3 +141,42 @@ def test_a_table_without_latencies_is_not_fitted_in_silence(tmp_path: Path) -> N
     path.write_text("arch,energy_mj\na b,1\nb a,2\n")
     with pytest.raises(InputError, match="--devices"):
         run("fit", path, "-o", tmp_path / "known.safetensors", "--space", "tokens")
+
+
+def test_fit_without_any_known_device(tmp_path: Path) -> None:
+    """A table of architectures alone, and one measured column, are enough to predict."""
+    archs = tmp_path / "archs.csv"
+    made = synthetic_table(architectures=60, devices=1, positions=4)
+    text = [made.space.text(arch) for arch in made.archs]
+    archs.write_text("\n".join(["arch", *text]) + "\n")
+    nothing, board = tmp_path / "nothing.safetensors", tmp_path / "board.safetensors"
+    run("fit", archs, "-o", nothing, "--space", "tokens", "--devices", "none")
+    measured = tmp_path / "measured.csv"
+    rows = [f"{t},{v}" for t, v in zip(text[:10], made.column("device0"), strict=False)]
+    measured.write_text("\n".join(["arch,board", *rows]) + "\n")
+    run("adapt", nothing, measured, "-o", board)
+    assert len(run("predict", board, archs).splitlines()) == 61
+    with pytest.raises(InputError, match="no device column"):
+        run("fit", archs, "-o", nothing, "--space", "tokens")
+
+
+def test_fit_keeps_validation_devices_apart(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "known.safetensors"
+    text = run("fit", table, "-o", out, "--valid", "device3")
+    assert "of 3 devices" in text
+    with pytest.raises(InputError, match="--devices and --valid"):
+        run("fit", table, "-o", out, "--devices", "device0,device3", "--valid", "device3")
+
+
+def test_methods_may_be_several_and_cells_may_be_missing(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=150, devices=4, positions=4, missing=0.3)
+    path, out = tmp_path / "table.csv", tmp_path / "out.json"
+    write_table(made, path)
+    arguments = "--meta-train device0,device1 --meta-valid device2 --test device3 --seeds 1"
+    run(
+        *["benchmark", path, *arguments.split(), "--pool", 100, "--holdout", 50],
+        *["--measurements", 12, "--methods", "ridge,target_gp", "--json", out],
+    )
+    records = json.loads(out.read_text())
+    assert [r["method"] for r in records] == ["ridge", "target_gp"]
+    assert all(r["measurements"] == 12 for r in records)

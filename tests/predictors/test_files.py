@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from predictors.files import load_adapted, load_predictor, save_adapted, save_predictor
 from predictors.help import HelpPredictor
@@ -55,3 +58,81 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     save_predictor(_predictors()[0], path)
     with pytest.raises(InputError, match="other choices"):
         load_predictor(path, space=NasBench201())
+
+
+def _rewritten(path: Path, change: Callable[[dict, dict], None]) -> Path:
+    """A copy of a predictor file with its arrays or metadata changed."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata())
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(arrays, metadata)
+    out = path.with_name("changed.safetensors")
+    save_file(arrays, out, metadata)
+    return out
+
+
+def _spoil(name: str) -> Callable[[dict, dict], None]:
+    def change(arrays: dict, metadata: dict) -> None:
+        if name == "nan":
+            arrays["reference"] = arrays["reference"].astype(float)
+            arrays["reference"][0, 0] = np.nan
+        elif name == "version":
+            metadata["format"] = "latency-predictor-0"
+        elif name == "predictor":
+            metadata["predictor"] = "os.system"
+        elif name == "no space":
+            del metadata["space"]
+        elif name == "json":
+            metadata["settings"] = "{"
+        elif name == "missing array":
+            del arrays["prior"]
+        elif name == "shape":
+            arrays["reference"] = arrays["reference"][:, :-1].copy()
+        elif name == "genes":
+            arrays["measured.genes"] = arrays["measured.genes"] + 1000
+        else:
+            arrays["measured.latencies_ms"] = -arrays["measured.latencies_ms"]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "not finite"),
+        ("version", "another version"),
+        ("predictor", "unknown latency predictor"),
+        ("no space", "damaged"),
+        ("json", "damaged"),
+        ("missing array", "damaged"),
+        ("shape", "damaged"),
+        ("genes", "not of its space"),
+        ("negative", "not a latency"),
+    ],
+)
+def test_changed_files_are_refused_with_the_reason(tmp_path: Path, name: str, message: str) -> None:
+    predictor = _predictors()[0]
+    genes = synthetic_table(architectures=80, devices=3, positions=4).genes[:12]
+    path = tmp_path / "board.safetensors"
+    save_adapted(predictor, genes, np.linspace(1, 2, 12), path, device="board")
+    with pytest.raises(InputError, match=message):
+        load_adapted(_rewritten(path, _spoil(name)))
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "known.safetensors"
+    save_predictor(_predictors()[0], path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cut short"):
+        load_predictor(path)
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "help.safetensors"
+    save_predictor(_predictors()[2], path)
+
+    def change(arrays: dict, metadata: dict) -> None:
+        arrays["fc5.bias"] = np.zeros(3, dtype=np.float32)
+
+    with pytest.raises(InputError, match="weights are not those"):
+        load_predictor(_rewritten(path, change))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.help import HelpPredictor
+from predictors.help import HelpPredictor, choose_references
 from search_spaces.errors import InputError
 from search_spaces.nasbench201 import NasBench201
 from search_spaces.synthetic import synthetic_table
@@ -53,9 +53,38 @@ def test_references_come_first_and_are_needed(table: LatencyTable) -> None:
         predictor.adapt_genes(table.genes[chosen[1:]], table.column("device0")[chosen[1:]])
 
 
-def test_one_device_is_too_few(table: LatencyTable) -> None:
-    with pytest.raises(InputError, match="at least two"):
-        _quick(table).meta_fit(table.select(["device0"]))
+def test_one_known_device_is_enough_and_none_is_not(table: LatencyTable) -> None:
+    predictor = _quick(table, episodes=1).meta_fit(table.select(["device0"]))
+    assert len(np.unique(predictor.references, axis=0)) == 10
+    with pytest.raises(InputError, match="at least one meta-training device"):
+        _quick(table).meta_fit(table.select([]))
+
+
+def test_missing_cells_do_not_stop_help() -> None:
+    made = synthetic_table(architectures=120, devices=6, positions=4, missing=0.5)
+    assert not np.isfinite(made.values).all(axis=1)[:40].sum() >= 10
+    predictor = _quick(made, episodes=1).meta_fit(made.select(made.devices[:5]))
+    allowed = np.isfinite(made.column("device5"))
+    rows = choose_references(made.select(made.devices[:5]), allowed)
+    assert len(set(rows)) == 10 and allowed[rows].all()
+    assert np.isfinite(predictor._parameters["fc3.weight"].detach().numpy()).all()
+
+
+def test_too_few_rows_for_references_are_counted(table: LatencyTable) -> None:
+    with pytest.raises(InputError, match="the pool has 7"):
+        choose_references(table.rows(range(7)))
+
+
+def test_predictions_are_no_negative_latencies(table: LatencyTable) -> None:
+    predictor = _quick(table, episodes=1).meta_fit(table)
+    chosen = predictor.suggest_genes(table.genes, 14, np.random.default_rng(0))
+    adapted = predictor.adapt_genes(table.genes[chosen], 1e-6 * table.column("device0")[chosen])
+    mean, std = adapted.predict_genes(table.genes)
+    low, high = adapted.interval_genes(table.genes, 0.9)
+    assert (mean >= 0).all() and (low >= 0).all() and (high >= mean).all()
+    assert np.isfinite(std).all()
+    with pytest.raises(InputError, match="coverage"):
+        adapted.interval_genes(table.genes, 1.5)
 
 
 def test_untrained_is_said(table: LatencyTable) -> None:

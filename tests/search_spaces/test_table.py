@@ -126,3 +126,19 @@ def test_every_ragged_line_is_named(tmp_path: Path) -> None:
     path = _file(tmp_path, "arch,gpu\na,1,2\nb,1\nc\n")
     with pytest.raises(InputError, match=r"(?s)line 2: 3 cells.*line 4: 1 cells"):
         read_table(path, TokensSpace.infer)
+
+
+def test_a_parquet_column_of_lists_is_one_of_tokens(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "lists.parquet"
+    parquet.write_table(pyarrow.table({"arch": [[0, 3], [8, 3]], "gpu": [1.0, None]}), path)
+    table = read_table(path, TokensSpace.infer)
+    assert [table.space.text(arch) for arch in table.archs] == ["0 3", "8 3"]
+    assert np.isnan(table.column("gpu")[1])
+
+
+def test_the_row_numbers_pandas_writes_are_no_device(tmp_path: Path) -> None:
+    path = _file(tmp_path, "Unnamed: 0,arch,gpu\n0,a,1\n")
+    assert read_table(path, TokensSpace.infer).devices == ("gpu",)

@@ -44,6 +44,13 @@ def test_numbers_inside_tokens_are_found() -> None:
     assert space.numbers("skip") == ("skip", ())
 
 
+@pytest.mark.parametrize("text", ["[0, 3, skip]", "(0,3,'skip')", '["0", "3", "skip"]'])
+def test_lists_of_tokens_are_read_as_their_tokens(text: str) -> None:
+    space = TokensSpace.infer(["0 3 skip", text])
+    assert space.cardinality() == 1
+    assert space.text(space.parse(text)) == "0 3 skip"
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("a", "1 tokens"), ("a z", "token 1 is 'z'"), ("a b c", "3 tokens")]
 )
