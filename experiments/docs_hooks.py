@@ -9,6 +9,7 @@ from typing import Any
 
 INDEX = Path(__file__).parent / "results" / "index.json"
 CLAIMS = "<!-- claims -->"
+_CLAIM_NAME = re.compile(r"`([a-z]+\.[a-z0-9_]+)`")
 
 
 def on_config(config: Any) -> Any:
@@ -23,10 +24,27 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of recorded claims where a page asks for it."""
+    """Put the table of recorded claims where a page asks for it, and values beside their names."""
     if CLAIMS not in markdown:
         return markdown
-    return markdown.replace(CLAIMS, claims_table(json.loads(INDEX.read_text(encoding="utf-8"))))
+    claims = json.loads(INDEX.read_text(encoding="utf-8"))
+    return with_values(markdown, claims).replace(CLAIMS, claims_table(claims))
+
+
+def with_values(markdown: str, claims: dict[str, dict[str, Any]]) -> str:
+    """Put the value of a claim before its name, wherever the name stands in a table as code.
+
+    Raises:
+        KeyError: a cell names a claim that was not recorded.
+    """
+
+    def valued(match: re.Match[str]) -> str:
+        return f"{_text(claims[match[1]].get('value'))} (`{match[1]}`)"
+
+    lines = markdown.split("\n")
+    return "\n".join(
+        _CLAIM_NAME.sub(valued, line) if line.startswith("|") else line for line in lines
+    )
 
 
 def claims_table(claims: dict[str, dict[str, Any]]) -> str:
@@ -34,7 +52,8 @@ def claims_table(claims: dict[str, dict[str, Any]]) -> str:
     lines = ["| claim | value | target | met | raw results |", "| --- | --- | --- | --- | --- |"]
     for name, claim in sorted(claims.items()):
         met = "yes" if claim.get("met") else "**no**"
-        cells = [name, _text(claim.get("value")), _text(claim.get("target")), met]
+        target = "reported" if claim.get("target") is None else _text(claim["target"])
+        cells = [name, _text(claim.get("value")), target, met]
         lines.append("| " + " | ".join([*cells, f"`{claim.get('file') or 'none'}`"]) + " |")
     return "\n".join(lines)
 

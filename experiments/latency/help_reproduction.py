@@ -33,6 +33,7 @@ from search_spaces.table import LatencyTable, read_table
 
 COMMAND = "python -m experiments.latency.help_reproduction TABLE.csv"
 PUBLISHED = 0.929  # the released checkpoint over ten seeds
+TOLERANCE = 0.02  # of one training; over seeds the released checkpoint has a deviation of 0.013
 SAMPLES = 10
 
 
@@ -100,8 +101,9 @@ def main() -> None:
         },
     )
     file = "experiments/results/latency/help_reproduction.json"
-    met = abs(value - PUBLISHED) <= 0.02
-    record_claim("latency.help_reproduction", value, PUBLISHED, met, file, COMMAND)
+    met = abs(value - PUBLISHED) <= TOLERANCE
+    target = {"published": PUBLISHED, "within": TOLERANCE}
+    record_claim("latency.help_reproduction", value, target, met, file, COMMAND)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.docs_hooks import claims_table
+from experiments.docs_hooks import INDEX, claims_table, with_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +46,17 @@ def test_a_missed_claim_stands_out_and_odd_characters_do_no_harm():
     lines = table.splitlines()
     assert lines[2] == "| a.met | 3 | 2 | yes | `x.json` |"
     assert lines[3] == "| b.missed | cpu: 0.5124 | \\<= 0.5 | **no** | `none` |"
+
+
+def test_a_claim_named_in_a_table_is_shown_with_its_value():
+    claims = {"search.speed": {"value": 2.5}}
+    text = "In prose `search.speed`.\n| here | `search.speed` |"
+    assert with_values(text, claims) == "In prose `search.speed`.\n| here | 2.5 (`search.speed`) |"
+    with pytest.raises(KeyError, match="speeed"):
+        with_values("| `search.speeed` |", claims)
+
+
+def test_the_figures_name_recorded_claims_alone():
+    claims = json.loads(INDEX.read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    assert with_values(text, claims).count(" (`latency.") >= 4
