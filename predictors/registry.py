@@ -118,7 +118,9 @@ class SavedPredictor(LatencyPredictor):
 
 
 LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(
-    "latency predictor", group="nas.predictors"
+    "latency predictor",
+    group="nas.predictors",
+    modules=("predictors.latency", "predictors.baselines", "predictors.help"),
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -19,13 +20,16 @@ class Registry(Generic[T]):
         kind: what the parts are, for error messages ("runtime").
         group: entry-point group of third-party parts ("nas.runtimes"); read at the
             first look-up, never at import.
+        modules: of this project that register parts; imported at the first look-up, so that
+            a name is known whichever module a caller has loaded.
     """
 
-    def __init__(self, kind: str, *, group: str) -> None:
+    def __init__(self, kind: str, *, group: str, modules: Sequence[str] = ()) -> None:
         self.kind = kind
         self.group = group
+        self.modules = tuple(modules)
         self._parts: dict[str, T] = {}
-        self._entry_points_read = False
+        self._others_read = False
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that files a part under ``name``.
@@ -48,7 +52,7 @@ class Registry(Generic[T]):
         Raises:
             InputError: there is none; the message lists the names and the nearest one.
         """
-        self._read_entry_points()
+        self._read_others()
         if name not in self._parts:
             near = difflib.get_close_matches(name, self._parts, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -59,7 +63,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return every name in alphabetical order."""
-        self._read_entry_points()
+        self._read_others()
         return sorted(self._parts)
 
     def __iter__(self) -> Iterator[str]:
@@ -68,9 +72,11 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
-    def _read_entry_points(self) -> None:
-        if self._entry_points_read:
+    def _read_others(self) -> None:
+        if self._others_read:
             return
-        self._entry_points_read = True
+        self._others_read = True
+        for module in self.modules:
+            importlib.import_module(module)
         for point in entry_points(group=self.group):
             self.register(point.name)(point.load())

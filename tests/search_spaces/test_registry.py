@@ -73,3 +73,21 @@ def test_an_entry_point_cannot_replace_a_part(other_packages):
     parts.register("sum")(1)
     with pytest.raises(ValueError, match="registered already"):
         parts.get("sum")
+
+
+def test_modules_that_register_parts_are_imported_at_the_first_look_up(monkeypatch, tmp_path):
+    (tmp_path / "late_parts_example.py").write_text("from holder_example import PARTS\n"
+                                                    "PARTS.register('late')(1)\n")  # fmt: skip
+    (tmp_path / "holder_example.py").write_text(
+        "from search_spaces.registry import Registry\n"
+        "PARTS = Registry('part', group='nas.nothing', modules=('late_parts_example',))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import sys
+
+    from holder_example import PARTS
+
+    assert "late_parts_example" not in sys.modules
+    assert PARTS.names() == ["late"]
+    for name in ("late_parts_example", "holder_example"):
+        monkeypatch.delitem(sys.modules, name)
