@@ -74,7 +74,6 @@ class Search:
         self._work = Work(
             "nas.work:evaluation", {"folder": str(folder)}, here=evaluation_of(evaluator)
         )
-        self._images = len(evaluator.splits.validation)
         # One surrogate for all fronts: they are told the same evaluations.
         self._learned = {
             "accuracy": Learned(_learned(space, job.seed, "accuracy")),

@@ -350,7 +350,9 @@ class _Packer:
         out = node.output[0]
         users = self.users[out]
         fused = len(users) == 1 and users[0].op_type == "QuantizeLinear"
-        through_relu = len(users) == 1 and users[0].op_type == "Relu" and self._clamps_next(users)
+        through_relu = (
+            len(users) == 1 and users[0].op_type == "Relu" and self._clamps(users[0].output[0])
+        )
         sources = [self._codes(name) for name in node.input]
         if not (fused or through_relu) or any(self.grids[s]["bits"] > 8 for s in sources):
             self._other(node)
@@ -422,12 +424,6 @@ class _Packer:
             and users[0].op_type == "QuantizeLinear"
             and int(self.constants[users[0].input[2]].value.item()) == 0
         )
-
-    def _is_clamp(self, relu: onnx.NodeProto) -> bool:
-        return self._clamps(relu.output[0]) and relu.input[0] in self.open
-
-    def _clamps_next(self, users: list[onnx.NodeProto]) -> bool:
-        return self._clamps(users[0].output[0])
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ class Tokens:
     """
 
     def __init__(self, ledger: Ledger, admin_token: str, *, wall: Callable[[], float]) -> None:
-        self._ledger, self._wall = ledger, wall
+        self._wall = wall
         self._admin = _Kept(_hash(admin_token), Identity(ADMIN, "admin"), None)
         self._kept: tuple[_Kept, ...] = ()
         ledger.call(self._reload)

@@ -90,7 +90,6 @@ class LowBitNetwork:
                 self._users[name].append(node)
         self._done: set[int] = set()
         self._dequantized: dict[str, str] = {}
-        self._views: dict[str, tuple[str, dict[str, Any]]] = {}
         shape = (batch, *model.graph["input"]["shape"])
         source = self.native.buffer(4 * math.prod(shape))
         #: The input, float32 (batch, channels, height, width).

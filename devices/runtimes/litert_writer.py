@@ -103,7 +103,6 @@ class LiteRtWriter:
         for place, node in enumerate(self.graph.nodes):
             if place in self.done or self.graph.quantised_constant(node):
                 continue
-            self._place = place
             if node.op not in _WRITERS:
                 raise InputError(f"no LiteRT counterpart of the operator {node.op}")
             _WRITERS[node.op](self, node)

@@ -269,8 +269,3 @@ OPERATIONS: dict[str, Operation] = {
     "MatMul": _plain(torch.matmul),
 }
 """ONNX operator -> f(node, tensors, small constants as lists or None)."""
-
-
-def has_quantisation(graph: Graph) -> bool:
-    """Whether any tensor of the graph is quantised."""
-    return any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
