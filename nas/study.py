@@ -302,8 +302,15 @@ class StudyRecord:
                     f"the study {self._path} cannot be opened: {error}"
                 ) from error
             options = {"connect_args": {"timeout": _WAIT_SECONDS}}
-        with self._lock(), quiet_optuna(), self._problems():
-            return optuna.storages.RDBStorage(self.url, engine_kwargs=options)
+        try:
+            with self._lock(), quiet_optuna(), self._problems():
+                return optuna.storages.RDBStorage(self.url, engine_kwargs=options)
+        except ImportError as error:
+            scheme = self.url.partition("://")[0]
+            hint = " (pip install psycopg2-binary)" if scheme.startswith("postgresql") else ""
+            raise EnvironmentProblem(
+                f"the study's database needs a driver for {scheme}:// that is not installed{hint}"
+            ) from error
 
     def _load(self, stage: str) -> optuna.Study:
         import optuna
@@ -358,7 +365,10 @@ class StudyRecord:
 
 def _locate(location: Path | str) -> tuple[str, Path | None]:
     text = str(location)
-    if "://" in text:
+    scheme, mark, rest = text.partition(":///")
+    if mark and scheme.partition("+")[0] == "sqlite" and rest and "?" not in rest:
+        text = rest  # a file all the same, with a lock and write-ahead logging
+    elif "://" in text:
         return text, None
     path = Path(text).absolute()
     return f"sqlite:///{path}", path

@@ -199,7 +199,9 @@ class Verification:
                 Verified(
                     arch=arch,
                     path=path,
-                    metrics=recorded,
+                    # Another run may have recorded the architecture first in a shared study;
+                    # what this run says of its front is what it measured itself.
+                    metrics={**recorded, **metrics},
                     measurements={device: found[arch] for device, found in measured.items()},
                     parity=parity,
                 )

@@ -58,10 +58,14 @@ def _function(name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise InputError(
-            f"space {name!r}: {error}; call nas in the folder of {module_name.split('.')[0]}, or "
-            "install it"
-        ) from error
+        hint = (
+            f"a module is named without its ending: {module_name.removesuffix('.py')}:{attribute}"
+            if module_name.endswith(".py")
+            else f"call nas in the folder of {module_name.split('.')[0]}, or install it"
+        )
+        raise InputError(f"space {name!r}: {error}; {hint}") from error
+    except SyntaxError as error:
+        raise InputError(f"space {name!r}: {error.filename}:{error.lineno}: {error.msg}") from error
     if not callable(getattr(module, attribute, None)):
         raise InputError(f"space {name!r}: {module_name} has no function {attribute!r}")
     return getattr(module, attribute)

@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -250,3 +252,20 @@ def test_attributes_must_be_json(tmp_path):
         assert json.dumps(record.evaluations()[0].attributes)
         with pytest.raises(InputError, match="JSON"):
             record.record(archs()[1], metrics(), attributes={"note": object()})
+
+
+def test_a_database_url_of_a_file_is_that_file(tmp_path):
+    path = tmp_path / "s.db"
+    with open_record(f"sqlite:///{path}") as record:
+        record.record(archs()[0], metrics())
+    # With the lock and the write-ahead log of a path.
+    assert path.with_name("s.db.lock").exists()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with open_record(path) as record:
+        assert record.lookup(archs()[0]) == metrics()
+
+
+def test_a_database_without_its_driver_is_no_traceback():
+    with pytest.raises(EnvironmentProblem, match="driver for oracle:// that is not installed"):
+        open_record("oracle://host/nas")
