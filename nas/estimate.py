@@ -98,6 +98,7 @@ def estimate(
         InputError, EnvironmentProblem: the data cannot be read.
     """
     from nas.context import network_space
+    from nas.supernets import focus_archs
     from nas.tasks import TASKS
 
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
@@ -115,7 +116,9 @@ def estimate(
         if step_seconds is None:
             from nas.step_time import step_seconds
         batches = splits.training_batches(training.batch_size, seed=job.seed)
-        warm, full = step_seconds(training, space, task, batches, seed=job.seed)
+        warm, full = step_seconds(
+            training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)
+        )
         warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
         train_s = warm_steps * warm + (steps - warm_steps) * full
         work = f"{steps} steps of {training.batch_size} images"

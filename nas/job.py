@@ -148,6 +148,26 @@ class QuantizersConfig(_Section):
     """Which layers have a weight step for each output channel."""
 
 
+class BitOddsConfig(_Section):
+    """How often a bit-width is drawn in training, against 1 for each of the others."""
+
+    weights: dict[int, AboveZero] = {}
+    """Bit-width of weights: odds, such as {2: 3.0}."""
+    activations: dict[int, AboveZero] = {}
+    """Bit-width of activations: odds."""
+
+
+class FocusConfig(_Section):
+    """Random sub-networks near the front of an earlier run, to train more where it matters."""
+
+    run: StrictStr
+    """Folder of a finished run of the same space, relative to the job file."""
+    share: Probability = 0.5
+    """Probability with which a random sub-network is drawn near the front, at bits of its own."""
+    change: Probability = 0.1
+    """Probability with which each of its choices is redrawn; one changes at least."""
+
+
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 
@@ -176,6 +196,9 @@ class SupernetConfig(_Section):
     """Passes in which only the largest network is trained, in float."""
     bits_schedule: list[BitsStage] | None = None
     """Stages of lower and lower bits; null takes the default for the space's bit-widths."""
+    bit_odds: BitOddsConfig = BitOddsConfig()
+    focus: FocusConfig | None = None
+    """Train more near the front of an earlier run; null draws from the whole space."""
     init_from: StrictStr | None = None
     """A .safetensors file with weights to start from; relative to the job file."""
     checkpoint_every_s: AboveZero = 60.0

@@ -375,6 +375,13 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
             yield at, f"supernet.init_from: {path} does not exist"
         elif path.suffix != ".safetensors":
             yield at, f"supernet.init_from: {path} is not a .safetensors file"
+    if supernet.focus is not None:
+        path = folder / supernet.focus.run
+        if not (path / "manifest.json").is_file():
+            yield (
+                ("supernet", "focus", "run"),
+                f"supernet.focus.run: {path} is no run folder: it has no manifest.json",
+            )
     yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
     if supernet.quantizers.model_fields_set:
         # Imports torch, so only where the defaults, which are known, are replaced.
@@ -765,7 +772,14 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
             ),
             "search": job.search.model_copy(update={"warm_start": absolute(job.search.warm_start)}),
             "supernet": job.supernet.model_copy(
-                update={"init_from": absolute(job.supernet.init_from)}
+                update={
+                    "init_from": absolute(job.supernet.init_from),
+                    "focus": None
+                    if job.supernet.focus is None
+                    else job.supernet.focus.model_copy(
+                        update={"run": absolute(job.supernet.focus.run)}
+                    ),
+                }
             ),
         }
     )

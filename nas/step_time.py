@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search_spaces.planned import PlannedSpace
+from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from nas.data import Batches
@@ -26,6 +28,7 @@ def step_seconds(
     *,
     seed: int,
     device: str = "cpu",
+    focus: Sequence[Arch] = (),
 ) -> tuple[float, float]:
     """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
 
@@ -39,7 +42,11 @@ def step_seconds(
     trainer = Trainer(
         supernet,
         sampler=make_schedule(
-            supernet, config, default_stages(supernet.ranges, warmup=0.5), seed=seed
+            supernet,
+            config,
+            default_stages(supernet.ranges, warmup=0.5),
+            seed=seed,
+            focus=focus,
         ),
         batches=batches,
         loss=task.loss,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.supernets import focus_archs, make_schedule, make_supernet
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from nas.data import Batches
     from nas.progress import Progress
     from nas.run_store import RunStore
+    from search_spaces.space import Arch
     from supernet.network import Supernet
 
 
@@ -33,7 +36,6 @@ def train_supernet(
     """
     import torch
 
-    from nas.supernets import make_schedule, make_supernet
     from nas.tracking import tensorboard_log, validation_of
     from supernet import distributed
     from supernet.subnets import BitsStage, default_stages
@@ -46,7 +48,8 @@ def train_supernet(
     if config.init_from is not None and not store.checkpoint.exists():
         _start_from(supernet, Path(config.init_from), progress)
     batches = context.splits.training_batches(config.batch_size, seed=job.seed)
-    steps = _steps(context, store, batches)
+    focus = _focus(context, store)
+    steps = _steps(context, store, batches, focus)
     warmup = min(0.9, config.warmup_epochs * len(batches) / steps)
     stages = (
         default_stages(supernet.ranges, warmup=warmup)
@@ -69,7 +72,7 @@ def train_supernet(
 
         trainer = Trainer(
             supernet,
-            sampler=make_schedule(supernet, config, stages, seed=job.seed),
+            sampler=make_schedule(supernet, config, stages, seed=job.seed, focus=focus),
             batches=batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,
@@ -108,18 +111,30 @@ def _start_from(supernet: Supernet, path: Path, progress: Progress) -> None:
     )
 
 
-def _steps(context: RunContext, store: RunStore, batches: Batches) -> int:
+def _focus(context: RunContext, store: RunStore) -> list[Arch]:
+    """Return what the training focuses on; recorded, so that a resumed run draws the same."""
+    if context.job.supernet.focus is None:
+        return []
+    recorded = store.manifest().get("focus")
+    if recorded is None:
+        found = focus_archs(context.job.supernet, context.space)
+        recorded = [str(arch) for arch in found]
+        store.update_manifest(focus=recorded)
+    return [context.space.parse(text) for text in recorded]
+
+
+def _steps(context: RunContext, store: RunStore, batches: Batches, focus: Sequence[Arch]) -> int:
     epochs = context.job.supernet.passes()
     if epochs is not None:
         return max(1, round(epochs * len(batches)))
     recorded = store.manifest().get("training_steps")
     if recorded is None:
-        recorded = _steps_in_time(context, batches)
+        recorded = _steps_in_time(context, batches, focus)
         store.update_manifest(training_steps=recorded)
     return int(recorded)
 
 
-def _steps_in_time(context: RunContext, batches: Batches) -> int:
+def _steps_in_time(context: RunContext, batches: Batches, focus: Sequence[Arch]) -> int:
     from nas.step_time import step_seconds
 
     config = context.job.supernet
@@ -130,6 +145,7 @@ def _steps_in_time(context: RunContext, batches: Batches) -> int:
         batches,
         seed=context.job.seed,
         device=context.accelerator,
+        focus=focus,
     )
     budget = 60.0 * float(config.minutes or 0)
     warm_steps = round(config.warmup_epochs * len(batches))

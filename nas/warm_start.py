@@ -46,7 +46,8 @@ class WarmStart:
             InputError: no run there, one whose supernet is not finished, or another space.
         """
         store = RunStore.open(folder)
-        older = store.manifest()["job"]
+        # Read as a job, so that a key it does not know yet has its default there too.
+        older = Job.model_validate(store.manifest()["job"]).resolved()
         mine = job.resolved()
         if older["space"] != mine["space"]:
             raise InputError(

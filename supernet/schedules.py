@@ -16,7 +16,9 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.registry import Registry
 from search_spaces.seeds import derive_rng
 from supernet.subnets import (
+    BitOdds,
     BitsStage,
+    Focus,
     SandwichSampler,
     StagedSchedule,
     Teaching,
@@ -43,9 +45,10 @@ class SinglePath(StagedSchedule):
     def plans(self, step: int, progress: float) -> list[NetworkPlan]:
         """Return the one subnet of ``step``."""
         rng = derive_rng(self.seed, "single path", step)
-        plan = self.space.plan(self.space.sample(rng))
+        arch, own_bits = self.draw(rng)
+        plan = self.space.plan(arch)
         stage = self.stage(progress)
-        return [float_plan(plan) if stage is None else self.at_random_bits(plan, stage, rng)]
+        return [float_plan(plan) if stage is None else self.quantised(plan, own_bits, stage, rng)]
 
     def teaching(self, progress: float) -> Teaching:
         """Return ``none``."""
@@ -73,9 +76,17 @@ class ProgressiveShrinking(StagedSchedule):
         stages: Sequence[BitsStage],
         random_subnets: int = 2,
         seed: int = 0,
+        bit_odds: BitOdds | None = None,
+        focus: Focus | None = None,
     ) -> None:
         super().__init__(
-            space, ranges, stages=stages, random_subnets=max(1, random_subnets), seed=seed
+            space,
+            ranges,
+            stages=stages,
+            random_subnets=max(1, random_subnets),
+            seed=seed,
+            bit_odds=bit_odds,
+            focus=focus,
         )
         kinds = choice_kinds(space)
         # A choice that is none of the three comes with the last of them.
@@ -92,10 +103,19 @@ class ProgressiveShrinking(StagedSchedule):
             return [float_plan(self.space.plan(self.space.largest()))]
         rng = derive_rng(self.seed, "progressive", step)
         shape = (self.random_subnets, len(self.space.choices))
-        below_largest = rng.integers(0, self.allowed(progress), size=shape)
-        genes = self.space.canonical(self.space.option_counts - 1 - below_largest)
-        plans = [self.space.plan(arch) for arch in self.space.decode(genes)]
-        return [self.at_random_bits(plan, stage, rng) for plan in plans]
+        allowed = self.allowed(progress)
+        genes = self.space.option_counts - 1 - rng.integers(0, allowed, size=shape)
+        near = [self.draw_near(rng) for _ in range(self.random_subnets)]
+        for i, arch in enumerate(near):
+            if arch is not None:
+                # What may not vary yet is at its largest near the focus too.
+                own = self.space.genes([arch])[0]
+                genes[i] = np.maximum(own, self.space.option_counts - allowed)
+        archs = self.space.decode(self.space.canonical(genes))
+        return [
+            self.quantised(self.space.plan(arch), own is not None, stage, rng)
+            for arch, own in zip(archs, near, strict=True)
+        ]
 
     def teaching(self, progress: float) -> Teaching:
         """Return ``frozen`` once the largest network is trained."""

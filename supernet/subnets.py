@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
+from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from supernet.elastic import LayerRange
@@ -27,6 +29,53 @@ class BitsStage:
 
     start: float
     bits: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BitOdds:
+    """How often each bit-width is drawn, against the odds of one of those not named.
+
+    Attributes:
+        weights: bit-width of a layer's weights -> its odds.
+        activations: bit-width of a layer's input -> its odds.
+    """
+
+    weights: Mapping[int, float] = field(default_factory=dict)
+    activations: Mapping[int, float] = field(default_factory=dict)
+
+    def draw(self, bits: Sequence[int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return the bits of weights and activations, each one of ``bits``."""
+        if not (self.weights or self.activations):
+            weight, activation = rng.choice(bits, size=2).tolist()
+            return weight, activation
+        chosen = []
+        for named in (self.weights, self.activations):
+            odds = np.array([named.get(width, 1.0) for width in bits])
+            chosen.append(int(rng.choice(bits, p=odds / odds.sum())))
+        return chosen[0], chosen[1]
+
+
+@dataclass(frozen=True)
+class Focus:
+    """Random subnets near architectures that matter, such as the front of an earlier search.
+
+    Training more where the front is follows AttentiveNAS (Wang et al., CVPR 2021), which has a
+    predictor say where that is; here a search has said it.
+
+    Attributes:
+        archs: of the space; a subnet near one is a mutation of it, bits included.
+        share: probability with which a random subnet is drawn near them, not from the whole space.
+        change: probability with which each choice of the architecture is redrawn; one changes
+            at least.
+    """
+
+    archs: tuple[Arch, ...]
+    share: float = 0.5
+    change: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.archs:
+            raise InputError("a focus needs one architecture at least")
 
 
 def default_stages(ranges: Mapping[str, LayerRange], *, warmup: float) -> list[BitsStage]:
@@ -69,6 +118,11 @@ class StagedSchedule(Schedule):
         stages: which bits are trained when; before the first everything is float.
         random_subnets: drawn in each step.
         seed: of the job.
+        bit_odds: how often which bit-width is drawn; all alike by default.
+        focus: architectures near which some of the random subnets are drawn.
+
+    Raises:
+        InputError: odds for a bit-width that no stage trains.
     """
 
     def __init__(
@@ -79,12 +133,23 @@ class StagedSchedule(Schedule):
         stages: Sequence[BitsStage],
         random_subnets: int = 2,
         seed: int = 0,
+        bit_odds: BitOdds | None = None,
+        focus: Focus | None = None,
     ) -> None:
         self.space = space
         self.ranges = ranges
         self.stages = sorted(stages, key=lambda stage: stage.start)
         self.random_subnets = random_subnets
         self.seed = seed
+        self.bit_odds = BitOdds() if bit_odds is None else bit_odds
+        self.focus = focus
+        trained = {width for stage in stages for width in stage.bits}
+        for width in (*self.bit_odds.weights, *self.bit_odds.activations):
+            if width not in trained:
+                raise InputError(
+                    f"bit_odds: no stage trains {width} bits (trained: "
+                    f"{', '.join(map(str, sorted(trained, reverse=True)))})"
+                )
 
     @property
     def warmup(self) -> float:
@@ -100,13 +165,39 @@ class StagedSchedule(Schedule):
         """Return ``plan`` with every layer as near to the bits as its range allows."""
         return self._with_bits(plan, lambda layer: (weight_bits, activation_bits))
 
+    def draw(self, rng: np.random.Generator) -> tuple[Arch, bool]:
+        """Return a random architecture, and whether it is to be trained at bits of its own."""
+        near = self.draw_near(rng)
+        return (self.space.sample(rng), False) if near is None else (near, True)
+
+    def draw_near(self, rng: np.random.Generator) -> Arch | None:
+        """Return an architecture near those of the focus, or None to draw from the whole space."""
+        if self.focus is None or rng.random() >= self.focus.share:
+            return None
+        chosen = self.focus.archs[int(rng.integers(len(self.focus.archs)))]
+        return self.space.mutate(chosen, rng, rate=self.focus.change)
+
+    def quantised(
+        self, plan: NetworkPlan, own_bits: bool, stage: BitsStage, rng: np.random.Generator
+    ) -> NetworkPlan:
+        """Return ``plan`` at random bits of the stage, or at those of it next to its own."""
+        if not own_bits:
+            return self.at_random_bits(plan, stage, rng)
+        return self._with_bits(
+            plan,
+            lambda layer: (
+                _nearest(layer.weight_bits, stage.bits),
+                _nearest(layer.activation_bits, stage.bits),
+            ),
+        )
+
     def at_random_bits(
         self, plan: NetworkPlan, stage: BitsStage, rng: np.random.Generator
     ) -> NetworkPlan:
         """Return ``plan`` at bits of the stage: half of the time one pair for all layers."""
         if rng.random() < 0.5:
-            return self.at(plan, *rng.choice(stage.bits, size=2).tolist())
-        return self._with_bits(plan, lambda layer: tuple(rng.choice(stage.bits, size=2).tolist()))
+            return self.at(plan, *self.bit_odds.draw(stage.bits, rng))
+        return self._with_bits(plan, lambda layer: self.bit_odds.draw(stage.bits, rng))
 
     def _with_bits(
         self, plan: NetworkPlan, wanted: Callable[[LayerPlan], tuple[int, int]]
@@ -127,7 +218,8 @@ class SandwichSampler(StagedSchedule):
     The largest runs at its highest bits and teaches the others. The smallest runs at bits
     drawn like those of the random ones: half of the time every layer has the same pair of
     bit-widths, otherwise each layer its own. What is drawn depends on (seed, step) alone.
-    Before the first stage only the largest is trained, in float.
+    A subnet near the focus keeps the bits it comes with. Before the first stage only the largest
+    is trained, in float.
     """
 
     def plans(self, step: int, progress: float) -> list[NetworkPlan]:
@@ -138,10 +230,12 @@ class SandwichSampler(StagedSchedule):
             return [float_plan(largest)]
         rng = derive_rng(self.seed, "subnets", step)
         highest = max(stage.bits)
-        others = [self.space.plan(self.space.smallest())]
-        others += [self.space.plan(self.space.sample(rng)) for _ in range(self.random_subnets)]
+        others = [(self.space.smallest(), False)]
+        others += [self.draw(rng) for _ in range(self.random_subnets)]
         plans = [self.at(largest, highest, highest)]
-        return plans + [self.at_random_bits(plan, stage, rng) for plan in others]
+        return plans + [
+            self.quantised(self.space.plan(arch), own_bits, stage, rng) for arch, own_bits in others
+        ]
 
 
 def at_bits(plan: NetworkPlan, weight_bits: int, activation_bits: int) -> NetworkPlan:

@@ -5,6 +5,11 @@ on all validation images before and after. Run from the repository; what is reco
 again::
 
     python -m experiments.supernet.finetune_gap runs/fashion_mnist_long
+
+To compare supernets on the same architectures, take those of one run for all, and name the result::
+
+    python -m experiments.supernet.finetune_gap runs/OTHER --front runs/fashion_mnist_long \\
+        --result finetune_gap_other
 """
 
 from __future__ import annotations
@@ -23,15 +28,20 @@ from nas.studies.source import find_source
 from nas.studies.workers import AloneRecipe, Bench
 from supernet.finetune import finetune
 
-COMMAND = "python -m experiments.supernet.finetune_gap runs/fashion_mnist_long"
 TARGET = 0.7
+CLAIMED = "finetune_gap"
+"""Name of the result that stands for the target."""
 
 
 def main() -> None:
     """Fine-tune architectures of the front and write the gaps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--models", type=int, default=8, help="evenly spread over the front")
+    parser.add_argument(
+        "--models", type=int, default=0, help="so many, evenly spread over the front; 0 for all"
+    )
+    parser.add_argument("--front", type=Path, help="run whose front is taken; its own by default")
+    parser.add_argument("--result", default=CLAIMED, help="name of the result file")
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--learning-rate", type=float, default=0.001)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -42,10 +52,11 @@ def main() -> None:
     source = find_source(arguments.run)
     bench = Bench(source, AloneRecipe(steps=1))
     opened = bench.opened
-    with open(source.folder / "front.csv", encoding="utf-8", newline="") as file:
+    front_of = arguments.front or source.folder
+    with open(front_of / "front.csv", encoding="utf-8", newline="") as file:
         front = {row["arch"]: float(row["weights_kib"]) for row in csv.DictReader(file)}
     ordered = sorted(front, key=front.__getitem__)
-    places = np.linspace(0, len(ordered) - 1, min(arguments.models, len(ordered)))
+    places = np.linspace(0, len(ordered) - 1, min(arguments.models or len(ordered), len(ordered)))
     archs = [ordered[round(place)] for place in places]
     settings = {
         **source.identity(),
@@ -75,11 +86,17 @@ def main() -> None:
     inherited = np.array([store.get(text)["inherited"] for text in archs])
     tuned = np.array([store.get(text)["finetuned"] for text in archs])
     gaps = 100 * (tuned - inherited)
+    # Runs by their names: where they were kept does not matter for repeating it.
+    command = f"python -m experiments.supernet.finetune_gap runs/{source.job.name}"
+    if arguments.front is not None:
+        command += f" --front runs/{find_source(arguments.front).job.name}"
+    if arguments.result != CLAIMED:
+        command += f" --result {arguments.result}"
     file = write_result(
-        "finetune_gap",
+        arguments.result,
         {
             **settings,
-            "command": COMMAND,
+            "command": command,
             "front": len(ordered),
             "validation_images": len(opened.splits.validation),
             "gap_points": mean_and_interval(gaps),
@@ -91,7 +108,8 @@ def main() -> None:
         },
     )
     gap = round(float(gaps.mean()), 2)
-    record_claim("ranking.finetune_gap", gap, f"<= {TARGET}", gap <= TARGET, file, COMMAND)
+    if arguments.result == CLAIMED:
+        record_claim("ranking.finetune_gap", gap, f"<= {TARGET}", gap <= TARGET, file, command)
     print(f"mean gap {gap:.2f} points over {len(archs)} of {len(ordered)} models")
 
 

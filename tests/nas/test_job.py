@@ -96,6 +96,8 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(check):
     [
         ("supernet: {epochs: 1, minutes: 2}", "4:32", "give either epochs or minutes"),
         ("supernet: {schedule: sandwhich}", "4:22", "did you mean 'sandwich'?"),
+        ("supernet: {focus: {run: nowhere}}", "4:25", "is no run folder"),
+        ("supernet: {bit_odds: {weights: {2: 0}}}", "4:36", "must be greater than 0"),
         ("supernet: {learning_rate: .inf}", "4:27", "not a finite number"),
         ("supernet: {bits_schedule: [{start: 0.2, bits: [8]}]}", "4:36", "must start at 0"),
         (
@@ -183,11 +185,14 @@ def test_a_job_must_be_a_mapping(check, text):
 def test_paths_are_relative_to_the_job(load, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "w.safetensors").touch()
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "manifest.json").touch()
     job = load(
         "name: a\ndata: {name: image_folder, path: pictures}\n"
-        "supernet: {init_from: w.safetensors}\n"
+        "supernet: {init_from: w.safetensors, focus: {run: older}}\n"
     )
     assert job.data.path == str(tmp_path / "pictures")
+    assert job.supernet.focus.run == str(tmp_path / "older")
     assert job.supernet.init_from == str(tmp_path / "w.safetensors")
 
 

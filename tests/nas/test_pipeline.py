@@ -261,3 +261,32 @@ def test_weights_of_ones_own_are_the_start(finished, tmp_path):
     first = training[0]["loss"]
     fresh = json.loads((finished / "results.json").read_text())["training"][0]["loss"]
     assert first < fresh
+
+
+def test_training_on_focuses_on_the_front_of_the_older_run(finished, tmp_path):
+    from nas.context import RunContext
+    from nas.progress import Progress
+    from nas.run_store import RunStore
+    from nas.training import train_supernet
+    from search_spaces.errors import InputError
+
+    changed = f"supernet: {{focus: {{run: {finished}, share: 1.0}}, "
+    job = load_job(write_job(tmp_path, JOB.replace("supernet: {", changed)))
+    context = RunContext.of(job, threads=1)
+    store = RunStore.create(tmp_path / "run", {"job": job.resolved()})
+    trained, _ = train_supernet(context, store, Progress())
+    front = json.loads((finished / "results.json").read_text())["front"]
+    assert store.manifest()["focus"] == [entry["arch"] for entry in front]
+    # A resumed run draws near what was recorded, whatever has become of the older run.
+    store.update_manifest(focus=[str(context.space.smallest())])
+    store.checkpoint.unlink()
+    other, _ = train_supernet(context, store, Progress())
+    a, b = trained.state_dict(), other.state_dict()
+    assert any(not a[name].equal(b[name]) for name in a)
+
+    empty = RunStore.create(tmp_path / "older", {"job": job.resolved()})
+    changed = changed.replace(str(finished), str(empty.folder))
+    unfinished = load_job(write_job(tmp_path, JOB.replace("supernet: {", changed)))
+    fresh = RunStore.create(tmp_path / "fresh", {"job": unfinished.resolved()})
+    with pytest.raises(InputError, match=r"has no front yet; finish it with 'nas resume"):
+        train_supernet(RunContext.of(unfinished, threads=1), fresh, Progress())

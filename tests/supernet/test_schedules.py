@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from search_spaces.plan import FLOAT_BITS
 from supernet.schedules import SCHEDULES, ProgressiveShrinking
-from supernet.subnets import BitsStage
+from supernet.subnets import BitOdds, BitsStage, Focus
 from supernet.train import Recipe, Trainer
 
 STAGES = [BitsStage(0.25, (8,)), BitsStage(0.5, (8, 4, 2))]
@@ -60,6 +60,30 @@ class TestEverySchedule:
         for step in range(0, 40, 4):
             for plan in schedule(name).plans(step, step / 40):
                 assert net(torch.randn(2, 1, *plan.input_shape[1:]), plan).shape == (2, 3)
+
+    def test_draws_near_a_focus_and_by_odds_from_the_step_alone(self, name, net):
+        focus = Focus((net.space.smallest(), net.space.largest()), share=0.8, change=0.05)
+
+        def make():
+            return SCHEDULES.get(name)(
+                net.space,
+                net.ranges,
+                stages=STAGES,
+                seed=3,
+                bit_odds=BitOdds(weights={2: 5.0}),
+                focus=focus,
+            )
+
+        plain = SCHEDULES.get(name)(net.space, net.ranges, stages=STAGES, seed=3)
+        steps = [(step, step / 40) for step in range(40)]
+        first = [make().plans(*each) for each in steps]
+        assert first == [make().plans(*each) for each in steps]
+        assert first != [plain.plans(*each) for each in steps]
+        for (_, progress), plans in zip(steps, first, strict=True):
+            for layer in (layer for plan in plans for layer in plan.layers()):
+                allowed = {8} if progress < 0.5 else {8, 4, 2}
+                if progress >= 0.25:
+                    assert {layer.weight_bits, layer.activation_bits} <= allowed
 
     def test_trains_and_goes_on_where_it_was_cut_off(self, name, tiny, tmp_path):
         def run(seed, **changes):
@@ -114,6 +138,18 @@ def test_progressive_shrinking_unlocks_kernels_then_depth_then_width(net, schedu
         for plan in sampler.plans(step, 0.26):
             widths = {layer.name: layer.out_channels for layer in largest.layers()}
             assert {layer.name: layer.out_channels for layer in plan.layers()} == widths
+
+
+def test_progressive_shrinking_lets_a_focus_vary_no_more_than_the_rest(net):
+    sampler = ProgressiveShrinking(
+        net.space, net.ranges, stages=STAGES, focus=Focus((net.space.smallest(),), share=1.0)
+    )
+    widths = {x.name: x.out_channels for x in net.space.plan(net.space.largest()).layers()}
+    for step in range(10):
+        for plan in sampler.plans(step, 0.26):
+            assert {x.name: x.out_channels for x in plan.layers()} == widths
+    last = {plan.macs for step in range(30) for plan in sampler.plans(step, 0.99)}
+    assert min(last) < 2 * net.space.plan(net.space.smallest()).macs
 
 
 def test_progressive_shrinking_learns_from_a_teacher_that_stays(tiny):

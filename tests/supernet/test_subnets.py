@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_spaces.errors import InputError
 from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.plan import NetworkPlan
 from supernet.network import layer_ranges
-from supernet.subnets import BitsStage, SandwichSampler, at_bits, default_stages, float_plan
+from supernet.subnets import (
+    BitOdds,
+    BitsStage,
+    Focus,
+    SandwichSampler,
+    at_bits,
+    default_stages,
+    float_plan,
+)
 
 SEARCHED = ("expand", "depthwise", "project")
 STAGES = [BitsStage(0.2, (8,)), BitsStage(0.4, (8, 4)), BitsStage(0.6, (8, 4, 3, 2))]
@@ -134,3 +144,84 @@ def test_a_plan_at_other_bits_keeps_its_sizes():
     assert other.macs == plan.macs and other.parameters == plan.parameters
     assert sizes(other) == sizes(plan) == at_bits(plan, 32, 32)
     assert float_plan(plan).stream_bits == 32
+
+
+def test_bit_widths_come_as_often_as_their_odds_say():
+    made = sampler(
+        random_subnets=1, bit_odds=BitOdds(weights={2: 6.0, 8: 0.5}, activations={4: 3.0})
+    )
+    drawn = [
+        (x.weight_bits, x.activation_bits)
+        for step in range(200)
+        for x in made.plans(step, 0.9)[2].layers()
+        if x.role in SEARCHED
+    ]
+    weights, activations = map(np.array, zip(*drawn, strict=True))
+    # Odds 6 : 1 : 1 : 0.5 and 1 : 1 : 3 : 1. Layers that share a pair make draws dependent.
+    assert np.mean(weights == 2) == pytest.approx(6 / 8.5, abs=0.08)
+    assert np.mean(activations == 4) == pytest.approx(3 / 6, abs=0.08)
+    assert set(weights) == set(activations) == {2, 3, 4, 8}
+
+
+def test_odds_count_among_the_bits_of_the_stage():
+    made = sampler(random_subnets=3, bit_odds=BitOdds(weights={2: 100.0}))
+    assert all(bits(plan) == {(8, 8)} for plan in made.plans(1, 0.3))
+
+
+def test_odds_for_bits_that_are_never_trained_are_refused():
+    with pytest.raises(InputError, match=r"no stage trains 5 bits \(trained: 8, 4, 3, 2\)"):
+        sampler(bit_odds=BitOdds(activations={5: 2.0}))
+
+
+def near(share: float = 1.0, change: float = 0.0) -> tuple[Focus, list]:
+    space, _ = build()
+    rng = np.random.default_rng(5)
+    archs = [space.sample(rng) for _ in range(3)]
+    return Focus(tuple(archs), share, change), archs
+
+
+def test_subnets_near_the_focus_are_mutations_at_bits_of_their_own():
+    space, _ = build()
+    focus, archs = near()
+    genes = space.genes(archs)
+    by_plan = {}
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        arch = sampler(focus=focus).draw_near(rng)
+        # One choice changes at least; one that it switches on or off may follow.
+        changed = (space.genes([arch]) != genes).sum(1).min()
+        assert changed >= 1
+        by_plan[space.plan(arch)] = changed
+    assert np.median(list(by_plan.values())) == 1
+    for step in range(30):
+        for plan in sampler(focus=focus, random_subnets=2).plans(step, 0.9)[2:]:
+            origin = min(
+                (space.plan(arch) for arch in archs),
+                key=lambda other, plan=plan: len(bits_by_layer(plan) ^ bits_by_layer(other)),
+            )
+            shared = bits_by_layer(plan) & bits_by_layer(origin)
+            assert len(shared) >= 0.4 * len(bits_by_layer(origin))
+
+
+def bits_by_layer(plan: NetworkPlan) -> set[tuple[str, int, int]]:
+    return {(x.name, x.weight_bits, x.activation_bits) for x in plan.layers()}
+
+
+def test_a_focus_keeps_to_the_bits_of_the_stage():
+    focus, _ = near()
+    for step in range(10):
+        for plan in sampler(focus=focus).plans(step, 0.45)[2:]:
+            assert {b for pair in bits(plan) for b in pair} <= {8, 4}
+
+
+def test_the_share_says_how_often_the_focus_is_used():
+    focus, _ = near(share=0.25)
+    rng = np.random.default_rng(1)
+    used = [sampler(focus=focus).draw_near(rng) is not None for _ in range(400)]
+    assert 0.18 < np.mean(used) < 0.32
+    assert sampler(focus=near(share=0.0)[0]).draw_near(rng) is None
+
+
+def test_a_focus_on_nothing_is_refused():
+    with pytest.raises(InputError, match="one architecture at least"):
+        Focus(())
