@@ -45,7 +45,7 @@ AboveZero = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Bits = Annotated[int, Field(strict=True, ge=2, le=32)]
+Bits = Annotated[int, Field(strict=True, ge=1, le=32)]
 
 
 def _count_or_share(value: float) -> float:

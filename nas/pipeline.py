@@ -35,6 +35,8 @@ from nas.results import Verified, assemble
 from nas.run_store import RunStore
 from nas.search import Search, feasible_pool
 from nas.study import StudyRecord
+from nas.supernets import focus_archs
+from nas.tracking import require_tensorboard
 from nas.verification import Models, Verification
 from nas.warm_start import WarmStart
 from predictors.latency import LATENCY_PREDICTORS
@@ -170,6 +172,10 @@ class Pipeline:
             make_device(config, self.space, check=replayed is None) for config in job.devices
         ]
         self.known_devices = known_devices(job, self.space)
+        if job.supernet.tensorboard:
+            require_tensorboard()
+        if "focus" not in manifest:
+            focus_archs(job.supernet, self.space)
         warm_start = job.search.warm_start
         self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start))
         data = self.context.splits.record()

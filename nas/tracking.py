@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _IMAGES = 1000
 
 
+def require_tensorboard() -> None:
+    """Find out before any work whether TensorBoard can be written.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "track")
+
+
 @contextmanager
 def tensorboard_log(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that writes the record of a training step to TensorBoard.
@@ -30,10 +41,9 @@ def tensorboard_log(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]
     if folder is None:
         yield lambda record: None
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("tensorboard", "track") from error
+    require_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(folder))
 
     def write(record: Mapping[str, Any]) -> None:

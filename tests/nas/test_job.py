@@ -182,6 +182,17 @@ def test_a_job_must_be_a_mapping(check, text):
     assert line.startswith("1:1: a job is a mapping")
 
 
+def test_a_schedule_may_train_one_bit(load):
+    job = load(
+        "name: a\ndata: {name: digits}\n"
+        "space: {name: mobilenet, preset: 8x8, weight_bits: [1, 8]}\n"
+        "supernet:\n"
+        "  quantizers: {weights: {default: lsq, 1: binary}}\n"
+        "  bits_schedule: [{start: 0, bits: [8]}, {start: 0.5, bits: [8, 1]}]\n"
+    )
+    assert job.supernet.bits_schedule[1].bits == [8, 1]
+
+
 def test_paths_are_relative_to_the_job(load, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "w.safetensors").touch()

@@ -7,6 +7,7 @@ import pytest
 from nas.context import RunContext
 from nas.job import Job
 from nas.tracking import tensorboard_log, validation_of
+from search_spaces.errors import MissingExtraError
 
 
 def test_without_a_folder_nothing_is_written(tmp_path):
@@ -25,6 +26,18 @@ def test_records_are_written_as_scalars(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("supernet/loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
+    from nas import pipeline
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    job = Job.model_validate(
+        {"name": "tiny", "data": {"name": "digits"}, "supernet": {"tensorboard": True}}
+    )
+    with pytest.raises(MissingExtraError, match=r"edge-nas\[track\]"):
+        pipeline.run(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_validation_is_the_accuracy_of_the_subnet():
