@@ -29,6 +29,8 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
 
     ``onehot``: the space's encoding. ``counts``: occurrences of each option over the choices
     that share its set of options (for tokens: of each token over all positions).
+    ``early_counts``, ``late_counts`` (tokens only): the same, positions weighted by
+    :data:`TRENDS`.
     ``values``: the number each numeric choice stands for. ``totals``: their sums over choices
     of a kind. ``costs``: analytic costs and their logarithms, where the space knows them.
     """
@@ -38,6 +40,7 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
     counts = [_group_counts(space, group, genes, active) for group in _groups(space)]
     if counts:
         blocks["counts"] = np.concatenate(counts, axis=1)
+    blocks |= _trends(space, genes, active)
     values, totals = _numeric(space, genes, active)
     if values:
         blocks["values"] = np.concatenate(values, axis=1)
@@ -52,6 +55,16 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
     if hasattr(space, "cost_features_genes"):
         blocks["cost_details"] = np.asarray(space.cost_features_genes(genes), dtype=np.float64)
     return blocks
+
+
+TRENDS = {"early_counts": 0.02, "late_counts": 50.0}
+"""Weight of the last position over that of the first, geometric in between.
+
+Channels and sides of feature maps change by a factor from stage to stage, so the cost of an
+operation often rises or falls along a chain; a table of tokens does not say which.
+"""
+
+_TREND_POSITIONS = 4  # fewer are no chain
 
 
 def role(block: str) -> str:
@@ -145,9 +158,31 @@ def _groups(space: SearchSpace) -> list[list[int]]:
     return [group for group in by_options.values() if len(group) > 1]
 
 
+def _trends(space: SearchSpace, genes: np.ndarray, active: np.ndarray) -> dict[str, np.ndarray]:
+    """Counts of tokens with positions weighted by each of :data:`TRENDS`."""
+    if not isinstance(space, TokensSpace):
+        return {}
+    (group,) = _groups(space)
+    if len(group) < _TREND_POSITIONS:
+        return {}
+    along = np.linspace(0.0, 1.0, len(group))
+    return {
+        name: _group_counts(space, group, genes, active * _spread(space, group, factor**along))
+        for name, factor in TRENDS.items()
+    }
+
+
+def _spread(space: SearchSpace, group: list[int], weights: np.ndarray) -> np.ndarray:
+    """Weights of a group's choices as a row over all choices: (choices,)."""
+    row = np.ones(len(space.choices))
+    row[group] = weights
+    return row
+
+
 def _group_counts(
     space: SearchSpace, group: list[int], genes: np.ndarray, active: np.ndarray
 ) -> np.ndarray:
+    """Occurrences of each option over a group; ``active`` (n, choices) may be weights."""
     options = sorted({o for i in group for o in space.choices[i].options}, key=str)
     column = {option: k for k, option in enumerate(options)}
     out = np.zeros((len(genes), len(options)))

@@ -1,4 +1,4 @@
-"""The default predictor against the baselines on many tables and random splits.
+"""The default predictor against the baselines and HELP on many tables and random splits.
 
 Tables are given as ``FILE`` or ``FILE:SPACE``; made-up tables of chains with 22 positions (as
 FBNet's) are always there: clean, noisy, in whole milliseconds with glitches, with a third of
@@ -7,13 +7,18 @@ the repository::
 
     python -m experiments.latency.splits TABLE.csv:nasbench201
 
-Combinations that are in the result file already are not run again.
+HELP is meta-trained anew for each split, which takes minutes: it runs on the first
+``--help-draws`` splits of each table, for the numbers of known devices in ``--help-known``,
+where the budget leaves it something to fine-tune on. Combinations that are in the result file
+already are not run again. ``summary`` in that file has the mean of each figure over the devices
+of all splits, with the 95 % interval of that mean (devices resampled).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +33,7 @@ from predictors.benchmark import (
     make_predictor,
     run_benchmark,
 )
+from predictors.help import REFERENCES
 from predictors.registry import LatencyPredictor
 from search_spaces.atomic import write_json_atomic
 from search_spaces.seeds import derive_rng
@@ -96,19 +102,61 @@ def tables(files: list[str], rows: int) -> Iterator[tuple[str, LatencyTable]]:
         yield name, synthetic_table(architectures=rows, devices=12, positions=22, **traits)
 
 
-def figures(records: list[Record]) -> dict[str, dict[str, float | None]]:
-    """Means of each method over devices and seeds; the worst device's coverage beside them."""
-    out: dict[str, dict[str, float | None]] = {}
-    for method in dict.fromkeys(r.method for r in records):
-        group = [r for r in records if r.method == method]
-        out[method] = {}
-        for figure in FIGURES:
-            found = [getattr(r, figure) for r in group if getattr(r, figure) is not None]
-            out[method][figure] = round(float(np.mean(found)), 4) if found else None
-        devices = {r.device for r in group}
-        lowest = [np.mean([r.coverage_90 for r in group if r.device == d]) for d in devices]
-        out[method]["coverage_90_lowest_device"] = round(float(min(lowest)), 4)
+def figures(records: list[Record]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Means over seeds: method -> device -> figure."""
+    out: dict[str, dict[str, dict[str, float | None]]] = {}
+    for record in records:
+        out.setdefault(record.method, {}).setdefault(record.device, {})
+    for method, devices in out.items():
+        for device, means in devices.items():
+            group = [r for r in records if r.method == method and r.device == device]
+            for figure in FIGURES:
+                found = [getattr(r, figure) for r in group if getattr(r, figure) is not None]
+                means[figure] = round(float(np.mean(found)), 4) if found else None
     return out
+
+
+def summary(results: dict[str, dict]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Mean over devices of all splits, and its 95 % interval: case -> method -> figure -> [3]."""
+    cases: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for key, result in results.items():
+        case = cases.setdefault(key.rpartition(" split=")[0], {})
+        for method, devices in result["methods"].items():
+            for means in devices.values():
+                for figure, value in means.items():
+                    if value is not None:
+                        case.setdefault(method, {}).setdefault(figure, []).append(value)
+    return {
+        case: {
+            method: {figure: interval(values) for figure, values in found.items()}
+            for method, found in methods.items()
+        }
+        for case, methods in cases.items()
+    }
+
+
+def interval(values: list[float]) -> list[float]:
+    """Mean, and the ends of its 95 % bootstrap interval."""
+    rng = derive_rng(0, "interval")
+    means = np.asarray(values)[rng.integers(0, len(values), (2000, len(values)))].mean(axis=1)
+    return [round(float(v), 4) for v in (np.mean(values), *np.quantile(means, [0.025, 0.975]))]
+
+
+def methods_of(case: Case, table: LatencyTable, budget: int, arguments: Namespace) -> list[str]:
+    """The default, the baselines, and HELP where it is asked for and possible."""
+    methods = [DEFAULT_METHOD, *baselines_for(table)]
+    if arguments.methods:
+        methods = [m for m in methods if m in arguments.methods.split(",")]
+        if "help" not in arguments.methods.split(","):
+            return methods
+    asked = case.draw < arguments.help_draws and case.known in _numbers(arguments.help_known)
+    if asked and budget > REFERENCES:
+        methods.append("help")
+    return methods
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",") if n]
 
 
 def main() -> None:
@@ -121,31 +169,36 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600, help="architectures of each table")
     parser.add_argument("--tests", type=int, default=3, help="test devices of a split")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--methods", help="only these of them; default: all")
+    parser.add_argument("--help-known", default="1,3,9", help="known devices for HELP")
+    parser.add_argument("--help-draws", type=int, default=1, help="splits HELP runs on")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    budgets = [int(n) for n in arguments.measurements.split(",")]
+    results: dict[str, dict] = {}
+    if arguments.output.exists():
+        results = json.loads(arguments.output.read_text())["splits"]
     for name, table in tables(arguments.tables, arguments.rows):
-        for known in map(int, arguments.known.split(",")):
+        for known in _numbers(arguments.known):
             for draw in range(arguments.draws):
                 make, case = FitOnce(), Case(name, known, draw)
-                for budget in budgets:
+                for budget in _numbers(arguments.measurements):
                     key = f"{name} known={known} measurements={budget} split={draw}"
-                    if key in results:
-                        continue
                     split = case.split(table, budget, arguments.rows, arguments.tests)
-                    methods = (DEFAULT_METHOD, *(m for m in baselines_for(table) if m != "trees"))
+                    result = results.setdefault(
+                        key, {"meta_train": split.meta_train, "test": split.test, "methods": {}}
+                    )
+                    wanted = methods_of(case, table, budget, arguments)
+                    methods = [m for m in wanted if m not in result["methods"]]
+                    if not methods:
+                        continue
                     records = run_benchmark(
                         table, split, methods=methods, seeds=arguments.seeds, make=make
                     )
-                    results[key] = {
-                        "meta_train": split.meta_train,
-                        "test": split.test,
-                        "methods": figures(records),
-                    }
-                    write_json_atomic(arguments.output, results)
-                    own = results[key]["methods"][DEFAULT_METHOD]
-                    print(key, own["spearman"], own["coverage_90"], flush=True)
+                    result["methods"] |= figures(records)
+                    write_json_atomic(
+                        arguments.output, {"summary": summary(results), "splits": results}
+                    )
+                    print(key, *methods, flush=True)
 
 
 if __name__ == "__main__":
