@@ -10,14 +10,12 @@
 namespace lowbit {
 namespace {
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-class Depthwise : public Layer {
+class Depthwise : public KernelLayer<DepthwiseKernel, &Backend::depthwise> {
  public:
   Depthwise(const lowbit_conv& spec, const int8_t* weights, const int32_t* factor,
             const int32_t* bias, const float* multiplier, const Buffer& in, Buffer& out,
             const std::vector<const Backend*>& backends)
-      : s_(spec), in_(in), out_(out), backends_(backends),
+      : KernelLayer(backends), s_(spec), in_(in), out_(out),
         codes_(weights, weights + static_cast<size_t>(spec.outputs) * spec.kernel_h * spec.kernel_w),
         outputs_(spec, weights, factor, bias, multiplier),
         pairs_(ceil_div(spec.kernel_h, 2)),
@@ -29,29 +27,6 @@ class Depthwise : public Layer {
     choose(kernels().front());
   }
 
-  std::vector<std::string> kernels() const override {
-    std::vector<std::string> names;
-    for (const Backend* b : backends_)
-      for (const DepthwiseKernel* k : b->depthwise)
-        if (depth_ >= k->depth) names.push_back(k->name);
-    // The chosen one first.
-    const auto at = std::find(names.begin(), names.end(), chosen_);
-    if (at != names.end()) std::rotate(names.begin(), at, at + 1);
-    return names;
-  }
-
-  bool choose(const std::string& name) override {
-    for (const Backend* b : backends_)
-      for (const DepthwiseKernel* k : b->depthwise)
-        if (name == k->name && depth_ >= k->depth) {
-          kernel_ = k;
-          pack();
-          chosen_ = name;
-          return true;
-        }
-    return false;
-  }
-
   void run(const Context& context) override {
     const int threads = context.threads->count(), total = s_.batch * outputs_.height;
     context.threads->run([&](int i) {
@@ -60,6 +35,8 @@ class Depthwise : public Layer {
   }
 
  private:
+  bool fits(const DepthwiseKernel& k) const override { return depth_ >= k.depth; }
+
   // Pairs of products that 16-bit sums hold: all, where the sums of whole outputs fit.
   int depth() const {
     constexpr int kLimit = 32767;
@@ -86,7 +63,7 @@ class Depthwise : public Layer {
     return inside ? codes_[(static_cast<size_t>(c) * s_.kernel_h + i) * s_.kernel_w + j] : 0;
   }
 
-  void pack() {
+  void set_up() override {
     const DepthwiseKernel& k = *kernel_;
     blocks_ = ceil_div(s_.channels, k.block);
     column_bytes_ = static_cast<size_t>(blocks_) * k.block * 2 * k.bytes;
@@ -157,13 +134,10 @@ class Depthwise : public Layer {
   const lowbit_conv s_;
   const Buffer& in_;
   Buffer& out_;
-  const std::vector<const Backend*> backends_;
   const std::vector<int8_t> codes_;
   const Outputs outputs_;
   const int pairs_, columns_, ring_rows_, depth_;
   Buffer pad_, packed_;
-  std::string chosen_;
-  const DepthwiseKernel* kernel_ = nullptr;
   int blocks_ = 0;
   size_t column_bytes_ = 0;
 };

@@ -1,5 +1,6 @@
 // The layers of a network.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "threads.h"
 
 namespace lowbit {
+
+static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Memory of a whole number of cache lines, with room behind it for a vector that is read past
 // the end.
@@ -50,6 +53,41 @@ class Layer {
   virtual bool choose(const std::string&) { return false; }
 };
 
+// A layer that one of several kernels does: those of `Kernels`, of each backend, that fit.
+template <typename Kernel, std::vector<const Kernel*> Backend::* Kernels>
+class KernelLayer : public Layer {
+ public:
+  // The chosen one first.
+  std::vector<std::string> kernels() const override {
+    std::vector<std::string> names;
+    for (const Backend* b : backends_)
+      for (const Kernel* k : b->*Kernels)
+        if (fits(*k)) names.push_back(k->name);
+    const auto chosen = std::find(names.begin(), names.end(), kernel_ ? kernel_->name : "");
+    if (chosen != names.end()) std::rotate(names.begin(), chosen, chosen + 1);
+    return names;
+  }
+
+  bool choose(const std::string& name) override {
+    for (const Backend* b : backends_)
+      for (const Kernel* k : b->*Kernels)
+        if (name == k->name && fits(*k)) {
+          kernel_ = k;
+          set_up();
+          return true;
+        }
+    return false;
+  }
+
+ protected:
+  explicit KernelLayer(const std::vector<const Backend*>& backends) : backends_(backends) {}
+  virtual bool fits(const Kernel&) const = 0;
+  virtual void set_up() = 0;  // for the chosen kernel: pack the weights, plan the work
+
+  const std::vector<const Backend*> backends_;
+  const Kernel* kernel_ = nullptr;
+};
+
 // What follows the sums of a convolution, with the input's zero point in the bias.
 class Outputs {
  public:
@@ -70,6 +108,12 @@ std::unique_ptr<Layer> make_conv(const lowbit_conv&, const int8_t* weights,
                                  const int32_t* factor, const int32_t* bias,
                                  const float* multiplier, const Buffer& in, Buffer& out,
                                  const std::vector<const Backend*>& backends);
+
+// Of a checked convolution.
+std::unique_ptr<Layer> make_dense(const lowbit_conv&, const int8_t* weights,
+                                  const int32_t* factor, const int32_t* bias,
+                                  const float* multiplier, const Buffer& in, Buffer& out,
+                                  const std::vector<const Backend*>& backends);
 
 // Of a checked convolution with one input channel for each output.
 std::unique_ptr<Layer> make_depthwise(const lowbit_conv&, const int8_t* weights,
