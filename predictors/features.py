@@ -16,6 +16,7 @@ A space may offer, all vectorised over gene rows (n, choices):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,16 +36,10 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
     of a kind. ``costs``: analytic costs and their logarithms, where the space knows them.
     """
     genes = np.asarray(genes)
-    active = space.active(genes)
-    blocks = {"onehot": space.encode_genes(genes).astype(np.float64)}
-    counts = [_group_counts(space, group, genes, active) for group in _groups(space)]
-    if counts:
-        blocks["counts"] = np.concatenate(counts, axis=1)
-    blocks |= _trends(space, genes, active)
-    values, totals = _numeric(space, genes, active)
-    if values:
-        blocks["values"] = np.concatenate(values, axis=1)
-        blocks["totals"] = np.column_stack(totals)
+    onehot = space.encode_genes(genes).astype(np.float64)
+    matrix, places = _projection(space)
+    projected = onehot @ matrix
+    blocks = {"onehot": onehot} | {name: projected[:, at] for name, at in places.items()}
     if hasattr(space, "feature_blocks_genes"):
         for name, block in space.feature_blocks_genes(genes).items():
             blocks[name] = np.asarray(block, dtype=np.float64)
@@ -158,56 +153,65 @@ def _groups(space: SearchSpace) -> list[list[int]]:
     return [group for group in by_options.values() if len(group) > 1]
 
 
-def _trends(space: SearchSpace, genes: np.ndarray, active: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts of tokens with positions weighted by each of :data:`TRENDS`."""
-    if not isinstance(space, TokensSpace):
-        return {}
-    (group,) = _groups(space)
-    if len(group) < _TREND_POSITIONS:
-        return {}
-    along = np.linspace(0.0, 1.0, len(group))
-    return {
-        name: _group_counts(space, group, genes, active * _spread(space, group, factor**along))
-        for name, factor in TRENDS.items()
-    }
+@lru_cache(maxsize=16)
+def _projection(space: SearchSpace) -> tuple[np.ndarray, dict[str, slice]]:
+    """The blocks that are sums over the one-hot encoding: a matrix (columns, k), and its parts.
+
+    An inactive choice is all zeros in the encoding and so adds nothing.
+    """
+    blocks: dict[str, list[np.ndarray]] = {}
+    for group in _groups(space):
+        blocks.setdefault("counts", []).append(_count_matrix(space, group, np.ones(len(group))))
+        if isinstance(space, TokensSpace) and len(group) >= _TREND_POSITIONS:
+            along = np.linspace(0.0, 1.0, len(group))
+            for name, factor in TRENDS.items():
+                blocks[name] = [_count_matrix(space, group, factor**along)]
+    values, totals = _numeric_matrices(space)
+    if values:
+        blocks["values"], blocks["totals"] = values, totals
+    places, start = {}, 0
+    for name, parts in blocks.items():
+        stop = start + sum(part.shape[1] for part in parts)
+        places[name] = slice(start, stop)
+        start = stop
+    columns = [part for parts in blocks.values() for part in parts]
+    empty = np.zeros((int(space.option_counts.sum()), 0))
+    return np.concatenate([empty, *columns], axis=1), places
 
 
-def _spread(space: SearchSpace, group: list[int], weights: np.ndarray) -> np.ndarray:
-    """Weights of a group's choices as a row over all choices: (choices,)."""
-    row = np.ones(len(space.choices))
-    row[group] = weights
-    return row
-
-
-def _group_counts(
-    space: SearchSpace, group: list[int], genes: np.ndarray, active: np.ndarray
-) -> np.ndarray:
-    """Occurrences of each option over a group; ``active`` (n, choices) may be weights."""
+def _count_matrix(space: SearchSpace, group: list[int], weights: np.ndarray) -> np.ndarray:
+    """Encoding -> weighted occurrences of each option over a group: (columns, options)."""
     options = sorted({o for i in group for o in space.choices[i].options}, key=str)
     column = {option: k for k, option in enumerate(options)}
-    out = np.zeros((len(genes), len(options)))
-    rows = np.arange(len(genes))
-    for i in group:
-        place = np.array([column[o] for o in space.choices[i].options])
-        out[rows, place[genes[:, i]]] += active[:, i]
+    out = np.zeros((int(space.option_counts.sum()), len(options)))
+    start = _starts(space)
+    for i, weight in zip(group, weights, strict=True):
+        for j, option in enumerate(space.choices[i].options):
+            out[start[i] + j, column[option]] = weight
     return out
 
 
-def _numeric(
-    space: SearchSpace, genes: np.ndarray, active: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Numbers of numeric choices per choice, and their sums over choices of a kind."""
+def _numeric_matrices(space: SearchSpace) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Encoding -> numbers of numeric choices per choice, and their sums over choices of a kind."""
+    rows = int(space.option_counts.sum())
+    start = _starts(space)
     values: list[np.ndarray] = []
     totals: dict[str, np.ndarray] = {}
     for i, choice in enumerate(space.choices):
         table, kinds = _numbers(space, choice)
         if table is None:
             continue
-        block = table[genes[:, i]] * active[:, i][:, None]
+        block = np.zeros((rows, table.shape[1]))
+        block[start[i] : start[i] + len(table)] = table
         values.append(block)
         for k, kind in enumerate(kinds):
-            totals[kind] = totals.get(kind, 0) + block[:, k]
+            totals[kind] = totals.get(kind, 0) + block[:, k : k + 1]
     return values, list(totals.values())
+
+
+def _starts(space: SearchSpace) -> np.ndarray:
+    """First column of each choice in the encoding: (choices,)."""
+    return np.concatenate([[0], np.cumsum(space.option_counts)[:-1]]).astype(int)
 
 
 def _numbers(space: SearchSpace, choice: Choice) -> tuple[np.ndarray | None, list[str]]:

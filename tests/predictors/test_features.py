@@ -37,3 +37,12 @@ def test_scaled_blocks_have_mean_squared_norm_one() -> None:
     genes = space.sample_genes(np.random.default_rng(0), 200)
     for name, block in FeatureScaler(space, genes)(genes).items():
         assert (block**2).sum(axis=1).mean() == pytest.approx(1), name
+
+
+def test_sums_over_the_encoding_are_those_of_a_count_by_hand() -> None:
+    space = TokensSpace.infer(["k3_e1 skip k5_e6", "k5_e6 k3_e1"])
+    archs = [space.parse(text) for text in ("k3_e1 skip k5_e6", "k5_e6 k3_e1")]
+    blocks = raw_blocks(space, space.genes(archs))
+    np.testing.assert_array_equal(blocks["counts"], [[1, 1, 1], [1, 1, 0]])  # k3, k5, skip
+    np.testing.assert_array_equal(blocks["totals"], [[8, 7], [8, 7]])
+    assert blocks["values"][1, -2:].tolist() == [0, 0]  # the third token is not there
