@@ -27,7 +27,8 @@ from nas.allocation import BitTable, allocate
 from nas.constraints import Constraint, Goal, Metric
 from nas.strategies import Exact, Problem
 from nas.strategies.genes import sample_spread, unique_rows
-from nas.strategies.inner import evolve
+from nas.strategies.inner import EXCHANGE_EVERY, evolve
+from nas.strategies.problem import Judged
 from search_spaces.atomic import write_json_atomic
 from search_spaces.space import Choice, SearchSpace
 from search_spaces.spaces import build_space
@@ -37,6 +38,8 @@ COMMAND = "python -m experiments.search.evolution_vs_optimum"
 BITS = (2, 3, 4, 8)
 SHARES = (0.35, 0.5, 0.7)
 GAP = 0.005
+EXCHANGES = 4
+SETTINGS = ("candidates", "population", "exchanges")
 
 
 def table_of(seed: int) -> BitTable:
@@ -66,9 +69,18 @@ def table_of(seed: int) -> BitTable:
 
 
 def evolution(
-    table: BitTable, budgets: dict[str, float], *, seed: int, candidates: int, population: int
-) -> tuple[float, float, list[tuple[int, float]]]:
-    """Return the best total within the budgets, seconds, and (candidates, best) on the way."""
+    table: BitTable,
+    budgets: dict[str, float],
+    *,
+    seed: int,
+    candidates: int,
+    population: int,
+    exchanges: int,
+) -> tuple[float, float, list[tuple[int, float, float]]]:
+    """Return the best total within the budgets, seconds, and how it came to be.
+
+    The last is a list of (candidates, seconds, best so far).
+    """
     start = time.perf_counter()
     layers = len(table.layers)
     # Bits of weights and of activations are choices of their own, as in the spaces.
@@ -88,18 +100,30 @@ def evolution(
     surrogates[str(goal)] = Exact(lambda g: total(hurt, g))
     constraints = [Constraint(Metric(name), bound) for name, bound in budgets.items()]
     problem = Problem(space, [Goal(goal)], constraints, surrogates)
+    spent = 0
+
+    def judge(genes: np.ndarray) -> Judged:
+        nonlocal spent
+        spent += len(genes)
+        return problem.judge(genes)
+
     rng = np.random.default_rng(seed)
     rows = sample_spread(space, rng, population)
-    current = problem.judge(rows[unique_rows(rows)])
-    spent, history = len(current.genes), []
+    current = judge(rows[unique_rows(rows)])
+    history = []
     while spent < candidates:
         current, _ = evolve(
-            space, problem.judge, current, rng, population=population, generations=10
+            space,
+            judge,
+            current,
+            rng,
+            population=population,
+            generations=EXCHANGE_EVERY,
+            exchanges=exchanges,
         )
-        spent += 10 * population
         within = (current.constraints <= 0).all(axis=1)
         best = float(current.objectives[within].min()) if within.any() else np.inf
-        history.append((spent, best))
+        history.append((spent, time.perf_counter() - start, best))
     return best, time.perf_counter() - start, history
 
 
@@ -109,46 +133,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=100_000)
     parser.add_argument("--population", type=int, default=200)
+    parser.add_argument("--exchanges", type=int, default=EXCHANGES, help="per tenth generation")
     parser.add_argument("--output", type=Path, default=RESULTS / "evolution_vs_optimum.json")
     arguments = parser.parse_args()
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
     done: list[dict[str, Any]] = []
     if arguments.output.exists():
         before = json.loads(arguments.output.read_text(encoding="utf-8"))
-        same = before["candidates"] == arguments.candidates
-        done = before["runs"] if same and before["population"] == arguments.population else []
+        if {name: before.get(name) for name in SETTINGS} == settings:
+            done = before["runs"]
     known = {(r["seed"], r["share"]) for r in done}
     for seed in range(arguments.seeds):
         for share in SHARES:
             if (seed, share) in known:
                 continue
-            table = table_of(seed)
-            budgets = {name: share * table.range(name)[1] for name in ("weights_kib", "bops")}
-            optimum = allocate(table, budgets)
-            found, seconds, history = evolution(
-                table,
-                budgets,
-                seed=seed,
-                candidates=arguments.candidates,
-                population=arguments.population,
+            run = _problem(seed, share, settings)
+            done.append(run)
+            print(
+                f"{seed} {share}: gap {run['gap']:.3%} ({run['gap_without_exchanges']:.3%} without "
+                f"exchanges), {run['programme_s']:.3f} s and {run['evolution_s']:.1f} s"
             )
-            gap = found / optimum.sensitivity - 1.0
-            reached = [n for n, best in history if best <= (1 + GAP) * optimum.sensitivity]
-            done.append(
-                {
-                    "seed": seed,
-                    "share": share,
-                    "layers": len(table.layers),
-                    "optimum": optimum.sensitivity,
-                    "proven": optimum.optimal,
-                    "programme_s": optimum.seconds,
-                    "evolution": found,
-                    "gap": gap,
-                    "evolution_s": seconds,
-                    "candidates_to_half_a_percent": reached[0] if reached else None,
-                }
-            )
-            print(f"{seed} {share}: gap {gap:.3%}, {optimum.seconds:.3f} s and {seconds:.1f} s")
-            _write(arguments, done)
+            _write(arguments.output, settings, done)
     gaps = [r["gap"] for r in done]
     record_claim(
         "search.evolution_vs_optimum",
@@ -158,6 +163,13 @@ def main() -> None:
             "within_half_a_percent": sum(g <= GAP for g in gaps) / len(gaps),
             "programme_s": float(np.median([r["programme_s"] for r in done])),
             "evolution_s": float(np.median([r["evolution_s"] for r in done])),
+            "evolution_s_to_half_a_percent": float(
+                np.median([r["evolution_s_to_half_a_percent"] or np.inf for r in done])
+            ),
+            "within_half_a_percent_without_exchanges": sum(
+                r["gap_without_exchanges"] <= GAP for r in done
+            )
+            / len(gaps),
             "problems": len(gaps),
         },
         GAP,
@@ -167,15 +179,41 @@ def main() -> None:
     )
 
 
-def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
+def _problem(seed: int, share: float, settings: dict[str, int]) -> dict[str, Any]:
+    """Solve one problem both ways."""
+    table = table_of(seed)
+    budgets = {name: share * table.range(name)[1] for name in ("weights_kib", "bops")}
+    optimum = allocate(table, budgets)
+    found, seconds, history = evolution(table, budgets, seed=seed, **settings)
+    plain, _, _ = evolution(table, budgets, seed=seed, **{**settings, "exchanges": 0})
+    reached = [
+        (spent, after) for spent, after, best in history if best <= (1 + GAP) * optimum.sensitivity
+    ]
+    spent, after = reached[0] if reached else (None, None)
+    return {
+        "seed": seed,
+        "share": share,
+        "layers": len(table.layers),
+        "optimum": optimum.sensitivity,
+        "proven": optimum.optimal,
+        "programme_s": optimum.seconds,
+        "evolution": found,
+        "gap": found / optimum.sensitivity - 1.0,
+        "gap_without_exchanges": plain / optimum.sensitivity - 1.0,
+        "evolution_s": seconds,
+        "evolution_s_to_half_a_percent": after,
+        "candidates_to_half_a_percent": spent,
+    }
+
+
+def _write(output: Path, settings: dict[str, int], runs: list[dict[str, Any]]) -> None:
     write_json_atomic(
-        arguments.output,
+        output,
         {
             "command": COMMAND,
             "machine": {"processor": platform.processor(), "python": platform.python_version()},
             "versions": {p: version(p) for p in ("numpy", "scipy")},
-            "candidates": arguments.candidates,
-            "population": arguments.population,
+            **settings,
             "budgets": "share of the largest size and of the most bit operations",
             "runs": runs,
         },

@@ -17,9 +17,9 @@ from nas.strategies import nsga2
 from nas.strategies.base import STRATEGIES, Strategy
 from nas.strategies.feasible import ENUMERABLE, find_feasible, neighbours
 from nas.strategies.genes import enumerate_genes, sample_spread, unique_rows
-from nas.strategies.inner import evolve, join
+from nas.strategies.inner import evolve
 from nas.strategies.polish import polish
-from nas.strategies.problem import Judged, Problem
+from nas.strategies.problem import Judged, Problem, join
 from nas.strategies.surrogates import Refitted
 from search_spaces.errors import InfeasibleError, InputError
 
@@ -44,6 +44,8 @@ class PredictorStrategy(Strategy):
         explore: share of a batch chosen for uncertainty alone.
         polish: candidates of the predicted front that get new bits by an integer programme
             (:mod:`nas.strategies.polish`) in each round; a space that is enumerated needs none.
+        exchanges: candidates bettered by exchanges of a few choices at once
+            (:mod:`nas.strategies.exchange`) in every tenth generation.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class PredictorStrategy(Strategy):
         optimism: float = 0.5,
         explore: float = 0.1,
         polish: int = 0,
+        exchanges: int = 0,
     ) -> None:
         super().__init__(problem, seed=seed)
         missing = [name for name in problem.metrics if name not in problem.surrogates]
@@ -69,14 +72,16 @@ class PredictorStrategy(Strategy):
             )
         if not 0.0 <= explore <= 1.0:
             raise InputError(f"explore {explore} is not a share between 0 and 1")
-        if polish < 0:
-            raise InputError(f"polish {polish} is not a number of candidates, 0 or more")
+        for name, count in (("polish", polish), ("exchanges", exchanges)):
+            if count < 0:
+                raise InputError(f"{name} {count} is not a number of candidates, 0 or more")
         self.initial = initial
         self.population = population
         self.generations = generations
         self.optimism = optimism
         self.explore = explore
         self.polish = polish
+        self.exchanges = exchanges
         self.candidates_judged = 0
         """Predicted candidates so far, for reports."""
         self._population: np.ndarray | None = None
@@ -175,7 +180,13 @@ class PredictorStrategy(Strategy):
         judged = self._judge(rows[unique_rows(rows)])
         archive = [judged]
         current, ranks = evolve(
-            space, self._judge, judged, rng, population=size, generations=self.generations
+            space,
+            self._judge,
+            judged,
+            rng,
+            population=size,
+            generations=self.generations,
+            exchanges=self.exchanges,
         )
         self._population = current.genes
         archive.append(current)

@@ -36,6 +36,16 @@ class Judged:
         )
 
 
+def join(parts: list[Judged]) -> Judged:
+    """Return the rows of all parts, in order."""
+    return Judged(
+        np.vstack([p.genes for p in parts]),
+        np.vstack([p.objectives for p in parts]),
+        np.vstack([p.std for p in parts]),
+        np.vstack([p.constraints for p in parts]),
+    )
+
+
 class Problem:
     """A search problem in the order every ``tell`` uses.
 
