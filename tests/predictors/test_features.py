@@ -44,5 +44,5 @@ def test_sums_over_the_encoding_are_those_of_a_count_by_hand() -> None:
     archs = [space.parse(text) for text in ("k3_e1 skip k5_e6", "k5_e6 k3_e1")]
     blocks = raw_blocks(space, space.genes(archs))
     np.testing.assert_array_equal(blocks["counts"], [[1, 1, 1], [1, 1, 0]])  # k3, k5, skip
-    np.testing.assert_array_equal(blocks["totals"], [[8, 7], [8, 7]])
+    np.testing.assert_array_equal(blocks["totals"], [[3, 8, 7], [2, 8, 7]])  # length first
     assert blocks["values"][1, -2:].tolist() == [0, 0]  # the third token is not there
