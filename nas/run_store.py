@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.json_lines import append_line, read_lines
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -107,24 +107,11 @@ class RunStore:
     def event(self, kind: str, **values: Any) -> None:
         """Append one line to ``events.jsonl``, durably."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": kind, **values}) + "\n"
-        # A line torn by a crash must not swallow the next one.
-        if self.events_path.exists() and not self._ends_in_newline():
-            line = "\n" + line
-        with open(self.events_path, "a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.events_path, {"time": now, "event": kind, **values})
 
     def events(self) -> list[dict[str, Any]]:
         """Return every whole event; a line torn by a crash is left out."""
-        if not self.events_path.exists():
-            return []
-        found = []
-        for line in self.events_path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-        return found
+        return list(read_lines(self.events_path))
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -168,10 +155,3 @@ class RunStore:
         # What a process left that was killed while it wrote a file.
         for path in self.folder.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-
-    def _ends_in_newline(self) -> bool:
-        with open(self.events_path, "rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return True
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"

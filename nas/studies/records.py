@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.json_lines import append_line, read_lines
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 
@@ -52,14 +51,7 @@ class StudyFolder:
 
     def add(self, key: str, values: Mapping[str, Any]) -> None:
         """Append the record of ``key``; it is on the disk when this returns."""
-        line = json.dumps({"key": key, **values}) + "\n"
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            # A line torn by a crash must not swallow this one.
-            line = "\n" + line
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, {"key": key, **values})
         self._records[key] = dict(values)
 
     def __len__(self) -> int:
@@ -67,10 +59,7 @@ class StudyFolder:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    values = json.loads(line)
-                    # The first record of a key stands; a second can only come from a rerun.
-                    found.setdefault(values.pop("key"), values)
+        for values in read_lines(self.path):
+            # The first record of a key stands; a second can only come from a rerun.
+            found.setdefault(values.pop("key"), values)
         return found
