@@ -72,15 +72,8 @@ class SqliteFile:
             if not write:
                 yield db
                 return
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(db):
                 yield db
-                db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back already.
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -122,19 +115,27 @@ class SqliteFile:
                 )
             if version == len(self._migrations):
                 return
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(db):
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 for script in self._migrations[version:]:
                     for statement in script.split(";"):
                         db.execute(statement)
                 db.execute(f"PRAGMA application_id = {self._application_id}")
                 db.execute(f"PRAGMA user_version = {len(self._migrations)}")
-                db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Keep what is done within, or undo it whole."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk may have rolled back already.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager
