@@ -27,8 +27,12 @@ PAIRS = ((1, 4), (1, 5), (1, 8), (2, 4), (2, 5), (2, 8), (4, 4), (4, 8))
 TARGETS = {"w2a4": 1.8, "w2a8": 1.15, "w1a8": 1.6, "w1a4": 2.5}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def timing_options(description: str | None) -> argparse.Namespace:
+    """Parse the options of a comparison, then pin the process and hide what they hide.
+
+    Call it before onnxruntime is imported.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--instructions", choices=("avx2", "native"), default="avx2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
@@ -38,6 +42,11 @@ def main() -> int:
 
         hide_avx512()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
+    return options
+
+
+def main() -> int:
+    options = timing_options(__doc__)
     from experiments.kernels import contenders
 
     dispatch = _dispatch(contenders, options)

@@ -10,13 +10,13 @@ files are made on the way; all contenders run in turn in one process.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.kernels.bench import RESULTS, machine, timing_options
 from search_spaces.atomic import write_json_atomic
 
 BITS = ((2, 4), (2, 8))
@@ -24,20 +24,10 @@ SPACES = {"mobilenet": {"preset": "96x96"}, "resnet": {}}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instructions", choices=("avx2", "native"), default="avx2")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=40)
-    options = parser.parse_args()
-    if options.instructions == "avx2":
-        from experiments.kernels.cpu_mask import hide_avx512
-
-        hide_avx512()
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
+    options = timing_options(__doc__)
     import torch
 
     torch.set_num_threads(1)
-    from experiments.kernels.bench import RESULTS, machine
 
     command = (
         f"python -m experiments.kernels.networks --instructions {options.instructions} "
