@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.device_calibration_cli import calibrate
 from nas.device_options import (
     Authority,
     Batch,
@@ -25,12 +26,12 @@ from nas.device_options import (
     TokenFile,
     both_or_neither,
     chosen_device,
+    figures,
     key_values,
 )
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
-    from devices.device import Device
     from devices.link import HubLink
     from devices.measurement import Measurement
     from devices.messages import Description, DeviceView
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 token_app = typer.Typer(help="Tokens of a hub.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_app, name="token")
+app.command()(calibrate)
 
 
 @app.command("list")
@@ -203,134 +205,6 @@ def release(
     """End a board's quarantine, once it is repaired."""
     _link(hub, token_file, ca, cert, key).tell("POST", f"/api/devices/{name}/release")
     typer.echo(f"{name} takes work again")
-
-
-@app.command()
-def calibrate(
-    runtime: RuntimeName = "onnxruntime",
-    threads: Threads = 1,
-    option: Options = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Instead of the shipped reference.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=3, help="Separate runs of the model.")] = 5,
-    space: Annotated[
-        str | None,
-        typer.Option(help="Learn the latencies of this search space's architectures instead."),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the space.")] = None,
-    known: Annotated[
-        Path | None,
-        typer.Option(metavar="TABLE", help="Known devices; by default the packaged ones."),
-    ] = None,
-    measurements: Annotated[int, typer.Option(min=2, help="Architectures to learn from.")] = 10,
-    checks: Annotated[int, typer.Option(min=3, help="Architectures to foretell.")] = 20,
-    integer: Annotated[bool, typer.Option("--int8", help="Measure quantised files.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice of architectures.")] = 0,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="TABLE", help="Write what was measured (CSV)."),
-    ] = None,
-    hub: Hub = None,
-    token_file: TokenFile = None,
-    device: Board = None,
-    ca: Authority = None,
-    cert: Certificate = None,
-    key: Key = None,
-    json: Json = False,
-) -> None:
-    """Look whether a board is fit to measure on; with --space, learn to predict it.
-
-    Without --space a reference model is measured again and again: repeatability, drift,
-    governor, load. Exit code 4 when the board is not fit.
-
-    With --space the latency predictor chooses architectures, they are measured, and what it
-    then foretells of others is held against their measurements.
-    """
-    target = chosen_device(
-        runtime, threads, 1, key_values(option, "--option"), hub, token_file, device, ca, False,
-        cert, key,
-    )  # fmt: skip
-    target.check()
-    if space is None:
-        _fitness(target, model, runs, json=json)
-        return
-
-    import tempfile
-
-    from devices.protocol import Protocol
-    from devices.store import MeasurementStore
-    from nas.device_calibration import UntrainedFiles
-    from nas.device_calibration import calibrate as calibrate_on
-    from predictors.pool import default_pool
-    from search_spaces.spaces import build_space
-    from search_spaces.table import read_table, write_table
-
-    built = build_space(space, **({} if preset is None else {"preset": preset}))
-
-    def show(what: str, index: int, count: int, measurement: Measurement) -> None:
-        if not json:
-            typer.echo(f"{what} {index + 1}/{count}: {_figures(measurement)}", err=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        found = calibrate_on(
-            target,
-            built,
-            UntrainedFiles(built, Path(folder), integer=integer),
-            known=default_pool(built) if known is None else read_table(known, built),
-            measurements=measurements,
-            checks=checks,
-            protocol=Protocol.from_json(key_values(protocol, "--protocol")),
-            store=None if store is None else MeasurementStore(store),
-            seed=seed,
-            on_measured=show,
-        )
-    if output is not None:
-        write_table(found.table(built), output)
-    if json:
-        typer.echo(json_text.dumps(found.to_json(), indent=2))
-        return
-    typer.echo(f"{'predicted ms':>12} {'90 % interval':>21} {'measured ms':>12}")
-    for one in found.foretold:
-        interval = f"{one.low_ms:.4g} to {one.high_ms:.4g}"
-        flag = ("" if one.inside else "  outside") + ("" if one.valid else "  INVALID")
-        typer.echo(f"{one.predicted_ms:12.4g} {interval:>21} {one.measured_ms:12.4g}{flag}")
-    scores = found.scores()
-    typer.echo(
-        f"{found.device}: {len(found.learned)} measured, {len(found.foretold)} foretold from "
-        f"{len(found.known)} known devices: Spearman {scores['spearman']:.3f}, mean error "
-        f"{scores['mape']:.1%}, {scores['coverage']:.0%} inside the interval"
-    )
-
-
-def _fitness(target: Device, model: Path | None, runs: int, *, json: bool) -> None:
-    from dataclasses import asdict
-
-    from devices.fitness import assess
-
-    def show(index: int, measurement: Measurement) -> None:
-        if not json:
-            typer.echo(f"run {index + 1}: {_figures(measurement)}")
-
-    found = assess(target, model=model, runs=runs, on_run=show)
-    if json:
-        typer.echo(json_text.dumps({"fit": found.fit, **asdict(found)}, indent=2))
-    else:
-        for check in found.checks:
-            mark = {True: "ok", False: "BAD", None: "-"}[check.ok]
-            typer.echo(f"{mark:4} {check.name:14} {check.detail}")
-    if not found.fit:
-        bad = ", ".join(check.name for check in found.checks if check.ok is False)
-        raise EnvironmentProblem(f"{target.spec.name} is not fit to measure on: {bad}")
-    if not json:
-        typer.echo(f"{target.spec.name} is fit to measure on")
 
 
 @app.command()
@@ -518,17 +392,7 @@ def _give(token: str, output: Path | None) -> None:
 
 
 def _measured(model: Path, measurement: Measurement) -> str:
-    return f"{model}: {_figures(measurement)}"
-
-
-def _figures(measurement: Measurement) -> str:
-    if measurement.latency_ms != measurement.latency_ms:
-        return f"NOT MEASURED ({', '.join(measurement.reasons)}): {measurement.detail}"
-    flag = "" if measurement.valid else f"  INVALID ({', '.join(measurement.reasons)})"
-    return (
-        f"{measurement.latency_ms:.4g} ms measured, 95 % interval {measurement.low_ms:.4g} to "
-        f"{measurement.high_ms:.4g} ms, {measurement.runtime} {measurement.runtime_version}{flag}"
-    )
+    return f"{model}: {figures(measurement)}"
 
 
 def _about(about: Description) -> list[str]:

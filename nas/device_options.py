@@ -12,6 +12,7 @@ from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from devices.device import Device
+    from devices.measurement import Measurement
 
 Hub = Annotated[str | None, typer.Option("--hub", metavar="URL", help="A hub's address.")]
 NeededHub = Annotated[str, typer.Option("--hub", metavar="URL", help="The hub's address.")]
@@ -98,3 +99,14 @@ def both_or_neither(cert: Path | None, key: Path | None) -> None:
     """Raise an InputError when one of a certificate and its key is missing."""
     if (cert is None) != (key is None):
         raise InputError("--cert and --key belong together")
+
+
+def figures(measurement: Measurement) -> str:
+    """Return a measurement in a line: latency, interval, runtime, and why it is invalid."""
+    if measurement.latency_ms != measurement.latency_ms:
+        return f"NOT MEASURED ({', '.join(measurement.reasons)}): {measurement.detail}"
+    flag = "" if measurement.valid else f"  INVALID ({', '.join(measurement.reasons)})"
+    return (
+        f"{measurement.latency_ms:.4g} ms measured, 95 % interval {measurement.low_ms:.4g} to "
+        f"{measurement.high_ms:.4g} ms, {measurement.runtime} {measurement.runtime_version}{flag}"
+    )
