@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -103,8 +104,10 @@ def _schema_diagnostic(
             message += _nearest(value, allowed)
         case "int_type" | "int_from_float" | "int_parsing":
             message = f"{where}: {_shown(value)} is not a whole number"
+            message += _without_unit(location, value)
         case "float_type" | "float_parsing":
             message = f"{where}: {_shown(value)} is not a number"
+            message += _without_unit(location, value)
         case "finite_number":
             message = f"{where}: {_shown(value)} is not a finite number"
         case "bool_type":
@@ -114,9 +117,11 @@ def _schema_diagnostic(
         case "list_type":
             message = f"{where}: {_shown(value)} is not a list"
             if isinstance(value, (str, int, float)):
-                message += f"; write [{value}]"
+                named = _named(location, value)
+                message += f"; write [{value if named is None else named}]"
         case "dict_type" | "model_type" | "model_attributes_type":
             message = f"{where}: {_shown(value)} is not a mapping of keys to values"
+            message += _as_mapping(location, value)
             if (
                 len(location) > 1
                 and location[-2] == "latency_ms"
@@ -150,6 +155,50 @@ def _schema_diagnostic(
     return source.diagnostic(location, message)
 
 
+def _without_unit(location: Sequence[str | int], value: Any) -> str:
+    """Return how to write a number that was given with its unit, or nothing."""
+    found = re.fullmatch(r"\s*([-+]?[0-9.]+)\s*([A-Za-zµμ%]+)\s*", value) if isinstance(
+        value, str
+    ) else None  # fmt: skip
+    if found is None:
+        return ""
+    number, unit = found.groups()
+    if unit == "%":
+        try:
+            return f"; write {float(number) / 100:g}"
+        except ValueError:
+            return ""
+    units = {"ms": "milliseconds", "kib": "KiB", "mj": "millijoules", "mib": "MiB", "s": "seconds"}
+    # The nearest key whose name ends in a unit says which one is meant.
+    ends = [str(step).rpartition("_")[2] for step in reversed(location)]
+    own = next((units[end] for end in ends if end in units), None)
+    return f"; write the number alone{'' if own is None else f', in {own}'}"
+
+
+def _as_mapping(location: Sequence[str | int], value: Any) -> str:
+    """Return how to write the mapping for which a plain value was given, or nothing."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return ""
+    named = _named(location, value)
+    if named is not None:
+        return f"; write {named}"
+    if isinstance(value, str):
+        return ""
+    if _annotation(location) is Bound:
+        return f"; write {{max: {value}}} or {{min: {value}}}"
+    if tuple(location[:2]) == ("search", "constraints"):
+        return f"; write {{DEVICE: {{max: {value}}}}}"
+    return ""
+
+
+def _named(location: Sequence[str | int], value: Any) -> str | None:
+    """Return ``value`` as a mapping with a name, where such mappings belong."""
+    model = _annotation(location) or _annotation((*location, 0))
+    if not isinstance(value, str) or model is None or "name" not in model.model_fields:
+        return None
+    return f"{{name: {value}}}"
+
+
 def _unknown_key(location: tuple[str | int, ...]) -> str:
     allowed = _allowed_keys(location[:-1])
     parent = _dotted(location[:-1])
@@ -171,11 +220,15 @@ def _allowed_keys(location: Sequence[str | int]) -> list[str]:
 
 
 def _allowed_values(location: Sequence[str | int]) -> list[Any]:
-    model = _annotation(location[:-1])
+    inside = isinstance(location[-1], int)  # an entry of a list of words
+    *parent, key = location[:-1] if inside else location
+    model = _annotation(parent)
     if model is None:
         return []
-    hint = model.model_fields[str(location[-1])].annotation
-    return [v for part in _parts(hint) if typing.get_origin(part) is typing.Literal
+    parts = _parts(model.model_fields[str(key)].annotation)
+    if inside:
+        parts = [inner for part in parts for inner in typing.get_args(part)]
+    return [v for part in parts if typing.get_origin(part) is typing.Literal
             for v in typing.get_args(part)]  # fmt: skip
 
 
@@ -285,6 +338,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_search(sections["search"], devices)
         yield from _check_strategy_options(sections["search"])
         yield from _check_warm_start(sections["search"], folder)
+    if sections.get("study") is not None:
+        yield from _check_study(sections["study"])
     if "executor" in sections:
         yield from _unknown_name("executor", ("executor",), sections["executor"])
         yield from _check_executor(sections)
@@ -555,6 +610,18 @@ def _check_search(
         )
 
 
+def _check_study(study: str) -> Iterator[Finding]:
+    scheme, mark, rest = study.partition("://")
+    if not mark or not scheme:
+        yield (
+            ("study",),
+            f"study: {study!r} is no database URL; write sqlite:///{study} for a file, or "
+            "postgresql+psycopg2://user@host/name",
+        )
+    elif scheme.split("+")[0] == "sqlite" and len(rest) < 2:
+        yield ("study",), f"study: {study!r} names no file; write sqlite:///shared.db"
+
+
 def _check_warm_start(search: SearchConfig, folder: Path) -> Iterator[Finding]:
     if search.warm_start is None:
         return
@@ -690,13 +757,18 @@ def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
         yield at, f"{where}: give min, max or both"
     elif bound.min is not None and bound.max is not None and bound.min > bound.max:
         yield (*at, "min"), f"{where}: min {bound.min:g} is greater than max {bound.max:g}"
-    if at[-1] in ("accuracy", "worst_class_accuracy"):
-        for side, value in (("min", bound.min), ("max", bound.max)):
-            if value is not None and 1 < value <= 100:
-                yield (
-                    (*at, side),
-                    f"{where}.{side}: accuracies are 0 to 1; for {value:g} % write {value / 100:g}",
-                )
+    share = at[-1] in ("accuracy", "worst_class_accuracy")
+    for side, value in (("min", bound.min), ("max", bound.max)):
+        if value is None:
+            continue
+        # Every metric is a share, a count, a size or a time.
+        if value < 0:
+            yield (*at, side), f"{where}.{side}: {value:g} must not be negative"
+        elif value == 0 and side == "max":
+            yield (*at, side), f"{where}.max: 0 must be greater than 0"
+        elif share and value > 1:
+            percent = f"; for {value:g} % write {value / 100:g}" if value <= 100 else ""
+            yield (*at, side), f"{where}.{side}: accuracies are 0 to 1{percent}"
 
 
 def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
@@ -746,8 +818,14 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str((folder / Path(path).expanduser()).resolve())
 
+    def database(url: str | None) -> str | None:
+        # A relative file would be another one for a run that is resumed from elsewhere.
+        scheme, mark, path = (url or "").partition(":///")
+        return f"{scheme}{mark}{absolute(path)}" if scheme.startswith("sqlite") and path else url
+
     return job.model_copy(
         update={
+            "study": database(job.study),
             "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
             "devices": [
                 device.model_copy(
