@@ -164,9 +164,7 @@ def benchmark(
     )
     print(f"{'method':12} {'device':18}" + "".join(f"{n:>{w}}" for n, w in columns))
     for row in summary(records):
-        cells = "".join(
-            f"{'-':>{w}}" if row[n] is None else f"{row[n]:>{w}.3f}" for n, w in columns
-        )
+        cells = "".join(f"{'-' if row[n] is None else _figure(row[n]):>{w}}" for n, w in columns)
         print(f"{row['method']:12} {row['device']:18}{cells}")
 
 
@@ -385,6 +383,11 @@ def convert(
     data = data.select(chosen) if chosen else data
     write_table(data, output)
     print(f"{output}: {len(data)} architectures, {len(data.devices)} columns")
+
+
+def _figure(value: float) -> str:
+    """Three decimals; large values, such as errors in bytes, in four digits."""
+    return f"{value:.3f}" if abs(value) < 10000 else f"{value:.3g}"
 
 
 def _read_archs(path: Path, space, arch_column: str | None):

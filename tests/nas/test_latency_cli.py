@@ -180,3 +180,15 @@ def test_methods_may_be_several_and_cells_may_be_missing(tmp_path: Path) -> None
     records = json.loads(out.read_text())
     assert [r["method"] for r in records] == ["ridge", "target_gp"]
     assert all(r["measurements"] == 12 for r in records)
+
+
+def test_columns_of_large_errors_do_not_run_together(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=80, devices=2, positions=4)
+    path = tmp_path / "bytes.csv"
+    write_table(replace(made, values=1e9 * made.values), path)
+    text = run(
+        *["benchmark", path, "--test", "device1", "--pool", 50, "--holdout", 30],
+        *["--seeds", 1, "--method", "ridge"],
+    )
+    header, row, _ = text.splitlines()
+    assert len(row.split()) == len(header.split())
