@@ -41,10 +41,12 @@ class PlayedMachine:
     noise: list[float] = field(default_factory=list)
 
     def start_process(self) -> None:
+        """Begin a process: it takes 0.3 s and has a speed of its own."""
         self.effect = float(np.exp(self.rng.normal(0, self.between)))
         self.wall += int(300e6)
 
     def infer(self, factor: float) -> None:
+        """Let the clocks run on by one inference of ``factor`` x ``base_ms``."""
         if not self.noise:
             self.noise = np.exp(self.rng.normal(0, self.within, 1000)).tolist()
         now = self.wall * 1e-9
@@ -54,14 +56,17 @@ class PlayedMachine:
 
     @property
     def clocks(self) -> Clocks:
+        """The clocks of this machine, which stand still unless it works or sleeps."""
         return Clocks(
             wall_ns=lambda: self.wall, processor_ns=lambda: self.processor, sleep=self.sleep
         )
 
     def sleep(self, seconds: float) -> None:
+        """Let the wall clock run on by ``seconds``."""
         self.wall += int(seconds * 1e9)
 
     def read(self, path: str) -> str | None:
+        """Return the text of a file under /sys or /proc at this moment, None where there is none."""
         return self.files(path, self.wall * 1e-9)
 
 
