@@ -128,10 +128,12 @@ class Attempt:
 
     @property
     def blocks(self) -> list[Block]:
+        """What the processes measured; one that failed has none."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Block)]
 
     @property
     def samples_ms(self) -> tuple[tuple[float, ...], ...]:
+        """Samples in ms, by process."""
         return tuple(block.samples_ms for block in self.blocks)
 
     @property

@@ -66,7 +66,7 @@ class PlayedMachine:
         self.wall += int(seconds * 1e9)
 
     def read(self, path: str) -> str | None:
-        """Return the text of a file under /sys or /proc at this moment, None where there is none."""
+        """Return the text of a file under /sys or /proc at this moment, or None."""
         return self.files(path, self.wall * 1e-9)
 
 
