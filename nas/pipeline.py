@@ -200,6 +200,8 @@ class Pipeline:
             space=self.space,
             goals=self.goals,
             constraints=self.constraints,
+            # Only a study that a job names may be used by others at the same time.
+            owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
         )
 
     # ------------------------------------------------------------------- stages

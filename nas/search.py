@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nas.study import StudyRecord
     from nas.warm_start import WarmStart
 
+_POLL_S = 0.2
 POOL = 1000
 """Architectures from which those for the first measurements are chosen."""
 QUALITY_METRICS = ("accuracy", "worst_class_accuracy")
@@ -228,38 +230,63 @@ class Search:
     def _evaluate(
         self, archs: Sequence[Arch], round_number: int, told: Sequence[Mapping[str, float]]
     ) -> Any:
-        """Yield (architecture, metrics), those on record first, the others as they are done."""
-        todo, items = [], []
-        for arch in archs:
-            recorded = self.study.lookup(arch, "search")
-            if recorded is not None:
-                yield arch, recorded
-            else:
-                todo.append((arch, self.metrics(arch)))
-                items.append(self._item(arch, todo[-1][1], told))
-        for index, quality in self.executor.run(self._work, items):
-            arch, metrics = todo[index]
-            stopped = quality["stopped"]
-            yield (
-                arch,
-                self.study.record(
-                    arch,
-                    {
-                        "accuracy": quality["accuracy"],
-                        "worst_class_accuracy": quality["worst_class_accuracy"],
-                        **metrics,
-                    },
-                    stage="search",
-                    attributes={
-                        "round": round_number,
-                        "seed": self.job.seed,
-                        "latency_source": "predicted",
-                        "images": quality["images"],
-                        "early_stopped": stopped,
-                        **({"accuracy_upper": quality["upper"]} if stopped else {}),
-                    },
-                ),
-            )
+        """Yield (architecture, metrics), those on record first, the others as they are done.
+
+        With processes that share the study, each takes a few at a time and waits for what the
+        others have taken, so that two runs of one job go through its rounds together.
+        """
+        left = list(archs)
+        while left:
+            before = len(left)
+            todo: list[tuple[Arch, dict[str, float]]] = []
+            share = getattr(self.executor, "workers", 1) if self.study.shared else len(left)
+            still = []
+            for arch in left:
+                recorded = self.study.lookup(arch, "search")
+                if recorded is None and len(todo) < share and self.study.claim(arch, "search"):
+                    # Its last owner may have finished after the first look.
+                    recorded = self.study.lookup(arch, "search")
+                    if recorded is None:
+                        todo.append((arch, self.metrics(arch)))
+                        continue
+                    self.study.unclaim(arch, "search")
+                if recorded is None:
+                    still.append(arch)
+                else:
+                    yield arch, recorded
+            left = still
+            items = [self._item(arch, metrics, told) for arch, metrics in todo]
+            for index, quality in self.executor.run(self._work, items):
+                arch, metrics = todo[index]
+                yield arch, self._recorded(arch, metrics, quality, round_number)
+            if len(left) == before:
+                time.sleep(_POLL_S)
+
+    def _recorded(
+        self,
+        arch: Arch,
+        metrics: Mapping[str, float],
+        quality: Mapping[str, Any],
+        round_number: int,
+    ) -> dict[str, float]:
+        stopped = quality["stopped"]
+        return self.study.record(
+            arch,
+            {
+                "accuracy": quality["accuracy"],
+                "worst_class_accuracy": quality["worst_class_accuracy"],
+                **metrics,
+            },
+            stage="search",
+            attributes={
+                "round": round_number,
+                "seed": self.job.seed,
+                "latency_source": "predicted",
+                "images": quality["images"],
+                "early_stopped": stopped,
+                **({"accuracy_upper": quality["upper"]} if stopped else {}),
+            },
+        )
 
     def _item(
         self, arch: Arch, metrics: Mapping[str, float], told: Sequence[Mapping[str, float]]

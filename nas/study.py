@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.constraints import Constraint, Goal, violations
 from nas.quiet_optuna import quiet_optuna
+from nas.study_claims import Claims
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.space import Arch, SearchSpace
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import optuna
 
 _WAIT_SECONDS = 60.0
+_LOCK_KEY = 0x6E61735F  # "nas_": one lock for all studies of a database
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ class StudyRecord:
 
     Args:
         location: path of the SQLite file, made if missing, or a database URL
-            (``postgresql://...``) for a record shared between machines. Only for SQLite
-            is writing twice prevented by a lock (``<file>.lock``); elsewhere a double entry is
-            possible, and the one with the lower number counts.
+            (``postgresql://...``) for a record shared between machines. Writing twice is
+            prevented by a lock: ``<file>.lock`` for SQLite, an advisory lock for PostgreSQL.
+            With other databases a double entry is possible, and the one with the lower
+            number counts.
         space: the architectures.
         goals: objectives of the studies, in their natural direction.
         constraints: judged for every evaluation; they may change from run to run.
         name: prefix of the studies' names, ``<name>/<stage>``.
+        owner: name of this process among those that share the record at the same time, for
+            :meth:`claim`; it must be the same when a killed process is resumed. None where
+            nobody else uses the record.
 
     Raises:
         InputError: the record belongs to another space or has other objectives.
@@ -79,6 +85,7 @@ class StudyRecord:
         goals: Sequence[Goal],
         constraints: Sequence[Constraint] = (),
         name: str = "nas",
+        owner: str | None = None,
     ) -> None:
         self.space = space
         self.goals = tuple(goals)
@@ -88,7 +95,12 @@ class StudyRecord:
         self._studies: dict[str, optuna.Study] = {}
         self._known: dict[str, dict[Arch, Evaluation]] = {}
         self._read: dict[str, int] = {}
+        self._server_lock = _ServerLock(self.url) if _is_postgresql(self.url) else None
         self._storage = self._open()
+        self._claims: Claims | None = None
+        if owner is not None:
+            with self._lock(), self._problems():
+                self._claims = Claims(self._storage.engine, owner)
         from optuna.distributions import CategoricalDistribution
 
         self._distributions = {
@@ -105,6 +117,11 @@ class StudyRecord:
 
     def close(self) -> None:
         """Close the database connections; the object cannot be used afterwards."""
+        if self._claims is not None:
+            with self._problems():
+                self._claims.close()
+        if self._server_lock is not None:
+            self._server_lock.close()
         self._storage.remove_session()
         self._storage.engine.dispose()
 
@@ -120,6 +137,29 @@ class StudyRecord:
             with self._lock():
                 self._studies[stage] = self._load(stage)
         return self._studies[stage]
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may use the record at the same time."""
+        return self._claims is not None
+
+    def claim(self, arch: Arch, stage: str = "search") -> bool:
+        """Return whether this process is to evaluate ``arch``; always, where nobody shares.
+
+        False while another process is at it, which its death ends after half a minute. Having
+        got a claim, look the architecture up once more before the work. :meth:`record` and
+        :meth:`close` give claims up.
+        """
+        if self._claims is None:
+            return True
+        with self._problems():
+            return self._claims.take(f"{self.name}/{stage}", arch.id)
+
+    def unclaim(self, arch: Arch, stage: str = "search") -> None:
+        """Give up a claim without a result; nothing where there is none."""
+        if self._claims is not None:
+            with self._problems():
+                self._claims.release(f"{self.name}/{stage}", arch.id)
 
     def lookup(self, arch: Arch, stage: str = "search") -> dict[str, float] | None:
         """Return the recorded metrics of ``arch`` at ``stage``, or None."""
@@ -184,6 +224,7 @@ class StudyRecord:
                     study.add_trial(trial)
                 existing = self._find(arch, stage)
         assert existing is not None
+        self.unclaim(arch, stage)
         return dict(existing.metrics)
 
     def record_failure(
@@ -352,6 +393,8 @@ class StudyRecord:
             raise EnvironmentProblem(f"the study {self.url} failed: {cause}") from error
 
     def _lock(self) -> contextlib.AbstractContextManager[Any]:
+        if self._server_lock is not None:
+            return self._server_lock
         if self._path is None:
             return contextlib.nullcontext()
         import filelock
@@ -361,6 +404,51 @@ class StudyRecord:
         if not hasattr(self, "_file_lock"):
             self._file_lock = filelock.FileLock(f"{self._path}.lock", timeout=_WAIT_SECONDS)
         return self._file_lock
+
+
+class _ServerLock:
+    """An advisory lock of PostgreSQL, held by a session, so that it ends with its process.
+
+    Re-entrant for one object, like the lock of a file.
+    """
+
+    def __init__(self, url: str) -> None:
+        import sqlalchemy as sa
+
+        try:
+            self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        except ModuleNotFoundError as error:
+            raise EnvironmentProblem(
+                f"the study {url.split('@')[-1]} needs a driver that is not installed: {error}; "
+                "pip install psycopg2-binary"
+            ) from error
+        self._connection: sa.Connection | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        import sqlalchemy as sa
+
+        if not self._depth:
+            try:
+                self._connection = self._engine.connect()
+                self._connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK_KEY})"))
+            except sa.exc.SQLAlchemyError as error:
+                raise EnvironmentProblem(f"the study cannot be reached: {error}") from error
+        self._depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._depth -= 1
+        if not self._depth and self._connection is not None:
+            # Without a pool, closing ends the session and with it the lock.
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.split("://")[0].split("+")[0] in ("postgresql", "postgres")
 
 
 def _locate(location: Path | str) -> tuple[str, Path | None]:
