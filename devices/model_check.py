@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.flatbuffer_check import check_executorch, check_litert
 from devices.onnx_operators import MICROSOFT, STANDARD
 from search_spaces.errors import InputError
 
@@ -84,8 +85,7 @@ def check_model(path: Path, limits: ModelLimits | None = None) -> str:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         kind = _FLATBUFFERS.get(data[4:8])
         if kind is not None:
-            if int.from_bytes(data[:4], "little") >= size:
-                raise InputError(f"the {kind} file is truncated")
+            _check_flatbuffer(kind, data, limits)
             return kind
         view = memoryview(data)
         try:
@@ -93,6 +93,11 @@ def check_model(path: Path, limits: ModelLimits | None = None) -> str:
         finally:
             view.release()
     return "onnx"
+
+
+def _check_flatbuffer(kind: str, data: mmap.mmap, limits: ModelLimits) -> None:
+    check = {"litert": check_litert, "executorch": check_executorch}[kind]
+    check(data, elements=limits.elements, steps=limits.fields)
 
 
 class _Refused(InputError):

@@ -1,6 +1,7 @@
 """Model files from elsewhere: what may be loaded, and what is refused before anything does."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +207,7 @@ def test_deep_nesting_is_refused(check):
 
 
 def test_litert_files_are_known_by_their_mark(check):
-    assert check((20).to_bytes(4, "little") + b"TFL3" + bytes(40)) == "litert"
+    whole = (Path(__file__).parent / "files" / "small.tflite").read_bytes()
+    assert check(whole) == "litert"
     with pytest.raises(InputError, match="truncated"):
         check((2000).to_bytes(4, "little") + b"TFL3" + bytes(40))
