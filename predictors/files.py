@@ -16,7 +16,7 @@ from predictors import help as help_module
 from predictors import latency
 from predictors.registry import LATENCY_PREDICTORS, Adapted, SavedPredictor
 from search_spaces.atomic import write_atomic
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.space import SearchSpace
 from search_spaces.table_spaces import space_from_json, space_to_json
 
@@ -24,7 +24,7 @@ BUILT_IN = (latency, help_module)
 """Modules whose import registers the predictors that have files."""
 
 _FAMILY = "latency-predictor-"
-_FORMAT = f"{_FAMILY}1"
+_FORMAT = f"{_FAMILY}2"
 _GENES, _LATENCIES = "measured.genes", "measured.latencies_ms"
 
 
@@ -144,6 +144,8 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the predictor file {path}: {error}") from error
     except SafetensorError as error:
         raise InputError(
             f"{path} is not a predictor file, or is cut short or damaged ({error})"

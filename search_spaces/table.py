@@ -273,6 +273,8 @@ def _find_arch_column(path: Path, header: list[str], wanted: str | None) -> int:
     for name in ARCH_COLUMNS:
         if name in header:
             return header.index(name)
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise InputError(f"{path}: the columns are not separated by commas; write them so")
     raise InputError(
         f"{path}: no architecture column ({', '.join(ARCH_COLUMNS)}); name it, for instance "
         f"with --arch-column {header[0]}"

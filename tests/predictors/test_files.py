@@ -12,7 +12,7 @@ from predictors.files import load_adapted, load_predictor, save_adapted, save_pr
 from predictors.help import HelpPredictor
 from predictors.latency import TransferGP
 from predictors.registry import SavedPredictor
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.nasbench201 import NasBench201
 from search_spaces.synthetic import synthetic_table
 
@@ -117,6 +117,11 @@ def test_changed_files_are_refused_with_the_reason(tmp_path: Path, name: str, me
     save_adapted(predictor, genes, np.linspace(1, 2, 12), path, device="board")
     with pytest.raises(InputError, match=message):
         load_adapted(_rewritten(path, _spoil(name)))
+
+
+def test_a_folder_is_no_predictor_file(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match=str(tmp_path)):
+        load_predictor(tmp_path)
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:

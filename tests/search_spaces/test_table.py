@@ -75,6 +75,7 @@ def test_architectures_of_another_space_are_named_with_their_line(tmp_path: Path
         ("arch,gpu\n", "no rows"),
         ("arch,gpu\na,1,2\n", "line 2: 3 cells"),
         ("model,gpu\na,1\n", "--arch-column"),
+        ("arch;gpu\na;1\n", "not separated by commas"),
         ("arch,gpu,gpu\na,1,2\n", "'gpu' occurs more than once"),
         ("arch\na\n", "no device column"),
         ("arch,gpu\n ,1\n", "line 2: the architecture is empty"),
