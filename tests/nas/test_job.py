@@ -258,6 +258,17 @@ def test_published_jobs_are_valid(path):
     load_job(path)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments" / "supernet").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_jobs_that_begin_from_another_run_are_sound_but_for_that_run(path):
+    try:
+        load_job(path)
+    except DiagnosticsError as error:
+        found = [diagnostic.message for diagnostic in error.diagnostics]
+        assert all("runs/" in message for message in found), found
+
+
 def test_the_annotated_job_shows_every_key():
     shown = yaml.safe_load((ROOT / "experiments" / "annotated.yaml").read_text(encoding="utf-8"))
 
