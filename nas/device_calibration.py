@@ -192,8 +192,9 @@ def calibrate(
             store, a calibration that was broken off goes on where it was.
         seed: of the choice of architectures.
         predictor: registered name.
-        minutes: no group of :data:`GROUP` architectures is begun that would end later; the
-            first is measured whatever it takes. What is left out is counted in ``skipped``.
+        minutes: counted from the call, learning from ``known`` included: no group of
+            :data:`GROUP` architectures is begun that would end later, but the first is measured
+            whatever it takes. What is left out is counted in ``skipped``.
         on_step: told each measurement.
         clock: monotonic seconds.
 
@@ -210,6 +211,7 @@ def calibrate(
         )
     if minutes is not None and not minutes > 0:
         raise InputError(f"minutes must be more than 0, not {minutes:g}")
+    pace = _Pace(measurements + checks, minutes, clock)
     rng = derive_rng(seed, "calibration")
     wanted = max(POOL, 2 * (measurements + checks))
     pool = list(dict.fromkeys([space.smallest(), space.largest(), *_random(space, rng, wanted)]))
@@ -222,7 +224,6 @@ def calibrate(
     learned = learner.suggest(pool, measurements, rng)
     others = [arch for arch in pool if arch not in set(learned)]
     held = [others[i] for i in rng.permutation(len(others))[:checks]]
-    pace = _Pace(measurements + checks, minutes, clock)
 
     def measured(archs: Sequence[Arch], what: str) -> list[Latency]:
         found: list[Latency] = []
