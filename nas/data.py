@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from nas.data_sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
 from nas.job import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
@@ -135,7 +138,7 @@ class FileImages:
         path = self.paths[index]
         try:
             with Image.open(path) as opened:
-                image = opened.convert("RGB" if self.channels == 3 else "L")
+                image = _eight_bits(opened).convert("RGB" if self.channels == 3 else "L")
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise InputError(f"{path}: cannot be read as an image ({error})") from error
         if crop is None:
@@ -150,6 +153,17 @@ class FileImages:
         )
         pixels = np.asarray(image, dtype=np.uint8).reshape(self.size, self.size, self.channels)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return a 16-bit grey image scaled to 8 bits; Pillow's own conversion clips it to white."""
+    from PIL import Image
+
+    if not image.mode.startswith("I;16") and image.mode != "I":
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    # Pillow opens 16-bit PNGs as "I;16" or, in older versions, as 32-bit integers "I".
+    return Image.fromarray(((levels.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -369,6 +383,24 @@ class DataSplits:
             return self.normalisation(pixels), labels
 
         yield from _ahead(batch, range(0, len(subset), batch_size), subset.images)
+
+    def warnings(self) -> list[str]:
+        """Return what makes figures of these sets unsure: a class that a set has no image of."""
+        found = []
+        for name, part in (
+            ("training", self.train),
+            ("validation", self.validation),
+            ("test", self._test),
+        ):
+            counts = torch.bincount(part.labels[part.indices], minlength=len(self.classes))
+            missing = [self.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
+            if missing:
+                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+                found.append(
+                    f"the {name} set has no image of {', '.join(missing[:5])}{more}: accuracies "
+                    "say nothing of it"
+                )
+        return found
 
     def record(self) -> dict[str, Any]:
         """Return what a manifest must hold to tell whether two runs saw the same data."""

@@ -93,7 +93,10 @@ def _model_file(run: Path, entry: dict[str, Any]) -> Path:
     if run.resolve() not in path.resolve().parents:
         raise InputError(f"the model of {entry['id']!r} lies outside {run}: {recorded}")
     if not path.is_file():
-        raise InputError(f"{path} is missing; write it again with: nas resume {run}")
+        raise InputError(
+            f"{path} is missing: the run wrote it and it was moved or deleted since; restore it, "
+            "or run the job again into another folder"
+        )
     return path
 
 

@@ -9,6 +9,7 @@ from nas.data import (
     Augmentation,
     Batches,
     Crops,
+    FileImages,
     MemoryImages,
     Normalisation,
     Subset,
@@ -246,3 +247,32 @@ def test_a_damaged_picture_is_named(pictures):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match=r"\.png: cannot be read as an image"):
         list(splits.evaluation_batches(splits.validation))
+
+
+def test_sixteen_bit_grey_files_are_scaled_and_not_clipped(tmp_path):
+    levels = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    paths = []
+    for name, picture in (
+        ("deep.png", Image.fromarray(levels)),
+        ("flat.png", Image.fromarray((levels // 257).astype(np.uint8))),
+    ):
+        paths.append(tmp_path / name)
+        picture.save(paths[-1])
+    deep, flat = FileImages(tuple(paths), size=7, channels=1).at(torch.arange(2)).int()
+    assert deep.max() < 255 or flat.max() == 255
+    assert (deep - flat).abs().max() <= 1
+    assert deep.unique().numel() > 30  # not all white
+
+
+def test_a_class_that_a_set_has_no_image_of_is_told(tmp_path):
+    for label, count in (("a", 6), ("b", 6), ("c", 6)):
+        for part, n in (("train", count), ("val", count if label != "c" else 0)):
+            for number in range(n):
+                folder = tmp_path / part / label
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = np.full((8, 8, 3), number * 20, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = DataConfig(name="image_folder", path=str(tmp_path), image_size=8, test=0.34)
+    (warning,) = load_splits(config, 0).warnings()
+    assert "validation set has no image of c" in warning
+    assert load_splits(DIGITS, 0).warnings() == []

@@ -65,3 +65,12 @@ def test_the_writer_needs_no_heavy_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_objective_has_a_column(results):
+    results["front"][0]["per_class"] = {"a": 0.9, "b": 0.4, "c": None}
+    results["front"][0]["costs"] |= {"peak_memory_kib": 3.5, "flash_kib": 7.25}
+    results["front"][0]["devices"]["cpu"]["energy_mj"] = 0.125
+    row = front_rows(results)[0]
+    assert row["worst_class_accuracy"] == 0.4
+    assert (row["peak_memory_kib"], row["flash_kib"], row["energy_mj"]) == (3.5, 7.25, 0.125)
