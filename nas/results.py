@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,7 @@ def assemble(
             "costs": _finite({name: item.metrics[name] for name in COST_NAMES}),
             "size_kib": item.path.stat().st_size / 1024,
             "knee": item.arch == at_knee,
-            "feasible": all(v <= 0 for v in violations(constraints, item.metrics).values()),
+            "feasible": _feasible(constraints, item.metrics),
             "devices": {
                 name: {
                     **_measured(measurement),
@@ -223,45 +223,61 @@ def assemble(
         ],
         "front": entries,
         "rejected": rejected,
-        "evaluations": [
-            {
-                "number": e.number,
-                "round": e.attributes.get("round", 0),
-                "id": e.arch.id,
-                "metrics": _finite(e.metrics),
-                "early_stopped": bool(e.attributes.get("early_stopped", False)),
-                "feasible": all(v <= 0 for v in violations(constraints, e.metrics).values()),
-                "choices": dict(e.arch.items),
-                "latency_source": "predicted",
-            }
-            for e in evaluations
-        ],
+        "evaluations": [_evaluation(e, constraints) for e in evaluations],
         "hypervolume": _hypervolumes(evaluations, goals, constraints),
-        "latency_samples": [
-            {
-                "device": device,
-                "id": arch.id,
-                "role": "fit" if arch in set(fitted[device]) else "verify",
-                **_measured(measurement),
-                **_prediction(predictors.get(device), arch),
-            }
-            for device, found in samples.items()
-            for arch, measurement in found.items()
-        ],
+        "latency_samples": list(_latency_samples(samples, fitted, predictors)),
         "accuracy_predictor": [dict(q) for q in quality],
         "training": [dict(record) for record in training],
         "timing": store.timing(),
-        "provenance": {
-            "versions": manifest["versions"],
-            "hardware": manifest["hardware"],
-            "splits": manifest["data"],
-            "seed": job.seed,
-            "created": manifest["created"],
-            "threads": manifest["threads"],
-            "accelerator": manifest["accelerator"],
-            "replayed_measurements": manifest["measurements"] is not None,
-        },
+        "provenance": _provenance(manifest, job.seed),
     }
+
+
+def _evaluation(evaluation: Evaluation, constraints: Sequence[Constraint]) -> dict[str, Any]:
+    return {
+        "number": evaluation.number,
+        "round": evaluation.attributes.get("round", 0),
+        "id": evaluation.arch.id,
+        "metrics": _finite(evaluation.metrics),
+        "early_stopped": bool(evaluation.attributes.get("early_stopped", False)),
+        "feasible": _feasible(constraints, evaluation.metrics),
+        "choices": dict(evaluation.arch.items),
+        "latency_source": "predicted",
+    }
+
+
+def _latency_samples(
+    samples: Mapping[str, Mapping[Arch, Measurement]],
+    fitted: Mapping[str, Sequence[Arch]],
+    predictors: Mapping[str, Adapted],
+) -> Iterator[dict[str, Any]]:
+    for device, found in samples.items():
+        learned_from = set(fitted[device])
+        for arch, measurement in found.items():
+            yield {
+                "device": device,
+                "id": arch.id,
+                "role": "fit" if arch in learned_from else "verify",
+                **_measured(measurement),
+                **_prediction(predictors.get(device), arch),
+            }
+
+
+def _provenance(manifest: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    return {
+        "versions": manifest["versions"],
+        "hardware": manifest["hardware"],
+        "splits": manifest["data"],
+        "seed": seed,
+        "created": manifest["created"],
+        "threads": manifest["threads"],
+        "accelerator": manifest["accelerator"],
+        "replayed_measurements": manifest["measurements"] is not None,
+    }
+
+
+def _feasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> bool:
+    return all(v <= 0 for v in violations(constraints, metrics).values())
 
 
 def _knee(front: FrontSpec, members: Sequence[Verified]) -> Arch | None:
@@ -304,7 +320,7 @@ def _feasible_on(
 ) -> bool:
     """Whether ``device``'s own bounds and those of no device hold."""
     own = [c for c in constraints if c.metric.device in (None, device)]
-    return all(v <= 0 for v in violations(own, metrics).values())
+    return _feasible(own, metrics)
 
 
 def _runtime_version(found: Mapping[Arch, Measurement]) -> str | None:
@@ -320,7 +336,7 @@ def _hypervolumes(
         (
             e.number,
             [g.sign * e.metrics[str(g.metric)] for g in goals],
-            all(v <= 0 for v in violations(constraints, e.metrics).values()),
+            _feasible(constraints, e.metrics),
         )
         for e in evaluations
     ]
