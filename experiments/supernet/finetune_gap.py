@@ -88,6 +88,8 @@ def main() -> None:
     gaps = 100 * (tuned - inherited)
     # Runs by their names: where they were kept does not matter for repeating it.
     command = f"python -m experiments.supernet.finetune_gap runs/{source.job.name}"
+    if arguments.models:
+        command += f" --models {arguments.models}"
     if arguments.front is not None:
         command += f" --front runs/{find_source(arguments.front).job.name}"
     if arguments.result != CLAIMED:
