@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from predictors.conformal import Calibration
-from predictors.error_scale import factor
+from predictors.error_scale import ErrorScale
 from predictors.kernels import Features, Kernels
 from predictors.mixture import Posterior
 from predictors.registry import Adapted
@@ -66,18 +65,17 @@ class AdaptedGP(Adapted):
     Args:
         predictor: the predictor that was adapted.
         fit: the posterior.
-        widths: of intervals, in standard deviations corrected by the device's own errors.
+        scale: how intervals follow the errors on the measurements.
 
     Attributes:
         predictor: the predictor that was adapted.
     """
 
-    def __init__(self, predictor: TransferGP, fit: Fit, widths: Calibration) -> None:
+    def __init__(self, predictor: TransferGP, fit: Fit, scale: ErrorScale) -> None:
         self.space = predictor.space
         self.predictor = predictor
         self._fit = fit
-        scale = factor(fit.posterior.left_out())
-        self._widths = replace(widths, widths=scale * widths.widths)
+        self._widths = scale.calibration(fit.posterior.left_out())
         # A rounded measurement differs from what was rounded by up to half a step.
         self._rounding = 0.5 * fit.step / max(self._widths.width(_NINETY), 1e-12)
 

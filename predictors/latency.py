@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 from predictors.adapted_gp import AdaptedGP, Fit, held_out_errors
-from predictors.conformal import Calibration
 from predictors.design import balanced
 from predictors.device_functions import DeviceFunctions, clip_outliers
-from predictors.error_scale import Run, usual_widths
+from predictors.error_scale import ErrorScale, Run, usual
 from predictors.features import FeatureScaler, degenerate
 from predictors.kernels import Features, Kernels, prior_weights
 from predictors.mixture import posterior_of
@@ -39,9 +38,10 @@ from predictors.practice import (
     Prior,
     Task,
     learn_prior,
-    learn_widths,
+    learn_scales,
     tasks_of,
     usable,
+    without_noise,
 )
 from predictors.registry import (
     LATENCY_PREDICTORS,
@@ -84,7 +84,7 @@ class TransferGP(SavedPredictor):
         self._kernels = Kernels(self._references, columns)
         self._thetas = prior_weights(self._kernels)
         self._prior = Prior.flat(len(self._thetas))
-        self._widths: dict[int, Calibration] = {}
+        self._scales: dict[int, ErrorScale] = {}
 
     # ---------------------------------------------------------------- learning
 
@@ -128,7 +128,10 @@ class TransferGP(SavedPredictor):
         tasks = tasks_of(table, valid)
         if len(tasks) >= 2:
             self._prior = learn_prior(tasks, self.features, self._kernels_without, seed=self.seed)
-            self._widths = learn_widths(tasks, self._practise, self._choose, seed=self.seed)
+            practice = [*tasks, *(without_noise(task, self.features) for task in tasks)]
+            self._scales = learn_scales(
+                practice, self._practise, self._choose, devices=len(tasks), seed=self.seed
+            )
         return self
 
     def _kernels_without(self, device: str | None) -> Kernels:
@@ -154,7 +157,7 @@ class TransferGP(SavedPredictor):
         """Adapt in closed form; the same architecture may be measured several times."""
         latencies = check_measurements(len(genes), latencies_ms)
         fit = self._fit(np.asarray(genes), latencies, self._kernels)
-        return AdaptedGP(self, fit, self._widths_at(len(genes)))
+        return AdaptedGP(self, fit, self._scale_at(len(genes)))
 
     def _fit(self, genes: np.ndarray, latencies: np.ndarray, kernels: Kernels) -> Fit:
         features = self.features(genes)
@@ -174,11 +177,11 @@ class TransferGP(SavedPredictor):
         log = bool(gain + self._prior.log_odds > _LOG_MARGIN)
         return Fit(kernels, features, fits[int(log)][0], log, step)
 
-    def _widths_at(self, count: int) -> Calibration:
-        if not self._widths:
-            return usual_widths(count)
-        nearest = min(self._widths, key=lambda n: abs(np.log(n / count)))
-        return self._widths[nearest]
+    def _scale_at(self, count: int) -> ErrorScale:
+        if not self._scales:
+            return usual(count)
+        nearest = min(self._scales, key=lambda n: abs(np.log(n / count)))
+        return self._scales[nearest]
 
     def suggest_genes(self, genes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Choose measurements that are informative and nearly a fair sample of the pool.
@@ -259,8 +262,8 @@ class TransferGP(SavedPredictor):
         arrays["prior_scalars"] = np.array([self._prior.log_odds, *self._prior.spreads])
         if self._functions is not None:
             arrays |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
-        for count, widths in self._widths.items():
-            arrays |= widths.arrays(f"widths.{count}.")
+        for count, scale in self._scales.items():
+            arrays |= scale.arrays(f"scale.{count}.")
         return arrays, {"devices": list(self.devices), "seed": self.seed}
 
     def restore(self, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
@@ -274,9 +277,9 @@ class TransferGP(SavedPredictor):
         log_odds, *spreads = (float(v) for v in arrays["prior_scalars"])
         self._prior = Prior(arrays["prior"], log_odds, (spreads[0], spreads[1]))
         for count in CALIBRATED_AT:
-            found = part_of(arrays, f"widths.{count}.")
+            found = part_of(arrays, f"scale.{count}.")
             if found:
-                self._widths[count] = Calibration(found["levels"], found["widths"])
+                self._scales[count] = ErrorScale.from_arrays(found)
 
 
 def _with_costs(table: LatencyTable) -> LatencyTable:

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from predictors.conformal import Calibration
 from predictors.device_functions import clip_outliers
-from predictors.error_scale import Run, learned_widths
+from predictors.error_scale import ErrorScale, Run, learned
+from predictors.features import role
 from predictors.kernels import Features, Kernels, prior_weights
 from predictors.mixture import solve
 from predictors.transform import transform
@@ -24,6 +24,7 @@ MINIMUM_ROWS = 5
 """Devices with fewer measurements teach nothing."""
 
 _DRAWS, _SIZE = 4, 30  # subsets of a left-out device, and measurements in each
+_RIDGE = 1e-3  # per architecture, of features with mean square 1
 _FLAT = 0.3  # share of the prior that does not listen to the known devices
 _HELD = 200
 _CALIBRATION_DRAWS = 3
@@ -92,6 +93,24 @@ def tasks_of(table: LatencyTable, valid: LatencyTable | None) -> list[Task]:
     return tasks
 
 
+def without_noise(task: Task, features_of: Callable[[np.ndarray], Features]) -> Task:
+    """The device as it would be if latency were a sum over operations, exactly.
+
+    Measured devices are noisy; simulators, rounding-free runtimes and costs such as energy
+    models are not. Intervals learned on noisy devices alone are too wide for them.
+    """
+    rows = task.usable
+    blocks = features_of(task.genes)
+    counts = [name for name in blocks if role(name) == "counts"] or ["onehot"]
+    columns = [np.ones((len(task.genes), 1)), *(blocks[name] for name in counts)]
+    design = np.concatenate(columns, axis=1)
+    known = design[rows]
+    ridge = _RIDGE * len(rows) * np.diag(np.arange(design.shape[1]) > 0)
+    weights = np.linalg.solve(known.T @ known + ridge, known.T @ task.clipped[rows])
+    smooth = np.maximum(design @ weights, 0.5 * task.clipped[rows].min())
+    return Task(task.genes, np.where(np.isfinite(task.values), smooth, np.nan), task.device)
+
+
 def learn_prior(
     tasks: list[Task],
     features_of: Callable[[np.ndarray], Features],
@@ -138,34 +157,35 @@ def learn_prior(
     )
 
 
-def learn_widths(
+def learn_scales(
     tasks: list[Task],
     practise: Callable[[Task, np.ndarray, np.ndarray], Run],
     choose: Callable[[Task, np.ndarray, int, np.random.Generator], np.ndarray],
     *,
+    devices: int,
     seed: int,
-) -> dict[int, Calibration]:
+) -> dict[int, ErrorScale]:
     """Learn interval widths from the errors on devices that were left out.
 
     Args:
         practise: adapts to a task's rows ``chosen`` and is scored on the rows ``held``.
         choose: picks which of a task's usable rows to measure.
+        devices: how many devices the tasks come from.
 
     Returns:
         widths by number of measurements; a number no task has rows for is missing.
     """
     out = {}
     for count in CALIBRATED_AT:
-        runs, devices = [], 0
+        runs = []
         for number, task in enumerate(tasks):
             if len(task.usable) < 2 * count:
                 continue
-            devices += 1
             for draw in range(_CALIBRATION_DRAWS):
                 rng = derive_rng(seed, "calibration", count, number, draw)
                 chosen = task.usable[choose(task, task.usable, count, rng)]
                 held = rng.permutation(np.setdiff1d(task.usable, chosen))[:_HELD]
                 runs.append(practise(task, chosen, held))
         if runs:
-            out[count] = learned_widths(runs, devices, count)
+            out[count] = learned(runs, devices, count)
     return out

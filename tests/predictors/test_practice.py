@@ -3,17 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.conformal import Calibration
-from predictors.error_scale import Run
+from predictors.error_scale import ErrorScale, Run
+from predictors.features import role
 from predictors.latency import TransferGP
 from predictors.practice import (
     MINIMUM_ROWS,
     Prior,
     Task,
     learn_prior,
-    learn_widths,
+    learn_scales,
     tasks_of,
     usable,
+    without_noise,
 )
 from search_spaces.synthetic import synthetic_table
 
@@ -78,7 +79,21 @@ def test_widths_are_learned_only_where_there_are_rows_enough() -> None:
     def choose(task: Task, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(rows))[:n]
 
-    widths = learn_widths([task], practise, choose, seed=0)
+    widths = learn_scales([task], practise, choose, devices=1, seed=0)
     assert sorted(widths) == [5, 10]
     assert {n + held for n, held in asked} == {25}
-    assert all(isinstance(found, Calibration) for found in widths.values())
+    assert all(isinstance(found, ErrorScale) for found in widths.values())
+
+
+def test_a_device_without_noise_is_the_sum_over_its_operations(predictor: TransferGP) -> None:
+    table = synthetic_table(architectures=60, devices=3, positions=4)
+    values = table.column("device0").copy()
+    values[3] = np.nan
+    task = without_noise(Task(table.genes, values, "device0"), predictor.features)
+    blocks = predictor.features(table.genes)
+    counts = [block for name, block in blocks.items() if role(name) == "counts"]
+    design = np.column_stack([np.ones(len(table)), *counts])[task.usable]
+    left = task.values[task.usable] - design @ np.linalg.lstsq(design, task.values[task.usable])[0]
+    assert np.abs(left).max() < 1e-6 * np.ptp(task.values[task.usable])
+    assert np.isnan(task.values[3]) and task.device == "device0"
+    assert np.corrcoef(task.values[task.usable], values[task.usable])[0, 1] > 0.5
