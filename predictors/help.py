@@ -340,7 +340,10 @@ class HelpPredictor(SavedPredictor):
         inputs = _inputs(self.space, genes)
         predict = self._predict_mean(self._parameters, inputs, targets, embedding)
         least = float(min(latencies_ms.min(), reference_ms.min()))
-        return AdaptedHelp(self.space, predict, scale, predict(inputs)[0] - targets, least)
+        # The references do not enter the fine-tuning, so they show the error on new ones.
+        measured = (reference_ms - scale[0]) / scale[1] * 0.9 + 0.05
+        references = _inputs(self.space, self._need_references())
+        return AdaptedHelp(self.space, predict, scale, predict(references)[0] - measured, least)
 
     def _need_references(self) -> np.ndarray:
         if self.references is None or not self._parameters:
@@ -413,7 +416,8 @@ class HelpPredictor(SavedPredictor):
 class AdaptedHelp(Adapted):
     """HELP fine-tuned to one device; its spread is that of the draws and of the residuals.
 
-    The released method has no predictive distribution: a normal one is put around it.
+    The released method has no predictive distribution: a normal one is put around it, with the
+    residuals of the reference architectures.
     """
 
     def __init__(

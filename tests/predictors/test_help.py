@@ -90,3 +90,14 @@ def test_predictions_are_no_negative_latencies(table: LatencyTable) -> None:
 def test_untrained_is_said(table: LatencyTable) -> None:
     with pytest.raises(InputError, match="not been meta-trained"):
         _quick(table).adapt_genes(table.genes[:12], table.column("device0")[:12])
+
+
+def test_the_spread_comes_from_references_that_were_not_fitted(table: LatencyTable) -> None:
+    predictor = _quick(table, episodes=1).meta_fit(table)
+    chosen = predictor.suggest_genes(table.genes, 14, np.random.default_rng(0))
+    genes, values = table.genes[chosen], table.column("device0")[chosen].copy()
+    _, std = predictor.adapt_genes(genes, values).predict_genes(table.genes)
+    reference = values[:10]
+    mean, _ = predictor.adapt_genes(genes, values).predict_genes(genes[:10])
+    error = np.sqrt(np.mean((mean - reference) ** 2))
+    assert std.min() >= 0.5 * error
