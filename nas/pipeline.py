@@ -21,7 +21,7 @@ from typing import Any
 
 from devices.device import device_fingerprint
 from devices.store import MeasurementStore, Store
-from nas.constraints import require_feasible
+from nas.constraints import Metric, require_feasible
 from nas.context import RunContext
 from nas.executors import EXECUTORS, Executor
 from nas.file_sizes import FileSizes
@@ -42,7 +42,7 @@ from nas.warm_start import WarmStart
 from predictors.latency import LATENCY_PREDICTORS
 from predictors.registry import LatencyPredictor
 from search_spaces.atomic import write_json_atomic
-from search_spaces.errors import InputError, NasError
+from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
 from search_spaces.space import Arch
 
 _RECORDED_PACKAGES = (
@@ -147,7 +147,15 @@ class Pipeline:
         from nas.report import write_report
 
         if not self.store.results.exists():
-            self._stages()
+            try:
+                self._stages()
+            except InfeasibleError as error:
+                self.store.event("infeasible", message=str(error), closest=error.closest)
+                self.progress.log(
+                    "the supernet and every evaluation are kept: give a new job with another "
+                    f"bound search.warm_start: {self.store.folder}"
+                )
+                raise
         write_report(self.store.folder)
         shutil.rmtree(self.store.work, ignore_errors=True)
         self.store.event("finished")
@@ -166,11 +174,16 @@ class Pipeline:
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         self.context.splits.on_test_read = lambda reason: store.event("test_read", reason=reason)
+        if hasattr(self.context.task, "per_class"):
+            for warning in self.context.splits.warnings():
+                self.progress.log(f"warning: {warning}")
         self.space = self.context.space
         # A replay needs no device, so one that is not here does not matter.
         self.devices = [
             make_device(config, self.space, check=replayed is None) for config in job.devices
         ]
+        if replayed is None:
+            self._require_energy()
         self.known_devices = known_devices(job, self.space)
         if job.supernet.tensorboard:
             require_tensorboard()
@@ -203,6 +216,28 @@ class Pipeline:
             # Only a study that a job names may be used by others at the same time.
             owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
         )
+
+    def _require_energy(self) -> None:
+        """Refuse energy of this machine where nothing can measure it, before any training.
+
+        Raises:
+            EnvironmentProblem: it exposes no counter.
+        """
+        from devices.energy import NoMeter, make_meter
+
+        wanted = {g.metric for g in self.goals} | {c.metric for c in self.constraints}
+        here = [
+            device.name
+            for device in self.job.devices
+            if device.hub is None
+            and device.simulator is None
+            and Metric("energy_mj", device.name) in wanted
+        ]
+        if here and isinstance(make_meter(self.job.protocol.energy_source), NoMeter):
+            raise EnvironmentProblem(
+                f"energy_mj[{here[0]}]: this machine exposes no energy counter; leave energy_mj "
+                "out, name a sensor as protocol.energy_source, or measure on another device"
+            )
 
     # ------------------------------------------------------------------- stages
 

@@ -238,6 +238,31 @@ def test_bounds_that_nothing_meets_end_with_the_closest_architecture(finished, t
     assert not (tmp_path / "run").exists()
 
 
+def test_energy_that_nothing_measures_is_told_before_training(tmp_path, monkeypatch):
+    import devices.energy
+    from nas import pipeline
+    from search_spaces.errors import EnvironmentProblem
+
+    monkeypatch.setattr(devices.energy, "make_meter", lambda source: devices.energy.NoMeter())
+    text = JOB + "  objectives: [accuracy, energy_mj]\n"
+    with pytest.raises(EnvironmentProblem, match="no energy counter"):
+        pipeline.run(load_job(write_job(tmp_path, text)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_ends_infeasible_records_it(finished, tmp_path):
+    from nas import pipeline
+    from nas.run_store import RunStore
+    from search_spaces.errors import InfeasibleError
+
+    text = JOB + "  constraints: {latency_ms: {cpu: {max: 1.0e-6}}}\n"
+    folder = tmp_path / "run"
+    with pytest.raises(InfeasibleError, match="closest"):
+        pipeline.run(load_job(write_job(tmp_path, text)), folder, measurements=finished)
+    (event,) = [e for e in RunStore.open(folder).events() if e["event"] == "infeasible"]
+    assert "closest" in event["message"]
+
+
 def test_a_second_run_in_the_same_folder_is_refused(finished):
     from nas import pipeline
     from search_spaces.errors import InputError
