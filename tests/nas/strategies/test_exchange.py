@@ -61,10 +61,10 @@ def test_no_exchange_of_three_choices_is_left(joint):
 def test_pairs_go_on_where_single_changes_end():
     single, several = [], []
     for seed in range(8):
-        problem = knapsack(6, 0.5, seed=seed)
+        problem = knapsack(8, 0.5, seed=seed)
         for depth, values in ((1, single), (3, several)):
             rng = np.random.default_rng(0)
-            at = start(problem, [0] * 6)
+            at = start(problem, [0] * 8)
             found = exchange(problem.space, problem.judge, at, rng, depth=depth).best
             assert (found.constraints <= 0).all()
             values.append(found.objectives[0, 0] / best_of(problem))
