@@ -49,11 +49,12 @@ Bits = Annotated[int, Field(strict=True, ge=1, le=32)]
 
 
 def _count_or_share(value: float) -> float:
-    if 0 < value < 1:
-        return float(value)
-    if value < 1 or value != int(value):
-        raise ValueError("must be a whole number of images, or a share between 0 and 1")
-    return int(value)
+    # 1.0 could be meant as everything or as one image, and neither is of any use.
+    if not 0 < value < 1 and (value < 2 or value != int(value)):
+        raise ValueError(
+            "must be a share between 0 and 1, such as 0.1, or a whole number of images, at least 2"
+        )
+    return float(value) if value < 1 else int(value)
 
 
 CountOrShare = Annotated[float, Field(strict=True), AfterValidator(_count_or_share)]
@@ -101,7 +102,8 @@ class DataConfig(_Section):
     train: Positive | None = None
     """Use at most so many training images, drawn by seed; null uses all."""
     validation: CountOrShare = 0.1
-    """Images taken from the training set to guide the search: a number, or a share of it."""
+    """Images taken from the training set to guide the search: a share of it (below 1), or a
+    number (2 and more)."""
     calibration: Positive = 1000
     """Training images (without augmentation) that recalibrate batch norm statistics."""
     test: Share = 0.2

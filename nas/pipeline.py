@@ -145,6 +145,7 @@ class Pipeline:
     def execute(self) -> None:
         """Run every stage; whatever is recorded is not done again."""
         from nas.report import write_report
+        from nas.report.results import doubts, load_results
 
         if not self.store.results.exists():
             try:
@@ -157,6 +158,8 @@ class Pipeline:
                 )
                 raise
         write_report(self.store.folder)
+        for line in doubts(load_results(self.store.folder)):
+            self.progress.log(f"warning: {line}")
         shutil.rmtree(self.store.work, ignore_errors=True)
         self.store.event("finished")
 
@@ -173,7 +176,7 @@ class Pipeline:
         replayed = manifest["measurements"]
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
-        self.context.splits.on_test_read = lambda reason: store.event("test_read", reason=reason)
+        self.context.splits.on_test_read = self._test_read
         if hasattr(self.context.task, "per_class"):
             for warning in self.context.splits.warnings():
                 self.progress.log(f"warning: {warning}")
@@ -216,6 +219,11 @@ class Pipeline:
             # Only a study that a job names may be used by others at the same time.
             owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
         )
+
+    def _test_read(self, reason: str) -> None:
+        # What a killed run has tested is kept, so a resumed one goes on with the same reading.
+        begun = any(event["event"] == "test_read" for event in self.store.events())
+        self.store.event("test_resumed" if begun else "test_read", reason=reason)
 
     def _require_energy(self) -> None:
         """Refuse energy of this machine where nothing can measure it, before any training.

@@ -38,6 +38,7 @@ class RunStore:
         self.measurements = self.folder / "measurements.db"
         self.models = self.folder / "models"
         self.work = self.folder / "work"
+        self.tested = self.work / "tested.jsonl"
         self.results = self.folder / "results.json"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from nas.executors import Executor, Work
 from nas.fronts import FrontSpec
+from nas.json_lines import append_line, read_lines
 from nas.latencies import QUANTITIES, Latencies, quantity
 from nas.results import Verified, pick_spread
 from nas.search import costs
@@ -258,16 +260,27 @@ class Verification:
     def test(self, front: Sequence[Verified]) -> dict[Arch, dict[str, Any]]:
         """Run the test set, once, through each file of the front.
 
+        Each result is kept as it comes: a run resumed in this stage tests only what is left,
+        and does not touch the test set where nothing is.
+
         Returns:
             ``accuracy`` and ``per_class`` (None for a task without classes) of each.
         """
-        test = self.context.splits.test("accuracy of the final front")
-        tested = {}
+        keys = {
+            item.arch: f"{item.arch} {hashlib.sha256(item.path.read_bytes()).hexdigest()}"
+            for item in front
+        }
+        known = {line["model"]: line["result"] for line in read_lines(self.store.tested)}
+        left = [item for item in front if keys[item.arch] not in known]
         with self.progress.stage("test", len(front), unit="models") as bar:
-            for item in front:
-                tested[item.arch] = self._metrics_of(item.path, test, item.arch, "test")
+            bar.advance(len(front) - len(left))
+            test = self.context.splits.test("accuracy of the final front") if left else None
+            for item in left:
+                result = self._metrics_of(item.path, test, item.arch, "test")
+                append_line(self.store.tested, {"model": keys[item.arch], "result": result})
+                known[keys[item.arch]] = result
                 bar.advance(1)
-        return tested
+        return {item.arch: known[keys[item.arch]] for item in front}
 
     def _metrics_of(self, path: Path, subset: Any, arch: Arch, keep: str) -> dict[str, Any]:
         """Return the task's metric of an exported file on ``subset``, and that of each class."""

@@ -46,6 +46,26 @@ def load_results(run: Path) -> dict[str, Any]:
     return complete(results, source=str(path))
 
 
+def doubts(results: dict[str, Any]) -> list[str]:
+    """Return a line for each device whose latencies on the front did not pass the protocol.
+
+    Args:
+        results: as :func:`load_results` returns them.
+    """
+    lines = []
+    entries = [entry.get("devices") or {} for entry in results["front"]]
+    for device in dict.fromkeys(name for entry in entries for name in entry):
+        found = [entry[device] for entry in entries if device in entry]
+        bad = [one for one in found if one.get("valid") is False]
+        reasons = ", ".join(dict.fromkeys(r for one in bad for r in one.get("reasons") or []))
+        if bad:
+            lines.append(
+                f"{len(bad)} of the front's {len(found)} latencies on {device} are marked invalid"
+                f"{f' ({reasons})' if reasons else ''}; see the report"
+            )
+    return lines
+
+
 def complete(results: Any, *, source: str = "results") -> dict[str, Any]:
     """Return a copy with every list of :data:`LISTS` present.
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -247,6 +249,38 @@ def test_a_damaged_picture_is_named(pictures):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match=r"\.png: cannot be read as an image"):
         list(splits.evaluation_batches(splits.validation))
+
+
+@pytest.mark.parametrize("budget", [2**31, 1])
+def test_changed_pixels_change_what_is_recorded_of_files(pictures, monkeypatch, budget):
+    monkeypatch.setattr("nas.data.FINGERPRINT_BYTES", budget)
+    paths = tuple(sorted(pictures.rglob("*.png")))
+    images = FileImages(paths, size=16, channels=3)
+    before = images.fingerprint()
+    os.utime(paths[0])
+    assert images.fingerprint() == before
+    old = paths[0].read_bytes()
+    # The same size to the byte, other pixels.
+    changed = bytearray(old)
+    changed[len(old) // 2] ^= 1
+    paths[0].write_bytes(changed)
+    assert images.fingerprint() != before
+    paths[0].write_bytes(old)
+    assert images.fingerprint() == before
+
+
+def test_of_a_large_file_both_ends_are_read(tmp_path):
+    path = tmp_path / "large.ppm"
+    images = FileImages((path,), size=16, channels=3)
+    path.write_bytes(bytes(9 * 2**20))
+    blank = images.fingerprint()
+    found = []
+    for place in (0, 2**22 - 1, -(2**22), -1):
+        data = bytearray(9 * 2**20)
+        data[place] = 1
+        path.write_bytes(data)
+        found.append(images.fingerprint())
+    assert len({blank, *found}) == 5
 
 
 def test_sixteen_bit_grey_files_are_scaled_and_not_clipped(tmp_path):

@@ -141,6 +141,8 @@ def test_one_mistake(check, extra, place, message):
         ("{name: fashion_mnist, download: true}", "in which folder the download"),
         ("{name: digits, channels: 2}", "2 is not one of 1, 3"),
         ("{name: digits, validation: 0}", "a share between 0 and 1"),
+        ("{name: digits, validation: 1.0}", "such as 0.1, or a whole number of images"),
+        ("{name: digits, validation: 2.5}", "such as 0.1, or a whole number of images"),
         ("{name: digits, download: 'yes'}", "'yes' is not true or false"),
     ],
 )
