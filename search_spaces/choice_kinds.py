@@ -10,17 +10,15 @@ from search_spaces.plan import NetworkPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
-KINDS = ("resolution", "kernel", "depth", "width", "bits", "other")
-"""``width`` is any change of channels, the expansion of a block included."""
-
 _SAMPLES = 64
 
 
 def choice_kinds(space: PlannedSpace) -> dict[str, str]:
-    """Return the kind of every choice of ``space``, one of :data:`KINDS`.
+    """Return the kind of every choice of ``space``.
 
     A choice that changes several things has the first kind that fits, in the order
-    resolution, depth, width, kernel, bits.
+    resolution, depth, width (any change of channels, the expansion of a block included), kernel,
+    bits; one that changes none of them is ``other``.
     """
     return {
         choice.name: _kind(variants(space, column)) for column, choice in enumerate(space.choices)

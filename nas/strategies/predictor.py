@@ -82,8 +82,6 @@ class PredictorStrategy(Strategy):
         self.explore = explore
         self.polish = polish
         self.exchanges = exchanges
-        self.candidates_judged = 0
-        """Predicted candidates so far, for reports."""
         self._population: np.ndarray | None = None
 
     def _propose(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -143,7 +141,6 @@ class PredictorStrategy(Strategy):
 
     def _judge(self, genes: np.ndarray) -> Judged:
         judged = self.problem.judge(genes)
-        self.candidates_judged += len(genes)
         return Judged(
             genes,
             judged.objectives - self.optimism * judged.std,
