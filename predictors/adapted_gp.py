@@ -12,7 +12,7 @@ from predictors.error_scale import ErrorScale
 from predictors.kernels import Features, Kernels
 from predictors.mixture import Posterior
 from predictors.registry import Adapted
-from predictors.transform import transform
+from predictors.transform import positive, transform
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Fit:
         posterior: given the measurements.
         log: whether the logarithm of the latency is modelled.
         step: measurements are rounded to multiples of this, in ms; 0 if they are not.
+        least: the smallest measurement, ms.
     """
 
     kernels: Kernels
@@ -40,6 +41,7 @@ class Fit:
     posterior: Posterior
     log: bool
     step: float = 0.0
+    least: float = 0.0
 
     def moments(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Centre and variance of architectures given by features, in the model's units."""
@@ -92,7 +94,7 @@ class AdaptedGP(Adapted):
         mean, spread = self.location_scale(genes)
         std = self._widths.width(_ONE_SIGMA) * spread
         if not self._fit.log:
-            return np.maximum(mean, 0.0), std
+            return positive(mean, self._fit.least), std
         # The median: the mean of a log-normal explodes where little is known.
         centre = np.exp(mean)
         return centre, centre * np.minimum(std, 2.0)
@@ -105,7 +107,8 @@ class AdaptedGP(Adapted):
         width = self._widths.width(coverage) * spread
         if self._fit.log:
             return np.exp(mean - width), np.exp(mean + width)
-        return np.maximum(mean - width, 0.0), np.maximum(mean + width, 0.0)
+        high = np.maximum(mean + width, positive(mean, self._fit.least))
+        return np.maximum(mean - width, 0.0), high
 
     def probability_within_genes(self, genes: np.ndarray, budget_ms: float) -> np.ndarray:
         """P(latency <= ``budget_ms``), with the same widths as the intervals."""

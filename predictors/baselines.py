@@ -16,23 +16,13 @@ from predictors.registry import (
     LatencyPredictor,
     check_coverage,
 )
+from predictors.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
 from search_spaces.table import LatencyTable
 
 Mean = Callable[[np.ndarray], np.ndarray]
-
-
-def positive(mean_ms: np.ndarray, least_ms: float) -> np.ndarray:
-    """Bend predictions far below every measurement so that none is negative, in their order.
-
-    Above a tenth of ``least_ms``, the smallest measurement, nothing changes: (n,) -> (n,).
-    """
-    floor = 0.1 * least_ms
-    if floor <= 0:
-        return np.maximum(mean_ms, 0.0)
-    return np.where(mean_ms < floor, floor * np.exp(np.minimum(mean_ms / floor - 1, 0)), mean_ms)
 
 
 class AdaptedBaseline(Adapted):
@@ -42,7 +32,7 @@ class AdaptedBaseline(Adapted):
         mean: gene rows (n, choices) -> ms (n,).
         spread: gene rows -> standard deviation in ms (n,).
         degrees: degrees of freedom of Student's t around the mean.
-        least_ms: smallest measurement; see :func:`positive`.
+        least_ms: smallest measurement; see :func:`predictors.transform.positive`.
     """
 
     def __init__(

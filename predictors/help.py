@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.baselines import Ridge, positive
+from predictors.baselines import Ridge
 from predictors.registry import (
     LATENCY_PREDICTORS,
     Adapted,
@@ -29,6 +29,7 @@ from predictors.registry import (
     check_coverage,
     check_pool,
 )
+from predictors.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
@@ -103,6 +104,25 @@ class HelpPredictor(SavedPredictor):
         self._range = (0.0, 1.0)
 
     # ---------------------------------------------------------------- learning
+
+    def check_use(self, table: LatencyTable, measurements: int) -> None:
+        """HELP learns from known devices, and needs more measurements than its references.
+
+        Raises:
+            InputError: as :meth:`meta_fit` and :meth:`suggest_genes`.
+        """
+        if not table.devices:
+            raise InputError("HELP needs at least one meta-training device")
+        references = self.references
+        if references is None:
+            references = table.genes[choose_references(table)]
+        for name in table.devices:
+            _Device(table, name, references)
+        _check_count(measurements, len(references))
+
+    def required_genes(self) -> np.ndarray:
+        """The reference architectures: (10, choices)."""
+        return self._need_references()
 
     def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> HelpPredictor:
         """Meta-train on the devices of ``table``; keep the checkpoint best on ``valid``.
@@ -281,11 +301,7 @@ class HelpPredictor(SavedPredictor):
         """
         check_pool(len(genes), n)
         references = self._need_references()
-        if n <= len(references):
-            raise InputError(
-                f"HELP measures {len(references)} reference architectures before it fine-tunes: "
-                f"it needs more than {len(references)} measurements, not {n}"
-            )
+        _check_count(n, len(references))
         place = {row.tobytes(): i for i, row in enumerate(np.ascontiguousarray(genes))}
         rows = np.ascontiguousarray(references.astype(genes.dtype))
         missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
@@ -543,6 +559,14 @@ class _Device:
         low, high = self.reference.min(), self.reference.max()
         span = max(high - low, 1e-9)
         return (self.low - low) / span, (self.high - self.low) / span
+
+
+def _check_count(measurements: int, references: int) -> None:
+    if measurements <= references:
+        raise InputError(
+            f"HELP measures {references} reference architectures before it fine-tunes: "
+            f"it needs more than {references} measurements, not {measurements}"
+        )
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -175,7 +175,7 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
         log = bool(gain + self._prior.log_odds > _LOG_MARGIN)
-        return Fit(kernels, features, fits[int(log)][0], log, step)
+        return Fit(kernels, features, fits[int(log)][0], log, step, float(latencies.min()))
 
     def _scale_at(self, count: int) -> ErrorScale:
         if not self._scales:

@@ -75,6 +75,22 @@ class LatencyPredictor(ABC):
             valid: devices to choose hyperparameters or a checkpoint by, never to learn from.
         """
 
+    def check_use(self, table: LatencyTable, measurements: int) -> None:
+        """Refuse what the predictor cannot work with, before anything takes long.
+
+        Args:
+            table: as for :meth:`meta_fit`.
+            measurements: how many there will be of a new device.
+
+        Raises:
+            InputError: too little is known, or too little will be measured.
+        """
+        return None
+
+    def required_genes(self) -> np.ndarray:
+        """Return the architectures that every new device must measure: (n, choices), n >= 0."""
+        return np.empty((0, len(self.space.choices)), dtype=np.int64)
+
     @abstractmethod
     def adapt_genes(self, genes: np.ndarray, latencies_ms: np.ndarray) -> Adapted:
         """Adapt to the device on which gene rows (n, choices) took ``latencies_ms`` (n,)."""

@@ -36,3 +36,14 @@ def step_of(values: np.ndarray) -> float:
         if np.allclose(values / step, np.round(values / step), rtol=0, atol=1e-6):
             return step
     return 0.0
+
+
+def positive(mean_ms: np.ndarray, least_ms: float) -> np.ndarray:
+    """Bend predictions far below every measurement so that none is negative, in their order.
+
+    Above a tenth of ``least_ms``, the smallest measurement, nothing changes: (n,) -> (n,).
+    """
+    floor = 0.1 * least_ms
+    if floor <= 0:
+        return np.maximum(mean_ms, 0.0)
+    return np.where(mean_ms < floor, floor * np.exp(np.minimum(mean_ms / floor - 1, 0)), mean_ms)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.transform import step_of, transform
+from predictors.transform import positive, step_of, transform
 
 
 def test_the_jacobian_follows_the_unit() -> None:
@@ -33,3 +33,11 @@ def test_zeros_are_raised_to_a_floor() -> None:
 )
 def test_rounding_is_recognised_in_the_measurements(values: list[float], step: float) -> None:
     assert step_of(np.array(values)) == pytest.approx(step)
+
+
+def test_predictions_below_every_measurement_stay_positive_and_in_order() -> None:
+    mean = np.array([-5.0, -1.0, 0.05, 0.5, 3.0])
+    bent = positive(mean, 1.0)
+    assert (bent > 0).all() and (np.diff(bent) > 0).all()
+    assert bent[3:].tolist() == [0.5, 3.0]
+    assert positive(mean, 0.0).min() == 0.0  # a cost may be nothing at all
