@@ -70,14 +70,20 @@ class Latencies:
         self.adapted: dict[str, Adapted] = {}
 
     def choose(self, pool: Sequence[Arch], count: int) -> list[Arch]:
-        """Return ``count`` architectures of ``pool`` that tell a predictor most.
+        """Return ``count`` architectures, of ``pool``, that tell a predictor most.
+
+        A predictor may require some of its own, such as the references of HELP; they are
+        measured wherever they lie, since what they describe is the device.
 
         Both ends of the space come first where they are in the pool: a front reaches from
         one to the other, and a predictor should not have to extrapolate.
         """
-        inside = set(pool)
-        ends = [a for a in (self.space.smallest(), self.space.largest()) if a in inside]
-        ends = list(dict.fromkeys(ends))[:count]
+        required = self.space.decode(self._base().required_genes())
+        pool = list(dict.fromkeys([*required, *pool]))
+        open_ones = set(pool).difference(required)
+        ends = [a for a in (self.space.smallest(), self.space.largest()) if a in open_ones]
+        # Beside what it requires, a predictor chooses one itself.
+        ends = list(dict.fromkeys(ends))[: count - len(required) - bool(required)]
         inner = [arch for arch in pool if arch not in ends]
         more = min(count - len(ends), len(inner))
         return [*ends, *(self._base().suggest(inner, more) if more > 0 else [])]

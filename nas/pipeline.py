@@ -188,6 +188,7 @@ class Pipeline:
         if replayed is None:
             self._require_energy()
         self.known_devices = known_devices(job, self.space)
+        self._check_predictor()
         if job.supernet.tensorboard:
             require_tensorboard()
         if "focus" not in manifest:
@@ -219,6 +220,23 @@ class Pipeline:
             # Only a study that a job names may be used by others at the same time.
             owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
         )
+
+    def _check_predictor(self) -> None:
+        """Refuse a latency predictor that knows or will learn too little, before any training.
+
+        Raises:
+            InputError: it does.
+        """
+        job = self.job
+        table = self.known_devices or empty_table(self.space, [])
+        try:
+            self._new_predictor().check_use(table, job.search.latency_samples)
+        except InputError as error:
+            raise InputError(
+                f"latency.predictor: {job.latency.predictor}: {error} "
+                f"(search.latency_samples: {job.search.latency_samples}, latency.known_devices: "
+                f"{job.latency.known_devices or 'null'}, which gives {len(table.devices)})"
+            ) from error
 
     def _test_read(self, reason: str) -> None:
         # What a killed run has tested is kept, so a resumed one goes on with the same reading.
@@ -341,9 +359,16 @@ class Pipeline:
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""
-        predictor = LATENCY_PREDICTORS.get(self.job.latency.predictor)
         table = self.known_devices or empty_table(self.space, self.pool)
-        return predictor(self.space, seed=self.job.seed).meta_fit(table)
+        if table.devices:
+            self.progress.log(
+                f"{self.job.latency.predictor} learns from {len(table.devices)} known devices"
+            )
+        return self._new_predictor().meta_fit(table)
+
+    def _new_predictor(self) -> LatencyPredictor:
+        make = LATENCY_PREDICTORS.get(self.job.latency.predictor)
+        return make(self.space, seed=self.job.seed)
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Executor]:
