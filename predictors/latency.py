@@ -273,7 +273,10 @@ class TransferGP(SavedPredictor):
         if settings["devices"]:
             functions = DeviceFunctions(tuple(settings["devices"]), part_of(arrays, "functions."))
         scaler = FeatureScaler.from_arrays(self.space, part_of(arrays, "scaler."))
-        self._start(scaler, arrays["reference"], functions)
+        reference = arrays["reference"]
+        if reference.shape[1:] != (len(self.space.choices),):
+            raise ValueError(f"reference architectures of shape {reference.shape}")
+        self._start(scaler, reference, functions)
         log_odds, *spreads = (float(v) for v in arrays["prior_scalars"])
         self._prior = Prior(arrays["prior"], log_odds, (spreads[0], spreads[1]))
         for count in CALIBRATED_AT:
