@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a runtime does once on a machine before its first use, and that takes long.
+
+    Attributes:
+        what: it does, as "compiling the kernels".
+        command: program and arguments that do it ahead.
+    """
+
+    what: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """Name, full shape and NumPy type of one input of a loaded model."""
 
@@ -114,6 +127,15 @@ class Runtime(ABC):
         self.threads = threads
         self.batch = batch
         self.shapes = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
+
+    @classmethod
+    def preparation(cls) -> Preparation | None:
+        """Return what must still be done once on this machine; None where it is ready.
+
+        Building the runtime does it too, so nobody has to ask. An agent does, to register
+        with its other runtimes first.
+        """
+        return None
 
     @property
     @abstractmethod

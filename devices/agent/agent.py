@@ -122,6 +122,8 @@ class Agent:
                 "stop it, or give this board a token and a name of its own"
             )
         try:
+            if self._workshop.changed():
+                self._session = None  # nothing is held now, so nothing is lost
             if self._session is None:
                 self._register()
             self._deliver()
@@ -181,7 +183,7 @@ class Agent:
             Registered,
             Register(
                 device=self._device,
-                description=self._workshop.describe(),
+                description=self._workshop.describe(prepare=True),
                 holding=self._outbox.holding(),
             ),
         )

@@ -59,11 +59,13 @@ def run_agent(
 
     with folder_lock(data, "agent"):
         link = HubLink(url, token_file, tls=tls)
+        workshop = Workshop(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
         try:
-            Agent(link, Workshop(settings), data).run(stop)
+            Agent(link, workshop, data).run(stop)
         finally:
+            workshop.close()
             link.close()
     logging.getLogger(__name__).info("the agent has stopped")
     return interrupted.is_set()

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from devices.agent.config import AgentConfig
+from devices.agent.preparation import Preparing
 from devices.child import ChildSampler, Sampler
 from devices.conditions import allowed_cores, read_conditions
 from devices.device import DeviceSpec, LocalDevice, device_fingerprint
@@ -52,12 +53,16 @@ class Workshop:
         self.config = config
         self._sampler = sampler
         self._lock = lock or (lambda: machine_lock(accelerator=config.accelerator))
+        self._preparing: dict[str, Preparing] = {}
+        self._failures: dict[str, str] = {}
 
-    def describe(self, *, opt_in: bool = False) -> Description:
+    def describe(self, *, opt_in: bool = False, prepare: bool = False) -> Description:
         """Return what this board is and offers.
 
         Args:
             opt_in: also look for runtimes that are offered only when they are named.
+            prepare: leave out a runtime that must first be prepared for long, and start
+                with that; see :meth:`changed`. Otherwise it is prepared here and now.
 
         Raises:
             NasError: a runtime that the configuration names does not work here.
@@ -70,6 +75,8 @@ class Workshop:
                 offers += _tools(self.config)
                 continue
             try:
+                if prepare and self._must_wait(name):
+                    continue
                 runtime = _runtime(name, self.config.parameters(name, {}))
             except NasError as error:
                 if self.config.runtimes is not None:
@@ -86,6 +93,35 @@ class Workshop:
             agent_version=_own_version(),
             limits=self.config.limits.model_dump(mode="json"),
         )
+
+    def changed(self) -> bool:
+        """Whether a preparation has ended since :meth:`describe`, which then says more."""
+        return any(preparing.ended for preparing in self._preparing.values())
+
+    def close(self) -> None:
+        """Break off what is being prepared."""
+        for preparing in self._preparing.values():
+            preparing.stop()
+
+    def _must_wait(self, name: str) -> bool:
+        """Whether a runtime is being prepared; starts with it if need be.
+
+        Raises:
+            EnvironmentProblem: it failed; it is not tried again until the agent is restarted.
+        """
+        if name in self._preparing:
+            if not self._preparing[name].ended:
+                return True
+            failure = self._preparing.pop(name).failure
+            if failure is not None:
+                self._failures[name] = failure
+        if name in self._failures:
+            raise EnvironmentProblem(self._failures[name])
+        needed = RUNTIMES.get(name).preparation()
+        if needed is None:
+            return False
+        self._preparing[name] = Preparing(needed.what, needed.command, self._lock)
+        return True
 
     def measure(
         self,

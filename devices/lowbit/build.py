@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -21,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from search_spaces.errors import EnvironmentProblem
+
+_LOG = logging.getLogger(__name__)
 
 KERNELS = Path(__file__).parent / "kernels"
 """The sources."""
@@ -72,9 +75,11 @@ def build(*, force: bool = False) -> Path:
     """
     compiler = find_compiler()
     flags = {name: _flags(name) for name in _sources()}
-    path = _cache_folder() / _digest(compiler, flags) / _LIBRARY
+    path = _target(compiler, flags)
     if path.is_file() and not force:
         return path
+    # A warning, so that whoever waits for it sees why without setting up a log.
+    _LOG.warning("compiling the low-bit kernels, once on this machine; it may take minutes")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         objects = _compile(compiler, flags, Path(folder))
@@ -83,6 +88,16 @@ def build(*, force: bool = False) -> Path:
         # Another process may have been faster: the two files are equal.
         os.replace(made, path)
     return path
+
+
+def is_built() -> bool:
+    """Whether :func:`build` finds the library there already.
+
+    Raises:
+        EnvironmentProblem: there is no compiler.
+    """
+    compiler = find_compiler()
+    return _target(compiler, {name: _flags(name) for name in _sources()}).is_file()
 
 
 def build_selftest(folder: Path, *, compiler: str | None = None, sanitize: bool = True) -> Path:
@@ -137,6 +152,10 @@ def _digest(compiler: str, flags: dict[str, tuple[str, ...]]) -> str:
         if path.suffix in (".cpp", ".h", ".inc"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _target(compiler: str, flags: dict[str, tuple[str, ...]]) -> Path:
+    return _cache_folder() / _digest(compiler, flags) / _LIBRARY
 
 
 def _cache_folder() -> Path:

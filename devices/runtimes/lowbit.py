@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec, existing_file
-from search_spaces.errors import InputError
+from devices.runtime import RUNTIMES, Preparation, Runtime, Session, TensorSpec, existing_file
+from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.packed_model import PackedModel, read_packed_model
 
 _TIMINGS = 5
@@ -45,6 +46,17 @@ class LowBitRuntime(Runtime):
         self.instructions = instructions
         self.tune = tune
         self._features = features()
+
+    @classmethod
+    def preparation(cls) -> Preparation | None:
+        from devices.lowbit.build import is_built
+
+        try:
+            ready = is_built()
+        except EnvironmentProblem:  # no compiler: building the runtime says so
+            return None
+        command = (sys.executable, "-m", "devices.lowbit.build")
+        return None if ready else Preparation("compiling the low-bit kernels", command)
 
     @property
     def version(self) -> str:
