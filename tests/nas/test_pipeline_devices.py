@@ -10,6 +10,7 @@ import pytest
 
 from nas import pipeline
 from nas.job import load_job
+from nas.progress import Progress
 from nas.run_store import RunStore
 from nas.study import StudyRecord
 from search_spaces.errors import InputError
@@ -196,3 +197,18 @@ def test_two_runs_on_one_study_evaluate_nothing_twice(finished, tmp_path):
     # The same job twice asks for the same architectures, and the second finds them all there.
     assert [e["number"] for e in first["evaluations"]] == list(range(8))
     assert first["evaluations"] == second["evaluations"]
+
+
+def test_a_predictor_that_would_learn_too_little_is_refused_before_training(tmp_path):
+    job = load_job(write_job(tmp_path, top="latency: {predictor: help, known_devices: null}"))
+    with pytest.raises(InputError, match=r"latency\.predictor: help: HELP needs at least one"):
+        pipeline.run(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_set_read_in_two_goes_is_one_reading(tmp_path):
+    job = load_job(write_job(tmp_path))
+    store = RunStore(tmp_path)
+    for _ in range(2):
+        pipeline.Pipeline(job, store, Progress())._test_read("final front")
+    assert [event["event"] for event in store.events()] == ["test_read", "test_resumed"]
