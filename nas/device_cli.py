@@ -399,7 +399,7 @@ def _about(about: Description) -> list[str]:
     from devices.store import canonical_json, short_hash
 
     print_of = short_hash(canonical_json(about.fingerprint))
-    facts = ", ".join(f"{name} {value}" for name, value in about.hardware.items())
+    facts = ", ".join(_fact(name, value) for name, value in about.hardware.items())
     shown = about.fingerprint
     cpu = f"{shown.get('cpu', 'unknown')}, {shown.get('cores', '?')} cores"
     lines = [
@@ -409,6 +409,14 @@ def _about(about: Description) -> list[str]:
     ]
     lines += [f"  runtime      {offer.name} {offer.version}" for offer in about.runtimes]
     return lines
+
+
+def _fact(name: str, value: object) -> str:
+    if name.endswith("_mib") and isinstance(value, (int, float)):
+        return f"{value / 1024:.1f} GiB of {name.removesuffix('_mib')}"
+    if name == "max_mhz":
+        return f"at most {value} MHz"
+    return f"{name} {value}"
 
 
 def _board_lines(view: DeviceView) -> list[str]:
