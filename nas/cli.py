@@ -13,6 +13,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +79,7 @@ class _Group(TyperGroup):
                 raise
             _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
         except KeyboardInterrupt:
-            _fail("interrupted; go on with: nas resume RUN", 130)
+            _fail("interrupted", 130)
 
 
 app = typer.Typer(
@@ -157,7 +159,8 @@ def run(
     from nas import pipeline
     from nas.progress import Progress
 
-    pipeline.run(job, folder, measurements=measurements, progress=Progress())
+    with _resumable(folder):
+        pipeline.run(job, folder, measurements=measurements, progress=Progress())
     typer.echo(f"front:  {folder / 'front.csv'}")
     typer.echo(f"report: {folder / 'report.html'}")
 
@@ -173,7 +176,8 @@ def resume(run_folder: RunFolder) -> None:
     from nas import pipeline
     from nas.progress import Progress
 
-    pipeline.resume(run_folder, progress=Progress())
+    with _resumable(run_folder):
+        pipeline.resume(run_folder, progress=Progress())
     typer.echo(f"front:  {run_folder / 'front.csv'}")
     typer.echo(f"report: {run_folder / 'report.html'}")
 
@@ -397,6 +401,17 @@ def _out_of_reach(job: Job, space: Any) -> list[str]:
 
 def _constraint_text(constraint: Any) -> str:
     return f"{constraint.metric} {'<=' if constraint.upper else '>='} {constraint.bound:g}"
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Tell whoever interrupts a run how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder.is_dir():  # before anything was kept
+            raise
+        _fail(f"interrupted; go on with: nas resume {folder}", 130)
 
 
 def _existing_run(folder: Path) -> None:

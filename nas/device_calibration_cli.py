@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.device_options import (
+    Again,
     Authority,
     Board,
     Certificate,
@@ -70,9 +71,7 @@ def calibrate(
             metavar="DB", help="Measurement store to look in and keep to; by default in the cache."
         ),
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure anew what is known only as invalid.")
-    ] = False,
+    again: Again = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="TABLE", help="Write what was measured (CSV)."),

@@ -11,6 +11,7 @@ import typer
 
 from nas.device_calibration_cli import calibrate
 from nas.device_options import (
+    Again,
     Authority,
     Batch,
     Board,
@@ -105,9 +106,7 @@ def measure(
     store: Annotated[
         Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure anew what is known only as invalid.")
-    ] = False,
+    again: Again = False,
     json: Json = False,
 ) -> None:
     """Measure model files, here or on a board."""

@@ -39,6 +39,7 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="A parameter of the runtime; repeatable."),
 ]
+Again = Annotated[bool, typer.Option("--again", help="Measure anew what is known only as invalid.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

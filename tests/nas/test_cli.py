@@ -120,6 +120,12 @@ def test_every_kind_of_error_has_its_exit_code(call, job, pipeline, error, code,
     assert "Traceback" not in result.stderr
 
 
+def test_an_interruption_names_the_run_to_go_on_with_if_there_is_one(call, job, pipeline, tmp_path):
+    pipeline.error = KeyboardInterrupt()
+    assert f"nas resume {tmp_path}" in call("resume", tmp_path).stderr
+    assert "nas resume" not in call("run", job, "--output", tmp_path / "not begun").stderr
+
+
 def test_an_error_of_ours_is_not_hidden(call, job, pipeline):
     pipeline.error = ZeroDivisionError("a fault in the program")
     result = call("run", job)
