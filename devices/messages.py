@@ -226,6 +226,8 @@ class DeviceView(Message):
             hub's start.
         failures: infrastructure failures since the last success.
         health: "ok" or what is wrong.
+        fingerprint_id: short name of the description's fingerprint; empty from a hub that
+            does not send it.
     """
 
     name: Name
@@ -238,6 +240,7 @@ class DeviceView(Message):
     failures: Count
     health: Text
     description: Description
+    fingerprint_id: Text = ""
 
 
 class Devices(Message):

@@ -366,6 +366,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
+    """Return the short name of a board's fingerprint that lists show."""
+    return short_hash(canonical_json(dict(fingerprint)))
+
+
 def short_hash(text: str) -> str:
     """Return twelve hexadecimal digits that stand for a text in lists."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

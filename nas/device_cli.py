@@ -395,16 +395,15 @@ def _measured(model: Path, measurement: Measurement) -> str:
 
 
 def _about(about: Description) -> list[str]:
-    from devices.store import canonical_json, short_hash
+    from devices.store import fingerprint_id
 
-    print_of = short_hash(canonical_json(about.fingerprint))
     facts = ", ".join(_fact(name, value) for name, value in about.hardware.items())
     shown = about.fingerprint
     cpu = f"{shown.get('cpu', 'unknown')}, {shown.get('cores', '?')} cores"
     lines = [
         f"  hardware     {cpu}, {shown.get('architecture', '?')}",
         f"               {facts}",
-        f"  fingerprint  {print_of}",
+        f"  fingerprint  {fingerprint_id(shown)}",
     ]
     lines += [f"  runtime      {offer.name} {offer.version}" for offer in about.runtimes]
     return lines

@@ -8,7 +8,7 @@ from devices.hub import refusals
 from devices.hub.clock import Clock
 from devices.hub.ledger import Transaction
 from devices.messages import EXPIRY_S, Description, DeviceView
-from devices.store import canonical_json
+from devices.store import canonical_json, fingerprint_id
 
 QUARANTINE_AFTER = 5
 """Infrastructure failures in a row after which a board gets no more work."""
@@ -157,6 +157,7 @@ class Fleet:
             health = "no heartbeat"
         else:
             health = f"{failures} failures since the last success" if failures else "ok"
+        about = Description.model_validate(json.loads(description))
         return DeviceView(
             name=name,
             state=state,
@@ -167,7 +168,8 @@ class Fleet:
             done=counts.get("done", 0),
             failures=failures,
             health=health,
-            description=Description.model_validate(json.loads(description)),
+            description=about,
+            fingerprint_id=fingerprint_id(about.fingerprint),
         )
 
     def _age(self, device: str) -> float | None:

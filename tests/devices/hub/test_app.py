@@ -12,6 +12,7 @@ import pytest
 from devices.hub.guard import REFUSAL_BYTES
 from devices.messages import JobRequest
 from devices.protocol import Protocol
+from devices.store import fingerprint_id
 from devices.testing import Faults
 
 PROTOCOL = Protocol(processes=2, runs=3, retries=0).to_json()
@@ -45,6 +46,13 @@ def refused(response, status):
     assert response.status_code == status, response.text
     assert len(response.content) == REFUSAL_BYTES
     return response.json()["error"]
+
+
+def test_a_board_is_shown_with_the_short_name_of_its_fingerprint(fleet, ask):
+    fleet.agent().step()
+    (shown,) = ask("GET", "/api/devices").json()["devices"]
+    assert shown["fingerprint_id"] == fingerprint_id(shown["description"]["fingerprint"])
+    assert len(shown["fingerprint_id"]) == 12
 
 
 # ------------------------------------------------------------------------- tokens
