@@ -11,10 +11,14 @@ greedy descent by sensitivity per unit of cost (HAWQ-V2, Dong et al. 2020).
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,13 +184,14 @@ def allocate(
         constraints.append(LinearConstraint(csr_array((row / scale)[None]), -np.inf, limit))
     objective = np.concatenate(table.sensitivity)
     unit = max(float(np.abs(objective).max()), 1e-300)
-    result = milp(
-        objective / unit,
-        integrality=np.ones(n),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
-    )
+    with _quiet_solver():
+        result = milp(
+            objective / unit,
+            integrality=np.ones(n),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
+        )
     if result.status == 2:
         raise _infeasible(table, budgets)
     if result.x is None:
@@ -198,6 +203,32 @@ def allocate(
     ]
     bound = float(result.mip_dual_bound) * unit
     return _allocation("integer programme", table, chosen, start, bound=bound)
+
+
+@contextmanager
+def _quiet_solver() -> Iterator[None]:
+    """Keep the standard output clean, which commands write results to.
+
+    HiGHS writes a line of its own debugging with C's printf when a rounded solution needs
+    another linear programme, whatever its output options say.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:
+        # No standard output, so nothing to keep clean.
+        yield
+        return
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.close(sink)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def allocate_by_importance(

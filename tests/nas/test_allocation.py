@@ -143,3 +143,22 @@ def test_tables_that_do_not_fit_are_refused():
         BitTable.of(["a"], [[1]], [[np.nan]], {})
     with pytest.raises(InputError, match="at least one option"):
         BitTable.of(["a"], [[]], [[]], {})
+
+
+def test_the_solvers_own_lines_do_not_reach_the_output(capfd, monkeypatch):
+    import ctypes
+
+    import scipy.optimize
+
+    solve = scipy.optimize.milp
+
+    def chatty(*args, **options):
+        ctypes.CDLL(None).puts(b"a line of the solver's debugging")
+        return solve(*args, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", chatty)
+    table = random_table(0)
+    print("before")
+    allocate(table, {"weights_kib": table.range("weights_kib")[1]})
+    print("after")
+    assert capfd.readouterr().out.split() == ["before", "after"]
