@@ -58,9 +58,12 @@ class RunStore:
         if store.folder.exists() and not store.folder.is_dir():
             raise InputError(f"{folder} is a file; choose a folder with --output")
         store.folder.mkdir(parents=True, exist_ok=True)
-        store._sweep()
-        if any(entry.name != ".lock" for entry in store.folder.iterdir()):
+        # A manifest that was being written at a crash; any other file is somebody else's.
+        torn = set(store.folder.glob(f".{store.manifest_path.name}.*.tmp"))
+        if {*store.folder.iterdir()} - torn - {store.folder / ".lock"}:
             raise InputError(f"{folder} is not empty; choose another folder with --output")
+        for path in torn:
+            path.unlink(missing_ok=True)
         write_json_atomic(store.manifest_path, dict(manifest))
         return store
 

@@ -43,6 +43,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         RunStore.create(tmp_path / "thesis.tex", MANIFEST)
 
 
+def test_temporary_files_of_a_folder_that_is_no_run_are_left_alone(tmp_path):
+    for name in ("thesis.tex", "figures/.plot.tmp", ".notes.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match="is not empty"):
+        RunStore.create(tmp_path, MANIFEST)
+    assert (tmp_path / "figures" / ".plot.tmp").exists() and (tmp_path / ".notes.tmp").exists()
+
+
 def test_an_empty_folder_and_one_that_is_only_locked_are_taken(tmp_path):
     (tmp_path / ".lock").touch()
     assert RunStore.create(tmp_path, MANIFEST).manifest() == MANIFEST
