@@ -8,7 +8,7 @@ import torch
 
 from nas import evaluator as module
 from nas.data import Augmentation, DataSplits, MemoryImages, Normalisation, Subset
-from nas.evaluator import Evaluator
+from nas.evaluator import EarlyStop, Evaluator
 from nas.tasks import ImageClassification
 from search_spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
@@ -73,17 +73,27 @@ def test_the_accuracy_is_that_of_the_validation_set(evaluator, splits):
         )
 
 
-def test_the_test_set_is_never_read(evaluator, splits):
-    evaluator.accuracy(evaluator.network(evaluator.supernet.space.largest()))
+def test_the_test_set_is_never_read(supernet, splits):
+    class Closed:
+        def at(self, indices, crops=None):
+            raise AssertionError("pixels of the test set were read")
+
+    splits._test = Subset(Closed(), splits._test.labels, splits._test.indices)
+    evaluator = Evaluator(supernet, splits, ImageClassification(), batch_size=8)
+    evaluator.quality(
+        evaluator.network(supernet.space.largest()),
+        early_stop=EarlyStop(images=10, risk=0.1, needed=0.0),
+    )
     assert splits._test_read is None
 
 
-def test_a_network_has_statistics_of_its_bits(evaluator):
+@pytest.mark.parametrize("kinds", [(".w.", ".a."), (".w.",), (".a.",)])
+def test_a_network_has_statistics_of_its_bits(evaluator, kinds):
     space = evaluator.supernet.space
     values = dict(space.largest().items)
     layers = []
     for bits in (8, 2):
-        at = {n: bits if ".w." in n or ".a." in n else v for n, v in values.items()}
+        at = {n: bits if any(k in n for k in kinds) else v for n, v in values.items()}
         network = evaluator.network(space.arch(at))
         layers.append({layer.layer.name: layer for layer in network.plain_layers()})
     high, low = (found["s1.b1.project"].norm.running_var for found in layers)

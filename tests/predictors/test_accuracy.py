@@ -71,6 +71,30 @@ def test_every_active_bit_width_can_change_the_prediction():
             assert abs(model.predict(changed)[0][0] - base) > 1e-6, choice.name
 
 
+def test_every_two_bit_widths_of_a_choice_are_told_apart():
+    train = sample(200, 0)
+    model = AccuracyPredictor(SPACE).fit(train, truth(train))
+    genes = SPACE.genes([SPACE.largest()])
+    for j, choice in enumerate(SPACE.choices):
+        if "bits" in choice.name:
+            options = np.repeat(genes, len(choice.options), axis=0)
+            options[:, j] = np.arange(len(options))
+            gaps = np.diff(np.sort(model.predict(options)[0]))
+            assert (gaps > 1e-6).all(), choice.name
+
+
+def test_the_layer_that_has_the_bits_matters():
+    """The same bits on other layers are another architecture, with another accuracy."""
+    train, unseen = sample(300, 0), sample(300, 1)
+    at = [c.name for c in SPACE.choices].index("0.weight_bits")
+
+    def first_layer(genes):
+        return 0.5 + 0.1 * genes[:, at]
+
+    model = AccuracyPredictor(SPACE).fit(train, first_layer(train))
+    assert kendalltau(model.predict(unseen)[0], first_layer(unseen)).statistic > 0.7
+
+
 def test_inactive_choices_never_change_it():
     train = sample(100, 0)
     model = AccuracyPredictor(SPACE).fit(train, truth(train))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.strategies import EvolutionStrategy, Problem, RandomStrategy
+from nas.strategies import STRATEGIES, EvolutionStrategy, Problem, RandomStrategy
 from nas.strategies.genes import enumerate_genes
 from search_spaces.errors import InputError
 
@@ -17,11 +17,19 @@ def last_batches(strategy, evaluate, rounds=12, n=20):
     return np.vstack(violations[-3:]), np.vstack(scores[-3:])
 
 
-def test_a_bound_known_only_from_evaluations_is_applied(build):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("evolution", {}),
+        ("regularised_evolution", {}),
+        ("optuna_nsga2", {"population_size": 20}),
+    ],
+)
+def test_a_bound_known_only_from_evaluations_is_applied(build, name, options):
     """No surrogate tells in advance; the violations that were told have to steer."""
     made, evaluate = build(stages=3, depth=4, budget=14.0)
     blind = Problem(made.space, made.goals, made.constraints)
-    evolved, _ = last_batches(EvolutionStrategy(blind), evaluate)
+    evolved, _ = last_batches(STRATEGIES.get(name)(blind, **options), evaluate)
     drawn, _ = last_batches(RandomStrategy(blind), evaluate)
     assert (evolved <= 0).mean() > 0.2 > 0.05 > (drawn <= 0).mean()
 
