@@ -73,6 +73,32 @@ def run_job(job: Path, folder: Path, measurements: Path | None = None) -> None:
     pipeline.run(load_job(job), folder, measurements=measurements)
 
 
+def run_with_closed_test_set(job: Path, folder: Path) -> None:
+    """Run a job in which no pixel of the test set can be read before it is handed out."""
+    from nas.context import RunContext
+    from nas.data import DataSplits, Images, Subset
+
+    class Closed:
+        def __init__(self, images: Images, splits: DataSplits) -> None:
+            self.images, self.splits = images, splits
+            self.fingerprint = images.fingerprint
+
+        def at(self, indices, crops=None):
+            assert self.splits._test_read is not None, "the test set was read before its time"
+            return self.images.at(indices, crops)
+
+    of = RunContext.of
+
+    def closed(*arguments, **keywords) -> RunContext:
+        context = of(*arguments, **keywords)
+        splits, part = context.splits, context.splits._test
+        splits._test = Subset(Closed(part.images, splits), part.labels, part.indices)
+        return context
+
+    RunContext.of = closed
+    run_job(job, folder)
+
+
 def resume_job(folder: Path) -> None:
     from nas import pipeline
 
@@ -81,7 +107,7 @@ def resume_job(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A finished run whose latencies were measured here."""
+    """A finished run whose latencies were measured here, its test set closed until the end."""
     import torch  # noqa: F401  (imported once, before the forks)
 
     import nas.pipeline
@@ -89,7 +115,7 @@ def finished(tmp_path_factory) -> Path:
     import supernet.train  # noqa: F401
 
     folder = tmp_path_factory.mktemp("finished")
-    assert in_child(run_job, write_job(folder), folder / "run") == 0
+    assert in_child(run_with_closed_test_set, write_job(folder), folder / "run") == 0
     return folder / "run"
 
 
