@@ -289,13 +289,13 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
             raise InputError(f"{path}: no .npz file with an array 'images': {error}") from error
         return Images(pixels, labels, path.name)
     from nas.context import RunContext
-    from nas.job import Job, load_job
+    from nas.job import load_job
     from nas.run_store import RunStore
     from supernet.resolution import resize_images
 
     job = load_job(path) if path.is_file() else None
     if job is None:
-        job = Job.model_validate(RunStore.open(path).manifest()["job"])
+        job = RunStore.open(path).job()
     splits = RunContext.of(job).splits
     subset = splits.validation if limit is None else splits.validation.first(limit)
     batches = [

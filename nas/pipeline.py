@@ -114,9 +114,9 @@ def resume(folder: Path, *, progress: Progress | None = None) -> None:
     """
     store = RunStore.open(folder)
     with store.locked():
-        manifest = store.manifest()
+        job = store.job()
         store.event("resumed", versions=_versions())
-        pipeline = Pipeline(Job.model_validate(manifest["job"]), store, progress or Progress())
+        pipeline = Pipeline(job, store, progress or Progress())
         if not store.results.exists():
             pipeline.prepare()
         pipeline.execute()
@@ -174,6 +174,11 @@ class Pipeline:
         job, store = self.job, self.store
         manifest = store.manifest()
         replayed = manifest["measurements"]
+        if replayed is not None and not Path(replayed).is_file():
+            raise InputError(
+                f"no measurements to replay at {replayed}; put them back there, or name their "
+                f'new place as "measurements" in {store.manifest_path}'
+            )
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         self.context.splits.on_test_read = self._test_read

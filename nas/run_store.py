@@ -90,6 +90,27 @@ class RunStore:
         except json.JSONDecodeError as error:
             raise InputError(f"{self.manifest_path} is damaged: {error}") from error
 
+    def job(self) -> Job:
+        """Return the job that the run began with.
+
+        Raises:
+            InputError: the manifest holds none that this version understands.
+        """
+        from pydantic import ValidationError
+
+        from nas.job import Job
+
+        try:
+            return Job.model_validate(self.manifest().get("job"))
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = ".".join(map(str, ("job", *found["loc"])))
+            made_by = self.manifest().get("versions", {}).get("edge-nas", "unknown")
+            raise InputError(
+                f"{self.manifest_path}: {where}: {found['msg']}; restore what was edited there, "
+                f"or use the version of edge-nas that began the run ({made_by})"
+            ) from error
+
     def update_manifest(self, **entries: Any) -> None:
         """Set entries of the manifest, atomically."""
         write_json_atomic(self.manifest_path, {**self.manifest(), **entries})

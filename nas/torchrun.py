@@ -47,7 +47,6 @@ def train_distributed(job, folder: Path) -> None:  # type: ignore[no-untyped-def
             folder holds a run of another job.
     """
     from nas.context import RunContext
-    from nas.job import Job
     from nas.pipeline import create_run
     from nas.progress import Progress
     from nas.run_store import RunStore
@@ -63,7 +62,7 @@ def train_distributed(job, folder: Path) -> None:  # type: ignore[no-untyped-def
             create_run(job, folder)
         distributed.barrier()
         store = RunStore.open(folder)
-        if Job.model_validate(store.manifest()["job"]) != job:
+        if store.job() != job:
             raise InputError(f"{folder} holds a run of another job; choose another --output")
         # One process holds the folder and tells about progress for all.
         with store.locked() if first else contextlib.nullcontext():

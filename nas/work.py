@@ -46,7 +46,7 @@ def finetuning(*, folder: str, threads: int | None = None) -> Callable[[Mapping[
     """Return the function that fine-tunes a candidate of the run in ``folder``."""
     store = RunStore.open(Path(folder))
     evaluator = _evaluator(folder, threads)
-    job = Job.model_validate(store.manifest()["job"])
+    job = store.job()
 
     def run(item: Mapping[str, Any]) -> str:
         arch = evaluator.supernet.space.parse(item["arch"])
@@ -82,5 +82,5 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
 
 def _evaluator(folder: str, threads: int | None) -> Evaluator:
     store = RunStore.open(Path(folder))
-    job = Job.model_validate(store.manifest()["job"])
+    job = store.job()
     return RunContext.of(job, threads=threads).evaluator(store)

@@ -298,6 +298,19 @@ def test_a_second_run_in_the_same_folder_is_refused(finished):
         pipeline.run(job, finished)
 
 
+def test_measurements_to_replay_that_moved_are_named(tmp_path):
+    from nas import pipeline
+    from search_spaces.errors import InputError
+
+    gone = tmp_path / "first"
+    gone.mkdir()
+    (gone / "measurements.db").touch()
+    pipeline.create_run(load_job(write_job(tmp_path)), tmp_path / "run", measurements=gone)
+    (gone / "measurements.db").unlink()
+    with pytest.raises(InputError, match=r"no measurements to replay at .*first.*put them back"):
+        pipeline.resume(tmp_path / "run")
+
+
 def test_weights_of_ones_own_are_the_start(finished, tmp_path):
     from nas.context import RunContext
     from nas.progress import Progress

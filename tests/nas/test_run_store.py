@@ -161,3 +161,16 @@ def test_a_lock_is_let_go_when_the_run_fails(store):
         with pytest.raises(RuntimeError), store.locked():
             raise RuntimeError
     assert json.loads(store.manifest_path.read_text()) == MANIFEST
+
+
+def test_a_job_that_this_version_does_not_understand_is_named(store):
+    sound = {"name": "x", "data": {"name": "digits"}, "space": {"name": "mobilenet"}}
+    broken = {**sound, "search": {"batch": "many"}}
+    store.update_manifest(job=broken, versions={"edge-nas": "9"})
+    with pytest.raises(InputError, match=r"\.json: job\.search\.batch: .* began the run \(9\)"):
+        store.job()
+    store.update_manifest(job=None)
+    with pytest.raises(InputError, match=r"manifest\.json: job: "):
+        store.job()
+    store.update_manifest(job=sound)
+    assert store.job().name == "x"
