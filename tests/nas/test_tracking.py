@@ -54,8 +54,21 @@ def test_validation_is_the_accuracy_of_the_subnet():
     )
     context = RunContext.of(job)
     supernet = Supernet(context.space)
-    plan = context.space.plan(context.space.smallest())
+    context.splits._test = None  # nothing here may look at it
     evaluator = Evaluator(supernet, context.splits, context.task)
-    expected = evaluator.accuracy(evaluator.network(plan))
     validate = validation_of(context)
-    assert validate(supernet, plan) == pytest.approx(expected, abs=0.02)
+    used = []
+    evaluate = supernet.evaluate
+    supernet.evaluate = lambda x, plan, statistics: (
+        used.append(statistics) or evaluate(x, plan, statistics)
+    )
+    values = dict(context.space.largest().items)
+    for bits in (2, 8):
+        at = {n: bits if ".w." in n or ".a." in n else v for n, v in values.items()}
+        plan = context.space.plan(context.space.arch(at))
+        expected = evaluator.accuracy(evaluator.network(plan))
+        assert validate(supernet, plan) == pytest.approx(expected, abs=0.02)
+        # Batch norm is calibrated at the bits of the subnet itself.
+        images = (x for x, _ in context.splits.evaluation_batches(context.splits.calibration))
+        for name, (_, variance) in supernet.statistics(plan, images).items():
+            assert variance.allclose(used[-1][name][1], rtol=1e-4), name
