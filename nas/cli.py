@@ -427,7 +427,7 @@ def _os_message(error: OSError) -> str:
             "make room and go on with: nas resume RUN"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission{where}; choose a folder that may be written, with --output"
+        return f"no permission{where}; give yourself access to it, or choose another place"
     return f"{error.strerror or error}{where}"
 
 

@@ -549,9 +549,10 @@ def _check_latency(latency: LatencyConfig, folder: Path) -> Iterator[Finding]:
     yield from _unknown_name("latency.predictor", ("latency", "predictor"), latency.predictor)
     known = latency.known_devices
     if known not in (None, "packaged") and not (folder / known).is_file():
+        problem = "is not a file" if (folder / known).exists() else "does not exist"
         yield (
             ("latency", "known_devices"),
-            f"latency.known_devices: {folder / known} does not exist; give a table's path, "
+            f"latency.known_devices: {folder / known} {problem}; give a table's path, "
             "packaged, or null",
         )
 

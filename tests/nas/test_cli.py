@@ -279,3 +279,22 @@ def test_a_mistake_is_told_with_what_to_write(call, tmp_path, text, told):
 def test_a_misspelt_preset_is_recognised(call, tmp_path):
     (tmp_path / "job.yaml").write_text(GOOD.replace("preset", "presett"))
     assert "did you mean 'preset'?" in call("validate", "job.yaml").stderr
+
+
+def test_a_folder_as_table_of_known_devices_is_no_missing_file(call, tmp_path):
+    (tmp_path / "older").mkdir()
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "data: {name: digits}\nspace: {name: mobilenet, preset: 8x8}\n"
+        "latency: {known_devices: older}\n"
+    )
+    result = call("validate", path)
+    assert result.exit_code == 2
+    assert "job.yaml:3:" in result.stderr and "older is not a file" in result.stderr
+
+
+def test_a_lack_of_permission_is_told_without_an_option_the_command_may_not_have(
+    call, pipeline, tmp_path
+):
+    pipeline.error = PermissionError(errno.EACCES, "denied", "/run/.lock")
+    assert "--output" not in call("resume", tmp_path).stderr
