@@ -47,7 +47,6 @@ def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSourc
     """
     from nas.context import RunContext
     from nas.export import picked
-    from nas.job import Job
     from nas.report.results import load_results
     from nas.run_store import RunStore
     from supernet.subnets import float_plan
@@ -56,7 +55,7 @@ def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSourc
         run, pick = run.parent.parent, run.stem
     entry = picked(load_results(run), pick, run)
     store = RunStore.open(run)
-    context = RunContext.of(Job.model_validate(store.manifest()["job"]))
+    context = RunContext.of(store.job())
     evaluator = context.evaluator(store)
     plan = float_plan(context.space.plan(context.space.parse(str(entry["arch"]))))
     network = evaluator.network(plan).cpu().eval()

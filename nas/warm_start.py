@@ -47,7 +47,7 @@ class WarmStart:
         """
         store = RunStore.open(folder)
         # Read as a job, so that a key it does not know yet has its default there too.
-        older = Job.model_validate(store.manifest()["job"]).resolved()
+        older = store.job().resolved()
         mine = job.resolved()
         if older["space"] != mine["space"]:
             raise InputError(
@@ -86,7 +86,7 @@ class WarmStart:
             space: of both runs.
             images: validation images of one evaluation in this job.
         """
-        older = Job.model_validate(self.store.manifest()["job"])
+        older = self.store.job()
         if not self.same_training or older.search.validation_images != images:
             return []
         from nas.study import StudyRecord

@@ -63,7 +63,7 @@ def find_source(path: Path) -> Source:
     """
     if path.is_dir():
         store = RunStore.open(path)
-        job = Job.model_validate(store.manifest()["job"])
+        job = store.job()
     else:
         job = load_job(path)
         store = RunStore(job.run_folder())
