@@ -5,6 +5,7 @@ import pytest
 
 from nas.constraints import Constraint, Goal, Metric
 from nas.strategies import Exact, Learned, Problem
+from nas.strategies.genes import enumerate_genes
 from search_spaces.space import Choice, Condition, SearchSpace
 
 ACCURACY, WEIGHTS = Metric("accuracy"), Metric("weights_kib")
@@ -91,3 +92,22 @@ def build():
         return problem, Evaluator(problem)
 
     return make
+
+
+@pytest.fixture
+def use_up():
+    """Ask a strategy until its feasible region is used up; every batch before that is full."""
+
+    def run(strategy, evaluate, batch=15):
+        problem = strategy.problem
+        genes = enumerate_genes(problem.space)
+        region = int((problem.screen(genes, problem.screened()) <= 0).sum())
+        found = 0
+        while archs := strategy.ask(batch):
+            found += len(archs)
+            # Short only at the end: all but a few of the region has been met by then.
+            assert len(archs) == batch or found > 0.95 * region
+            strategy.tell(archs, *evaluate(archs))
+        assert 0.95 * region < found <= region
+
+    return run
