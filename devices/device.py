@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as TypingProtocol
 
-from devices.child import Sampler
-from devices.conditions import Reader, read_system_file
 from devices.locks import machine_lock
-from devices.measure import measure
-from devices.measurement import Measurement
-from devices.protocol import Protocol
+from devices.measuring.child import Sampler
+from devices.measuring.conditions import Reader, read_system_file
+from devices.measuring.measure import measure
+from devices.measuring.measurement import Measurement
+from devices.measuring.protocol import Protocol
+from devices.measuring.store import Query, Store
 from devices.runtime import Runtime, make_runtime
-from devices.store import Query, Store
 from search_spaces.errors import InputError
 
 OnResult = Callable[[int, Measurement], None]

@@ -16,7 +16,7 @@ from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
-    from devices.child import Sampler
+    from devices.measuring.child import Sampler
 
 
 @dataclass(frozen=True)

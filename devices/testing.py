@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 
-from devices.child import Sampler
-from devices.hub.clock import Clock
-from devices.protocol import Protocol
+from devices.fleet.hub.clock import Clock
+from devices.measuring.child import Sampler
+from devices.measuring.protocol import Protocol
+from devices.measuring.sampling import REFERENCE, Block, Failure
 from devices.runtime import Runtime
-from devices.sampling import REFERENCE, Block, Failure
 
 
 @dataclass

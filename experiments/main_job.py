@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from results_index import record_claim
+from experiments.results_index import record_claim
 
 from search_spaces.atomic import write_json_atomic
 

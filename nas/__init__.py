@@ -11,10 +11,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.data import DataSplits, load_splits
-    from nas.job import Job, job_schema, job_space, load_job
+    from nas.data.splits import DataSplits, load_splits
+    from nas.job.schema import Job, job_schema, job_space, load_job
+    from nas.job.yaml_source import DiagnosticsError
     from nas.tasks import TASKS, Task
-    from nas.yaml_source import DiagnosticsError
     from search_spaces.errors import (
         EnvironmentProblem,
         InfeasibleError,
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "Job": "nas.job",
-    "job_schema": "nas.job",
-    "job_space": "nas.job",
-    "load_job": "nas.job",
-    "DiagnosticsError": "nas.yaml_source",
-    "DataSplits": "nas.data",
-    "load_splits": "nas.data",
+    "Job": "nas.job.schema",
+    "job_schema": "nas.job.schema",
+    "job_space": "nas.job.schema",
+    "load_job": "nas.job.schema",
+    "DiagnosticsError": "nas.job.yaml_source",
+    "DataSplits": "nas.data.splits",
+    "load_splits": "nas.data.splits",
     "TASKS": "nas.tasks",
     "Task": "nas.tasks",
     "EnvironmentProblem": "search_spaces.errors",

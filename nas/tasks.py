@@ -15,8 +15,8 @@ from search_spaces.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.data import DataSplits
-    from nas.job import DataConfig
+    from nas.data.splits import DataSplits
+    from nas.job.schema import DataConfig
 
 TASKS: Registry[type[Task]] = Registry("task", group="nas.tasks")
 
@@ -91,7 +91,7 @@ class ImageClassification(Task):
 
     def load(self, config: DataConfig, seed: int) -> DataSplits:
         """See :meth:`Task.load`."""
-        from nas.data import load_splits
+        from nas.data.splits import load_splits
 
         return load_splits(config, seed)
 

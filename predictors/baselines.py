@@ -8,19 +8,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from predictors.conformal import Calibration
-from predictors.features import FeatureScaler, raw_blocks
 from predictors.registry import (
     LATENCY_PREDICTORS,
     Adapted,
     LatencyPredictor,
     check_coverage,
 )
-from predictors.transform import positive
+from predictors.transfer_gp.conformal import Calibration
+from predictors.transfer_gp.features import FeatureScaler, raw_blocks
+from predictors.transfer_gp.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
-from search_spaces.table import LatencyTable
+from search_spaces.tables.table import LatencyTable
 
 Mean = Callable[[np.ndarray], np.ndarray]
 
@@ -32,7 +32,7 @@ class AdaptedBaseline(Adapted):
         mean: gene rows (n, choices) -> ms (n,).
         spread: gene rows -> standard deviation in ms (n,).
         degrees: degrees of freedom of Student's t around the mean.
-        least_ms: smallest measurement; see :func:`predictors.transform.positive`.
+        least_ms: smallest measurement; see :func:`predictors.transfer_gp.transform.positive`.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class TargetGP(Baseline):
 
     def adapt_genes(self, genes: np.ndarray, latencies_ms: np.ndarray) -> Adapted:
         """Fit by marginal likelihood."""
-        from predictors.features import squared_distances
+        from predictors.transfer_gp.features import squared_distances
 
         points = self._scaler(np.asarray(genes))["onehot"]
         offset = float(latencies_ms.mean())

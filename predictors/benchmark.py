@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from predictors import baselines, latency
+from predictors import baselines
 from predictors import help as help_module
 from predictors.registry import LATENCY_PREDICTORS, LatencyPredictor
+from predictors.transfer_gp import predictor as latency
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
-from search_spaces.table import LatencyTable
+from search_spaces.tables.table import LatencyTable
 
 BUILT_IN = (baselines, help_module, latency)
 """Modules whose import registers the methods of this package."""

@@ -16,7 +16,7 @@ def device_map_svg(
     """Return a scatter plot with a label a device.
 
     Args:
-        points: (devices, 2), from :meth:`predictors.latency.TransferGP.embedding`.
+        points: (devices, 2), from :meth:`predictors.transfer_gp.predictor.TransferGP.embedding`.
         highlighted: names drawn as filled squares, for instance the new device.
     """
     points = np.asarray(points, dtype=np.float64)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from predictors import help as help_module
-from predictors import latency
 from predictors.registry import LATENCY_PREDICTORS, Adapted, SavedPredictor
+from predictors.transfer_gp import predictor as latency
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.space import SearchSpace
-from search_spaces.table_spaces import space_from_json, space_to_json
+from search_spaces.tables.spaces import space_from_json, space_to_json
 
 BUILT_IN = (latency, help_module)
 """Modules whose import registers the predictors that have files."""
@@ -45,7 +45,7 @@ def save_adapted(
     """Write a predictor with the measurements of ``device``, atomically.
 
     Args:
-        metric: what was measured, a key of :data:`search_spaces.table.METRICS`.
+        metric: what was measured, a key of :data:`search_spaces.tables.table.METRICS`.
     """
     arrays = {
         _GENES: np.asarray(genes, dtype=np.int64),
@@ -58,7 +58,7 @@ def load_predictor(path: Path | str, *, space: SearchSpace | None = None) -> Sav
     """Read a predictor; of an adapted file, the predictor before adaptation.
 
     Args:
-        space: see :func:`search_spaces.table_spaces.space_from_json`.
+        space: see :func:`search_spaces.tables.spaces.space_from_json`.
 
     Raises:
         InputError: the file is no predictor, or of another space.
@@ -79,7 +79,7 @@ def load_adapted(path: Path | str, *, space: SearchSpace | None = None) -> tuple
 
 
 def read_metric(path: Path | str) -> str:
-    """Return what an adapted file predicts, a key of :data:`search_spaces.table.METRICS`.
+    """Return what an adapted file predicts, a key of :data:`search_spaces.tables.table.METRICS`.
 
     Raises:
         InputError: the file is no predictor.

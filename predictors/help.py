@@ -29,11 +29,11 @@ from predictors.registry import (
     check_coverage,
     check_pool,
 )
-from predictors.transform import positive
+from predictors.transfer_gp.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace
-from search_spaces.table import LatencyTable
+from search_spaces.tables.table import LatencyTable
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ from importlib import resources
 
 import numpy as np
 
-from search_spaces.mobilenet import PRESETS, MobileNetSpace
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.table import LatencyTable, read_table
+from search_spaces.spaces.mobilenet import PRESETS, MobileNetSpace
+from search_spaces.tables.table import LatencyTable, read_table
 
 PACKAGED = ("28x28", "96x96")
 """Presets of ``mobilenet`` that have a table."""

@@ -11,7 +11,7 @@ import numpy as np
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.table import LatencyTable
+from search_spaces.tables.table import LatencyTable
 
 
 class Adapted(ABC):
@@ -136,7 +136,7 @@ class SavedPredictor(LatencyPredictor):
 LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(
     "latency predictor",
     group="nas.predictors",
-    modules=("predictors.latency", "predictors.baselines", "predictors.help"),
+    modules=("predictors.transfer_gp.predictor", "predictors.baselines", "predictors.help"),
 )
 
 

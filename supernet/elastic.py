@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan
 from supernet.batchnorm import BatchNorm
 from supernet.dataflow import activate
-from supernet.quantizer_registry import QuantizerScheme
-from supernet.quantizers import ActivationFakeQuantizer, ActivationQuantizer
+from supernet.quantizers.lsq import ActivationFakeQuantizer, ActivationQuantizer
+from supernet.quantizers.registry import QuantizerScheme
 
 _NEVER_NEGATIVE = ("relu", "hsigmoid")
 

@@ -18,7 +18,7 @@ from supernet.dataflow import DATAFLOWS, Dataflow, Operation
 from supernet.elastic import ElasticLayer, InputQuantizer, LayerRange
 from supernet.operators import OPERATORS, ElasticOperator
 from supernet.plain import PlainNetwork, extract_network
-from supernet.quantizer_registry import QuantizerScheme
+from supernet.quantizers.registry import QuantizerScheme
 
 
 class Supernet(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from search_spaces.errors import InputError
-from search_spaces.packed_model import PackedModel, fill_factors
+from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
 
@@ -22,8 +22,8 @@ class PackedReference:
     """A low-bit model as a function.
 
     Args:
-        model: from :func:`search_spaces.packed_model.read_packed_model` or
-            :func:`supernet.packing.pack_onnx`.
+        model: from :func:`search_spaces.model_files.packed_model.read_packed_model` or
+            :func:`supernet.onnx.packing.pack_onnx`.
     """
 
     def __init__(self, model: PackedModel) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
 from supernet.dataflow import DATAFLOWS, Dataflow, activate
-from supernet.quantizers import activation_range, quantize_dequantize, weight_range
+from supernet.quantizers.lsq import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
     from supernet.elastic import InputQuantizer

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from search_spaces.errors import InputError
-from search_spaces.packed_model import PackedModel
+from search_spaces.model_files.packed_model import PackedModel
 
 _F = np.float32
 Attributes = dict[str, Any]

@@ -19,7 +19,7 @@ from devices.lowbit import floats
 from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.reference import to_codes
 from search_spaces.errors import InputError
-from search_spaces.packed_model import PackedModel, fill_factors
+from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
 _FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
@@ -57,7 +57,7 @@ class LowBitNetwork:
     """A packed model, ready to run.
 
     Args:
-        model: from :func:`search_spaces.packed_model.read_packed_model`.
+        model: from :func:`search_spaces.model_files.packed_model.read_packed_model`.
         batch: images of an inference.
         threads: of the native layers.
         rounds: timings of each kernel when a layer's kernel is chosen; 0 takes the first that

@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from devices.child import Sampler, await_exit, kill_group, with_reference
-from devices.conditions import Reader, read_conditions, read_system_file
-from devices.protocol import Protocol
+from devices.measuring.child import Sampler, await_exit, kill_group, with_reference
+from devices.measuring.conditions import Reader, read_conditions, read_system_file
+from devices.measuring.protocol import Protocol
+from devices.measuring.sampling import REFERENCE, Block, Failure
 from devices.runtime import RUNTIMES, Runtime, Session, one_line
-from devices.sampling import REFERENCE, Block, Failure
 from search_spaces.errors import EnvironmentProblem, InputError
 
 _PLACEHOLDERS = ("model", "runs", "threads", "batch")

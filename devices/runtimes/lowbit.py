@@ -13,7 +13,7 @@ import numpy as np
 
 from devices.runtime import RUNTIMES, Preparation, Runtime, Session, TensorSpec, existing_file
 from search_spaces.errors import EnvironmentProblem, InputError
-from search_spaces.packed_model import PackedModel, read_packed_model
+from search_spaces.model_files.packed_model import PackedModel, read_packed_model
 
 _TIMINGS = 5
 """Timings of a kernel when a layer's kernel is chosen."""
@@ -138,7 +138,7 @@ def read_model(path: Path) -> PackedModel:
     """
     if path.suffix.lower() != ".onnx":
         return read_packed_model(path)
-    from search_spaces.onnx_packing import pack_model
+    from search_spaces.model_files.packing import pack_model
 
     return pack_model(_onnx(path))
 

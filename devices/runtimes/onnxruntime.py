@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from devices.conditions import has_dot_products
+from devices.measuring.conditions import has_dot_products
 from devices.runtime import (
     RUNTIMES,
     Runtime,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from devices.device import Device, DeviceSpec, Done
-from devices.protocol import Protocol
+from devices.measuring.protocol import Protocol
+from devices.measuring.store import Query
 from devices.simulators.estimates import estimated_measurement
 from devices.simulators.hardware import Hardware, read_hardware
 from devices.simulators.roofline import estimate_genes
-from devices.store import Query
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 

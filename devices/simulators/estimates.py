@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from devices.measurement import Measurement
-from devices.protocol import Protocol
+from devices.measuring.measurement import Measurement
+from devices.measuring.protocol import Protocol
 
 ESTIMATED = "estimated"
 """Value of ``conditions["latency_source"]`` of every measurement of a simulated device."""

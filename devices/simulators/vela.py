@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from devices.device import Device, DeviceSpec, Done
-from devices.protocol import Protocol
+from devices.measuring.protocol import Protocol
+from devices.measuring.store import Query
 from devices.runtime import existing_file, make_runtime
 from devices.simulators.estimates import estimated_measurement
-from devices.store import Query
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 #: Accelerator -> sizes (multiply-accumulate units), system and memory that Arm describes for it.

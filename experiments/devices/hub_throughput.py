@@ -30,8 +30,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from devices.fitness import reference_model
-from devices.protocol import Protocol
+from devices.measuring.fitness import reference_model
+from devices.measuring.protocol import Protocol
 from experiments.results_index import record_claim
 from search_spaces.atomic import write_json_atomic
 
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-c", "from nas.cli import main; main()", "device", "serve"]
+        command = [sys.executable, "-c", "from nas.cli.main import main; main()", "device", "serve"]
         command += ["--port", str(port), "--data", str(folder / "hub")]
         command += ["--token-file", str(folder / "token")]
         hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

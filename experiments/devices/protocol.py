@@ -4,7 +4,7 @@
     python -m experiments.devices.protocol rejection
     python -m experiments.devices.protocol repeatability [MODEL.onnx] [--runs 10] [--at-once 5]
 
-The first two play a device (:mod:`devices.played`) whose truth is known; the loop and the
+The first two play a device (:mod:`devices.measuring.played`) whose truth is known; the loop and the
 judgement are the real ones. The third measures a model on this machine in separate runs and
 goes on where it was cut off.
 """
@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from devices.fitness import reference_model
-from devices.measure import measure
-from devices.measurement import Measurement
-from devices.played import PlayedMachine, PlayedRuntime, PlayedSampler
-from devices.protocol import Protocol
+from devices.measuring.fitness import reference_model
+from devices.measuring.measure import measure
+from devices.measuring.measurement import Measurement
+from devices.measuring.played import PlayedMachine, PlayedRuntime, PlayedSampler
+from devices.measuring.protocol import Protocol
+from devices.measuring.statistics import interval
 from devices.runtime import make_runtime
-from devices.statistics import interval
 from experiments.results_index import record_claim
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError

@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from devices.measure import measure
-from devices.measurement import FINAL, Measurement, Reason
-from devices.protocol import Protocol
+from devices.measuring.measure import measure
+from devices.measuring.measurement import FINAL, Measurement, Reason
+from devices.measuring.protocol import Protocol
 from devices.runtime import make_runtime
 from experiments.devices.table_models import PRESETS, architectures, read_index, smallest, space_of
 from experiments.results_index import record_claim
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.seeds import derive_rng
-from search_spaces.table import LatencyTable, write_table
+from search_spaces.tables.table import LatencyTable, write_table
 
 #: Column -> runtime, its parameters, and which of an architecture's files it runs.
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any], str]] = {

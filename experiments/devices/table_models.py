@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces.atomic import write_json_atomic
-from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.seeds import derive_rng
 from search_spaces.space import Arch
+from search_spaces.spaces.mobilenet import MobileNetSpace
 
 PRESETS = {"28x28": 120, "96x96": 100}
 """Preset of ``mobilenet`` -> number of architectures."""
@@ -50,9 +50,9 @@ def export_all(folder: Path) -> None:
     """
     import torch
 
-    from supernet.export import export_onnx
     from supernet.network import Supernet
-    from supernet.subnets import float_plan
+    from supernet.onnx.export import export_onnx
+    from supernet.training.subnets import float_plan
 
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def main() -> int:
     torch.set_num_threads(1)
     from experiments.kernels.bench import RESULTS, machine
     from search_spaces.planned import PlannedSpace
-    from search_spaces.spaces import SPACES
+    from search_spaces.spaces.registry import SPACES
 
     path = RESULTS / "export_matrix.json"
     known = {} if options.again or not path.is_file() else json.loads(path.read_text())
@@ -69,9 +69,9 @@ def made_supernet(space: str) -> Any:
     """Return an untrained supernet of a space, its residual branches switched on."""
     import torch
 
-    from search_spaces.spaces import SPACES, build_space
+    from search_spaces.spaces.registry import SPACES, build_space
     from supernet.network import Supernet
-    from supernet.quantizer_registry import QuantizerScheme
+    from supernet.quantizers.registry import QuantizerScheme
 
     torch.manual_seed(0)
     preset = {"preset": "8x8"} if "8x8" in getattr(SPACES.get(space), "PRESETS", ()) else {}
@@ -101,11 +101,11 @@ def add_cell(
     import numpy as np
     import torch
 
-    from nas.parity import check_optimised, evaluate_onnx
+    from nas.models.parity import check_optimised, evaluate_onnx
     from search_spaces.bits import set_bits
-    from supernet.export import export_onnx
-    from supernet.packing import pack_onnx
-    from supernet.subnets import float_plan
+    from supernet.onnx.export import export_onnx
+    from supernet.onnx.packing import pack_onnx
+    from supernet.training.subnets import float_plan
 
     missing = [form for form in forms if form not in cell]
     if "export" in cell and not missing:

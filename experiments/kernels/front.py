@@ -72,11 +72,11 @@ def uniform_models(
     run: Path, manifest: dict[str, Any], folder: Path
 ) -> dict[str, tuple[Path, dict[str, float]]]:
     """Return file and costs of the network at each pair of bits, by name (``w2a4``)."""
-    from nas.context import RunContext
-    from nas.job import Job
-    from nas.run_store import RunStore
+    from nas.job.schema import Job
+    from nas.record.run_folder import RunStore
+    from nas.run.opened_job import RunContext
     from search_spaces.bits import set_bits
-    from supernet.export import export_onnx
+    from supernet.onnx.export import export_onnx
 
     context = RunContext.of(Job.model_validate(manifest["job"]), threads=1)
     supernet = context.evaluator(RunStore.open(run)).supernet

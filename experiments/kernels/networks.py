@@ -69,7 +69,7 @@ def _network(name: str, folder: Path, options: argparse.Namespace) -> dict[str, 
 
     from devices.lowbit.network import LowBitNetwork
     from experiments.kernels.contenders import bound, interleave, ort_session
-    from search_spaces.packed_model import read_packed_model
+    from search_spaces.model_files.packed_model import read_packed_model
 
     files = export(name, folder)
     shape = read_packed_model(files["w2a4.lowbit"]).graph["input"]["shape"]
@@ -102,13 +102,13 @@ def export(name: str, folder: Path) -> dict[str, Path]:
     import numpy as np
     import torch
 
-    import search_spaces.mobilenet
-    import search_spaces.resnet  # noqa: F401
-    from search_spaces.onnx_packing import pack_onnx
-    from search_spaces.spaces import build_space
-    from supernet.export import export_onnx
+    import search_spaces.spaces.mobilenet
+    import search_spaces.spaces.resnet  # noqa: F401
+    from search_spaces.model_files.packing import pack_onnx
+    from search_spaces.spaces.registry import build_space
     from supernet.network import Supernet
-    from supernet.subnets import at_bits
+    from supernet.onnx.export import export_onnx
+    from supernet.training.subnets import at_bits
 
     bits = dict(weight_bits=(2, 4, 8, 32), activation_bits=(4, 8, 32))
     space = build_space(name, input_channels=3, outputs=10, **SPACES[name], **bits)

@@ -20,11 +20,11 @@ import numpy as np
 
 from experiments.latency.nasbench201 import POOL, RESULTS, TRAIN
 from experiments.results_index import record_claim
-from predictors.latency import TransferGP
+from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.atomic import write_json_atomic
-from search_spaces.nasbench201 import NasBench201
 from search_spaces.seeds import derive_rng
-from search_spaces.table import LatencyTable, read_table
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.table import LatencyTable, read_table
 
 CELLS = {
     "titan_rtx_256": (18, 21, 25),

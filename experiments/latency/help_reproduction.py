@@ -27,9 +27,9 @@ from experiments.results_index import record_claim
 from predictors.files import load_predictor, save_predictor
 from predictors.help import HelpPredictor
 from search_spaces.atomic import write_json_atomic
-from search_spaces.nasbench201 import NasBench201
 from search_spaces.seeds import derive_rng
-from search_spaces.table import LatencyTable, read_table
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.table import LatencyTable, read_table
 
 COMMAND = "python -m experiments.latency.help_reproduction TABLE.csv"
 PUBLISHED = 0.929  # the released checkpoint over ten seeds

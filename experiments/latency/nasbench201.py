@@ -19,8 +19,8 @@ from experiments.results_index import record_claim
 from predictors.benchmark import BASELINES, Record, Split, make_predictor, run_benchmark, summary
 from predictors.files import save_predictor
 from search_spaces.atomic import write_json_atomic
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.table import LatencyTable, read_table
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.table import LatencyTable, read_table
 
 TRAIN = (
     "1080ti_1",

@@ -37,9 +37,9 @@ from predictors.help import REFERENCES
 from predictors.registry import LatencyPredictor
 from search_spaces.atomic import write_json_atomic
 from search_spaces.seeds import derive_rng
-from search_spaces.synthetic import synthetic_table
-from search_spaces.table import LatencyTable, declared_space, read_table
-from search_spaces.table_spaces import table_space
+from search_spaces.tables.spaces import table_space
+from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import LatencyTable, declared_space, read_table
 
 RESULTS = Path(__file__).parents[1] / "results" / "latency" / "splits.json"
 MADE_UP: dict[str, dict[str, float]] = {

@@ -69,7 +69,7 @@ print(f"float: {accuracy(network):.4f}")
 # keep 8 bits by default, which is what most published results do.
 
 # %%
-from nas.bits import allocate_bits
+from nas.bits.search import allocate_bits
 
 calibration = list(images[train[:256]].split(64))
 result = allocate_bits(
@@ -101,7 +101,7 @@ plots.budget_curve(result.table, "weights_kib", points=10, marked=result.others)
 # by the simpler methods.
 
 # %%
-from nas.bits import STEPS, assignment
+from nas.bits.search import STEPS, assignment
 from supernet.ptq.quantize import quantize_post_training
 
 rows = [("float", None, accuracy(network)), (best.method, best, accuracy(result.network))]
@@ -122,7 +122,7 @@ for method, allocation, value in rows:
 # %%
 from pathlib import Path
 
-from nas.bits import write_bits
+from nas.bits.search import write_bits
 
 written = write_bits(result, Path("output") / "bits", images[validation[:64]])
 print(sorted(path.name for path in written.parent.iterdir()))

@@ -20,8 +20,8 @@
 import numpy as np
 
 from nas import plots
-from predictors.latency import TransferGP
 from predictors.pool import packaged_table
+from predictors.transfer_gp.predictor import TransferGP
 
 BOARD = "ncnn"
 table = packaged_table("28x28")

@@ -20,7 +20,7 @@ module_text = """
 from torch import nn
 from torch.nn import functional as F
 
-from supernet.wrap import wrap
+from supernet.own_model.wrap import wrap
 
 
 class Block(nn.Module):
@@ -149,7 +149,7 @@ protocol: {processes: 2, runs: 10, retries: 0}
 """)
 
 import nas
-from nas import pipeline
+from nas.run import pipeline
 
 job = nas.load_job(folder / "job.yaml")
 run = folder / "run"

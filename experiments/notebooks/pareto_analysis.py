@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from nas import plots
-from nas.export import export_model
+from nas.models.hand_over import export_model
 from nas.report import compare
 from nas.report.results import load_results
 

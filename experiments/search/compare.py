@@ -27,7 +27,7 @@ from experiments.results_index import record_claim
 from experiments.search.comparators import RUNNERS
 from experiments.search.problems import TabularProblem, nasbench201, supernet
 from experiments.search.supernet_table import RESULTS, TABLE
-from nas.pareto import hypervolume
+from nas.fronts.pareto import hypervolume
 from search_spaces.atomic import write_json_atomic
 
 DEVICES = ("raspi4", "gold_6226")

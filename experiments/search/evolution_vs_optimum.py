@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 
 from experiments.results_index import record_claim
-from nas.allocation import BitTable, allocate
-from nas.constraints import Constraint, Goal, Metric
+from nas.bits.allocation import BitTable, allocate
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, Problem
 from nas.strategies.genes import sample_spread, unique_rows
 from nas.strategies.inner import EXCHANGE_EVERY, evolve
 from nas.strategies.problem import Judged
 from search_spaces.atomic import write_json_atomic
 from search_spaces.space import Choice, SearchSpace
-from search_spaces.spaces import build_space
+from search_spaces.spaces.registry import build_space
 
 RESULTS = Path(__file__).parents[1] / "results" / "search"
 COMMAND = "python -m experiments.search.evolution_vs_optimum"

@@ -36,10 +36,10 @@ Judge = Callable[[np.ndarray], np.ndarray]
 
 def problem_of(seed: int, *, free: bool) -> Any:
     """Return the problem; ``free`` replaces the accuracy predictor by a sum of genes."""
-    from nas.constraints import Goal, Metric
+    from nas.fronts.metrics import Goal, Metric
     from nas.strategies import Exact, Learned, Problem
     from predictors.accuracy import AccuracyPredictor
-    from search_spaces.spaces import build_space
+    from search_spaces.spaces.registry import build_space
 
     space = build_space("mobilenet", preset="28x28")
     if free:
@@ -99,7 +99,7 @@ def optuna(problem: Any, population: int, generations: int, seed: int) -> int:
     """Run Optuna's NSGA-II, trial by trial, as its interface has it."""
     import optuna as library
 
-    from nas.quiet_optuna import quiet_optuna
+    from nas.record.quiet_optuna import quiet_optuna
 
     space = problem.space
     trials = population * (generations + 1)

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from experiments.search.evolution_vs_optimum import BITS, RESULTS, table_of
-from nas.allocation import BitTable, allocate
-from nas.constraints import Goal, Metric
-from nas.pareto import hypervolume
+from nas.bits.allocation import BitTable, allocate
+from nas.fronts.metrics import Goal, Metric
+from nas.fronts.pareto import hypervolume
 from nas.strategies import STRATEGIES, Exact, Learned, Problem
 from predictors.accuracy import AccuracyPredictor
 from search_spaces.atomic import write_json_atomic

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from experiments.search.family import mobilenet_family
-from nas.constraints import Goal, Metric
-from nas.pareto import hypervolume, nondominated, reference_point
+from nas.fronts.metrics import Goal, Metric
+from nas.fronts.pareto import hypervolume, nondominated, reference_point
 from nas.strategies import Exact, Learned, Problem
 from nas.strategies.surrogates import Surrogate
-from search_spaces.nasbench201 import PATHS, NasBench201
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.spaces import build_space
-from search_spaces.table import read_table
+from search_spaces.spaces.nasbench201 import PATHS, NasBench201
+from search_spaces.spaces.registry import build_space
+from search_spaces.tables.table import read_table
 
 STRENGTHS = np.array([0.0, 0.33, 0.36, 0.53, 0.19])
 """Strength of none, skip, 1x1 convolution, 3x3 convolution and pooling in :func:`cell_score`."""

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from devices.device import device_fingerprint
-from devices.store import MeasurementStore
+from devices.measuring.store import MeasurementStore
 from experiments.results_index import record_claim
-from nas.job import Job, job_space
-from nas.job_devices import make_device
+from nas.job.devices import make_device
+from nas.job.schema import Job, job_space
 from nas.report.results import load_results
 from search_spaces.atomic import write_json_atomic
 

@@ -50,12 +50,12 @@ def main() -> None:
 
     import torch
 
-    from nas.evaluator import Evaluator
-    from nas.job import Job, job_space
+    from nas.job.schema import Job, job_space
+    from nas.run.evaluator import Evaluator
     from nas.tasks import TASKS
-    from supernet.checkpoint import load_checkpoint
     from supernet.network import Supernet
-    from supernet.train import load_weights
+    from supernet.training.checkpoint import load_checkpoint
+    from supernet.training.train import load_weights
 
     torch.set_num_threads(1)
     manifest = json.loads((arguments.run / "manifest.json").read_text(encoding="utf-8"))

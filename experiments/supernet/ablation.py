@@ -25,15 +25,15 @@ from nas.studies.subnets import stratified_subnets
 from search_spaces.seeds import derive_rng, derive_seed
 from supernet.batchnorm import FrozenStatistics
 from supernet.network import Supernet
-from supernet.quantizers import WeightQuantizer, weight_range
-from supernet.subnets import (
+from supernet.quantizers.lsq import WeightQuantizer, weight_range
+from supernet.training.subnets import (
     SandwichSampler,
     StagedSchedule,
     Teaching,
     default_stages,
     float_plan,
 )
-from supernet.train import Recipe, Trainer
+from supernet.training.train import Recipe, Trainer
 
 COMMAND = "python -m experiments.supernet.ablation"
 JOB = {

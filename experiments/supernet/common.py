@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from devices.device import device_fingerprint
-from nas.job import Job, job_space
+from nas.job.schema import Job, job_space
 from nas.studies.source import Opened
 from nas.tasks import TASKS
 from search_spaces.atomic import write_json_atomic
@@ -33,7 +33,7 @@ def open_job(values: dict[str, Any]) -> Opened:
 
 def accuracy(opened: Opened, supernet: Supernet, arch: Any) -> float:
     """Return the validation accuracy of one architecture, calibrated at its bits."""
-    from nas.evaluator import Evaluator
+    from nas.run.evaluator import Evaluator
 
     evaluator = Evaluator(supernet, opened.splits, opened.task)
     return evaluator.accuracy(evaluator.network(arch))

@@ -22,7 +22,7 @@ from nas.studies.source import find_source
 from nas.studies.subnets import stratified_subnets
 from nas.studies.workers import AloneRecipe, Bench
 from search_spaces.bits import bit_choices, set_bits
-from supernet.subnets import float_plan
+from supernet.training.subnets import float_plan
 
 COMMAND = "python -m experiments.supernet.drops runs/fashion_mnist_long"
 TARGETS = {8: 0.3, 4: 1.0, 3: 2.0, 2: 5.0}

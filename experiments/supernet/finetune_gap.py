@@ -26,7 +26,7 @@ from experiments.supernet.common import mean_and_interval, write_result
 from nas.studies.records import StudyFolder
 from nas.studies.source import find_source
 from nas.studies.workers import AloneRecipe, Bench
-from supernet.finetune import finetune
+from supernet.training.finetune import finetune
 
 TARGET = 0.7
 CLAIMED = "finetune_gap"

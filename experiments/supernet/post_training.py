@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from experiments.supernet.common import RESULTS, write_result
-from nas.evaluator import Evaluator
-from nas.job import Job, job_space
-from nas.supernets import make_supernet
+from nas.job.schema import Job, job_space
+from nas.run.build_supernet import make_supernet
+from nas.run.evaluator import Evaluator
 from nas.tasks import TASKS
-from supernet.checkpoint import load_checkpoint
 from supernet.ptq.adaround import RoundingRecipe
 from supernet.ptq.quantize import quantize_post_training
-from supernet.subnets import float_plan
-from supernet.weights import load_weights
+from supernet.training.checkpoint import load_checkpoint
+from supernet.training.subnets import float_plan
+from supernet.training.weights import load_weights
 
 COMMAND = "python -m experiments.supernet.post_training"
 BITS = ((8, 8), (4, 8), (4, 4))

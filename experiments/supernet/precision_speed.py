@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from experiments.supernet.common import Opened, open_job, write_result
-from nas.job import load_job
-from nas.supernets import make_schedule, make_supernet
-from supernet.subnets import BitsStage, default_stages
-from supernet.train import Recipe, Trainer
+from nas.job.schema import load_job
+from nas.run.build_supernet import make_schedule, make_supernet
+from supernet.training.subnets import BitsStage, default_stages
+from supernet.training.train import Recipe, Trainer
 
 COMMAND = "python -m experiments.supernet.precision_speed experiments/fashion_mnist.yaml"
 

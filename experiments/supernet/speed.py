@@ -23,8 +23,8 @@ from experiments.results_index import record_claim
 from experiments.supernet.common import write_result
 from nas.studies.source import find_source, load_supernet, open_source
 from supernet.resolution import resize_images
-from supernet.subnets import BitsStage, SandwichSampler
-from supernet.train import Recipe, Trainer
+from supernet.training.subnets import BitsStage, SandwichSampler
+from supernet.training.train import Recipe, Trainer
 
 COMMAND = "python -m experiments.supernet.speed runs/fashion_mnist"
 BATCH = 128
@@ -101,7 +101,7 @@ def main() -> None:
             plain.append(times[0])
             sandwich.append(times[1])
     memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    from nas.evaluator import Evaluator
+    from nas.run.evaluator import Evaluator
 
     evaluator = Evaluator(supernet, opened.splits, task)
     plans = sampler.plans(0, 0.5)

@@ -11,7 +11,7 @@ from search_spaces.errors import InputError
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from nas.allocation import Allocation, BitTable
+    from nas.bits.allocation import Allocation, BitTable
 
 
 def bit_allocation(
@@ -21,7 +21,7 @@ def bit_allocation(
 
     Args:
         layers: names, in the order of the network.
-        allocations: of each layer :class:`nas.allocation.Bits`; or name -> such a list, to
+        allocations: of each layer :class:`nas.bits.allocation.Bits`; or name -> such a list, to
             compare methods.
 
     Raises:
@@ -75,7 +75,7 @@ def budget_curve(
         InputError: the table does not have the cost.
         MissingExtraError: plotly is not installed.
     """
-    from nas.allocation import budget_curve as curve
+    from nas.bits.allocation import budget_curve as curve
 
     found = curve(table, cost, points)
     figure = new_figure("What a budget costs", cost, "sensitivity")

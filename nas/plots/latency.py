@@ -127,8 +127,8 @@ def device_map(names: Sequence[str], points: Any, *, highlighted: Collection[str
 
     Args:
         names: of the devices.
-        points: (devices, 2), as :meth:`predictors.latency.TransferGP.embedding` returns them
-            beside the names.
+        points: (devices, 2), beside the names, as
+            :meth:`predictors.transfer_gp.predictor.TransferGP.embedding` returns them.
         highlighted: names drawn as squares, for instance the new device.
 
     Raises:

@@ -65,8 +65,8 @@ def _common_volumes(named: Mapping[str, dict[str, Any]]) -> dict[str, list[tuple
     """Volumes of the feasible evaluations of every run, against one reference point."""
     import numpy as np
 
-    from nas.pareto import hypervolume as volume
-    from nas.pareto import reference_point
+    from nas.fronts.pareto import hypervolume as volume
+    from nas.fronts.pareto import reference_point
     from nas.report.comparison import maximised
 
     goals = {name: [str(goal) for goal in results["goals"]] for name, results in named.items()}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nas.constraints import METRICS
-from nas.pareto import FrontDifference, difference
+from nas.fronts.metrics import METRICS
+from nas.fronts.pareto import FrontDifference, difference
 from nas.report.results import device_names, metric_of, number
 from search_spaces.errors import InputError
 
@@ -43,7 +43,7 @@ class Comparison:
         names: of the two runs, for the text.
         goals: objectives the fronts were compared on.
         accuracy: the split whose accuracy the volumes use.
-        front: volumes and coverage, see :class:`nas.pareto.FrontDifference`.
+        front: volumes and coverage, see :class:`nas.fronts.pareto.FrontDifference`.
         sizes: architectures on either front.
         shared: ids on both fronts, in the order of the first.
         only_a, only_b: ids on one front only.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.pareto import feasible
+from nas.fronts.pareto import feasible
 
 
 def rank(objectives: np.ndarray, constraints: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Evolution changes a few bit-widths at a time and needs many steps to trade bits 
 layers. Around one candidate the surrogates say what every other option of every bit-width
 would do to each metric on its own; if these effects add up (they do exactly for sizes and bit
 operations, nearly for the rest) the best exchange at no higher cost is a multiple-choice
-knapsack, which :func:`nas.allocation.allocate` solves to a proven optimum (as OHQ and HAO do
+knapsack, which :func:`nas.bits.allocation.allocate` solves to a proven optimum (as OHQ and HAO do
 for one network). The surrogates judge the result like any other candidate.
 """
 
@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from nas.allocation import BitTable, allocate
+from nas.bits.allocation import BitTable, allocate
 from nas.strategies.genes import unique_rows
 from nas.strategies.problem import Problem
 from search_spaces.errors import NasError

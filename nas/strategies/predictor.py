@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.pareto import hypervolume, nondominated, reference_point
+from nas.fronts.pareto import hypervolume, nondominated, reference_point
 from nas.strategies import nsga2
 from nas.strategies.base import STRATEGIES, Strategy
 from nas.strategies.feasible import ENUMERABLE, find_feasible, neighbours

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.constraints import Constraint, Goal, infeasible
+from nas.fronts.metrics import Constraint, Goal, infeasible
 from nas.strategies.surrogates import Surrogate
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import SearchSpace

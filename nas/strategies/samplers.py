@@ -1,7 +1,7 @@
 """Optuna's samplers as strategies, with constraints through Optuna's own interface.
 
 They are there to compare with and for users who know them; the record of real evaluations
-is :mod:`nas.study`, which needs none of them.
+is :mod:`nas.record.evaluations`, which needs none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.quiet_optuna import quiet_optuna
+from nas.record.quiet_optuna import quiet_optuna
 from nas.strategies.base import STRATEGIES, Strategy
 from nas.strategies.feasible import find_feasible
 from nas.strategies.genes import unique_rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.evaluator import Evaluator
+from nas.run.evaluator import Evaluator
 from nas.studies.source import Opened, Source, load_supernet, open_source
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
@@ -18,7 +18,7 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
-    from devices.measurement import Measurement
+    from devices.measuring.measurement import Measurement
     from supernet.plain import PlainNetwork
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
@@ -130,9 +130,9 @@ class ExitsStudy:
     ) -> dict[int, Measurement]:
         import tempfile
 
-        from devices.store import Store
-        from nas.job_devices import make_device
-        from nas.parity import export_checked
+        from devices.measuring.store import Store
+        from nas.job.devices import make_device
+        from nas.models.parity import export_checked
         from supernet.resolution import resize_images
 
         configs = {config.name: config for config in source.job.devices}

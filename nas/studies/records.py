@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.json_lines import append_line, read_lines
+from nas.record.json_lines import append_line, read_lines
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.job import Job, job_space, load_job
-from nas.run_store import RunStore
+from nas.job.schema import Job, job_space, load_job
+from nas.record.run_folder import RunStore
 from nas.tasks import TASKS
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 
 if TYPE_CHECKING:
-    from nas.data import DataSplits
+    from nas.data.splits import DataSplits
     from nas.tasks import Task
     from supernet.network import Supernet
 
@@ -102,9 +102,9 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
     Raises:
         InputError: training is not finished, or the file is of another space.
     """
-    from nas.supernets import make_supernet
-    from supernet.checkpoint import load_checkpoint
-    from supernet.train import load_weights
+    from nas.run.build_supernet import make_supernet
+    from supernet.training.checkpoint import load_checkpoint
+    from supernet.training.train import load_weights
 
     tensors, state = load_checkpoint(source.checkpoint)
     steps = state.get("recipe", {}).get("steps")
@@ -124,7 +124,7 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
 
 def default_steps(source: Source, batch_size: int) -> int:
     """Return the steps of a training alone that sees as many images as the supernet's training."""
-    from supernet.checkpoint import load_checkpoint
+    from supernet.training.checkpoint import load_checkpoint
 
     _, state = load_checkpoint(source.checkpoint)
     steps = state.get("recipe", {}).get("steps")

@@ -13,7 +13,7 @@ from search_spaces.bits import set_bits
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from nas.evaluator import Evaluator
+    from nas.run.evaluator import Evaluator
     from supernet.network import Supernet
 
 
@@ -90,7 +90,7 @@ class Bench:
 
     def evaluate(self, supernet: Supernet, arch: Any) -> float:
         """Return the validation accuracy of ``arch``, batch norm calibrated at its bits."""
-        from nas.evaluator import Evaluator
+        from nas.run.evaluator import Evaluator
 
         if self._evaluator is None:
             self._evaluator = Evaluator(supernet, self.opened.splits, self.opened.task)
@@ -102,9 +102,9 @@ class Bench:
         return {"accuracy": self.evaluate(self.supernet, self.opened.space.parse(arch))}
 
     def _alone(self, arch: str, *, seed: int) -> dict[str, Any]:
-        from nas.supernets import quantizer_scheme
-        from supernet.standalone import train_alone
-        from supernet.train import Recipe
+        from nas.run.build_supernet import quantizer_scheme
+        from supernet.training.standalone import train_alone
+        from supernet.training.train import Recipe
 
         opened, recipe = self.opened, self.recipe
         network = train_alone(
@@ -134,8 +134,8 @@ class Bench:
         """
         import copy
 
-        from supernet.finetune import FixedSubnets
-        from supernet.train import Recipe, Trainer
+        from supernet.training.finetune import FixedSubnets
+        from supernet.training.train import Recipe, Trainer
 
         opened = self.opened
         genes = opened.space.genes([opened.space.parse(arch)])
@@ -164,10 +164,10 @@ class Bench:
         import torch
 
         from predictors.zero_cost import zero_cost_scores
-        from search_spaces.single import SingleSpace
+        from search_spaces.spaces.single import SingleSpace
         from supernet.network import Supernet
         from supernet.resolution import resize_images
-        from supernet.subnets import float_plan
+        from supernet.training.subnets import float_plan
 
         opened = self.opened
         space = opened.space

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from supernet.quantizers import weight_range
+from supernet.quantizers.lsq import weight_range
 
 _ZETA, _GAMMA = 1.1, -0.1
 """The rectified sigmoid reaches from -0.1 to 1.1 before it is cut to 0..1 (equation 23)."""

@@ -23,7 +23,7 @@ from supernet.ptq.adaround import RoundingRecipe, learn_rounding
 from supernet.ptq.bias import correct_bias
 from supernet.ptq.equalize import equalize
 from supernet.ptq.graph import FloatGraph, images_of, run_node, shape_of, trace_float
-from supernet.ptq.points import (
+from supernet.ptq.quantisation_points import (
     RELU,
     behind_point,
     insert_points,
@@ -50,11 +50,11 @@ def quantize_post_training(
     rounding: RoundingRecipe = RoundingRecipe(),
     seed: int = 0,
 ) -> PlainNetwork:
-    """Return ``module`` as a quantised network that :func:`supernet.export.export_onnx` exports.
+    """Return ``module`` as a quantised network for :func:`supernet.onnx.export.export_onnx`.
 
     Args:
         module: a trained float network that ``torch.fx`` can trace, or one extracted in float
-            (:func:`supernet.subnets.float_plan`). Left as it is.
+            (:func:`supernet.training.subnets.float_plan`). Left as it is.
         batches: calibration images (batch, channels, height, width), not augmented; targets of
             (images, targets) are ignored. 256 to 1000 images are enough.
         bits: (weight bits, activation bits) of every layer, or of each by its name (all must be

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.errors import InputError
-from supernet.quantizers import activation_range, weight_range
+from supernet.quantizers.lsq import activation_range, weight_range
 
 METHODS = ("max", "mse")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.played import PlayedMachine, PlayedRuntime, PlayedSampler
+from devices.measuring.played import PlayedMachine, PlayedRuntime, PlayedSampler
 
 
 def conv_model(path: Path, *, channels: int = 4, batch: int | str = "n", seed: int = 0) -> Path:
@@ -142,8 +142,8 @@ class Fleet:
         self.token_file("admin", self.admin_token)
 
     def _make_app(self):
-        from devices.hub.app import make_app
-        from devices.hub.hub import Hub
+        from devices.fleet.hub.app import make_app
+        from devices.fleet.hub.hub import Hub
 
         hub = Hub(
             self.folder / "hub", self.admin_token, clock=self.time.clock(), **self.hub_options
@@ -168,23 +168,23 @@ class Fleet:
 
     def token(self, name: str, scope: str, device: str | None = None, **options: float) -> Path:
         """Make a token and its file."""
-        from devices.messages import TokenRequest
+        from devices.fleet.messages import TokenRequest
 
         request = TokenRequest(name=name, scope=scope, device=device, **options)
         issued = self.hub.ledger.call(lambda t: self.hub.tokens.add(t, request))
         return self.token_file(name, issued.token)
 
     def link(self, token: str = "admin", faults=None):
-        from devices.link import HubLink
+        from devices.fleet.link import HubLink
 
         transport = self.network.transport(faults)
         return HubLink("http://127.0.0.1:1", self.token_files[token], transport=transport)
 
     def agent(self, name: str = "board", *, faults=None, sampler=None, config=None, **options):
         """Make an agent with a folder of its own; the same name again is its restart."""
-        from devices.agent.agent import Agent
-        from devices.agent.config import AgentConfig
-        from devices.agent.workshop import Workshop
+        from devices.fleet.agent.agent import Agent
+        from devices.fleet.agent.config import AgentConfig
+        from devices.fleet.agent.workshop import Workshop
         from devices.testing import InstantSampler
 
         if name not in self.token_files:
@@ -199,7 +199,7 @@ class Fleet:
     def device(self, board: str = "board", *, name: str | None = None, faults=None, **options):
         """Make a client's view of a board."""
         from devices.device import BoardAddress, DeviceSpec
-        from devices.remote import RemoteDevice
+        from devices.fleet.remote import RemoteDevice
 
         address = BoardAddress("http://127.0.0.1:1", self.token_files["admin"], board)
         spec = DeviceSpec(name or board, address=address)

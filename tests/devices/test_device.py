@@ -4,8 +4,8 @@ import multiprocessing
 import pytest
 
 from devices.device import DeviceSpec, LocalDevice, device_fingerprint, machine_lock
-from devices.protocol import Protocol
-from devices.store import MeasurementStore
+from devices.measuring.protocol import Protocol
+from devices.measuring.store import MeasurementStore
 from search_spaces.errors import EnvironmentProblem, InputError
 
 PROTOCOL = Protocol(processes=2, runs=10, retries=0, pin=False)

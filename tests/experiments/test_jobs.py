@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas.job import job_space, load_job
+from nas.job.schema import job_space, load_job
 
 JOBS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 
@@ -35,7 +35,7 @@ def test_there_is_a_job_for_each_use():
 @pytest.mark.parametrize("name", ["bits_only", "microcontroller"])
 def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
     """With little training, so that nothing but the way through is tested."""
-    from nas import pipeline
+    from nas.run import pipeline
 
     monkeypatch.chdir(tmp_path)
     path = next(path for path in JOBS if path.stem == name)

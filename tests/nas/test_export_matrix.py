@@ -15,17 +15,17 @@ from onnx import numpy_helper
 import devices.runtimes  # noqa: F401
 from devices.lowbit.build import find_compiler
 from devices.runtime import make_runtime
-from nas.parity import check_optimised, evaluate_onnx
+from nas.models.parity import check_optimised, evaluate_onnx
 from search_spaces.bits import set_bits
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.planned import PlannedSpace
-from search_spaces.spaces import SPACES, build_space
-from supernet.export import export_onnx, fold
+from search_spaces.spaces.registry import SPACES, build_space
 from supernet.network import Supernet
-from supernet.packing import pack_onnx
+from supernet.onnx.export import export_onnx, fold
+from supernet.onnx.packing import pack_onnx
 from supernet.plain import PlainNetwork
-from supernet.quantizer_registry import QuantizerScheme
-from supernet.subnets import float_plan
+from supernet.quantizers.registry import QuantizerScheme
+from supernet.training.subnets import float_plan
 
 SPACE_NAMES = [name for name in SPACES if issubclass(SPACES.get(name), PlannedSpace)]
 WEIGHT_BITS, ACTIVATION_BITS = (1, 2, 3, 4, 8), (2, 4, 5, 8)

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from nas.constraints import Goal, Metric
-from nas.study import StudyRecord
+from nas.fronts.metrics import Goal, Metric
+from nas.record.evaluations import StudyRecord
 from search_spaces.space import Choice, SearchSpace
 
 SERVER = "EDGE_NAS_TEST_POSTGRESQL"
@@ -129,7 +129,7 @@ def test_the_claims_of_a_killed_process_are_taken_over(tmp_path):
 
 
 def test_a_claim_that_beats_is_kept_and_a_silent_one_is_not(tmp_path):
-    from nas.study_claims import Claims
+    from nas.record.claims import Claims
 
     with open_record(tmp_path / "s.db") as record:
         engine = record._storage.engine
@@ -152,9 +152,9 @@ def test_a_claim_that_beats_is_kept_and_a_silent_one_is_not(tmp_path):
 RUN = """
     import sys, time
     from pathlib import Path
-    import nas.work
+    import nas.run.worker_tasks
     job, folder, log, me, other = sys.argv[1:]
-    original = nas.work.evaluation_of
+    original = nas.run.worker_tasks.evaluation_of
 
     def counted(evaluator):
         # Both are here before either evaluates anything.
@@ -171,9 +171,9 @@ RUN = """
 
         return call
 
-    nas.work.evaluation_of = counted
-    from nas import pipeline
-    from nas.job import load_job
+    nas.run.worker_tasks.evaluation_of = counted
+    from nas.run import pipeline
+    from nas.job.schema import load_job
 
     pipeline.run(load_job(Path(job)), Path(folder))
 """

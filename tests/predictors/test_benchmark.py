@@ -5,8 +5,8 @@ import pytest
 
 from predictors.benchmark import Split, run_benchmark, score, summary
 from search_spaces.errors import InputError
-from search_spaces.synthetic import synthetic_table
-from search_spaces.table import LatencyTable
+from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import LatencyTable
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 
 from predictors.files import load_adapted, load_predictor, save_adapted, save_predictor
 from predictors.help import HelpPredictor
-from predictors.latency import TransferGP
 from predictors.registry import SavedPredictor
+from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.errors import EnvironmentProblem, InputError
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.synthetic import synthetic_table
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.synthetic import synthetic_table
 
 
 def _predictors() -> list[SavedPredictor]:

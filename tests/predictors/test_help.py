@@ -5,9 +5,9 @@ import pytest
 
 from predictors.help import HelpPredictor, choose_references
 from search_spaces.errors import InputError
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.synthetic import synthetic_table
-from search_spaces.table import LatencyTable
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import LatencyTable
 
 torch = pytest.importorskip("torch")
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from predictors.pool import PACKAGED, default_pool, packaged_table
-from search_spaces.mobilenet import MobileNetSpace
-from search_spaces.tokens import TokensSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
+from search_spaces.spaces.tokens import TokensSpace
 
 
 @pytest.mark.parametrize("preset", PACKAGED)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from search_spaces.bits import bit_choices, set_bits
 from search_spaces.choice_kinds import choice_kinds, variants, without_bits
 from search_spaces.errors import InputError
-from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
 
 SPACE = MobileNetSpace.from_config(preset="28x28", input_channels=1)
 BITS = bit_choices(SPACE)

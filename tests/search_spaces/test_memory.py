@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from search_spaces import memory
-from search_spaces.hybrid import HybridSpace
 from search_spaces.memory import Tape, peak_memory_bytes
-from search_spaces.mobilenet import MobileNetSpace
-from search_spaces.resnet import ResNetSpace
-from search_spaces.vit import ViTSpace
+from search_spaces.spaces.hybrid import HybridSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
+from search_spaces.spaces.resnet import ResNetSpace
+from search_spaces.spaces.vit import ViTSpace
 
 FLOAT = {"weight_bits": (32,), "activation_bits": (32,)}
 SQUEEZED = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from search_spaces.errors import InputError
 from search_spaces.planned import COST_NAMES, PlannedSpace
-from search_spaces.spaces import SPACES, build_space
+from search_spaces.spaces.registry import SPACES, build_space
 
 NAMES = [name for name in SPACES if issubclass(SPACES.get(name), PlannedSpace)]
 PRESETS = [(name, preset) for name in NAMES for preset in getattr(SPACES.get(name), "PRESETS", ())]

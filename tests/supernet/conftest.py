@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.seeds import derive_seed
+from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
-from supernet.train import Trainer
+from supernet.training.train import Trainer
 
 CONFIG = {
     "preset": "8x8",

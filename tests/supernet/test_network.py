@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces.mobilenet import PRESETS, MobileNetSpace
+from search_spaces.spaces.mobilenet import PRESETS, MobileNetSpace
 from supernet.batchnorm import BatchStatistics, FrozenStatistics
 from supernet.network import Supernet, layer_ranges
-from supernet.subnets import at_bits
+from supernet.training.subnets import at_bits
 
 SMALL = {
     "preset": "8x8",

@@ -6,8 +6,8 @@ import torch
 
 from search_spaces import build_space
 from supernet.network import Supernet
-from supernet.subnets import float_plan
-from supernet.train import load_weights, weights_of_plain
+from supernet.training.subnets import float_plan
+from supernet.training.train import load_weights, weights_of_plain
 
 
 def supernet(outputs=10, seed=0):

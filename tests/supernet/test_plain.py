@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.mobilenet import PRESETS, MobileNetSpace
 from search_spaces.plan import NetworkPlan
+from search_spaces.spaces.mobilenet import PRESETS, MobileNetSpace
 from supernet.network import Supernet
 from supernet.plain import Source
 

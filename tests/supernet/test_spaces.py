@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.parity import check_optimised
+from nas.models.parity import check_optimised
 from search_spaces.plan import LayerPlan, NetworkPlan
 from search_spaces.planned import PlannedSpace
-from search_spaces.spaces import SPACES, build_space
-from supernet.export import export_onnx
+from search_spaces.spaces.registry import SPACES, build_space
 from supernet.network import Supernet
+from supernet.onnx.export import export_onnx
 from supernet.plain import PlainLayer
-from supernet.subnets import BitsStage, SandwichSampler, float_plan
+from supernet.training.subnets import BitsStage, SandwichSampler, float_plan
 
 NAMES = [name for name in SPACES if issubclass(SPACES.get(name), PlannedSpace)]
 CASES = {

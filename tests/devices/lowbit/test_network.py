@@ -10,7 +10,7 @@ from devices.lowbit.build import find_compiler
 from devices.lowbit.library import ConvSpec
 from devices.lowbit.network import LowBitNetwork
 from search_spaces.errors import EnvironmentProblem, InputError
-from search_spaces.packed_model import Encoding, PackedModel, fill_factors, pack_codes
+from search_spaces.model_files.packed_model import Encoding, PackedModel, fill_factors, pack_codes
 
 try:
     find_compiler()

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.measure import measure
-from devices.protocol import Protocol
+from devices.measuring.measure import measure
+from devices.measuring.protocol import Protocol
+from devices.measuring.sampling import Failure
 from devices.runtime import make_runtime
 from devices.runtimes.command import (
     COMMANDS,
@@ -19,7 +20,6 @@ from devices.runtimes.command import (
     read_command_configs,
     run_command,
 )
-from devices.sampling import Failure
 from search_spaces.errors import EnvironmentProblem, InputError
 
 QUICK = Protocol(processes=2, runs=5, retries=0, pin=False)

@@ -85,7 +85,7 @@ def test_a_quantised_file_runs_on_integers_and_the_portable_kernels_say_they_do_
 
 
 def test_a_program_is_loaded_without_its_source(executorch, make_model, tmp_path):
-    from devices.model_check import SUFFIXES, check_model
+    from devices.untrusted.model_check import SUFFIXES, check_model
 
     runtime = executorch()
     program = runtime.converted(make_model(batch=1)) / runtime.native

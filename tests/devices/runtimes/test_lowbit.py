@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices.fitness import reference_model
 from devices.lowbit.build import find_compiler
+from devices.measuring.fitness import reference_model
 from devices.runtime import make_runtime, random_inputs
 from search_spaces.errors import EnvironmentProblem, InputError
 

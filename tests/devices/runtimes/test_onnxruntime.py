@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from devices.measure import measure
-from devices.protocol import Protocol
+from devices.measuring.measure import measure
+from devices.measuring.protocol import Protocol
 from devices.runtime import make_runtime, random_inputs
 from devices.runtimes import onnxruntime as module
 

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from devices.protocol import Protocol
+from devices.measuring.protocol import Protocol
+from devices.measuring.store import MeasurementStore
 from devices.simulators.device import make_simulated_device
-from devices.store import MeasurementStore
 from search_spaces.errors import InputError
-from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.space import Choice, SearchSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
 
 SPACE = MobileNetSpace.from_config(preset="8x8")
 

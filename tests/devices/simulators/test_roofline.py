@@ -5,10 +5,10 @@ import pytest
 
 from devices.simulators.hardware import Hardware, built_in_hardware, read_hardware
 from devices.simulators.roofline import estimate_genes, products_per_cycle
-from search_spaces.hybrid import HybridSpace
-from search_spaces.mobilenet import MobileNetSpace
-from search_spaces.resnet import ResNetSpace
-from search_spaces.vit import ViTSpace
+from search_spaces.spaces.hybrid import HybridSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
+from search_spaces.spaces.resnet import ResNetSpace
+from search_spaces.spaces.vit import ViTSpace
 
 
 def hardware(**changes) -> Hardware:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.protocol import Protocol
+from devices.measuring.protocol import Protocol
 from devices.simulators.device import make_simulated_device
 from devices.simulators.vela import VelaDevice, _summary, accelerators
 from search_spaces.errors import InputError

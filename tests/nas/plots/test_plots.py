@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("plotly")
 
 from nas import plots
-from nas.allocation import Bits, BitTable, allocate
+from nas.bits.allocation import Bits, BitTable, allocate
 from nas.report.results import load_results
 from search_spaces.errors import InputError
 

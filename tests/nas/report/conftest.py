@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.pareto import hypervolume, knee, nondominated
-from search_spaces.mobilenet import MobileNetSpace
+from nas.fronts.pareto import hypervolume, knee, nondominated
 from search_spaces.seeds import derive_rng
+from search_spaces.spaces.mobilenet import MobileNetSpace
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
            "Bag", "Ankle boot")  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.constraints import Constraint, Goal, Metric
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, Learned, Problem
 from nas.strategies.genes import enumerate_genes
 from search_spaces.space import Choice, Condition, SearchSpace

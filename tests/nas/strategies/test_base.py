@@ -112,7 +112,7 @@ def test_failed_evaluations_are_not_asked_again(name, build):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_and_three_objectives(name, build):
-    from nas.constraints import Goal, Metric
+    from nas.fronts.metrics import Goal, Metric
     from nas.strategies import Exact, Problem
 
     problem, evaluate = build(**sizes(name), goals=(Metric("accuracy"),), budget=14.0)

@@ -34,7 +34,7 @@ def test_a_bound_known_only_from_evaluations_is_applied(build, name, options):
 
 
 def test_one_objective_climbs(build):
-    from nas.constraints import Metric
+    from nas.fronts.metrics import Metric
 
     problem, evaluate = build(stages=3, depth=4, budget=20.0, goals=(Metric("accuracy"),))
     _, evolved = last_batches(EvolutionStrategy(problem), evaluate)

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.constraints import Constraint, Goal, Metric
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, Problem
 from nas.strategies.exchange import exchange
 from nas.strategies.genes import enumerate_genes

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.constraints import Constraint, Goal, Metric
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, Problem, Supplied, find_feasible
 from nas.strategies.feasible import neighbours
 from nas.strategies.genes import GeneSet

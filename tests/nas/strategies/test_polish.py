@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.constraints import Constraint, Goal, Metric
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, PredictorStrategy, Problem, Supplied
 from nas.strategies.genes import GeneSet
 from nas.strategies.polish import polish
@@ -89,7 +89,7 @@ def test_the_default_strategy_proposes_polished_candidates():
             accuracy, size = totals(problem.space.genes(archs))
             strategy.tell(archs, np.column_stack([-accuracy, size]))
         _, objectives, _ = strategy.told
-        from nas.pareto import hypervolume
+        from nas.fronts.pareto import hypervolume
 
         return hypervolume(objectives, (0.0, 400.0))
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nas import pareto
-from nas.constraints import Constraint, Goal, Metric
+from nas.fronts import pareto
+from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import STRATEGIES, Exact, PredictorStrategy, Problem
 from nas.strategies.genes import enumerate_genes
 from search_spaces.errors import InputError

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from nas.job import Job
-from nas.run_store import RunStore
+from nas.cli.study import app
+from nas.job.schema import Job
+from nas.record.run_folder import RunStore
 from nas.studies.exits import cascades, exits_of
-from nas.study_cli import app
 from search_spaces import build_space
 from search_spaces.errors import InputError
 
@@ -34,8 +34,8 @@ SPACE = {
 
 def run_of(folder, space):
     """A run whose supernet was never trained: the study does not mind."""
-    from supernet.checkpoint import save_checkpoint
     from supernet.network import Supernet
+    from supernet.training.checkpoint import save_checkpoint
 
     job = Job.model_validate(
         {"name": "tiny", "data": {"name": "digits", "calibration": 64}, "space": space}

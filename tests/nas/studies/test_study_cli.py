@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from nas.job import Job
-from nas.run_store import RunStore
+from nas.cli.study import app
+from nas.job.schema import Job
+from nas.record.run_folder import RunStore
 from nas.studies.source import find_source, open_source
-from nas.study_cli import app
 from search_spaces.errors import InputError
 
 JOB = {
@@ -32,9 +32,9 @@ RANKING = ["--subnets", "4", "--seeds", "2", "--steps", "2", "--batch-size", "16
 def run_folder(tmp_path_factory):
     """A run whose supernet was trained for three steps."""
     from supernet.network import Supernet
-    from supernet.schedules import SCHEDULES
-    from supernet.subnets import BitsStage
-    from supernet.train import Recipe, Trainer
+    from supernet.training.schedules import SCHEDULES
+    from supernet.training.subnets import BitsStage
+    from supernet.training.train import Recipe, Trainer
 
     folder = tmp_path_factory.mktemp("run") / "run"
     job = Job.model_validate(JOB)

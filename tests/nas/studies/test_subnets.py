@@ -7,7 +7,7 @@ import pytest
 
 from nas.studies.subnets import stratified_subnets
 from search_spaces.errors import InputError
-from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.spaces.mobilenet import MobileNetSpace
 
 SPACE = MobileNetSpace.from_config(preset="28x28", input_channels=1)
 

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from search_spaces.errors import InputError
-from search_spaces.mobilenet import MobileNetSpace
-from supernet.export import export_onnx
+from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
+from supernet.onnx.export import export_onnx
+from supernet.onnx.packing import pack_onnx
 from supernet.packed_reference import PackedReference
-from supernet.packing import pack_onnx
 from supernet.ptq.adaround import RoundingRecipe
 from supernet.ptq.quantize import STEPS, layer_bits, quantize_post_training
-from supernet.quantizers import weight_range
-from supernet.subnets import float_plan
+from supernet.quantizers.lsq import weight_range
+from supernet.training.subnets import float_plan
 
 SHORT = RoundingRecipe(iterations=80, batch=32)
 

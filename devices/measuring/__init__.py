@@ -1,0 +1,1 @@
+"""One measurement: the protocol, the measuring process, its statistics, and the store."""

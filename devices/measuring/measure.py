@@ -1,0 +1,136 @@
+"""Measure model files by the protocol: interleaved, judged, retried."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from devices.measuring.child import ChildSampler, Sampler
+from devices.measuring.conditions import allowed_cores, choose_cores, machine
+from devices.measuring.measurement import FINAL, Attempt, Measurement, conclude
+from devices.measuring.protocol import Protocol
+from devices.measuring.sampling import REFERENCE, Failure
+from devices.runtime import Runtime
+from search_spaces.errors import InputError
+from search_spaces.seeds import derive_rng
+
+_LOG = logging.getLogger(__name__)
+
+
+def measure(
+    models: Sequence[Path],
+    runtime: Runtime,
+    protocol: Protocol | None = None,
+    *,
+    reference: Path | None = None,
+    sampler: Sampler | None = None,
+) -> list[Measurement]:
+    """Measure a list of models together.
+
+    Each of ``protocol.processes`` fresh processes measures all of them, in a random order
+    of its own, with the reference model first, last and every few, so that a slow change
+    of the machine spreads over all models instead of falling on one. What is rejected is
+    measured again with the others that were rejected.
+
+    Args:
+        models: the files; a single one is a list of one.
+        reference: the model to see drift by; by default the first of several.
+        sampler: how one process is run; by default as a child with limits.
+
+    Returns:
+        One measurement a model, in order; a model that cannot be measured has an invalid
+        one with its reasons.
+
+    Raises:
+        InputError: a file is missing, or more threads than cores are asked for.
+        EnvironmentProblem: measuring is impossible here.
+    """
+    protocol = protocol or Protocol()
+    sampler = sampler or runtime.sampler() or ChildSampler()
+    models = [Path(model).absolute() for model in models]
+    if not models:
+        return []
+    if reference is None and len(models) > 1:
+        reference = models[0]
+    for path in [*models, *([reference] if reference else [])]:
+        if not path.is_file():
+            raise InputError(f"no model file at {path}")
+    cores = _cores(runtime, protocol)
+    attempts: list[list[Attempt]] = [[] for _ in models]
+    waiting = list(range(len(models)))
+    for attempt in range(1 + protocol.retries):
+        collected: dict[int, list] = {index: [] for index in waiting}
+        for process in range(protocol.processes):
+            sequence = order(waiting, protocol, attempt, process, with_reference=bool(reference))
+            outcomes = sampler.sample(
+                runtime, models, sequence, protocol, reference=reference, cores=cores
+            )
+            for index in waiting:
+                missing = Failure("process-crashed", "the process reported nothing")
+                collected[index].append(outcomes.get(index, missing))
+        for index in waiting:
+            outcome = Attempt(
+                outcomes=tuple(collected[index]),
+                runs_on_cpu=runtime.runs_on_cpu,
+                threads=runtime.threads,
+                protocol=protocol,
+            )
+            attempts[index].append(outcome)
+        waiting = [
+            index
+            for index in waiting
+            if attempts[index][-1].reasons and not FINAL.intersection(attempts[index][-1].reasons)
+        ]
+        if not waiting:
+            break
+    measurements = [
+        conclude(
+            tried,
+            runtime=runtime.name,
+            runtime_version=runtime.version,
+            parameters=runtime.parameters(),
+            machine=machine(),
+        )
+        for tried in attempts
+    ]
+    for path, measurement in zip(models, measurements, strict=True):
+        for doubt in measurement.conditions["doubts"]:
+            _LOG.warning("%s on %s: %s", path.name, runtime.name, doubt)
+    return measurements
+
+
+def order(
+    indices: Sequence[int],
+    protocol: Protocol,
+    attempt: int,
+    process: int,
+    *,
+    with_reference: bool,
+) -> list[int]:
+    """Return the sequence of one process: shuffled, the reference first, last and every few."""
+    rng = derive_rng(protocol.seed, "order", attempt, process)
+    shuffled = [indices[place] for place in rng.permutation(len(indices))]
+    if not with_reference:
+        return shuffled
+    groups = np.arange(0, len(shuffled), protocol.reference_every)
+    sequence = [REFERENCE]
+    for start in groups:
+        sequence += [*shuffled[start : start + protocol.reference_every], REFERENCE]
+    return sequence
+
+
+def _cores(runtime: Runtime, protocol: Protocol) -> list[int]:
+    if not protocol.pin:
+        return allowed_cores()
+    if protocol.cores is not None:
+        missing = sorted(set(protocol.cores) - set(allowed_cores()))
+        if missing:
+            raise InputError(
+                f"protocol cores {missing} are not among those this process may use "
+                f"({allowed_cores()})"
+            )
+        return list(protocol.cores)
+    return choose_cores(runtime.threads)

@@ -1,0 +1,1 @@
+"""Files from elsewhere, judged before anything loads them."""

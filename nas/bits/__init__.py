@@ -1,0 +1,1 @@
+"""Bit allocation for one trained network as an integer programme."""

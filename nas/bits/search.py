@@ -1,0 +1,384 @@
+"""The best mixed-precision allocation for a trained network, without any training.
+
+Layer by layer, what each bit-width costs in accuracy is measured on calibration images; an
+integer programme finds the bits of least total cost within the budgets; the network is quantised
+to them and exported. What a ranking of layers by importance and the best uniform bits would have
+given stands beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.bits.allocation import (
+    Allocation,
+    Bits,
+    BitTable,
+    allocate,
+    allocate_by_importance,
+    allocate_greedily,
+)
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.plan import FLOAT_BITS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from supernet.plain import PlainNetwork
+    from supernet.ptq.sensitivity import SensitivityTable
+
+BUDGETS = ("weights_kib", "bops", "weight_bits_mean", "latency_ms")
+"""Costs that a budget may be put on; ``latency_ms`` where latencies of the layers are given."""
+
+STEPS = ("equalize", "mse", "bias")
+"""Post-training steps of every allocation that is evaluated; the exported one may have more."""
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """What a layer's costs follow from.
+
+    Attributes:
+        name: as in the sensitivity table.
+        weights: number of weights, without bias.
+        outputs: output channels, each with a scale and a bias.
+        macs: multiply-accumulate operations for one image.
+    """
+
+    name: str
+    weights: int
+    outputs: int
+    macs: int
+
+    def packed_kib(self, bits: int) -> float:
+        """Return KiB of packed weights, scales and biases at ``bits``."""
+        per_channel = 8 - 4 * (bits >= FLOAT_BITS)
+        return ((self.weights * bits + 7) // 8 + per_channel * self.outputs) / 1024
+
+
+def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
+    """Return the sizes of the convolutions and linear layers of ``module`` in order.
+
+    Args:
+        module: a float network that ``torch.fx`` can trace.
+        images: (batch, channels, height, width), for shapes.
+    """
+    from supernet.ptq.graph import shape_of, trace_float
+
+    graph = trace_float(module, images[:1])
+    sizes = []
+    for name, node in graph.layers.items():
+        weight = graph.layer(name).weight
+        shape = shape_of(node)
+        # Positions that use each weight once: the map of a convolution, the tokens of a linear.
+        positions = math.prod(shape[2:] if weight.dim() == 4 else shape[1:-1])
+        sizes.append(
+            LayerSize(name, weight.numel(), weight.shape[0], int(weight.numel() * positions))
+        )
+    return sizes
+
+
+def bit_table(
+    sizes: Sequence[LayerSize],
+    sensitivity: SensitivityTable,
+    *,
+    metric: str = "kl",
+    weight_bits: Sequence[int] = (2, 3, 4, 8),
+    activation_bits: Sequence[int] = (8,),
+    edge_bits: int | None = 8,
+    latency_ms: Callable[[str, Bits], float] | None = None,
+) -> BitTable:
+    """Return sensitivities and costs of every layer's options.
+
+    Args:
+        sizes: of the layers.
+        sensitivity: measured with at least these bits.
+        metric: of :data:`supernet.ptq.sensitivity.METRICS`.
+        weight_bits, activation_bits: options; every pair is one.
+        edge_bits: the only bits of the first and the last layer; None lets them vary.
+        latency_ms: (layer, bits) -> its time; adds the cost ``latency_ms``.
+    """
+    names = [size.name for size in sizes]
+    if tuple(names) != tuple(sensitivity.layers):
+        raise InputError("the sensitivity table belongs to another network: its layers differ")
+    pairs = [Bits(w, a) for w, a in itertools.product(weight_bits, activation_bits)]
+    edges = set() if edge_bits is None else {names[0], names[-1]}
+    options = [
+        [Bits(edge_bits, edge_bits)] if n in edges and edge_bits is not None else pairs
+        for n in names
+    ]
+    total = sum(size.weights for size in sizes)
+    rows = list(zip(sizes, options, strict=True))
+    costs = {
+        "weights_kib": [[s.packed_kib(b.weight) for b in o] for s, o in rows],
+        "bops": [[float(s.macs * b.weight * b.activation) for b in o] for s, o in rows],
+        "weight_bits_mean": [[s.weights * b.weight / total for b in o] for s, o in rows],
+    }
+    if latency_ms is not None:
+        costs["latency_ms"] = [[latency_ms(s.name, b) for b in o] for s, o in rows]
+    hurt = [
+        [sensitivity.cost(s.name, b.weight, b.activation, metric=metric) for b in o]
+        for s, o in rows
+    ]
+    return BitTable.of(names, options, hurt, costs)
+
+
+def resolve_budgets(table: BitTable, budgets: Mapping[str, float | str]) -> dict[str, float]:
+    """Return budgets in units; ``"60%"`` is that share of the cost of the largest bits.
+
+    Raises:
+        InputError: no budget, an unknown cost, or text that is neither number nor share.
+    """
+    found = {}
+    for name, budget in budgets.items():
+        if name not in table.costs:
+            why = " (give latencies of the layers)" if name == "latency_ms" else ""
+            raise InputError(
+                f"no budget can be put on {name}{why}; known: {', '.join(table.costs)}"
+            )
+        text = str(budget).strip()
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            raise InputError(f"budget {name}={text!r} is neither a number nor a share") from None
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(f"budget {name}={text} must be above 0")
+        found[name] = value * table.range(name)[1] / 100 if text.endswith("%") else value
+    if not found:
+        raise InputError(f"give at least one budget: {', '.join(BUDGETS)}")
+    return found
+
+
+def baselines(
+    table: BitTable, budgets: Mapping[str, float], sensitivity: SensitivityTable
+) -> list[Allocation]:
+    """Return the allocations to compare with, those that meet the budgets.
+
+    The ranking of Layer-Wise Quantization by outliers of the weights (its z-score), the same
+    ranking by measured sensitivity, greedy descent, and the best uniform bits.
+    """
+    from dataclasses import replace
+
+    found = []
+    outliers = sensitivity.outliers.get("weights_z1")
+    tries: list[tuple[str, Callable[[], Allocation]]] = [
+        ("importance: measured", lambda: allocate_by_importance(table, budgets)),
+        ("greedy", lambda: allocate_greedily(table, budgets)),
+        ("uniform", lambda: _uniform(table, budgets)),
+    ]
+    if outliers is not None:
+        tries.insert(
+            0, ("importance: z-score", lambda: allocate_by_importance(table, budgets, outliers))
+        )
+    for name, method in tries:
+        try:
+            found.append(replace(method(), method=name))
+        except InfeasibleError:
+            continue
+    return found
+
+
+def _uniform(table: BitTable, budgets: Mapping[str, float]) -> Allocation:
+    """The same bits in every layer that has a choice: a curve of one allocation each."""
+    best: Allocation | None = None
+    for bits in dict.fromkeys(o for options in table.options if len(options) > 1 for o in options):
+        keep = [options.index(bits) if bits in options else 0 for options in table.options]
+        fixed = BitTable(
+            table.layers,
+            tuple((o[k],) for o, k in zip(table.options, keep, strict=True)),
+            tuple(s[[k]] for s, k in zip(table.sensitivity, keep, strict=True)),
+            {
+                name: tuple(c[[k]] for c, k in zip(column, keep, strict=True))
+                for name, column in table.costs.items()
+            },
+            table.fixed,
+        )
+        try:
+            found = allocate(fixed, budgets)
+        except InfeasibleError:
+            continue
+        if best is None or found.sensitivity < best.sensitivity:
+            best = Allocation(
+                "uniform", tuple(keep), found.options, found.sensitivity, found.costs, None,
+                found.seconds,
+            )  # fmt: skip
+    if best is None:
+        raise InfeasibleError("infeasible: no uniform bits meet the budgets")
+    return best
+
+
+@dataclass(frozen=True)
+class BitsResult:
+    """What :func:`allocate_bits` found.
+
+    Attributes:
+        table: sensitivities and costs.
+        budgets: in units.
+        best: the proven optimum.
+        others: the baselines that meet the budgets.
+        network: quantised to ``best``; exported by :func:`write_bits`.
+        metric: what a sensitivity is.
+    """
+
+    table: BitTable
+    budgets: dict[str, float]
+    best: Allocation
+    others: list[Allocation]
+    network: PlainNetwork
+    metric: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the network as JSON-compatible data."""
+
+        def told(allocation: Allocation) -> dict[str, Any]:
+            return {
+                "method": allocation.method,
+                "sensitivity": allocation.sensitivity,
+                "bound": allocation.bound,
+                "proven_gap": allocation.proven_gap,
+                "proven_optimal": allocation.optimal,
+                "costs": allocation.costs,
+                "seconds": allocation.seconds,
+                "layers": {
+                    name: {"weight_bits": bits.weight, "activation_bits": bits.activation}
+                    for name, bits in zip(self.table.layers, allocation.options, strict=True)
+                },
+            }
+
+        return {
+            "metric": self.metric,
+            "budgets": self.budgets,
+            "best": told(self.best),
+            "baselines": [told(other) for other in self.others],
+        }
+
+
+def allocate_bits(
+    module: nn.Module,
+    calibration: Iterable[Tensor],
+    budgets: Mapping[str, float | str],
+    *,
+    metric: str = "kl",
+    weight_bits: Sequence[int] = (2, 3, 4, 8),
+    activation_bits: Sequence[int] = (8,),
+    edge_bits: int | None = 8,
+    latency_ms: Callable[[str, Bits], float] | None = None,
+    adaround: bool = True,
+    sensitivity: SensitivityTable | None = None,
+    work: Path | None = None,
+    seed: int = 0,
+) -> BitsResult:
+    """Find the bits of every layer, and quantise the network to them.
+
+    Args:
+        module: a trained float network that ``torch.fx`` can trace; left as it is.
+        calibration: batches of images (batch, channels, height, width), not augmented.
+        budgets: cost of :data:`BUDGETS` -> largest total, a number or a share such as "60%"
+            of what the largest bits cost.
+        metric, weight_bits, activation_bits, edge_bits, latency_ms: as in :func:`bit_table`.
+        adaround: learn the rounding of the final network, which takes the most time.
+        sensitivity: measured before; measured here otherwise.
+        work: folder for unfinished sensitivities, so that a second call goes on.
+        seed: of learned rounding.
+
+    Raises:
+        InfeasibleError: the budgets cannot be met; the message says what the cheapest needs.
+        InputError: a budget that makes no sense, or a network that cannot be traced.
+    """
+    from supernet.ptq.quantize import quantize_post_training
+    from supernet.ptq.sensitivity import METRICS, layer_sensitivity
+
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    images = list(calibration)
+    if not images:
+        raise InputError("bit allocation needs at least one batch of calibration images")
+    sizes = layer_sizes(module, images[0])
+    if sensitivity is None:
+        edge = () if edge_bits is None else (edge_bits,)
+        sensitivity = layer_sensitivity(
+            module,
+            images,
+            weight_bits=sorted({*weight_bits, *edge} - {FLOAT_BITS}),
+            activation_bits=sorted({*activation_bits, *edge} - {FLOAT_BITS}),
+            path=None if work is None else work / "sensitivity.json",
+        )
+    table = bit_table(
+        sizes,
+        sensitivity,
+        metric=metric,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        edge_bits=edge_bits,
+        latency_ms=latency_ms,
+    )
+    limits = resolve_budgets(table, budgets)
+    best = allocate(table, limits)
+    network = quantize_post_training(
+        module,
+        images,
+        assignment(table, best),
+        steps=(*STEPS, "adaround") if adaround else STEPS,
+        seed=seed,
+    )
+    return BitsResult(table, limits, best, baselines(table, limits, sensitivity), network, metric)
+
+
+def assignment(table: BitTable, allocation: Allocation) -> dict[str, tuple[int, int]]:
+    """Return layer -> (weight bits, activation bits)."""
+    return {
+        name: (bits.weight, bits.activation)
+        for name, bits in zip(table.layers, allocation.options, strict=True)
+    }
+
+
+def write_bits(
+    result: BitsResult,
+    folder: Path,
+    images: Tensor,
+    *,
+    about: Mapping[str, Any] | None = None,
+    weight_storage: str = "packed",
+) -> Path:
+    """Write ``bits.json`` and ``model.onnx``, checked against the quantised network.
+
+    Args:
+        result: of :func:`allocate_bits`.
+        folder: made if missing.
+        images: (images, channels, height, width) to compare file and network on.
+        about: more entries for the JSON (model, data, accuracies).
+        weight_storage: as in :func:`supernet.onnx.export.export_onnx`.
+
+    Returns:
+        path of the JSON.
+    """
+    from nas.models.parity import check_parity, export_checked
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model.onnx"
+    summary, check = export_checked(
+        result.network, model, images[:32], weight_storage=weight_storage
+    )
+    parity = check_parity(result.network, model, images, check=check)
+    path = folder / "bits.json"
+    write_json_atomic(
+        path,
+        {
+            **(about or {}),
+            **result.to_json(),
+            "model": model.name,
+            "size_kib": summary.size_kib,
+            "weights_kib": summary.weights_kib,
+            "parity": parity.to_json(),
+            "python": platform.python_version(),
+        },
+    )
+    return path

@@ -1,0 +1,219 @@
+"""Where the network and the images of ``nas bits`` come from."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.bits.allocation import Bits
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BitsSource:
+    """A trained float network and images for it.
+
+    Attributes:
+        module: in evaluation mode.
+        calibration: batches of images.
+        validation: (images, targets) batches to report accuracy on; None without labels.
+        evaluate: (network, batches) -> metric.
+        metric_name: of ``evaluate``.
+        about: what it is, for the JSON.
+    """
+
+    module: nn.Module
+    calibration: list[Tensor]
+    validation: list[tuple[Tensor, Tensor]] | None
+    evaluate: Callable[[Any, Iterable[Any]], float] | None
+    metric_name: str
+    about: dict[str, Any]
+
+
+def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSource:
+    """Return an architecture of a run's front with its inherited weights, in float.
+
+    Args:
+        run: folder of a run that has ended, or a model file in its ``models`` folder.
+        pick: ``knee`` or an id; ignored for a model file.
+        images: calibration images.
+    """
+    from nas.models.hand_over import picked
+    from nas.record.run_folder import RunStore
+    from nas.report.results import load_results
+    from nas.run.opened_job import RunContext
+    from supernet.training.subnets import float_plan
+
+    if run.suffix == ".onnx":
+        run, pick = run.parent.parent, run.stem
+    entry = picked(load_results(run), pick, run)
+    store = RunStore.open(run)
+    context = RunContext.of(store.job())
+    evaluator = context.evaluator(store)
+    plan = float_plan(context.space.plan(context.space.parse(str(entry["arch"]))))
+    network = evaluator.network(plan).cpu().eval()
+    size = plan.input_shape[1]
+    calibration = context.splits.calibration.first(images)
+    return BitsSource(
+        module=network,
+        calibration=[x.cpu() for x, _ in evaluator.batches("bits", calibration, size)],
+        validation=[
+            (x.cpu(), y.cpu())
+            for x, y in evaluator.batches("validation", context.splits.validation, size)
+        ],
+        evaluate=context.task.evaluate,
+        metric_name=context.task.metric_name,
+        about={"source": str(run), "arch": str(entry["arch"]), "data": context.splits.origin},
+    )
+
+
+def module_source(
+    name: str,
+    *,
+    weights: Path | None = None,
+    data: str | None = None,
+    data_path: Path | None = None,
+    image_size: int | None = None,
+    array: Path | None = None,
+    images: int = 512,
+    seed: int = 0,
+) -> BitsSource:
+    """Return the network that ``module:callable`` makes.
+
+    Args:
+        name: ``package.module:callable``; found in the current folder too. Called without
+            arguments it returns the network.
+        weights: a .safetensors file with its state; the network's own otherwise.
+        data, data_path, image_size: a data set as in a job, whose calibration images are used
+            and on whose validation images accuracy is reported.
+        array: a .npy file of images (n, channels, height, width) float32, as the network takes
+            them, instead of a data set.
+        images: calibration images.
+        seed: that divides the data.
+
+    Raises:
+        InputError: no such callable, weights that do not fit, or no images.
+    """
+    module = _load_module(name)
+    if weights is not None:
+        _load_weights(module, weights)
+    module = module.eval()
+    about: dict[str, Any] = {"source": name}
+    if weights is not None:
+        about["weights"] = str(weights)
+    if array is not None:
+        return BitsSource(
+            module, _read_array(array, images), None, None, "", {**about, "data": str(array)}
+        )
+    if data is None:
+        raise InputError("give calibration images: --data NAME or --images FILE.npy")
+    from nas.job.schema import DataConfig
+    from nas.tasks import TASKS
+
+    task = TASKS.get("image_classification")(label_smoothing=0.0)
+    config = DataConfig(
+        name=data, path=None if data_path is None else str(data_path), image_size=image_size
+    )
+    splits = task.load(config, seed)
+
+    def read(subset: Any) -> list[tuple[Tensor, Tensor]]:
+        return list(splits.evaluation_batches(subset, batch_size=128))
+
+    return BitsSource(
+        module=module,
+        calibration=[x for x, _ in read(splits.calibration.first(images))],
+        validation=read(splits.validation),
+        evaluate=task.evaluate,
+        metric_name=task.metric_name,
+        about={**about, "data": splits.origin},
+    )
+
+
+def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
+    """Return latencies of layers from a CSV ``layer,weight_bits,activation_bits,latency_ms``.
+
+    Raises:
+        InputError: a column or a cell is missing, or (when asked) a layer's bits are.
+    """
+    import csv
+
+    known: dict[tuple[str, int, int], float] = {}
+    columns = ("layer", "weight_bits", "activation_bits", "latency_ms")
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in columns if c not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}:1: no column {missing[0]!r}; needed: {', '.join(columns)}")
+        for row in reader:
+            try:
+                key = row["layer"], int(row["weight_bits"]), int(row["activation_bits"])
+                known[key] = float(row["latency_ms"])
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"{path}:{reader.line_num}: bits and latency must be numbers"
+                ) from None
+
+    def latency(layer: str, bits: Bits) -> float:
+        key = layer, bits.weight, bits.activation
+        if key not in known:
+            raise InputError(f"{path} has no latency of {layer} at {bits}")
+        return known[key]
+
+    return latency
+
+
+def _load_module(name: str) -> nn.Module:
+    from torch import nn
+
+    path, _, attribute = name.partition(":")
+    if not attribute:
+        raise InputError(
+            f"{name!r} is neither a run folder, nor a model file of one, nor module:callable"
+        )
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise InputError(f"module {path!r} cannot be imported: {error}") from error
+    if not hasattr(found, attribute):
+        raise InputError(f"module {path!r} has no {attribute!r}")
+    module = getattr(found, attribute)
+    if not isinstance(module, nn.Module):
+        module = module()
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{name} returns a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    from supernet.training.checkpoint import load_checkpoint
+
+    tensors, _ = load_checkpoint(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the network: {error}") from error
+
+
+def _read_array(path: Path, images: int) -> list[Tensor]:
+    import numpy as np
+    import torch
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no .npy file of numbers: {error}") from error
+    if array.ndim != 4 or not len(array):
+        raise InputError(f"{path} has shape {array.shape}; it must be (n, channels, height, width)")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path} holds values that are not finite")
+    tensor = torch.from_numpy(array[:images].astype(np.float32))
+    return list(tensor.split(128))

@@ -1,0 +1,181 @@
+"""``nas bits``: the best mixed-precision allocation for a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search_spaces.errors import InputError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="COST=MAX",
+        help="weights_kib, bops, weight_bits_mean or latency_ms: a number, or a share such as "
+        "bops=40% of what the largest bits cost. May be given several times.",
+    ),
+]
+
+
+@app.command()
+def bits(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="module:callable that returns a torch network, a run folder (with --pick), or "
+            "a model file in a run's models folder.",
+        ),
+    ],
+    budget: Budget = None,
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where bits.json and model.onnx are written.")
+    ] = Path("bits"),
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="State of the network, .safetensors.")
+    ] = None,
+    pick: Annotated[
+        str, typer.Option(metavar="knee|ID", help="Which architecture of a run.")
+    ] = "knee",
+    data: Annotated[
+        str | None, typer.Option(help="Data set with calibration and validation images.")
+    ] = None,
+    data_path: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Side of its images.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Calibration images, .npy, instead of a data set."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Calibration images.")] = 512,
+    weight_bits: Annotated[
+        str, typer.Option(help="Allowed, with commas; 32 is float.")
+    ] = "2,3,4,8",
+    activation_bits: Annotated[str, typer.Option(help="Allowed, with commas.")] = "8",
+    edge_bits: Annotated[
+        int, typer.Option(min=0, help="Bits of the first and last layer; 0 lets them vary.")
+    ] = 8,
+    metric: Annotated[
+        str, typer.Option(help="What a layer's bits cost: kl, logits_mse or output.")
+    ] = "kl",
+    layer_latencies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="layer,weight_bits,activation_bits,latency_ms, for latency_ms."
+        ),
+    ] = None,
+    adaround: Annotated[bool, typer.Option(help="Learn the rounding of the weights.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Find the bits of each layer that cost least accuracy within budgets, and export them.
+
+    The allocation is the proven optimum of an integer programme over measured sensitivities.
+    """
+    from nas.bits.search import allocate_bits, write_bits
+    from nas.bits.source import module_source, read_layer_latencies, run_source
+
+    budgets = dict(_budget(text) for text in budget or ())
+    if not budgets:
+        raise InputError("give at least one budget, such as --budget weights_kib=60%")
+    if Path(model).exists():
+        source = run_source(Path(model), pick, images=count)
+    else:
+        source = module_source(
+            model,
+            weights=weights,
+            data=data,
+            data_path=data_path,
+            image_size=image_size,
+            array=images,
+            images=count,
+            seed=seed,
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    result = allocate_bits(
+        source.module,
+        source.calibration,
+        budgets,
+        metric=metric,
+        weight_bits=_bits("--weight-bits", weight_bits),
+        activation_bits=_bits("--activation-bits", activation_bits),
+        edge_bits=edge_bits or None,
+        latency_ms=None if layer_latencies is None else read_layer_latencies(layer_latencies),
+        adaround=adaround,
+        work=output,
+        seed=seed,
+    )
+    about: dict[str, Any] = {**source.about, "seed": seed}
+    checked = source.calibration[0]
+    if source.validation is not None and source.evaluate is not None:
+        about[source.metric_name] = _accuracies(source, result, adaround=adaround, seed=seed)
+        checked = source.validation[0][0]
+    path = write_bits(result, output, checked, about=about)
+    for line in _told(result, about.get(source.metric_name, {})):
+        typer.echo(line)
+    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _accuracies(source: Any, result: Any, *, adaround: bool, seed: int) -> dict[str, float]:
+    """Validation metric of the float network, the optimum and the baselines, by method."""
+    from nas.bits.search import STEPS, assignment
+    from supernet.ptq.quantize import quantize_post_training
+
+    found = {
+        "float": source.evaluate(source.module, source.validation),
+        "integer programme": source.evaluate(result.network, source.validation),
+    }
+    steps = (*STEPS, "adaround") if adaround else STEPS
+    for other in result.others:
+        network = quantize_post_training(
+            source.module,
+            source.calibration,
+            assignment(result.table, other),
+            steps=steps,
+            seed=seed,
+        )
+        found[other.method] = source.evaluate(network, source.validation)
+    return found
+
+
+def _told(result: Any, accuracies: dict[str, float]) -> list[str]:
+    names = list(result.budgets)
+    width = max(len(a.method) for a in [result.best, *result.others]) + 2
+    head = "method".ljust(width) + result.metric.rjust(12) + "".join(n.rjust(18) for n in names)
+    lines = [head + ("accuracy".rjust(10) if accuracies else "")]
+    for one in [result.best, *result.others]:
+        line = one.method.ljust(width) + f"{one.sensitivity:12.5g}"
+        line += "".join(f"{one.costs[n]:18.6g}" for n in names)
+        if accuracies:
+            line += f"{accuracies[one.method]:10.4f}"
+        lines.append(line)
+    lines.append("budget".ljust(width + 12) + "".join(f"{result.budgets[n]:18.6g}" for n in names))
+    if accuracies:
+        lines.append(f"float network: {accuracies['float']:.4f}")
+    gap = result.best.proven_gap
+    state = "proven optimum" if result.best.optimal else "not proven: time limit"
+    lines.append(f"{state}, gap {gap:.3g} of {result.best.sensitivity:.5g}, "
+                 f"{result.best.seconds:.2f} s")  # fmt: skip
+    for name, option in zip(result.table.layers, result.best.options, strict=True):
+        lines.append(f"  {name}: {option}")
+    return lines
+
+
+def _budget(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise InputError(f"--budget {text!r} is not of the form COST=MAX, e.g. weights_kib=60%")
+    return name.strip(), value
+
+
+def _bits(option: str, text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r} must be whole numbers with commas") from None
+    if any(not (2 <= b <= 8 or b == 32) for b in found):
+        raise InputError(f"{option} {text}: bits are 2 to 8, or 32 for float")
+    return found

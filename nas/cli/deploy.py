@@ -1,0 +1,211 @@
+"""``nas deploy``: is a model right and fast on a device?"""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.device_options import (
+    Authority,
+    Batch,
+    Certificate,
+    Hub,
+    Json,
+    Key,
+    Options,
+    Threads,
+    TokenFile,
+    chosen_device,
+    key_values,
+)
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from devices.device import Device
+    from nas.boards.deployment import DeployReport
+
+app = typer.Typer(
+    name="deploy",
+    help="Check models on the devices they are for.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Check models on the devices they are for."""
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="D",
+            help="A runtime of this machine (onnxruntime, lowbit, ...); with --job, a device of "
+            "the job; with --hub, a board.",
+        ),
+    ] = "onnxruntime",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A run, a job (its search-validation images) or an .npz with images and labels.",
+        ),
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Use at most so many images.")] = None,
+    float_model: Annotated[
+        Path | None,
+        typer.Option("--float", metavar="FILE", help="The float twin; by default derived."),
+    ] = None,
+    job: Annotated[
+        Path | None, typer.Option(metavar="JOB", help="Job file whose device D is.")
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="With --hub: registered name of the board's runtime.")
+    ] = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    option: Options = None,
+    hub: Hub = None,
+    token_file: TokenFile = None,
+    ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
+    processes: Annotated[int | None, typer.Option(min=2, help="Processes a model.")] = None,
+    runs: Annotated[int | None, typer.Option(min=2, help="Samples a process.")] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Add the latency to the model card beside MODEL.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report there, as JSON.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure a model and its float twin on a device, and compare their outputs.
+
+    Ends with 4 when the model must not be used there; warnings end with 0.
+    """
+    from devices.measuring.protocol import Protocol
+    from devices.measuring.store import MeasurementStore
+    from nas.boards.deployment import (
+        check_deployment,
+        input_shape,
+        read_images,
+        unusable,
+        update_card,
+    )
+    from search_spaces.atomic import write_json_atomic
+
+    if not model.is_file():
+        raise InputError(f"no model file at {model}")
+    settings = key_values(protocol, "--protocol")
+    settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
+    target: Device
+    if job is not None:
+        target = _of_job(job, device)
+    elif hub is not None:
+        pairs = key_values(option, "--option")
+        target = chosen_device(
+            runtime, threads, batch, pairs, hub, token_file, device, ca, False, cert, key
+        )
+    else:
+        pairs = key_values(option, "--option")
+        target = chosen_device(
+            device, threads, batch, pairs, None, None, None, None, False, None, None
+        )
+    report = check_deployment(
+        model,
+        target,
+        images=None if data is None else read_images(data, input_shape(model), limit=images),
+        float_model=float_model,
+        protocol=Protocol.from_json(settings),
+        store=None if store is None else MeasurementStore(store),
+    )
+    if output is not None:
+        write_json_atomic(output, report.to_json())
+    if json:
+        typer.echo(json_text.dumps(report.to_json(), indent=2))
+    else:
+        for line in lines(report):
+            typer.echo(line)
+    if card and update_card(model, report) is None:
+        raise InputError(f"--card: there is no model card beside {model}")
+    if not report.passed:
+        raise unusable(report)
+
+
+def lines(report: DeployReport) -> list[str]:
+    """Return the report as lines of text."""
+    out = [f"{report.model} on {report.device} ({report.runtime})"]
+    out.append(f"  latency       {_latency(report.latency)}")
+    if report.float_latency is not None:
+        ratio = "" if report.speedup is None else f", {report.speedup:.2f} times the model's"
+        out.append(
+            f"  float twin    {_latency(report.float_latency)} in {report.float_runtime}{ratio}"
+        )
+    size = f"{report.size_kib:.1f} KiB"
+    if report.float_size_kib is not None:
+        size += f" (float twin {report.float_size_kib:.1f} KiB)"
+    if report.weights_kib is not None:
+        size += f", packed weights {report.weights_kib:.1f} KiB"
+    out.append(f"  file          {size}")
+    if report.arithmetic:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.arithmetic.items())
+        out.append(f"  products      {kinds}")
+    out.append(f"  images        {report.images}, {report.images_source}")
+    for name, found in (("execution", report.execution), ("against float", report.against_float)):
+        if found is None:
+            continue
+        text = (
+            f"agreement {100 * found.agreement:.1f} %, relative error {found.relative_error:.3g}, "
+            f"largest {found.max_logit_error:.3g}"
+        )
+        if found.accuracy is not None and found.reference_accuracy is not None:
+            text += (
+                f", accuracy {100 * found.accuracy:.2f} % "
+                f"(reference {100 * found.reference_accuracy:.2f} %)"
+            )
+        out.append(f"  {name:<13} {text}")
+    out += [f"  problem: {text}" for text in report.problems]
+    out += [f"  warning: {text}" for text in report.warnings]
+    return out
+
+
+def _latency(figures: object) -> str:
+    assert isinstance(figures, dict)
+    if figures["latency_ms"] is None:
+        return "not measured"
+    low, high = figures["low_ms"], figures["high_ms"]
+    valid = "" if figures["valid"] else ", not valid"
+    return f"{figures['latency_ms']:.4g} ms ({low:.4g} to {high:.4g}{valid})"
+
+
+def _of_job(path: Path, name: str) -> Device:
+    from nas.job.devices import make_device
+    from nas.job.schema import job_space, load_job
+    from search_spaces.planned import PlannedSpace
+
+    job = load_job(path)
+    entries = {entry.name: entry for entry in job.devices}
+    if name not in entries:
+        raise InputError(f"{path} has no device {name!r}, only {', '.join(entries)}")
+    if entries[name].simulator is not None:
+        raise InputError(f"the device {name!r} is a simulator; a deployment is measured")
+    space = job_space(job, input_channels=1, outputs=2)
+    assert isinstance(space, PlannedSpace)
+    return make_device(entries[name], space)

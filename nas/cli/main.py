@@ -1,0 +1,444 @@
+"""The command line. Every command is a thin call of the Python API.
+
+Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine
+lacks (an extra, a data set, disk space, a permission, a device), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nas.job.yaml_source import DiagnosticsError
+from search_spaces.errors import EnvironmentProblem, InputError, NasError
+
+if TYPE_CHECKING:
+    from nas.job.schema import Job
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine lacks "
+    "(an extra, data, disk space, a permission, a device), 130 interrupted."
+)
+
+SUB_APPS = {
+    "latency": "nas.cli.latency",
+    "device": "nas.cli.device",
+    "bits": "nas.cli.bits",
+    "compare": "nas.cli.compare",
+    "study": "nas.cli.study",
+    "deploy": "nas.cli.deploy",
+}
+"""Name of a command group -> module whose ``app`` it is; imported when it is called."""
+
+OWN_PACKAGES = ("nas", "supernet", "predictors", "devices", "search_spaces")
+"""A module missing from one of these is a fault of the installation, told with its traceback."""
+
+
+class _Group(TyperGroup):
+    """Mounts command groups lazily and turns every known error into a line and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        mounted = [name for name, module in SUB_APPS.items() if importlib.util.find_spec(module)]
+        return [*super().list_commands(ctx), *mounted]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = SUB_APPS.get(cmd_name)
+        if module is None or importlib.util.find_spec(module) is None:
+            return super().get_command(ctx, cmd_name)
+        command = typer.main.get_command(importlib.import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiagnosticsError as error:
+            _fail(str(error), error.exit_code)
+        except NasError as error:
+            _fail(f"error: {error}", error.exit_code)
+        except BrokenPipeError:
+            # The reader ("nas schema | head") has had enough; later flushes must not fail either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        except OSError as error:
+            _fail(f"error: {_os_message(error)}", EnvironmentProblem.exit_code)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in OWN_PACKAGES:
+                raise
+            _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
+
+app = typer.Typer(
+    name="nas",
+    cls=_Group,
+    help="Hardware-aware neural architecture search: from one YAML job to a front of quantised "
+    "models that run on your board.\n\n"
+    "\b\nFirst steps:\n"
+    "  nas init job.yaml         write a commented job\n"
+    "  nas validate job.yaml     every mistake in it, with its line and the fix\n"
+    "  nas run job.yaml          supernet, search, verification, models, report\n"
+    "  nas export runs/NAME      hand over the knee of the front\n\n"
+    f"{EXIT_CODES}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job, a YAML file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+@app.command()
+def validate(job_file: JobFile) -> None:
+    """Check a job: every mistake at once, as path:line:column: message.
+
+    Nothing is trained and no data is read. Prints the size of the space, the devices and the
+    limits. Exit code 2 where something is wrong.
+    """
+    from nas.job.schema import load_job
+
+    job = load_job(job_file)
+    typer.echo(f"OK: {job_file} is a valid job")
+    for line in _summary(job):
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder; by default the job's output or runs/NAME."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")
+    ] = False,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Replay the latencies of this store or earlier run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Override the job's seed.")] = None,
+) -> None:
+    """Run a whole job: supernet, predictors, search, verification, export, report.
+
+    Writes RUN/front.csv, RUN/report.html and RUN/models. What is finished is kept: after an
+    interruption go on with nas resume RUN. Exit code 3 means that no architecture keeps the
+    limits; the message names the closest one.
+
+    \b
+    nas run job.yaml --dry-run                      what it would do, and how long
+    nas run job.yaml --seed 1 --output runs/second
+    nas run job.yaml --measurements runs/first      the latencies of an earlier run
+    """
+    from nas.job.schema import load_job
+
+    job = load_job(job_file, changes={} if seed is None else {"seed": seed})
+    folder = output if output is not None else job.run_folder()
+    if measurements is not None and not measurements.exists():
+        raise InputError(f"--measurements: {measurements} does not exist")
+    if dry_run:
+        from nas.run.dry_run import estimate
+
+        for line in estimate(job, folder).lines():
+            typer.echo(line)
+        return
+    from nas.run import pipeline
+    from nas.run.progress import Progress
+
+    with _resumable(folder):
+        pipeline.run(job, folder, measurements=measurements, progress=Progress())
+    typer.echo(f"front:  {folder / 'front.csv'}")
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def resume(run_folder: RunFolder) -> None:
+    """Go on with a run that was interrupted; nothing is evaluated twice.
+
+    Training goes on from its checkpoint; evaluations and measurements are read back. The job is
+    the one that the run began with; a changed job is a new run (see search.warm_start).
+    """
+    _existing_run(run_folder)
+    from nas.run import pipeline
+    from nas.run.progress import Progress
+
+    with _resumable(run_folder):
+        pipeline.resume(run_folder, progress=Progress())
+    typer.echo(f"front:  {run_folder / 'front.csv'}")
+    typer.echo(f"report: {run_folder / 'report.html'}")
+
+
+@app.command()
+def report(
+    run_folder: RunFolder,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="Say how far the fronts of two runs agree."),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Log the run to this MLflow server or database too."),
+    ] = None,
+) -> None:
+    """Write RUN/report.html (one file, no network) and RUN/front.csv.
+
+    A run writes both when it ends; call this for a run of an older version. With --compare,
+    prints which models both fronts hold, how much of the other's front each covers, and where
+    figures of the same model differ by more than their intervals.
+    """
+    _existing_run(run_folder)
+    from nas import report as reports
+
+    if compare is not None:
+        _existing_run(compare)
+        typer.echo(str(reports.compare(run_folder, compare)))
+        return
+    typer.echo(str(reports.write_report(run_folder)))
+    if mlflow is not None:
+        from nas.record.mlflow_log import log_run
+
+        typer.echo(f"MLflow run {log_run(run_folder, mlflow)}")
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    pick: Annotated[
+        str, typer.Option(metavar="knee|ID", help="The knee of the front, or an id of front.csv.")
+    ] = "knee",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; by default RUN/export/ID."),
+    ] = None,
+) -> None:
+    """Write one model of the front as ONNX with its model card.
+
+    The knee is the model after which more accuracy costs most. The card says how the file was
+    made, what goes in and comes out, and every figure with where it comes from.
+
+    \b
+    nas export runs/digits
+    nas export runs/digits --pick 66ee79e702 --output handover
+    """
+    _existing_run(run_folder)
+    from nas.models import hand_over as exports
+
+    typer.echo(str(exports.export_model(run_folder, pick, output)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job, for editors.
+
+    \b
+    nas schema > job.schema.json
+    # then, as the first line of a job:
+    # yaml-language-server: $schema=job.schema.json
+    """
+    from nas.job.schema import job_schema
+
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+@app.command()
+def init(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="File to write.")] = Path(
+        "job.yaml"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, fashion_mnist, cifar10, cifar100 or image_folder."),
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Folder of the data.")] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="Largest latency in ms; 0 sets no limit.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented job. Asks what the options do not say, on a terminal.
+
+    Three questions: which data, where it is, and how fast the model must be.
+
+    \b
+    nas init                                        asks
+    nas init job.yaml --data digits --latency-ms 0.5
+    nas init job.yaml --data image_folder --path photos --latency-ms 0
+    """
+    from nas.job.schema import load_job
+    from nas.job.template import DATA_CHOICES, job_text
+    from search_spaces.atomic import write_text_atomic
+
+    if job_file.exists() and not force:
+        raise InputError(f"{job_file} exists; give another name or --force")
+    asks = sys.stdin.isatty()
+    if data is None:
+        data = typer.prompt(f"Data ({', '.join(DATA_CHOICES)})", "digits") if asks else "digits"
+    if path is None and asks and data in ("cifar10", "cifar100", "image_folder"):
+        path = typer.prompt("Folder of the data")
+    if path is not None and not (job_file.parent / path).exists():
+        raise InputError(f"--path: {job_file.parent / path} does not exist; paths in a job are "
+                         "relative to the job file")  # fmt: skip
+    if latency_ms is None:
+        question = "Largest latency in ms (0 for no limit)"
+        latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0
+    write_text_atomic(job_file, job_text(data, path=path, latency_ms=latency_ms or None))
+    load_job(job_file)
+    typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
+
+
+@app.command()
+def doctor(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not run a model in every runtime.")
+    ] = False,
+) -> None:
+    """Show what is installed, which runtimes work, and whether this machine is fit to measure on.
+
+    Each runtime runs a small model in a process of its own. Lines that begin with "missing" say
+    how to install what is not there; "doubt" says what makes latencies measured here unsteady.
+    """
+    from nas.boards.doctor import diagnose
+
+    for line in diagnose(run_models=not quick):
+        typer.echo(line)
+
+
+@app.command()
+def agent(
+    hub: Annotated[str, typer.Option(metavar="URL", help="The hub to dial.")],
+    token_file: Annotated[
+        Path, typer.Option("--token-file", metavar="F", help="File with this board's token.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the agent; has a default.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="What the board's owner allows.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the board; by default the one the token is for.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authority of the hub's certificate.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Own certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
+) -> None:
+    """Run the agent of this board: it dials the hub and measures what it is given.
+
+    It listens on no port. The token comes from nas device token add, on the hub's side; --config
+    names what the owner of the board allows. Stop it with Ctrl-C: what it measured is kept.
+    """
+    from nas.cli.device import run_agent_command
+
+    run_agent_command(hub, token_file, data, config, name, ca, cert, key)
+
+
+@app.callback()
+def _nas() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``nas`` script."""
+    app()
+
+
+def _summary(job: Job) -> list[str]:
+    from nas.job.schema import job_space
+
+    space = job_space(job)
+    size = space.cardinality()
+    constraints = ", ".join(map(_constraint_text, job.constraints())) or "none"
+    lines = [
+        f"space:       {space.name}, {size} architectures (about {size:.1e})"
+        if size < 10**300
+        else f"space:       {space.name}, about 10^{len(str(size)) - 1} architectures",
+        f"data:        {job.data.name}",
+        f"devices:     {', '.join(f'{d.name} ({d.simulator or d.runtime})' for d in job.devices)}",
+        f"objectives:  {', '.join(str(goal.metric) for goal in job.objectives())}",
+        f"constraints: {constraints}",
+        f"evaluations: {job.search.evaluations}",
+        f"output:      {job.run_folder()}",
+    ]
+    return [*lines, *_out_of_reach(job, space)]
+
+
+def _out_of_reach(job: Job, space: Any) -> list[str]:
+    """Warn of a limit that the smallest, or the largest, architecture of the space misses."""
+    ends = space.costs(space.genes([space.smallest(), space.largest()]))
+    lines = []
+    for constraint in job.constraints():
+        values = ends.get(str(constraint.metric))
+        if values is None:
+            continue  # known only by measuring or evaluating
+        if constraint.upper and constraint.bound < min(values):
+            lines.append(
+                f"warning: {_constraint_text(constraint)}, but the smallest architecture has "
+                f"{min(values):.4g}; probably nothing fits. Raise it, or widen the space."
+            )
+        elif not constraint.upper and constraint.bound > max(values):
+            lines.append(
+                f"warning: {_constraint_text(constraint)}, but the largest architecture has "
+                f"{max(values):.4g}; probably nothing fits. Lower it, or widen the space."
+            )
+    return lines
+
+
+def _constraint_text(constraint: Any) -> str:
+    return f"{constraint.metric} {'<=' if constraint.upper else '>='} {constraint.bound:g}"
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Tell whoever interrupts a run how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder.is_dir():  # before anything was kept
+            raise
+        _fail(f"interrupted; go on with: nas resume {folder}", 130)
+
+
+def _existing_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no run folder: it does not exist")
+
+
+def _os_message(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space left on the disk{where}; what was finished is kept, "
+            "make room and go on with: nas resume RUN"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}; give yourself access to it, or choose another place"
+    return f"{error.strerror or error}{where}"
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    package = (error.name or "a package").split(".")[0]
+    return (
+        f"{package} is not installed; install the extras with: pip install 'edge-nas[search,hub]'"
+    )
+
+
+def _fail(message: str, code: int) -> None:
+    # Straight to the stream: no wrapping, so that other tools can read path:line:column.
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)

@@ -1,0 +1,300 @@
+"""``nas study``: can the figures of a search be trusted?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nas.studies.source import Source
+    from nas.studies.workers import AloneRecipe
+
+app = typer.Typer(
+    name="study",
+    help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
+    "what do shared bit-widths cost, and what do early exits save? And of latency alone, on a "
+    "table of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _study() -> None:
+    # Keeps the command names even while a group has a single command.
+    pass
+
+
+RunOrJob = Annotated[
+    Path, typer.Argument(metavar="RUN|JOB", help="A run folder, or the job whose run it is.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the study; by default inside the run."),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings alone of each architecture.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of one training alone; default: the job's epochs."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images a step of a training alone.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Peak rate of a training alone; default: the job's.")
+]
+FloatShare = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of a training alone in float, before bits.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Validation images of an evaluation; default: all.")
+]
+
+
+@app.command()
+def ranking(
+    run: RunOrJob,
+    output: Output = None,
+    subnets: Annotated[int, typer.Option(min=4, help="Architectures to compare.")] = 30,
+    seeds: Seeds = 2,
+    bits: Annotated[
+        str, typer.Option(help="'mixed', or bits of all layers: 4, or W,A such as 4,8.")
+    ] = "mixed",
+    steps: Steps = None,
+    batch_size: BatchSize = 128,
+    learning_rate: Rate = None,
+    float_share: FloatShare = 0.4,
+    workers: Workers = 1,
+    validation_images: Images = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of architectures.")] = 0,
+    proxies: Annotated[bool, typer.Option(help="Score the zero-cost proxies too.")] = True,
+) -> None:
+    """Compare inherited accuracy with training each of N stratified subnets alone.
+
+    Every training is recorded as it ends; the same command goes on where it was cut off.
+    """
+    from nas.studies.ranking import RankingStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    pair = _bits(bits)
+    study = RankingStudy(
+        recipe=_recipe(source, steps, batch_size, learning_rate, float_share),
+        subnets=subnets,
+        seeds=seeds,
+        bits=pair,
+        seed=seed,
+        images=validation_images,
+        proxies=proxies,
+    )
+    name = "mixed" if pair is None else f"w{pair[0]}a{pair[1]}"
+    folder = output or source.folder / "studies" / f"ranking-{name}"
+    result = study.run(source, folder, workers=workers, on_record=_tell)
+    print(f"{result['subnets_compared']} subnets, trainings of each: {result['seeds']}.")
+    print("Kendall's tau with the accuracy of")
+    print("training alone (95 % interval), over all pairs and over pairs of similar MACs:")
+    print(f"{'':18}{'all':>24}{'similar MACs':>24}")
+    for name, value in result["tau"].items():
+        print(f"{name:18}{_shown(value):>24}{_shown(result['within_bins'][name]):>24}")
+    if result["seeds"] > 1:
+        cells = (result["ceiling"], result["ceiling_within_bins"])
+        shown = ["-" if value is None else f"{value:.3f}" for value in cells]
+        print(f"{'seed to seed':18}{shown[0]:>24}{shown[1]:>24}")
+    print(f"written: {folder / 'ranking.json'}")
+
+
+@app.command(name="bits")
+def bits_command(
+    run: RunOrJob,
+    output: Output = None,
+    subnets: Annotated[int, typer.Option(min=1, help="Architectures to train on.")] = 4,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="An architecture, as front.csv writes it; repeatable.")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Bit-widths, of weights and activations.")] = "8,4,3,2",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 200,
+    batch_size: BatchSize = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of each training.")] = 0.001,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 1,
+    workers: Workers = 1,
+    validation_images: Images = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of architectures.")] = 0,
+) -> None:
+    """Train architectures on with bit-widths sharing weights, and with each to itself.
+
+    Both begin with the supernet's weights and take the same steps on the same images.
+    """
+    from nas.studies.bits import BitsStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    study = BitsStudy(
+        bits=_bit_list(bits),
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        subnets=subnets,
+        archs=tuple(arch or ()),
+        seeds=seeds,
+        seed=seed,
+        images=validation_images,
+    )
+    folder = output or source.folder / "studies" / "bits"
+    result = study.run(source, folder, workers=workers, on_record=_tell)
+    print("percentage points that weights of their own gain over")
+    print(f"{'bits':6}{'shared weights':>16}{'inherited ones':>16}")
+    for width, row in result["differences"].items():
+        print(
+            f"{width:6}{row['dedicated_minus_shared']:>16.2f}"
+            f"{row['dedicated_minus_inherited']:>16.2f}"
+        )
+    print(f"written: {folder / 'bits.json'}")
+
+
+@app.command()
+def exits(
+    run: RunOrJob,
+    output: Output = None,
+    arch: Annotated[
+        str | None, typer.Option(help="An architecture, as front.csv writes it; default: largest.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A device of the job, to measure the exits on.")
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="Confidences at which an image leaves, such as 0.8,0.9.")
+    ] = None,
+    validation_images: Images = None,
+) -> None:
+    """Compare the early exits of an architecture, alone and as a cascade by confidence."""
+    from nas.studies.exits import THRESHOLDS, ExitsStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    study = ExitsStudy(
+        arch=arch,
+        device=device,
+        thresholds=THRESHOLDS if thresholds is None else _shares(thresholds),
+        images=validation_images,
+    )
+    folder = output or source.folder / "studies" / "exits"
+    result = study.run(source, folder)
+    print(f"{'exit':>10}{'accuracy':>10}{'MMACs':>10}{'KiB':>10}{'ms':>10}")
+    for entry in result["exits"]:
+        ms = entry.get("latency", {}).get("latency_ms")
+        print(
+            f"{entry['exit']:>10}{entry['accuracy']:>10.4f}{entry['macs'] / 1e6:>10.2f}"
+            f"{entry['weights_kib']:>10.1f}{'-' if ms is None else format(ms, '.3f'):>10}"
+        )
+    print("cascades: an image leaves once its class is at least so probable")
+    print(f"{'exits':>10}{'from':>10}{'accuracy':>10}{'MMACs':>10}{'left early':>12}{'ms':>10}")
+    for row in result["cascades"]:
+        ms = row.get("latency_ms")
+        print(
+            f"{','.join(map(str, row['exits'])):>10}{row['threshold']:>10.2f}"
+            f"{row['accuracy']:>10.4f}{row['macs'] / 1e6:>10.2f}"
+            f"{1 - row['left_at'][-1]:>12.3f}{'-' if ms is None else format(ms, '.3f'):>10}"
+        )
+    print(f"written: {folder / 'exits.json'}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 <= value <= 1 for value in found):
+        raise InputError(f"--thresholds {text!r} is no list of probabilities such as 0.8,0.9")
+    return found
+
+
+def _bit_list(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--bits {text!r} is no list of bit-widths such as 8,4,2") from None
+
+
+def _bits(text: str) -> tuple[int, int] | None:
+    if text == "mixed":
+        return None
+    try:
+        parts = [int(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise InputError(f"--bits {text!r} is neither 'mixed' nor bits such as 4 or 4,8")
+    return parts[0], parts[-1]
+
+
+def _recipe(
+    source: Source,
+    steps: int | None,
+    batch_size: int,
+    learning_rate: float | None,
+    float_share: float,
+) -> AloneRecipe:
+    from nas.studies.source import default_steps
+    from nas.studies.workers import AloneRecipe
+
+    config = source.job.supernet
+    return AloneRecipe(
+        steps=default_steps(source, batch_size) if steps is None else steps,
+        batch_size=batch_size,
+        learning_rate=config.learning_rate if learning_rate is None else learning_rate,
+        weight_decay=config.weight_decay,
+        float_share=float_share,
+    )
+
+
+def _tell(done: int, total: int, record: Mapping[str, Any]) -> None:
+    seed = f" seed {record['seed']}" if record["kind"] == "alone" else ""
+    values = record.get("accuracy", {})
+    values = values if isinstance(values, dict) else {"accuracy": values}
+    accuracy = "".join(f" {name} {value:.4f}" for name, value in values.items())
+    print(
+        f"{done}/{total} {record['kind']}{seed}{accuracy} ({record['seconds']:.0f} s)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _shown(value: Mapping[str, float | None]) -> str:
+    if value["tau"] is None:
+        return "-"
+    return f"{value['tau']:.3f} ({value['low']:.3f} {value['high']:.3f})"
+
+
+@app.command()
+def latency(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study, a YAML file.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results are written.")] = Path(
+        "latency-study"
+    ),
+) -> None:
+    """Predict a new device from a few measurements, on a latency table of your own.
+
+    No data set and no training. Where the device's column has too few cells, it says which
+    architectures to measure; fill them in and call it again. The file names the table, the known
+    devices and the new one; see experiments/latency_study/study.yaml.
+    """
+    from nas.studies.latency import run_study
+
+    found = run_study(study, output)
+    if found.wanted:
+        typer.echo("measure these, write them into the table, and call this again:")
+        for text in found.wanted:
+            typer.echo(f"  {text}")
+    for name, value in (found.scores or {}).items():
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' '):<20}{value:.4g}")
+    for file in found.files:
+        typer.echo(f"wrote {file}")

@@ -1,0 +1,376 @@
+"""Where images come from, without any framework: arrays in memory or files in folders.
+
+A source is registered under the name that a job's ``data.name`` holds; other packages
+add theirs through the entry point ``nas.data_sources``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from nas.job.schema import DataConfig
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """Labelled images in memory.
+
+    Attributes:
+        images: (n, channels, height, width) uint8.
+        labels: (n,) int64.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Labelled images on disk, decoded when they are needed.
+
+    Attributes:
+        paths: of each image.
+        labels: (n,) int64.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What a source delivers, before it is divided.
+
+    Attributes:
+        train: the images to learn from.
+        test: the official test set, or None where the source has none.
+        validation: the official validation set, or None.
+        classes: name of each class, in the order of the labels.
+        channels: colour channels of the images (files: those they are decoded to).
+        image_size: side of the square images in pixels (files: the side they are resized to).
+        origin: where the data was read from, for the manifest.
+        crop_padding, scale, flip: the augmentation that suits the data.
+    """
+
+    train: ImageArrays | ImageFiles
+    test: ImageArrays | ImageFiles | None
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    origin: str
+    validation: ImageArrays | ImageFiles | None = None
+    crop_padding: int = 0
+    scale: float = 1.0
+    flip: bool = False
+
+
+class DataSource(Protocol):
+    """Reads one data set."""
+
+    def __call__(self, config: DataConfig) -> RawData:
+        """Return the data that ``config`` names.
+
+        Raises:
+            InputError: the files at the path are not what the source expects.
+            EnvironmentProblem: the data is not on this machine; the message says how to get it.
+        """
+        ...
+
+
+DATA_SOURCES: Registry[DataSource] = Registry("data source", group="nas.data_sources")
+
+
+@DATA_SOURCES.register("digits")
+def digits(config: DataConfig) -> RawData:
+    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; they need no download."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "search") from error
+    bunch = load_digits()
+    # Sixteen grey levels, stretched to the range of a byte.
+    images = np.round(bunch.images * (255.0 / 16.0)).astype(np.uint8)[:, None]
+    return RawData(
+        train=ImageArrays(images, bunch.target.astype(np.int64)),
+        test=None,
+        classes=tuple(str(name) for name in bunch.target_names),
+        channels=1,
+        image_size=8,
+        origin="scikit-learn load_digits",
+        crop_padding=1,
+    )
+
+
+FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+@DATA_SOURCES.register("fashion_mnist")
+def fashion_mnist(config: DataConfig) -> RawData:
+    """Return Fashion-MNIST (Xiao et al., 2017): 60,000 + 10,000 grey images of 28x28 pixels.
+
+    Read from ``path`` (the four idx files, packed or not), else from Debian's package, else
+    fetched by torchvision when the job allows a download.
+    """
+    folder = _fashion_folder(config)
+    if folder is None:
+        if not config.download:
+            raise EnvironmentProblem(
+                "Fashion-MNIST is not on this machine; give data.path, install Debian's package "
+                "dataset-fashion-mnist, or set data.download: true"
+            )
+        folder = _download("FashionMNIST", config)
+    train, test = (
+        ImageArrays(
+            read_idx(_idx_file(folder, f"{part}-images-idx3-ubyte"))[:, None],
+            read_idx(_idx_file(folder, f"{part}-labels-idx1-ubyte")).astype(np.int64),
+        )
+        for part in ("train", "t10k")
+    )
+    for part, arrays in (("train", train), ("t10k", test)):
+        if arrays.images.ndim != 4 or len(arrays.images) != len(arrays.labels):
+            raise InputError(f"{folder}: images and labels of the {part} files do not match")
+    return RawData(
+        train=train,
+        test=test,
+        classes=FASHION_CLASSES,
+        channels=1,
+        image_size=train.images.shape[-1],
+        origin=str(folder),
+        crop_padding=2,
+        flip=True,
+    )
+
+
+@DATA_SOURCES.register("cifar10")
+def cifar10(config: DataConfig) -> RawData:
+    """Return CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour images of 32x32 pixels."""
+    return _cifar(config, "CIFAR10", "cifar-10-batches-bin", label_bytes=1)
+
+
+@DATA_SOURCES.register("cifar100")
+def cifar100(config: DataConfig) -> RawData:
+    """Return CIFAR-100 (Krizhevsky, 2009) with its 100 fine classes."""
+    return _cifar(config, "CIFAR100", "cifar-100-binary", label_bytes=2)
+
+
+@DATA_SOURCES.register("image_folder")
+def image_folder(config: DataConfig) -> RawData:
+    """Return images laid out as torchvision's ``ImageFolder`` reads them: one folder a class.
+
+    ``path`` holds the class folders themselves, or ``train/`` and optionally ``val/`` (or
+    ``valid/``, ``validation/``) and ``test/`` with class folders inside.
+    """
+    if config.path is None:
+        raise InputError("data.path: image_folder needs the path of a folder of images")
+    root = Path(config.path)
+    if not root.is_dir():
+        raise EnvironmentProblem(f"data.path: {root} is not a folder")
+    train_root = root / "train" if (root / "train").is_dir() else root
+    classes = _class_folders(train_root)
+    if len(classes) < 2:
+        raise InputError(f"{train_root}: needs at least two class folders, found {len(classes)}")
+    parts: dict[str, ImageFiles] = {}
+    if train_root != root:
+        for part, names in {
+            "validation": ("val", "valid", "validation"),
+            "test": ("test",),
+        }.items():
+            for name in names:
+                if (root / name).is_dir():
+                    parts.setdefault(part, _image_files(root / name, classes))
+    return RawData(
+        train=_image_files(train_root, classes),
+        test=parts.get("test"),
+        validation=parts.get("validation"),
+        classes=tuple(classes),
+        channels=config.channels or 3,
+        image_size=config.image_size or 224,
+        origin=str(root),
+        scale=0.35,
+        flip=True,
+    )
+
+
+# ---------------------------------------------------------------------------- idx files
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the array of an idx file (LeCun's MNIST format), gzip-packed or not.
+
+    Raises:
+        InputError: the file is no idx file of bytes, or is cut short.
+    """
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path}: damaged gzip file ({error})") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise InputError(f"{path}: not an idx file of unsigned bytes")
+    rank = data[3]
+    start = 4 + 4 * rank
+    if len(data) < start:
+        raise InputError(f"{path}: the header is cut short")
+    shape = struct.unpack(f">{rank}I", data[4:start])
+    count = int(np.prod(shape, dtype=np.int64))
+    if len(data) - start != count:
+        raise InputError(f"{path}: holds {len(data) - start} values, its header says {count}")
+    return np.frombuffer(data, np.uint8, count, start).reshape(shape)
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    raise EnvironmentProblem(f"{folder}: {name} (or {name}.gz) is missing")
+
+
+def _fashion_folder(config: DataConfig) -> Path | None:
+    first = "train-images-idx3-ubyte"
+    if config.path is not None:
+        root = Path(config.path)
+        candidates = [root, root / "FashionMNIST" / "raw"]
+    else:
+        candidates = [DEBIAN_FASHION_MNIST]
+    for folder in candidates:
+        if (folder / first).is_file() or (folder / f"{first}.gz").is_file():
+            return folder
+    if config.path is not None and not config.download:
+        raise EnvironmentProblem(
+            f"data.path: {config.path} holds no {first} (or {first}.gz); give the folder of the "
+            "four idx files or set data.download: true"
+        )
+    return None
+
+
+# -------------------------------------------------------------------------- torchvision
+
+
+def _download(dataset: str, config: DataConfig) -> Path:
+    if config.path is None:
+        raise InputError("data.path: say in which folder the download is to be kept")
+    _torchvision_set(dataset, config, train=True)
+    return Path(config.path) / dataset / "raw"
+
+
+def _torchvision_set(dataset: str, config: DataConfig, *, train: bool):  # type: ignore[no-untyped-def]
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise MissingExtraError("torchvision", "search") from error
+    try:
+        return getattr(datasets, dataset)(config.path, train=train, download=config.download)
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            f"data.path: {dataset} is not in {config.path}, or a file there is damaged; "
+            f"set data.download: true to fetch it ({error})"
+        ) from error
+    except OSError as error:
+        raise EnvironmentProblem(f"{dataset} cannot be fetched: {error}") from error
+
+
+def _cifar(config: DataConfig, dataset: str, binary: str, *, label_bytes: int) -> RawData:
+    if config.path is None:
+        raise InputError(f"data.path: {config.name} needs the folder that holds it")
+    root = Path(config.path)
+    folder = next((f for f in (root / binary, root) if any(f.glob("*.bin"))), None)
+    if folder is not None:
+        # The binary version: plain records, read without unpickling anything.
+        train_files = sorted(folder.glob("data_batch_*.bin")) or [folder / "train.bin"]
+        test_files = [f for f in (folder / "test_batch.bin", folder / "test.bin") if f.is_file()]
+        if not test_files or not train_files[0].is_file():
+            raise EnvironmentProblem(f"{folder}: a training or test .bin file is missing")
+        train = _read_cifar_records(train_files, label_bytes)
+        test = _read_cifar_records(test_files, label_bytes)
+        names = _cifar_names(folder, 10 if label_bytes == 1 else 100)
+    else:
+        sets = [_torchvision_set(dataset, config, train=part) for part in (True, False)]
+        train, test = (
+            ImageArrays(
+                np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)),
+                np.asarray(part.targets, dtype=np.int64),
+            )
+            for part in sets
+        )
+        names, folder = tuple(sets[0].classes), root
+    return RawData(
+        train=train,
+        test=test,
+        classes=names,
+        channels=3,
+        image_size=32,
+        origin=str(folder),
+        crop_padding=4,
+        flip=True,
+    )
+
+
+def _read_cifar_records(files: Sequence[Path], label_bytes: int) -> ImageArrays:
+    width = label_bytes + 3 * 32 * 32
+    parts = []
+    for file in files:
+        data = np.fromfile(file, np.uint8)
+        if data.size == 0 or data.size % width:
+            raise InputError(f"{file}: {data.size} bytes are no whole number of CIFAR records")
+        parts.append(data.reshape(-1, width))
+    records = np.concatenate(parts)
+    # CIFAR-100 has a coarse label before the fine one.
+    labels = records[:, label_bytes - 1].astype(np.int64)
+    return ImageArrays(
+        np.ascontiguousarray(records[:, label_bytes:]).reshape(-1, 3, 32, 32), labels
+    )
+
+
+def _cifar_names(folder: Path, count: int) -> tuple[str, ...]:
+    for name in ("batches.meta.txt", "fine_label_names.txt"):
+        if (folder / name).is_file():
+            names = (folder / name).read_text(encoding="utf-8").split()
+            if len(names) == count:
+                return tuple(names)
+    return tuple(map(str, range(count)))
+
+
+# -------------------------------------------------------------------------- image files
+
+
+def _class_folders(root: Path) -> list[str]:
+    return sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _image_files(root: Path, classes: Sequence[str]) -> ImageFiles:
+    index = {name: i for i, name in enumerate(classes)}
+    unknown = [name for name in _class_folders(root) if name not in index]
+    if unknown:
+        raise InputError(f"{root}: class {unknown[0]!r} is not among the training classes")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in _class_folders(root):
+        files = sorted(f for f in (root / name).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise InputError(
+                f"{root / name}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
+        paths.extend(files)
+        labels.extend([index[name]] * len(files))
+    return ImageFiles(tuple(paths), np.asarray(labels, dtype=np.int64))

@@ -1,0 +1,77 @@
+"""Which fronts a job asks for: one of each device, and one of all devices together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.fronts.metrics import Constraint, Goal, violations
+from nas.fronts.pareto import nondominated
+
+JOINT = "joint"
+"""Name of the front on which every device's objectives and budgets count."""
+
+
+@dataclass(frozen=True)
+class FrontSpec:
+    """What a front trades off, and what its members must keep.
+
+    Attributes:
+        name: ``joint``, or the device's name.
+        goals: its objectives.
+        constraints: its bounds.
+    """
+
+    name: str
+    goals: tuple[Goal, ...]
+    constraints: tuple[Constraint, ...]
+
+    def objectives(self, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Return the minimised objectives of n architectures, (n, goals)."""
+        rows = [[g.sign * m[str(g.metric)] for g in self.goals] for m in metrics]
+        return np.array(rows, dtype=float).reshape(len(metrics), len(self.goals))
+
+    def violations(self, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Return the violations of n architectures, (n, constraints); ``<= 0`` is feasible."""
+        rows = [list(violations(self.constraints, m).values()) for m in metrics]
+        return np.array(rows, dtype=float).reshape(len(metrics), len(self.constraints))
+
+    def members(self, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Return which of n architectures are feasible and not dominated: (n,) bool."""
+        if not len(metrics):
+            return np.zeros(0, dtype=bool)
+        return np.asarray(nondominated(self.objectives(metrics), self.violations(metrics)))
+
+
+def job_fronts(
+    goals: Sequence[Goal],
+    constraints: Sequence[Constraint],
+    devices: Sequence[str],
+    *,
+    joint: bool = True,
+    per_device: bool = True,
+) -> list[FrontSpec]:
+    """Return the fronts of a job, the joint one first.
+
+    A device's front leaves out objectives and bounds of other devices. Fronts that come to
+    the same are given once, so a job with one device has one front.
+
+    Args:
+        goals, constraints: all of the job's.
+        devices: their names.
+        joint, per_device: which kinds are wanted.
+    """
+    found: list[FrontSpec] = []
+    if joint or len(devices) == 1:
+        found.append(FrontSpec(JOINT, tuple(goals), tuple(constraints)))
+    if per_device:
+        for device in devices:
+            own_goals = tuple(g for g in goals if g.metric.device in (None, device))
+            own_bounds = tuple(c for c in constraints if c.metric.device in (None, device))
+            spec = FrontSpec(device, own_goals, own_bounds)
+            known = [(f.goals, f.constraints) for f in found]
+            if own_goals and (spec.goals, spec.constraints) not in known:
+                found.append(spec)
+    return found

@@ -1,0 +1,1 @@
+"""Exported models: checked against their networks, described, handed over."""

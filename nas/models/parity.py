@@ -1,0 +1,372 @@
+"""Does an exported file compute what the network computes, and does it run on integers?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+    from torch import Tensor
+
+    from supernet.onnx.export import ExportSummary
+    from supernet.plain import PlainNetwork
+
+RELATIVE_TOLERANCE = 0.05
+"""Largest relative error between optimised and unoptimised execution.
+
+Saturating 8-bit kernels err by 0.16 and more; a rounding that falls the other way, and what
+it sets off in later layers, by less than 0.02.
+"""
+
+_PLUMBING = {
+    "DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Flatten", "Squeeze",
+    "Unsqueeze", "Identity", "Cast", "Clip", "Concat", "Split",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RuntimeCheck:
+    """How ONNX Runtime executes a file.
+
+    Attributes:
+        relative_error: norm of the difference between optimised and unoptimised outputs,
+            divided by the norm of the unoptimised ones.
+        finite: whether all outputs are finite.
+        operators: operator type -> count in the optimised graph.
+        float_fallbacks: names of the operators of a quantised file that compute on floats:
+            those without an integer kernel (softmax, layer norm), and those of which the
+            runtime did not make one.
+        problems: what is wrong, in words; empty for a sound file.
+    """
+
+    relative_error: float
+    finite: bool
+    operators: Mapping[str, int]
+    float_fallbacks: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may be used."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class Parity:
+    """An exported file against the PyTorch network it was made from, on the same images.
+
+    Attributes:
+        images: how many images.
+        agreement: share of images with the same prediction.
+        reference_accuracy, accuracy: of network and file; ``None`` without labels.
+        max_logit_error: largest absolute difference of an output.
+        relative_error: norm of the difference over the norm of the network's outputs.
+        size_kib: size of the file.
+        optimisation_error: see :attr:`RuntimeCheck.relative_error`.
+        operators, float_fallbacks: see :class:`RuntimeCheck`.
+    """
+
+    images: int
+    agreement: float
+    reference_accuracy: float | None
+    accuracy: float | None
+    max_logit_error: float
+    relative_error: float
+    size_kib: float
+    optimisation_error: float
+    operators: Mapping[str, int]
+    float_fallbacks: tuple[str, ...]
+
+    @property
+    def accuracy_difference(self) -> float | None:
+        """Accuracy of the file minus that of the network; ``None`` without labels."""
+        if self.accuracy is None or self.reference_accuracy is None:
+            return None
+        return self.accuracy - self.reference_accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all attributes and :attr:`accuracy_difference` as plain values."""
+        return asdict(self) | {
+            "accuracy_difference": self.accuracy_difference,
+            "operators": dict(self.operators),
+            "float_fallbacks": list(self.float_fallbacks),
+        }
+
+
+def evaluate_onnx(
+    path: Path, batches: Iterable[np.ndarray | Tensor], *, optimise: bool = True, threads: int = 1
+) -> np.ndarray:
+    """Run a file in ONNX Runtime on the processor.
+
+    Args:
+        path: ONNX file with one input and one output.
+        batches: images (batch, channels, height, width), float32.
+        optimise: whether the runtime may optimise the graph.
+        threads: intra-operator threads.
+
+    Returns:
+        Outputs of all batches, (images, outputs) float32.
+
+    Raises:
+        EnvironmentProblem: the file does not load.
+        InputError: there are no images.
+    """
+    session = _session(path, optimise=optimise, threads=threads)
+    name = session.get_inputs()[0].name
+    outputs = [session.run(None, {name: _array(batch)})[0] for batch in batches]
+    if not outputs:
+        raise InputError(f"no images to run {path} on")
+    return np.concatenate(outputs)
+
+
+def check_optimised(
+    path: Path, inputs: np.ndarray | Tensor, *, tolerance: float = RELATIVE_TOLERANCE
+) -> RuntimeCheck:
+    """Check that optimisation changes nothing but speed, and find what runs on floats.
+
+    Without dot-product instructions (VNNI) optimised 8-bit kernels sum pairs of products in
+    16 bits and saturate; unoptimised execution of the same file does not.
+
+    Args:
+        path: ONNX file.
+        inputs: images (batch, channels, height, width).
+        tolerance: largest relative error that passes; a network that answers noise of a
+            ten-thousandth of its input with more (an untrained one, say) is allowed three
+            times what it answers with, as it does the same to a rounding.
+    """
+    import onnx
+
+    path = Path(path)
+    images = _array(inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "optimised.onnx"
+        session = _session(path, optimise=True, dump=dump)
+        optimised = session.run(None, {session.get_inputs()[0].name: images})[0]
+        graph = onnx.load(dump).graph
+    plain = evaluate_onnx(path, [images], optimise=False)
+    finite = bool(np.isfinite(optimised).all() and np.isfinite(plain).all())
+    error = _relative(optimised, plain)
+    problems = []
+    if not finite:
+        problems.append("outputs are not finite")
+    elif error > max(tolerance, 3 * _sensitivity(path, images, plain, error > tolerance)):
+        problems.append(
+            f"optimised and unoptimised execution differ by {error:.3g} (relative; at most "
+            f"{tolerance:g} is rounding): an integer kernel saturates or an optimisation is wrong"
+        )
+    return RuntimeCheck(
+        relative_error=error,
+        finite=finite,
+        operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
+        float_fallbacks=tuple(_float_fallbacks(onnx.load(path).graph, graph)),
+        problems=tuple(problems),
+    )
+
+
+def check_parity(
+    network: PlainNetwork,
+    path: Path,
+    images: Tensor | Iterable[Any],
+    labels: Tensor | np.ndarray | None = None,
+    *,
+    batch_size: int = 256,
+    check: RuntimeCheck | None = None,
+) -> Parity:
+    """Compare a file with the network it was made from.
+
+    Args:
+        network: the extracted network.
+        path: the file.
+        images: (images, channels, height, width) at the network's input size; or batches of
+            them, or of ``(images, labels)``.
+        labels: (images,) class numbers, where ``images`` is one tensor.
+        batch_size: for one tensor of images.
+        check: result of :func:`check_optimised` if it is known; done on the first batch
+            otherwise.
+
+    Raises:
+        InputError: there are no images.
+    """
+    import torch
+
+    path = Path(path)
+    session = _session(path, optimise=True)
+    name = session.get_inputs()[0].name
+    references, outputs, truths = [], [], []
+    for x, y in _batches(images, labels, batch_size):
+        x = torch.as_tensor(x)
+        if check is None:
+            check = check_optimised(path, x[:64])
+        with torch.no_grad():
+            references.append(network(x).cpu().numpy())
+        outputs.append(session.run(None, {name: _array(x)})[0])
+        if y is not None:
+            truths.append(np.asarray(y))
+    if not outputs or check is None:
+        raise InputError(f"no images to compare {path} with its network on")
+    reference, output = np.concatenate(references), np.concatenate(outputs)
+    accuracies: tuple[float | None, float | None] = (None, None)
+    if truths:
+        truth = np.concatenate(truths)
+        accuracies = (
+            float((reference.argmax(1) == truth).mean()),
+            float((output.argmax(1) == truth).mean()),
+        )
+    return Parity(
+        images=len(output),
+        agreement=float((output.argmax(1) == reference.argmax(1)).mean()),
+        reference_accuracy=accuracies[0],
+        accuracy=accuracies[1],
+        max_logit_error=float(np.abs(output - reference).max()),
+        relative_error=_relative(output, reference),
+        size_kib=path.stat().st_size / 1024,
+        optimisation_error=check.relative_error,
+        operators=check.operators,
+        float_fallbacks=check.float_fallbacks,
+    )
+
+
+def export_checked(
+    network: PlainNetwork,
+    path: Path,
+    inputs: np.ndarray | Tensor,
+    *,
+    has_vnni: bool | None = None,
+    **options: Any,
+) -> tuple[ExportSummary, RuntimeCheck]:
+    """Export for a device and check the file; weight codes are reduced where that is needed.
+
+    Args:
+        network: the extracted network.
+        path: file to write.
+        inputs: a few images for the check.
+        has_vnni: whether the device has 8-bit dot products that cannot saturate, from its
+            fingerprint; by default this machine's.
+        options: of :func:`supernet.onnx.export.export_onnx`.
+
+    Raises:
+        EnvironmentProblem: the file fails the check even with reduced codes; the file is
+            removed.
+    """
+    from supernet.onnx.export import export_onnx
+
+    if has_vnni is None:
+        from devices.device import device_fingerprint
+
+        has_vnni = bool(device_fingerprint()["has_vnni"])
+    reduce_range = bool(options.pop("reduce_range", not has_vnni))
+    for reduced in (False, True) if not reduce_range else (True,):
+        summary = export_onnx(network, path, reduce_range=reduced, **options)
+        check = check_optimised(path, inputs)
+        if check.passed or not check.finite:
+            break
+    if not check.passed:
+        Path(path).unlink(missing_ok=True)
+        raise EnvironmentProblem(f"{path} is not usable here: {'; '.join(check.problems)}")
+    return summary, check
+
+
+def _session(
+    path: Path, *, optimise: bool, threads: int = 1, dump: Path | None = None
+) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "search") from error
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    if dump is not None:
+        options.optimized_model_filepath = str(dump)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base class of their own
+        raise EnvironmentProblem(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:
+    """Return names of operators of a quantised file that compute on floats when it runs."""
+    if not any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return []
+    makers = {output: node for node in optimised.node for output in node.output}
+    inputs = {value.name for value in optimised.input}
+
+    def on_floats(name: str) -> bool:
+        if name in inputs:
+            return True
+        node = makers.get(name)
+        if node is None:
+            return False  # a constant
+        if node.op_type == "DequantizeLinear":
+            return True
+        if node.op_type.startswith(("QuantizeLinear", "QLinear")):
+            return False
+        if node.op_type.startswith(("QGemm", "MatMulInteger")):
+            # With a scale for the output they give codes, without one floats.
+            return node.op_type != "QGemm" or len(node.input) < 9 or not node.input[7]
+        return on_floats(node.input[0])
+
+    floats = {
+        node.name
+        for node in optimised.node
+        if node.name
+        and not node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger"))
+        and any(on_floats(name) for name in node.input if name)
+    }
+    # Fused and converted nodes get new names; what stays float keeps its name (with a suffix
+    # where it was moved to another layout).
+    return [
+        node.name
+        for node in graph.node
+        if node.name
+        and node.op_type not in _PLUMBING
+        and any(
+            other == node.name or other.startswith((f"{node.name}_token", f"{node.name}/"))
+            for other in floats
+        )
+    ]
+
+
+def _batches(images: Any, labels: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    if hasattr(images, "shape"):
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            yield images[part], None if labels is None else labels[part]
+        return
+    if labels is not None:
+        raise InputError("labels go with one tensor of images; give batches as (images, labels)")
+    for batch in images:
+        yield batch if isinstance(batch, (tuple, list)) else (batch, None)
+
+
+def _sensitivity(path: Path, images: np.ndarray, plain: np.ndarray, needed: bool) -> float:
+    """Return the relative change of unoptimised outputs when the input gets a little noise."""
+    if not needed:
+        return 0.0
+    noise = np.random.default_rng(0).standard_normal(images.shape) * images.std() * 1e-4
+    noisy = (images + noise).astype(np.float32)
+    return _relative(evaluate_onnx(path, [noisy], optimise=False), plain)
+
+
+def _relative(output: np.ndarray, reference: np.ndarray) -> float:
+    norm = float(np.linalg.norm(reference))
+    return float(np.linalg.norm(output - reference)) / norm if norm else float(np.any(output))
+
+
+def _array(images: Any) -> np.ndarray:
+    if hasattr(images, "detach"):
+        images = images.detach().cpu().numpy()
+    return np.ascontiguousarray(images, dtype=np.float32)

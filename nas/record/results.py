@@ -1,0 +1,357 @@
+"""What a run found: choosing what to verify, and the content of ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.fronts.metrics import Constraint, Goal, violations
+from nas.fronts.pareto import hypervolume, knee, nondominated, reference_point
+from search_spaces.planned import COST_NAMES, PlannedSpace
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from devices.device import DeviceSpec
+    from devices.measuring.measurement import Measurement
+    from nas.fronts.spec import FrontSpec
+    from nas.job.schema import Job
+    from nas.models.parity import Parity
+    from nas.record.evaluations import Evaluation
+    from nas.record.run_folder import RunStore
+    from predictors.registry import Adapted
+
+_COVERAGE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """A candidate whose exported file was evaluated and measured.
+
+    Attributes:
+        arch: the architecture.
+        path: the exported file.
+        metrics: real ones by ``str(metric)``; accuracy on the validation set, of the file.
+        measurements: by device.
+        parity: of the file with its network.
+    """
+
+    arch: Arch
+    path: Path
+    metrics: Mapping[str, float]
+    measurements: Mapping[str, Measurement]
+    parity: Parity
+
+
+def pick_spread(
+    archs: Sequence[Arch],
+    metrics: Sequence[Mapping[str, float]],
+    goals: Sequence[Goal],
+    constraints: Sequence[Constraint],
+    count: int,
+    *,
+    infeasible_too: bool = True,
+) -> list[Arch]:
+    """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
+
+    Fronts are peeled off until there are enough; within the last one taken, points far
+    from those chosen go first, distances after scaling each objective to 0..1. Where none
+    is feasible: with ``infeasible_too`` those that miss the constraints by least, for a
+    measurement may be kinder than a prediction; otherwise none.
+    """
+    objectives = np.array([[g.sign * m[str(g.metric)] for g in goals] for m in metrics])
+    missed = np.array([list(violations(constraints, m).values()) for m in metrics])
+    missed = missed.reshape(len(metrics), len(constraints))
+    total = np.clip(missed, 0, None).sum(axis=1)
+    left = np.flatnonzero(total <= 0)
+    if left.size == 0:
+        if not infeasible_too:
+            return []
+        return [archs[i] for i in np.argsort(total, kind="stable")[:count]]
+    low = objectives[left].min(axis=0)
+    span = np.maximum(objectives[left].max(axis=0) - low, 1e-12)
+    scaled = (objectives - low) / span
+    chosen: list[int] = []
+    while left.size and len(chosen) < count:
+        front = left[nondominated(objectives[left])]
+        left = np.setdiff1d(left, front)
+        chosen += _farthest_first(scaled, front, chosen, count - len(chosen))
+    return [archs[i] for i in chosen]
+
+
+def _farthest_first(
+    points: np.ndarray, candidates: np.ndarray, chosen: Sequence[int], count: int
+) -> list[int]:
+    picked: list[int] = []
+    remaining = list(candidates)
+    if not chosen:
+        # The extremes are what a reader looks for first.
+        for j in range(points.shape[1]):
+            best = min(remaining, key=lambda i: points[i, j]) if remaining else None
+            if best is not None and len(picked) < count:
+                picked.append(int(best))
+                remaining.remove(best)
+    while remaining and len(picked) < count:
+        known = points[[*chosen, *picked]]
+        distance = [np.abs(known - points[i]).sum(axis=1).min() for i in remaining]
+        picked.append(int(remaining.pop(int(np.argmax(distance)))))
+    return picked
+
+
+def assemble(
+    *,
+    job: Job,
+    store: RunStore,
+    space: PlannedSpace,
+    fronts: Sequence[FrontSpec],
+    goals: Sequence[Goal],
+    constraints: Sequence[Constraint],
+    specs: Sequence[DeviceSpec],
+    evaluations: Sequence[Evaluation],
+    verified: Sequence[Verified],
+    front: Mapping[Verified, Sequence[str]],
+    tested: Mapping[Arch, Mapping[str, Any]],
+    samples: Mapping[str, Mapping[Arch, Measurement]],
+    fitted: Mapping[str, Sequence[Arch]],
+    predictors: Mapping[str, Adapted],
+    quality: Sequence[Mapping[str, Any]],
+    training: Sequence[Mapping[str, Any]],
+    metric: str,
+    higher_is_better: bool,
+) -> dict[str, Any]:
+    """Return the content of ``results.json``.
+
+    Args:
+        job, store, space, fronts, goals, constraints, specs: of the run.
+        evaluations: of the search, in order.
+        verified: every candidate whose file was measured.
+        front: those of them on any front, with the names of the fronts.
+        tested: test accuracy, and accuracy by class, of each of the front.
+        samples: measurements by device and architecture.
+        fitted: by device, the architectures that ``predictors`` were fitted to.
+        predictors: by device, as they were before verification, so that predicted and
+            measured latencies can be held against each other fairly.
+        quality: of the accuracy predictor.
+        training: history of the supernet's training.
+        metric, higher_is_better: of the task.
+    """
+    manifest = store.manifest()
+    members = sorted(front, key=lambda v: (-v.metrics["accuracy"], str(v.arch)))
+    on_front = {v.arch for v in members}
+    knees = {
+        spec.name: _knee(spec, [v for v in members if spec.name in front[v]]) for spec in fronts
+    }
+    # The front that comes first is the one of all devices, where there is one.
+    at_knee = next((arch for arch in knees.values() if arch is not None), None)
+
+    def entry(item: Verified) -> dict[str, Any]:
+        return {
+            "id": item.arch.id,
+            "arch": str(item.arch),
+            "validation_accuracy": item.metrics["accuracy"],
+            "metrics": _finite(item.metrics),
+            "costs": _finite({name: item.metrics[name] for name in COST_NAMES}),
+            "size_kib": item.path.stat().st_size / 1024,
+            "knee": item.arch == at_knee,
+            "feasible": _feasible(constraints, item.metrics),
+            "devices": {
+                name: {
+                    **_measured(measurement),
+                    **_prediction(predictors.get(name), item.arch),
+                    "feasible": _feasible_on(name, constraints, item.metrics),
+                }
+                for name, measurement in item.measurements.items()
+            },
+            "parity": item.parity.to_json(),
+            "plan": asdict(space.plan(item.arch)),
+        }
+
+    entries = []
+    for item in members:
+        entries.append(
+            {
+                **entry(item),
+                "test_accuracy": tested[item.arch]["accuracy"],
+                "per_class": tested[item.arch]["per_class"],
+                "model": f"models/{item.arch.id}.onnx",
+                "fronts": list(front[item]),
+                "knees": [name for name, arch in knees.items() if arch == item.arch],
+            }
+        )
+    rejected = []
+    for item in verified:
+        if item.arch not in on_front:
+            described = entry(item)
+            why = "dominated when measured" if described["feasible"] else "misses a bound"
+            rejected.append({**described, "why": why})
+    return {
+        "name": job.name,
+        "seed": job.seed,
+        "command": manifest["command"],
+        "metric": metric,
+        "higher_is_better": higher_is_better,
+        "space": {
+            "name": space.name,
+            "preset": job.space.preset,
+            "cardinality": str(space.cardinality()),
+        },
+        "devices": [
+            {"name": s.name, "runtime": s.runtime, "parameters": dict(s.parameters)}
+            | {"runtime_version": _runtime_version(samples.get(s.name, {}))}
+            for s in specs
+        ],
+        "fronts": [
+            {
+                "name": f.name,
+                "goals": [str(goal.metric) for goal in f.goals],
+                "constraints": [c.name for c in f.constraints],
+            }
+            for f in fronts
+        ],
+        "goals": [str(goal.metric) for goal in goals],
+        "constraints": [
+            {
+                "metric": str(c.metric),
+                "bound": c.bound,
+                "upper": c.upper,
+                "confidence": c.confidence,
+            }
+            for c in constraints
+        ],
+        "front": entries,
+        "rejected": rejected,
+        "evaluations": [_evaluation(e, constraints) for e in evaluations],
+        "hypervolume": _hypervolumes(evaluations, goals, constraints),
+        "latency_samples": list(_latency_samples(samples, fitted, predictors)),
+        "accuracy_predictor": [dict(q) for q in quality],
+        "training": [dict(record) for record in training],
+        "timing": store.timing(),
+        "provenance": _provenance(manifest, job.seed),
+    }
+
+
+def _evaluation(evaluation: Evaluation, constraints: Sequence[Constraint]) -> dict[str, Any]:
+    return {
+        "number": evaluation.number,
+        "round": evaluation.attributes.get("round", 0),
+        "id": evaluation.arch.id,
+        "metrics": _finite(evaluation.metrics),
+        "early_stopped": bool(evaluation.attributes.get("early_stopped", False)),
+        "feasible": _feasible(constraints, evaluation.metrics),
+        "choices": dict(evaluation.arch.items),
+        "latency_source": "predicted",
+    }
+
+
+def _latency_samples(
+    samples: Mapping[str, Mapping[Arch, Measurement]],
+    fitted: Mapping[str, Sequence[Arch]],
+    predictors: Mapping[str, Adapted],
+) -> Iterator[dict[str, Any]]:
+    for device, found in samples.items():
+        learned_from = set(fitted[device])
+        for arch, measurement in found.items():
+            yield {
+                "device": device,
+                "id": arch.id,
+                "role": "fit" if arch in learned_from else "verify",
+                **_measured(measurement),
+                **_prediction(predictors.get(device), arch),
+            }
+
+
+def _provenance(manifest: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    return {
+        "versions": manifest["versions"],
+        "hardware": manifest["hardware"],
+        "splits": manifest["data"],
+        "seed": seed,
+        "created": manifest["created"],
+        "threads": manifest["threads"],
+        "accelerator": manifest["accelerator"],
+        "replayed_measurements": manifest["measurements"] is not None,
+    }
+
+
+def _feasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> bool:
+    return all(v <= 0 for v in violations(constraints, metrics).values())
+
+
+def _knee(front: FrontSpec, members: Sequence[Verified]) -> Arch | None:
+    if not members:
+        return None
+    return members[knee(front.objectives([v.metrics for v in members]))].arch
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON holds them: null where one is undefined."""
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "latency_ms": measurement.latency_ms,
+        "low_ms": measurement.low_ms,
+        "high_ms": measurement.high_ms,
+        "source": measurement.conditions.get("latency_source", "measured"),
+        "energy_mj": measurement.energy_mj,
+        "valid": measurement.valid,
+        "reasons": [getattr(reason, "value", str(reason)) for reason in measurement.reasons],
+    }
+
+
+def _prediction(adapted: Adapted | None, arch: Arch) -> dict[str, Any]:
+    if adapted is None:
+        return {"predicted_ms": None, "predicted_low_ms": None, "predicted_high_ms": None}
+    mean, _ = adapted.predict([arch])
+    low, high = adapted.interval([arch], _COVERAGE)
+    return {
+        "predicted_ms": float(mean[0]),
+        "predicted_low_ms": float(low[0]),
+        "predicted_high_ms": float(high[0]),
+    }
+
+
+def _feasible_on(
+    device: str, constraints: Sequence[Constraint], metrics: Mapping[str, float]
+) -> bool:
+    """Whether ``device``'s own bounds and those of no device hold."""
+    own = [c for c in constraints if c.metric.device in (None, device)]
+    return _feasible(own, metrics)
+
+
+def _runtime_version(found: Mapping[Arch, Measurement]) -> str | None:
+    for measurement in found.values():
+        return measurement.runtime_version
+    return None
+
+
+def _hypervolumes(
+    evaluations: Sequence[Evaluation], goals: Sequence[Goal], constraints: Sequence[Constraint]
+) -> dict[str, Any]:
+    points = [
+        (
+            e.number,
+            [g.sign * e.metrics[str(g.metric)] for g in goals],
+            _feasible(constraints, e.metrics),
+        )
+        for e in evaluations
+    ]
+    feasible = np.array([values for _, values, ok in points if ok])
+    if not len(feasible):
+        return {"reference": None, "goals": [str(g.metric) for g in goals], "values": []}
+    reference = reference_point(feasible)
+    values = []
+    step = max(1, len(points) // 50)
+    for count in [*range(step, len(points), step), len(points)]:
+        seen = np.array([v for _, v, ok in points[:count] if ok])
+        volume = hypervolume(seen, reference) if len(seen) else 0.0
+        values.append({"evaluations": count, "value": volume})
+    return {
+        "reference": reference.tolist(),
+        "goals": [str(g.metric) for g in goals],
+        "values": values,
+    }

@@ -1,0 +1,182 @@
+"""The run folder: what a run was asked for, what happened, and where everything is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.record.json_lines import append_line, read_lines
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from nas.job.schema import Job
+
+
+class RunStore:
+    """A run folder.
+
+    ``manifest.json`` is written first and names the whole job, so a folder either can be
+    resumed or is not a run. ``events.jsonl`` grows by one line an event.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.manifest_path = self.folder / "manifest.json"
+        self.events_path = self.folder / "events.jsonl"
+        self.checkpoint = self.folder / "supernet" / "checkpoint.safetensors"
+        self.study = self.folder / "study.db"
+        self.measurements = self.folder / "measurements.db"
+        self.models = self.folder / "models"
+        self.work = self.folder / "work"
+        self.tested = self.work / "tested.jsonl"
+        self.results = self.folder / "results.json"
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Mapping[str, Any]) -> RunStore:
+        """Begin a run in ``folder``.
+
+        Raises:
+            InputError: the folder holds a run already, or files of something else.
+            OSError: the folder cannot be written.
+        """
+        store = cls(folder)
+        if store.manifest_path.exists():
+            raise InputError(
+                f"{folder} holds a run already; go on with it by 'nas resume {folder}', "
+                "or choose another folder with --output"
+            )
+        if store.folder.exists() and not store.folder.is_dir():
+            raise InputError(f"{folder} is a file; choose a folder with --output")
+        store.folder.mkdir(parents=True, exist_ok=True)
+        # A manifest that was being written at a crash; any other file is somebody else's.
+        torn = set(store.folder.glob(f".{store.manifest_path.name}.*.tmp"))
+        if {*store.folder.iterdir()} - torn - {store.folder / ".lock"}:
+            raise InputError(f"{folder} is not empty; choose another folder with --output")
+        for path in torn:
+            path.unlink(missing_ok=True)
+        write_json_atomic(store.manifest_path, dict(manifest))
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """Return the run in ``folder``.
+
+        Raises:
+            InputError: there is none.
+        """
+        store = cls(folder)
+        if not store.manifest_path.is_file():
+            raise InputError(f"{folder} is no run folder: it has no manifest.json")
+        return store
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest.
+
+        Raises:
+            InputError: it is not readable JSON.
+        """
+        try:
+            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self.manifest_path} is damaged: {error}") from error
+
+    def job(self) -> Job:
+        """Return the job that the run began with.
+
+        Raises:
+            InputError: the manifest holds none that this version understands.
+        """
+        from pydantic import ValidationError
+
+        from nas.job.schema import Job
+
+        try:
+            return Job.model_validate(self.manifest().get("job"))
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = ".".join(map(str, ("job", *found["loc"])))
+            made_by = self.manifest().get("versions", {}).get("edge-nas", "unknown")
+            raise InputError(
+                f"{self.manifest_path}: {where}: {found['msg']}; restore what was edited there, "
+                f"or use the version of edge-nas that began the run ({made_by})"
+            ) from error
+
+    def update_manifest(self, **entries: Any) -> None:
+        """Set entries of the manifest, atomically."""
+        write_json_atomic(self.manifest_path, {**self.manifest(), **entries})
+
+    def evaluation_context(self, job: Job) -> str:
+        """Return a name for what an accuracy of this run depends on besides the architecture.
+
+        Two runs of one name have the same supernet, the same images and the same number of
+        them, so one's evaluations hold for the other.
+        """
+        known = {
+            "supernet": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest(),
+            "data": self.manifest()["data"],
+            "images": job.search.validation_images,
+            "task": job.task,
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append one line to ``events.jsonl``, durably."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        append_line(self.events_path, {"time": now, "event": kind, **values})
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return every whole event; a line torn by a crash is left out."""
+        return list(read_lines(self.events_path))
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record how long ``stage`` took; a stage cut off by a crash records nothing."""
+        self.event("stage_begin", stage=stage)
+        begin = time.monotonic()
+        yield
+        self.event("stage_end", stage=stage, seconds=round(time.monotonic() - begin, 3))
+
+    def timing(self) -> list[dict[str, Any]]:
+        """Return the seconds of each finished stage, added up over resumed runs."""
+        seconds: dict[str, float] = {}
+        for event in self.events():
+            if event["event"] == "stage_end":
+                seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
+        return [{"stage": stage, "seconds": round(total, 3)} for stage, total in seconds.items()]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            EnvironmentProblem: another process works on it.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise EnvironmentProblem(
+                f"another process is working on {self.folder}; wait for it or stop it"
+            ) from None
+        try:
+            self._sweep()
+            yield
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        # What a process left that was killed while it wrote a file.
+        for path in self.folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""A job at work: the stages of a run, from the supernet to the tested front."""

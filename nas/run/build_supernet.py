@@ -1,0 +1,104 @@
+"""A job's supernet and training schedule, built from its ``supernet`` section."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.job.schema import SupernetConfig
+from nas.record.run_folder import RunStore
+from search_spaces.errors import InputError
+from search_spaces.planned import PlannedSpace
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from supernet.network import Supernet
+    from supernet.quantizers.registry import QuantizerScheme
+    from supernet.training.subnets import BitsStage, StagedSchedule
+
+
+def quantizer_scheme(config: SupernetConfig) -> QuantizerScheme:
+    """Return the quantisers that a job asks for.
+
+    Raises:
+        InputError: one that is unknown, serves other tensors or cannot have the bits given.
+    """
+    from supernet.quantizers.registry import QuantizerScheme
+
+    asked = config.quantizers
+    return QuantizerScheme(asked.weights, asked.activations, asked.per_channel)
+
+
+def make_supernet(space: PlannedSpace, config: SupernetConfig) -> Supernet:
+    """Return a fresh supernet of ``space`` with the job's quantisers.
+
+    Raises:
+        InputError: no quantiser serves a bit-width of the space.
+    """
+    from supernet.network import Supernet
+
+    return Supernet(space, quantizers=quantizer_scheme(config))
+
+
+def focus_archs(config: SupernetConfig, space: PlannedSpace) -> list[Arch]:
+    """Return the front of the run that the training of a job is to focus on; none without one.
+
+    Raises:
+        InputError: no run there, one that is not finished, or one of another space.
+    """
+    if config.focus is None:
+        return []
+    store = RunStore.open(Path(config.focus.run))
+    if not store.results.exists():
+        raise InputError(
+            f"supernet.focus: the run in {store.folder} has no front yet; finish it with "
+            f"'nas resume {store.folder}' first"
+        )
+    front = json.loads(store.results.read_text(encoding="utf-8"))["front"]
+    try:
+        return [space.parse(entry["arch"]) for entry in front]
+    except InputError as error:
+        raise InputError(
+            f"supernet.focus: the run in {store.folder} searched another space: {error}"
+        ) from error
+
+
+def make_schedule(
+    supernet: Supernet,
+    config: SupernetConfig,
+    stages: Sequence[BitsStage],
+    *,
+    seed: int,
+    focus: Sequence[Arch] = (),
+) -> StagedSchedule:
+    """Return the job's training schedule over the bit-widths of ``stages``.
+
+    Args:
+        supernet: to be trained.
+        config: of the job.
+        stages: which bit-widths are trained when.
+        seed: of the job.
+        focus: see :func:`focus_archs`.
+
+    Raises:
+        InputError: odds for a bit-width that no stage trains.
+    """
+    from supernet.training.schedules import SCHEDULES
+    from supernet.training.subnets import BitOdds, Focus
+
+    # Left out where the job does not set them, so that schedules of others need not know them.
+    asked: dict[str, Any] = {}
+    if config.bit_odds.weights or config.bit_odds.activations:
+        asked["bit_odds"] = BitOdds(config.bit_odds.weights, config.bit_odds.activations)
+    if config.focus is not None:
+        asked["focus"] = Focus(tuple(focus), config.focus.share, config.focus.change)
+    return SCHEDULES.get(config.schedule)(
+        supernet.space,
+        supernet.ranges,
+        stages=stages,
+        random_subnets=config.random_subnets,
+        seed=seed,
+        **asked,
+    )

@@ -1,0 +1,217 @@
+"""What a run will do and about how long it takes, without doing it.
+
+Counts are exact. Times come from a model of each stage whose speed is measured on this
+machine for about a second: training a convolution costs three times its forward pass
+(forward, gradient of the input, gradient of the weights), and small layers reach the
+throughput of the small convolution that is timed here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.job.schema import Job
+from search_spaces.planned import PlannedSpace
+from search_spaces.seeds import derive_rng
+
+FORWARD_TO_TRAINING = 3.0
+PROCESS_START_S = 1.5
+"""Seconds until a fresh measuring process has loaded its runtime and a model."""
+FAKE_QUANTISER_FACTOR = 1.6
+"""Training with simulated quantisation against float training of the same network."""
+THREAD_GAIN = 0.6
+"""What a further thread adds to the throughput of networks as small as these."""
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage: what it does, and its seconds (None where they cannot be known)."""
+
+    name: str
+    work: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The plan of a run.
+
+    Attributes:
+        space: name of the search space.
+        cardinality: exact number of its architectures.
+        evaluations: real evaluations of accuracy the search will make.
+        measurements: models measured, on all devices together, at most.
+        stages: in order.
+        files: that will be in the run folder.
+    """
+
+    space: str
+    cardinality: int
+    evaluations: int
+    measurements: int
+    stages: list[StageEstimate]
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all stages whose time can be estimated."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    def lines(self) -> list[str]:
+        """Return the plan as lines of text."""
+        text = [
+            f"space: {self.space}, exactly {self.cardinality} architectures",
+            f"evaluations: {self.evaluations} real ones, chosen by the search",
+            f"measurements: at most {self.measurements} models, on all devices together",
+            "stages:",
+        ]
+        for stage in self.stages:
+            took = "unknown" if stage.seconds is None else _minutes(stage.seconds)
+            text.append(f"  {stage.name:<13} {took:>8}  {stage.work}")
+        text.append(f"estimated time: {_minutes(self.seconds)}")
+        text.append("files:")
+        text += [f"  {path}" for path in self.files]
+        return text
+
+
+def estimate(
+    job: Job,
+    folder: Path,
+    *,
+    macs_per_second: Callable[[int], float] | None = None,
+    step_seconds: Callable[..., tuple[float, float]] | None = None,
+) -> Estimate:
+    """Return the plan of a run of ``job`` into ``folder``; nothing is written.
+
+    Args:
+        job: a checked job.
+        folder: the run folder it would have.
+        macs_per_second: throughput of a forward pass for an image side in pixels; measured
+            when not given.
+        step_seconds: gives the seconds of a warm-up step and of a full training step;
+            :func:`nas.run.step_time.step_seconds`, which takes a few, when not given.
+
+    Raises:
+        InputError, EnvironmentProblem: the data cannot be read.
+    """
+    from nas.run.build_supernet import focus_archs
+    from nas.run.opened_job import network_space
+    from nas.tasks import TASKS
+
+    task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
+    splits = task.load(job.data, job.seed)
+    space = network_space(job, task, splits)
+    mean = _mean_macs(space)
+    speed = (macs_per_second or measure_throughput)(splits.image_size)
+
+    training = job.supernet
+    epochs = training.passes() or 0.0
+    steps = round(epochs * (len(splits.train) // min(training.batch_size, len(splits.train))))
+    if training.minutes is not None:
+        train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"
+    else:
+        if step_seconds is None:
+            from nas.run.step_time import step_seconds
+        batches = splits.training_batches(training.batch_size, seed=job.seed)
+        warm, full = step_seconds(
+            training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)
+        )
+        warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
+        train_s = warm_steps * warm + (steps - warm_steps) * full
+        work = f"{steps} steps of {training.batch_size} images"
+
+    search = job.search
+    images = min(search.validation_images or len(splits.validation), len(splits.validation))
+    one_evaluation = FAKE_QUANTISER_FACTOR * mean / speed * (images + len(splits.calibration))
+    protocol = job.protocol
+    one_measurement = protocol.processes * (
+        PROCESS_START_S
+        + protocol.warmup_windows * protocol.warmup_window_ms / 1e3
+        + protocol.runs * max(protocol.min_sample_ms, 1e3 * mean / speed) / 1e3
+    )
+    sampled = len(job.devices) * search.latency_samples
+    verified = len(job.devices) * search.front_size
+    finetune = (
+        search.front_size * job.finetune.epochs * len(splits.train)
+        * FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
+    )  # fmt: skip
+    stages = [
+        StageEstimate("supernet", work, train_s),
+        StageEstimate("latency", f"{sampled} models measured", sampled * one_measurement),
+        StageEstimate(
+            "search",
+            f"{search.evaluations} evaluations on {images} images",
+            search.evaluations * one_evaluation,
+        ),
+        StageEstimate(
+            "verification",
+            f"{verified} models measured, {search.front_size} tested",
+            verified * one_measurement
+            + search.front_size * mean / speed * splits.record()["splits"]["test"]["images"],
+        ),
+    ]
+    if finetune:
+        work = f"{search.front_size} models, {job.finetune.epochs:g} epochs each"
+        stages.insert(3, StageEstimate("fine-tuning", work, finetune))
+    names = ["manifest.json", "front.csv", "report.html", "models/"]
+    return Estimate(
+        space=space.name,
+        cardinality=space.cardinality(),
+        evaluations=search.evaluations,
+        measurements=sampled + verified,
+        stages=stages,
+        files=[folder / name for name in names],
+    )
+
+
+def measure_throughput(image_size: int) -> float:
+    """Return forward multiply-accumulates a second of a small MBConv-like convolution here.
+
+    Timed for about a second on one thread, because other load spoils a timing of several far
+    more than it slows a long run; each further thread is counted as ``THREAD_GAIN``.
+    """
+    import torch
+    from torch import nn
+
+    side = max(1, image_size // 2)
+    layers = nn.Sequential(
+        nn.Conv2d(24, 72, 1, bias=False),
+        nn.BatchNorm2d(72),
+        nn.ReLU(),
+        nn.Conv2d(72, 72, 3, padding=1, groups=72, bias=False),
+        nn.BatchNorm2d(72),
+        nn.ReLU(),
+        nn.Conv2d(72, 24, 1, bias=False),
+        nn.BatchNorm2d(24),
+    ).to(memory_format=torch.channels_last)
+    batch = max(1, min(64, 4_000_000 // (72 * side * side)))
+    images = torch.zeros(batch, 24, side, side).to(memory_format=torch.channels_last)
+    macs = batch * side * side * (24 * 72 + 72 * 9 + 72 * 24)
+    best = float("inf")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            deadline = time.monotonic() + 0.7
+            layers(images)
+            while time.monotonic() < deadline:
+                start = time.perf_counter()
+                layers(images)
+                best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return macs / best * (1.0 + THREAD_GAIN * (threads - 1))
+
+
+def _mean_macs(space: PlannedSpace) -> float:
+    genes = space.sample_genes(derive_rng(0, "estimate"), 256)
+    return float(space.costs(genes)["macs"].mean())
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

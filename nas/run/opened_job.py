@@ -1,0 +1,119 @@
+"""What every process of a run needs before it can work: the job's data, task and space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.job.schema import Job, job_space
+from nas.tasks import TASKS, Task
+from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.planned import PlannedSpace
+
+if TYPE_CHECKING:
+    from nas.data.splits import DataSplits
+    from nas.record.run_folder import RunStore
+    from nas.run.evaluator import Evaluator
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The parts of a job that follow from the job file and the data alone.
+
+    Attributes:
+        job: a checked job.
+        task: with the job's settings.
+        splits: the data, divided.
+        space: of networks for this data.
+        accelerator: ``cpu`` or ``cuda``.
+        threads: that torch computes with in this process.
+    """
+
+    job: Job
+    task: Task
+    splits: DataSplits
+    space: PlannedSpace
+    accelerator: str
+    threads: int
+
+    @classmethod
+    def of(cls, job: Job, *, threads: int | None = None) -> RunContext:
+        """Read the data and build the space of ``job``.
+
+        Args:
+            job: a checked job.
+            threads: for torch; None leaves its own choice.
+
+        Raises:
+            InputError: the job does not fit its data.
+            EnvironmentProblem: data or GPU is missing.
+        """
+        accelerator = _accelerator(job)
+        threads = _set_threads(threads)
+        task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
+        if not task.higher_is_better:
+            raise InputError(
+                f"task {job.task!r}: its metric {task.metric_name} is better when smaller, and "
+                "the search maximises; return its negative and set higher_is_better"
+            )
+        splits = task.load(job.data, job.seed)
+        space = network_space(job, task, splits)
+        return cls(job, task, splits, space, accelerator, threads)
+
+    def evaluator(self, store: RunStore) -> Evaluator:
+        """Return the evaluator of the trained supernet in ``store``.
+
+        Raises:
+            InputError: the checkpoint does not belong to the space.
+        """
+        from nas.run.build_supernet import make_supernet
+        from nas.run.evaluator import Evaluator
+        from supernet.training.checkpoint import load_checkpoint
+        from supernet.training.train import load_weights
+
+        supernet = make_supernet(self.space, self.job.supernet)
+        tensors, _ = load_checkpoint(store.checkpoint)
+        missing = load_weights(supernet, tensors, prefix="model.", source=str(store.checkpoint))
+        if missing:
+            raise InputError(
+                f"{store.checkpoint} lacks {len(missing)} tensors of this space, among them "
+                f"{missing[0]}; the run's checkpoint does not belong to its job"
+            )
+        return Evaluator(supernet, self.splits, self.task, device=self.accelerator)
+
+
+def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
+    """Return the job's space, for the channels of its data and the outputs of its task.
+
+    Raises:
+        InputError: the space has no networks that could be trained.
+    """
+    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
+    if not isinstance(space, PlannedSpace):
+        raise InputError(
+            f"the space {space.name!r} has no networks to train; 'nas run' needs one of layers, "
+            "such as mobilenet"
+        )
+    return space
+
+
+def _accelerator(job: Job) -> str:
+    import torch
+
+    if job.accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if job.accelerator == "cuda":
+        raise EnvironmentProblem(
+            "accelerator: cuda, but torch finds no GPU here; use accelerator: auto or cpu"
+        )
+    return "cpu"
+
+
+def _set_threads(threads: int | None) -> int:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()

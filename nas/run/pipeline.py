@@ -1,0 +1,438 @@
+"""A whole job, stage by stage: supernet, latency, search, verification, export, report.
+
+Every stage asks the run folder first and computes only what is not there: the supernet
+continues from its checkpoint, an evaluation or a measurement that was recorded is read
+back. Everything else follows from the seed, so a run that was killed at any moment and
+resumed takes the same path as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from devices.device import device_fingerprint
+from devices.measuring.store import MeasurementStore, Store
+from nas.executors import EXECUTORS, Executor
+from nas.fronts.metrics import Metric, require_feasible
+from nas.fronts.spec import FrontSpec, job_fronts
+from nas.job.devices import make_device
+from nas.job.known_devices import known_devices
+from nas.job.schema import Job
+from nas.models.size_model import FileSizes
+from nas.record.evaluations import StudyRecord
+from nas.record.results import Verified, assemble
+from nas.record.run_folder import RunStore
+from nas.run.build_supernet import focus_archs
+from nas.run.latencies import Latencies, empty_table
+from nas.run.opened_job import RunContext
+from nas.run.progress import Progress
+from nas.run.search_stage import Search, feasible_pool
+from nas.run.tracking import require_tensorboard
+from nas.run.verification import Models, Verification
+from nas.run.warm_start import WarmStart
+from predictors.registry import LatencyPredictor
+from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
+from search_spaces.space import Arch
+
+_RECORDED_PACKAGES = (
+    "edge-nas", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "optuna",
+    "scikit-learn", "scipy", "moocore", "safetensors",
+)  # fmt: skip
+_SIZED_FILES = 6
+
+
+def run(
+    job: Job,
+    folder: Path,
+    *,
+    measurements: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Run ``job`` in the new folder ``folder``.
+
+    Args:
+        job: a checked job.
+        folder: run folder; must not hold anything yet.
+        measurements: measurement store, or folder of an earlier run, whose latencies are
+            replayed instead of measured.
+        progress: where to tell about progress.
+
+    Raises:
+        InputError: the folder is taken, or the job does not fit its data.
+        InfeasibleError: no architecture satisfies the constraints.
+        EnvironmentProblem: data, runtime, GPU or disk space is missing.
+    """
+    store = create_run(job, folder, measurements=measurements)
+    with store.locked():
+        pipeline = Pipeline(job, store, progress or Progress())
+        try:
+            pipeline.prepare()
+        except NasError:
+            # Nothing was done yet: the folder must not stand in the way of the next try.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        pipeline.execute()
+
+
+def create_run(job: Job, folder: Path, *, measurements: Path | None = None) -> RunStore:
+    """Begin a run of ``job`` in the new folder ``folder`` and do nothing yet.
+
+    Raises:
+        InputError: the folder is taken.
+    """
+    replayed = None if measurements is None else str(_store_file(measurements).resolve())
+    return RunStore.create(
+        folder,
+        {
+            "job": job.resolved(),
+            "command": shlex.join(["nas", *sys.argv[1:]]),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "measurements": replayed,
+            "versions": _versions(),
+            "hardware": device_fingerprint(),
+        },
+    )
+
+
+def resume(folder: Path, *, progress: Progress | None = None) -> None:
+    """Go on with the run in ``folder``; a finished run only gets its report written again.
+
+    Raises:
+        InputError: the folder holds no run.
+        InfeasibleError, EnvironmentProblem: as :func:`run`.
+    """
+    store = RunStore.open(folder)
+    with store.locked():
+        job = store.job()
+        store.event("resumed", versions=_versions())
+        pipeline = Pipeline(job, store, progress or Progress())
+        if not store.results.exists():
+            pipeline.prepare()
+        pipeline.execute()
+
+
+class Pipeline:
+    """The stages of one run, in the process that holds its folder.
+
+    Args:
+        job: a checked job.
+        store: its run folder.
+        progress: where to tell about progress.
+    """
+
+    def __init__(self, job: Job, store: RunStore, progress: Progress) -> None:
+        self.job, self.store, self.progress = job, store, progress
+        self.goals, self.constraints = job.objectives(), job.constraints()
+        self.fronts: list[FrontSpec] = job_fronts(
+            self.goals,
+            self.constraints,
+            [device.name for device in job.devices],
+            joint="joint" in job.search.fronts,
+            per_device="per_device" in job.search.fronts,
+        )
+
+    def execute(self) -> None:
+        """Run every stage; whatever is recorded is not done again."""
+        from nas.report import write_report
+        from nas.report.results import doubts, load_results
+
+        if not self.store.results.exists():
+            try:
+                self._stages()
+            except InfeasibleError as error:
+                self.store.event("infeasible", message=str(error), closest=error.closest)
+                self.progress.log(
+                    "the supernet and every evaluation are kept: give a new job with another "
+                    f"bound search.warm_start: {self.store.folder}"
+                )
+                raise
+        write_report(self.store.folder)
+        for line in doubts(load_results(self.store.folder)):
+            self.progress.log(f"warning: {line}")
+        shutil.rmtree(self.store.work, ignore_errors=True)
+        self.store.event("finished")
+
+    def prepare(self) -> None:
+        """Look for everything that can be missing or contradictory, before any work.
+
+        Raises:
+            InputError: the job does not fit its data, or the data changed since the run began.
+            InfeasibleError: bounds on costs that no architecture meets.
+            EnvironmentProblem: data, runtime or GPU is missing.
+        """
+        job, store = self.job, self.store
+        manifest = store.manifest()
+        replayed = manifest["measurements"]
+        if replayed is not None and not Path(replayed).is_file():
+            raise InputError(
+                f"no measurements to replay at {replayed}; put them back there, or name their "
+                f'new place as "measurements" in {store.manifest_path}'
+            )
+        # Sums depend on the number of threads, so a resumed run keeps it.
+        self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
+        self.context.splits.on_test_read = self._test_read
+        if hasattr(self.context.task, "per_class"):
+            for warning in self.context.splits.warnings():
+                self.progress.log(f"warning: {warning}")
+        self.space = self.context.space
+        # A replay needs no device, so one that is not here does not matter.
+        self.devices = [
+            make_device(config, self.space, check=replayed is None) for config in job.devices
+        ]
+        if replayed is None:
+            self._require_energy()
+        self.known_devices = known_devices(job, self.space)
+        self._check_predictor()
+        if job.supernet.tensorboard:
+            require_tensorboard()
+        if "focus" not in manifest:
+            focus_archs(job.supernet, self.space)
+        warm_start = job.search.warm_start
+        self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start))
+        data = self.context.splits.record()
+        if manifest.get("data", data) != data:
+            raise InputError(
+                f"the data at {self.context.splits.origin} is not what it was when this run "
+                "began; restore it, or begin a new run"
+            )
+        store.update_manifest(
+            data=data, threads=self.context.threads, accelerator=self.context.accelerator
+        )
+        self.pool = feasible_pool(job, self.space, self.fronts)
+        if self.warm_start is not None:
+            self.warm_start.copy_into(store)
+        self.measurements: Store = (
+            MeasurementStore(store.measurements)
+            if replayed is None
+            else MeasurementStore.replay(Path(replayed))
+        )
+        self.study = StudyRecord(
+            job.study or store.study,
+            space=self.space,
+            goals=self.goals,
+            constraints=self.constraints,
+            # Only a study that a job names may be used by others at the same time.
+            owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
+        )
+
+    def _check_predictor(self) -> None:
+        """Refuse a latency predictor that knows or will learn too little, before any training.
+
+        Raises:
+            InputError: it does.
+        """
+        job = self.job
+        table = self.known_devices or empty_table(self.space, [])
+        try:
+            self._new_predictor().check_use(table, job.search.latency_samples)
+        except InputError as error:
+            raise InputError(
+                f"latency.predictor: {job.latency.predictor}: {error} "
+                f"(search.latency_samples: {job.search.latency_samples}, latency.known_devices: "
+                f"{job.latency.known_devices or 'null'}, which gives {len(table.devices)})"
+            ) from error
+
+    def _test_read(self, reason: str) -> None:
+        # What a killed run has tested is kept, so a resumed one goes on with the same reading.
+        begun = any(event["event"] == "test_read" for event in self.store.events())
+        self.store.event("test_resumed" if begun else "test_read", reason=reason)
+
+    def _require_energy(self) -> None:
+        """Refuse energy of this machine where nothing can measure it, before any training.
+
+        Raises:
+            EnvironmentProblem: it exposes no counter.
+        """
+        from devices.measuring.energy import NoMeter, make_meter
+
+        wanted = {g.metric for g in self.goals} | {c.metric for c in self.constraints}
+        here = [
+            device.name
+            for device in self.job.devices
+            if device.hub is None
+            and device.simulator is None
+            and Metric("energy_mj", device.name) in wanted
+        ]
+        if here and isinstance(make_meter(self.job.protocol.energy_source), NoMeter):
+            raise EnvironmentProblem(
+                f"energy_mj[{here[0]}]: this machine exposes no energy counter; leave energy_mj "
+                "out, name a sensor as protocol.energy_source, or measure on another device"
+            )
+
+    # ------------------------------------------------------------------- stages
+
+    def _stages(self) -> None:
+        from nas.run.evaluator import Evaluator
+        from nas.run.training import train_supernet
+
+        with self.store.timed("supernet"):
+            supernet, training = train_supernet(self.context, self.store, self.progress)
+        if self.job.study is not None:
+            # Only runs of one supernet on one set of images may share evaluations.
+            self.study.narrow(self.store.evaluation_context(self.job))
+        evaluator = Evaluator(
+            supernet,
+            self.context.splits,
+            self.context.task,
+            device=self.context.accelerator,
+        )
+        models = Models(self.context, self.store, evaluator)
+        sizes = FileSizes(self.space)
+        latencies = Latencies(
+            self.space,
+            self.devices,
+            store=self.measurements,
+            protocol=self.job.measurement_protocol(),
+            files=models.file,
+            predictor=self._predictor,
+            failed=lambda arch, reason: verification.failed(arch, reason),
+            progress=self.progress,
+        )
+        with self._executor() as executor:
+            verification = Verification(
+                self.context,
+                self.store,
+                self.fronts,
+                models=models,
+                latencies=latencies,
+                study=self.study,
+                evaluator=evaluator,
+                executor=executor,
+                progress=self.progress,
+            )
+            with self.store.timed("latency"):
+                chosen = latencies.choose(self.pool, self.job.search.latency_samples)
+                latencies.measure(chosen, variant="search")
+                latencies.adapt()
+                sizes.fit(self._file_sizes(models, chosen))
+            predictors = latencies.latency_predictors()
+            fitted = {name: list(found) for name, found in latencies.samples.items()}
+            search = Search(
+                self.job,
+                self.space,
+                self.fronts,
+                latencies=latencies,
+                sizes=sizes,
+                study=self.study,
+                executor=executor,
+                evaluator=evaluator,
+                folder=self.store.folder,
+                progress=self.progress,
+            )
+            with self.store.timed("search"):
+                search.run(self.warm_start)
+            evaluated = self.study.evaluations("search")
+            with self.store.timed("verification"):
+                verified = verification.run(evaluated)
+        front = self._front(verified)
+        with self.store.timed("test"):
+            tested = verification.test(list(front))
+            self._keep_models(list(front))
+        results = assemble(
+            job=self.job,
+            store=self.store,
+            space=self.space,
+            fronts=self.fronts,
+            goals=self.goals,
+            constraints=self.constraints,
+            specs=[device.spec for device in self.devices],
+            evaluations=evaluated,
+            verified=verified,
+            front=front,
+            tested=tested,
+            samples=latencies.samples,
+            fitted=fitted,
+            predictors=predictors,
+            quality=search.quality,
+            training=training,
+            metric=self.context.task.metric_name,
+            higher_is_better=self.context.task.higher_is_better,
+        )
+        self._write_cards(results)
+        write_json_atomic(self.store.results, results)
+
+    def _predictor(self) -> LatencyPredictor:
+        """Return a latency predictor that knows what devices have in common."""
+        table = self.known_devices or empty_table(self.space, self.pool)
+        if table.devices:
+            self.progress.log(
+                f"{self.job.latency.predictor} learns from {len(table.devices)} known devices"
+            )
+        return self._new_predictor().meta_fit(table)
+
+    def _new_predictor(self) -> LatencyPredictor:
+        make = LATENCY_PREDICTORS.get(self.job.latency.predictor)
+        return make(self.space, seed=self.job.seed)
+
+    @contextlib.contextmanager
+    def _executor(self) -> Iterator[Executor]:
+        make = EXECUTORS.get(self.job.executor)
+        with make(workers=self.job.workers, **self.job.executor_options) as executor:
+            yield executor
+
+    def _file_sizes(self, models: Models, archs: Sequence[Arch]) -> dict[Arch, float]:
+        """Return the KiB of a few files, always of the same architectures for a resumed run."""
+        found = {}
+        for arch in archs[:_SIZED_FILES]:
+            path = models.path(arch, "search")
+            if not path.exists():
+                models.export(arch, "search")
+            found[arch] = path.stat().st_size / 1024
+        return found
+
+    def _front(self, verified: Sequence[Verified]) -> dict[Verified, tuple[str, ...]]:
+        """Return the members of any front, with the names of the fronts they are on.
+
+        Raises:
+            InfeasibleError: no front has a member.
+        """
+        metrics = [item.metrics for item in verified]
+        on: dict[int, list[str]] = {}
+        for front in self.fronts:
+            for index, inside in enumerate(front.members(metrics)):
+                if inside:
+                    on.setdefault(index, []).append(front.name)
+        if not on:
+            evaluated = {str(item.arch): item.metrics for item in verified}
+            require_feasible(self.fronts[0].constraints, evaluated)
+        return {verified[index]: tuple(names) for index, names in sorted(on.items())}
+
+    def _keep_models(self, front: Sequence[Verified]) -> None:
+        self.store.models.mkdir(exist_ok=True)
+        for item in front:
+            shutil.copy2(item.path, self.store.models / f"{item.arch.id}.onnx")
+
+    def _write_cards(self, results: dict[str, Any]) -> None:
+        from nas.models.card import ModelCard
+
+        for entry in results["front"]:
+            model = self.store.folder / entry["model"]
+            ModelCard.from_results(results, entry, model).write(self.store.models)
+
+
+def _store_file(path: Path) -> Path:
+    return path / "measurements.db" if path.is_dir() else path
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+__all__ = ["resume", "run"]

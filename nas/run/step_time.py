@@ -1,0 +1,75 @@
+"""How long a training step takes here, from a few real steps on weights that are thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search_spaces.planned import PlannedSpace
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from nas.data.splits import Batches
+    from nas.job.schema import SupernetConfig
+    from nas.tasks import Task
+
+_STEPS = 5
+_LONG = 10**6
+
+
+def step_seconds(
+    config: SupernetConfig,
+    space: PlannedSpace,
+    task: Task,
+    batches: Batches,
+    *,
+    seed: int,
+    device: str = "cpu",
+    focus: Sequence[Arch] = (),
+) -> tuple[float, float]:
+    """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
+
+    Medians of a few steps each; the first is not counted.
+    """
+    from nas.run.build_supernet import make_schedule, make_supernet
+    from supernet.training.subnets import default_stages
+    from supernet.training.train import Recipe, Trainer
+
+    supernet = make_supernet(space, config)
+    trainer = Trainer(
+        supernet,
+        sampler=make_schedule(
+            supernet,
+            config,
+            default_stages(supernet.ranges, warmup=0.5),
+            seed=seed,
+            focus=focus,
+        ),
+        batches=batches,
+        loss=task.loss,
+        distillation_loss=task.distillation_loss,
+        # A tiny rate: the weights must stay finite, nothing else is asked of them.
+        recipe=Recipe(
+            steps=_LONG,
+            learning_rate=1e-6,
+            distillation=config.distillation,
+            precision=config.precision,
+        ),
+        device=device,
+    )
+    medians = []
+    for begin in (0, _LONG - 2 * _STEPS):
+        trainer.step = begin
+        seconds = []
+        while len(seconds) < _STEPS + 1:
+            for images, targets in batches.epoch(0):
+                started = time.monotonic()
+                trainer.train_step(images, targets)
+                seconds.append(time.monotonic() - started)
+                if len(seconds) == _STEPS + 1:
+                    break
+        medians.append(float(np.median(seconds[1:])))
+    return medians[0], medians[1]

@@ -1,0 +1,75 @@
+"""Training a run's supernet on several processes or GPUs, under ``torchrun``.
+
+``torchrun --nproc-per-node 2 -m nas.run.torchrun JOB --output RUN`` makes the run folder, or
+goes on with the one that is there, trains the supernet and stops; ``nas resume RUN`` does the
+rest. The batch size is that of all processes together, so their number does not change what is
+trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search_spaces.errors import InputError, NasError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="The job, a YAML file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder; by default the job's output or runs/NAME."),
+    ] = None,
+) -> None:
+    """Train the supernet of a job on all processes that torchrun started."""
+    from nas.job.schema import load_job
+
+    job = load_job(job_file)
+    try:
+        train_distributed(job, output if output is not None else job.run_folder())
+    except NasError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from None
+
+
+def train_distributed(job, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """Train the supernet of ``job`` in the run folder ``folder``.
+
+    Raises:
+        InputError: the job asks for minutes, which differ from process to process, or the
+            folder holds a run of another job.
+    """
+    from nas.record.run_folder import RunStore
+    from nas.run.opened_job import RunContext
+    from nas.run.pipeline import create_run
+    from nas.run.progress import Progress
+    from nas.run.training import train_supernet
+    from supernet.training import distributed
+
+    if job.supernet.minutes is not None:
+        raise InputError("supernet.minutes cannot be used under torchrun; give epochs instead")
+    context = RunContext.of(job, threads=job.threads)
+    with distributed.process_group(context.accelerator):
+        first = distributed.rank() == 0
+        if first and not RunStore(folder).manifest_path.exists():
+            create_run(job, folder)
+        distributed.barrier()
+        store = RunStore.open(folder)
+        if store.job() != job:
+            raise InputError(f"{folder} holds a run of another job; choose another --output")
+        # One process holds the folder and tells about progress for all.
+        with store.locked() if first else contextlib.nullcontext():
+            progress = Progress() if first else Progress(stream=io.StringIO())
+            train_supernet(context, store, progress)
+
+
+if __name__ == "__main__":
+    app()

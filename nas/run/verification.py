@@ -1,0 +1,314 @@
+"""The last stages of a run: candidates become files, which are validated, measured, tested."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.executors import Executor, Work
+from nas.fronts.spec import FrontSpec
+from nas.record.json_lines import append_line, read_lines
+from nas.record.results import Verified, pick_spread
+from nas.run.latencies import QUANTITIES, Latencies, quantity
+from nas.run.search_stage import costs
+from search_spaces.errors import EnvironmentProblem
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from nas.models.parity import Parity
+    from nas.record.evaluations import Evaluation, StudyRecord
+    from nas.record.run_folder import RunStore
+    from nas.run.evaluator import Evaluator
+    from nas.run.opened_job import RunContext
+    from nas.run.progress import Progress
+    from supernet.plain import PlainNetwork
+
+_ROUNDS = 3
+
+
+class Models:
+    """Model files of a run's architectures, exported when they are first asked for.
+
+    Args:
+        context: job, data and space.
+        store: the run folder; files are kept in its ``work``.
+        evaluator: gives the networks.
+    """
+
+    def __init__(self, context: RunContext, store: RunStore, evaluator: Evaluator) -> None:
+        self._context, self._store, self._evaluator = context, store, evaluator
+
+    def path(self, arch: Arch, variant: str) -> Path:
+        """Return where the file of ``arch`` is or will be."""
+        return self._store.work / f"{arch.id}-{variant}.onnx"
+
+    def file(self, arch: Arch, variant: str) -> Path:
+        """Return the file of ``arch``, exported if it is not there.
+
+        A run that replays measurements needs no files to measure.
+
+        Raises:
+            EnvironmentProblem: the exported file does not compute what its network does.
+        """
+        path = self.path(arch, variant)
+        if not path.exists() and self._store.manifest()["measurements"] is None:
+            self.export(arch, variant)
+        return path
+
+    def export(self, arch: Arch, variant: str) -> tuple[PlainNetwork, Path]:
+        """Export ``arch`` and return its network with the file.
+
+        Raises:
+            EnvironmentProblem: the exported file does not compute what its network does.
+        """
+        from nas.models.parity import export_checked
+
+        network = self._evaluator.network(arch).cpu()
+        path = self.path(arch, variant)
+        size = network.plan.input_shape[1]
+        calibration = self._evaluator.batches("calibration", self._context.splits.calibration, size)
+        export_checked(
+            network,
+            path,
+            next(iter(calibration))[0][:32].cpu(),
+            metadata={"arch": str(arch)},
+            weight_storage=self._context.job.export.weights,
+        )
+        return network, path
+
+
+class Verification:
+    """Turns evaluated candidates into verified ones.
+
+    Args:
+        context: job, data and space.
+        store: the run folder.
+        fronts: what the job asks for.
+        models: gives model files.
+        latencies: measures them.
+        study: the record of evaluations.
+        evaluator: of the trained supernet.
+        executor: where candidates are fine-tuned.
+        progress: where to tell about progress.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        store: RunStore,
+        fronts: Sequence[FrontSpec],
+        *,
+        models: Models,
+        latencies: Latencies,
+        study: StudyRecord,
+        evaluator: Evaluator,
+        executor: Executor,
+        progress: Progress,
+    ) -> None:
+        self.context, self.store, self.fronts = context, store, list(fronts)
+        self.models, self.latencies, self.study = models, latencies, study
+        self.evaluator, self.executor, self.progress = evaluator, executor, progress
+        self.job, self.space, self.task = context.job, context.space, context.task
+
+    def run(self, evaluated: Sequence[Evaluation]) -> list[Verified]:
+        """Verify candidates until every front has as many members as the job asks for.
+
+        Each round takes candidates that the predictions, sharpened by the last round's
+        measurements, put on a front. A front that stays short after three rounds is left so.
+
+        Args:
+            evaluated: what the search found.
+        """
+        verified: dict[Arch, Verified] = {}
+        wanted = self.job.search.front_size * len(self.fronts)
+        with self.progress.stage("verification", wanted, unit="places on fronts") as bar:
+            for _ in range(_ROUNDS):
+                chosen = self._choose(evaluated, verified)
+                if not chosen:
+                    break
+                before = self._places(verified)
+                for item in self._verify(chosen):
+                    verified[item.arch] = item
+                bar.advance(max(0, self._places(verified) - before))
+                self.latencies.adapt()
+        return list(verified.values())
+
+    def _choose(
+        self, evaluated: Sequence[Evaluation], verified: Mapping[Arch, Verified]
+    ) -> list[Arch]:
+        open_ones = [e for e in evaluated if e.arch not in verified]
+        predicted = self.latencies.predicted([e.arch for e in open_ones])
+        metrics = [{**e.metrics, **p} for e, p in zip(open_ones, predicted, strict=True)]
+        chosen: list[Arch] = []
+        for front in self.fronts:
+            good = self._count(front, verified)
+            missing = self.job.search.front_size - good
+            if missing <= 0 or not open_ones:
+                continue
+            picked = pick_spread(
+                [e.arch for e in open_ones],
+                metrics,
+                front.goals,
+                front.constraints,
+                missing,
+                infeasible_too=not good,
+            )
+            chosen += [arch for arch in picked if arch not in chosen]
+        return chosen
+
+    def _count(self, front: FrontSpec, verified: Mapping[Arch, Verified]) -> int:
+        return int(front.members([v.metrics for v in verified.values()]).sum())
+
+    def _places(self, verified: Mapping[Arch, Verified]) -> int:
+        size = self.job.search.front_size
+        return sum(min(size, self._count(front, verified)) for front in self.fronts)
+
+    # ---------------------------------------------------------------- one round
+
+    def _verify(self, archs: Sequence[Arch]) -> list[Verified]:
+        self._finetune(archs)
+        exported = {}
+        for arch in archs:
+            try:
+                exported[arch] = self.models.export(arch, "verify")
+            except EnvironmentProblem as error:
+                self.failed(arch, str(error))
+        self.evaluator.finetuned.clear()
+        measured = self.latencies.measure(list(exported), variant="verify") if exported else {}
+        items = []
+        for arch, (network, path) in exported.items():
+            if not all(arch in found for found in measured.values()):
+                continue
+            parity = self._parity(network, path)
+            metrics = {
+                **self._quality(path, arch),
+                **costs(self.space, arch),
+                "size_kib": path.stat().st_size / 1024,
+            }
+            for device, found in measured.items():
+                for name in QUANTITIES:
+                    value = quantity(found[arch], name)
+                    if np.isfinite(value):
+                        metrics[f"{name}[{device}]"] = value
+            recorded = self.study.record(
+                arch, metrics, stage="verify", attributes={"agreement": parity.agreement}
+            )
+            items.append(
+                Verified(
+                    arch=arch,
+                    path=path,
+                    # Another run may have recorded the architecture first in a shared study;
+                    # what this run says of its front is what it measured itself.
+                    metrics={**recorded, **metrics},
+                    measurements={device: found[arch] for device, found in measured.items()},
+                    parity=parity,
+                )
+            )
+        return items
+
+    def _finetune(self, archs: Sequence[Arch]) -> None:
+        from nas.run.worker_tasks import finetune_candidate
+
+        if not self.job.finetune.epochs:
+            return
+
+        def here(item: Mapping[str, Any]) -> str:
+            arch = self.space.parse(item["arch"])
+            finetune_candidate(arch, self.job, self.store, self.evaluator)
+            return str(item["arch"])
+
+        work = Work(
+            "nas.run.worker_tasks:finetuning", {"folder": str(self.store.folder)}, here=here
+        )
+        with self.progress.stage("fine-tuning", len(archs), unit="models") as bar:
+            for _ in self.executor.run(work, [{"arch": str(arch)} for arch in archs]):
+                bar.advance(1)
+        for arch in archs:
+            # Finished in the run folder, by whichever process; this only reads it.
+            self.evaluator.finetuned[arch] = finetune_candidate(
+                arch, self.job, self.store, self.evaluator
+            )
+
+    def failed(self, arch: Arch, reason: str) -> None:
+        """Leave out a candidate that cannot be exported or measured, and say so."""
+        self.progress.log(f"{arch.id} is left out: {reason}")
+        self.study.record_failure(arch, reason, stage="verify")
+
+    def _parity(self, network: PlainNetwork, path: Path) -> Parity:
+        from nas.models.parity import check_parity
+
+        size = network.plan.input_shape[1]
+        batches = self.evaluator.batches("validation", self.context.splits.validation, size)
+        network = network.cpu()
+        if hasattr(self.task, "per_class"):
+            return check_parity(network, path, ((x.cpu(), y.cpu()) for x, y in batches))
+        # Only class numbers can be held against the largest output.
+        return check_parity(network, path, (x.cpu() for x, _ in batches))
+
+    def _quality(self, path: Path, arch: Arch) -> dict[str, float]:
+        found = self._metrics_of(path, self.context.splits.validation, arch, "validation")
+        shares = [s for s in (found["per_class"] or {}).values() if s is not None]
+        return {
+            "accuracy": found["accuracy"],
+            "worst_class_accuracy": min(shares) if shares else float("nan"),
+        }
+
+    # ----------------------------------------------------------------- test set
+
+    def test(self, front: Sequence[Verified]) -> dict[Arch, dict[str, Any]]:
+        """Run the test set, once, through each file of the front.
+
+        Each result is kept as it comes: a run resumed in this stage tests only what is left,
+        and does not touch the test set where nothing is.
+
+        Returns:
+            ``accuracy`` and ``per_class`` (None for a task without classes) of each.
+        """
+        keys = {
+            item.arch: f"{item.arch} {hashlib.sha256(item.path.read_bytes()).hexdigest()}"
+            for item in front
+        }
+        known = {line["model"]: line["result"] for line in read_lines(self.store.tested)}
+        left = [item for item in front if keys[item.arch] not in known]
+        with self.progress.stage("test", len(front), unit="models") as bar:
+            bar.advance(len(front) - len(left))
+            test = self.context.splits.test("accuracy of the final front") if left else None
+            for item in left:
+                result = self._metrics_of(item.path, test, item.arch, "test")
+                append_line(self.store.tested, {"model": keys[item.arch], "result": result})
+                known[keys[item.arch]] = result
+                bar.advance(1)
+        return {item.arch: known[keys[item.arch]] for item in front}
+
+    def _metrics_of(self, path: Path, subset: Any, arch: Arch, keep: str) -> dict[str, Any]:
+        """Return the task's metric of an exported file on ``subset``, and that of each class."""
+        by_class = hasattr(self.task, "per_class")
+        total = weight = 0.0
+        right: Any = 0.0
+        count: Any = 0.0
+        for outputs, targets in self._outputs(path, subset, arch, keep):
+            part, part_weight = self.task.metric(outputs, targets)
+            total, weight = total + part, weight + part_weight
+            if by_class:
+                one, other = self.task.per_class(outputs, targets)
+                right, count = right + one, count + other
+        shares = None
+        if by_class:
+            each = zip(right.tolist(), count.tolist(), strict=True)
+            values = [r / n if n else None for r, n in each]
+            shares = dict(zip(self.context.splits.classes, values, strict=True))
+        return {"accuracy": total / weight, "per_class": shares}
+
+    def _outputs(self, path: Path, subset: Any, arch: Arch, keep: str) -> Iterator[Any]:
+        """Yield (outputs, targets) of an exported file, batch by batch."""
+        import torch
+
+        from nas.models.parity import evaluate_onnx
+
+        size = self.space.plan(arch).input_shape[1]
+        for images, targets in self.evaluator.batches(keep, subset, size):
+            yield torch.from_numpy(evaluate_onnx(path, [images.cpu()])), targets.cpu()

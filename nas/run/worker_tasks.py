@@ -1,0 +1,86 @@
+"""What a worker does for a run: evaluate a candidate, or train it on its own.
+
+Every factory here is named by a :class:`nas.executors.Work` and called in the worker with the
+run folder, so nothing but architectures and numbers travels between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.job.schema import Job
+from nas.record.run_folder import RunStore
+from nas.run.evaluator import EarlyStop, Evaluator
+from nas.run.opened_job import RunContext
+from search_spaces.seeds import derive_seed
+from search_spaces.space import Arch
+
+
+def evaluation(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return the function that evaluates a candidate of the run in ``folder``."""
+    return evaluation_of(_evaluator(folder, threads))
+
+
+def evaluation_of(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function of ``{"arch", "images", "early_stop"}`` that gives a ``Quality``'s fields.
+
+    ``early_stop`` holds the fields of :class:`nas.run.evaluator.EarlyStop`, or None.
+    """
+
+    def evaluate(item: Mapping[str, Any]) -> dict[str, Any]:
+        arch = evaluator.supernet.space.parse(item["arch"])
+        stop = item.get("early_stop")
+        quality = evaluator.quality(
+            evaluator.network(arch),
+            images=item.get("images"),
+            early_stop=None if stop is None else EarlyStop(**stop),
+        )
+        return vars(quality).copy()
+
+    return evaluate
+
+
+def finetuning(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return the function that fine-tunes a candidate of the run in ``folder``."""
+    store = RunStore.open(Path(folder))
+    evaluator = _evaluator(folder, threads)
+    job = store.job()
+
+    def run(item: Mapping[str, Any]) -> str:
+        arch = evaluator.supernet.space.parse(item["arch"])
+        finetune_candidate(arch, job, store, evaluator)
+        return item["arch"]
+
+    return run
+
+
+def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluator) -> Any:
+    """Train ``arch`` on its own as the job asks; return the supernet that holds its weights.
+
+    The weights are kept in the run folder: training that was cut off goes on, and what is
+    finished is read back.
+    """
+    from supernet.training.finetune import finetune
+
+    config = job.finetune
+    return finetune(
+        evaluator.supernet,
+        evaluator.supernet.plan(arch),
+        batches=evaluator.splits.training_batches(
+            config.batch_size, seed=derive_seed(job.seed, "finetune")
+        ),
+        loss=evaluator.task.loss,
+        distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
+        device=evaluator.device,
+    )
+
+
+def _evaluator(folder: str, threads: int | None) -> Evaluator:
+    store = RunStore.open(Path(folder))
+    job = store.job()
+    return RunContext.of(job, threads=threads).evaluator(store)

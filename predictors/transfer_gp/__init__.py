@@ -1,0 +1,1 @@
+"""The default latency predictor: a Gaussian process whose prior known devices teach."""

@@ -1,0 +1,171 @@
+"""What is known of the known devices: one smooth function of the architecture a device.
+
+Each training device gets a Gaussian process over the feature blocks, fitted to all its
+measurements. Its mean function removes the noise and fills the gaps of the table, and can
+be asked about architectures that are not in it. The kernel is shared (chosen by the
+marginal likelihood of all devices together), the noise is each device's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from predictors.transfer_gp.features import role, squared_distances
+
+_NOISE_GRID = 10.0 ** np.arange(-4.0, 1.01, 0.5)
+_SEARCH_ROWS = 400
+_MINIMUM = 5
+
+
+class DeviceFunctions:
+    """Latency in ms on each known device as a function of the architecture.
+
+    Attributes:
+        devices: names, in column order.
+        mean, spread: of each device's latencies over the table, ms: (devices,).
+    """
+
+    def __init__(self, devices: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> None:
+        self.devices = devices
+        self._arrays = dict(arrays)
+        self.mean = self._arrays["mean"]
+        self.spread = self._arrays["spread"]
+        self._linear = {k[7:]: v for k, v in arrays.items() if k.startswith("linear.")}
+        self._coefficients = self._arrays["coefficients"].astype(np.float32)
+        points, rate = self._arrays["points"], float(self._arrays["rate"][0])
+        norms = (points**2).sum(axis=1)
+        columns = [2 * rate * points, np.full((len(points), 1), -rate), -rate * norms[:, None]]
+        self._exponent = np.concatenate(columns, axis=1).T.astype(np.float32)
+
+    @classmethod
+    def fit(
+        cls,
+        features: dict[str, np.ndarray],
+        values: np.ndarray,
+        devices: tuple[str, ...],
+        rng: np.random.Generator,
+    ) -> DeviceFunctions:
+        """Fit every device.
+
+        Args:
+            features: scaled blocks of the rows, from :class:`FeatureScaler`.
+            values: (n, devices) ms, NaN where missing; at least five finite ones a device.
+        """
+        clipped = np.column_stack([clip_outliers(column) for column in values.T])
+        mean = np.nanmean(clipped, axis=0)
+        spread = np.maximum(np.nanstd(clipped, axis=0), 1e-9)
+        standard = (clipped - mean) / spread
+        points = detail_matrix(features)
+        distances = squared_distances(points, points)
+        rate = 0.75 / max(distances.mean(), 1e-9)
+        radial = np.exp(-rate * distances)
+        linear = {name: block @ block.T for name, block in features.items()}
+        weights = _choose_weights(linear, radial, standard, rng)
+        kernel = weights["radial"] * radial
+        for name, gram in linear.items():
+            kernel = kernel + weights[name] * gram
+        alpha = np.zeros(standard.shape)
+        for j in range(len(devices)):
+            rows = np.flatnonzero(np.isfinite(standard[:, j]))
+            alpha[rows, j] = _solve(kernel[np.ix_(rows, rows)], standard[rows, j])
+        arrays = {
+            "mean": mean,
+            "spread": spread,
+            "points": points,
+            "coefficients": weights["radial"] * alpha,
+            "rate": np.array([rate]),
+        }
+        for name, block in features.items():
+            arrays[f"linear.{name}"] = weights[name] * (block.T @ alpha)
+        return cls(devices, arrays)
+
+    def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Return standardised latencies of scaled blocks: (n, devices)."""
+        points = detail_matrix(features).astype(np.float32)
+        # Single precision and one product for the exponent -rate * |a - b|^2 keep the one
+        # large kernel cheap; the error is below 1e-5.
+        norms = (points * points).sum(axis=1, keepdims=True)
+        extended = np.concatenate([points, norms, np.ones_like(norms)], axis=1)
+        radial = extended @ self._exponent
+        np.exp(radial, out=radial)
+        out = (radial @ self._coefficients).astype(np.float64)
+        for name, weights in self._linear.items():
+            out += features[name] @ weights
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the state, for a file."""
+        return dict(self._arrays)
+
+
+def detail_matrix(features: dict[str, np.ndarray]) -> np.ndarray:
+    """The columns over which distances between architectures are measured: (n, k)."""
+    names = [n for n in sorted(features) if role(n) in ("onehot", "detail") and n != "cost_details"]
+    return np.concatenate([features[name] for name in names], axis=1)
+
+
+def clip_outliers(values: np.ndarray, *, reach: float = 2.5) -> np.ndarray:
+    """Pull values beyond ``reach`` interquartile ranges from the quartiles back to there.
+
+    Glitches of a measurement are far outside; NaN stays NaN.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size < _MINIMUM:
+        return values
+    low, high = np.percentile(finite, [25, 75])
+    width = max(high - low, 1e-3 * abs(high), 1e-9)
+    return np.clip(values, low - reach * width, high + reach * width)
+
+
+def _choose_weights(
+    linear: dict[str, np.ndarray],
+    radial: np.ndarray,
+    standard: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Coordinate search on the marginal likelihood, on a subset of complete rows."""
+    complete = np.flatnonzero(np.isfinite(standard).all(axis=1))
+    weights = {name: 1.0 for name in [*linear, "radial"]}
+    if len(complete) < 2 * _MINIMUM:
+        return weights
+    rows = rng.permutation(complete)[:_SEARCH_ROWS]
+    at = np.ix_(rows, rows)
+    grams = {name: gram[at] for name, gram in linear.items()} | {"radial": radial[at]}
+    targets = standard[rows]
+
+    def score(candidate: dict[str, float]) -> float:
+        kernel = sum(candidate[name] * gram for name, gram in grams.items())
+        return _evidence(kernel, targets)
+
+    best = score(weights)
+    for factors in ((0.05, 20.0), (0.2, 5.0)):
+        for name in weights:
+            for factor in factors:
+                trial = {**weights, name: weights[name] * factor}
+                value = score(trial)
+                if value > best:
+                    best, weights = value, trial
+    return weights
+
+
+def _evidence(kernel: np.ndarray, targets: np.ndarray) -> float:
+    """Log marginal likelihood summed over columns, scale and noise maximised for each."""
+    values, vectors = np.linalg.eigh(kernel)
+    projected = (vectors.T @ targets) ** 2
+    d = np.maximum(values, 0)[None, :] + _NOISE_GRID[:, None]  # (noise, n)
+    n = len(targets)
+    scale = (projected[None] / d[:, :, None]).sum(axis=1) / n  # (noise, columns)
+    score = -0.5 * n * np.log(scale) - 0.5 * np.log(d).sum(axis=1)[:, None]
+    return float(score.max(axis=0).sum())
+
+
+def _solve(kernel: np.ndarray, target: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(kernel)
+    projected = vectors.T @ target
+    d = np.maximum(values, 0)[None, :] + _NOISE_GRID[:, None]
+    n = len(target)
+    scale = (projected**2 / d).sum(axis=1) / n
+    score = -0.5 * n * np.log(np.maximum(scale, 1e-300)) - 0.5 * np.log(d).sum(axis=1)
+    return vectors @ (projected / d[score.argmax()])

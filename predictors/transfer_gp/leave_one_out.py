@@ -1,0 +1,191 @@
+"""Practice on known devices, each left out in turn: what to believe of the next new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from predictors.transfer_gp.device_functions import clip_outliers
+from predictors.transfer_gp.error_scale import ErrorScale, Run, learned
+from predictors.transfer_gp.features import role
+from predictors.transfer_gp.kernels import Features, Kernels, prior_weights
+from predictors.transfer_gp.mixture import solve
+from predictors.transfer_gp.transform import transform
+from search_spaces.seeds import derive_rng
+from search_spaces.tables.table import LatencyTable
+
+CALIBRATED_AT = (5, 10, 20, 40)
+"""Numbers of measurements for which interval widths are learned."""
+
+MINIMUM_ROWS = 5
+"""Devices with fewer measurements teach nothing."""
+
+_DRAWS, _SIZE = 4, 30  # subsets of a left-out device, and measurements in each
+_RIDGE = 1e-3  # per architecture, of features with mean square 1
+_FLAT = 0.3  # share of the prior that does not listen to the known devices
+_HELD = 200
+_CALIBRATION_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One device to practise on.
+
+    Attributes:
+        genes: (n, choices) architectures.
+        values: (n,) ms, NaN where missing.
+        device: its name if it is a known one, to be left out; None for others.
+    """
+
+    genes: np.ndarray
+    values: np.ndarray
+    device: str | None
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Rows that were measured: (k,) int."""
+        return np.flatnonzero(np.isfinite(self.values))
+
+    @cached_property
+    def clipped(self) -> np.ndarray:
+        """The values with outliers pulled in: (n,)."""
+        return clip_outliers(self.values)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What known devices say about a new one.
+
+    Attributes:
+        log_weights: (thetas,) of the kernels' weight vectors.
+        log_odds: evidence for modelling the logarithm.
+        spreads: expected standard deviation over mean, and that of the logarithm.
+    """
+
+    log_weights: np.ndarray
+    log_odds: float = 0.0
+    spreads: tuple[float, float] = (0.4, 0.4)
+
+    @classmethod
+    def flat(cls, thetas: int) -> Prior:
+        """Every weight vector alike."""
+        return cls(np.full(thetas, -np.log(thetas)))
+
+    def spread_of(self, target: np.ndarray, log: bool) -> float:
+        """Expected standard deviation of a target (n,), in its own units."""
+        return self.spreads[1] if log else self.spreads[0] * max(abs(target.mean()), 1e-9)
+
+
+def usable(values: np.ndarray) -> bool:
+    """Whether a column has enough measurements, and any above zero."""
+    return int(np.isfinite(values).sum()) >= MINIMUM_ROWS and float(np.nanmax(values)) > 0
+
+
+def tasks_of(table: LatencyTable, valid: LatencyTable | None) -> list[Task]:
+    """Every device of ``table``, to be left out, and the usable ones of ``valid``."""
+    tasks = [Task(table.genes, table.column(d), d) for d in table.devices]
+    if valid is not None:
+        columns = [(d, valid.column(d)) for d in valid.devices]
+        tasks += [Task(valid.genes, values, None) for _, values in columns if usable(values)]
+    return tasks
+
+
+def without_noise(task: Task, features_of: Callable[[np.ndarray], Features]) -> Task:
+    """The device as it would be if latency were a sum over operations, exactly.
+
+    Measured devices are noisy; simulators, rounding-free runtimes and costs such as energy
+    models are not. Intervals learned on noisy devices alone are too wide for them.
+    """
+    rows = task.usable
+    blocks = features_of(task.genes)
+    counts = [name for name in blocks if role(name) == "counts"] or ["onehot"]
+    columns = [np.ones((len(task.genes), 1)), *(blocks[name] for name in counts)]
+    design = np.concatenate(columns, axis=1)
+    known = design[rows]
+    ridge = _RIDGE * len(rows) * np.diag(np.arange(design.shape[1]) > 0)
+    weights = np.linalg.solve(known.T @ known + ridge, known.T @ task.clipped[rows])
+    smooth = np.maximum(design @ weights, 0.5 * task.clipped[rows].min())
+    return Task(task.genes, np.where(np.isfinite(task.values), smooth, np.nan), task.device)
+
+
+def learn_prior(
+    tasks: list[Task],
+    features_of: Callable[[np.ndarray], Features],
+    kernels_without: Callable[[str | None], Kernels],
+    *,
+    seed: int,
+) -> Prior:
+    """Weigh the weight vectors by how well they explain devices that were left out.
+
+    Args:
+        features_of: feature blocks of gene rows.
+        kernels_without: the kernels with one known device missing.
+    """
+    shares, odds, spreads = [], [], []
+    before = Prior.flat(1)
+    for number, task in enumerate(tasks):
+        kernels = kernels_without(task.device)
+        thetas = prior_weights(kernels)
+        evidence = np.zeros((2, len(thetas)))
+        rng = derive_rng(seed, "prior", number)
+        for _ in range(_DRAWS):
+            chosen = rng.permutation(task.usable)[:_SIZE]
+            features = features_of(task.genes[chosen])
+            for log in (False, True):
+                target, jacobian = transform(task.clipped[chosen], log)
+                grams = kernels.between(features, features, log=log)
+                one = np.ones((1, len(chosen)))
+                found = solve(grams, target, thetas, one, before.spread_of(target, log))
+                evidence[int(log)] += (found[0][:, 0] + jacobian) / _DRAWS
+        best = evidence.max(axis=1)
+        odds.append(best[1] - best[0])
+        linear = np.exp(evidence[0] - best[0])
+        shares.append(linear / linear.sum())
+        values = task.clipped[task.usable]
+        logs = transform(values, True)[0]
+        spreads.append((values.std() / max(values.mean(), 1e-9), logs.std()))
+    # Leaving a device out may drop a kernel, never reorder the weight vectors.
+    share = np.mean(shares, axis=0)
+    spread = np.maximum(np.median(spreads, axis=0), 1e-3)
+    return Prior(
+        np.log((1 - _FLAT) * share + _FLAT / len(share)),
+        float(np.clip(np.median(odds), -3.0, 3.0)),
+        (float(spread[0]), float(spread[1])),
+    )
+
+
+def learn_scales(
+    tasks: list[Task],
+    practise: Callable[[Task, np.ndarray, np.ndarray], Run],
+    choose: Callable[[Task, np.ndarray, int, np.random.Generator], np.ndarray],
+    *,
+    devices: int,
+    seed: int,
+) -> dict[int, ErrorScale]:
+    """Learn interval widths from the errors on devices that were left out.
+
+    Args:
+        practise: adapts to a task's rows ``chosen`` and is scored on the rows ``held``.
+        choose: picks which of a task's usable rows to measure.
+        devices: how many devices the tasks come from.
+
+    Returns:
+        widths by number of measurements; a number no task has rows for is missing.
+    """
+    out = {}
+    for count in CALIBRATED_AT:
+        runs = []
+        for number, task in enumerate(tasks):
+            if len(task.usable) < 2 * count:
+                continue
+            for draw in range(_CALIBRATION_DRAWS):
+                rng = derive_rng(seed, "calibration", count, number, draw)
+                chosen = task.usable[choose(task, task.usable, count, rng)]
+                held = rng.permutation(np.setdiff1d(task.usable, chosen))[:_HELD]
+                runs.append(practise(task, chosen, held))
+        if runs:
+            out[count] = learned(runs, devices, count)
+    return out

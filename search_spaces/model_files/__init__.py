@@ -1,0 +1,1 @@
+"""Model files as data: integer ONNX packed at its own bit-widths."""

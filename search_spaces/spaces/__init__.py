@@ -1,0 +1,1 @@
+"""The built-in search spaces and their registry."""

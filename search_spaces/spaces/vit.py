@@ -1,0 +1,248 @@
+"""The ``vit`` space: vision transformers with elastic heads, MLP ratio, depth and embedding.
+
+What varies is that of AutoFormer (Chen et al., ICCV 2021, section 3.2), which took it from
+HAT (Wang et al., ACL 2020): the embedding width of the network, its depth, and for each
+block the number of heads (of a fixed width, so that the width of queries, keys and values
+follows) and the MLP ratio; here also the resolution and the bits of every layer. The
+network is DeiT's (Touvron et al., ICML 2021) with the mean of the tokens in place of a
+class token, as AutoFormer has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import ascending, round_channels, whole
+from search_spaces.plan import LayerPlan, OperatorPlan
+from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.space import Choice, Condition
+from search_spaces.spaces.registry import SPACES
+from search_spaces.spaces.staged import (
+    Columns,
+    bit_choices,
+    bits_name,
+    check_common,
+    edges,
+    preset_parameters,
+)
+
+_ROLES = ("qkv", "project", "widen", "contract")
+_POINTS = (("query", "none"), ("key", "none"), ("value", "none"), ("shares", "relu"))
+"""Both factors of both products of an attention are quantised."""
+
+
+@dataclass(frozen=True)
+class ViTParameters:
+    """Everything that defines a ``vit`` space; a preset is one of these.
+
+    Attributes:
+        patch: side of the square patches, pixels.
+        resolutions: sides of the square input, pixels; multiples of ``patch``.
+        embeds: widths of the embedding.
+        depths: numbers of blocks.
+        heads: numbers of heads of each block.
+        head_width: width of one head.
+        mlps: ratios of a block's MLP width to the embedding.
+        weight_bits, activation_bits: allowed bits of each searchable layer; 32 is float.
+        edge_bits: bits of the patch embedding and the classifier, which are not searched.
+        granularity: ``layer`` gives ``qkv``, ``project`` and the two layers of the MLP bits of
+            their own, ``block`` one pair to a block.
+        divisor: MLP widths are rounded to multiples of it.
+    """
+
+    patch: int
+    resolutions: tuple[int, ...]
+    embeds: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    head_width: int = 16
+    mlps: tuple[float, ...] = (2, 3, 4)
+    weight_bits: tuple[int, ...] = (3, 4, 8)
+    activation_bits: tuple[int, ...] = (4, 8)
+    edge_bits: int = 8
+    granularity: str = "layer"
+    divisor: int = 4
+
+
+PRESETS: dict[str, ViTParameters] = {
+    "8x8": ViTParameters(
+        patch=2, resolutions=(8,), embeds=(24, 32), depths=(1, 2, 3), heads=(1, 2), mlps=(1, 2)
+    ),
+    "28x28": ViTParameters(
+        patch=4, resolutions=(20, 24, 28), embeds=(48, 64), depths=(2, 3, 4), heads=(2, 3, 4),
+        mlps=(1, 2),
+    ),
+    "32x32": ViTParameters(
+        patch=4, resolutions=(24, 28, 32), embeds=(96, 128), depths=(4, 5, 6), heads=(2, 3, 4),
+        head_width=32,
+    ),
+    "96x96": ViTParameters(
+        patch=8, resolutions=(64, 80, 96), embeds=(128, 160, 192), depths=(6, 7, 8),
+        heads=(2, 3, 4), head_width=48,
+    ),
+    # AutoFormer's supernet of the tiny size (table 1), its depths and widths.
+    "224x224-autoformer-tiny": ViTParameters(
+        patch=16, resolutions=(160, 192, 224), embeds=(192, 216, 240), depths=(12, 13, 14),
+        heads=(3, 4), head_width=64, mlps=(3.5, 4), divisor=8,
+    ),
+}  # fmt: skip
+
+
+@SPACES.register("vit")
+class ViTSpace(PlannedSpace):
+    """Elastic vision transformer: see :class:`ViTParameters` for what may vary.
+
+    Choice names: ``resolution``, ``embed``, ``depth``, and for block ``b`` (from 1) ``b1.heads``,
+    ``b1.mlp`` and the bits ``b1.w.LAYER`` and ``b1.a.LAYER`` of its layers ``qkv``, ``project``,
+    ``widen`` and ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``.
+    """
+
+    PRESETS = PRESETS
+
+    def __init__(
+        self, parameters: ViTParameters, *, input_channels: int = 3, outputs: int = 10
+    ) -> None:
+        _check(parameters)
+        self.parameters = parameters
+        super().__init__(
+            "vit", _choices(parameters), input_channels=input_channels, outputs=outputs
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        *,
+        preset: str | None = None,
+        input_channels: int = 3,
+        outputs: int = 10,
+        **overrides: Any,
+    ) -> ViTSpace:
+        """Build the space from a preset, some of its parameters replaced.
+
+        Raises:
+            InputError: an unknown preset or parameter, or a value it cannot take.
+        """
+        parameters = preset_parameters("vit", PRESETS, preset or "32x32", overrides)
+        return cls(parameters, input_channels=input_channels, outputs=outputs)
+
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        return Columns(self, genes).value("resolution").astype(np.int64)
+
+    def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
+        """Describe every block of the largest network for gene rows (n, choices)."""
+        p = self.parameters
+        columns = Columns(self, genes)
+        every = np.ones(len(columns.genes), dtype=bool)
+        size = self.resolution_column(genes)
+        side = size // p.patch
+        tokens = side**2
+        embed = columns.value("embed").astype(np.int64)
+        bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
+
+        def norm(name: str, role: str, active: np.ndarray) -> OperatorColumn:
+            plan = OperatorPlan(name, role, "layer_norm", embed, tokens, parameters=2 * embed)
+            return OperatorColumn(plan, active)
+
+        patches = LayerPlan(
+            "patches", "patches", self.input_channels, embed, p.patch, p.patch, 1, size, side,
+            *bits, "none", "none", "conv", False, padding=0,
+        )  # fmt: skip
+        positions = OperatorPlan(
+            "positions", "positions", "positions", embed, tokens, parameters=tokens * embed
+        )
+        blocks = [
+            BlockColumn(
+                "patches", "patches", (LayerColumn(patches, every),), every, ~every,
+                (("output", "none"),), (OperatorColumn(positions, every),),
+            )
+        ]  # fmt: skip
+        depth = columns.value("depth")
+        for b in range(1, p.depths[-1] + 1):
+            name, active = f"b{b}", depth >= b
+            heads = columns.value(f"{name}.heads").astype(np.int64)
+            inner = heads * p.head_width
+            wide = round_channels(embed * columns.value(f"{name}.mlp"), p.divisor)
+
+            def layer(
+                role: str, inputs: Any, outputs: Any, source: str,
+                name: str = name, active: np.ndarray = active,
+            ) -> LayerColumn:  # fmt: skip
+                own = (
+                    columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
+                    for kind in ("w", "a")
+                )
+                plan = LayerPlan(
+                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, *own,
+                    "gelu" if role == "widen" else "none", source, "linear", False, tokens=tokens,
+                )  # fmt: skip
+                return LayerColumn(plan, active)
+
+            attention = OperatorPlan(
+                f"{name}.heads", "heads", "heads", inner, tokens, heads,
+                macs=2 * tokens**2 * inner,
+            )  # fmt: skip
+            blocks.append(
+                BlockColumn(
+                    name,
+                    "transformer",
+                    (
+                        layer("qkv", embed, 3 * inner, "none"),
+                        layer("project", inner, embed, "none"),
+                        layer("widen", embed, wide, "none"),
+                        layer("contract", wide, embed, "gelu"),
+                    ),
+                    active,
+                    active,
+                    _POINTS,
+                    (
+                        norm(f"{name}.norm1", "norm1", active),
+                        OperatorColumn(attention, active),
+                        norm(f"{name}.norm2", "norm2", active),
+                    ),
+                )
+            )
+        classifier = LayerPlan(
+            "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
+            *bits, "none", "none", "linear", False,
+        )  # fmt: skip
+        blocks.append(
+            BlockColumn(
+                "head", "token_head", (LayerColumn(classifier, every),), every, ~every, (),
+                (norm("head.norm", "norm", every),),
+            )
+        )  # fmt: skip
+        return blocks
+
+
+def _choices(p: ViTParameters) -> list[Choice]:
+    choices = [
+        Choice("resolution", p.resolutions),
+        Choice("embed", p.embeds),
+        Choice("depth", p.depths),
+    ]
+    for b in range(1, p.depths[-1] + 1):
+        deep_enough = frozenset(d for d in p.depths if d >= b)
+        when = () if b <= p.depths[0] else (Condition("depth", deep_enough),)
+        choices.append(Choice(f"b{b}.heads", p.heads, when))
+        choices.append(Choice(f"b{b}.mlp", p.mlps, when))
+        choices += bit_choices(f"b{b}", p, dict.fromkeys(_ROLES, when), when)
+    return choices
+
+
+def _check(p: ViTParameters) -> None:
+    check_common(p)
+    for name in ("embeds", "depths", "heads", "mlps"):
+        ascending(name, getattr(p, name))
+    for name in ("embeds", "depths", "heads"):
+        for value in getattr(p, name):
+            whole(name, value)
+    for name in ("patch", "head_width"):
+        whole(name, getattr(p, name))
+    for size in p.resolutions:
+        if size % p.patch:
+            raise InputError(f"resolutions: {size} is no multiple of the patch, {p.patch}")

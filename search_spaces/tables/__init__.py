@@ -1,0 +1,1 @@
+"""Latency tables: what they say, their files, and the spaces they are over."""

@@ -1,0 +1,1 @@
+"""Networks as ONNX files that run on integers, and as low-bit files."""

@@ -1,0 +1,558 @@
+"""A search space from a torch module of your own, and one of its bit-widths alone.
+
+:func:`wrap` takes a plain ``nn.Module`` and the names of what may vary in it: widths of
+layers, kernel sizes, depths of ``nn.Sequential`` parts, bits. The result is a space like
+the built-in ones: :class:`~supernet.network.Supernet` starts from the module's own weights,
+and training, search, extraction and export follow. :func:`bits_space` keeps the network as
+it is and lets only its bit-widths vary. How weights of a narrower layer and of a smaller
+kernel are taken from the larger ones is that of Once-for-All (Cai et al., ICLR 2020).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import ascending, check_bits, round_channels, whole
+from search_spaces.plan import FLOAT_BITS, LayerPlan, OperatorPlan
+from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.space import Arch, Choice, Condition
+from supernet.batchnorm import EPSILON
+from supernet.own_model.graph import ModuleGraph
+from supernet.training.subnets import float_plan
+
+if TYPE_CHECKING:
+    from supernet.network import Supernet
+
+Options = Mapping[str, Sequence[float]]
+Bits = Union[Sequence[int], Mapping[str, Sequence[int]]]
+
+KIND = "graph"
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, int, int],
+    name: str = "module",
+    widths: Options | None = None,
+    kernels: Options | None = None,
+    depths: Options | None = None,
+    resolutions: Sequence[int] | None = None,
+    weight_bits: Bits = (2, 3, 4, 8),
+    activation_bits: Bits = (2, 3, 4, 8),
+    edge_bits: int | None = 8,
+    ties: Sequence[Sequence[str]] = (),
+    divisor: int = 4,
+) -> ModuleSpace:
+    """Return the search space of the variants of ``module``.
+
+    Names are those of ``module.named_modules()`` and may be patterns (``blocks.*.conv1``).
+    Layers whose outputs are added, or joined by a depthwise convolution, share one width; naming
+    one of them is enough. Dropout is left out.
+
+    Args:
+        module: takes one tensor (batch, channels, side, side), returns (batch, outputs), and can
+            be traced by ``torch.fx``. It is the largest variant, and is not changed.
+        input_shape: (channels, side, side) of one image.
+        name: of the space.
+        widths: layer -> allowed shares of its output channels, ascending, at most 1.
+        kernels: convolution -> allowed kernel sides, ascending; the largest is its own.
+        depths: ``nn.Sequential`` -> allowed numbers of its elements, ascending; the last
+            elements are left out first, so they must keep the shape of what goes in.
+        resolutions: allowed sides of the image, ascending; by default that of ``input_shape``.
+        weight_bits, activation_bits: allowed bits of each layer's weights and input; or
+            layer -> bits, of which the last pattern that fits counts. 32 is float.
+        edge_bits: bits of the first and the last layer; ``None`` searches them like the others.
+        ties: groups of layers that have one width choice, besides those the graph ties.
+        divisor: narrower widths are rounded to multiples of it.
+
+    Raises:
+        InputError: an unknown name; a layer whose width cannot vary, and why; widths that clash;
+            an operation that cannot be exported.
+    """
+    return ModuleSpace(
+        module,
+        input_shape=input_shape,
+        name=name,
+        widths=widths or {},
+        kernels=kernels or {},
+        depths=depths or {},
+        resolutions=tuple(resolutions or (input_shape[1],)),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        edge_bits=edge_bits,
+        ties=ties,
+        divisor=divisor,
+    )
+
+
+def bits_space(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, int, int],
+    name: str = "module-bits",
+    weight_bits: Bits = (2, 3, 4, 8),
+    activation_bits: Bits = (2, 3, 4, 8),
+    edge_bits: int | None = None,
+) -> ModuleSpace:
+    """Return the space of the bit-widths of a fixed network, whose weights are kept.
+
+    Choices are ``w.LAYER`` and ``a.LAYER`` for every convolution and linear layer. What the
+    layers are is in ``space.plan(space.largest()).layers()`` (name, ``weight_count``, ``macs``,
+    ``input_count``); :meth:`ModuleSpace.at` gives the architecture of an assignment of bits;
+    ``Supernet(space)`` holds the module's weights, ``.statistics(arch, images)`` recalibrates
+    batch norm and initialises quantisers that have no steps yet, ``.extract`` and
+    :func:`supernet.onnx.export.export_onnx` write the file.
+
+    Args and errors: as :func:`wrap`. ``edge_bits=None`` searches the first and last layer too.
+    """
+    return wrap(
+        module,
+        input_shape=input_shape,
+        name=name,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        edge_bits=edge_bits,
+    )
+
+
+class ModuleSpace(PlannedSpace):
+    """The variants of a module; see :func:`wrap`.
+
+    Choice names: ``resolution``, ``depth.SEQUENCE``, ``width.LAYER`` (the first layer that has
+    the width), ``kernel.LAYER``, ``w.LAYER`` and ``a.LAYER``.
+
+    Attributes:
+        graph: the traced module.
+        module: a copy of it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_shape: tuple[int, int, int],
+        name: str,
+        widths: Options,
+        kernels: Options,
+        depths: Options,
+        resolutions: tuple[int, ...],
+        weight_bits: Bits,
+        activation_bits: Bits,
+        edge_bits: int | None,
+        ties: Sequence[Sequence[str]],
+        divisor: int,
+    ) -> None:
+        if len(input_shape) != 3 or input_shape[1] != input_shape[2]:
+            raise InputError(f"input_shape={input_shape} must be (channels, side, side)")
+        _ascending("resolutions", resolutions)
+        if resolutions[-1] != input_shape[1]:
+            raise InputError(
+                f"resolutions={list(resolutions)} must end with the side of input_shape, "
+                f"{input_shape[1]}"
+            )
+        whole("divisor", divisor)
+        self.module = copy.deepcopy(module).cpu().eval()
+        self.graph = ModuleGraph(self.module, input_shape, sequences=tuple(depths))
+        self._side, self._divisor = input_shape[1], divisor
+        self._names = list(self.graph.layers.values())
+        self._nodes = {self.graph.layers[n.target]: n for n in self.graph.layer_nodes()}
+        for group in ties:
+            self.graph.tie([name for pattern in group for name in self._find(pattern)])
+        self._depths = self._read_depths(depths)
+        self._widths = self._read_widths(widths)
+        self._kernels = self._read_kernels(kernels)
+        edges = () if edge_bits is None else (self._names[0], self._names[-1])
+        self._bits = {
+            "w": self._read_bits("weight_bits", weight_bits, edges, edge_bits),
+            "a": self._read_bits("activation_bits", activation_bits, edges, edge_bits),
+        }
+        outputs = self.graph.modules[self._names[-1]]
+        super().__init__(
+            name,
+            self._choices(resolutions),
+            input_channels=input_shape[0],
+            outputs=int(getattr(outputs, "out_features", 0) or outputs.out_channels),
+        )
+        self.dataflows = {KIND: self.graph.run}
+        self._check()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleSpace:
+        return self  # it never changes, and a copy of the graph would not know its nodes
+
+    # ---------------------------------------------------------------- questions
+
+    def at(self, bits: Mapping[str, tuple[int, int]], *, base: Arch | None = None) -> Arch:
+        """Return an architecture with the bits of some layers replaced.
+
+        Args:
+            bits: layer -> (weight bits, activation bits).
+            base: the architecture to change; by default the largest.
+
+        Raises:
+            InputError: an unknown layer, or bits that are no option of it.
+        """
+        values = dict((base or self.largest()).items)
+        for layer, (weight, activation) in bits.items():
+            if layer not in self._nodes:
+                raise InputError(f"unknown layer {layer!r} (there are: {', '.join(self._names)})")
+            values |= {f"w.{layer}": weight, f"a.{layer}": activation}
+        return self.arch(values)
+
+    def pretrained_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the batch-norm statistics of the module: layer -> (mean, variance).
+
+        They are those of the largest architecture in float.
+        """
+        found = {}
+        for role, path in self.graph.norms.items():
+            layer = self.graph.layers[role]
+            norm, bias = self.graph.modules[path], self.graph.modules[layer].bias
+            mean = norm.running_mean.clone()
+            # Ours differ in epsilon, and have no bias before the norm.
+            variance = norm.running_var + (norm.eps - EPSILON)
+            found[layer] = (mean if bias is None else mean - bias.detach(), variance)
+        return found
+
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        return self._column(np.asarray(genes), "resolution").astype(np.int64)
+
+    def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
+        """Describe the network, which is one block, for gene rows (n, choices)."""
+        genes = np.asarray(genes)
+        every = np.ones(len(genes), dtype=bool)
+        layers = tuple(
+            LayerColumn(self._layer(genes, node), self._active(genes, node))
+            for node in self.graph.layer_nodes()
+        )
+        operators = tuple(
+            OperatorColumn(self._operator(genes, node), self._active(genes, node))
+            for node in self.graph.operator_nodes()
+        )
+        scopes = {n.target: n for n in self.graph.graph.nodes if n.target in self.graph.points}
+        return [
+            BlockColumn(
+                KIND,
+                KIND,
+                layers,
+                every,
+                ~every,
+                tuple(self.graph.points.items()),
+                operators,
+                {role: self._active(genes, scopes[role]) for role in self.graph.points},
+            )
+        ]
+
+    @torch.no_grad()
+    def initialize(self, network: Any) -> None:
+        """Give the supernet ``network`` the module's weights."""
+        for role, path in self.graph.layers.items():
+            source, layer = self.graph.modules[path], network.layer(path)
+            weight = source.weight
+            layer.weight.copy_(weight[..., None, None] if weight.dim() == 2 else weight)
+            norm = self.graph.norms.get(role)
+            if norm is not None:
+                layer.gamma.copy_(self.graph.modules[norm].weight)
+                layer.beta.copy_(self.graph.modules[norm].bias)
+            elif source.bias is not None:
+                layer.beta.copy_(source.bias)
+        for path in self.graph.operators.values():
+            operator = network.operator(path)
+            if path in self.graph.modules:
+                norm = self.graph.modules[path]
+                operator.epsilon = norm.eps
+                if norm.weight is not None:
+                    operator.scale.copy_(norm.weight)
+                    operator.shift.copy_(0 if norm.bias is None else norm.bias)
+            else:
+                operator.set(self._value(path))
+
+    # ------------------------------------------------------------------ reading
+
+    def _find(self, pattern: str) -> list[str]:
+        found = [name for name in self._names if fnmatchcase(name, pattern)]
+        if not found:
+            near = difflib.get_close_matches(pattern, self._names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"no layer is called {pattern!r}{hint} (there are: {', '.join(self._names)})"
+            )
+        return found
+
+    def _read_depths(self, depths: Options) -> dict[str, tuple[int, ...]]:
+        found = {}
+        for path, options in depths.items():
+            elements = len(self.graph.modules[path])
+            options = _ascending(f"depths[{path!r}]", options)
+            for depth in options:
+                whole(f"depths[{path!r}]", depth)
+            if options[-1] != elements:
+                raise InputError(
+                    f"depths[{path!r}]={list(options)} must end with the number of its elements, "
+                    f"{elements}"
+                )
+            for element in self.graph.elements:
+                if element.sequence == path and element.position >= options[0]:
+                    source, result = (
+                        self.graph.shape(n, self._side) for n in (element.source, element.result)
+                    )
+                    if source != result:
+                        raise InputError(
+                            f"depths[{path!r}]: element {element.position} turns "
+                            f"{source[1:]} into {result[1:]}, so it cannot be left out; begin with "
+                            f"a depth of at least {element.position + 1}"
+                        )
+            found[path] = options
+        return found
+
+    def _read_widths(self, widths: Options) -> dict[int, tuple[str, tuple[float, ...]]]:
+        found: dict[int, tuple[str, tuple[float, ...]]] = {}
+        for pattern, options in widths.items():
+            options = _ascending(f"widths[{pattern!r}]", options)
+            if options[-1] > 1:
+                raise InputError(f"widths[{pattern!r}]: {options[-1]} is more than the layer has")
+            for name in self._find(pattern):
+                index = self.graph.output_width(self._nodes[name])
+                assert index is not None
+                width = self.graph.widths[index]
+                if width.pinned:
+                    raise InputError(
+                        f"widths[{pattern!r}]: the output channels of {name} cannot vary, because "
+                        f"{width.pinned}"
+                    )
+                other, before = found.get(index, (name, options))
+                if before != options:
+                    raise InputError(
+                        f"widths: {other} and {name} must have equal widths, because the graph or "
+                        f"'ties' joins them, but are given {list(before)} and {list(options)}"
+                    )
+                counts = [self._narrow(width.size, share) for share in options]
+                if len(set(counts)) < len(counts):
+                    raise InputError(
+                        f"widths[{pattern!r}]: {list(options)} of {width.size} channels, rounded "
+                        f"to multiples of {self._divisor}, are {counts}; leave out the equal ones "
+                        "or lower the divisor"
+                    )
+                found[index] = (other, options)
+        return found
+
+    def _read_kernels(self, kernels: Options) -> dict[str, tuple[int, ...]]:
+        found = {}
+        for pattern, options in kernels.items():
+            options = _ascending(f"kernels[{pattern!r}]", options)
+            for name in self._find(pattern):
+                module = self.graph.modules[name]
+                own = module.kernel_size[0] if isinstance(module, nn.Conv2d) else 1
+                odd = all(isinstance(k, int) and (own - k) % 2 == 0 for k in options)
+                if options[-1] != own or not odd:
+                    raise InputError(
+                        f"kernels[{pattern!r}]={list(options)}: the kernel of {name} has the side "
+                        f"{own}; list sides that differ from it by an even number, ending with it"
+                    )
+                if _padding(module, name) < module.dilation[0] * (own - options[0]) // 2:
+                    raise InputError(
+                        f"kernels[{pattern!r}]: {name} has a padding of {module.padding[0]}, too "
+                        f"little for a kernel of {options[0]} to give maps of the same size"
+                    )
+                found[name] = options
+        return found
+
+    def _read_bits(
+        self, key: str, bits: Bits, edges: Sequence[str], edge_bits: int | None
+    ) -> dict[str, tuple[int, ...]]:
+        given = bits if isinstance(bits, Mapping) else {"*": bits}
+        found: dict[str, tuple[int, ...]] = {}
+        for pattern, options in given.items():
+            options = check_bits(f"{key}[{pattern!r}]", tuple(options))
+            for name in self._find(pattern):
+                # A pattern for all does not mean the edges, unless nothing else is said of them.
+                if name in edges and pattern == "*":
+                    whole_float = options == (FLOAT_BITS,)
+                    found[name] = options if whole_float else (int(edge_bits or FLOAT_BITS),)
+                else:
+                    found[name] = options
+        missing = [name for name in self._names if name not in found]
+        if missing:
+            raise InputError(f"{key} says nothing about {missing[0]}; add a pattern '*'")
+        return found
+
+    # ------------------------------------------------------------------ choices
+
+    def _choices(self, resolutions: tuple[int, ...]) -> list[Choice]:
+        choices = [Choice("resolution", resolutions)]
+        # A sequence may lie within an element of another: the outer one comes first.
+        for path in sorted(self._depths, key=lambda p: p.count(".")):
+            inside = [e for e in self.graph.elements if e.sequence == path]
+            outer = inside[0].source.meta["scope"] if inside else ()
+            scope = min((e.result.meta["scope"] for e in inside), key=len, default=outer)
+            choices.append(Choice(f"depth.{path}", self._depths[path], self._when(scope[:-1])))
+        for index, (name, options) in self._widths.items():
+            nodes = [self._nodes[n] for n in self.graph.widths[index].layers]
+            whens = [self._when(node.meta["scope"]) for node in nodes]
+            # Needed as soon as one of its layers is there.
+            when = whens[0] if all(w == whens[0] for w in whens) else ()
+            choices.append(Choice(f"width.{name}", options, when))
+        for name, node in self._nodes.items():
+            when = self._when(node.meta["scope"])
+            if name in self._kernels:
+                choices.append(Choice(f"kernel.{name}", self._kernels[name], when))
+            for kind in ("w", "a"):
+                choices.append(Choice(f"{kind}.{name}", self._bits[kind][name], when))
+        return choices
+
+    def _when(self, scope: Sequence[tuple[str, int]]) -> tuple[Condition, ...]:
+        conditions = []
+        for path, position in scope:
+            options = self._depths[path]
+            if position >= options[0]:
+                deep = frozenset(d for d in options if d > position)
+                conditions.append(Condition(f"depth.{path}", deep))
+        return tuple(conditions)
+
+    def _column(self, genes: np.ndarray, name: str) -> np.ndarray:
+        j = self.index[name]
+        return np.asarray(self.choices[j].options)[genes[:, j]]
+
+    def _active(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
+        active = np.ones(len(genes), dtype=bool)
+        for path, position in node.meta["scope"]:
+            active &= self._column(genes, f"depth.{path}") > position
+        return active
+
+    # -------------------------------------------------------------------- sizes
+
+    def _narrow(self, size: int, share: float) -> int:
+        return size if share == 1 else min(size, int(round_channels(size * share, self._divisor)))
+
+    def _channels(self, genes: np.ndarray, width: int | None, otherwise: int) -> np.ndarray:
+        if width not in self._widths:
+            return np.full(len(genes), otherwise)
+        name, options = self._widths[width]
+        size = self.graph.widths[width].size
+        counts = np.array([self._narrow(size, share) for share in options])
+        return counts[genes[:, self.index[f"width.{name}"]]] * (otherwise // size)
+
+    def _sizes(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
+        """Shape of a value at each row's resolution: (n, dimensions)."""
+        sides = self.choices[0].options
+        shapes = np.array([self.graph.shape(node, int(side)) for side in sides])
+        return shapes[genes[:, 0]]
+
+    def _layer(self, genes: np.ndarray, node: fx.Node) -> LayerPlan:
+        name = self.graph.layers[node.target]
+        module = self.graph.modules[name]
+        before, _ = self.graph.input_width(node)
+        source = self._sizes(genes, node.meta["input"])
+        bits = [self._column(genes, f"{kind}.{name}").astype(np.int64) for kind in ("w", "a")]
+        after = self.graph.output_width(node)
+        if isinstance(module, nn.Linear):
+            return LayerPlan(
+                name, node.target,
+                self._channels(genes, before, module.in_features),
+                self._channels(genes, after, module.out_features),
+                1, 1, 1, 1, 1, *bits, "none", self.graph.sources[node.target], "linear", False,
+                tokens=source[:, 1:-1].prod(1),
+            )  # fmt: skip
+        result = self._sizes(genes, node)
+        _square(module, name, source, result)
+        inputs = self._channels(genes, before, module.in_channels)
+        own = module.kernel_size[0]
+        kernel = np.full(len(genes), own)
+        if name in self._kernels:
+            kernel = self._column(genes, f"kernel.{name}").astype(np.int64)
+        padding = _padding(module, name) - module.dilation[0] * (own - kernel) // 2
+        depthwise = module.groups == module.in_channels == module.out_channels != 1
+        return LayerPlan(
+            name, node.target, inputs,
+            self._channels(genes, after, module.out_channels),
+            kernel, module.stride[0], inputs if depthwise else module.groups,
+            source[:, 2], result[:, 2], *bits, "none", self.graph.sources[node.target], "conv",
+            node.target in self.graph.norms, padding=padding, dilation=module.dilation[0],
+        )  # fmt: skip
+
+    def _operator(self, genes: np.ndarray, node: fx.Node) -> OperatorPlan:
+        path = self.graph.operators[node.target]
+        if path not in self.graph.modules:
+            count = self._value(path).numel()
+            return OperatorPlan(path, node.target, "value", count, parameters=count)
+        size = self.graph.modules[path].normalized_shape[0]
+        channels = self._channels(genes, self.graph.output_width(node), size)
+        tokens = self._sizes(genes, node)[:, 1:-1].prod(1)
+        return OperatorPlan(
+            path, node.target, "layer_norm", channels, tokens, parameters=2 * channels
+        )
+
+    def _value(self, path: str) -> Tensor:
+        value: Any = self.module
+        for part in path.split("."):
+            value = getattr(value, part)
+        return value.detach()  # type: ignore[no-any-return]
+
+    def _check(self) -> None:
+        """Compare the largest architecture with the module, and run the smallest."""
+        from supernet.network import Supernet
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network: Supernet = Supernet(self)
+            images = torch.randn(2, self.input_channels, self._side, self._side)
+        largest = float_plan(self.plan(self.largest()))
+        found = network.evaluate(images, largest, self.pretrained_statistics())
+        with torch.no_grad():
+            expected = self.module(images)
+        if expected.shape != (2, self.outputs):
+            raise InputError(
+                f"the module returns {tuple(expected.shape)} for {tuple(images.shape)}; it must "
+                f"return (batch, outputs), with the outputs of its last layer, {self.outputs}"
+            )
+        error = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+        if not error < 1e-3:
+            raise InputError(
+                f"the space's largest network differs from the module by {error:.3g}; its forward "
+                "does something that tracing misses, such as a branch or a global"
+            )
+        smallest = float_plan(self.plan(self.smallest()))
+        side = smallest.input_shape[1]
+        try:
+            with torch.no_grad():
+                network(torch.randn(2, self.input_channels, side, side), smallest)
+        except RuntimeError as error:
+            raise InputError(
+                f"the smallest network does not run ({error}); a fixed number of channels or "
+                "pixels in the module's forward, such as x.view(-1, 1024), is the usual reason"
+            ) from error
+
+
+def _ascending(name: str, values: Any) -> tuple[Any, ...]:
+    values = tuple(values) if isinstance(values, (list, tuple)) else values
+    ascending(name, values)
+    return values  # type: ignore[no-any-return]
+
+
+def _padding(module: nn.Conv2d, name: str) -> int:
+    if module.padding_mode != "zeros":
+        raise InputError(f"{name}: padding_mode={module.padding_mode!r} cannot be exported")
+    if module.padding == "valid":
+        return 0
+    if module.padding == "same":
+        return int(module.dilation[0] * (module.kernel_size[0] - 1) // 2)
+    return int(module.padding[0])
+
+
+def _square(module: nn.Conv2d, name: str, source: np.ndarray, result: np.ndarray) -> None:
+    for what in ("kernel_size", "stride", "dilation", "padding"):
+        value = getattr(module, what)
+        if not isinstance(value, str) and value[0] != value[1]:
+            raise InputError(f"{name}: {what}={value} is not square")
+    if (source[:, 2] != source[:, 3]).any() or (result[:, 2] != result[:, 3]).any():
+        raise InputError(f"{name}: its feature maps are not square")

@@ -1,8 +1,0 @@
-"""Low-bit model files of exported networks: see :mod:`search_spaces.onnx_packing`.
-
-The packing itself is at the bottom, where the runtimes reach it too.
-"""
-
-from search_spaces.onnx_packing import WEIGHT_BITS, pack_model, pack_onnx
-
-__all__ = ["WEIGHT_BITS", "pack_model", "pack_onnx"]

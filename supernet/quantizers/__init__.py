@@ -1,0 +1,1 @@
+"""Fake quantisers: learned steps and their alternatives, by name."""

@@ -1,0 +1,1 @@
+"""Training a supernet, and single architectures from it or from scratch."""

@@ -1,0 +1,79 @@
+"""Training one architecture on its own, from the weights it inherits."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+
+from search_spaces.plan import NetworkPlan
+from supernet.network import Supernet
+from supernet.training.subnets import Schedule
+from supernet.training.train import EpochBatches, Loss, Recipe, SubnetTeacher, Trainer
+
+
+class FixedSubnets(Schedule):
+    """The schedule of a training that runs the same subnets in every step.
+
+    Args:
+        subnets: for instance one architecture, or one at several bit-widths.
+    """
+
+    def __init__(self, *subnets: NetworkPlan) -> None:
+        self.subnets = subnets
+
+    def plans(self, step: int, progress: float) -> list[NetworkPlan]:
+        """Return the subnets, whatever the step."""
+        return list(self.subnets)
+
+
+def finetune(
+    supernet: Supernet,
+    plan: NetworkPlan,
+    *,
+    batches: EpochBatches,
+    loss: Loss,
+    epochs: float,
+    learning_rate: float,
+    distillation_loss: Loss | None = None,
+    checkpoint: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Supernet:
+    """Return a copy of ``supernet`` whose weights are trained for ``plan`` alone, at its bits.
+
+    Quantisation-aware from the steps it inherits (LSQ, Esser et al., ICLR 2020). The copy
+    has other subnets' weights too, but only ``plan`` is good in it.
+
+    Args:
+        supernet: trained; left as it is.
+        plan: the architecture.
+        batches: training batches.
+        loss: (outputs, targets) -> mean loss.
+        epochs: passes over the batches.
+        learning_rate: peak.
+        distillation_loss: (outputs, teacher outputs) -> mean loss. With it the architecture
+            learns from the targets and from the largest network of ``supernet`` at its highest
+            bits, with equal weight; without it from the targets alone.
+        checkpoint: file to continue from and to write to.
+        device: where to compute.
+    """
+    own = copy.deepcopy(supernet)
+    teacher = None
+    if distillation_loss is not None:
+        teacher = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))
+    trainer = Trainer(
+        own,
+        sampler=FixedSubnets(plan),
+        batches=batches,
+        loss=loss,
+        distillation_loss=loss if distillation_loss is None else distillation_loss,
+        teacher=teacher,
+        recipe=Recipe(
+            steps=max(1, round(epochs * len(batches))), learning_rate=learning_rate, warmup=0.1
+        ),
+        checkpoint=checkpoint,
+        device=device,
+    )
+    trainer.run()
+    return own

@@ -1,0 +1,116 @@
+"""Deployment checks: right, and measured beside the float twin."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import devices.runtimes  # noqa: F401
+from devices.device import DeviceSpec
+from devices.fleet.remote import make_device
+from devices.measuring.protocol import Protocol
+from nas.boards.deployment import Comparison, Images, check_deployment, input_shape, read_images
+from nas.cli.main import app
+from search_spaces.errors import InputError
+from search_spaces.spaces.mobilenet import MobileNetSpace
+from supernet.network import Supernet
+from supernet.onnx.export import export_onnx
+from supernet.training.subnets import at_bits
+
+QUICK = Protocol(processes=2, runs=3, retries=0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    space = MobileNetSpace.from_config(preset="8x8", input_channels=1)
+    supernet = Supernet(space)
+    plan = at_bits(space.plan(space.sample(np.random.default_rng(0))), 8, 8)
+    images = torch.randn(64, *plan.input_shape)
+    network = supernet.extract(plan, supernet.statistics(plan, [images])).eval()
+    path = tmp_path_factory.mktemp("deploy") / "model.onnx"
+    export_onnx(network, path, reduce_range=True)
+    return path
+
+
+def test_a_sound_model_passes_and_its_twin_is_measured(model):
+    shape = input_shape(model)
+    labelled = Images(
+        np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32),
+        np.zeros(20, np.int64),
+        "test",
+    )
+    device = make_device(DeviceSpec("here", "onnxruntime"))
+    report = check_deployment(model, device, images=labelled, protocol=QUICK)
+    assert report.passed and report.images == 20
+    assert report.execution.relative_error < 0.05
+    assert report.against_float is not None and report.against_float.accuracy is not None
+    ratio = report.float_latency["latency_ms"] / report.latency["latency_ms"]
+    assert report.speedup == pytest.approx(ratio)
+    slower = any("slower than its float twin" in text for text in report.warnings)
+    assert slower == (ratio < 1)
+    assert json.loads(json.dumps(report.to_json()))["passed"] is True
+
+
+def test_wrong_outputs_are_a_problem(model, monkeypatch):
+    device = make_device(DeviceSpec("here", "onnxruntime"))
+    from nas.boards import deployment as deploy
+
+    honest = deploy._outputs
+    monkeypatch.setattr(
+        deploy, "_outputs", lambda *a: (np.roll(honest(*a)[0], 1, axis=1) * 2, "onnxruntime")
+    )
+    report = check_deployment(model, device, protocol=QUICK)
+    assert not report.passed and "saturates or is wrong" in report.problems[0]
+
+
+def test_the_comparison_counts_what_differs():
+    reference = np.eye(4, dtype=np.float32)
+    output = reference.copy()
+    output[0] = output[0][::-1]
+    images = Images(np.zeros((4, 1, 1, 1), np.float32), np.arange(4), "test")
+    found = Comparison.of(output, reference, images)
+    assert (found.agreement, found.accuracy, found.reference_accuracy) == (0.75, 0.75, 1.0)
+    assert found.max_logit_error == 1.0 and found.relative_error == pytest.approx(2**0.5 / 2)
+
+
+def test_images_are_read_and_refused(model, tmp_path):
+    shape = input_shape(model)
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, *shape)), labels=np.arange(3))
+    found = read_images(tmp_path / "a.npz", shape, limit=2)
+    assert found.pixels.shape == (2, *shape) and list(found.labels) == [0, 1]
+    np.savez(tmp_path / "b.npz", other=np.zeros(3))
+    with pytest.raises(InputError, match="array 'images'"):
+        read_images(tmp_path / "b.npz", shape)
+    device = make_device(DeviceSpec("here", "onnxruntime"))
+    wrong = replace(found, pixels=np.zeros((3, 5, 8, 8), np.float32))
+    with pytest.raises(InputError, match="the images have shape"):
+        check_deployment(model, device, images=wrong, protocol=QUICK)
+    with pytest.raises(InputError, match="no ONNX file"):
+        check_deployment(tmp_path / "a.npz", device, protocol=QUICK)
+
+
+def test_the_command_writes_json_and_ends_with_4_for_a_broken_model(model, tmp_path):
+    arguments = ["--processes", "2", "--runs", "3", "--protocol", "retries=0", "--json"]
+    report = tmp_path / "report.json"
+    done = CliRunner().invoke(
+        app, ["deploy", "check", str(model), *arguments, "--output", str(report)]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(report.read_text())["execution"]["agreement"] > 0.9
+    broken = onnx.load(model)
+    for tensor in broken.graph.initializer:
+        if tensor.name.endswith("scale"):
+            value = np.full_like(numpy_helper.to_array(tensor), np.nan)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    path = tmp_path / "broken.onnx"
+    onnx.save(broken, path)
+    done = CliRunner().invoke(app, ["deploy", "check", str(path), *arguments])
+    assert done.exit_code in (2, 4)

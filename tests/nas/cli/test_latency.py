@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli.latency import app
+from search_spaces.errors import InputError
+from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import write_table
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    write_table(synthetic_table(architectures=120, devices=4, positions=4), path)
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = runner.invoke(app, [str(a) for a in arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_benchmark_writes_the_documented_records(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.json"
+    arguments = "--space tokens --arch-column arch --meta-train device0,device1 --test device3"
+    text = run(
+        "benchmark",
+        table,
+        *arguments.split(),
+        *["--measurements", "8", "--pool", "60", "--holdout", "50", "--seeds", "2", "--json"],
+        out,
+    )
+    assert "transfer_gp" in text
+    records = json.loads(out.read_text())
+    assert [r["seed"] for r in records] == [0, 1]
+    assert set(records[0]) == {
+        "method",
+        "device",
+        "seed",
+        "measurements",
+        "spearman",
+        "spearman_trimmed",
+        "kendall",
+        "rmse_ms",
+        "mape",
+        "within_10_percent",
+        "coverage_90",
+        "adapt_ms",
+    }
+    assert {r["method"] for r in records} == {"transfer_gp"}
+
+
+def test_fit_suggest_adapt_predict(table: Path, tmp_path: Path) -> None:
+    known, board = tmp_path / "known.safetensors", tmp_path / "board.safetensors"
+    run("fit", table, "-o", known, "--devices", "device0,device1,device2")
+    chosen = run("suggest", known, table, "-n", 6).splitlines()
+    assert len(set(chosen)) == 6
+    rows = {row["arch"]: row for row in csv.DictReader(table.open().readlines()[2:])}
+    measured = tmp_path / "measured.csv"
+    lines = [f"{arch},{rows[arch]['device3']}" for arch in chosen]
+    measured.write_text("\n".join(["arch,board", *lines]) + "\n")
+    run("adapt", known, measured, "-o", board)
+    out = tmp_path / "predictions.csv"
+    run("predict", board, table, "-o", out, "--budget", 5)
+    predictions = list(csv.DictReader(out.open()))
+    assert len(predictions) == 120
+    first = {k: float(v) for k, v in predictions[0].items() if k != "arch"}
+    assert first["low_ms"] <= first["latency_ms"] <= first["high_ms"]
+    assert 0 <= first["probability_within"] <= 1
+    plot = tmp_path / "map.svg"
+    text = run("neighbours", board, "--plot", plot)
+    assert "device0" in text
+    assert ">board</text>" in plot.read_text()
+
+
+def test_validate_and_convert(table: Path, tmp_path: Path) -> None:
+    assert "120 architectures" in run("validate", table)
+    out = tmp_path / "part.csv"
+    run("convert", table, out, "--devices", "device1")
+    assert out.read_text().splitlines()[2] == "arch,device1"
+
+
+def test_unknown_names_are_input_errors(table: Path) -> None:
+    with pytest.raises(InputError, match="unknown search space"):
+        run("validate", table, "--space", "nothing")
+    with pytest.raises(InputError, match="unknown latency predictor"):
+        arguments = "--test device0 --pool 60 --holdout 50 --method nothing"
+        run("benchmark", table, *arguments.split())
+
+
+def test_declared_macs_are_a_baseline_and_no_device(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=60, devices=2, positions=4)
+    macs = made.column("device0") * 1e6
+    path = tmp_path / "macs.csv"
+    write_table(replace(made, costs={"macs": macs}), path)
+    assert "macs" in run("validate", path)
+    arguments = "--test device1 --pool 40 --holdout 20 --seeds 1 --measurements 8"
+    text = run("benchmark", path, *arguments.split(), "--method", "macs,ridge")
+    assert text.count("macs") == 2 and "device1" in text
+    parquet = tmp_path / "macs.parquet"
+    pytest.importorskip("pyarrow")
+    run("convert", path, parquet)
+    assert "macs" in run("validate", parquet)
+
+
+def test_other_units_are_named_in_the_predictions(table: Path, tmp_path: Path) -> None:
+    lines = table.read_text().splitlines()
+    measured = tmp_path / "energy.csv"
+    rows = [",".join(line.split(",")[:2]) for line in lines[3:15]]
+    measured.write_text("\n".join(["arch,energy_mj", *rows]) + "\n")
+    known, board = tmp_path / "known.safetensors", tmp_path / "board.safetensors"
+    run("fit", table, "-o", known, "--devices", "device1")
+    run("adapt", known, measured, "-o", board)
+    header = run("predict", board, table).splitlines()[0]
+    assert header == "arch,energy_mj,std_mj,low_mj,high_mj"
+    page = tmp_path / "map.html"
+    pytest.importorskip("plotly")
+    run("neighbours", board, "--plot", page)
+    assert "energy_mj" in page.read_text()
+
+
+def test_a_file_may_not_name_code_as_its_space(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("# space: os:getcwd\narch,board\na,1\n")
+    with pytest.raises(InputError, match="--space os:getcwd"):
+        run("validate", path)
+
+
+def test_a_table_without_latencies_is_not_fitted_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("arch,energy_mj\na b,1\nb a,2\n")
+    with pytest.raises(InputError, match="--devices"):
+        run("fit", path, "-o", tmp_path / "known.safetensors", "--space", "tokens")
+
+
+def test_fit_without_any_known_device(tmp_path: Path) -> None:
+    """A table of architectures alone, and one measured column, are enough to predict."""
+    archs = tmp_path / "archs.csv"
+    made = synthetic_table(architectures=60, devices=1, positions=4)
+    text = [made.space.text(arch) for arch in made.archs]
+    archs.write_text("\n".join(["arch", *text]) + "\n")
+    nothing, board = tmp_path / "nothing.safetensors", tmp_path / "board.safetensors"
+    run("fit", archs, "-o", nothing, "--space", "tokens", "--devices", "none")
+    measured = tmp_path / "measured.csv"
+    rows = [f"{t},{v}" for t, v in zip(text[:10], made.column("device0"), strict=False)]
+    measured.write_text("\n".join(["arch,board", *rows]) + "\n")
+    run("adapt", nothing, measured, "-o", board)
+    assert len(run("predict", board, archs).splitlines()) == 61
+    with pytest.raises(InputError, match="no device column"):
+        run("fit", archs, "-o", nothing, "--space", "tokens")
+
+
+def test_fit_keeps_validation_devices_apart(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "known.safetensors"
+    text = run("fit", table, "-o", out, "--valid", "device3")
+    assert "of 3 devices" in text
+    with pytest.raises(InputError, match="--devices and --valid"):
+        run("fit", table, "-o", out, "--devices", "device0,device3", "--valid", "device3")
+
+
+def test_methods_may_be_several_and_cells_may_be_missing(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=150, devices=4, positions=4, missing=0.3)
+    path, out = tmp_path / "table.csv", tmp_path / "out.json"
+    write_table(made, path)
+    arguments = "--meta-train device0,device1 --meta-valid device2 --test device3 --seeds 1"
+    run(
+        *["benchmark", path, *arguments.split(), "--pool", 100, "--holdout", 50],
+        *["--measurements", 12, "--methods", "ridge,target_gp", "--json", out],
+    )
+    records = json.loads(out.read_text())
+    assert [r["method"] for r in records] == ["ridge", "target_gp"]
+    assert all(r["measurements"] == 12 for r in records)
+
+
+def test_columns_of_large_errors_do_not_run_together(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=80, devices=2, positions=4)
+    path = tmp_path / "bytes.csv"
+    write_table(replace(made, values=1e9 * made.values), path)
+    text = run(
+        *["benchmark", path, "--test", "device1", "--pool", 50, "--holdout", 30],
+        *["--seeds", 1, "--method", "ridge"],
+    )
+    header, row, _ = text.splitlines()
+    assert len(row.split()) == len(header.split())

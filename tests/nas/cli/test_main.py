@@ -1,0 +1,300 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import nas
+from nas.cli.main import app
+from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, MissingExtraError
+
+GOOD = "name: a\ndata: {name: digits}\nspace: {preset: 8x8}\n"
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str):
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return run
+
+
+@pytest.fixture
+def job(tmp_path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """Stand in for the pipeline: record the calls, or raise what is asked for."""
+    stand_in = types.ModuleType("nas.run.pipeline")
+    stand_in.calls = []
+    stand_in.error = None
+
+    def record(*arguments, **keywords):
+        stand_in.calls.append((arguments, keywords))
+        if stand_in.error is not None:
+            raise stand_in.error
+
+    stand_in.run = stand_in.resume = record
+    monkeypatch.setitem(sys.modules, "nas.run.pipeline", stand_in)
+    monkeypatch.setattr(nas, "pipeline", stand_in, raising=False)
+    return stand_in
+
+
+def test_validate_sums_up_a_good_job(call, job):
+    result = call("validate", job)
+    assert result.exit_code == 0
+    assert "OK" in result.stdout
+    assert "2361471489403697233920 architectures" in result.stdout
+
+
+def test_validate_tells_every_mistake_on_a_line_of_its_own(call, job):
+    job.write_text(GOOD + "sede: 1\nthreads: many\n" + "x" * 300 + ": 1\n")
+    result = call("validate", job)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3  # however long, a diagnostic is never wrapped
+    for line, number in zip(lines, (4, 5, 6), strict=True):
+        assert line.startswith(f"{job}:{number}:")
+
+
+def test_run_hands_the_job_to_the_pipeline(call, job, pipeline, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    result = call("run", job, "--output", "out", "--seed", "9", "--measurements", store)
+    assert result.exit_code == 0
+    ((given, folder), keywords) = pipeline.calls[0]
+    assert (given.name, given.seed, folder) == ("a", 9, Path("out"))
+    assert keywords["measurements"] == store
+    call("run", job)
+    assert pipeline.calls[1][0][1] == Path("runs/a")
+
+
+def test_a_bad_job_never_reaches_the_pipeline(call, job, pipeline):
+    job.write_text("name: a\n")
+    assert call("run", job).exit_code == 2
+    assert call("run", job, "--measurements", "none").exit_code == 2
+    assert pipeline.calls == []
+
+
+def test_a_dry_run_writes_nothing(call, job, pipeline, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    result = call("run", job, "--dry-run")
+    assert result.exit_code == 0
+    for part in ("exactly 2361471489403697233920 architectures", "evaluations: 200", "front.csv",
+                 "estimated time: "):  # fmt: skip
+        assert part in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    assert pipeline.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("bad value 3"), 2, "error: bad value 3"),
+        (InfeasibleError("the closest needs 3.1 ms"), 3, "error: the closest needs 3.1 ms"),
+        (EnvironmentProblem("no such device"), 4, "error: no such device"),
+        (MissingExtraError("torch", "search"), 4, "pip install 'edge-nas[search]'"),
+        (ModuleNotFoundError("no torch", name="torch"), 4, "torch is not installed"),
+        (OSError(errno.ENOSPC, "full", "/run/x"), 4, "no space left on the disk: /run/x"),
+        (PermissionError(errno.EACCES, "denied", "/run/x"), 4, "no permission: /run/x"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(call, job, pipeline, error, code, message):
+    pipeline.error = error
+    result = call("run", job)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interruption_names_the_run_to_go_on_with_if_there_is_one(call, job, pipeline, tmp_path):
+    pipeline.error = KeyboardInterrupt()
+    assert f"nas resume {tmp_path}" in call("resume", tmp_path).stderr
+    assert "nas resume" not in call("run", job, "--output", tmp_path / "not begun").stderr
+
+
+def test_an_error_of_ours_is_not_hidden(call, job, pipeline):
+    pipeline.error = ZeroDivisionError("a fault in the program")
+    result = call("run", job)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "export"])
+def test_commands_on_a_run_that_does_not_exist(call, command):
+    result = call(command, "nowhere")
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+
+
+def test_resume_goes_on_with_the_folder(call, pipeline, tmp_path):
+    assert call("resume", tmp_path).exit_code == 0
+    assert pipeline.calls[0][0] == (tmp_path,)
+
+
+def test_schema_is_json(call):
+    schema = json.loads(call("schema").stdout)
+    assert schema["required"] == ["name", "data"]
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion_mnist", "cifar10", "cifar100", "image_folder"])
+@pytest.mark.parametrize("latency", ["0", "2.5"])
+def test_init_writes_a_valid_job(call, tmp_path, data, latency):
+    folder = tmp_path / "my data: #1"
+    folder.mkdir()
+    arguments = ["init", "new.yaml", "--data", data, "--latency-ms", latency]
+    if data != "digits":
+        arguments += ["--path", str(folder)]
+    assert call(*arguments).exit_code == 0
+    assert call("validate", "new.yaml").exit_code == 0
+    again = call(*arguments)
+    assert again.exit_code == 2 and "exists" in again.stderr
+
+
+def test_init_refuses_what_it_has_no_template_for(call, tmp_path):
+    assert call("init", "--data", "imagenet").exit_code == 2
+    assert call("init", "--data", "cifar10").exit_code == 2
+    gone = call("init", "--data", "image_folder", "--path", "nowhere")
+    assert gone.exit_code == 2 and "nowhere does not exist" in gone.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_names_versions_and_runtimes(call):
+    result = call("doctor", "--quick")
+    assert result.exit_code == 0
+    for part in ("python", "torch", "onnxruntime", "memory"):
+        assert part in result.stdout
+
+
+def test_unknown_commands_and_options_are_bad_input(call, job):
+    assert call("rnu", job).exit_code == 2
+    assert call("run", job, "--sed", "1").exit_code == 2
+    assert call("run").exit_code == 2
+
+
+def test_help_documents_the_exit_codes(call):
+    assert "130 interrupted" in " ".join(call("--help").stdout.split())
+
+
+def test_the_script_is_quick_to_start_and_loads_no_torch(job):
+    code = (
+        "import sys; from nas.cli.main import main; sys.argv = ['nas', 'validate', sys.argv[1]]\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(job)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"{sys.executable} -c 'from nas.cli.main import main; main()' schema | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (len(done.stdout), done.stderr) == (10, "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_job_that_must_not_be_read(call, job):
+    job.chmod(0)
+    result = call("validate", job)
+    assert result.exit_code == 4
+    assert "no permission" in result.stderr
+
+
+def test_import_nas_offers_the_api_lazily():
+    code = "import sys, nas; assert not {'torch', 'pydantic'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    for name in nas.__all__:
+        assert getattr(nas, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nas.nothing
+
+
+def test_the_shell_completes_commands():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "nas")],
+        env={**os.environ, "_NAS_COMPLETE": "complete_bash", "COMP_WORDS": "nas va",
+             "COMP_CWORD": "1"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["validate"]
+
+
+def test_every_command_and_every_option_says_what_it_does():
+    import typer
+
+    def walk(command, words):
+        yield words, command
+        names = command.list_commands(None) if hasattr(command, "list_commands") else ()
+        for name in names:
+            yield from walk(command.get_command(None, name), [*words, name])
+
+    for words, command in walk(typer.main.get_command(app), ["nas"]):
+        assert len((command.help or "").split()) >= 4, f"{' '.join(words)} has no help"
+        dumb = [p.name for p in command.params if p.param_type_name == "option" and not p.help]
+        assert dumb == [], f"{' '.join(words)} does not explain these options"
+
+
+def test_validate_warns_of_a_limit_out_of_reach(call, tmp_path):
+    text = GOOD + "search: {constraints: {weights_kib: {max: 0.001}, macs: {min: 1e12}}}\n"
+    (tmp_path / "job.yaml").write_text(text)
+    result = call("validate", "job.yaml")
+    assert result.exit_code == 0
+    assert "warning: weights_kib <= 0.001, but the smallest" in result.stdout
+    assert "warning: macs >= 1e+12, but the largest" in result.stdout
+    (tmp_path / "job.yaml").write_text(GOOD)
+    assert "warning" not in call("validate", "job.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "search: {constraints: {accuracy: {min: 95}}}",
+            "job.yaml:4:40: search.constraints.accuracy.min: accuracies are 0 to 1; for 95 % "
+            "write 0.95",
+        ),
+        ("search: {objectives: accuracy}", "'accuracy' is not a list; write [accuracy]"),
+        ("supernet: {epoch: 3}", "did you mean 'epochs'?"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_write(call, tmp_path, text, told):
+    (tmp_path / "job.yaml").write_text(GOOD + text + "\n")
+    result = call("validate", "job.yaml")
+    assert result.exit_code == 2 and told in result.stderr
+
+
+def test_a_misspelt_preset_is_recognised(call, tmp_path):
+    (tmp_path / "job.yaml").write_text(GOOD.replace("preset", "presett"))
+    assert "did you mean 'preset'?" in call("validate", "job.yaml").stderr
+
+
+def test_a_folder_as_table_of_known_devices_is_no_missing_file(call, tmp_path):
+    (tmp_path / "older").mkdir()
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "data: {name: digits}\nspace: {name: mobilenet, preset: 8x8}\n"
+        "latency: {known_devices: older}\n"
+    )
+    result = call("validate", path)
+    assert result.exit_code == 2
+    assert "job.yaml:3:" in result.stderr and "older is not a file" in result.stderr
+
+
+def test_a_lack_of_permission_is_told_without_an_option_the_command_may_not_have(
+    call, pipeline, tmp_path
+):
+    pipeline.error = PermissionError(errno.EACCES, "denied", "/run/.lock")
+    assert "--output" not in call("resume", tmp_path).stderr

@@ -1,0 +1,312 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nas.data.splits import (
+    Augmentation,
+    Batches,
+    Crops,
+    FileImages,
+    MemoryImages,
+    Normalisation,
+    Subset,
+    _stratified_order,
+    load_splits,
+)
+from nas.job.schema import AugmentConfig, DataConfig
+from search_spaces.errors import InputError
+
+DIGITS = DataConfig(name="digits")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits(DIGITS, seed=3)
+
+
+def numbered(n: int, *, size: int = 4) -> Subset:
+    """Images of which every pixel is the image's number."""
+    pixels = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, size, size)
+    return Subset(MemoryImages(pixels.contiguous()), torch.arange(n), torch.arange(n))
+
+
+PLAIN = Normalisation((0.0,), (1.0 / 255.0,))  # gives the pixel values back
+
+
+def test_the_parts_are_disjoint_and_complete(splits):
+    parts = [splits.train, splits.validation, load_splits(DIGITS, 3).test("a test")]
+    together = torch.cat([part.indices for part in parts])
+    assert sorted(together.tolist()) == list(range(1797))
+    assert set(splits.calibration.indices.tolist()) <= set(splits.train.indices.tolist())
+    assert len(splits.calibration) == 1000
+
+
+def test_every_part_holds_the_classes_in_proportion(splits):
+    for part in (splits.train, splits.validation, splits.calibration):
+        counts = torch.bincount(part.labels[part.indices], minlength=10)
+        assert counts.min() >= 0.7 * counts.float().mean()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.integers(0, 2**32))
+def test_any_stretch_of_the_order_is_stratified(labels, seed):
+    labels = np.array(labels)
+    order = _stratified_order(labels, np.random.default_rng(seed))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    start, stop = len(labels) // 4, len(labels) // 2
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        # Ranks advance at the class's own pace; the rest is the spread of the other classes.
+        positions = np.flatnonzero(labels[order] == label)
+        inside = ((positions >= start) & (positions < stop)).sum()
+        assert abs(inside - count * (stop - start) / len(labels)) <= 2 + 5 * count / len(labels)
+
+
+def test_the_division_follows_from_the_seed_alone():
+    first, again, other = (load_splits(DIGITS, seed).record()["splits"] for seed in (1, 1, 2))
+    assert first == again
+    for part in ("train", "validation", "test", "calibration"):
+        assert first[part]["indices_sha256"] != other[part]["indices_sha256"]
+        assert first[part]["images"] == other[part]["images"]
+
+
+def test_sizes_as_counts_and_shares():
+    splits = load_splits(DataConfig(name="digits", validation=100, test=0.5, train=50), seed=0)
+    record = splits.record()["splits"]
+    assert {name: part["images"] for name, part in record.items()} == {
+        "train": 50, "calibration": 50, "validation": 100, "test": 898,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"data.validation: 2000 asks for 2000 of 1438"):
+        load_splits(DataConfig(name="digits", validation=2000), seed=0)
+
+
+def test_the_test_set_is_handed_out_once_and_told():
+    splits = load_splits(DIGITS, seed=0)
+    reasons = []
+    splits.on_test_read = reasons.append
+    assert len(splits.test("the verified front")) == 359
+    assert reasons == ["the verified front"]
+    with pytest.raises(RuntimeError, match="read already, for 'the verified front'"):
+        splits.test("another look")
+
+
+def test_normalisation_is_of_the_training_images(splits):
+    pixels, _ = splits.train.at(torch.arange(len(splits.train)))
+    normalised = splits.normalisation(pixels)
+    assert normalised.dtype == torch.float32
+    assert abs(float(normalised.double().mean())) < 1e-6
+    assert float(normalised.double().std(correction=0)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_normalisation_by_channel():
+    pixels = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(Normalisation(mean, std)(pixels), expected)
+
+
+def test_an_epoch_holds_every_image_once_in_another_order():
+    batches = Batches(numbered(60), batch_size=20, seed=0, normalisation=PLAIN)
+    orders = []
+    for epoch in range(2):
+        labels = torch.cat([y for _, y in batches.epoch(epoch)])
+        assert sorted(labels.tolist()) == list(range(60))
+        orders.append(labels.tolist())
+    assert orders[0] != orders[1]
+
+
+@given(start=st.integers(0, 5), epoch=st.integers(0, 3), seed=st.integers(0, 10))
+def test_an_epoch_resumed_in_the_middle_is_the_same(start, epoch, seed):
+    batches = Batches(
+        numbered(47, size=6),
+        batch_size=8,
+        seed=seed,
+        normalisation=PLAIN,
+        augmentation=Augmentation(crop_padding=2, flip=True, erase=0.5, scale=0.4),
+    )
+    whole = list(batches.epoch(epoch))
+    assert len(whole) == len(batches) == 5
+    rest = list(batches.epoch(epoch, start=start))
+    assert len(rest) == len(whole) - min(start, 5)
+    for (x, y), (x2, y2) in zip(whole[start:], rest, strict=True):
+        assert torch.equal(x, x2) and torch.equal(y, y2)
+
+
+def test_fewer_images_than_a_batch_make_one_batch():
+    batches = Batches(numbered(5), batch_size=20, seed=0, normalisation=PLAIN)
+    assert [len(y) for _, y in batches.epoch(0)] == [5]
+
+
+@given(pad=st.integers(0, 3), flip=st.booleans(), seed=st.integers(0, 1000))
+def test_augmentation_is_a_crop_of_the_padded_or_mirrored_image(pad, flip, seed):
+    pixels = torch.randint(1, 256, (6, 2, 5, 5), dtype=torch.uint8)
+    out = Augmentation(crop_padding=pad, flip=flip)(pixels, np.random.default_rng(seed))
+    assert out.shape == pixels.shape and out.dtype == torch.uint8
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    for image, source in zip(out, padded, strict=True):
+        crops = [
+            source[:, y : y + 5, x : x + 5] for y in range(2 * pad + 1) for x in range(2 * pad + 1)
+        ]
+        if flip:
+            crops += [crop.flip(2) for crop in crops]
+        assert any(torch.equal(image, crop) for crop in crops)
+
+
+def test_flips_and_crops_do_happen_to_each_image_apart():
+    pixels = torch.arange(25, dtype=torch.uint8).view(1, 1, 5, 5).repeat(200, 1, 1, 1)
+    rng = np.random.default_rng(0)
+    flipped = Augmentation(flip=True)(pixels, rng)
+    mirrored = [bool(torch.equal(a, b.flip(2))) for a, b in zip(flipped, pixels, strict=True)]
+    assert 60 < sum(mirrored) < 140
+    assert len(torch.unique(Augmentation(crop_padding=1)(pixels, rng), dim=0)) == 9
+
+
+def test_erasing_blanks_one_square_of_the_chosen_images():
+    pixels = torch.full((300, 3, 8, 8), 9, dtype=torch.uint8)
+    out = Augmentation(erase=0.5)(pixels, np.random.default_rng(0))
+    blanked = (out == 0).flatten(1).sum(1)
+    assert set(blanked.tolist()) == {0, 3 * 2 * 2}
+    assert 100 < int((blanked > 0).sum()) < 200
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(0.1, 0.99))
+def test_crops_lie_inside_the_image_and_keep_their_area(seed, scale):
+    crops = Augmentation(scale=scale).crops(20, np.random.default_rng(seed))
+    for width, height in ((32, 32), (60, 20)):
+        left, top, w, h = crops.boxes(width, height).T
+        assert (left >= 0).all() and (left + w <= width + 1e-9).all()
+        assert (top >= 0).all() and (top + h <= height + 1e-9).all()
+        whole = (w < width) & (h < height)
+        assert (w * h >= scale * width * height - 1e-6)[whole].all()
+        np.testing.assert_allclose((w / h)[whole], crops.ratio[whole])
+
+
+def test_cropping_in_memory_scales_the_part_up():
+    ramp = torch.arange(16, dtype=torch.uint8) * 10
+    pixels = ramp.expand(1, 1, 16, 16).contiguous()
+    half = Crops(np.array([0.25]), np.array([1.0]), np.array([1.0]), np.array([0.0]))
+    (out,) = MemoryImages(pixels).at(torch.tensor([0]), half)
+    # The right half, twice as large: steps of 5 from 80 on, sampled between the columns.
+    expected = torch.clamp(80 + 5 * (torch.arange(16) + 0.5) - 5, max=150)
+    assert (out[0, 3].float() - expected).abs().max() <= 0.5
+    whole = Crops(*(np.array([v]) for v in (1.0, 1.0, 0.3, 0.3)))
+    assert torch.equal(MemoryImages(pixels).at(torch.tensor([0]), whole), pixels)
+
+
+def test_evaluation_keeps_the_order_and_the_pixels(splits):
+    batches = list(splits.evaluation_batches(splits.validation, batch_size=100))
+    assert [len(y) for _, y in batches] == [100, 44]
+    pixels, labels = splits.validation.at(torch.arange(144))
+    assert torch.equal(torch.cat([x for x, _ in batches]), splits.normalisation(pixels))
+    assert torch.equal(torch.cat([y for _, y in batches]), labels)
+
+
+def test_augmentation_follows_the_data_unless_the_job_says_otherwise(splits):
+    assert splits.augmentation == Augmentation(crop_padding=1, flip=False)
+    config = DataConfig(
+        name="digits", augment=AugmentConfig(crop_padding=0, flip=True, erase=0.1, scale=0.5)
+    )
+    assert load_splits(config, 0).augmentation == Augmentation(0, True, 0.1, 0.5)
+
+
+def test_images_can_be_resized_and_coloured():
+    splits = load_splits(DataConfig(name="digits", image_size=12, channels=3), seed=0)
+    pixels, _ = splits.train.at(torch.arange(7))
+    assert pixels.shape == (7, 3, 12, 12)
+    assert torch.equal(pixels[:, 0], pixels[:, 2])
+    assert len(splits.normalisation.mean) == 3
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for c, name in enumerate(("ant", "bee", "cat")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("RGB", (30, 20), (80 * c, 20 * i, 255 - i)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_image_folders_are_divided_and_decoded(pictures):
+    config = DataConfig(
+        name="image_folder", path=str(pictures), image_size=16, calibration=6, validation=0.25
+    )
+    splits = load_splits(config, seed=0)
+    counts = {k: v["images"] for k, v in splits.record()["splits"].items()}
+    assert counts == {"train": 18, "calibration": 6, "validation": 6, "test": 6}
+    for epoch in range(2):
+        batches = list(splits.training_batches(4, seed=0).epoch(epoch))
+        assert [tuple(x.shape) for x, _ in batches] == [(4, 3, 16, 16)] * 4
+    pixels, labels = splits.validation.at(torch.arange(6))
+    assert torch.equal(pixels[:, 0, 8, 8], (80 * labels).to(torch.uint8))
+
+
+def test_a_damaged_picture_is_named(pictures):
+    splits = load_splits(DataConfig(name="image_folder", path=str(pictures), image_size=16), 0)
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"\.png: cannot be read as an image"):
+        list(splits.evaluation_batches(splits.validation))
+
+
+@pytest.mark.parametrize("budget", [2**31, 1])
+def test_changed_pixels_change_what_is_recorded_of_files(pictures, monkeypatch, budget):
+    monkeypatch.setattr("nas.data.splits.FINGERPRINT_BYTES", budget)
+    paths = tuple(sorted(pictures.rglob("*.png")))
+    images = FileImages(paths, size=16, channels=3)
+    before = images.fingerprint()
+    os.utime(paths[0])
+    assert images.fingerprint() == before
+    old = paths[0].read_bytes()
+    # The same size to the byte, other pixels.
+    changed = bytearray(old)
+    changed[len(old) // 2] ^= 1
+    paths[0].write_bytes(changed)
+    assert images.fingerprint() != before
+    paths[0].write_bytes(old)
+    assert images.fingerprint() == before
+
+
+def test_of_a_large_file_both_ends_are_read(tmp_path):
+    path = tmp_path / "large.ppm"
+    images = FileImages((path,), size=16, channels=3)
+    path.write_bytes(bytes(9 * 2**20))
+    blank = images.fingerprint()
+    found = []
+    for place in (0, 2**22 - 1, -(2**22), -1):
+        data = bytearray(9 * 2**20)
+        data[place] = 1
+        path.write_bytes(data)
+        found.append(images.fingerprint())
+    assert len({blank, *found}) == 5
+
+
+def test_sixteen_bit_grey_files_are_scaled_and_not_clipped(tmp_path):
+    levels = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    paths = []
+    for name, picture in (
+        ("deep.png", Image.fromarray(levels)),
+        ("flat.png", Image.fromarray((levels // 257).astype(np.uint8))),
+    ):
+        paths.append(tmp_path / name)
+        picture.save(paths[-1])
+    deep, flat = FileImages(tuple(paths), size=7, channels=1).at(torch.arange(2)).int()
+    assert deep.max() < 255 or flat.max() == 255
+    assert (deep - flat).abs().max() <= 1
+    assert deep.unique().numel() > 30  # not all white
+
+
+def test_a_class_that_a_set_has_no_image_of_is_told(tmp_path):
+    for label, count in (("a", 6), ("b", 6), ("c", 6)):
+        for part, n in (("train", count), ("val", count if label != "c" else 0)):
+            for number in range(n):
+                folder = tmp_path / part / label
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = np.full((8, 8, 3), number * 20, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = DataConfig(name="image_folder", path=str(tmp_path), image_size=8, test=0.34)
+    (warning,) = load_splits(config, 0).warnings()
+    assert "validation set has no image of c" in warning
+    assert load_splits(DIGITS, 0).warnings() == []

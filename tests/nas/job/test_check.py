@@ -1,0 +1,89 @@
+"""What a job's mistakes are told with: the value, the place and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.job.schema import load_job
+from nas.job.yaml_source import DiagnosticsError
+
+GOOD = "name: a\ndata: {name: digits}\n"
+
+
+@pytest.fixture
+def told(tmp_path):
+    def run(text: str) -> str:
+        path = tmp_path / "job.yaml"
+        path.write_text(GOOD + text, encoding="utf-8")
+        with pytest.raises(DiagnosticsError) as caught:
+            load_job(path)
+        (line,) = str(caught.value).replace(f"{path}:", "").splitlines()
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("search: {fronts: [device]}", "'device' is not one of joint, per_device"),
+        ("devices: [cpu]", "write {name: cpu}"),
+        ("devices: cpu", "write [{name: cpu}]"),
+        ("space: vit", "write {name: vit}"),
+        ("search: {constraints: {weights_kib: 60}}", "write {max: 60} or {min: 60}"),
+        ("search: {constraints: {latency_ms: 5}}", "write {DEVICE: {max: 5}}"),
+        (
+            "search: {constraints: {latency_ms: {cpu: {max: 5ms}}}}",
+            "'5ms' is not a number; write the number alone, in milliseconds",
+        ),
+        (
+            "search: {constraints: {weights_kib: {max: 60 KB}}}",
+            "write the number alone, in KiB",
+        ),
+        ("search: {confidence: 95%}", "'95%' is not a number; write 0.95"),
+        ("study: shared.db", "no database URL; write sqlite:///shared.db for a file"),
+        ("study: 'sqlite://'", "names no file"),
+        ("space: {name: 'net.py:make'}", "a module is named without its ending: net:make"),
+    ],
+)
+def test_the_fix_is_named(told, text, message):
+    assert message in told(text)
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        ("latency_ms: {cpu: {max: -5}}", "-5 must not be negative"),
+        ("latency_ms: {cpu: {max: 0}}", "0 must be greater than 0"),
+        ("weights_kib: {min: -1}", "-1 must not be negative"),
+        ("accuracy: {min: 95}", "for 95 % write 0.95"),
+        ("accuracy: {min: 950}", "accuracies are 0 to 1"),
+    ],
+)
+def test_bounds_that_no_value_can_mean(told, bound, message):
+    assert message in told(f"search: {{constraints: {{{bound}}}}}")
+
+
+def test_a_space_whose_file_does_not_parse_is_told_with_its_line(told, tmp_path, monkeypatch):
+    (tmp_path / "broken_space_example.py").write_text("import os\ndef make(:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = told("space: {name: 'broken_space_example:make'}")
+    assert "broken_space_example.py:2:" in line
+
+
+@pytest.mark.parametrize("predictor", ["transfer_gp", "help", "ridge", "trees", "macs", "lookup"])
+def test_every_latency_predictor_can_be_named(tmp_path, predictor):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{GOOD}latency: {{predictor: {predictor}}}\n")
+    assert load_job(path).latency.predictor == predictor
+
+
+def test_the_file_of_a_shared_study_is_relative_to_the_job(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{GOOD}study: sqlite:///shared.db\n")
+    assert load_job(path).study == f"sqlite:///{tmp_path / 'shared.db'}"
+    path.write_text(f"{GOOD}study: postgresql://user@host/nas\n")
+    assert load_job(path).study == "postgresql://user@host/nas"
+    assert not list(Path(tmp_path).glob("*.db"))

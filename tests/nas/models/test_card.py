@@ -1,0 +1,126 @@
+"""Model cards hold what the run recorded, and say so where it recorded nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from nas.models.card import ModelCard
+from search_spaces.errors import InputError
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "m7.onnx"
+    path.write_bytes(b"weights" * 300)
+    return path
+
+
+def results() -> dict:
+    layer = {
+        "name": "stem", "role": "stem", "in_channels": 1, "out_channels": 8, "kernel": 3,
+        "stride": 2, "groups": 1, "in_size": 28, "out_size": 14, "weight_bits": 4,
+        "activation_bits": 32, "activation": "relu", "source": "none", "kind": "conv",
+        "batch_norm": True,
+    }  # fmt: skip
+    return {
+        "name": "fashion",
+        "seed": 3,
+        "command": "nas run job.yaml",
+        "metric": "accuracy",
+        "space": {"name": "mobilenet", "preset": "28x28", "cardinality": "12"},
+        "devices": [
+            {
+                "name": "cpu",
+                "runtime": "onnxruntime",
+                "runtime_version": "1.32.0",
+                "parameters": {"threads": 1},
+            }
+        ],
+        "front": [
+            {
+                "id": "m7",
+                "arch": "w=1|k=3",
+                "test_accuracy": 0.9123,
+                "validation_accuracy": 0.92,
+                "per_class": {"0": 0.8},
+                "costs": {"macs": 123456, "weights_kib": 21.5},
+                "model": "models/m7.onnx",
+                "devices": {
+                    "cpu": {
+                        "latency_ms": 0.25, "low_ms": 0.24, "high_ms": 0.27, "valid": False,
+                        "reasons": ["drift"], "predicted_ms": 0.3,
+                    },
+                    "board": {
+                        "latency_ms": None, "predicted_ms": 4.0,
+                        "predicted_low_ms": 3.5, "predicted_high_ms": 4.5,
+                    },
+                },
+                "parity": {"agreement": 0.999, "float_fallbacks": ["s1.expand"]},
+                "plan": {
+                    "input_shape": [1, 28, 28],
+                    "blocks": [{"name": "stem", "kind": "stem", "layers": [layer]}],
+                },
+            }
+        ],
+        "provenance": {
+            "versions": {"torch": "2.14"},
+            "splits": {"mean": [0.5], "std": [0.25], "classes": ["shirt", "shoe"]},
+            "created": "2026-01-01T00:00:00",
+        },
+    }  # fmt: skip
+
+
+def test_card_of_a_full_entry(model):
+    whole = results()
+    card = ModelCard.from_results(whole, whole["front"][0], model)
+    assert card.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert card.size_kib == pytest.approx(2100 / 1024)
+    measured, predicted = card.latency
+    assert (measured["source"], measured["latency_ms"], measured["low_ms"]) == (
+        "measured", 0.25, 0.24,
+    )  # fmt: skip
+    assert (predicted["source"], predicted["latency_ms"], predicted["high_ms"]) == (
+        "predicted", 4.0, 4.5,
+    )  # fmt: skip
+    assert card.preprocessing["mean"] == [0.5]
+    assert card.layers[0]["block"] == "stem"
+    assert card.provenance["seed"] == 3
+
+
+def test_markdown_shows_the_facts(model):
+    whole = results()
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    for fact in (
+        "0.9123", "class shirt", "0.24 to 0.27", "INVALID (drift)", "onnxruntime 1.32.0",
+        "| board |", "predicted", "3.5 to 4.5", "123,456", "subtract the mean (0.5)", "s1.expand",
+        "1 -> 8", "3x3 / 2", "| 4 | float |", "w=1|k=3", "nas run job.yaml", "shirt, shoe",
+    ):  # fmt: skip
+        assert fact in text, fact
+
+
+def test_json_round_trip(model, tmp_path):
+    whole = results()
+    card = ModelCard.from_results(whole, whole["front"][0], model)
+    paths = card.write(tmp_path / "out")
+    assert [p.name for p in paths] == ["m7.json", "m7.md"]
+    assert ModelCard.from_json(json.loads(paths[0].read_text())) == card
+    with pytest.raises(InputError, match="format 9"):
+        ModelCard.from_json(card.to_json() | {"format": 9})
+    with pytest.raises(InputError, match="lacks sha256"):
+        ModelCard.from_json({k: v for k, v in card.to_json().items() if k != "sha256"})
+
+
+def test_what_was_not_recorded_is_said_to_be(model):
+    card = ModelCard.from_results({}, {"id": "m7"}, model)
+    text = card.to_markdown()
+    assert "Not measured." in text
+    assert "not recorded" in text
+    json.dumps(card.to_json(), allow_nan=False)
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(InputError, match="model of 'm7' is missing"):
+        ModelCard.from_results({}, {"id": "m7"}, tmp_path / "m7.onnx")

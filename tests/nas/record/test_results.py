@@ -1,0 +1,109 @@
+"""Which candidates are verified: feasible ones first, spread over the best fronts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.fronts.metrics import Constraint, Goal, Metric
+from nas.fronts.pareto import nondominated
+from nas.record.results import pick_spread
+from search_spaces.space import Choice, SearchSpace
+
+SPACE = SearchSpace("numbers", [Choice("n", tuple(range(60)))])
+GOALS = [Goal(Metric("accuracy")), Goal(Metric("weights_kib"))]
+BUDGET = [Constraint(Metric("weights_kib"), 6.0)]
+
+# Few distinct values, so that ties and equal points occur.
+points = st.lists(
+    st.tuples(st.integers(0, 10).map(lambda v: v / 10), st.integers(1, 12).map(float)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def pick(values, count, constraints=()):
+    archs = [SPACE.arch({"n": i}) for i in range(len(values))]
+    metrics = [{"accuracy": a, "weights_kib": k} for a, k in values]
+    picked = pick_spread(archs, metrics, GOALS, list(constraints), count)
+    return [arch["n"] for arch in picked]
+
+
+def objectives(values) -> np.ndarray:
+    return np.array([[-a, k] for a, k in values])
+
+
+def fronts(values, rows) -> dict[int, int]:
+    """Number of the front of each row, by peeling."""
+    rank, left, number = {}, np.array(rows), 0
+    while left.size:
+        on = nondominated(objectives(values)[left])
+        rank.update({int(i): number for i in left[on]})
+        left, number = left[~on], number + 1
+    return rank
+
+
+@given(points, st.integers(0, 30))
+def test_as_many_as_asked_for_each_once(values, count):
+    picked = pick(values, count)
+    assert len(picked) == len(set(picked)) == min(count, len(values))
+
+
+@given(points, st.integers(1, 30))
+def test_no_infeasible_one_is_taken_while_there_are_feasible_ones(values, count):
+    feasible = [i for i, (_, kib) in enumerate(values) if kib <= 6.0]
+    picked = pick(values, count, BUDGET)
+    if feasible:
+        assert set(picked) <= set(feasible) and len(picked) == min(count, len(feasible))
+    else:
+        missed = sorted(kib for _, kib in values)
+        assert [values[i][1] for i in picked] == missed[: len(picked)]
+        assert len(picked) == min(count, len(values))
+
+
+@given(points, st.integers(1, 30))
+def test_a_later_front_is_begun_only_when_the_earlier_are_used_up(values, count):
+    rank = fronts(values, range(len(values)))
+    taken = [rank[i] for i in pick(values, count)]
+    assert taken == sorted(taken)
+    for number in range(taken[-1]):
+        assert taken.count(number) == list(rank.values()).count(number)
+
+
+@given(points, st.integers(2, 30))
+def test_the_extremes_of_the_front_are_taken_first(values, count):
+    picked = pick(values, count)
+    front = [i for i, number in fronts(values, range(len(values))).items() if number == 0]
+    assert max(values[i][0] for i in picked) == max(a for a, _ in values)
+    if len(front) > 1:
+        assert min(values[i][1] for i in picked[:2]) == min(values[i][1] for i in front)
+
+
+@given(points, st.integers(1, 30))
+def test_more_places_only_add_within_a_front(values, count):
+    fewer, more = pick(values, count), pick(values, count + 1)
+    assert more[: len(fewer)] == fewer
+
+
+def test_the_middle_of_a_line_follows_its_ends():
+    values = [(i / 20, 1.0 + i) for i in range(21)]
+    picked = pick(values, 5)
+    assert set(picked[:2]) == {0, 20} and picked[2] == 10
+    assert sorted(picked)[1] in range(4, 7) and sorted(picked)[3] in range(14, 17)
+
+
+def test_scales_of_the_objectives_do_not_matter():
+    values = [(i / 20, (1.0 + i) ** 2) for i in range(21)]
+    assert pick(values, 7) == pick([(a / 1000, 1e6 * k) for a, k in values], 7)
+
+
+def test_none_of_none():
+    assert pick_spread([], [], GOALS, BUDGET, 5) == []
+
+
+def test_metrics_that_a_constraint_needs_must_be_there():
+    with pytest.raises(ValueError, match="cannot be judged"):
+        pick_spread([SPACE.arch({"n": 0})], [{"accuracy": 0.5, "weights_kib": 1.0}], GOALS,
+                    [Constraint(Metric("macs"), 1.0)], 1)  # fmt: skip

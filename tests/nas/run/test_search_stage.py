@@ -1,0 +1,144 @@
+"""The search stage: bounds reach every strategy, and what is infeasible ends or leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nas.executors.local import LocalExecutor
+from nas.fronts.metrics import Constraint, Goal, Metric
+from nas.fronts.spec import FrontSpec
+from nas.run.progress import Progress
+from nas.run.search_stage import Search, costs, feasible_pool
+from search_spaces.errors import InfeasibleError
+from search_spaces.spaces.mobilenet import MobileNetSpace
+
+SPACE = MobileNetSpace.from_config(
+    preset="8x8",
+    stages=[{"channels": 8, "stride": 1, "depths": [1, 2]}] * 2,
+    stem_channels=4,
+    head_channels=8,
+    input_channels=1,
+    outputs=3,
+)
+ACCURACY, WEIGHTS = Metric("accuracy"), Metric("weights_kib")
+GOALS = (Goal(ACCURACY), Goal(WEIGHTS))
+
+
+def sampled(metric: str) -> np.ndarray:
+    return SPACE.costs(SPACE.sample_genes(np.random.default_rng(0), 500))[metric]
+
+
+def quality(arch) -> float:
+    """More parameters are better: what a bound on weights has to be kept against."""
+    return float(1 - np.exp(-costs(SPACE, arch)["parameters"] / 3000))
+
+
+class Evaluated:
+    """Evaluates without a network."""
+
+    supernet = SimpleNamespace(space=SPACE)
+
+    def network(self, arch):
+        return arch
+
+    def quality(self, network, **options):
+        accuracy = quality(network)
+        return SimpleNamespace(
+            accuracy=accuracy,
+            images=10,
+            stopped=False,
+            upper=accuracy,
+            worst_class_accuracy=accuracy / 2,
+        )
+
+
+def job(strategy: str, evaluations: int = 30, **options) -> SimpleNamespace:
+    search = SimpleNamespace(
+        strategy=strategy,
+        options=options,
+        evaluations=evaluations,
+        initial=10,
+        batch=10,
+        early_stopping=None,
+        validation_images=None,
+    )
+    return SimpleNamespace(seed=0, search=search)
+
+
+class Record(list):
+    """The record of evaluations, in memory."""
+
+    shared = False
+
+    def lookup(self, arch, stage):
+        return next((e.metrics for e in self if e.arch == arch), None)
+
+    def claim(self, arch, stage):
+        return True
+
+    def record(self, arch, metrics, *, stage, attributes):
+        self.append(SimpleNamespace(arch=arch, metrics=metrics))
+        return metrics
+
+
+def evaluations(folder: Path, asked: SimpleNamespace, fronts: list[FrontSpec]) -> Record:
+    record = Record()
+    Search(
+        asked,
+        SPACE,
+        fronts,
+        latencies=SimpleNamespace(predicted=lambda archs: [{} for _ in archs]),
+        sizes=SimpleNamespace(predict=lambda g: (np.zeros(len(g)), np.zeros(len(g)))),
+        study=record,
+        executor=LocalExecutor(),
+        evaluator=Evaluated(),
+        folder=folder,
+        progress=Progress(),
+    ).run()
+    return record
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("predictor", {"population": 20, "generations": 3}),
+        ("evolution", {"population": 10}),
+        ("regularised_evolution", {"population": 10, "sample": 4}),
+        ("random", {}),
+    ],
+)
+def test_a_bound_on_an_exact_cost_holds_for_every_evaluation(tmp_path, strategy, options):
+    bound = Constraint(WEIGHTS, float(np.quantile(sampled("weights_kib"), 0.05)))
+    found = evaluations(tmp_path, job(strategy, **options), [FrontSpec("all", GOALS, (bound,))])
+    assert len(found) == 30
+    assert all(bound.violation(e.metrics["weights_kib"]) <= 0 for e in found)
+
+
+def test_a_bound_known_only_from_evaluations_is_told_to_the_strategy(tmp_path):
+    """Small is better here, so only the violations that are told keep the accuracy up."""
+    level = 1 - np.exp(-np.quantile(sampled("parameters"), 0.9) / 3000)
+    bound = Constraint(ACCURACY, float(level), upper=False)
+    front = FrontSpec("all", (Goal(WEIGHTS),), (bound,))
+    found = evaluations(tmp_path, job("evolution", 90, population=10), [front])
+    met = [e.metrics["accuracy"] >= level for e in found]
+    assert np.mean(met[-30:]) > 0.4 > 0.2 > np.mean(met[:10])
+
+
+def test_a_front_that_cannot_be_met_leaves_the_search_to_the_others(tmp_path):
+    never = FrontSpec("never", GOALS, (Constraint(WEIGHTS, 1e-6),))
+    wide = FrontSpec("wide", GOALS, (Constraint(WEIGHTS, 1e6),))
+    asked = job("evolution", 30, population=10)
+    assert len(evaluations(tmp_path, asked, [never, wide])) == 30
+    with pytest.raises(InfeasibleError, match="closest"):
+        evaluations(tmp_path, asked, [never])
+
+
+def test_architectures_for_the_first_measurements_keep_the_exact_bounds():
+    bound = Constraint(WEIGHTS, float(np.quantile(sampled("weights_kib"), 0.05)))
+    pool = feasible_pool(job("evolution"), SPACE, [FrontSpec("all", GOALS, (bound,))])
+    assert len(pool) > 50
+    assert all(costs(SPACE, arch)["weights_kib"] <= bound.bound for arch in pool)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from predictors.transfer_gp.mixture import posterior_of
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(N + 5, 3))
+
+
+def test_closed_form_equals_a_gaussian_process_with_a_free_constant(points: np.ndarray) -> None:
+    x, new = points[:N], points[N:]
+    y = x @ [1.0, -2.0, 0.5] + 3.0
+    thetas = np.array([[1.0, 0.1]])
+    found = posterior_of((x @ x.T)[None], y, thetas, np.zeros(1), 1.0)
+    one = found.weights.argmax()
+    mean, _ = found.moments((new @ x.T)[None], (new**2).sum(1)[None])
+    # The same model by a constant of huge variance; glitch hypotheses shift it a little.
+    big = 1e6 + x @ x.T + 0.1 * np.eye(N)
+    reference = (1e6 + new @ x.T) @ np.linalg.solve(big, y)
+    np.testing.assert_allclose(mean, reference, atol=0.05)
+    assert found.weights.sum() == pytest.approx(1.0) and one == 0
+
+
+def test_left_out_errors_equal_a_refit_without_the_measurement(points: np.ndarray) -> None:
+    x = points[:4]  # too few for glitch hypotheses, so that one member remains
+    y = np.array([1.0, 2.5, 2.0, 4.0])
+    gram = x @ x.T
+    found = posterior_of(gram[None], y, np.array([[1.0, 0.2]]), np.zeros(1), 1.0)
+    for i in range(4):
+        rest = np.delete(np.arange(4), i)
+        part = gram[np.ix_(rest, rest)] + 0.2 * np.eye(3)
+        weights = np.linalg.solve(part, gram[rest, i])
+        guess = found.constant[0] + weights @ (y[rest] - found.constant[0])
+        spread = np.sqrt(found.variance[0] * (gram[i, i] + 0.2 - weights @ gram[rest, i]))
+        standard = (y[i] - guess) / spread
+        assert found.left_out()[i] == pytest.approx(standard)
+
+
+def test_a_glitch_is_recognised(points: np.ndarray) -> None:
+    x = points[:N]
+    y = x @ [1.0, -2.0, 0.5] + 0.01 * np.random.default_rng(1).normal(size=N)
+    spoiled = y.copy()
+    spoiled[3] += 30.0
+    gram, theta = (x @ x.T)[None], np.array([[1.0, 1e-3]])
+    new = points[N:]
+    cross, diagonal = (new @ x.T)[None], (new**2).sum(1)[None]
+    clean = posterior_of(gram, y, theta, np.zeros(1), 1.0).moments(cross, diagonal)[0]
+    mean = posterior_of(gram, spoiled, theta, np.zeros(1), 1.0).moments(cross, diagonal)[0]
+    np.testing.assert_allclose(mean, clean, atol=0.3)
+
+
+def test_the_unit_scales_mean_deviation_and_noise(points: np.ndarray) -> None:
+    x, new = points[:N], points[N:]
+    y = x @ [1.0, -2.0, 0.5] + np.random.default_rng(2).normal(size=N)
+    thetas = np.random.default_rng(3).uniform(0.1, 1, size=(6, 2))
+    cross, diagonal = (new @ x.T)[None], (new**2).sum(1)[None]
+    small = posterior_of((x @ x.T)[None], y, thetas, np.zeros(6), 1.0)
+    large = posterior_of((x @ x.T)[None], 1e3 * y, thetas, np.zeros(6), 1e3)
+    for k, power in ((0, 1), (1, 2)):
+        np.testing.assert_allclose(
+            large.moments(cross, diagonal)[k], 1e3**power * small.moments(cross, diagonal)[k]
+        )
+    np.testing.assert_allclose(large.left_out(), small.left_out())

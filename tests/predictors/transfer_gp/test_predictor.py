@@ -1,0 +1,162 @@
+"""The default predictor, and the contract every latency predictor keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from predictors.benchmark import LATENCY_PREDICTORS
+from predictors.registry import LatencyPredictor
+from predictors.transfer_gp.predictor import TransferGP
+from search_spaces.errors import InputError
+from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import LatencyTable
+
+QUICK = {"help": {"episodes": 3, "width": 8, "query": 20, "draws": 2}}
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    return synthetic_table(architectures=260, devices=6, positions=6)
+
+
+@pytest.fixture(scope="module")
+def fitted(table: LatencyTable) -> TransferGP:
+    known = table.rows(range(160)).select([f"device{i}" for i in range(4)])
+    return TransferGP(table.space).meta_fit(known)
+
+
+def _rank(predictor: LatencyPredictor, table: LatencyTable, device: str, n: int) -> float:
+    chosen = predictor.suggest_genes(table.genes[:160], n, np.random.default_rng(0))
+    values = table.column(device)
+    adapted = predictor.adapt_genes(table.genes[chosen], values[chosen])
+    return float(spearmanr(adapted.predict_genes(table.genes[160:])[0], values[160:])[0])
+
+
+@pytest.mark.parametrize("method", LATENCY_PREDICTORS.names())
+def test_contract(method: str, table: LatencyTable) -> None:
+    cls = LATENCY_PREDICTORS.get(method)
+    if method == "macs":
+        space = NasBench201()
+        genes = space.sample_genes(np.random.default_rng(0), 60)
+        values = np.column_stack([1 + genes.sum(1), 2 + genes[:, 0]]).astype(float)
+        table = LatencyTable(space, genes, ("a", "b"), values)
+    predictor = cls(table.space, **QUICK.get(method, {})).meta_fit(table)
+    pool = table.archs
+    chosen = predictor.suggest(pool, 14)
+    assert len(set(chosen)) == len({str(a) for a in chosen}) == 14
+    place = {arch: i for i, arch in reversed(list(enumerate(table.archs)))}
+    measured = [float(table.values[place[arch], 0]) for arch in chosen]
+    adapted = predictor.adapt(chosen, measured)
+    mean, std = adapted.predict(pool)
+    assert mean.shape == std.shape == (len(pool),)
+    assert np.isfinite(mean).all() and (std > 0).all()
+    low, high = adapted.interval(pool, 0.9)
+    inner_low, inner_high = adapted.interval(pool, 0.5)
+    assert (low <= inner_low).all() and (inner_high <= high).all()
+    budgets = np.linspace(measured[0] / 4, 4 * max(measured), 7)
+    within = np.array([adapted.probability_within(pool, b) for b in budgets])
+    assert ((within >= 0) & (within <= 1)).all()
+    assert (np.diff(within, axis=0) >= -1e-9).all()
+    again = predictor.adapt(chosen, measured).predict(pool)[0]
+    np.testing.assert_allclose(again, mean)
+
+
+def test_ten_measurements_rank_a_new_device(fitted: TransferGP, table: LatencyTable) -> None:
+    assert _rank(fitted, table, "device4", 10) > 0.97
+    assert _rank(fitted, table, "device5", 10) > 0.97
+
+
+def test_known_devices_help(fitted: TransferGP, table: LatencyTable) -> None:
+    alone = TransferGP(table.space)
+    assert _rank(fitted, table, "device4", 10) > _rank(alone, table, "device4", 10)
+
+
+@pytest.mark.parametrize("devices", [[], ["device0"]])
+def test_few_or_no_known_devices_are_enough_to_work(
+    table: LatencyTable, devices: list[str]
+) -> None:
+    predictor = TransferGP(table.space).meta_fit(table.rows(range(160)).select(devices))
+    assert _rank(predictor, table, "device4", 40) > 0.8
+
+
+def test_missing_cells_and_an_empty_device_do_no_harm(table: LatencyTable) -> None:
+    values = table.values[:, :4].copy()
+    values[np.random.default_rng(0).random(values.shape) < 0.3] = np.nan
+    values[:, 3] = np.nan
+    holed = LatencyTable(table.space, table.genes, table.devices[:4], values)
+    predictor = TransferGP(table.space).meta_fit(holed.rows(range(160)))
+    assert predictor.devices == ("device0", "device1", "device2")
+    assert _rank(predictor, table, "device4", 10) > 0.9
+
+
+def test_one_glitch_does_not_ruin_the_ranking(fitted: TransferGP, table: LatencyTable) -> None:
+    chosen = fitted.suggest_genes(table.genes[:160], 12, np.random.default_rng(1))
+    values = table.column("device4").copy()
+    measured = values[chosen].copy()
+    measured[3] *= 5
+    adapted = fitted.adapt_genes(table.genes[chosen], measured)
+    mean, _ = adapted.predict_genes(table.genes[160:])
+    assert spearmanr(mean, values[160:])[0] > 0.9
+
+
+def test_repeated_and_constant_measurements_are_accepted(
+    fitted: TransferGP, table: LatencyTable
+) -> None:
+    genes = np.repeat(table.genes[:3], 2, axis=0)
+    mean, std = fitted.adapt_genes(genes, np.full(6, 4.0)).predict_genes(table.genes)
+    assert np.isfinite(mean).all() and np.isfinite(std).all()
+    mean, std = fitted.adapt_genes(table.genes[:1], np.array([4.0])).predict_genes(table.genes)
+    assert np.isfinite(mean).all() and (std > 0).all()
+
+
+def test_the_unit_of_the_measurements_does_not_matter(
+    fitted: TransferGP, table: LatencyTable
+) -> None:
+    chosen = np.arange(10)
+    values = table.column("device4")[chosen]
+    small = fitted.adapt_genes(table.genes[chosen], values).predict_genes(table.genes)
+    large = fitted.adapt_genes(table.genes[chosen], 1e3 * values).predict_genes(table.genes)
+    np.testing.assert_allclose(large[0], 1e3 * small[0], rtol=1e-6)
+    np.testing.assert_allclose(large[1], 1e3 * small[1], rtol=1e-6)
+
+
+def test_single_predictions_equal_those_of_a_batch(fitted: TransferGP, table: LatencyTable) -> None:
+    adapted = fitted.adapt_genes(table.genes[:10], table.column("device4")[:10])
+    many = np.concatenate([table.genes] * 3)
+    mean, std = adapted.predict_genes(many)
+    one_mean, one_std = adapted.predict_genes(many[700:701])
+    np.testing.assert_allclose(one_mean, mean[700:701], rtol=1e-4)
+    np.testing.assert_allclose(one_std, std[700:701], rtol=1e-3)
+
+
+def test_a_device_resembles_itself_most(fitted: TransferGP, table: LatencyTable) -> None:
+    adapted = fitted.adapt_genes(table.genes[:20], table.column("device2")[:20])
+    known = fitted.resemblance(adapted)
+    assert known["device2"] > 0.99
+    names, points = fitted.embedding({"new": adapted})
+    assert names[-1] == "new" and points.shape == (5, 2)
+    distances = np.linalg.norm(points[:4] - points[4], axis=1)
+    assert distances.argmin() == 2
+
+
+@pytest.mark.parametrize("bad", [[1.0, float("nan")], [1.0, -1.0], [1.0], []])
+def test_bad_measurements_are_refused(fitted: TransferGP, bad: list[float]) -> None:
+    archs = fitted.space.decode(np.zeros((2 if bad else 0, 6), dtype=int))
+    with pytest.raises(InputError):
+        fitted.adapt(archs, bad)
+
+
+def test_degenerate_cells_are_not_suggested() -> None:
+    space = NasBench201()
+    genes = space.sample_genes(np.random.default_rng(0), 300)
+    genes[::2, 3:] = 0  # nothing reaches the output
+    chosen = TransferGP(space).suggest_genes(genes, 10, np.random.default_rng(0))
+    assert not space.degenerate_genes(genes[chosen]).any()
+
+
+def test_too_many_suggestions_are_refused(fitted: TransferGP, table: LatencyTable) -> None:
+    with pytest.raises(InputError, match="cannot choose 11 of 10"):
+        fitted.suggest_genes(table.genes[:10], 11, np.random.default_rng(0))

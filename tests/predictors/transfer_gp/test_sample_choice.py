@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from predictors.transfer_gp.sample_choice import balanced
+
+THETAS = np.array([[1.0, 0.01]])
+BELIEF = np.ones(1)
+
+
+def _grams(points: np.ndarray) -> np.ndarray:
+    return (points @ points.T)[None]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 30])
+def test_choices_are_different_rows(n: int) -> None:
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    chosen = balanced(_grams(points), THETAS, BELIEF, n, np.random.default_rng(1))
+    assert len(set(chosen.tolist())) == n
+    assert chosen.min() >= 0 and chosen.max() < 30
+
+
+def test_clusters_are_all_visited() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [9, 0], [0, 9], [9, 9]])
+    points = np.repeat(centres, 10, axis=0) + 0.1 * rng.normal(size=(40, 2))
+    for seed in range(10):
+        chosen = balanced(_grams(points), THETAS, BELIEF, 4, np.random.default_rng(seed))
+        assert sorted(chosen // 10) == [0, 1, 2, 3]
+
+
+def _frequencies(samples: int) -> np.ndarray:
+    grams = _grams(np.random.default_rng(0).normal(size=(20, 2)))
+    counts = np.zeros(20)
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        counts[balanced(grams, THETAS, BELIEF, 5, rng, samples=samples)] += 1
+    return counts
+
+
+def test_one_sample_is_fair() -> None:
+    counts = _frequencies(1)  # 100 each, give or take a binomial deviation of 8.7
+    assert counts.min() > 60 and counts.max() < 140
+
+
+def test_the_most_informative_of_several_leaves_no_candidate_out() -> None:
+    assert _frequencies(8).min() > 0
+
+
+def test_identical_candidates_are_accepted() -> None:
+    chosen = balanced(np.ones((1, 6, 6)), THETAS, BELIEF, 3, np.random.default_rng(0))
+    assert len(set(chosen.tolist())) == 3

@@ -1,0 +1,217 @@
+"""Spaces made from a user's module: what they build, what they refuse, and the tutorial."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from search_spaces.errors import InputError
+from supernet.network import Supernet
+from supernet.onnx.export import export_onnx
+from supernet.own_model.wrap import bits_space, wrap
+from supernet.training.subnets import float_plan
+
+BITS = {"weight_bits": (2, 8), "activation_bits": (4, 8)}
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        h = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        h = self.norm2(self.conv2(h))
+        h += x
+        return F.relu(h)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = nn.Sequential(*[Block(8) for _ in range(3)])
+        self.down = nn.Conv2d(8, 16, 5, 2, 2)
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.down(self.body(self.stem(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Attention(nn.Module):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.qkv, self.project = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.widen, self.contract = (
+            nn.Linear(channels, 2 * channels),
+            nn.Linear(2 * channels, channels),
+        )
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        q, k, v = (t.reshape(b, n, self.heads, c // self.heads).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        x = x + self.project(mixed)
+        return x + self.contract(F.gelu(self.widen(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 2, 2)
+        self.positions = nn.Parameter(0.1 * torch.randn(1, 16, 8))
+        self.blocks = nn.Sequential(Attention(8, 2), Attention(8, 2))
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        return self.fc(self.norm(self.blocks(x)).mean(1))
+
+
+def vgg() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4),
+    )  # fmt: skip
+
+
+CASES = {
+    "residual": (
+        Residual,
+        {
+            "widths": {"stem.0": (0.5, 1.0), "down": (0.5, 1.0)},
+            "kernels": {"down": (3, 5)},
+            "depths": {"body": (1, 2, 3)},
+            "resolutions": (6, 8),
+        },
+    ),
+    "vgg": (vgg, {"widths": {"0": (0.5, 1.0), "7": (0.5, 1.0)}}),
+    "transformer": (
+        Transformer,
+        {"widths": {"blocks.*.widen": (0.5, 1)}, "depths": {"blocks": (1, 2)}},
+    ),
+}  # fmt: skip
+
+
+def make(case: str):
+    torch.manual_seed(0)
+    factory, options = CASES[case]
+    module = factory()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    return module.eval(), wrap(module, input_shape=(1, 8, 8), **BITS, **options)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_largest_network_is_the_module(case):
+    module, space = make(case)
+    images = torch.randn(4, 1, 8, 8)
+    plan = float_plan(space.plan(space.largest()))
+    found = Supernet(space).evaluate(images, plan, space.pretrained_statistics())
+    with torch.no_grad():
+        torch.testing.assert_close(found, module(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_variants_extract_exactly_and_export(case, tmp_path):
+    _, space = make(case)
+    supernet = Supernet(space)
+    rng = np.random.default_rng(0)
+    for arch in (space.largest(), space.smallest(), space.sample(rng)):
+        assert space.parse(str(arch)) == arch
+        plan = space.plan(arch)
+        images = torch.randn(8, *plan.input_shape)
+        statistics = supernet.statistics(arch, [images])
+        network = supernet.extract(arch, statistics)
+        with torch.no_grad():
+            expected = network(images)
+        assert torch.equal(expected, supernet.evaluate(images, arch, statistics))
+        summary = export_onnx(network, tmp_path / "m.onnx")
+        assert summary.weights_kib == pytest.approx(plan.weights_kib)
+        session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+        found = session.run(None, {"input": images.numpy()})[0]
+        error = np.linalg.norm(found - expected.numpy())
+        assert error <= 0.25 * np.linalg.norm(expected.numpy())
+
+
+def test_layers_that_are_added_share_one_width():
+    _, space = make("residual")
+    plan = {layer.name: layer for layer in space.plan(space.smallest()).layers()}
+    assert plan["stem.0"].out_channels == plan["body.0.conv2"].out_channels == 4
+    assert plan["body.0.conv1"].out_channels == 8
+    assert [c.name for c in space.choices if c.name.startswith("width")] == [
+        "width.stem.0",
+        "width.down",
+    ]
+    assert "body.1.conv1" not in plan
+
+
+def test_bits_alone_keep_the_weights():
+    torch.manual_seed(0)
+    module = vgg()
+    space = bits_space(module, input_shape=(1, 8, 8), weight_bits=(2, 8), activation_bits=(8,))
+    arch = space.at({"7": (2, 8)})
+    bits = {layer.name: layer.weight_bits for layer in space.plan(arch).layers()}
+    assert bits == {"0": 8, "3": 8, "7": 2, "10": 8}
+    assert torch.equal(Supernet(space).layer("0").weight, module[0].weight)
+    with pytest.raises(InputError, match="unknown layer '8'"):
+        space.at({"8": (2, 8)})
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "message"),
+    [
+        ("residual", {"widths": {"fc": (0.5, 1.0)}}, "fc cannot vary, because they go into"),
+        ("residual", {"widths": {"steem": (0.5, 1.0)}}, "no layer is called 'steem'"),
+        ("residual", {"widths": {"stem.0": (0.5, 1), "body.0.conv2": (0.25, 1)}}, "equal widths"),
+        ("residual", {"widths": {"stem.0": (0.9, 1.0)}}, "leave out the equal ones"),
+        ("residual", {"kernels": {"down": (3, 7)}}, "the kernel of down has the side 5"),
+        ("residual", {"depths": {"body": (1, 2)}}, "must end with the number of its elements, 3"),
+        ("residual", {"depths": {"boddy": (1, 2)}}, "'boddy' is no nn.Sequential"),
+        ("transformer", {"widths": {"blocks.0.qkv": (0.5, 1.0)}}, "cannot vary.*chunk"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_reason(case, options, message):
+    with pytest.raises(InputError, match=message):
+        wrap(CASES[case][0](), input_shape=(1, 8, 8), **options)
+
+
+class Pyramid(nn.Module):
+    """Adds features of half the resolution, brought back to that of ``size`` pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, 2, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        fine = F.relu(self.fine(x))
+        up = F.interpolate(F.relu(self.coarse(x)), size=fine.shape[2:], mode="nearest")
+        return self.fc((fine + up).mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 9, 11, 12])
+def test_features_are_resized_as_torch_does_whatever_the_ratio(size, tmp_path):
+    torch.manual_seed(0)
+    space = wrap(Pyramid().eval(), input_shape=(1, size, size), **BITS)
+    network = Supernet(space).extract(float_plan(space.plan(space.largest())), {})
+    images = torch.randn(2, 1, size, size)
+    export_onnx(network, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    found = session.run(None, {"input": images.numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network(images).numpy(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,92 @@
+"""Checkpoints hold what was put in, and damage is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from search_spaces.errors import InputError
+from supernet.training.checkpoint import load_checkpoint, save_checkpoint
+
+TENSORS = {
+    "a": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+    "flags": torch.tensor([True, False]),
+    "step": torch.tensor(7.0),
+    "view": torch.arange(12).view(3, 4)[:, :2],
+    "empty": torch.zeros(0, 3),
+}
+STATE = {"step": 7, "history": [{"loss": 0.125}], "name": "ünïcode"}
+
+
+def names(folder) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_round_trip_keeps_tensors_and_state(tmp_path):
+    path = tmp_path / "sub" / "c.safetensors"
+    save_checkpoint(path, TENSORS, STATE)
+    tensors, state = load_checkpoint(path)
+    assert state == STATE and sorted(tensors) == sorted(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
+    assert names(path.parent) == ["c.json", "c.safetensors"]
+    assert json.loads((path.parent / "c.json").read_text()) == STATE
+
+
+def test_the_description_for_people_is_not_read_back(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, STATE)
+    (tmp_path / "c.json").write_text("{torn")
+    assert load_checkpoint(path)[1] == STATE
+
+
+def test_a_file_of_somebody_else_has_no_state(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_file({"a": torch.ones(2)}, path)
+    tensors, state = load_checkpoint(path)
+    assert state == {} and torch.equal(tensors["a"], torch.ones(2))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"c\.safetensors does not exist"):
+        load_checkpoint(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 40, 0.5, -1])
+def test_a_cut_off_file_is_named(tmp_path, keep):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, STATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep) if keep == 0.5 else keep])
+    with pytest.raises(InputError, match=r"c\.safetensors is no safetensors file"):
+        load_checkpoint(path)
+
+
+def test_another_file_or_a_folder_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    path.write_text("just some text, long enough to hold a length")
+    with pytest.raises(InputError, match="no safetensors file"):
+        load_checkpoint(path)
+    (tmp_path / "d").mkdir()
+    with pytest.raises(InputError, match="d cannot be read"):
+        load_checkpoint(tmp_path / "d")
+
+
+def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    from search_spaces import atomic
+
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, STATE)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"a": torch.zeros(1)}, {"step": 8})
+    monkeypatch.undo()
+    assert load_checkpoint(path)[1] == STATE
+    assert names(tmp_path) == ["c.json", "c.safetensors"]
