@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results_index import record_claim
-
 from search_spaces.atomic import write_json_atomic
 
 RESULTS = Path(__file__).parent / "results" / "main_job"

@@ -74,7 +74,7 @@ def uniform_models(
     """Return file and costs of the network at each pair of bits, by name (``w2a4``)."""
     from nas.job.schema import Job
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
     from search_spaces.bits import set_bits
     from supernet.onnx.export import export_onnx
 

@@ -149,7 +149,7 @@ protocol: {processes: 2, runs: 10, retries: 0}
 """)
 
 import nas
-from nas.run import pipeline
+from nas.stages import pipeline
 
 job = nas.load_job(folder / "job.yaml")
 run = folder / "run"

@@ -51,7 +51,7 @@ def main() -> None:
     import torch
 
     from nas.job.schema import Job, job_space
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
     from nas.tasks import TASKS
     from supernet.network import Supernet
     from supernet.training.checkpoint import load_checkpoint

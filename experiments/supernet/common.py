@@ -33,7 +33,7 @@ def open_job(values: dict[str, Any]) -> Opened:
 
 def accuracy(opened: Opened, supernet: Supernet, arch: Any) -> float:
     """Return the validation accuracy of one architecture, calibrated at its bits."""
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
 
     evaluator = Evaluator(supernet, opened.splits, opened.task)
     return evaluator.accuracy(evaluator.network(arch))

@@ -18,8 +18,8 @@ import torch
 
 from experiments.supernet.common import RESULTS, write_result
 from nas.job.schema import Job, job_space
-from nas.run.build_supernet import make_supernet
-from nas.run.evaluator import Evaluator
+from nas.stages.build_supernet import make_supernet
+from nas.stages.evaluator import Evaluator
 from nas.tasks import TASKS
 from supernet.ptq.adaround import RoundingRecipe
 from supernet.ptq.quantize import quantize_post_training

@@ -101,7 +101,7 @@ def main() -> None:
             plain.append(times[0])
             sandwich.append(times[1])
     memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
 
     evaluator = Evaluator(supernet, opened.splits, task)
     plans = sampler.plans(0, 0.5)

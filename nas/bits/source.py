@@ -48,7 +48,7 @@ def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSourc
     from nas.models.hand_over import picked
     from nas.record.run_folder import RunStore
     from nas.report.results import load_results
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
     from supernet.training.subnets import float_plan
 
     if run.suffix == ".onnx":

@@ -290,7 +290,7 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
         return Images(pixels, labels, path.name)
     from nas.job.schema import load_job
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
     from supernet.resolution import resize_images
 
     job = load_job(path) if path.is_file() else None

@@ -151,13 +151,13 @@ def run(
     if measurements is not None and not measurements.exists():
         raise InputError(f"--measurements: {measurements} does not exist")
     if dry_run:
-        from nas.run.dry_run import estimate
+        from nas.stages.dry_run import estimate
 
         for line in estimate(job, folder).lines():
             typer.echo(line)
         return
-    from nas.run import pipeline
-    from nas.run.progress import Progress
+    from nas.stages import pipeline
+    from nas.stages.progress import Progress
 
     with _resumable(folder):
         pipeline.run(job, folder, measurements=measurements, progress=Progress())
@@ -173,8 +173,8 @@ def resume(run_folder: RunFolder) -> None:
     the one that the run began with; a changed job is a new run (see search.warm_start).
     """
     _existing_run(run_folder)
-    from nas.run import pipeline
-    from nas.run.progress import Progress
+    from nas.stages import pipeline
+    from nas.stages.progress import Progress
 
     with _resumable(run_folder):
         pipeline.resume(run_folder, progress=Progress())

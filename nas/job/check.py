@@ -440,7 +440,7 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
     yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
     if supernet.quantizers.model_fields_set:
         # Imports torch, so only where the defaults, which are known, are replaced.
-        from nas.run.build_supernet import quantizer_scheme
+        from nas.stages.build_supernet import quantizer_scheme
 
         try:
             quantizer_scheme(supernet)

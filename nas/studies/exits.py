@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.run.evaluator import Evaluator
+from nas.stages.evaluator import Evaluator
 from nas.studies.source import Opened, Source, load_supernet, open_source
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError

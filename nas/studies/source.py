@@ -102,7 +102,7 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
     Raises:
         InputError: training is not finished, or the file is of another space.
     """
-    from nas.run.build_supernet import make_supernet
+    from nas.stages.build_supernet import make_supernet
     from supernet.training.checkpoint import load_checkpoint
     from supernet.training.train import load_weights
 

@@ -13,7 +13,7 @@ from search_spaces.bits import set_bits
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
     from supernet.network import Supernet
 
 
@@ -90,7 +90,7 @@ class Bench:
 
     def evaluate(self, supernet: Supernet, arch: Any) -> float:
         """Return the validation accuracy of ``arch``, batch norm calibrated at its bits."""
-        from nas.run.evaluator import Evaluator
+        from nas.stages.evaluator import Evaluator
 
         if self._evaluator is None:
             self._evaluator = Evaluator(supernet, self.opened.splits, self.opened.task)
@@ -102,7 +102,7 @@ class Bench:
         return {"accuracy": self.evaluate(self.supernet, self.opened.space.parse(arch))}
 
     def _alone(self, arch: str, *, seed: int) -> dict[str, Any]:
-        from nas.run.build_supernet import quantizer_scheme
+        from nas.stages.build_supernet import quantizer_scheme
         from supernet.training.standalone import train_alone
         from supernet.training.train import Recipe
 

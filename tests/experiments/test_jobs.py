@@ -35,7 +35,7 @@ def test_there_is_a_job_for_each_use():
 @pytest.mark.parametrize("name", ["bits_only", "microcontroller"])
 def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
     """With little training, so that nothing but the way through is tested."""
-    from nas.run import pipeline
+    from nas.stages import pipeline
 
     monkeypatch.chdir(tmp_path)
     path = next(path for path in JOBS if path.stem == name)

@@ -11,8 +11,8 @@ import pytest
 from nas.job.schema import load_job
 from nas.record.evaluations import StudyRecord
 from nas.record.run_folder import RunStore
-from nas.run import pipeline
-from nas.run.progress import Progress
+from nas.stages import pipeline
+from nas.stages.progress import Progress
 from search_spaces.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -110,7 +110,7 @@ def test_what_was_given_up_on_is_marked_and_on_no_front(finished):
     context = RunStore.open(finished)
     manifest = context.manifest()
     assert manifest["job"]["search"]["early_stopping"] == {"images": 60, "risk": 0.1}
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
 
     space = RunContext.of(job, threads=1).space
     with StudyRecord(finished / "study.db", space=space, goals=job.objectives()) as study:

@@ -152,9 +152,9 @@ def test_a_claim_that_beats_is_kept_and_a_silent_one_is_not(tmp_path):
 RUN = """
     import sys, time
     from pathlib import Path
-    import nas.run.worker_tasks
+    import nas.stages.worker_tasks
     job, folder, log, me, other = sys.argv[1:]
-    original = nas.run.worker_tasks.evaluation_of
+    original = nas.stages.worker_tasks.evaluation_of
 
     def counted(evaluator):
         # Both are here before either evaluates anything.
@@ -171,8 +171,8 @@ RUN = """
 
         return call
 
-    nas.run.worker_tasks.evaluation_of = counted
-    from nas.run import pipeline
+    nas.stages.worker_tasks.evaluation_of = counted
+    from nas.stages import pipeline
     from nas.job.schema import load_job
 
     pipeline.run(load_job(Path(job)), Path(folder))

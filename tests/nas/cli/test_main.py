@@ -36,7 +36,7 @@ def job(tmp_path) -> Path:
 @pytest.fixture
 def pipeline(monkeypatch):
     """Stand in for the pipeline: record the calls, or raise what is asked for."""
-    stand_in = types.ModuleType("nas.run.pipeline")
+    stand_in = types.ModuleType("nas.stages.pipeline")
     stand_in.calls = []
     stand_in.error = None
 
@@ -46,7 +46,7 @@ def pipeline(monkeypatch):
             raise stand_in.error
 
     stand_in.run = stand_in.resume = record
-    monkeypatch.setitem(sys.modules, "nas.run.pipeline", stand_in)
+    monkeypatch.setitem(sys.modules, "nas.stages.pipeline", stand_in)
     monkeypatch.setattr(nas, "pipeline", stand_in, raising=False)
     return stand_in
 

@@ -11,8 +11,8 @@ import pytest
 from nas.executors.local import LocalExecutor
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
-from nas.run.progress import Progress
-from nas.run.search_stage import Search, costs, feasible_pool
+from nas.stages.progress import Progress
+from nas.stages.search_stage import Search, costs, feasible_pool
 from search_spaces.errors import InfeasibleError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 

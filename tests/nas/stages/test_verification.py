@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from nas.record.run_folder import RunStore
-from nas.run.progress import Progress
-from nas.run.verification import Verification
+from nas.stages.progress import Progress
+from nas.stages.verification import Verification
 from search_spaces.space import Choice, SearchSpace
 
 SPACE = SearchSpace("numbers", [Choice("n", tuple(range(9)))])

@@ -13,8 +13,8 @@ from nas.executors import Executor, Work
 from nas.fronts.spec import FrontSpec
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
-from nas.run.latencies import QUANTITIES, Latencies, quantity
-from nas.run.search_stage import costs
+from nas.stages.latencies import QUANTITIES, Latencies, quantity
+from nas.stages.search_stage import costs
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.space import Arch
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from nas.models.parity import Parity
     from nas.record.evaluations import Evaluation, StudyRecord
     from nas.record.run_folder import RunStore
-    from nas.run.evaluator import Evaluator
-    from nas.run.opened_job import RunContext
-    from nas.run.progress import Progress
+    from nas.stages.evaluator import Evaluator
+    from nas.stages.opened_job import RunContext
+    from nas.stages.progress import Progress
     from supernet.plain import PlainNetwork
 
 _ROUNDS = 3
@@ -211,7 +211,7 @@ class Verification:
         return items
 
     def _finetune(self, archs: Sequence[Arch]) -> None:
-        from nas.run.worker_tasks import finetune_candidate
+        from nas.stages.worker_tasks import finetune_candidate
 
         if not self.job.finetune.epochs:
             return
@@ -222,7 +222,7 @@ class Verification:
             return str(item["arch"])
 
         work = Work(
-            "nas.run.worker_tasks:finetuning", {"folder": str(self.store.folder)}, here=here
+            "nas.stages.worker_tasks:finetuning", {"folder": str(self.store.folder)}, here=here
         )
         with self.progress.stage("fine-tuning", len(archs), unit="models") as bar:
             for _ in self.executor.run(work, [{"arch": str(arch)} for arch in archs]):

@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
-from nas.run.early_stopping import accuracy_needed, accuracy_upper_limit
+from nas.stages.early_stopping import accuracy_needed, accuracy_upper_limit
 
 ACCURACY, LATENCY = Metric("accuracy"), Metric("latency_ms", "cpu")
 

@@ -12,7 +12,7 @@ import numpy as np
 from nas.executors import Executor, Work
 from nas.fronts.metrics import Metric
 from nas.fronts.spec import FrontSpec
-from nas.run.early_stopping import accuracy_needed
+from nas.stages.early_stopping import accuracy_needed
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
 from nas.strategies.surrogates import cost_surrogates
 from predictors.accuracy import AccuracyPredictor
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from nas.job.schema import Job
     from nas.models.size_model import FileSizes
     from nas.record.evaluations import StudyRecord
-    from nas.run.evaluator import Evaluator
-    from nas.run.latencies import Latencies
-    from nas.run.progress import Progress
-    from nas.run.warm_start import WarmStart
+    from nas.stages.evaluator import Evaluator
+    from nas.stages.latencies import Latencies
+    from nas.stages.progress import Progress
+    from nas.stages.warm_start import WarmStart
 
 _POLL_S = 0.2
 POOL = 1000
@@ -68,13 +68,13 @@ class Search:
         folder: Path,
         progress: Progress,
     ) -> None:
-        from nas.run.worker_tasks import evaluation_of
+        from nas.stages.worker_tasks import evaluation_of
 
         self.job, self.space, self.fronts = job, space, list(fronts)
         self.latencies, self.sizes, self.study = latencies, sizes, study
         self.executor, self.progress = executor, progress
         self._work = Work(
-            "nas.run.worker_tasks:evaluation",
+            "nas.stages.worker_tasks:evaluation",
             {"folder": str(folder)},
             here=evaluation_of(evaluator),
         )

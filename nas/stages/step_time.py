@@ -34,7 +34,7 @@ def step_seconds(
 
     Medians of a few steps each; the first is not counted.
     """
-    from nas.run.build_supernet import make_schedule, make_supernet
+    from nas.stages.build_supernet import make_schedule, make_supernet
     from supernet.training.subnets import default_stages
     from supernet.training.train import Recipe, Trainer
 

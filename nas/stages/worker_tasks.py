@@ -12,8 +12,8 @@ from typing import Any
 
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
-from nas.run.evaluator import EarlyStop, Evaluator
-from nas.run.opened_job import RunContext
+from nas.stages.evaluator import EarlyStop, Evaluator
+from nas.stages.opened_job import RunContext
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -26,7 +26,7 @@ def evaluation(*, folder: str, threads: int | None = None) -> Callable[[Mapping[
 def evaluation_of(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function of ``{"arch", "images", "early_stop"}`` that gives a ``Quality``'s fields.
 
-    ``early_stop`` holds the fields of :class:`nas.run.evaluator.EarlyStop`, or None.
+    ``early_stop`` holds the fields of :class:`nas.stages.evaluator.EarlyStop`, or None.
     """
 
     def evaluate(item: Mapping[str, Any]) -> dict[str, Any]:

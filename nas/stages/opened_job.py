@@ -13,7 +13,7 @@ from search_spaces.planned import PlannedSpace
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
     from nas.record.run_folder import RunStore
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class RunContext:
         Raises:
             InputError: the checkpoint does not belong to the space.
         """
-        from nas.run.build_supernet import make_supernet
-        from nas.run.evaluator import Evaluator
+        from nas.stages.build_supernet import make_supernet
+        from nas.stages.evaluator import Evaluator
         from supernet.training.checkpoint import load_checkpoint
         from supernet.training.train import load_weights
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nas.data.splits import Augmentation, DataSplits, MemoryImages, Normalisation, Subset
-from nas.run import evaluator as module
-from nas.run.evaluator import EarlyStop, Evaluator
+from nas.stages import evaluator as module
+from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.tasks import ImageClassification
 from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet

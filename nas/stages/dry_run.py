@@ -92,13 +92,13 @@ def estimate(
         macs_per_second: throughput of a forward pass for an image side in pixels; measured
             when not given.
         step_seconds: gives the seconds of a warm-up step and of a full training step;
-            :func:`nas.run.step_time.step_seconds`, which takes a few, when not given.
+            :func:`nas.stages.step_time.step_seconds`, which takes a few, when not given.
 
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
     """
-    from nas.run.build_supernet import focus_archs
-    from nas.run.opened_job import network_space
+    from nas.stages.build_supernet import focus_archs
+    from nas.stages.opened_job import network_space
     from nas.tasks import TASKS
 
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
@@ -114,7 +114,7 @@ def estimate(
         train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"
     else:
         if step_seconds is None:
-            from nas.run.step_time import step_seconds
+            from nas.stages.step_time import step_seconds
         batches = splits.training_batches(training.batch_size, seed=job.seed)
         warm, full = step_seconds(
             training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)

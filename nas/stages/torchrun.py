@@ -1,6 +1,6 @@
 """Training a run's supernet on several processes or GPUs, under ``torchrun``.
 
-``torchrun --nproc-per-node 2 -m nas.run.torchrun JOB --output RUN`` makes the run folder, or
+``torchrun --nproc-per-node 2 -m nas.stages.torchrun JOB --output RUN`` makes the run folder, or
 goes on with the one that is there, trains the supernet and stops; ``nas resume RUN`` does the
 rest. The batch size is that of all processes together, so their number does not change what is
 trained.
@@ -48,10 +48,10 @@ def train_distributed(job, folder: Path) -> None:  # type: ignore[no-untyped-def
             folder holds a run of another job.
     """
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
-    from nas.run.pipeline import create_run
-    from nas.run.progress import Progress
-    from nas.run.training import train_supernet
+    from nas.stages.opened_job import RunContext
+    from nas.stages.pipeline import create_run
+    from nas.stages.progress import Progress
+    from nas.stages.training import train_supernet
     from supernet.training import distributed
 
     if job.supernet.minutes is not None:

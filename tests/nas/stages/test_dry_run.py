@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nas.job.schema import Job
-from nas.run.dry_run import estimate, measure_throughput
+from nas.stages.dry_run import estimate, measure_throughput
 
 
 def plan(**sections):

@@ -31,14 +31,14 @@ from nas.models.size_model import FileSizes
 from nas.record.evaluations import StudyRecord
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
-from nas.run.build_supernet import focus_archs
-from nas.run.latencies import Latencies, empty_table
-from nas.run.opened_job import RunContext
-from nas.run.progress import Progress
-from nas.run.search_stage import Search, feasible_pool
-from nas.run.tracking import require_tensorboard
-from nas.run.verification import Models, Verification
-from nas.run.warm_start import WarmStart
+from nas.stages.build_supernet import focus_archs
+from nas.stages.latencies import Latencies, empty_table
+from nas.stages.opened_job import RunContext
+from nas.stages.progress import Progress
+from nas.stages.search_stage import Search, feasible_pool
+from nas.stages.tracking import require_tensorboard
+from nas.stages.verification import Models, Verification
+from nas.stages.warm_start import WarmStart
 from predictors.registry import LatencyPredictor
 from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
 from search_spaces.atomic import write_json_atomic
@@ -273,8 +273,8 @@ class Pipeline:
     # ------------------------------------------------------------------- stages
 
     def _stages(self) -> None:
-        from nas.run.evaluator import Evaluator
-        from nas.run.training import train_supernet
+        from nas.stages.evaluator import Evaluator
+        from nas.stages.training import train_supernet
 
         with self.store.timed("supernet"):
             supernet, training = train_supernet(self.context, self.store, self.progress)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nas.job.schema import Job
-from nas.run.opened_job import RunContext
-from nas.run.tracking import tensorboard_log, validation_of
+from nas.stages.opened_job import RunContext
+from nas.stages.tracking import tensorboard_log, validation_of
 from search_spaces.errors import MissingExtraError
 
 
@@ -29,7 +29,7 @@ def test_records_are_written_as_scalars(tmp_path):
 
 
 def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
-    from nas.run import pipeline
+    from nas.stages import pipeline
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     job = Job.model_validate(
@@ -41,7 +41,7 @@ def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
 
 
 def test_validation_is_the_accuracy_of_the_subnet():
-    from nas.run.evaluator import Evaluator
+    from nas.stages.evaluator import Evaluator
     from supernet.network import Supernet
 
     stages = [{"channels": 8, "stride": 1, "depths": [1]}]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nas.run.latencies import Latencies, empty_table
-from nas.run.progress import Progress
+from nas.stages.latencies import Latencies, empty_table
+from nas.stages.progress import Progress
 from predictors.registry import LATENCY_PREDICTORS
 from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.run.build_supernet import focus_archs, make_schedule, make_supernet
+from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
     from nas.data.splits import Batches
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
-    from nas.run.progress import Progress
+    from nas.stages.opened_job import RunContext
+    from nas.stages.progress import Progress
     from search_spaces.space import Arch
     from supernet.network import Supernet
 
@@ -36,7 +36,7 @@ def train_supernet(
     """
     import torch
 
-    from nas.run.tracking import tensorboard_log, validation_of
+    from nas.stages.tracking import tensorboard_log, validation_of
     from supernet.training import distributed
     from supernet.training.subnets import BitsStage, default_stages
     from supernet.training.train import Recipe, Trainer
@@ -135,7 +135,7 @@ def _steps(context: RunContext, store: RunStore, batches: Batches, focus: Sequen
 
 
 def _steps_in_time(context: RunContext, batches: Batches, focus: Sequence[Arch]) -> int:
-    from nas.run.step_time import step_seconds
+    from nas.stages.step_time import step_seconds
 
     config = context.job.supernet
     warm, full = step_seconds(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from devices.measuring.measurement import Measurement
     from devices.measuring.protocol import Protocol
     from devices.measuring.store import Store
-    from nas.run.progress import Progress
+    from nas.stages.progress import Progress
     from predictors.registry import Adapted, LatencyPredictor
     from search_spaces.planned import PlannedSpace
 

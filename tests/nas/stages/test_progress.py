@@ -1,6 +1,6 @@
 import io
 
-from nas.run.progress import LOG_EVERY_S, Progress
+from nas.stages.progress import LOG_EVERY_S, Progress
 
 
 class Clock:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
 

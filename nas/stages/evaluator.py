@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.run.early_stopping import accuracy_upper_limit
+from nas.stages.early_stopping import accuracy_upper_limit
 from supernet.resolution import resize_images
 
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ def in_child(target, *arguments) -> int:
 
 
 def run_job(job: Path, folder: Path, measurements: Path | None = None) -> None:
-    from nas.run import pipeline
+    from nas.stages import pipeline
 
     pipeline.run(load_job(job), folder, measurements=measurements)
 
@@ -76,7 +76,7 @@ def run_job(job: Path, folder: Path, measurements: Path | None = None) -> None:
 def run_with_closed_test_set(job: Path, folder: Path) -> None:
     """Run a job in which no pixel of the test set can be read before it is handed out."""
     from nas.data.splits import DataSplits, Images, Subset
-    from nas.run.opened_job import RunContext
+    from nas.stages.opened_job import RunContext
 
     class Closed:
         def __init__(self, images: Images, splits: DataSplits) -> None:
@@ -100,7 +100,7 @@ def run_with_closed_test_set(job: Path, folder: Path) -> None:
 
 
 def resume_job(folder: Path) -> None:
-    from nas.run import pipeline
+    from nas.stages import pipeline
 
     pipeline.resume(folder)
 
@@ -251,7 +251,7 @@ def test_killed_again_and_again_the_front_is_the_same(finished, replayed, tmp_pa
 
 
 def test_bounds_that_nothing_meets_end_with_the_closest_architecture(finished, tmp_path):
-    from nas.run import pipeline
+    from nas.stages import pipeline
     from search_spaces.errors import InfeasibleError
 
     text = JOB + "  constraints: {weights_kib: {max: 0.01}}\n"
@@ -264,7 +264,7 @@ def test_bounds_that_nothing_meets_end_with_the_closest_architecture(finished, t
 
 def test_energy_that_nothing_measures_is_told_before_training(tmp_path, monkeypatch):
     import devices.measuring.energy
-    from nas.run import pipeline
+    from nas.stages import pipeline
     from search_spaces.errors import EnvironmentProblem
 
     monkeypatch.setattr(devices.energy, "make_meter", lambda source: devices.energy.NoMeter())
@@ -276,7 +276,7 @@ def test_energy_that_nothing_measures_is_told_before_training(tmp_path, monkeypa
 
 def test_a_run_that_ends_infeasible_records_it(finished, tmp_path):
     from nas.record.run_folder import RunStore
-    from nas.run import pipeline
+    from nas.stages import pipeline
     from search_spaces.errors import InfeasibleError
 
     text = JOB + "  constraints: {latency_ms: {cpu: {max: 1.0e-6}}}\n"
@@ -288,7 +288,7 @@ def test_a_run_that_ends_infeasible_records_it(finished, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(finished):
-    from nas.run import pipeline
+    from nas.stages import pipeline
     from search_spaces.errors import InputError
 
     job = load_job(write_job(finished.parent))
@@ -297,7 +297,7 @@ def test_a_second_run_in_the_same_folder_is_refused(finished):
 
 
 def test_measurements_to_replay_that_moved_are_named(tmp_path):
-    from nas.run import pipeline
+    from nas.stages import pipeline
     from search_spaces.errors import InputError
 
     gone = tmp_path / "first"
@@ -311,9 +311,9 @@ def test_measurements_to_replay_that_moved_are_named(tmp_path):
 
 def test_weights_of_ones_own_are_the_start(finished, tmp_path):
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
-    from nas.run.progress import Progress
-    from nas.run.training import train_supernet
+    from nas.stages.opened_job import RunContext
+    from nas.stages.progress import Progress
+    from nas.stages.training import train_supernet
 
     own = finished / "supernet" / "checkpoint.safetensors"
     text = JOB.replace("supernet: {", f"supernet: {{init_from: {own}, ")
@@ -327,9 +327,9 @@ def test_weights_of_ones_own_are_the_start(finished, tmp_path):
 
 def test_training_on_focuses_on_the_front_of_the_older_run(finished, tmp_path):
     from nas.record.run_folder import RunStore
-    from nas.run.opened_job import RunContext
-    from nas.run.progress import Progress
-    from nas.run.training import train_supernet
+    from nas.stages.opened_job import RunContext
+    from nas.stages.progress import Progress
+    from nas.stages.training import train_supernet
     from search_spaces.errors import InputError
 
     changed = f"supernet: {{focus: {{run: {finished}, share: 1.0}}, "
