@@ -18,7 +18,7 @@ from devices.locks import machine_lock
 from devices.measuring.child import Sampler
 from devices.measuring.conditions import Reader, read_system_file
 from devices.measuring.measure import measure
-from devices.measuring.measurement import Measurement
+from devices.measuring.measurement import Measurement, plausible
 from devices.measuring.protocol import Protocol
 from devices.measuring.store import Query, Store
 from devices.runtime import Runtime, make_runtime
@@ -146,7 +146,7 @@ class Device(ABC):
         results: dict[int, Measurement] = {}
 
         def report(index: int, measurement: Measurement) -> None:
-            results[index] = measurement
+            results[index] = measurement = plausible(measurement)
             if on_result is not None:
                 on_result(index, measurement)
 
@@ -162,7 +162,7 @@ class Device(ABC):
                 twins.setdefault(queries[index].key, []).append(index)
 
         def done(key: str, measurement: Measurement, *, keep: bool = True) -> None:
-            named = replace(measurement, device=self.spec.name, key=key)
+            named = replace(plausible(measurement), device=self.spec.name, key=key)
             if store is not None and keep:
                 for query in {queries[i].arch: queries[i] for i in twins[key]}.values():
                     store.put(query, named)

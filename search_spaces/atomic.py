@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,45 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; non-finite numbers are refused."""
+    """Write ``value`` as indented JSON, atomically.
+
+    Raises:
+        ValueError: a number that JSON does not have (not a number, infinite) somewhere in it;
+            the message says where. See :func:`null_for_undefined`.
+    """
+    for where, number in _undefined(value, ()):
+        raise ValueError(
+            f"{path}: {'.'.join(map(str, where)) or 'the value'} is {number}, "
+            "which is not JSON compliant"
+        )
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def null_for_undefined(value: Any) -> Any:
+    """Return ``value`` (dicts, lists, tuples, scalars) with None for every undefined number.
+
+    A metric of which there is none, such as the correlation of equal values, is null in a file:
+    the rest of the result must not be lost with it.
+    """
+    if isinstance(value, Mapping):
+        return {key: null_for_undefined(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [null_for_undefined(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _undefined(value: Any, where: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], float]]:
+    """Yield the place and the value of every number in ``value`` that JSON does not have."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _undefined(item, (*where, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _undefined(item, (*where, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where, value
 
 
 def sync_directory(directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -33,6 +33,7 @@ class Reason(str, Enum):
     CRASHED = "process-crashed"
     DEADLINE = "deadline-passed"
     MEMORY = "memory-limit"
+    IMPOSSIBLE = "impossible-latency"
 
 
 #: Another attempt cannot change these.
@@ -113,6 +114,33 @@ class Measurement:
 _FIGURES = ("latency_ms", "low_ms", "high_ms", "iqr_ms", "p90_ms", "p99_ms", "mad_ms")
 
 
+LONGEST_MS = 8.64e7
+"""A day: no inference takes longer."""
+
+
+def plausible(measurement: Measurement) -> Measurement:
+    """Return ``measurement``, or an invalid one without figures where these cannot be.
+
+    A broken counter, clock or board reports 0 ms, -1 ms or 1e308 ms; none of them may win a
+    front, whichever way it came here.
+    """
+    figures = (measurement.latency_ms, measurement.low_ms, measurement.high_ms)
+    impossible = [f"{x:g} ms" for x in figures if not (math.isnan(x) or 0 < x <= LONGEST_MS)]
+    energy = measurement.energy_mj
+    if energy is not None and not 0 <= energy < math.inf:
+        measurement = replace(measurement, energy_mj=None)
+    if not impossible:
+        return measurement
+    return replace(
+        measurement,
+        **dict.fromkeys(_FIGURES, math.nan),
+        valid=False,
+        reasons=tuple(dict.fromkeys([*measurement.reasons, Reason.IMPOSSIBLE.value])),
+        detail=f"the device reports {impossible[0]}, which no inference takes; is its clock or "
+        "counter broken?",
+    )
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One try at one model: a block or a failure from each process."""
@@ -124,6 +152,7 @@ class Attempt:
     protocol: Protocol
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "outcomes", tuple(map(_possible, self.outcomes)))
         object.__setattr__(self, "reasons", _judge(self, self.protocol))
 
     @property
@@ -214,6 +243,18 @@ def conclude(
         detail=details[0] if details else "",
         energy_mj=_median_energy(blocks),
     )
+
+
+def _possible(outcome: Block | Failure) -> Block | Failure:
+    """Return a block of a process, or a failure where its samples cannot be times."""
+    if isinstance(outcome, Block):
+        for sample in outcome.samples_ms:
+            if not 0 < sample <= LONGEST_MS:
+                return Failure(
+                    Reason.IMPOSSIBLE.value,
+                    f"a sample of {sample:g} ms, which no inference takes; is a clock broken?",
+                )
+    return outcome
 
 
 def _median_energy(blocks: Sequence[Block]) -> float | None:

@@ -358,8 +358,11 @@ def write_bits(
 
     Returns:
         path of the JSON.
+
+    Raises:
+        UnusableModel: the file does not compute what the quantised network does.
     """
-    from nas.models.parity import check_parity, export_checked
+    from nas.models.parity import UnusableModel, check_parity, export_checked
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -368,6 +371,9 @@ def write_bits(
         result.network, model, images[:32], weight_storage=weight_storage
     )
     parity = check_parity(result.network, model, images, check=check)
+    if parity.problems:
+        model.unlink()
+        raise UnusableModel(f"{model} is not written: {'; '.join(parity.problems)}")
     path = folder / "bits.json"
     write_json_atomic(
         path,

@@ -126,12 +126,15 @@ class Calibration:
         """How many of all measurements the protocol rejected."""
         return sum(not one.valid for one in (*self.learned, *self.foretold))
 
-    def scores(self, *, valid_only: bool = False) -> dict[str, float] | None:
+    def scores(self, *, valid_only: bool = False) -> dict[str, float | None] | None:
         """Return ``spearman``, ``mape`` and ``coverage`` (fractions) over ``foretold``.
 
-        None when fewer than 3 are left to score.
+        None when fewer than 3 are left to score; ``spearman`` alone is None where all of
+        them are equally fast, measured or predicted.
         """
         from scipy.stats import spearmanr
+
+        from predictors.rank_correlation import rank_correlation
 
         chosen = [one for one in self.foretold if one.valid or not valid_only]
         if len(chosen) < 3:
@@ -139,7 +142,7 @@ class Calibration:
         predicted = np.array([one.predicted_ms for one in chosen])
         measured = np.array([one.measured_ms for one in chosen])
         return {
-            "spearman": float(spearmanr(predicted, measured).statistic),
+            "spearman": rank_correlation(spearmanr, predicted, measured),
             "mape": float(np.mean(np.abs(predicted / measured - 1))),
             "coverage": float(np.mean([one.inside for one in chosen])),
         }

@@ -211,11 +211,13 @@ def report(found: Calibration) -> list[str]:
     return lines
 
 
-def _scored(scores: dict[str, float] | None) -> str:
+def _scored(scores: dict[str, float | None] | None) -> str:
     if scores is None:
         return ": too few to score"
+    spearman = scores["spearman"]
+    ranked = "no rank correlation, all equally fast" if spearman is None else f"{spearman:.3f}"
     return (
-        f": Spearman {scores['spearman']:.3f}, mean error {scores['mape']:.1%}, "
+        f": Spearman {ranked}, mean error {scores['mape']:.1%}, "
         f"{scores['coverage']:.0%} inside the interval"
     )
 

@@ -102,7 +102,7 @@ class ProcessExecutor(Executor):
 def _start(work: Work, threads: int) -> None:
     # Ctrl-C reaches the whole group; the parent stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     global _function
     _function = work.build(threads=threads)

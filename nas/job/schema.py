@@ -555,4 +555,4 @@ def job_space(
         config["input_channels"] = input_channels
     if outputs is not None:
         config["outputs"] = outputs
-    return build_space(job.space.name, **config)
+    return build_space(job.space.name, generator_seed=job.seed, **config)

@@ -28,10 +28,27 @@ Saturating 8-bit kernels err by 0.16 and more; a rounding that falls the other w
 it sets off in later layers, by less than 0.02.
 """
 
+AGREEMENT = 0.9
+"""Least share of equal predictions of a file and its network."""
+OUTPUT_TOLERANCE = 0.3
+"""Largest relative error of a file's outputs beside its network's.
+
+Roundings that fall the other way reach .26 on untrained networks of 2 bits and stay under .1 on
+trained ones; another network errs by more. A file that misses ``AGREEMENT`` widely is refused at
+half of this."""
+
 _PLUMBING = {
     "DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Flatten", "Squeeze",
     "Unsqueeze", "Identity", "Cast", "Clip", "Concat", "Split",
 }  # fmt: skip
+
+
+class UnusableModel(EnvironmentProblem):
+    """One model's file does not load or does not compute what its network does.
+
+    Other models may: this is the only problem for which a candidate is left out of a front. A
+    missing runtime, a full disk or an interrupted import concerns all of them and ends the run.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class Parity:
         size_kib: size of the file.
         optimisation_error: see :attr:`RuntimeCheck.relative_error`.
         operators, float_fallbacks: see :class:`RuntimeCheck`.
+        outputs: how many values the network gives for an image.
     """
 
     images: int
@@ -86,6 +104,24 @@ class Parity:
     optimisation_error: float
     operators: Mapping[str, int]
     float_fallbacks: tuple[str, ...]
+    outputs: int = 2
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the file is not the network it was made from, in words; empty for a sound one."""
+        if not np.isfinite(self.relative_error):
+            return ("outputs of the file or its network are not finite",)
+        wide = self.agreement < AGREEMENT - 0.1
+        most = OUTPUT_TOLERANCE / 2 if wide else OUTPUT_TOLERANCE
+        # One output has one largest: then only the values tell.
+        agrees = self.agreement >= AGREEMENT and self.outputs > 1
+        if agrees or self.relative_error <= most:
+            return ()
+        return (
+            f"file and network give the same prediction on {self.agreement:.0%} of {self.images} "
+            f"images and outputs that differ by {self.relative_error:.3g} (relative): the file "
+            "computes another network",
+        )
 
     @property
     def accuracy_difference(self) -> float | None:
@@ -233,6 +269,7 @@ def check_parity(
         optimisation_error=check.relative_error,
         operators=check.operators,
         float_fallbacks=check.float_fallbacks,
+        outputs=int(output.shape[1]),
     )
 
 
@@ -255,7 +292,7 @@ def export_checked(
         options: of :func:`supernet.onnx.export.export_onnx`.
 
     Raises:
-        EnvironmentProblem: the file fails the check even with reduced codes; the file is
+        UnusableModel: the file fails the check even with reduced codes; the file is
             removed.
     """
     from supernet.onnx.export import export_onnx
@@ -272,7 +309,7 @@ def export_checked(
             break
     if not check.passed:
         Path(path).unlink(missing_ok=True)
-        raise EnvironmentProblem(f"{path} is not usable here: {'; '.join(check.problems)}")
+        raise UnusableModel(f"{path} is not usable here: {'; '.join(check.problems)}")
     return summary, check
 
 
@@ -294,7 +331,7 @@ def _session(
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base class of their own
-        raise EnvironmentProblem(f"ONNX Runtime cannot load {path}: {error}") from error
+        raise UnusableModel(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
 def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:

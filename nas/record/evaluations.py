@@ -9,6 +9,7 @@ in one transaction (SQLite, write-ahead log): after a kill it is there or it is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import sqlite3
@@ -342,10 +343,13 @@ class StudyRecord:
                 raise EnvironmentProblem(
                     f"the study {self._path} cannot be opened: {error}"
                 ) from error
-            options = {"connect_args": {"timeout": _WAIT_SECONDS}}
+            # By a function: in a URL, ? # % and braces of a folder's name mean something else.
+            options = {"creator": functools.partial(_connect, self._path)}
+        # Optuna fills in braces of a URL.
+        url = self.url if self._path is None else "sqlite:///study.db"
         try:
             with self._lock(), quiet_optuna(), self._problems():
-                return optuna.storages.RDBStorage(self.url, engine_kwargs=options)
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
             scheme = self.url.partition("://")[0]
             hint = " (pip install psycopg2-binary)" if scheme.startswith("postgresql") else ""
@@ -460,6 +464,11 @@ def _locate(location: Path | str) -> tuple[str, Path | None]:
         return text, None
     path = Path(text).absolute()
     return f"sqlite:///{path}", path
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # As SQLAlchemy opens a file: its pool hands a connection from thread to thread.
+    return sqlite3.connect(path, timeout=_WAIT_SECONDS, check_same_thread=False)
 
 
 def _evaluation(arch: Arch, stage: str, trial: optuna.trial.FrozenTrial) -> Evaluation:

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from search_spaces.atomic import null_for_undefined
+
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append ``values``; they are on the disk when this returns."""
+    """Append ``values``; they are on the disk when this returns. Undefined numbers are null."""
+    line = json.dumps(null_for_undefined(values), allow_nan=False)
     with open(path, "ab+") as file:
         # A line torn by a crash must not swallow this one.
         torn = False
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             torn = file.read(1) != b"\n"
-        file.write(b"\n" * torn + json.dumps(values).encode() + b"\n")
+        file.write(b"\n" * torn + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.job.schema import Job, job_space
+from nas.stages.threads import set_threads
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace
@@ -26,7 +27,7 @@ class RunContext:
         splits: the data, divided.
         space: of networks for this data.
         accelerator: ``cpu`` or ``cuda``.
-        threads: that torch computes with in this process.
+        threads: that this process computes with.
     """
 
     job: Job
@@ -42,14 +43,14 @@ class RunContext:
 
         Args:
             job: a checked job.
-            threads: for torch; None leaves its own choice.
+            threads: for torch and linear algebra; None leaves torch's own choice.
 
         Raises:
             InputError: the job does not fit its data.
             EnvironmentProblem: data or GPU is missing.
         """
         accelerator = _accelerator(job)
-        threads = _set_threads(threads)
+        threads = set_threads(threads)
         task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
         if not task.higher_is_better:
             raise InputError(
@@ -109,11 +110,3 @@ def _accelerator(job: Job) -> str:
             "accelerator: cuda, but torch finds no GPU here; use accelerator: auto or cpu"
         )
     return "cpu"
-
-
-def _set_threads(threads: int | None) -> int:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()

@@ -41,7 +41,7 @@ from nas.stages.verification import Models, Verification
 from nas.stages.warm_start import WarmStart
 from predictors.registry import LatencyPredictor
 from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
-from search_spaces.atomic import write_json_atomic
+from search_spaces.atomic import null_for_undefined, write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
 from search_spaces.space import Arch
 
@@ -359,6 +359,8 @@ class Pipeline:
             metric=self.context.task.metric_name,
             higher_is_better=self.context.task.higher_is_better,
         )
+        # A metric of which there is none is null; it must not take the results with it.
+        results = null_for_undefined(results)
         self._write_cards(results)
         write_json_atomic(self.store.results, results)
 

@@ -73,6 +73,7 @@ class Search:
         self.job, self.space, self.fronts = job, space, list(fronts)
         self.latencies, self.sizes, self.study = latencies, sizes, study
         self.executor, self.progress = executor, progress
+        self._folder = folder.resolve()
         self._work = Work(
             "nas.stages.worker_tasks:evaluation",
             {"folder": str(folder)},
@@ -111,6 +112,7 @@ class Search:
                 else:
                     wanted = config.initial if round_number == 0 else config.batch
                     archs = self._ask(strategies, round_number, min(wanted, left))
+                archs = self._within_budget(archs)
                 if not archs:
                     break
                 found = {}
@@ -123,6 +125,29 @@ class Search:
                 self._record_quality(round_number)
                 done += len(archs)
                 round_number += 1
+
+    def _within_budget(self, archs: Sequence[Arch]) -> list[Arch]:
+        """Return ``archs`` without those whose evaluation would exceed the job's number.
+
+        A resumed run asks for what it asked for before, so this leaves out nothing unless
+        something changed in between (a library, the number of threads): then what is on record
+        counts, whether it is asked for again or not.
+        """
+        mine = str(self._folder)
+        spent = sum(
+            evaluation.attributes.get("round", 0) >= 0
+            and (not self.study.shared or evaluation.attributes.get("run") == mine)
+            for evaluation in self.study.evaluations("search")
+        )
+        free = self.job.search.evaluations - spent
+        kept = []
+        for arch in archs:
+            if self.study.lookup(arch, "search") is None:
+                if free <= 0:
+                    continue
+                free -= 1
+            kept.append(arch)
+        return kept
 
     # ------------------------------------------------------------------ strategies
 
@@ -175,6 +200,8 @@ class Search:
     def _record_quality(self, round_number: int) -> None:
         from scipy.stats import kendalltau
 
+        from predictors.rank_correlation import rank_correlation
+
         found = self._learned["accuracy"].left_out()
         if found is not None:
             # The fit from which this round's subnets were chosen.
@@ -183,7 +210,7 @@ class Search:
                 {
                     "round": round_number,
                     "points": len(values),
-                    "kendall_tau": float(kendalltau(predicted, values).statistic),
+                    "kendall_tau": rank_correlation(kendalltau, predicted, values),
                     "rmse": float(np.sqrt(np.mean((predicted - values) ** 2))),
                 }
             )
@@ -283,6 +310,7 @@ class Search:
             attributes={
                 "round": round_number,
                 "seed": self.job.seed,
+                "run": str(self._folder),
                 "latency_source": "predicted",
                 "images": quality["images"],
                 "early_stopped": stopped,

@@ -15,7 +15,6 @@ from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
 from nas.stages.latencies import QUANTITIES, Latencies, quantity
 from nas.stages.search_stage import costs
-from search_spaces.errors import EnvironmentProblem
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Models:
         A run that replays measurements needs no files to measure.
 
         Raises:
-            EnvironmentProblem: the exported file does not compute what its network does.
+            UnusableModel: the exported file does not compute what its network does.
         """
         path = self.path(arch, variant)
         if not path.exists() and self._store.manifest()["measurements"] is None:
@@ -63,7 +62,7 @@ class Models:
         """Export ``arch`` and return its network with the file.
 
         Raises:
-            EnvironmentProblem: the exported file does not compute what its network does.
+            UnusableModel: the exported file does not compute what its network does.
         """
         from nas.models.parity import export_checked
 
@@ -170,12 +169,14 @@ class Verification:
     # ---------------------------------------------------------------- one round
 
     def _verify(self, archs: Sequence[Arch]) -> list[Verified]:
+        from nas.models.parity import UnusableModel
+
         self._finetune(archs)
         exported = {}
         for arch in archs:
             try:
                 exported[arch] = self.models.export(arch, "verify")
-            except EnvironmentProblem as error:
+            except UnusableModel as error:
                 self.failed(arch, str(error))
         self.evaluator.finetuned.clear()
         measured = self.latencies.measure(list(exported), variant="verify") if exported else {}
@@ -184,6 +185,9 @@ class Verification:
             if not all(arch in found for found in measured.values()):
                 continue
             parity = self._parity(network, path)
+            if parity.problems:
+                self.failed(arch, "; ".join(parity.problems))
+                continue
             metrics = {
                 **self._quality(path, arch),
                 **costs(self.space, arch),

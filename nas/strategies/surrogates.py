@@ -165,8 +165,10 @@ def _order(model: Model, values: np.ndarray) -> float:
     """Return how well left-out predictions order the values (Kendall's tau)."""
     from scipy.stats import kendalltau
 
-    tau = float(kendalltau(model.left_out, values).statistic)  # type: ignore[attr-defined]
-    return tau if np.isfinite(tau) else -1.0
+    from predictors.rank_correlation import rank_correlation
+
+    tau = rank_correlation(kendalltau, model.left_out, values)  # type: ignore[attr-defined]
+    return -1.0 if tau is None else tau
 
 
 def cost_surrogates(

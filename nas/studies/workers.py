@@ -230,9 +230,9 @@ _BENCH: list[Bench] = []
 
 
 def _begin(source: Source, recipe: AloneRecipe, images: int | None) -> None:
-    import torch
+    from nas.stages.threads import set_threads
 
-    torch.set_num_threads(1)
+    set_threads(1)
     _BENCH[:] = [Bench(source, recipe, images=images)]
 
 

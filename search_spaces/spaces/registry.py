@@ -14,12 +14,13 @@ from typing import Any
 
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
+from search_spaces.seeds import seeded
 from search_spaces.space import SearchSpace
 
 SPACES: Registry[type[SearchSpace]] = Registry("search space", group="nas.search_spaces")
 
 
-def build_space(name: str, **config: Any) -> SearchSpace:
+def build_space(name: str, *, generator_seed: int = 0, **config: Any) -> SearchSpace:
     """Return the space called ``name``, built from its configuration.
 
     Args:
@@ -27,6 +28,8 @@ def build_space(name: str, **config: Any) -> SearchSpace:
             ``input_channels`` and ``outputs`` (3 and 10 unless they are in ``config``) and the
             other keys of ``config``, and returns a space. The module is looked for in the
             current folder, too.
+        generator_seed: by which such a function draws random numbers, the weights of a module among
+            them; the module itself is imported under seed 0.
         config: parameters of the space.
 
     Raises:
@@ -34,7 +37,9 @@ def build_space(name: str, **config: Any) -> SearchSpace:
     """
     if ":" not in name:
         return SPACES.get(name).from_config(**config)  # type: ignore[attr-defined]
-    space = _function(name)(**{"input_channels": 3, "outputs": 10, **config})
+    function = _function(name)
+    with seeded(generator_seed, "own space"):
+        space = function(**{"input_channels": 3, "outputs": 10, **config})
     if not isinstance(space, SearchSpace):
         raise InputError(f"{name} returned a {type(space).__name__}, not a search space")
     return space
@@ -56,7 +61,9 @@ def _function(name: str) -> Any:
         # The command line has its own folder first on the path, not the current one.
         sys.path.append("")
     try:
-        module = importlib.import_module(module_name)
+        # A module may build its network as it is imported, by whichever process does so first.
+        with seeded(0, "import", module_name):
+            module = importlib.import_module(module_name)
     except ImportError as error:
         hint = (
             f"a module is named without its ending: {module_name.removesuffix('.py')}:{attribute}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from search_spaces.atomic import write_bytes_atomic, write_json_atomic
+from search_spaces.atomic import null_for_undefined, write_bytes_atomic, write_json_atomic
 from search_spaces.errors import InputError
 
 _HEADER = "edge-nas"
+_CHECKSUM = "sha256"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -25,9 +28,11 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # Serialised here, not by the library's own file writer, so that a full disk is an OSError.
-    data = save(contiguous, metadata={_HEADER: json.dumps(dict(state))})
+    text = json.dumps(dict(state))
+    header = {_HEADER: text, _CHECKSUM: _digest(contiguous, text)}
+    data = save(contiguous, metadata=header)
     write_bytes_atomic(path, data)
-    write_json_atomic(path.with_suffix(".json"), dict(state))
+    write_json_atomic(path.with_suffix(".json"), null_for_undefined(dict(state)))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,17 +41,37 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     A plain safetensors file of somebody else's has an empty state.
 
     Raises:
-        InputError: the file is missing, cannot be read or is no safetensors file.
+        InputError: the file is missing, cannot be read, is no safetensors file, or does not hold
+            what was written. A file of an older version has no checksum and is read as it is.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file: {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    text = header.get(_HEADER, "{}")
+    if _CHECKSUM in header and header[_CHECKSUM] != _digest(tensors, text):
+        raise InputError(
+            f"{path} is damaged: its content does not have the checksum it was written with; "
+            "restore it from a copy, or delete it to train again"
+        )
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return a SHA-256 of names, types, shapes and values of tensors, and of the state."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Bytes, since NumPy has no bfloat16.
+        flat = tensor.contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()

@@ -92,6 +92,21 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+@torch.no_grad()
+def take_from_first(module: torch.nn.Module) -> None:
+    """Set every parameter and buffer of ``module`` to what the first process holds.
+
+    Only gradients are exchanged while training, so weights that differ at its beginning (of a
+    module that draws them from a generator of its own, say) would differ for ever.
+    """
+    if world_size() == 1:
+        return
+    for tensor in (*module.parameters(), *module.buffers()):
+        whole = tensor.detach().contiguous()
+        dist.broadcast(whole, src=0)
+        tensor.copy_(whole)
+
+
 def average_values(values: Sequence[float]) -> list[float]:
     """Return the means over all processes."""
     if world_size() == 1:

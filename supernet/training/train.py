@@ -167,6 +167,7 @@ class Trainer:
         """
         if self.checkpoint is not None and self.checkpoint.exists():
             self.restore(self.checkpoint)
+        distributed.take_from_first(self.supernet)
         distributed.barrier()
         last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         saved = time.monotonic()

@@ -1,5 +1,8 @@
 import contextlib
+import math
 import multiprocessing
+import types
+from dataclasses import replace
 
 import pytest
 
@@ -181,3 +184,19 @@ def test_the_lock_is_held_by_one_process_and_freed_by_a_kill(tmp_path):
     events[1][1].set()
     for holder in holders:
         holder.join(30)
+
+
+@pytest.mark.parametrize("latency", [-1.0, 0.0, 1e308])
+def test_an_impossible_latency_is_invalid_from_a_device_and_from_its_store(bench, latency):
+    def reported(self, queries, protocol, done):
+        for query in queries:
+            done(query.key, replace(sound, latency_ms=latency, low_ms=latency, high_ms=latency))
+
+    model = bench.model("m", "1")
+    (sound,) = bench.device().measure([model], protocol=PROTOCOL)
+    assert sound.valid
+    device = bench.device()
+    device._measure = types.MethodType(reported, device)
+    for _ in range(2):
+        (found,) = device.measure([model], protocol=PROTOCOL, store=bench.store)
+        assert not found.valid and math.isnan(found.latency_ms)

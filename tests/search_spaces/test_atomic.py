@@ -10,6 +10,7 @@ import pytest
 
 from search_spaces import atomic
 from search_spaces.atomic import (
+    null_for_undefined,
     write_atomic,
     write_bytes_atomic,
     write_json_atomic,
@@ -86,7 +87,16 @@ def test_the_content_reaches_the_disk_before_the_name(path, monkeypatch):
 def test_json_refuses_numbers_that_other_readers_refuse(path):
     write_json_atomic(path, {"a": [1, 2.5, None]})
     assert json.loads(path.read_text()) == {"a": [1, 2.5, None]}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json_atomic(path, {"a": float("nan")})
+    with pytest.raises(ValueError, match=r"a\.1\.b is nan, which is not JSON compliant"):
+        write_json_atomic(path, {"a": [1, {"b": float("nan")}]})
     assert json.loads(path.read_text()) == {"a": [1, 2.5, None]}
     assert names(path.parent) == ["file.txt"]
+
+
+def test_undefined_numbers_become_null_wherever_they_are(path):
+    value = {"a": [1, float("nan"), (2.5, float("inf"))], "b": {"c": -float("inf"), "d": "nan"}}
+    write_json_atomic(path, null_for_undefined(value))
+    assert json.loads(path.read_text()) == {
+        "a": [1, None, [2.5, None]],
+        "b": {"c": None, "d": "nan"},
+    }

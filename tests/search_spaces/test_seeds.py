@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import random
 import subprocess
 import sys
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.seeds import derive_rng, derive_seed
+from search_spaces.seeds import derive_rng, derive_seed, seeded
 
 labels = st.lists(st.one_of(st.integers(), st.text(st.characters(codec="ascii"))), max_size=3)
 
@@ -50,3 +53,23 @@ def test_another_process_draws_the_same():
     code = "from search_spaces.seeds import derive_seed; print(derive_seed(7, 'order', 3))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(other.stdout) == derive_seed(7, "order", 3)
+
+
+def test_code_that_takes_no_seed_draws_by_the_one_around_it_and_disturbs_nobody():
+    torch = pytest.importorskip("torch")
+
+    def draw():
+        return random.random(), np.random.rand(2).tolist(), torch.rand(2).tolist()
+
+    before = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    with seeded(5, "module"):
+        inside = draw()
+    assert draw() == expected
+    with seeded(5, "module"):
+        assert draw() == inside
+    with seeded(5, "other"):
+        assert draw() != inside
+    assert before != inside

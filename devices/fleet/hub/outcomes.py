@@ -7,7 +7,7 @@ from typing import Any
 
 from devices.fleet.hub import refusals
 from devices.fleet.messages import Description, JobRequest, Result, Samples
-from devices.measuring.measurement import Measurement
+from devices.measuring.measurement import Measurement, plausible
 from devices.measuring.store import canonical_json, measurement_key
 
 
@@ -39,7 +39,7 @@ def whole_measurement(samples: Samples, runtime: str, protocol: dict[str, Any]) 
     """
     value = samples.model_dump(mode="json")
     try:
-        Measurement.from_json(value)
+        read = Measurement.from_json(value)
     except (TypeError, KeyError, ValueError) as error:
         raise refusals.malformed(
             f"the measurement cannot be read: {type(error).__name__}"
@@ -50,6 +50,8 @@ def whole_measurement(samples: Samples, runtime: str, protocol: dict[str, Any]) 
         raise refusals.malformed("the measurement is not by this job's runtime and protocol")
     if len(samples.calls) != len(samples.samples_ms):
         raise refusals.malformed("the measurement lacks calls or samples")
+    if samples.valid and not plausible(read).valid:
+        raise refusals.malformed(plausible(read).detail)
     if samples.valid:
         wanted = [protocol["runs"]] * protocol["processes"]
         if [len(process) for process in samples.samples_ms] != wanted:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from devices.measuring.measurement import Attempt, Measurement, Reason, conclude
+from devices.measuring.measurement import Attempt, Measurement, Reason, conclude, plausible
 from devices.measuring.protocol import Protocol
 from devices.measuring.sampling import Block, Failure
 
@@ -60,6 +60,7 @@ CASES = [
     (Failure("deadline-passed", "not done within 1 s"), Reason.DEADLINE),
     (Failure("memory-limit", "bad_alloc"), Reason.MEMORY),
     (Failure("model-failed", "no kernel"), Reason.FAILED),
+    (scaled(QUIET, 0.0, start=39), Reason.IMPOSSIBLE),
 ]
 
 
@@ -153,3 +154,27 @@ def test_json_round_trip(attempts):
     assert math.isnan(again.latency_ms) == math.isnan(result.latency_ms)
     later = {**json.loads(text), "something_new": 1}
     assert Measurement.from_json(later).to_json() == result.to_json()
+
+
+@pytest.mark.parametrize("latency", [-1.0, 0.0, 1e308, float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["latency_ms", "low_ms", "high_ms"])
+def test_a_latency_that_no_inference_takes_is_no_latency(name, latency):
+    sound = finish(attempt(QUIET, QUIET, QUIET))
+    assert plausible(sound) is sound
+    found = plausible(replace(sound, **{name: latency}))
+    assert not found.valid and math.isnan(found.latency_ms) and math.isnan(found.high_ms)
+    assert "impossible-latency" in found.reasons and f"{latency:g} ms" in found.detail
+
+
+@pytest.mark.parametrize("energy", [-1.0, float("inf"), float("nan")])
+def test_an_energy_that_cannot_be_is_unknown(energy):
+    sound = finish(attempt(QUIET, QUIET, QUIET))
+    found = plausible(replace(sound, energy_mj=energy))
+    assert found.energy_mj is None and found.latency_ms == sound.latency_ms
+
+
+def test_samples_of_a_clock_that_stands_still_or_runs_back_end_in_no_figure():
+    for sample in (0, -5, 10**20):
+        broken = replace(QUIET, samples_ns=(sample,) * 40)
+        found = finish(attempt(broken, broken, broken))
+        assert math.isnan(found.latency_ms) and not found.valid and "clock" in found.detail

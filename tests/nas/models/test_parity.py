@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from nas.models.parity import check_optimised, check_parity, evaluate_onnx, export_checked
-from search_spaces.errors import EnvironmentProblem, InputError
+from nas.models.parity import (
+    Parity,
+    UnusableModel,
+    check_optimised,
+    check_parity,
+    evaluate_onnx,
+    export_checked,
+)
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
 
@@ -170,3 +178,40 @@ def test_evaluate_joins_batches(tmp_path):
     scaled_identity(tmp_path / "m.onnx", 2.0)
     out = evaluate_onnx(tmp_path / "m.onnx", [torch.ones(2, 4), np.zeros((1, 4))])
     np.testing.assert_array_equal(out, [[2] * 4, [2] * 4, [0] * 4])
+
+
+def compared(agreement: float, error: float, outputs: int = 10) -> Parity:
+    return Parity(100, agreement, None, None, 0.1, error, 1.0, 0.0, {}, (), outputs)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "error", "outputs", "sound"),
+    [
+        (1.0, 1e-6, 10, True),
+        (0.91, 0.5, 10, True),  # a network near its decision everywhere
+        (0.85, 0.26, 10, True),
+        (0.69, 0.1, 10, True),  # roundings of a network that hardly decides
+        (0.69, 0.2, 10, False),
+        (0.25, 1.3, 10, False),
+        (0.85, 0.4, 10, False),
+        (1.0, 0.2, 1, True),  # one output always agrees
+        (1.0, 0.4, 1, False),
+        (1.0, float("nan"), 10, False),
+    ],
+)
+def test_a_file_that_computes_another_network_is_told(agreement, error, outputs, sound):
+    assert (compared(agreement, error, outputs).problems == ()) == sound
+
+
+def test_a_file_that_does_not_load_concerns_its_model_alone(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(UnusableModel, match=r"cannot load .*m\.onnx"):
+        check_parity(torch.nn.Identity(), tmp_path / "m.onnx", torch.eye(4))
+
+
+def test_a_missing_runtime_concerns_every_model(tmp_path, monkeypatch):
+    scaled_identity(tmp_path / "m.onnx", 1.0)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError) as found:
+        check_parity(torch.nn.Identity(), tmp_path / "m.onnx", torch.eye(4))
+    assert not isinstance(found.value, UnusableModel)

@@ -186,7 +186,7 @@ def test_optuna_is_quiet_and_its_verbosity_untouched(tmp_path, capfd):
 WORKER = """
     import sys
     sys.path.insert(0, {here!r})
-    import test_study as t
+    import test_evaluations as t
     start = int(sys.argv[2])
     record = t.open_record(sys.argv[1])
     archs = t.archs(24)
@@ -269,3 +269,14 @@ def test_a_database_url_of_a_file_is_that_file(tmp_path):
 def test_a_database_without_its_driver_is_no_traceback():
     with pytest.raises(EnvironmentProblem, match="driver for oracle:// that is not installed"):
         open_record("oracle://host/nas")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "50%41", "{x}", "a b", "é&=1;"])
+def test_any_name_of_a_folder_is_its_own_study(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / name.split("?")[0][:1]):
+        with open_record(folder / "study.db") as record:
+            assert record.evaluations() == []
+            record.record(archs()[0], metrics())
+        assert (folder / "study.db").is_file()
+    found = {p.name for p in tmp_path.iterdir()}
+    assert found == {name, name.split("?")[0][:1]}

@@ -13,6 +13,7 @@ from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, costs, feasible_pool
+from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InfeasibleError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 
@@ -80,14 +81,24 @@ class Record(list):
     def claim(self, arch, stage):
         return True
 
+    def evaluations(self, stage):
+        return list(self)
+
     def record(self, arch, metrics, *, stage, attributes):
-        self.append(SimpleNamespace(arch=arch, metrics=metrics))
+        self.append(SimpleNamespace(arch=arch, metrics=metrics, attributes=dict(attributes)))
         return metrics
 
 
-def evaluations(folder: Path, asked: SimpleNamespace, fronts: list[FrontSpec]) -> Record:
-    record = Record()
-    Search(
+def evaluations(
+    folder: Path,
+    asked: SimpleNamespace,
+    fronts: list[FrontSpec],
+    *,
+    record: Record | None = None,
+    evaluator: Evaluated | None = None,
+) -> Record:
+    record = Record() if record is None else record
+    search = Search(
         asked,
         SPACE,
         fronts,
@@ -95,10 +106,12 @@ def evaluations(folder: Path, asked: SimpleNamespace, fronts: list[FrontSpec]) -
         sizes=SimpleNamespace(predict=lambda g: (np.zeros(len(g)), np.zeros(len(g)))),
         study=record,
         executor=LocalExecutor(),
-        evaluator=Evaluated(),
+        evaluator=evaluator or Evaluated(),
         folder=folder,
         progress=Progress(),
-    ).run()
+    )
+    search.run()
+    record.quality = search.quality
     return record
 
 
@@ -142,3 +155,48 @@ def test_architectures_for_the_first_measurements_keep_the_exact_bounds():
     pool = feasible_pool(job("evolution"), SPACE, [FrontSpec("all", GOALS, (bound,))])
     assert len(pool) > 50
     assert all(costs(SPACE, arch)["weights_kib"] <= bound.bound for arch in pool)
+
+
+class AllEqual(Evaluated):
+    """A network that never learned anything: every architecture is right equally often."""
+
+    def quality(self, network, **options):
+        return SimpleNamespace(
+            accuracy=0.1, images=10, stopped=False, upper=0.1, worst_class_accuracy=0.0
+        )
+
+
+def test_equal_accuracies_have_no_rank_correlation_and_are_written(tmp_path):
+    front = FrontSpec("all", GOALS, ())
+    asked = job("predictor", population=20, generations=3)
+    found = evaluations(tmp_path, asked, [front], evaluator=AllEqual())
+    assert len(found) == 30 and found.quality
+    assert all(entry["kendall_tau"] is None for entry in found.quality)
+    write_json_atomic(tmp_path / "results.json", {"accuracy_predictor": found.quality})
+
+
+@pytest.mark.parametrize("known", [7, 30])
+def test_a_resumed_search_that_chooses_otherwise_keeps_to_the_number_of_evaluations(
+    tmp_path, known
+):
+    """As after an upgrade, or on another number of threads: other candidates are asked for."""
+    front = FrontSpec("all", GOALS, ())
+    first = evaluations(tmp_path, job("random"), [front])
+    other = job("random")
+    other.seed = 1
+    resumed = evaluations(tmp_path, other, [front], record=Record(first[:known]))
+    assert len(resumed) == 30
+    assert len({e.arch for e in resumed}) == 30
+
+
+def test_evaluations_of_other_runs_in_a_shared_study_and_of_older_runs_cost_nothing(tmp_path):
+    front = FrontSpec("all", GOALS, ())
+    others = evaluations(tmp_path / "other", job("random"), [front])
+    others.shared = True
+    mine = job("random")
+    mine.seed = 1
+    assert len(evaluations(tmp_path / "mine", mine, [front], record=others)) == 60
+    taken_over = evaluations(tmp_path, job("random"), [front])
+    for evaluation in taken_over:
+        evaluation.attributes["round"] = -1
+    assert len(evaluations(tmp_path, mine, [front], record=taken_over)) == 60

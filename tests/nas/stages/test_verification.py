@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from nas.models.parity import Parity, UnusableModel
 from nas.record.run_folder import RunStore
 from nas.stages.progress import Progress
 from nas.stages.verification import Verification
+from search_spaces.errors import EnvironmentProblem, MissingExtraError
 from search_spaces.space import Choice, SearchSpace
 
 SPACE = SearchSpace("numbers", [Choice("n", tuple(range(9)))])
@@ -90,3 +92,69 @@ def test_a_model_whose_file_changed_is_tested_again(store):
     again = Recorded(store)
     again.test(items)
     assert again.files == ["1.onnx"] and len(again.reads) == 1
+
+
+class Exports:
+    """Gives a file of each architecture, or the error that is its number's."""
+
+    def __init__(self, folder, errors):
+        self.folder, self.errors = folder, errors
+
+    def export(self, arch, variant):
+        if arch["n"] in self.errors:
+            raise self.errors[arch["n"]]
+        path = self.folder / f"{arch['n']}.onnx"
+        path.write_bytes(b"file")
+        return SimpleNamespace(arch=arch), path
+
+
+class Verified(Verification):
+    """Verifies without networks; ``agreement`` of each architecture's file is given."""
+
+    def __init__(self, store, errors, agreement):
+        self.store, self.agreement, self.left_out = store, agreement, {}
+        self.models = Exports(store.work, errors)
+        self.evaluator = SimpleNamespace(finetuned={})
+        self.space = SPACE
+        self.latencies = SimpleNamespace(measure=lambda archs, variant: {})
+        self.study = SimpleNamespace(record=lambda arch, metrics, **_: metrics)
+
+    def _finetune(self, archs):
+        pass
+
+    def _parity(self, network, path):
+        same = self.agreement[network.arch["n"]]
+        return Parity(100, same, None, None, 0.0, 1 - same, 1.0, 0.0, {}, (), 10)
+
+    def _quality(self, path, arch):
+        return {"accuracy": 1.0}
+
+    def failed(self, arch, reason):
+        self.left_out[arch["n"]] = reason
+
+
+def verified(store, monkeypatch, errors=None, agreement=None):
+    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch: {})
+    runs = Verified(store, errors or {}, {n: 1.0 for n in range(9)} | (agreement or {}))
+    return runs, [item.arch["n"] for item in runs._verify([SPACE.arch({"n": n}) for n in range(3)])]
+
+
+def test_a_model_whose_file_is_unusable_or_another_network_is_left_out(store, monkeypatch):
+    errors = {0: UnusableModel("an integer kernel saturates")}
+    runs, found = verified(store, monkeypatch, errors, {2: 0.43})
+    assert found == [1]
+    assert runs.left_out[0] == "an integer kernel saturates"
+    assert "same prediction on 43% of 100 images" in runs.left_out[2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingExtraError("onnxruntime", "search"),
+        EnvironmentProblem("disk full"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_what_concerns_every_model_ends_the_run(store, monkeypatch, error):
+    with pytest.raises(type(error)):
+        verified(store, monkeypatch, {1: error})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -90,3 +91,28 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert load_checkpoint(path)[1] == STATE
     assert names(tmp_path) == ["c.json", "c.safetensors"]
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, STATE)
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    # Of weights, of the state's text and of names; spaces after the header hold nothing.
+    end = 8 + len(whole[8 : 8 + header].rstrip())
+    places = [*rng.integers(8 + header, len(whole), 20), *rng.integers(8, end, 60)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"damaged|no safetensors file|cannot be read"):
+            load_checkpoint(path)
+    path.write_bytes(whole)
+    assert load_checkpoint(path)[1] == STATE
+
+
+def test_types_without_a_numpy_twin_have_a_checksum_too(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"w": torch.randn(3).bfloat16(), "scalar": torch.tensor(1.5)}, {})
+    assert load_checkpoint(path)[0]["w"].dtype == torch.bfloat16

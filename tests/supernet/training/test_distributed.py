@@ -36,7 +36,8 @@ with distributed.process_group():
         "mobilenet", preset="8x8", stages=stages, stem_channels=4, head_channels=8,
         kernels=[3], input_channels=1, outputs=10,
     )
-    torch.manual_seed(0)
+    # A module may draw its weights otherwise in each process; those of the first count.
+    torch.manual_seed(distributed.rank())
     supernet = Supernet(space)
     trainer = Trainer(
         supernet,
