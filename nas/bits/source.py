@@ -148,17 +148,19 @@ def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
     columns = ("layer", "weight_bits", "activation_bits", "latency_ms")
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
+        try:
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}:{reader.line_num}: cannot be read as CSV: {error}") from error
         missing = [c for c in columns if c not in (reader.fieldnames or ())]
         if missing:
             raise InputError(f"{path}:1: no column {missing[0]!r}; needed: {', '.join(columns)}")
-        for row in reader:
+        for number, row in enumerate(rows, start=2):
             try:
                 key = row["layer"], int(row["weight_bits"]), int(row["activation_bits"])
                 known[key] = float(row["latency_ms"])
             except (TypeError, ValueError):
-                raise InputError(
-                    f"{path}:{reader.line_num}: bits and latency must be numbers"
-                ) from None
+                raise InputError(f"{path}:{number}: bits and latency must be numbers") from None
 
     def latency(layer: str, bits: Bits) -> float:
         key = layer, bits.weight, bits.activation

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
 from search_spaces.errors import EnvironmentProblem, InputError, NasError
 
@@ -60,6 +61,14 @@ class _Group(TyperGroup):
         command = typer.main.get_command(importlib.import_module(module).app)
         command.name = cmd_name
         return command
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--trust`` from wherever it stands, for every command has it."""
+        own = args[: args.index("--")] if "--" in args else args
+        trusted = "--trust" in own
+        rest = [word for word in own if word != "--trust"] + args[len(own) :]
+        set_trust(Trust(everything=trusted, remember=True, ask=_ask))
+        return super().parse_args(ctx, rest)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -349,8 +358,23 @@ def agent(
 
 
 @app.callback()
-def _nas() -> None:
+def _nas(
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run the code that the job names (module:function), and remember that. "
+            "May stand after a command, too.",
+        ),
+    ] = False,
+) -> None:
     pass
+
+
+def _ask(question: str) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{question}. Run it?", default=False, err=True)
 
 
 def main() -> None:

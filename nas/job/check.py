@@ -35,6 +35,7 @@ from nas.job.schema import (
     SupernetConfig,
     registry_for,
 )
+from nas.job.trust import require_trust
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace
@@ -411,6 +412,8 @@ def _check_one_bit(space: SpaceConfig, supernet: SupernetConfig | None) -> Itera
 
 def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
     try:
+        if ":" in name:
+            require_trust(name)
         build_space(name, **config)
     except InputError as error:
         return str(error)

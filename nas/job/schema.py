@@ -32,6 +32,7 @@ from pydantic import (
 
 from devices.measuring.protocol import Protocol
 from nas.fronts.metrics import METRICS, Constraint, Goal, Metric
+from nas.job.trust import require_trust
 from nas.job.yaml_source import YamlSource
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
@@ -546,8 +547,11 @@ def job_space(
         outputs: units of the last layer, from the task; likewise.
 
     Raises:
-        InputError: a parameter of the space is unknown or has a value it cannot take.
+        InputError: a parameter of the space is unknown or has a value it cannot take; code that
+            the job names and nobody trusts.
     """
+    if ":" in job.space.name:
+        require_trust(job.space.name)
     config = dict(job.space.overrides)
     if job.space.preset is not None:
         config["preset"] = job.space.preset

@@ -19,6 +19,9 @@ from search_spaces.errors import InputError
 MAX_BYTES = 1 << 20
 """A file larger than this is no job: it is refused before it is parsed."""
 
+MAX_VALUES = 1 << 20
+"""As many values as a file of ``MAX_BYTES`` could hold without aliases."""
+
 Location = Sequence["str | int"]
 
 
@@ -70,6 +73,7 @@ class YamlSource:
                 self._root = loader.get_single_node()
                 if self._root is None:
                     raise self.error((), "the file is empty")
+                self._refuse_bombs(self._root)
                 duplicates = list(self._duplicates(self._root))
                 if duplicates:
                     raise DiagnosticsError(duplicates)
@@ -142,6 +146,40 @@ class YamlSource:
     def error(self, location: Location, message: str) -> DiagnosticsError:
         """Return an error with one diagnostic at ``location``."""
         return DiagnosticsError([self.diagnostic(location, message)])
+
+    def _refuse_bombs(self, root: yaml.Node) -> None:
+        """Refuse aliases that contain themselves, or that stand for more than a file may hold.
+
+        A few lines of aliases to aliases stand for billions of values.
+
+        Raises:
+            DiagnosticsError: there is one; the position is that of the value it stands for.
+        """
+        sizes: dict[int, int] = {}
+        open_ones: set[int] = set()
+        stack: list[tuple[yaml.Node, bool]] = [(root, False)]
+        while stack:
+            node, left = stack.pop()
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.SequenceNode):
+                children = list(node.value)
+            elif isinstance(node, yaml.MappingNode):
+                children = [part for pair in node.value for part in pair]
+            if left:
+                open_ones.discard(id(node))
+                sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+                if sizes[id(node)] > MAX_VALUES:
+                    raise self._at(node, f"aliases here stand for more than {MAX_VALUES} values")
+            elif id(node) in open_ones:
+                raise self._at(node, "this value contains itself through an alias")
+            elif id(node) not in sizes:
+                open_ones.add(id(node))
+                stack.append((node, True))
+                stack.extend((child, False) for child in children)
+
+    def _at(self, node: yaml.Node, message: str) -> DiagnosticsError:
+        mark = node.start_mark
+        return DiagnosticsError([Diagnostic(self.path, mark.line + 1, mark.column + 1, message)])
 
     def _duplicates(self, root: yaml.Node) -> Iterable[Diagnostic]:
         seen: set[int] = set()

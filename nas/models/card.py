@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas.report.results import number
+from nas.report.results import is_file_name, number
 from search_spaces.atomic import write_json_atomic, write_text_atomic
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS
@@ -159,8 +159,15 @@ class ModelCard:
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write ``ID.json`` and ``ID.md`` into ``folder`` and return their paths."""
+        """Write ``ID.json`` and ``ID.md`` into ``folder`` and return their paths.
+
+        Raises:
+            InputError: an id that leads out of the folder.
+        """
         folder = Path(folder)
+        for name in (self.id, self.file):
+            if not is_file_name(name):
+                raise InputError(f"the model card's {name[:80]!r} is no name of a file")
         paths = folder / f"{self.id}.json", folder / f"{self.id}.md"
         write_json_atomic(paths[0], self.to_json())
         write_text_atomic(paths[1], self.to_markdown())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,18 @@ def complete(results: Any, *, source: str = "results") -> dict[str, Any]:
         for i, entry in enumerate(whole[key]):
             if not isinstance(entry, dict) or not entry.get("id"):
                 raise InputError(f"{source}: {key}[{i}] has no 'id'")
+            if not is_file_name(str(entry["id"])):
+                raise InputError(
+                    f"{source}: {key}[{i}] has the id {str(entry['id'])[:80]!r}; an id names "
+                    "files, so it may hold only letters, digits and . _ + - and begins with one "
+                    "of the first two"
+                )
     return whole
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` may name a file of a run: nothing that leads out of its folder."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", text) is not None
 
 
 def number(value: Any) -> float | None:

@@ -28,10 +28,16 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Run folder; by default the job's output or runs/NAME."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that the job names (module:function).")
+    ] = False,
 ) -> None:
     """Train the supernet of a job on all processes that torchrun started."""
     from nas.job.schema import load_job
+    from nas.job.trust import Trust, set_trust
 
+    # Processes that torchrun started have nobody to ask.
+    set_trust(Trust(everything=trust, remember=True))
     job = load_job(job_file)
     try:
         train_distributed(job, output if output is not None else job.run_folder())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,17 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() in (".parquet", ".pq")
 
 
+MAX_BYTES = 2**30
+"""Of a table file, and of what it holds unpacked."""
+MAX_CELLS = 50_000_000
+MAX_CELL = 100_000
+"""Characters of one cell."""
+
+
 def _read_csv(path: Path) -> RawTable:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; give a part of it")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise EnvironmentProblem(f"cannot read the table {path}: {error.strerror}") from error
@@ -86,11 +96,11 @@ def _read_csv(path: Path) -> RawTable:
         skipped += 1
         position += len(line)
     reader = csv.reader(io.StringIO(text[position:], newline=""))
-    header = [name.strip() for name in next(reader, [])]
+    header = [name.strip() for name in next(_whole_rows(path, reader, skipped), [])]
     if not header:
         raise InputError(f"{path}: the table is empty")
     rows, numbers, problems = [], [], []
-    for row in reader:
+    for row in _whole_rows(path, reader, skipped):
         if not row:
             continue
         number = skipped + reader.line_num
@@ -106,10 +116,25 @@ def _read_csv(path: Path) -> RawTable:
     return RawTable(header, rows, numbers, declared, "line")
 
 
+def _whole_rows(path: Path, reader: Any, skipped: int) -> Iterator[list[str]]:
+    """Yield the rows of a CSV reader; what it cannot read is named with its line."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: line {skipped + reader.line_num}: {error} (is a quote left open?)"
+        ) from error
+
+
 def _read_parquet(path: Path) -> RawTable:
     pyarrow, parquet = _pyarrow()
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            _refuse_inflated(path, file)
+            texts = [field.name for field in file.schema_arrow if _is_text(pyarrow, field.type)]
+        # As dictionaries: a text that a small file repeats a million times is held once.
+        table = parquet.read_table(path, read_dictionary=texts)
+        _refuse_long_texts(path, table)
     except OSError as error:
         raise EnvironmentProblem(f"cannot read the table {path}: {error}") from error
     except pyarrow.ArrowInvalid as error:
@@ -123,6 +148,45 @@ def _read_parquet(path: Path) -> RawTable:
     declared = {k.decode(): v.decode() for k, v in metadata.items() if not k.startswith(foreign)}
     numbers = list(range(1, len(rows) + 1))
     return RawTable(list(table.column_names), rows, numbers, declared, "row")
+
+
+def _is_text(pyarrow: Any, kind: Any) -> bool:
+    types = pyarrow.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
+
+
+def _refuse_inflated(path: Path, file: Any) -> None:
+    """Refuse a Parquet file that unpacks to more than a table may be, before it is unpacked."""
+    meta = file.metadata
+    unpacked = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    cells = meta.num_rows * meta.num_columns
+    if unpacked > MAX_BYTES or cells > MAX_CELLS:
+        raise InputError(
+            f"{path}: {meta.num_rows} rows of {meta.num_columns} columns, {unpacked / 2**20:.0f} "
+            f"MiB unpacked, are more than a table may have ({MAX_CELLS} cells, "
+            f"{MAX_BYTES // 2**20} MiB)"
+        )
+
+
+def _refuse_long_texts(path: Path, table: Any) -> None:
+    """Refuse columns whose texts are, written out, longer than a table may be."""
+    import pyarrow.compute as compute
+
+    total = 0
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        for chunk in column.chunks:
+            if not hasattr(chunk, "dictionary"):
+                continue
+            lengths = compute.fill_null(compute.binary_length(chunk.dictionary), 0)
+            longest = compute.max(lengths).as_py() or 0
+            if longest > MAX_CELL:
+                raise InputError(
+                    f"{path}: column {name!r} has a cell of {longest} characters; at most "
+                    f"{MAX_CELL} are read"
+                )
+            total += compute.sum(lengths.take(compute.drop_null(chunk.indices))).as_py() or 0
+    if total > MAX_BYTES:
+        raise InputError(f"{path}: texts of {total / 2**20:.0f} MiB are more than a table may have")
 
 
 def _cell(value: object) -> str:

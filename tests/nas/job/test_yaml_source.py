@@ -120,3 +120,28 @@ def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert YamlSource.read(path).value == {"a": 1}
+
+
+def bomb(levels: int, form: str) -> str:
+    lines = ["a0: &a0 {k: [x, x, x, x, x, x, x, x, x]}"]
+    for i in range(1, levels):
+        nine = ", ".join([f"*a{i - 1}"] * 9)
+        lines.append(f"a{i}: &a{i} " + form.format(nine))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{{k: [{}]}}", "{{<<: [{}]}}"])
+def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(form):
+    with pytest.raises(DiagnosticsError, match=r"j.yaml:\d+:\d+: aliases here stand for more"):
+        YamlSource("j.yaml", bomb(30, form))
+    assert YamlSource("j.yaml", bomb(3, form)).value
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: &a {b: [1, {c: *a}]}"])
+def test_a_value_that_contains_itself_is_refused(text):
+    with pytest.raises(DiagnosticsError, match=r"j\.yaml:1:4: this value contains itself"):
+        YamlSource("j.yaml", text)
+
+
+def test_an_alias_used_twice_is_no_recursion():
+    assert YamlSource("j.yaml", "a: &a [1, 2]\nb: [*a, *a]").value["b"] == [[1, 2], [1, 2]]

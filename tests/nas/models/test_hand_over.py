@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -87,3 +88,39 @@ def test_output_that_is_a_file(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         export_model(run, "knee", tmp_path / "file")
+
+
+OUTSIDE = [
+    "../../out",
+    "/tmp/out",
+    "..",
+    ".hidden",
+    "a/b",
+    "a\\b",
+    "x\n",
+    "",
+    "-o",
+    "a\0b",
+    "n" * 200,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("key", ["front", "rejected"])
+def test_an_id_from_elsewhere_names_nothing_outside_its_folder(run, name, key):
+    results = json.loads((run / "results.json").read_text())
+    entry = {"id": name, "model": "models/a1b2.onnx", "knee": True}
+    write(run, [entry] if key == "front" else results["front"], rejected=[entry])
+    before = sorted(run.rglob("*"))
+    with pytest.raises(InputError, match=r"has the id|has no 'id'"):
+        export_model(run)
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_card_is_written_into_its_folder_or_not_at_all(run, tmp_path, name):
+    folder = tmp_path / "cards"
+    card = ModelCard.from_results({}, {"id": "a"}, run / "models" / "a1b2.onnx")
+    with pytest.raises(InputError, match="no name of a file"):
+        replace(card, id=name).write(folder)
+    assert not folder.exists()
