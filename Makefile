@@ -8,3 +8,4 @@ lint:
 	scripts/set-up search,hub,dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy

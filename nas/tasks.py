@@ -68,6 +68,19 @@ class Task(ABC):
         Sums and weights of all batches are added; the metric is their quotient.
         """
 
+    def per_class(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (right answers, images) of each class: two (classes,) float64 tensors.
+
+        A task with classes overrides it; then results tell the metric of each class, training
+        is guarded against collapse and studies may ask how sure a network is of its answer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no classes")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether targets are numbers of classes: whether :meth:`per_class` is there."""
+        return type(self).per_class is not Task.per_class
+
     def evaluate(
         self, network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]
     ) -> float:

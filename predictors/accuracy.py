@@ -294,6 +294,7 @@ class _Process:
                 )
                 if best is None or score < best[0]:
                     best = (score, _Kernel(linear, length, unit, output), noise * output)
+        assert best is not None, "every score was NaN"
         return cls(x, z, extra, best[1], best[2])
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -113,6 +113,8 @@ class Macs(Baseline):
         if table is not None and "macs" in table.costs:
             pairs = zip(_keys(table.genes), table.costs["macs"], strict=True)
             self._declared = {key: float(macs) for key, macs in pairs if np.isfinite(macs)}
+        # A space of cells or networks computes the costs of its architectures.
+        self._costs: Any = getattr(space, "costs", None)
         if not self._declared and not hasattr(space, "costs"):
             raise InputError(
                 f"the space {space.name!r} does not know the MACs of its architectures, so the "
@@ -128,7 +130,7 @@ class Macs(Baseline):
         """
         genes = np.asarray(genes)
         if not self._declared:
-            return self.space.costs(genes)["macs"]
+            return self._costs(genes)["macs"]
         keys = _keys(genes)
         unknown = [i for i, key in enumerate(keys) if key not in self._declared]
         if unknown:
@@ -262,7 +264,8 @@ class TargetGP(Baseline):
         target = latencies_ms - offset
         distances = squared_distances(points, points)
         n = len(target)
-        best, chosen = -np.inf, None
+        best = -np.inf
+        chosen: tuple[float, float, np.ndarray, np.ndarray, float] | None = None
         for rate in (0.05, 0.15, 0.5, 1.5):
             for noise in (1e-3, 1e-2, 1e-1, 1.0):
                 factor = np.linalg.cholesky(np.exp(-rate * distances) + noise * np.eye(n))
@@ -270,7 +273,9 @@ class TargetGP(Baseline):
                 scale = max(float(white @ white) / n, 1e-18)
                 score = -0.5 * n * np.log(scale) - np.log(np.diag(factor)).sum()
                 if score > best:
-                    best, chosen = score, (rate, noise, factor, white, scale)
+                    best = score
+                    chosen = (rate, noise, factor, white, scale)
+        assert chosen is not None, "every likelihood was NaN"
         rate, noise, factor, white, scale = chosen
 
         def whitened(g: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def make_predictor(
     method: str, table: LatencyTable, references: Sequence[int] = (), *, seed: int = 0
 ) -> LatencyPredictor:
     """Return an untrained predictor for the table's space; HELP takes the reference rows."""
-    cls = LATENCY_PREDICTORS.get(method)
+    cls: Callable[..., LatencyPredictor] = LATENCY_PREDICTORS.get(method)
     if method == "help" and len(references):
         if len(references) != help_module.REFERENCES:
             raise InputError(
@@ -264,17 +265,17 @@ def _correlation(statistic: Callable, a: np.ndarray, b: np.ndarray) -> float | N
     return float(statistic(a, b)[0])
 
 
-def summary(records: Sequence[Record]) -> list[dict[str, object]]:
+def summary(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Mean over seeds for each method and device, then over devices (``device`` is "mean")."""
-    out: list[dict[str, object]] = []
+    out: list[dict[str, Any]] = []
     for method in dict.fromkeys(r.method for r in records):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for device in dict.fromkeys(r.device for r in records if r.method == method):
             group = [r for r in records if r.method == method and r.device == device]
             rows.append({"method": method, "device": device, **_means(group)})
-        overall: dict[str, object] = {"method": method, "device": "mean"}
+        overall: dict[str, Any] = {"method": method, "device": "mean"}
         for name in _FIGURES:
-            found = [row[name] for row in rows if row[name] is not None]
+            found = [float(row[name]) for row in rows if row[name] is not None]
             overall[name] = float(np.mean(found)) if found else None
         out += [*rows, overall]
     return out

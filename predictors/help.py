@@ -157,7 +157,9 @@ class HelpPredictor(SavedPredictor):
             loss.backward()
             optimiser.step()
             if episode % self.check_every == 0 or episode == self.episodes:
-                score = self._validate(parameters, checks, valid_inputs) if checks else np.nan
+                score = np.nan
+                if valid_inputs is not None and checks:
+                    score = self._validate(parameters, checks, valid_inputs)
                 if not checks or score > best_score:
                     best_score = score
                     best = {name: p.detach().clone() for name, p in parameters.items()}

@@ -8,11 +8,12 @@ other bits) takes the rows that it can express.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from importlib import resources
 
 import numpy as np
 
-from search_spaces.space import Arch, SearchSpace
+from search_spaces.space import Arch, SearchSpace, Value
 from search_spaces.spaces.mobilenet import PRESETS, MobileNetSpace
 from search_spaces.tables.table import LatencyTable, read_table
 
@@ -79,7 +80,7 @@ def _bare(stage: object) -> object:
 
 def _express(arch: Arch, space: MobileNetSpace) -> Arch | None:
     """Return ``arch`` in ``space``, or None where an option other than bits is missing."""
-    chosen: dict[str, object] = {}
+    chosen: dict[str, Value] = {}
     for choice in space.choices:
         if any(chosen.get(c.parent) not in c.values for c in choice.when):
             continue
@@ -91,9 +92,14 @@ def _express(arch: Arch, space: MobileNetSpace) -> Arch | None:
         if value not in choice.options:
             if not _is_bits(choice.name):
                 return None
-            value = min(choice.options, key=lambda o: abs(np.log2(float(o) / float(value))))
+            value = min(choice.options, key=partial(_bit_distance, value))
         chosen[choice.name] = value
-    return space.arch(chosen)  # type: ignore[arg-type]
+    return space.arch(chosen)
+
+
+def _bit_distance(a: Value, b: Value) -> float:
+    """How many times one bit-width goes into the other, as a logarithm."""
+    return float(abs(np.log2(float(a) / float(b))))
 
 
 def _is_bits(name: str) -> bool:

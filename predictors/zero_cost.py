@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from search_spaces.registry import Registry
 
@@ -65,9 +65,11 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         for parameter in network.parameters():
             parameter.abs_()
         for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-                module.running_mean.zero_()
-                module.running_var.fill_(1.0)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if module.running_mean is not None:
+                    module.running_mean.zero_()
+                if module.running_var is not None:
+                    module.running_var.fill_(1.0)
     network.double().eval()
     ones = torch.ones_like(images[:1], dtype=torch.float64)
     network(ones).sum().backward()
@@ -192,7 +194,7 @@ def macs(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal total
         positions = output[0].numel() // output.shape[1 if isinstance(module, nn.Conv2d) else -1]
-        total += positions * module.weight.numel()
+        total += positions * cast("Tensor", module.weight).numel()
 
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     network.eval()
@@ -225,7 +227,7 @@ def _untouched(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooked(modules: list[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+def _hooked(modules: Sequence[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
     handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield

@@ -11,12 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.plan import FLOAT_BITS, STREAM_BITS, NetworkPlan
+from search_spaces.plan import (
+    FLOAT_BITS,
+    STREAM_BITS,
+    LayerPlan,
+    NetworkPlan,
+    Numbers,
+    OperatorPlan,
+)
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
@@ -244,11 +251,13 @@ def _columns(plan: NetworkPlan) -> list[BlockColumn]:
         BlockColumn(
             block.name,
             block.kind,
-            tuple(LayerColumn(layer, on) for layer in block.layers),
+            tuple(LayerColumn(cast("LayerPlan[Numbers]", one), on) for one in block.layers),
             on,
             on & block.residual,
             block.points,
-            tuple(OperatorColumn(operator, on) for operator in block.operators),
+            tuple(
+                OperatorColumn(cast("OperatorPlan[Numbers]", one), on) for one in block.operators
+            ),
         )
         for block in plan.blocks
     ]

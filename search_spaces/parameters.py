@@ -24,7 +24,7 @@ def round_channels(channels: float | np.ndarray, divisor: int) -> np.ndarray:
     return rounded.astype(np.int64)
 
 
-def strided(size: np.ndarray | int, stride: int) -> Any:
+def strided(size: np.ndarray | int, stride: np.ndarray | int) -> Any:
     """Return the side of a feature map after a stride, with padding that keeps sizes."""
     return (size + stride - 1) // stride
 
@@ -71,7 +71,7 @@ def check_bits(name: str, options: Any) -> tuple[int, ...]:
     for bits in options:
         if bits not in BITS:
             raise InputError(f"{name}: {bits!r} is not one of {list(BITS)}")
-    return options  # type: ignore[no-any-return]
+    return tuple(options)
 
 
 def from_mapping(kind: Any, entry: Any, place: str) -> Any:

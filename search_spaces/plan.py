@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar, Union
+
+import numpy as np
 
 FLOAT_BITS = 32
 """Bit-width that stands for an unquantised weight or activation."""
@@ -16,13 +19,19 @@ FLOAT_BITS = 32
 STREAM_BITS = 8
 """Bits of the tensors that pass between blocks; residual sums need more than a layer's input."""
 
+Numbers = Union[int, np.ndarray]
+"""A number of ``n`` architectures: one for all of them, or an array (n,)."""
+
+Number = TypeVar("Number", int, Union[int, np.ndarray])
+"""A number of one architecture, or of ``n`` at once, see :data:`Numbers`."""
+
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerPlan(Generic[Number]):
     """One convolution or linear layer with the batch norm and activation folded into it.
 
-    The numeric fields are integers, or integer arrays with one entry an architecture
-    where a space describes many at once; the properties work for both.
+    The numeric fields are integers, ``LayerPlan[int]``, or integer arrays with one entry an
+    architecture where a space describes many at once; the properties work for both.
 
     Attributes:
         name: path of the layer in the network, e.g. ``stages.1.0.depthwise``.
@@ -47,45 +56,45 @@ class LayerPlan:
 
     name: str
     role: str
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    groups: int
-    in_size: int
-    out_size: int
-    weight_bits: int
-    activation_bits: int
+    in_channels: Number
+    out_channels: Number
+    kernel: Number
+    stride: Number
+    groups: Number
+    in_size: Number
+    out_size: Number
+    weight_bits: Number
+    activation_bits: Number
     activation: str = "none"
     source: str = "stream"
     kind: str = "conv"
     batch_norm: bool = True
-    tokens: int = 1
-    padding: int = -1
-    dilation: int = 1
+    tokens: Number = 1
+    padding: Number = -1
+    dilation: Number = 1
 
     @property
-    def pad(self) -> int:
+    def pad(self) -> Number:
         """Zeros on each side of the input."""
         return self.dilation * (self.kernel // 2) if self.padding < 0 else self.padding
 
     @property
-    def weight_count(self) -> int:
+    def weight_count(self) -> Number:
         """Number of weights, without bias."""
         return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
 
     @property
-    def macs(self) -> int:
+    def macs(self) -> Number:
         """Multiply-accumulate operations for one image."""
         return self.weight_count * self.out_size**2 * self.tokens
 
     @property
-    def input_count(self) -> int:
+    def input_count(self) -> Number:
         """Number of input activations for one image."""
         return self.in_channels * self.in_size**2 * self.tokens
 
     @property
-    def packed_bytes(self) -> int:
+    def packed_bytes(self) -> Number:
         """Bytes of the packed weights, one float32 scale and one int32 bias per output channel.
 
         A float layer has no scales and a float32 bias.
@@ -96,7 +105,7 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class OperatorPlan:
+class OperatorPlan(Generic[Number]):
     """An operation beside the layers that has parameters or costs of its own.
 
     Its parameters are float; products are of activations at the bits of the streams. Numeric
@@ -116,11 +125,11 @@ class OperatorPlan:
     name: str
     role: str
     kind: str
-    channels: int
-    tokens: int = 1
-    heads: int = 1
-    macs: int = 0
-    parameters: int = 0
+    channels: Number
+    tokens: Number = 1
+    heads: Number = 1
+    macs: Number = 0
+    parameters: Number = 0
 
 
 @dataclass(frozen=True)
@@ -139,10 +148,10 @@ class BlockPlan:
 
     name: str
     kind: str
-    layers: tuple[LayerPlan, ...]
+    layers: tuple[LayerPlan[int], ...]
     residual: bool = False
     points: tuple[tuple[str, str], ...] = ()
-    operators: tuple[OperatorPlan, ...] = ()
+    operators: tuple[OperatorPlan[int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,12 +163,12 @@ class NetworkPlan:
     outputs: int
     blocks: tuple[BlockPlan, ...]
 
-    def layers(self) -> Iterator[LayerPlan]:
+    def layers(self) -> Iterator[LayerPlan[int]]:
         """Yield every layer in order of execution."""
         for block in self.blocks:
             yield from block.layers
 
-    def operators(self) -> Iterator[OperatorPlan]:
+    def operators(self) -> Iterator[OperatorPlan[int]]:
         """Yield every operator that is no layer."""
         for block in self.blocks:
             yield from block.operators
@@ -173,7 +182,7 @@ class NetworkPlan:
     @property
     def macs(self) -> int:
         """Multiply-accumulate operations for one image."""
-        return sum(item.macs for item in (*self.layers(), *self.operators()))
+        return sum(x.macs for x in self.layers()) + sum(x.macs for x in self.operators())
 
     @property
     def bops(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from search_spaces.errors import InputError
 from search_spaces.memory import flash_bytes, has_memory_flows, peak_of_blocks
 from search_spaces.plan import (
     FLOAT_BITS,
@@ -24,6 +25,7 @@ from search_spaces.plan import (
     BlockPlan,
     LayerPlan,
     NetworkPlan,
+    Numbers,
     OperatorPlan,
 )
 from search_spaces.space import Arch, Choice, SearchSpace
@@ -50,7 +52,7 @@ MEMORY_COSTS = ("peak_memory_kib", "flash_kib")
 class LayerColumn:
     """A layer over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
 
-    layer: LayerPlan
+    layer: LayerPlan[Numbers]
     active: np.ndarray  # (n,) bool
 
 
@@ -58,7 +60,7 @@ class LayerColumn:
 class OperatorColumn:
     """An operator over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
 
-    operator: OperatorPlan
+    operator: OperatorPlan[Numbers]
     active: np.ndarray  # (n,) bool
 
 
@@ -221,6 +223,23 @@ class PlannedSpace(SearchSpace):
                 macs += item.active * item.operator.macs
             columns += [np.log1p(macs), np.log1p(traffic)]
         return np.column_stack([*columns, depth])
+
+
+def require_networks(space: SearchSpace, purpose: str) -> PlannedSpace:
+    """Return ``space`` if its architectures are networks of layers.
+
+    Args:
+        purpose: what needs them, such as ``nas run``; the message names it.
+
+    Raises:
+        InputError: its architectures are rows of a table or cells without layers.
+    """
+    if not isinstance(space, PlannedSpace):
+        raise InputError(
+            f"the space {space.name!r} has no networks that could be built; {purpose} needs a "
+            "space of layers, such as mobilenet"
+        )
+    return space
 
 
 _Plan = TypeVar("_Plan", LayerPlan, OperatorPlan)

@@ -176,7 +176,7 @@ class ElasticLayer(nn.Module):
             layer.dilation,
             layer.groups,
         )
-        if not layer.batch_norm:
+        if not layer.batch_norm or self.gamma is None:
             return y
         return norm(self.name, y, self.gamma[: layer.out_channels], bias)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -56,12 +57,11 @@ class Supernet(nn.Module):
                 if block.point_rows(name).any():
                     point = InputQuantizer(source, (STREAM_BITS,))
                     self.points[_key(f"{block.name}.{name}")] = point
-        for block in (
-            b for row in _bases(space) for b in space.plan(space.decode([row])[0]).blocks
-        ):
-            last = self.layers[_key(block.layers[-1].name)]
-            if zero_init_residual and block.residual and last.gamma is not None:
-                nn.init.zeros_(last.gamma)
+        for plan in (space.plan(arch) for arch in space.decode(np.array(_bases(space)))):
+            for planned in plan.blocks:
+                last = self.layer(planned.layers[-1].name)
+                if zero_init_residual and planned.residual and last.gamma is not None:
+                    nn.init.zeros_(last.gamma)
         space.initialize(self)
 
     def forward(self, x: Tensor, arch: Arch | NetworkPlan, norm: BatchNorm | None = None) -> Tensor:
@@ -124,15 +124,15 @@ class Supernet(nn.Module):
 
     def layer(self, name: str) -> ElasticLayer:
         """Return the elastic layer of a plan's layer name."""
-        return self.layers[_key(name)]
+        return cast(ElasticLayer, self.layers[_key(name)])
 
     def point(self, block: str, name: str) -> InputQuantizer:
         """Return the quantisation point ``name`` of the block called ``block``."""
-        return self.points[_key(f"{block}.{name}")]
+        return cast(InputQuantizer, self.points[_key(f"{block}.{name}")])
 
     def operator(self, name: str) -> ElasticOperator:
         """Return the elastic operator of a plan's operator name."""
-        return self.operators[_key(name)]
+        return cast(ElasticOperator, self.operators[_key(name)])
 
     def _operations(
         self, block: BlockPlan, stream_bits: int, norm: BatchNorm
@@ -160,7 +160,7 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
         for column in block.layers:
             layer, on = column.layer, column.active
 
-            def seen(values, on=on):  # type: ignore[no-untyped-def]
+            def seen(values: Any, on: np.ndarray = on) -> tuple[Any, ...]:
                 return tuple(sorted({v.item() for v in np.broadcast_to(values, on.shape)[on]}))
 
             if not on.any():

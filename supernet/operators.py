@@ -95,7 +95,7 @@ class ElasticHeads(ElasticOperator):
 
     def forward(self, x: Tensor, operator: OperatorPlan) -> tuple[Tensor, Tensor, Tensor]:
         """``x``: (batch, tokens, 3 * channels) -> three of (batch, heads, tokens, width)."""
-        return self.extract(operator)(x)  # type: ignore[no-any-return]
+        return self.extract(operator)(x)
 
     def extract(self, operator: OperatorPlan) -> nn.Module:
         """Return :class:`Heads`."""

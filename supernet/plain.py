@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from supernet.dataflow import DATAFLOWS, Dataflow, activate
 from supernet.quantizers.lsq import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
-    from supernet.elastic import InputQuantizer
+    from supernet.elastic import ElasticLayer, InputQuantizer
     from supernet.network import Supernet
 
 
@@ -128,7 +128,7 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on ``x`` (batch, channels, height, width)."""
-        return self.dataflow(x, self.ops, self.block.residual)
+        return self.dataflow(x, dict(self.ops.items()), self.block.residual)
 
 
 class PlainNetwork(nn.Sequential):
@@ -172,6 +172,20 @@ def extract_network(
     return PlainNetwork(plan, blocks).to(memory_format=torch.channels_last).eval()
 
 
+def _batch_norm(
+    elastic: ElasticLayer, layer: LayerPlan, mean: Tensor, variance: Tensor
+) -> nn.BatchNorm2d:
+    """Return the batch norm of a layer with its statistics, (out_channels,) each."""
+    assert elastic.gamma is not None, "a layer with batch norm has a gain"
+    norm = nn.BatchNorm2d(layer.out_channels, eps=EPSILON)
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.weight.copy_(elastic.gamma[: layer.out_channels])
+    norm.bias.copy_(elastic.beta[: layer.out_channels])
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    return norm
+
+
 def _extract_source(quantizer: InputQuantizer, bits: int) -> Source:
     if quantizer.passes(bits):
         return Source(quantizer.source, bits=FLOAT_BITS)
@@ -205,19 +219,16 @@ def _extract_layer(
         op.bias.copy_(bias)
     norm: nn.Module = nn.Identity()
     if layer.batch_norm:
-        norm = nn.BatchNorm2d(layer.out_channels, eps=EPSILON)
-        norm.weight.copy_(elastic.gamma[: layer.out_channels])
-        norm.bias.copy_(bias)
-        mean, variance = statistics[layer.name]
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm = _batch_norm(elastic, layer, *statistics[layer.name])
     step = code_range = None
     if layer.weight_bits < FLOAT_BITS:
         step = elastic.weight_step(layer)
         code_range = elastic.weight_quantizer.code_range(layer.weight_bits)
     return PlainLayer(
         layer,
-        source=_extract_source(elastic.inputs[layer.source], layer.activation_bits),
+        source=_extract_source(
+            cast("InputQuantizer", elastic.inputs[layer.source]), layer.activation_bits
+        ),
         op=op,
         norm=norm,
         weight_step=step,

@@ -216,6 +216,9 @@ class Await(Message):
     wait_s: Wait = 25.0
 
 
+DeviceState = Literal["idle", "busy", "offline", "quarantined"]
+
+
 class DeviceView(Message):
     """A board as clients see it.
 
@@ -231,7 +234,7 @@ class DeviceView(Message):
     """
 
     name: Name
-    state: Literal["idle", "busy", "offline", "quarantined"]
+    state: DeviceState
     last_heartbeat: float | None
     heartbeat_age_s: float | None
     queued: Count

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from devices.device import Device, DeviceSpec, Done, LocalDevice
@@ -105,7 +106,7 @@ class RemoteDevice(Device):
         again: set[str] = set()
         for query in queries:
             try:
-                self._insist(lambda query=query: self._upload(query))
+                self._insist(partial(self._upload, query))
             except HubRefused as error:
                 if error.status not in (413, 422):
                     raise
@@ -248,7 +249,7 @@ class RemoteDevice(Device):
         raise EnvironmentProblem(f"board {self._board}: {what}; what was measured is kept")
 
     def _refused(self, protocol: Protocol, detail: str) -> Measurement:
-        nothing = dict.fromkeys(
+        nothing: dict[str, Any] = dict.fromkeys(
             ("latency_ms", "low_ms", "high_ms", "iqr_ms", "p90_ms", "p99_ms", "mad_ms"), math.nan
         )
         return Measurement(

@@ -165,7 +165,7 @@ class Native:
             raise InputError(f"no buffer {buffer}")
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         memory = (ctypes.c_uint8 * count).from_address(address)
-        memory._network = self  # type: ignore[attr-defined]  # keeps the memory alive
+        memory._network = self  # keeps the memory alive
         return np.frombuffer(memory, dtype).reshape(shape)
 
     def conv(
@@ -199,7 +199,7 @@ class Native:
             *(spec.largest, spec.zero_point, spec.kind, FUNCTIONS[spec.function]),
             *(spec.out_zero_point, spec.out_low, spec.out_high, spec.scale),
         )
-        arrays = [
+        arrays: list[np.ndarray] = [
             np.ascontiguousarray(codes, np.int8),
             np.ascontiguousarray(np.broadcast_to(factor, (spec.outputs,)), np.int32),
             np.ascontiguousarray(np.broadcast_to(bias, (spec.outputs,)), np.int32),

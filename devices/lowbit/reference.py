@@ -39,7 +39,7 @@ def finish(acc: np.ndarray, multiplier: np.ndarray, spec: ConvSpec) -> np.ndarra
 
     float32 throughout, each operation rounded; the last rounding is half to even.
     """
-    v = acc.astype(np.int32).astype(np.float32) * multiplier.astype(np.float32)
+    v: np.ndarray = acc.astype(np.int32).astype(np.float32) * multiplier.astype(np.float32)
     if spec.function != "identity":
         v = activate(v, spec.function) / np.float32(spec.scale)
     return to_codes(v, spec.out_zero_point, spec.out_low, spec.out_high)
@@ -76,7 +76,7 @@ def add_codes(
 
 def fma(x: np.ndarray, y: float, z: np.ndarray | float) -> np.ndarray:
     """Return ``x * y + z`` of float32 numbers rounded once (twice in rare cases)."""
-    return (np.float64(x) * np.float64(np.float32(y)) + np.float64(z)).astype(np.float32)
+    return np.asarray(np.float64(x) * np.float64(np.float32(y)) + np.float64(z), dtype=np.float32)
 
 
 def multiply_codes(

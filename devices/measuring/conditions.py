@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from search_spaces.errors import InputError
@@ -65,9 +65,9 @@ def read_conditions(cores: Sequence[int], *, reader: Reader = read_system_file) 
     }
 
 
-def frequency_pinned(conditions: dict[str, Any]) -> bool:
+def frequency_pinned(conditions: Mapping[str, Any]) -> bool:
     """Whether the frequency was fixed: by the governor or by equal limits."""
-    limits = conditions.get("frequency_limits_mhz")
+    limits: Any = conditions.get("frequency_limits_mhz")
     fixed = bool(limits) and limits[0] == limits[1]
     return fixed or conditions.get("governor") == "performance"
 

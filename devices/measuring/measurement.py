@@ -195,7 +195,7 @@ def conclude(
     blocks = best.blocks
     if len(blocks) >= 2:
         figures = summarise(best.samples_ms)
-        numbers = {
+        numbers: dict[str, Any] = {
             "latency_ms": figures.median,
             "low_ms": figures.low,
             "high_ms": figures.high,

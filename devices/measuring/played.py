@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class PlayedRuntime(Runtime):
 
     name: ClassVar[str] = "played"
 
-    def __init__(self, machine: PlayedMachine, **options: int) -> None:
+    def __init__(self, machine: PlayedMachine, **options: Any) -> None:
         super().__init__(**options)
         self.machine = machine
         self.loaded: list[str] = []
@@ -140,7 +140,7 @@ class PlayedSampler(Sampler):
             reader=self.machine.read,
             cores=[0],
         )
-        done = []
+        done: list[tuple[int, Block | Failure]] = []
         for message in messages:
             if message["event"] == "block":
                 done.append((message["index"], block_from_json(message["block"])))

@@ -87,9 +87,10 @@ class Protocol:
         positive = ("min_sample_ms", "warmup_window_ms", "warmup_tolerance", "warmup_max_s")
         for name in (*positive, "outlier_factor", "deadline_s"):
             _require_positive(name, getattr(self, name))
-        limits = ("max_interval", "max_drift", "max_spread", "max_slowdown", "max_temperature_c")
-        limits += ("max_starvation", "max_outlier_share", "max_iqr", "memory_limit_mib")
-        for name in limits:
+        for name in (
+            "max_interval", "max_drift", "max_spread", "max_slowdown", "max_temperature_c",
+            "max_starvation", "max_outlier_share", "max_iqr", "memory_limit_mib",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
         if self.nice is not None and not (isinstance(self.nice, int) and -20 <= self.nice <= 19):

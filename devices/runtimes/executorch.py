@@ -190,7 +190,7 @@ def _nodes(program: Any) -> Iterator[tuple[Any, bool]]:
     modules = [(program.graph_module, False)]
     for node in program.graph_module.graph.nodes:
         if node.op == "get_attr":
-            inner = getattr(program.graph_module, node.target, None)
+            inner: Any = getattr(program.graph_module, node.target, None)
             if hasattr(inner, "original_module"):
                 modules.append((inner.original_module.graph_module, True))
     for module, lowered in modules:

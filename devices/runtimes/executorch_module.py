@@ -79,21 +79,21 @@ def rewritten(graph: Graph) -> Graph:
             else:  # XNNPACK has no integer product with a float output
                 constants[node.output] = _floats(node, constants)
             continue
-        coded = source is not None and source.op == "QuantizeLinear"
-        if coded and node.op in _MOVING:
+        coded = source if source is not None and source.op == "QuantizeLinear" else None
+        if coded is not None and node.op in _MOVING:
             # Partitioners want each dequantisation right behind a quantisation.
             before = f"{node.output}:before"
             after = tuple(f"{name}:after" for name in node.outputs)
-            grid = source.inputs[1:]
+            grid = coded.inputs[1:]
             nodes.append(Node("DequantizeLinear", (node.input(0), *grid), (before,)))
             nodes.append(replace(node, inputs=(before, *node.inputs[1:]), outputs=after))
             for name, moved in zip(node.outputs, after, strict=True):
                 made[name] = Node("QuantizeLinear", (moved, *grid), (name,))
                 nodes.append(made[name])
             continue
-        if coded and node.op != "DequantizeLinear":
-            alone = len(users.get(source.output, ())) == 1 and source.output not in graph.outputs
-            if node.op != "Clip" or not alone or nodes[-1].output != source.output:
+        if coded is not None and node.op != "DequantizeLinear":
+            alone = len(users.get(coded.output, ())) == 1 and coded.output not in graph.outputs
+            if node.op != "Clip" or not alone or nodes[-1].output != coded.output:
                 raise InputError(
                     f"{node.op} computes with integer codes; ExecuTorch has no such operator"
                 )
@@ -162,7 +162,7 @@ def _value(
     zero = constants[rounding.input(2)] if rounding.input(2) else np.uint8(0)
     own = np.iinfo(zero.dtype)
     code = np.int64(constants[name]) if name else np.int64(own.max if highest else own.min)
-    return np.float32((code - zero.astype(np.int64)) * step)
+    return np.asarray((code - zero.astype(np.int64)) * step, dtype=np.float32)
 
 
 def _zero(x: Sequence[Any], fixed: Sequence[Any]) -> int:

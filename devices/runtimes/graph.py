@@ -107,8 +107,8 @@ def read_graph(path: Path) -> Graph:
 def resized(
     node: Node,
     shape: Sequence[int],
-    scales: Sequence[float] | None,
-    sizes: Sequence[int] | None,
+    scales: Sequence[float] | np.ndarray | None,
+    sizes: Sequence[int] | np.ndarray | None,
 ) -> tuple[int, int]:
     """Return the height and width that a Resize of images makes.
 

@@ -386,7 +386,7 @@ def _conv(writer: LiteRtWriter, node: Node) -> None:
     quantised = None
     if x.scale is not None and scale is not None:
         quantised = writer.quantised_result(node, like)
-    if quantised is not None:
+    if quantised is not None and scale is not None:
         result, relu = quantised
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
         kernel = codes.transpose(2, 3, 1, 0).reshape(1, kh, kw, out) if depthwise else None
@@ -492,7 +492,7 @@ def _linear(writer: LiteRtWriter, node: Node) -> None:
     quantised = None
     if x.scale is not None and scale is not None:
         quantised = writer.quantised_result(node, like)
-    if quantised is not None:
+    if quantised is not None and scale is not None:
         result, relu = quantised
         weight = writer.constant(codes.astype(np.int8), scale=_full(scale, out), axis=0)
         bias = _bias_codes(writer, node, x.scale, scale, out)
@@ -682,8 +682,9 @@ def _global_pool(writer: LiteRtWriter, node: Node) -> None:
 
 def _reduce_mean(writer: LiteRtWriter, node: Node) -> None:
     x = writer.value(node.input(0))
-    axes = writer.graph.constants.get(node.input(1))
-    axes = [int(n) % len(x.shape) for n in (axes if axes is not None else node.attributes["axes"])]
+    named = writer.graph.constants.get(node.input(1))
+    numbers = named if named is not None else node.attributes["axes"]
+    axes = [int(n) % len(x.shape) for n in numbers]
     keep = bool(node.attributes.get("keepdims", 1))
     if x.turned and keep and sorted(axes) == [2, 3]:
         _global_pool(writer, node)

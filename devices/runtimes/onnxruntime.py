@@ -148,7 +148,7 @@ class OnnxRuntime(Runtime):
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         # The library's exceptions have no common base short of RuntimeError and ValueError.
-        except (RuntimeError, ValueError, *_library_errors()) as error:
+        except _library_errors() as error:
             raise InputError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}") from error
         # The library falls back to the processor with a log line when a provider
         # cannot start; its latency would then be filed under the wrong device.
@@ -250,8 +250,12 @@ def _provider(name: str, library: Any) -> str:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
+    """Return what the library raises; its own errors have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile")
-    names += ("NotImplemented", "RuntimeException", "NoModel", "ModelLoaded", "EPFail")
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+    names = (
+        "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile",
+        "NotImplemented", "RuntimeException", "NoModel", "ModelLoaded", "EPFail",
+    )  # fmt: skip
+    own = [getattr(state, name) for name in names if hasattr(state, name)]
+    return (RuntimeError, ValueError, *own)

@@ -67,7 +67,7 @@ class OpenVino(Runtime):
 
     def load(self, path: Path) -> Session:
         path = existing_file(path)
-        properties = {
+        properties: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
         }

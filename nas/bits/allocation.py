@@ -234,7 +234,7 @@ def _quiet_solver() -> Iterator[None]:
 def allocate_by_importance(
     table: BitTable,
     budgets: Mapping[str, float],
-    importance: Sequence[float] | None = None,
+    importance: Sequence[float] | np.ndarray | None = None,
 ) -> Allocation:
     """Return the best two-level allocation by a ranking of layers (Layer-Wise Quantization, LUQ).
 

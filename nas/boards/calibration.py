@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +229,9 @@ def calibrate(
     others = [arch for arch in pool if arch not in set(learned)]
     held = [others[i] for i in rng.permutation(len(others))[:checks]]
 
+    def told(what: str, start: int, count: int, i: int, one: Measurement) -> None:
+        on_step(Step(what, start + i, count, one, pace.left_s()))
+
     def measured(archs: Sequence[Arch], what: str) -> list[Latency]:
         found: list[Latency] = []
         for start in range(0, len(archs), GROUP):
@@ -241,9 +245,7 @@ def calibrate(
                 variant=variant,
                 protocol=protocol,
                 store=store,
-                on_result=lambda i, m, start=start: on_step(
-                    Step(what, start + i, len(archs), m, pace.left_s())
-                ),
+                on_result=partial(told, what, start, len(archs)),
             )
             pace.end()
             found += [

@@ -369,7 +369,8 @@ def _judged(
     images: Images,
     speedup: float | None,
 ) -> tuple[list[str], list[str]]:
-    problems, warnings = list(check.problems), []
+    problems: list[str] = list(check.problems)
+    warnings: list[str] = []
     if execution.relative_error > _EXECUTION_ERROR and execution.agreement < 0.99:
         problems.append(
             f"the device's outputs differ from unoptimised execution by "

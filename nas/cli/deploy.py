@@ -198,7 +198,7 @@ def _latency(figures: object) -> str:
 def _of_job(path: Path, name: str) -> Device:
     from nas.job.devices import make_device
     from nas.job.schema import job_space, load_job
-    from search_spaces.planned import PlannedSpace
+    from search_spaces.planned import require_networks
 
     job = load_job(path)
     entries = {entry.name: entry for entry in job.devices}
@@ -207,5 +207,4 @@ def _of_job(path: Path, name: str) -> Device:
     if entries[name].simulator is not None:
         raise InputError(f"the device {name!r} is a simulator; a deployment is measured")
     space = job_space(job, input_channels=1, outputs=2)
-    assert isinstance(space, PlannedSpace)
-    return make_device(entries[name], space)
+    return make_device(entries[name], require_networks(space, "a deployment"))

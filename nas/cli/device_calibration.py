@@ -120,12 +120,14 @@ def calibrate(
     from nas.boards.model_files import UntrainedFiles
     from nas.plots.board import check_plot_file, write_foretold
     from predictors.pool import default_pool
+    from search_spaces.planned import require_networks
     from search_spaces.spaces.registry import build_space
     from search_spaces.tables.table import read_table, write_table
 
     if plot is not None:
         check_plot_file(plot)
-    built = build_space(space, **({} if preset is None else {"preset": preset}))
+    given = {} if preset is None else {"preset": preset}
+    built = require_networks(build_space(space, **given), "nas device calibrate --space")
     wanted = QUICK.to_json() | key_values(protocol, "--protocol")
     known_devices = default_pool(built) if known is None else read_table(known, built)
     store = store or cache_folder().parent / "calibration.db"

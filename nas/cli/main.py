@@ -404,9 +404,13 @@ def _summary(job: Job) -> list[str]:
 
 def _out_of_reach(job: Job, space: Any) -> list[str]:
     """Warn of a limit that the smallest, or the largest, architecture of the space misses."""
-    ends = space.costs(space.genes([space.smallest(), space.largest()]))
+    from nas.fronts.costs import exact_costs
+
+    constraints = job.constraints()
+    known = exact_costs(space, [str(one.metric) for one in constraints])
+    ends = known(space.genes([space.smallest(), space.largest()]))
     lines = []
-    for constraint in job.constraints():
+    for constraint in constraints:
         values = ends.get(str(constraint.metric))
         if values is None:
             continue  # known only by measuring or evaluating

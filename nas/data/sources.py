@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -274,7 +274,7 @@ def _download(dataset: str, config: DataConfig) -> Path:
     return Path(config.path) / dataset / "raw"
 
 
-def _torchvision_set(dataset: str, config: DataConfig, *, train: bool):  # type: ignore[no-untyped-def]
+def _torchvision_set(dataset: str, config: DataConfig, *, train: bool) -> Any:
     try:
         from torchvision import datasets
     except ImportError as error:

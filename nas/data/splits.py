@@ -102,7 +102,7 @@ class MemoryImages:
 
     def fingerprint(self) -> str:
         """SHA-256 of the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixels.numpy())).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.pixels.numpy()).data).hexdigest()
 
 
 class FileImages:

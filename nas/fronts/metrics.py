@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from search_spaces.planned import PlannedSpace
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,15 @@ class MetricKind:
         unit: for messages; empty for a dimensionless one.
         maximise: whether more is better.
         per_device: whether its value belongs to one device.
+        cost: of a metric of another package that follows from the architecture alone: its values
+            for the gene rows (n, choices) of a space, (n,). The built-in ones have none: a space
+            knows its own costs, and the rest is evaluated or measured.
     """
 
     unit: str
     maximise: bool = False
     per_device: bool = False
+    cost: Callable[[PlannedSpace, np.ndarray], np.ndarray] | None = None
 
 
 METRICS: Registry[MetricKind] = Registry("metric", group="nas.metrics")
@@ -104,7 +112,7 @@ class Goal:
         return -1.0 if self.metric.kind.maximise else 1.0
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["maximize", "minimize"]:
         """``maximize`` or ``minimize``, the words Optuna uses."""
         return "maximize" if self.metric.kind.maximise else "minimize"
 

@@ -36,10 +36,10 @@ def feasible(constraints: np.ndarray | None, n: int) -> np.ndarray:
     """
     if constraints is None or np.size(constraints) == 0:
         return np.ones(n, dtype=bool)
-    return (np.asarray(constraints, dtype=float).reshape(n, -1) <= 0).all(axis=1)
+    return np.all(np.asarray(constraints, dtype=float).reshape(n, -1) <= 0, axis=1)
 
 
-def hypervolume(objectives: np.ndarray, reference: Sequence[float]) -> float:
+def hypervolume(objectives: np.ndarray, reference: Sequence[float] | np.ndarray) -> float:
     """Return the volume dominated by the points (n, m) and bounded by ``reference`` (m,).
 
     Points that do not dominate the reference contribute nothing; no points, 0.
@@ -48,10 +48,10 @@ def hypervolume(objectives: np.ndarray, reference: Sequence[float]) -> float:
         InputError: the reference has another length than the points or is not finite.
     """
     objectives = _points(objectives)
-    reference = np.asarray(reference, dtype=float)
-    if reference.shape != (objectives.shape[1],) or not np.isfinite(reference).all():
+    point = np.asarray(reference, dtype=float)
+    if point.shape != (objectives.shape[1],) or not np.isfinite(point).all():
         raise InputError(
-            f"reference point {reference.tolist()} must be {objectives.shape[1]} finite numbers"
+            f"reference point {point.tolist()} must be {objectives.shape[1]} finite numbers"
         )
     inside = objectives[(objectives < reference).all(axis=1)]
     if not len(inside):
@@ -122,7 +122,7 @@ def difference(
     a: np.ndarray,
     b: np.ndarray,
     *,
-    reference: Sequence[float] | None = None,
+    reference: Sequence[float] | np.ndarray | None = None,
     tolerance: float = 1e-9,
 ) -> FrontDifference:
     """Compare two sets of points (n, m); each is reduced to its front first.

@@ -45,6 +45,12 @@ class FrontSpec:
         return np.asarray(nondominated(self.objectives(metrics), self.violations(metrics)))
 
 
+def metric_names(fronts: Sequence[FrontSpec]) -> set[str]:
+    """Return every metric that ``fronts`` trade off or bound."""
+    goals = {str(goal.metric) for front in fronts for goal in front.goals}
+    return goals | {str(bound.metric) for front in fronts for bound in front.constraints}
+
+
 def job_fronts(
     goals: Sequence[Goal],
     constraints: Sequence[Constraint],

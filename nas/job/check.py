@@ -24,6 +24,7 @@ from devices.measuring.protocol import Protocol
 from devices.runtime import make_runtime
 from nas.fronts.metrics import METRICS
 from nas.job.schema import (
+    UNKNOWN_KEYS,
     Bound,
     ConstraintsConfig,
     DataConfig,
@@ -68,8 +69,13 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
         job = None
         for details in error.errors(include_url=False):
             location = _location(details["loc"], raw)
+            if details["type"] == UNKNOWN_KEYS:
+                continue  # each is told at its place
             broken.add(location)
             diagnostics.append(_schema_diagnostic(source, location, details))
+    for location in _unknown_constraints(raw):
+        broken.add(location)
+        diagnostics.append(source.diagnostic(location, _unknown_key(location), key=True))
     sections = _sound_sections(raw, broken)
     folder = Path(source.path).parent
     for location, message in _cross_findings(sections, folder):
@@ -217,7 +223,23 @@ def _location(loc: Sequence[str | int], raw: Any) -> tuple[str | int, ...]:
 
 def _allowed_keys(location: Sequence[str | int]) -> list[str]:
     annotation = _annotation(location)
+    if annotation is ConstraintsConfig:
+        return _metric_names()
     return list(annotation.model_fields) if annotation is not None else []
+
+
+def _unknown_constraints(raw: Mapping[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the places of constraints that are no metric, built in or registered."""
+    search = raw.get("search")
+    constraints = search.get("constraints") if isinstance(search, Mapping) else None
+    if isinstance(constraints, Mapping):
+        names = _metric_names()
+        yield from (("search", "constraints", key) for key in constraints if key not in names)
+
+
+def _metric_names() -> list[str]:
+    """Return the names of metrics, the built-in ones in the order of the schema."""
+    return list(dict.fromkeys([*ConstraintsConfig.model_fields, *METRICS]))
 
 
 def _allowed_values(location: Sequence[str | int]) -> list[Any]:
@@ -718,7 +740,7 @@ def _unknown_options(
 def _check_objectives(
     objectives: Sequence[str], devices: Sequence[str] | None
 ) -> Iterator[Finding]:
-    allowed = list(ConstraintsConfig.model_fields)
+    allowed = _metric_names()
     for i, text in enumerate(objectives):
         at = ("search", "objectives", i)
         where = f"search.objectives.{i}"
@@ -730,6 +752,8 @@ def _check_objectives(
                 f"{where}: unknown objective {name!r}{_nearest(name, allowed)} "
                 f"(allowed: {', '.join(allowed)})",
             )
+        elif name not in ConstraintsConfig.model_fields and METRICS.get(name).cost is None:
+            yield at, f"{where}: {_without_value(name)}"
         elif bracket and not METRICS.get(name).per_device:
             yield at, f"{where}: {name} does not depend on a device; write {name}"
         elif bracket and (not rest.endswith("]") or not device):
@@ -743,10 +767,12 @@ def _check_objectives(
 def _check_constraints(
     constraints: ConstraintsConfig, devices: Sequence[str] | None
 ) -> Iterator[Finding]:
-    for name in ConstraintsConfig.model_fields:
+    for name in (*ConstraintsConfig.model_fields, *(constraints.model_extra or {})):
         limit = getattr(constraints, name)
         at = ("search", "constraints", name)
-        if isinstance(limit, Bound):
+        if name not in ConstraintsConfig.model_fields and METRICS.get(name).cost is None:
+            yield at, f"{_dotted(at)}: {_without_value(name)}"
+        elif isinstance(limit, Bound):
             yield from _check_bound(limit, at)
         elif limit is not None:
             for device, bound in limit.items():
@@ -784,6 +810,10 @@ def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Fi
             f"{_dotted(at)}: unknown {registry.kind} {name!r}{_nearest(name, known)} "
             f"(available: {', '.join(known)})",
         )
+
+
+def _without_value(name: str) -> str:
+    return f"the metric {name!r} is registered without a cost, so nothing gives its value"
 
 
 def _no_device(name: str, devices: Sequence[str]) -> str:

@@ -16,9 +16,9 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +28,9 @@ from pydantic import (
     StrictBool,
     StrictStr,
     create_model,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from devices.measuring.protocol import Protocol
 from nas.fronts.metrics import METRICS, Constraint, Goal, Metric
@@ -299,7 +301,10 @@ _YAML_TYPES: dict[Any, Any] = {
     type(None): None,
 }
 
-ProtocolConfig = _protocol_section()
+if TYPE_CHECKING:
+    ProtocolConfig = _Section
+else:
+    ProtocolConfig = _protocol_section()
 """How one latency is measured; a limit of null is not applied."""
 
 
@@ -308,6 +313,15 @@ class Bound(_Section):
 
     min: Real | None = None
     max: Real | None = None
+
+
+UNKNOWN_KEYS = "unknown_keys"
+"""Type of the error for keys of a section that no schema and no registry knows."""
+
+
+def _only_known_keys(schema: dict[str, Any]) -> None:
+    # An editor that knows only the built-in metrics points out typing errors.
+    schema["additionalProperties"] = False
 
 
 class ConstraintsConfig(_Section):
@@ -339,6 +353,26 @@ class ConstraintsConfig(_Section):
     """Bit operations for one image: MACs times weight bits times activation bits."""
     parameters: Bound | None = None
     """Number of weights and biases."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_only_known_keys)
+    # By the name of a metric that another package registers.
+    __pydantic_extra__: dict[str, Bound] = Field(init=False)
+
+    @model_validator(mode="after")
+    def _only_registered(self) -> ConstraintsConfig:
+        unknown = [name for name in self.model_extra or {} if name not in METRICS]
+        if unknown:
+            raise PydanticCustomError(UNKNOWN_KEYS, "unknown keys {names}", {"names": unknown})
+        return self
+
+    def limits(self) -> Iterator[tuple[Metric, Bound]]:
+        """Yield each quantity that has limits, in the order of the schema."""
+        for name in (*type(self).model_fields, *(self.model_extra or {})):
+            limit = getattr(self, name)
+            if isinstance(limit, Bound):
+                yield Metric(name), limit
+            elif limit is not None:
+                yield from ((Metric(name, device), bound) for device, bound in limit.items())
 
 
 class EarlyStoppingConfig(_Section):
@@ -440,7 +474,7 @@ class Job(_Section):
     devices: Annotated[list[DeviceConfig], Field(min_length=1)] = [DeviceConfig(name="cpu")]
     """Where latency is measured; one front holds the values of all of them."""
     latency: LatencyConfig = LatencyConfig()
-    protocol: ProtocolConfig = ProtocolConfig()  # type: ignore[valid-type]
+    protocol: ProtocolConfig = ProtocolConfig()
     """How one latency is measured; a limit of null is not applied."""
     search: SearchConfig = SearchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -472,16 +506,8 @@ class Job(_Section):
 
     def constraints(self) -> list[Constraint]:
         """Return every bound of the job; a quantity with both limits gives two."""
-        limits = self.search.constraints
-        bounds: list[tuple[Metric, Bound]] = []
-        for name in type(limits).model_fields:
-            limit = getattr(limits, name)
-            if isinstance(limit, Bound):
-                bounds.append((Metric(name), limit))
-            elif limit is not None:
-                bounds.extend((Metric(name, device), bound) for device, bound in limit.items())
         found: list[Constraint] = []
-        for metric, bound in bounds:
+        for metric, bound in self.search.constraints.limits():
             confidence = self.search.confidence if metric.kind.per_device else None
             if bound.min is not None:
                 found.append(Constraint(metric, bound.min, upper=False, confidence=confidence))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -211,8 +211,9 @@ class YamlSource:
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalar rules of the YAML 1.2 core schema."""
 
-    # A mapping of first characters to (tag, pattern); own, so the base class keeps its rules.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+# A mapping of first characters to (tag, pattern); own, so the base class keeps its rules.
+_Loader.yaml_implicit_resolvers = {}
 
 
 def _construct_other(loader: yaml.SafeLoader, node: yaml.Node) -> None:

@@ -386,7 +386,11 @@ def _batches(images: Any, labels: Any, batch_size: int) -> Iterator[tuple[Any, A
     if labels is not None:
         raise InputError("labels go with one tensor of images; give batches as (images, labels)")
     for batch in images:
-        yield batch if isinstance(batch, (tuple, list)) else (batch, None)
+        if isinstance(batch, (tuple, list)):
+            some, targets = batch
+            yield some, targets
+        else:
+            yield batch, None
 
 
 def _sensitivity(path: Path, images: np.ndarray, plain: np.ndarray, needed: bool) -> float:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.fronts.costs import exact_names
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import hypervolume, knee, nondominated, reference_point
-from search_spaces.planned import COST_NAMES, PlannedSpace
+from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def assemble(
             "arch": str(item.arch),
             "validation_accuracy": item.metrics["accuracy"],
             "metrics": _finite(item.metrics),
-            "costs": _finite({name: item.metrics[name] for name in COST_NAMES}),
+            "costs": _finite({name: item.metrics[name] for name in exact_names(item.metrics)}),
             "size_kib": item.path.stat().st_size / 1024,
             "knee": item.arch == at_knee,
             "feasible": _feasible(constraints, item.metrics),

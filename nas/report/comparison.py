@@ -136,8 +136,10 @@ def compare_results(
         return np.array(
             [
                 [
-                    s * objective_value(entry, goal, metric, key)
+                    s * value
                     for s, goal in zip(sign, goals, strict=True)
+                    # Every goal kept has a value in each architecture.
+                    if (value := objective_value(entry, goal, metric, key)) is not None
                 ]
                 for entry in results["front"]
             ]
@@ -216,17 +218,19 @@ def _gaps(
         if gap:
             gaps.append(gap)
     for device in devices:
-        rows, apart, bounded = [], 0, 0
+        shared, apart, bounded = [], 0, 0
         for x, y in pairs:
             p, q = ((e.get("devices") or {}).get(device) or {} for e in (x, y))
-            if number(p.get("latency_ms")) is None or number(q.get("latency_ms")) is None:
+            first, second = number(p.get("latency_ms")), number(q.get("latency_ms"))
+            if first is None or second is None:
                 continue
-            rows.append((str(x["id"]), p["latency_ms"], q["latency_ms"]))
+            shared.append((str(x["id"]), first, second))
             ends = [number(m.get(k)) for m in (p, q) for k in ("low_ms", "high_ms")]
-            if None not in ends:
+            known = [end for end in ends if end is not None]
+            if len(known) == len(ends):
                 bounded += 1
-                apart += ends[0] > ends[3] or ends[2] > ends[1]
-        gap = _largest(f"latency_ms[{device}]", rows, apart if bounded else None, relative=True)
+                apart += known[0] > known[3] or known[2] > known[1]
+        gap = _largest(f"latency_ms[{device}]", shared, apart if bounded else None, relative=True)
         if gap:
             gaps.append(gap)
     return gaps

@@ -44,7 +44,7 @@ class Importance:
 
 def choice_importance(
     choices: Sequence[Mapping[str, Any]],
-    values: Sequence[float],
+    values: Sequence[float | None],
     *,
     least: int = 8,
     seed: int = 0,
@@ -66,7 +66,7 @@ def choice_importance(
 
 def family_importance(
     choices: Sequence[Mapping[str, Any]],
-    values: Sequence[float],
+    values: Sequence[float | None],
     *,
     least: int = 8,
     levels: int = 4,

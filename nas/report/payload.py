@@ -413,7 +413,7 @@ def _spearman(a: list[float], b: list[float]) -> float | None:
 
 def _ranks(values: list[float]) -> list[float]:
     ordered = sorted(values)
-    first = {}
+    first: dict[float, int] = {}
     for i, value in enumerate(ordered):
         first.setdefault(value, i)
     return [first[value] + (ordered.count(value) - 1) / 2 for value in values]

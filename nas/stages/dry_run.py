@@ -113,10 +113,10 @@ def estimate(
     if training.minutes is not None:
         train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"
     else:
-        if step_seconds is None:
-            from nas.stages.step_time import step_seconds
+        from nas.stages import step_time
+
         batches = splits.training_batches(training.batch_size, seed=job.seed)
-        warm, full = step_seconds(
+        warm, full = (step_seconds or step_time.step_seconds)(
             training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)
         )
         warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
@@ -126,7 +126,7 @@ def estimate(
     search = job.search
     images = min(search.validation_images or len(splits.validation), len(splits.validation))
     one_evaluation = FAKE_QUANTISER_FACTOR * mean / speed * (images + len(splits.calibration))
-    protocol = job.protocol
+    protocol = job.measurement_protocol()
     one_measurement = protocol.processes * (
         PROCESS_START_S
         + protocol.warmup_windows * protocol.warmup_window_ms / 1e3

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.stages.early_stopping import accuracy_upper_limit
+from search_spaces.space import Arch
 from supernet.resolution import resize_images
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from nas.data.splits import DataSplits, Subset
     from nas.tasks import Task
     from search_spaces.plan import NetworkPlan
-    from search_spaces.space import Arch
     from supernet.network import Supernet
     from supernet.plain import PlainNetwork
 
@@ -92,7 +92,8 @@ class Evaluator:
 
         From its own weights where ``finetuned`` has them, otherwise from the shared ones.
         """
-        supernet = self.finetuned.get(arch, self.supernet)
+        own = self.finetuned.get(arch) if isinstance(arch, Arch) else None
+        supernet = own or self.supernet
         if not supernet.fully_initialized():
             # A bit-width that training never met gets its steps from the first data it sees.
             # On a copy, so that no result depends on what was evaluated before.
@@ -120,7 +121,7 @@ class Evaluator:
         subset = self.splits.validation
         if images is not None:
             subset = subset.first(images)
-        by_class = hasattr(self.task, "per_class")
+        by_class = self.task.has_classes
         if early_stop is not None and by_class and early_stop.images < len(subset):
             part = self._tally(network, subset.first(early_stop.images))
             upper = accuracy_upper_limit(
@@ -181,7 +182,7 @@ class _Tally:
         """Add a batch. outputs: (batch, units); targets: (batch, ...)."""
         part, weight = task.metric(outputs, targets)
         self.right, self.weight = self.right + part, self.weight + weight
-        if hasattr(task, "per_class"):
+        if task.has_classes:
             right, count = task.per_class(outputs, targets)
             before = self._classes or (0.0, 0.0)
             self._classes = (before[0] + right, before[1] + count)

@@ -9,7 +9,7 @@ from nas.job.schema import Job, job_space
 from nas.stages.threads import set_threads
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
-from search_spaces.planned import PlannedSpace
+from search_spaces.planned import PlannedSpace, require_networks
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -90,12 +90,7 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
         InputError: the space has no networks that could be trained.
     """
     space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-    if not isinstance(space, PlannedSpace):
-        raise InputError(
-            f"the space {space.name!r} has no networks to train; 'nas run' needs one of layers, "
-            "such as mobilenet"
-        )
-    return space
+    return require_networks(space, "'nas run'")
 
 
 def _accelerator(job: Job) -> str:

@@ -182,7 +182,7 @@ class Pipeline:
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         self.context.splits.on_test_read = self._test_read
-        if hasattr(self.context.task, "per_class"):
+        if self.context.task.has_classes:
             for warning in self.context.splits.warnings():
                 self.progress.log(f"warning: {warning}")
         self.space = self.context.space
@@ -264,7 +264,7 @@ class Pipeline:
             and device.simulator is None
             and Metric("energy_mj", device.name) in wanted
         ]
-        if here and isinstance(make_meter(self.job.protocol.energy_source), NoMeter):
+        if here and isinstance(make_meter(self.job.measurement_protocol().energy_source), NoMeter):
             raise EnvironmentProblem(
                 f"energy_mj[{here[0]}]: this machine exposes no energy counter; leave energy_mj "
                 "out, name a sensor as protocol.energy_source, or measure on another device"

@@ -100,7 +100,9 @@ class Progress:
         task: TaskID = bars.add_task(name, total=total, completed=int(done), unit=unit, note="")
 
         def update(now: float, note: str) -> None:
-            bars.update(task, completed=int(now), **({"note": note} if note else {}))
+            bars.update(task, completed=int(now))
+            if note:
+                bars.update(task, note=note)
 
         stage = Stage(update)
         stage.done = done

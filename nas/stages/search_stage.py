@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.costs import exact_costs, exact_names
 from nas.fronts.metrics import Metric
-from nas.fronts.spec import FrontSpec
+from nas.fronts.spec import FrontSpec, metric_names
 from nas.stages.early_stopping import accuracy_needed
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
 from nas.strategies.surrogates import cost_surrogates
 from predictors.accuracy import AccuracyPredictor
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.planned import COST_NAMES, PlannedSpace
+from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import Arch
 
@@ -226,9 +228,8 @@ class Search:
             InputError: a metric that nothing gives.
         """
         names = {str(g.metric) for g in front.goals} | {str(c.metric) for c in front.constraints}
-        found: dict[str, Any] = cost_surrogates(
-            self.space.costs, [name for name in COST_NAMES if name in names]
-        )
+        exact = exact_names(names)
+        found: dict[str, Any] = cost_surrogates(exact_costs(self.space, exact), exact)
         for name in sorted(names - set(found)):
             metric = Metric.parse(name)
             if metric.name in QUALITY_METRICS:
@@ -237,9 +238,7 @@ class Search:
             elif metric.name == "size_kib":
                 found[name] = Supplied(self.sizes.predict)
             elif metric.device is not None:
-                found[name] = Supplied(
-                    lambda genes, name=name: self.latencies.predict_genes(name, genes)
-                )
+                found[name] = Supplied(partial(self.latencies.predict_genes, name))
             else:
                 raise InputError(f"{name} cannot be evaluated by this job")
         return found
@@ -251,7 +250,7 @@ class Search:
         genes = self.space.genes([arch])
         size = self.sizes.predict(genes)[0]
         return {
-            **costs(self.space, arch),
+            **costs(self.space, arch, self.fronts),
             "size_kib": float(size[0]),
             **self.latencies.predicted([arch])[0],
         }
@@ -382,25 +381,29 @@ def feasible_pool(
 
     rng = derive_rng(job.seed, "latency pool")
     # The bounds that all fronts share are on costs of the architecture itself.
-    exact = [c for c in fronts[0].constraints if c.metric.name in COST_NAMES]
+    known = exact_names(metric_names(fronts))
+    exact = [c for c in fronts[0].constraints if c.metric.name in known]
     genes = np.unique(space.sample_genes(rng, count), axis=0)
     ends = space.genes([space.smallest(), space.largest()])
     if exact:
         names = {str(c.metric) for c in exact} | {
-            str(g.metric) for g in fronts[0].goals if g.metric.name in COST_NAMES
+            str(g.metric) for g in fronts[0].goals if g.metric.name in known
         }
         problem = Problem(
-            space, fronts[0].goals, exact, cost_surrogates(space.costs, sorted(names))
+            space,
+            fronts[0].goals,
+            exact,
+            cost_surrogates(exact_costs(space, names), sorted(names)),
         )
         genes = np.asarray(find_feasible(problem, 300, rng))
         ends = ends[(problem.screen(ends, range(len(exact))) <= 0).all(axis=1)]
     return list(dict.fromkeys(space.decode(np.concatenate([ends, genes]))))
 
 
-def costs(space: PlannedSpace, arch: Arch) -> dict[str, float]:
-    """Return the exact costs of an architecture by name."""
-    found = space.costs(space.genes([arch]))
-    return {name: float(found[name][0]) for name in COST_NAMES}
+def costs(space: PlannedSpace, arch: Arch, fronts: Sequence[FrontSpec]) -> dict[str, float]:
+    """Return the exact costs of an architecture by name, with those that ``fronts`` ask for."""
+    found = exact_costs(space, metric_names(fronts))(space.genes([arch]))
+    return {name: float(values[0]) for name, values in found.items()}
 
 
 def _learned(space: PlannedSpace, seed: int, what: str) -> AccuracyPredictor:

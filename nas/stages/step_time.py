@@ -63,7 +63,7 @@ def step_seconds(
     medians = []
     for begin in (0, _LONG - 2 * _STEPS):
         trainer.step = begin
-        seconds = []
+        seconds: list[float] = []
         while len(seconds) < _STEPS + 1:
             for images, targets in batches.epoch(0):
                 started = time.monotonic()

@@ -12,11 +12,14 @@ import contextlib
 import io
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search_spaces.errors import InputError, NasError
+
+if TYPE_CHECKING:
+    from nas.job.schema import Job
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,7 +49,7 @@ def train(
         raise SystemExit(error.exit_code) from None
 
 
-def train_distributed(job, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def train_distributed(job: Job, folder: Path) -> None:
     """Train the supernet of ``job`` in the run folder ``folder``.
 
     Raises:

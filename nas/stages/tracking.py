@@ -64,7 +64,7 @@ def validation_of(context: RunContext) -> Callable[[Supernet, NetworkPlan], floa
     whose metric has no scale of its own to fall on.
     """
     task, splits = context.task, context.splits
-    if not hasattr(task, "per_class"):
+    if not task.has_classes:
         return None
 
     def validate(supernet: Supernet, plan: NetworkPlan) -> float:

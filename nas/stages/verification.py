@@ -190,7 +190,7 @@ class Verification:
                 continue
             metrics = {
                 **self._quality(path, arch),
-                **costs(self.space, arch),
+                **costs(self.space, arch, self.fronts),
                 "size_kib": path.stat().st_size / 1024,
             }
             for device, found in measured.items():
@@ -248,7 +248,7 @@ class Verification:
         size = network.plan.input_shape[1]
         batches = self.evaluator.batches("validation", self.context.splits.validation, size)
         network = network.cpu()
-        if hasattr(self.task, "per_class"):
+        if self.task.has_classes:
             return check_parity(network, path, ((x.cpu(), y.cpu()) for x, y in batches))
         # Only class numbers can be held against the largest output.
         return check_parity(network, path, (x.cpu() for x, _ in batches))
@@ -290,7 +290,7 @@ class Verification:
 
     def _metrics_of(self, path: Path, subset: Any, arch: Arch, keep: str) -> dict[str, Any]:
         """Return the task's metric of an exported file on ``subset``, and that of each class."""
-        by_class = hasattr(self.task, "per_class")
+        by_class = self.task.has_classes
         total = weight = 0.0
         right: Any = 0.0
         count: Any = 0.0

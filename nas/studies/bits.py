@@ -126,23 +126,23 @@ class BitsStudy:
             for bits in self.bits:
                 key = str(bits)
                 entry["bits"][key] = {
-                    "inherited": store.get(f"inherited|{arch}")["accuracy"][key],
+                    "inherited": store.known(f"inherited|{arch}")["accuracy"][key],
                     "shared": [
-                        store.get(f"shared|{seed}|{arch}")["accuracy"][key]
+                        store.known(f"shared|{seed}|{arch}")["accuracy"][key]
                         for seed in range(self.seeds)
                     ],
                     "dedicated": [
-                        store.get(f"dedicated|{bits}|{seed}|{arch}")["accuracy"][key]
+                        store.known(f"dedicated|{bits}|{seed}|{arch}")["accuracy"][key]
                         for seed in range(self.seeds)
                     ],
                 }
             subnets.append(entry)
         differences = {}
-        for bits in map(str, self.bits):
-            dedicated = np.array([entry["bits"][bits]["dedicated"] for entry in subnets])
-            shared = np.array([entry["bits"][bits]["shared"] for entry in subnets])
-            inherited = np.array([[entry["bits"][bits]["inherited"]] for entry in subnets])
-            differences[bits] = {
+        for key in map(str, self.bits):
+            dedicated = np.array([entry["bits"][key]["dedicated"] for entry in subnets])
+            shared = np.array([entry["bits"][key]["shared"] for entry in subnets])
+            inherited = np.array([[entry["bits"][key]["inherited"]] for entry in subnets])
+            differences[key] = {
                 "dedicated_minus_shared": round(100 * float((dedicated - shared).mean()), 3),
                 "dedicated_minus_inherited": round(100 * float((dedicated - inherited).mean()), 3),
             }

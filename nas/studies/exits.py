@@ -60,7 +60,7 @@ class ExitsStudy:
         """
         opened = open_source(source)
         archs = exits_of(opened.space, self.arch)
-        if not hasattr(opened.task, "per_class"):
+        if not opened.task.has_classes:
             raise InputError(
                 f"the task {source.job.task!r} has no classes, so nothing says how sure a "
                 "network is of its output"
@@ -71,10 +71,14 @@ class ExitsStudy:
         seen = {stage: self._outputs(evaluator, network) for stage, network in networks.items()}
         confidence = {stage: values[0] for stage, values in seen.items()}
         right = {stage: values[1] for stage, values in seen.items()}
-        exits = []
+        exits: list[dict[str, Any]] = []
+        costs: dict[str, dict[int, float]] = {"macs": {}}
+        if measured:
+            costs["latency_ms"] = {stage: one.latency_ms for stage, one in measured.items()}
         for stage, arch in archs.items():
             plan = opened.space.plan(arch)
-            entry = {
+            costs["macs"][stage] = float(plan.macs)
+            entry: dict[str, Any] = {
                 "exit": stage,
                 "arch": str(arch),
                 "accuracy": float(right[stage].mean()),
@@ -87,17 +91,7 @@ class ExitsStudy:
         result = {
             "images": len(next(iter(right.values()))),
             "exits": exits,
-            "cascades": cascades(
-                confidence,
-                right,
-                {"macs": {e["exit"]: float(e["macs"]) for e in exits}}
-                | (
-                    {"latency_ms": {s: m.latency_ms for s, m in measured.items()}}
-                    if measured
-                    else {}
-                ),
-                self.thresholds,
-            ),
+            "cascades": cascades(confidence, right, costs, self.thresholds),
         }
         write_json_atomic(Path(folder) / "exits.json", result)
         return result
@@ -130,7 +124,7 @@ class ExitsStudy:
     ) -> dict[int, Measurement]:
         import tempfile
 
-        from devices.measuring.store import Store
+        from devices.measuring.store import MeasurementStore
         from nas.job.devices import make_device
         from nas.models.parity import export_checked
         from supernet.resolution import resize_images
@@ -154,7 +148,7 @@ class ExitsStudy:
                 space=opened.space.name,
                 variant="verify",
                 protocol=source.job.measurement_protocol(),
-                store=Store(source.folder / "measurements.db"),
+                store=MeasurementStore(source.folder / "measurements.db"),
             )
         return dict(zip(networks, found, strict=True))
 

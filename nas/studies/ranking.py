@@ -16,6 +16,7 @@ from nas.studies.source import Source, open_source
 from nas.studies.subnets import Stratified, stratified_subnets
 from nas.studies.workers import AloneRecipe, Work, compute_all, missing_work
 from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 
 PROXY_BATCH = 64
@@ -77,6 +78,8 @@ class RankingStudy:
             if on_record is not None:
                 on_record(done, len(work), record)
         result = self._result(space, chosen, store)
+        if result is None:
+            raise InputError(f"a ranking needs at least 4 architectures, not {len(archs)}")
         write_json_atomic(Path(folder) / "ranking.json", result)
         return result
 
@@ -177,7 +180,7 @@ def summarise(
     for name in ("macs", "parameters", "bops", "weights_kib"):
         estimates[name] = costs[name]
     for name in proxies[0] if proxies else ():
-        values = [scores[name] for scores in proxies]
+        values = [scores[name] for scores in proxies or ()]
         # An undefined score ranks last.
         estimates[f"proxy.{name}"] = np.array([-np.inf if v is None else v for v in values])
     tau = {name: kendall(values, truth, seed=seed) for name, values in estimates.items()}

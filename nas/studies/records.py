@@ -49,6 +49,10 @@ class StudyFolder:
         """Return the record of ``key``, or None where there is none yet."""
         return self._records.get(key)
 
+    def known(self, key: str) -> dict[str, Any]:
+        """Return the record of ``key``, which was added before."""
+        return self._records[key]
+
     def add(self, key: str, values: Mapping[str, Any]) -> None:
         """Append the record of ``key``; it is on the disk when this returns."""
         append_line(self.path, {"key": key, **values})

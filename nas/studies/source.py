@@ -11,7 +11,7 @@ from nas.job.schema import Job, job_space, load_job
 from nas.record.run_folder import RunStore
 from nas.tasks import TASKS
 from search_spaces.errors import InputError
-from search_spaces.planned import PlannedSpace
+from search_spaces.planned import PlannedSpace, require_networks
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -91,9 +91,7 @@ def open_source(source: Source) -> Opened:
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
     space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-    if not isinstance(space, PlannedSpace):
-        raise InputError(f"the space {space.name!r} has no networks to train")
-    return Opened(job, task, splits, space)
+    return Opened(job, task, splits, require_networks(space, "a study"))
 
 
 def load_supernet(source: Source, space: PlannedSpace) -> Supernet:

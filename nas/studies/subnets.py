@@ -63,7 +63,8 @@ def stratified_subnets(
     inner = costs["bops"] / costs["macs"] if bits is None else costs["parameters"]
     bins = round(math.sqrt(count))
     # The outermost hundredths hold few architectures and would make bins of very unlike nets.
-    edges = np.linspace(*np.quantile(log_macs, [0.01, 0.99]), bins + 1)
+    low, high = np.quantile(log_macs, [0.01, 0.99])
+    edges = np.linspace(low, high, bins + 1)
     member = np.clip(np.digitize(log_macs, edges[1:-1]), 0, bins - 1)
     chosen: list[int] = []
     labels: list[int] = []

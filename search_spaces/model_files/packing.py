@@ -353,7 +353,7 @@ class _Packer:
         through_relu = (
             len(users) == 1 and users[0].op_type == "Relu" and self._clamps(users[0].output[0])
         )
-        sources = [self._codes(name) for name in node.input]
+        sources = [codes for name in node.input if (codes := self._codes(name)) is not None]
         if not (fused or through_relu) or any(self.grids[s]["bits"] > 8 for s in sources):
             self._other(node)
             return
@@ -412,9 +412,10 @@ class _Packer:
         return self.floats[codes]
 
     def _alias(self, source: str, out: str) -> None:
-        for table in (self.names, self.dequantized, self.open):
+        tables: tuple[dict[str, Any], ...] = (self.names, self.dequantized, self.open)
+        for table in tables:
             if source in table:
-                table[out] = table[source]  # type: ignore[index]
+                table[out] = table[source]
 
     def _clamps(self, relu: str) -> bool:
         """Whether all that follows a ReLU is one quantiser whose codes start at zero."""

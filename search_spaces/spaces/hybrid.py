@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search_spaces.parameters import ascending, one_of, round_channels, strided, whole
-from search_spaces.plan import OperatorPlan
+from search_spaces.plan import Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, OperatorColumn
 from search_spaces.space import Choice
 from search_spaces.spaces.mobilenet import Stage as MBConvStage
@@ -96,7 +96,7 @@ class AttentionStage(BlockStage):
         shrink = block.value("shrink").astype(np.int64)
         inner, side = heads * self.head_width, strided(size, shrink)
         tokens = side**2
-        attention = OperatorPlan(
+        attention: OperatorPlan[Numbers] = OperatorPlan(
             f"{block.name}.heads", "heads", "heads", inner, tokens, heads,
             macs=2 * tokens**2 * inner,
         )  # fmt: skip
@@ -114,12 +114,16 @@ class AttentionStage(BlockStage):
             )
         )  # fmt: skip
         wide = round_channels(out * block.value("mlp"), p.divisor)
-        layers = (
+        mlp = (
             block.layer("expand", (out, wide, 1, 1, 1, size, size), self.activation, "stream"),
             block.layer("contract", (wide, out, 1, 1, 1, size, size), "none", self.activation),
         )
-        points = (("output", "none"), ("sum", "none"))
-        found.append(BlockColumn(f"{block.name}.mlp", "mlp", layers, active, active, points))
+        found.append(
+            BlockColumn(
+                f"{block.name}.mlp", "mlp", mlp, active, active,
+                (("output", "none"), ("sum", "none")),
+            )
+        )  # fmt: skip
         return found
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, odd, one_of, round_channels
-from search_spaces.plan import LayerPlan
+from search_spaces.plan import LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
@@ -159,11 +159,11 @@ class Stage(BlockStage):
         p = block.parameters
         squeezed = round_channels(middle / 4, p.divisor)
         rest: Any = ("conv", False)
-        squeeze = LayerPlan(
+        squeeze: LayerPlan[Numbers] = LayerPlan(
             f"{block.name}.squeeze", "squeeze", middle, squeezed, 1, 1, 1, 1, 1,
             *p.edges, "relu", "none", *rest,
         )  # fmt: skip
-        excite = LayerPlan(
+        excite: LayerPlan[Numbers] = LayerPlan(
             f"{block.name}.excite", "excite", squeezed, middle, 1, 1, 1, 1, 1,
             *p.edges, "hsigmoid", "relu", *rest,
         )  # fmt: skip

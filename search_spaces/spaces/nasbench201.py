@@ -81,7 +81,7 @@ class NasBench201(SearchSpace):
 
     def text(self, arch: Arch) -> str:
         """Return the string NAS-Bench-201 itself writes."""
-        groups = ([], [], [])
+        groups: tuple[list[str], ...] = ([], [], [])
         for source, target in EDGES:
             groups[target - 1].append(f"{arch[f'edge{source}{target}']}~{source}")
         return "+".join("|" + "|".join(group) + "|" for group in groups)
@@ -151,7 +151,7 @@ class NasBench201(SearchSpace):
 
     def degenerate_genes(self, genes: np.ndarray) -> np.ndarray:
         """Return which cells pass no signal at all: (n,) bool."""
-        return ~self.live_genes(genes).any(axis=1)
+        return np.logical_not(self.live_genes(genes).any(axis=1))
 
     def costs(self, genes: np.ndarray) -> dict[str, np.ndarray]:
         """Analytic costs of the CIFAR-10 network with cells of ``genes``, each (n,) float64.

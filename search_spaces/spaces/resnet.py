@@ -22,6 +22,7 @@ from search_spaces.spaces.staged import (
     BlockStage,
     Conditions,
     Parameters,
+    Sizes,
     StagedSpace,
     bit_choices,
 )
@@ -85,7 +86,7 @@ class Stage(BlockStage):
         inner = round_channels(block.out * block.value("expand"), block.parameters.divisor)
         stride, channels, out = block.stride, block.channels, block.out
 
-        def layer(kind: str, role: str, *sizes: object, source: str) -> LayerColumn:
+        def layer(kind: str, role: str, sizes: Sizes, source: str) -> LayerColumn:
             on = active
             if len(self.blocks) > 1:
                 on = active & (block.value("block") == kind)
@@ -102,26 +103,18 @@ class Stage(BlockStage):
         if "basic" in self.blocks:
             layers += [
                 layer(
-                    "basic", "conv1", channels, inner, kernel, stride, 1, size, out_size,
-                    source="stream",
+                    "basic", "conv1", (channels, inner, kernel, stride, 1, size, out_size), "stream"
                 ),
-                layer(
-                    "basic", "conv2", inner, out, kernel, 1, 1, out_size, out_size, source="relu"
-                ),
-            ]  # fmt: skip
+                layer("basic", "conv2", (inner, out, kernel, 1, 1, out_size, out_size), "relu"),
+            ]
         if "bottleneck" in self.blocks:
             layers += [
+                layer("bottleneck", "reduce", (channels, inner, 1, 1, 1, size, size), "stream"),
                 layer(
-                    "bottleneck", "reduce", channels, inner, 1, 1, 1, size, size, source="stream"
+                    "bottleneck", "conv", (inner, inner, kernel, stride, 1, size, out_size), "relu"
                 ),
-                layer(
-                    "bottleneck", "conv", inner, inner, kernel, stride, 1, size, out_size,
-                    source="relu",
-                ),
-                layer(
-                    "bottleneck", "restore", inner, out, 1, 1, 1, out_size, out_size, source="relu"
-                ),
-            ]  # fmt: skip
+                layer("bottleneck", "restore", (inner, out, 1, 1, 1, out_size, out_size), "relu"),
+            ]
         return [BlockColumn(block.name, "residual", tuple(layers), active, active, tuple(points))]
 
 

@@ -28,11 +28,14 @@ from search_spaces.parameters import (
     strided,
     whole,
 )
-from search_spaces.plan import FLOAT_BITS, LayerPlan
+from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn, PlannedSpace
 from search_spaces.space import Choice, Condition
 
 Conditions = tuple[Condition, ...]
+Sizes = tuple[Numbers, Numbers, Numbers, Numbers, Numbers, Numbers, Numbers]
+"""in_channels, out_channels, kernel, stride, groups, in_size, out_size of a layer."""
+
 _Space = TypeVar("_Space", bound="StagedSpace")
 
 
@@ -111,7 +114,7 @@ class Block:
     @property
     def out_size(self) -> np.ndarray:
         """Side of the block's output, (n,)."""
-        return strided(self.size, self.stride)  # type: ignore[no-any-return]
+        return strided(self.size, self.stride)
 
     def value(self, choice: str) -> np.ndarray:
         """Return the values of the block's choice ``choice``: (n,)."""
@@ -120,22 +123,19 @@ class Block:
     def layer(
         self,
         role: str,
-        sizes: tuple[Any, ...],
+        sizes: Sizes,
         activation: str,
         source: Any,
         *,
         active: np.ndarray | None = None,
         **rest: Any,
     ) -> LayerColumn:
-        """Describe a layer at its own bits.
-
-        ``sizes``: in_channels, out_channels, kernel, stride, groups, in_size, out_size.
-        """
+        """Describe a layer at its own bits."""
         weight, inputs = (
             self.columns.value(bits_name(self.name, kind, role, self.parameters.granularity))
             for kind in ("w", "a")
         )
-        plan = LayerPlan(
+        plan: LayerPlan[Numbers] = LayerPlan(
             f"{self.name}.{role}", role, *sizes, weight.astype(np.int64),
             inputs.astype(np.int64), activation, source, **rest,
         )  # fmt: skip
@@ -286,7 +286,7 @@ class StagedSpace(PlannedSpace):
 
     def _stem(self, out: np.ndarray, size: np.ndarray, every: np.ndarray) -> BlockColumn:
         p = self.parameters
-        layer = LayerPlan(
+        layer: LayerPlan[Numbers] = LayerPlan(
             "stem", "stem", self.input_channels, out, p.stem_kernel, p.stem_stride, 1, size,
             strided(size, p.stem_stride), *p.edges, p.stem_activation, "none",
         )  # fmt: skip
@@ -304,7 +304,8 @@ class StagedSpace(PlannedSpace):
         size: np.ndarray,
     ) -> BlockColumn:
         p = self.parameters
-        plans, points = [], ()
+        plans: list[LayerPlan[Numbers]] = []
+        points: tuple[tuple[str, str], ...] = ()
         if wide is not None:
             plans.append(
                 LayerPlan(

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.errors import InputError
-from search_spaces.space import Arch, Choice, Condition, SearchSpace
+from search_spaces.space import Arch, Choice, Condition, SearchSpace, Value
 from search_spaces.spaces.registry import SPACES, refuse_parameters
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -112,7 +112,7 @@ class TokensSpace(SearchSpace):
                 f"{text!r} has {len(tokens)} tokens; this space has "
                 f"{' or '.join(map(str, self.lengths))}"
             )
-        items = []
+        items: list[tuple[str, Value]] = []
         if len(self.lengths) > 1:
             items.append(("length", len(tokens)))
         for i, token in enumerate(tokens):
@@ -129,7 +129,7 @@ class TokensSpace(SearchSpace):
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """Every token that occurs at any position, sorted."""
-        tokens = {o for c in self.choices if c.name != "length" for o in c.options}
+        tokens = {str(o) for c in self.choices if c.name != "length" for o in c.options}
         return tuple(sorted(tokens, key=_order))
 
     def numbers(self, token: str) -> tuple[str, tuple[float, ...]]:

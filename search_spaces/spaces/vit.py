@@ -17,7 +17,7 @@ import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, round_channels, whole
-from search_spaces.plan import LayerPlan, OperatorPlan
+from search_spaces.plan import LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
@@ -145,14 +145,16 @@ class ViTSpace(PlannedSpace):
         bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
 
         def norm(name: str, role: str, active: np.ndarray) -> OperatorColumn:
-            plan = OperatorPlan(name, role, "layer_norm", embed, tokens, parameters=2 * embed)
+            plan: OperatorPlan[Numbers] = OperatorPlan(
+                name, role, "layer_norm", embed, tokens, parameters=2 * embed
+            )
             return OperatorColumn(plan, active)
 
-        patches = LayerPlan(
+        patches: LayerPlan[Numbers] = LayerPlan(
             "patches", "patches", self.input_channels, embed, p.patch, p.patch, 1, size, side,
             *bits, "none", "none", "conv", False, padding=0,
         )  # fmt: skip
-        positions = OperatorPlan(
+        positions: OperatorPlan[Numbers] = OperatorPlan(
             "positions", "positions", "positions", embed, tokens, parameters=tokens * embed
         )
         blocks = [
@@ -172,17 +174,17 @@ class ViTSpace(PlannedSpace):
                 role: str, inputs: Any, outputs: Any, source: str,
                 name: str = name, active: np.ndarray = active,
             ) -> LayerColumn:  # fmt: skip
-                own = (
+                weight, activation = (
                     columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
                     for kind in ("w", "a")
                 )
-                plan = LayerPlan(
-                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, *own,
+                plan: LayerPlan[Numbers] = LayerPlan(
+                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
                     "gelu" if role == "widen" else "none", source, "linear", False, tokens=tokens,
                 )  # fmt: skip
                 return LayerColumn(plan, active)
 
-            attention = OperatorPlan(
+            attention: OperatorPlan[Numbers] = OperatorPlan(
                 f"{name}.heads", "heads", "heads", inner, tokens, heads,
                 macs=2 * tokens**2 * inner,
             )  # fmt: skip
@@ -206,7 +208,7 @@ class ViTSpace(PlannedSpace):
                     ),
                 )
             )
-        classifier = LayerPlan(
+        classifier: LayerPlan[Numbers] = LayerPlan(
             "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
             *bits, "none", "none", "linear", False,
         )  # fmt: skip

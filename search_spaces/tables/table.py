@@ -103,7 +103,7 @@ class LatencyTable:
         cls,
         space: SearchSpace,
         archs: Sequence[Arch],
-        columns: Mapping[str, Sequence[float]],
+        columns: Mapping[str, Sequence[float] | np.ndarray],
         *,
         metrics: Mapping[str, str] | None = None,
     ) -> LatencyTable:

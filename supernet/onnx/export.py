@@ -8,7 +8,7 @@ in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,7 @@ def fold(layer: PlainLayer) -> FoldedLayer:
     gain = np.ones(out)
     norm = layer.norm
     if isinstance(norm, nn.BatchNorm2d):
+        assert norm.running_mean is not None and norm.running_var is not None
         gain = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
         bias = _array(norm.bias) + (bias - _array(norm.running_mean)) * gain
     elif not isinstance(norm, nn.Identity):
@@ -243,13 +244,15 @@ class _Translator:
                 self.graph.unique(INPUT)
                 result: Any = Value(INPUT)
             elif node.op == "get_attr":
-                tensor = self.network
+                tensor: Any = self.network
                 for part in node.target.split("."):
                     tensor = getattr(tensor, part)
                 result = Value(self.graph.constant(tensor.detach().numpy(), name=node.target))
             elif node.op == "call_module":
                 module = self._modules[node.target]
-                translate = self._layer if isinstance(module, PlainLayer) else self._source
+                translate: Callable[..., Value] = (
+                    self._layer if isinstance(module, PlainLayer) else self._source
+                )
                 result = translate(module, *arguments)
             elif node.op == "output":
                 return arguments[0]
@@ -269,7 +272,8 @@ class _Translator:
                 return shape[arguments[1]] if len(arguments) > 1 else shape
             return shape if name == "getattr" and arguments[1] == "shape" else len(shape)
         if node.op == "call_function" and not any(isinstance(a, Value) for a in _flat(arguments)):
-            return node.target(*arguments, **options)  # arithmetic on sizes
+            assert callable(node.target)  # arithmetic on sizes
+            return node.target(*arguments, **options)
         return OPERATIONS.get(name)(context, *arguments, **options)
 
     def _source(self, source: Source, x: Value) -> Value:
@@ -316,9 +320,9 @@ class _Translator:
         if x.grid is None or x.grid.bits > 8 or bits > 8:
             # No integer kernel takes these; weights are dequantised once, at loading.
             self._count(codes, bits)
-            weight, bias = self._float_weight(layer, codes, scale), folded.bias
-            stored = self.graph.constant(bias.astype(np.float32), name=f"{name}.bias")
-            return self._operator(layer, self.graph.tensor(x), weight, stored)
+            weight = self._float_weight(layer, codes, scale)
+            bias = self.graph.constant(folded.bias.astype(np.float32), name=f"{name}.bias")
+            return self._operator(layer, self.graph.tensor(x), weight, bias)
         saturates = self.reduce_range and x.grid.bits == 8
         if saturates and np.abs(codes.astype(np.int16)).max() > REDUCED_CODE:
             codes, scale = reduce_codes(codes, scale)

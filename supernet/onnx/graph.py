@@ -113,7 +113,7 @@ class GraphBuilder:
         )
         return outputs
 
-    def constant(self, value: np.ndarray, *, name: str = "constant") -> str:
+    def constant(self, value: np.ndarray | np.generic, *, name: str = "constant") -> str:
         """Store an array and return its tensor's name; equal arrays share one."""
         from onnx import numpy_helper
 

@@ -44,7 +44,7 @@ class _ActivationFakeQuantize(torch.autograd.Function):
     """Per-tensor fake quantisation with gradients for the step and the zero point."""
 
     @staticmethod
-    def forward(ctx, x, log_step, offset, bits, gradient_scale, step, zero_point):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, log_step, offset, bits, gradient_scale, step, zero_point):
         low, high = activation_range(bits)
         y = quantize_dequantize(x, step, zero_point, low, high)
         ctx.save_for_backward(x, y)
@@ -54,7 +54,7 @@ class _ActivationFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient):
         x, y = ctx.saved_tensors
         grad_x = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits)
         # d y / d log(step) is y - x inside the range and y outside (LSQ equation 3 times the
@@ -73,7 +73,7 @@ class _WeightFakeQuantize(torch.autograd.Function):
     """Fake quantisation of weights with a signed step for each output channel or the tensor."""
 
     @staticmethod
-    def forward(ctx, w, log_step, sign, bits, gradient_scale, step):  # type: ignore[no-untyped-def]
+    def forward(ctx, w, log_step, sign, bits, gradient_scale, step):
         low, high = weight_range(bits)
         step = step.view(-1, *[1] * (w.dim() - 1))
         if sign is not None:
@@ -86,7 +86,7 @@ class _WeightFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient):
         w, y, inside = ctx.saved_tensors
         grad_w = gradient * inside
         contribution = gradient * y - grad_w * w

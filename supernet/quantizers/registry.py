@@ -163,7 +163,7 @@ class QuantizerScheme:
             count: its weights at most.
         """
         each = self.per_channel == "always" or (self.per_channel == "depthwise" and depthwise)
-        options = {"channels": channels if each else None, "count": count}
+        options: dict[str, Any] = {"channels": channels if each else None, "count": count}
         groups = self._groups("weights", bits)
         parts = {
             name: QUANTIZERS.get(name).weights(widths, kernels, **options)  # type: ignore[misc]
@@ -230,6 +230,14 @@ class WeightQuantizersByBits(WeightFakeQuantizer):
         """Return the step, (channels,) where it is per channel, else (1,)."""
         return self.part(bits).step(kernel, bits, channels, full=full)
 
+    def _quantize(
+        self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None
+    ) -> Tensor:
+        raise AssertionError("forward hands everything to the quantiser of the bits")
+
+    def _initialize(self, k: int, b: int, w: Tensor, bits: int) -> None:
+        raise AssertionError("each quantiser has its own entries")
+
 
 class ActivationQuantizersByBits(ActivationFakeQuantizer):
     """Several activation quantisers, each for bit-widths of its own."""
@@ -251,6 +259,12 @@ class ActivationQuantizersByBits(ActivationFakeQuantizer):
     def constants(self, bits: int) -> tuple[float, int]:
         """Return ``(step, zero point)`` for ``bits``."""
         return _part(self.parts, bits, self.bits).constants(bits)  # type: ignore[operator]
+
+    def _quantize(self, i: int, x: Tensor, bits: int) -> Tensor:
+        raise AssertionError("forward hands everything to the quantiser of the bits")
+
+    def _initialize(self, i: int, x: Tensor, bits: int) -> None:
+        raise AssertionError("each quantiser has its own entries")
 
 
 def _part(parts: nn.ModuleDict, bits: int, known: tuple[int, ...]) -> torch.nn.Module:

@@ -126,13 +126,13 @@ class _SumOverProcesses(torch.autograd.Function):
     """All-reduce whose gradient is all-reduced too."""
 
     @staticmethod
-    def forward(ctx, x):  # type: ignore[no-untyped-def]
+    def forward(ctx, x):
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient):
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total

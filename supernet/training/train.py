@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -301,7 +302,7 @@ class Trainer:
             resized = resize_images(images, plan.input_shape[1]).contiguous(
                 memory_format=torch.channels_last
             )
-            self._forward(lambda x, plan=plan: self.supernet(x, plan), resized)
+            self._forward(partial(self.supernet, arch=plan), resized)
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on."""
@@ -390,7 +391,8 @@ class Trainer:
 
 def make_optimizer(supernet: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return AdamW that decays convolution and linear weights, and nothing else."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in supernet.named_parameters():
         (decayed if name.endswith(".weight") else kept).append(parameter)
     return torch.optim.AdamW(

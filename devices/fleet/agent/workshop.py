@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import JsonValue
 
 from devices.device import DeviceSpec, LocalDevice, device_fingerprint
 from devices.fleet.agent.config import AgentConfig
@@ -251,7 +252,7 @@ def _tools(config: AgentConfig) -> list[RuntimeOffer]:
     if not config.commands:
         return []
     versions = sorted(f"{tool.name} {tool.version}" for tool in config.commands)
-    tools = sorted(tool.name for tool in config.commands)
+    tools: list[JsonValue] = [*sorted(tool.name for tool in config.commands)]
     return [RuntimeOffer(name="command", version=", ".join(versions), parameters={"tools": tools})]
 
 

@@ -7,7 +7,7 @@ import json
 from devices.fleet.hub import refusals
 from devices.fleet.hub.clock import Clock
 from devices.fleet.hub.ledger import Transaction
-from devices.fleet.messages import EXPIRY_S, Description, DeviceView
+from devices.fleet.messages import EXPIRY_S, Description, DeviceState, DeviceView
 from devices.measuring.store import canonical_json, fingerprint_id
 
 QUARANTINE_AFTER = 5
@@ -148,7 +148,7 @@ class Fleet:
         age = self._age(name)
         busy = counts.get("leased", 0) + counts.get("running", 0)
         offline = age is None or age > self._expiry_s
-        state = (
+        state: DeviceState = (
             "quarantined" if quarantine else "offline" if offline else "busy" if busy else "idle"
         )
         if quarantine:

@@ -192,13 +192,14 @@ class Ledger:
         return batch, False
 
     def _flush(self, db: sqlite3.Connection, batch: list[tuple[Change[Any], Future[Any]]]) -> None:
-        answers: list[tuple[Future[Any], Transaction, Any, BaseException | None]] = []
+        answers: list[tuple[Future[Any], Transaction, Any, Exception | None]] = []
         db.execute("BEGIN IMMEDIATE")
         for change, future in batch:
             transaction = Transaction(db)
             db.execute("SAVEPOINT change")
             try:
-                answer, problem = change(transaction), None
+                answer = change(transaction)
+                problem: Exception | None = None
             except sqlite3.Error:
                 raise
             except Exception as error:
