@@ -38,7 +38,12 @@ def run_of(folder, space):
     from supernet.training.checkpoint import save_checkpoint
 
     job = Job.model_validate(
-        {"name": "tiny", "data": {"name": "digits", "calibration": 64}, "space": space}
+        {
+            "name": "tiny",
+            "data": {"name": "digits", "calibration": 64},
+            "space": space,
+            "devices": [{"name": "npu", "simulator": "roofline", "hardware": "bitfusion-16x32"}],
+        }
     )
     store = RunStore.create(folder, {"job": job.resolved()})
     store.checkpoint.parent.mkdir()
@@ -72,12 +77,31 @@ def test_the_exits_of_a_run_are_told(tmp_path):
     assert "cascades" in text
 
 
+def test_the_exits_are_measured_on_a_device_and_not_again(tmp_path, monkeypatch):
+    run = run_of(tmp_path / "run", SPACE)
+    text = invoke("exits", run, "--device", "npu", "--thresholds", "0,1")
+    result = json.loads((run / "studies" / "exits" / "exits.json").read_text())
+    latencies = [entry["latency"]["latency_ms"] for entry in result["exits"]]
+    assert all(latency > 0 for latency in latencies) and "ms" in text
+    by_threshold = {row["threshold"]: row for row in result["cascades"]}
+    assert by_threshold[0.0]["latency_ms"] == pytest.approx(latencies[0])
+    assert by_threshold[1.0]["latency_ms"] == pytest.approx(sum(latencies))
+
+    def no_measuring(*args, **kwargs):
+        raise AssertionError("measured again though the run's store has it")
+
+    monkeypatch.setattr(SimulatedDevice, "_measure", no_measuring)
+    invoke("exits", run, "--device", "npu", "--thresholds", "0,1")
+    again = json.loads((run / "studies" / "exits" / "exits.json").read_text())
+    assert [entry["latency"]["latency_ms"] for entry in again["exits"]] == latencies
+
+
 def test_what_cannot_be_studied_is_refused(tmp_path):
     plain = run_of(tmp_path / "plain", {k: v for k, v in SPACE.items() if k != "exits"})
     with pytest.raises(InputError, match="has no exits; give it some"):
         invoke("exits", plain)
     run = run_of(tmp_path / "run", SPACE)
-    with pytest.raises(InputError, match="no device 'phone'; it has cpu"):
+    with pytest.raises(InputError, match="no device 'phone'; it has npu"):
         invoke("exits", run, "--device", "phone")
     with pytest.raises(InputError, match="no list of probabilities"):
         invoke("exits", run, "--thresholds", "90")

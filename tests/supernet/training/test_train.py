@@ -89,7 +89,21 @@ def test_a_finished_training_is_not_trained_again(uninterrupted, tmp_path):
     assert_same(run, uninterrupted)
 
 
-def test_training_is_the_same_twice_and_changes_every_layer(uninterrupted):
+def test_training_is_the_same_twice(uninterrupted):
+    again = trainer()
+    again.run()
+    assert_same(again, uninterrupted)
+
+
+def test_training_with_another_seed_differs(uninterrupted):
+    """Else the test above would pass for a training that ignores what it is given."""
+    other = trainer(build(seed=1))
+    other.run()
+    a, b = everything(other), everything(uninterrupted)
+    assert any(not torch.equal(a[name], b[name]) for name in a if name.endswith(".weight"))
+
+
+def test_training_changes_every_layer(uninterrupted):
     before = build().state_dict()
     after = uninterrupted.supernet.state_dict()
     for name in before:
