@@ -131,9 +131,10 @@ def plausible(measurement: Measurement) -> Measurement:
         measurement = replace(measurement, energy_mj=None)
     if not impossible:
         return measurement
+    nothing: dict[str, Any] = dict.fromkeys(_FIGURES, math.nan)
     return replace(
         measurement,
-        **dict.fromkeys(_FIGURES, math.nan),
+        **nothing,
         valid=False,
         reasons=tuple(dict.fromkeys([*measurement.reasons, Reason.IMPOSSIBLE.value])),
         detail=f"the device reports {impossible[0]}, which no inference takes; is its clock or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_text
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -126,7 +126,7 @@ def calibrate(
 
     if plot is not None:
         check_plot_file(plot)
-    given = {} if preset is None else {"preset": preset}
+    given: dict[str, Any] = {} if preset is None else {"preset": preset}
     built = require_networks(build_space(space, **given), "nas device calibrate --space")
     wanted = QUICK.to_json() | key_values(protocol, "--protocol")
     known_devices = default_pool(built) if known is None else read_table(known, built)

@@ -195,7 +195,9 @@ def _as_mapping(location: Sequence[str | int], value: Any) -> str:
         return f"; write {{max: {value}}} or {{min: {value}}}"
     if tuple(location[:2]) == ("search", "constraints") and len(location) == 3:
         per_device = METRICS.get(str(location[2])).per_device
-        return f"; write {{DEVICE: {{max: {value}}}}}" if per_device else f"; write {{max: {value}}}"
+        return (
+            f"; write {{DEVICE: {{max: {value}}}}}" if per_device else f"; write {{max: {value}}}"
+        )
     return ""
 
 

@@ -22,7 +22,7 @@ def table_space(name: str, *, preset: str | None = None) -> SpaceOrFactory:
     Raises:
         InputError: there is no space or preset of that name.
     """
-    config = {} if preset is None else {"preset": preset}
+    config: dict[str, Any] = {} if preset is None else {"preset": preset}
     if ":" not in name:
         infer = getattr(SPACES.get(name), "infer", None)
         if infer is not None and preset is None:

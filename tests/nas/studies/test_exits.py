@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from devices.simulators.device import RooflineDevice
 from nas.cli.study import app
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
@@ -90,7 +91,7 @@ def test_the_exits_are_measured_on_a_device_and_not_again(tmp_path, monkeypatch)
     def no_measuring(*args, **kwargs):
         raise AssertionError("measured again though the run's store has it")
 
-    monkeypatch.setattr(SimulatedDevice, "_measure", no_measuring)
+    monkeypatch.setattr(RooflineDevice, "_measure", no_measuring)
     invoke("exits", run, "--device", "npu", "--thresholds", "0,1")
     again = json.loads((run / "studies" / "exits" / "exits.json").read_text())
     assert [entry["latency"]["latency_ms"] for entry in again["exits"]] == latencies
