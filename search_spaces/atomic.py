@@ -45,8 +45,12 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
-    write_bytes_atomic(path, text.encode())
+    """Write ``text`` as UTF-8, atomically.
+
+    What is no character (half of a file's name that is no UTF-8) is written as its escape: a
+    result must not be lost for a name in it.
+    """
+    write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

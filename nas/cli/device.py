@@ -228,7 +228,12 @@ def export(
         raise InputError(f"no measurement store at {store}")
     write = export_samples if samples else export_table
     count = write(
-        MeasurementStore(store), output, space=space, variant=variant, include_invalid=invalid
+        MeasurementStore(store),
+        output,
+        space=space,
+        variant=variant,
+        # Raw samples are for judging what was rejected, too.
+        include_invalid=invalid or samples,
     )
     typer.echo(f"{output}: {count} {'measurements' if samples else 'architectures'}")
 

@@ -7,6 +7,7 @@ add theirs through the entry point ``nas.data_sources``.
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ class ImageArrays:
     """Labelled images in memory.
 
     Attributes:
-        images: (n, channels, height, width) uint8.
+        images: (n, channels, height, width), bytes (0 to 255) or floats, which are kept as they
+            are but for the normalisation.
         labels: (n,) int64.
     """
 
@@ -177,27 +179,24 @@ def cifar100(config: DataConfig) -> RawData:
 def image_folder(config: DataConfig) -> RawData:
     """Return images laid out as torchvision's ``ImageFolder`` reads them: one folder a class.
 
-    ``path`` holds the class folders themselves, or ``train/`` and optionally ``val/`` (or
-    ``valid/``, ``validation/``) and ``test/`` with class folders inside.
+    ``path`` holds the class folders themselves, or ``train/`` and optionally ``val/`` and
+    ``test/`` with class folders inside; ``training/``, ``valid/``, ``validation/``, ``dev/`` and
+    ``testing/``, in large or small letters, are the same. Hidden folders and files (``.name``)
+    are left out, links to folders followed.
     """
     if config.path is None:
         raise InputError("data.path: image_folder needs the path of a folder of images")
     root = Path(config.path)
     if not root.is_dir():
         raise EnvironmentProblem(f"data.path: {root} is not a folder")
-    train_root = root / "train" if (root / "train").is_dir() else root
+    folders = _part_folders(root)
+    train_root = folders.get("train", root)
     classes = _class_folders(train_root)
     if len(classes) < 2:
         raise InputError(f"{train_root}: needs at least two class folders, found {len(classes)}")
     parts: dict[str, ImageFiles] = {}
     if train_root != root:
-        for part, names in {
-            "validation": ("val", "valid", "validation"),
-            "test": ("test",),
-        }.items():
-            for name in names:
-                if (root / name).is_dir():
-                    parts.setdefault(part, _image_files(root / name, classes))
+        parts = {p: _image_files(f, classes) for p, f in folders.items() if p != "train"}
     return RawData(
         train=_image_files(train_root, classes),
         test=parts.get("test"),
@@ -354,8 +353,68 @@ def _cifar_names(folder: Path, count: int) -> tuple[str, ...]:
 # -------------------------------------------------------------------------- image files
 
 
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_NO_CLASSES = {"__MACOSX", "lost+found"}
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of ``root`` that hold the parts of a divided set; none without train.
+
+    A part holds class folders; a folder called ``train`` full of pictures is a class.
+    """
+    found: dict[str, Path] = {}
+    for name in _class_folders(root):
+        part = _PARTS.get(name.lower())
+        if part is None or not _class_folders(root / name):
+            continue
+        if part in found:
+            raise InputError(
+                f"{root}: {found[part].name} and {name} could both be the {part} set; "
+                "take one of them away"
+            )
+        found[part] = root / name
+    if found and "train" not in found:
+        raise InputError(
+            f"{root}: there is {next(iter(found.values())).name} and no train folder beside it"
+        )
+    return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return every picture under ``folder``, links to folders followed, hidden ones left out."""
+    found: list[Path] = []
+    # A link back to a folder around it would have no end, and one folder is read once.
+    visited: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:
+            folders[:] = []
+            continue
+        visited.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _NO_CLASSES)
+        found += [
+            Path(place) / name
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(found)
+
+
 def _class_folders(root: Path) -> list[str]:
-    return sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(
+        f.name
+        for f in root.iterdir()
+        if f.is_dir() and not f.name.startswith(".") and f.name not in _NO_CLASSES
+    )
 
 
 def _image_files(root: Path, classes: Sequence[str]) -> ImageFiles:
@@ -366,7 +425,7 @@ def _image_files(root: Path, classes: Sequence[str]) -> ImageFiles:
     paths: list[Path] = []
     labels: list[int] = []
     for name in _class_folders(root):
-        files = sorted(f for f in (root / name).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        files = _pictures(root / name)
         if not files:
             raise InputError(
                 f"{root / name}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"

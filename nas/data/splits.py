@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.data.pictures import inspect_pictures, open_picture, readable
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
@@ -69,13 +67,17 @@ class Images(Protocol):
         """Return images (n,) int64 -> (n, channels, size, size) uint8, each cut by its crop."""
         ...
 
-    def fingerprint(self) -> str:
-        """Return a SHA-256 that changes when the images change."""
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
+        """Return a SHA-256 that changes when the images change.
+
+        Args:
+            instead: path of a file -> digest to count for it, see :meth:`FileImages.digest`.
+        """
         ...
 
 
 class MemoryImages:
-    """Images held in one tensor (n, channels, size, size) uint8."""
+    """Images held in one tensor (n, channels, height, width), uint8 or float32."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
@@ -98,9 +100,9 @@ class MemoryImages:
             dim=-1,
         )
         out = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
-        return out.round_().to(torch.uint8)
+        return out if pixels.is_floating_point() else out.round_().to(torch.uint8)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
         """SHA-256 of the pixels."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels.numpy()).data).hexdigest()
 
@@ -129,27 +131,37 @@ class FileImages:
         each = [None if crops is None else crops[i] for i in range(len(indices))]
         return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
         """SHA-256 of the last two parts of every path, the file sizes and what the files hold.
 
         Of a large set only the beginning and the end of each file are read. Compressed images
         that differ anywhere differ there, or in size: a PNG ends with the checksum of its pixels.
         """
-        limit = min(max(FINGERPRINT_BYTES // len(self.paths), 4096), 2**22)
+        known = instead or {}
         digest = hashlib.sha256()
-        for part in self._pool.map(lambda path: _file_digest(path, limit), self.paths):
-            digest.update(part)
+        for part in self._pool.map(
+            lambda path: known.get(str(path)) or self.digest(path), self.paths
+        ):
+            digest.update(bytes.fromhex(part))
         return digest.hexdigest()
 
-    def _decode(self, index: int, crop: Crops | None) -> Tensor:
-        from PIL import Image, UnidentifiedImageError
+    def digest(self, path: Path) -> str:
+        """Return what a file's name, size and content add to the fingerprint, in hex digits."""
+        limit = min(max(FINGERPRINT_BYTES // len(self.paths), 4096), 2**22)
+        return _file_digest(path, limit).hex()
 
-        path = self.paths[index]
-        try:
-            with Image.open(path) as opened:
-                image = _eight_bits(opened).convert("RGB" if self.channels == 3 else "L")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise InputError(f"{path}: cannot be read as an image ({error})") from error
+    def inspect(self) -> None:
+        """Look at every file before any work.
+
+        Raises:
+            InputError: files that cannot be used, by name.
+        """
+        inspect_pictures(self.paths, self._pool.map)
+
+    def _decode(self, index: int, crop: Crops | None) -> Tensor:
+        from PIL import Image
+
+        image = open_picture(self.paths[index], self.channels)
         if crop is None:
             width = height = min(image.size) * 7 / 8
             left, top = (image.width - width) / 2, (image.height - height) / 2
@@ -168,23 +180,13 @@ def _file_digest(path: Path, limit: int) -> bytes:
     """Return a hash of a file's name, its size, and up to ``limit`` bytes of either end."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        digest = hashlib.sha256(f"{path.parent.name}/{path.name}:{size}\n".encode())
+        # Names are bytes, which need not be UTF-8.
+        digest = hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}:{size}\n"))
         file.seek(0)
         digest.update(file.read(limit))
         file.seek(max(limit, size - limit))
         digest.update(file.read(limit))
     return digest.digest()
-
-
-def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Return a 16-bit grey image scaled to 8 bits; Pillow's own conversion clips it to white."""
-    from PIL import Image
-
-    if not image.mode.startswith("I;16") and image.mode != "I":
-        return image
-    levels = np.asarray(image).astype(np.int64)
-    # Pillow opens 16-bit PNGs as "I;16" or, in older versions, as 32-bit integers "I".
-    return Image.fromarray(((levels.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -216,16 +218,22 @@ class Subset:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each channel, pixel values scaled to 0..1."""
+    """Mean and standard deviation of each channel, of pixel values divided by ``scale``.
+
+    Attributes:
+        mean, std: of each channel.
+        scale: 255 for bytes, which so become 0..1; 1 for floats, which stay as they are.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scale: float = 255.0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return (n, channels, h, w) uint8 as float32 with mean 0 and deviation 1."""
+        """Return (n, channels, h, w) pixels as float32 with mean 0 and deviation 1."""
         std = torch.tensor(self.std).view(-1, 1, 1)
         shift = -torch.tensor(self.mean).view(-1, 1, 1) / std
-        return torch.addcmul(shift, pixels.float(), 1.0 / (255.0 * std))
+        return torch.addcmul(shift, pixels.float(), 1.0 / (self.scale * std))
 
 
 @dataclass(frozen=True)
@@ -423,8 +431,26 @@ class DataSplits:
                 )
         return found
 
-    def record(self) -> dict[str, Any]:
-        """Return what a manifest must hold to tell whether two runs saw the same data."""
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        channels, height, width = self.train.at(torch.tensor([0]))[0].shape[1:]
+        return channels, height, width
+
+    def digest_of(self, path: Path) -> str | None:
+        """Return what the file ``path`` adds to a fingerprint; None for a file of no set."""
+        for part in (self.train, self.validation, self._test):
+            if isinstance(part.images, FileImages) and path in part.images.paths:
+                return part.images.digest(path)
+        return None
+
+    def record(self, *, instead: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what a manifest must hold to tell whether two runs saw the same data.
+
+        Args:
+            instead: path of a file -> digest that counts for it, so that a file which was found
+                damaged and then repaired is known.
+        """
         parts = {
             "train": self.train,
             "calibration": self.calibration,
@@ -434,7 +460,7 @@ class DataSplits:
         fingerprints: dict[int, str] = {}
         for part in parts.values():
             if id(part.images) not in fingerprints:
-                fingerprints[id(part.images)] = part.images.fingerprint()
+                fingerprints[id(part.images)] = part.images.fingerprint(instead)
         return {
             "origin": self.origin,
             "seed": self.seed,
@@ -443,6 +469,8 @@ class DataSplits:
             "classes": list(self.classes),
             "mean": list(self.normalisation.mean),
             "std": list(self.normalisation.std),
+            # Bytes need no word about it; so it is in manifests of earlier versions.
+            **({"pixel_scale": 1.0} if self.normalisation.scale == 1.0 else {}),
             "augmentation": {
                 "crop_padding": self.augmentation.crop_padding,
                 "flip": self.augmentation.flip,
@@ -472,7 +500,7 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
     """
     raw = DATA_SOURCES.get(config.name)(config)
     channels = config.channels or raw.channels
-    size = config.image_size or raw.image_size
+    size = _side(config, raw)
     base, labels = _open(raw.train, size, channels, len(raw.classes))
     order = _stratified_order(labels.numpy(), derive_rng(seed, "data", "order"))
     if raw.test is not None:
@@ -501,17 +529,29 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
             augment.erase,
             raw.scale if augment.scale is None else augment.scale,
         ),
-        classes=raw.classes,
+        classes=tuple(map(readable, raw.classes)),
         channels=channels,
-        image_size=size,
-        origin=raw.origin,
+        image_size=size or raw.image_size,
+        origin=readable(raw.origin),
         seed=seed,
         _test=test,
     )
 
 
+def _side(config: DataConfig, raw: RawData) -> int | None:
+    """Return the side that images are resized to; None leaves those in memory as they are.
+
+    A spectrogram of 49 x 10 values is no square picture: only a job that says
+    ``data.image_size`` has it stretched.
+    """
+    if config.image_size is not None or isinstance(raw.train, ImageFiles):
+        return config.image_size or raw.image_size
+    height, width = np.shape(raw.train.images)[-2:]
+    return raw.image_size if height == width else None
+
+
 def _open(
-    data: ImageArrays | ImageFiles, size: int, channels: int, classes: int
+    data: ImageArrays | ImageFiles, size: int | None, channels: int, classes: int
 ) -> tuple[Images, Tensor]:
     labels = torch.from_numpy(np.ascontiguousarray(data.labels, dtype=np.int64))
     if len(labels) == 0:
@@ -522,36 +562,57 @@ def _open(
             f"but there are {classes} classes"
         )
     if isinstance(data, ImageFiles):
-        return FileImages(data.paths, size=size, channels=channels), labels
+        assert size is not None
+        files = FileImages(data.paths, size=size, channels=channels)
+        files.inspect()
+        return files, labels
     return MemoryImages(_prepare(data.images, size, channels)), labels
 
 
-def _whole(data: ImageArrays | ImageFiles, size: int, channels: int, classes: int) -> Subset:
+def _whole(data: ImageArrays | ImageFiles, size: int | None, channels: int, classes: int) -> Subset:
     images, labels = _open(data, size, channels, classes)
     # In random order, so that the first images are a fair sample of all.
     order = derive_rng(0, "order of a whole set").permutation(len(labels))
     return Subset(images, labels, torch.from_numpy(order))
 
 
-def _prepare(images: np.ndarray, size: int, channels: int) -> Tensor:
-    """Return images (n, c, h, w) uint8 with the asked channels and size."""
+def _prepare(images: np.ndarray, size: int | None, channels: int) -> Tensor:
+    """Return images (n, c, h, w) with the asked channels and size: uint8, or float32 as given.
+
+    Raises:
+        InputError: values that are no numbers, or not of four axes.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise InputError(
+            f"images of shape {images.shape}; a source gives (images, channels, height, width)"
+        )
+    whole = images.dtype == np.uint8 or (
+        images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255
+    )
+    if not whole and images.dtype.kind not in "iuf":
+        raise InputError(f"images of type {images.dtype}; give bytes (0 to 255) or floats")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        index = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))[0])
+        raise InputError(f"image {index} holds values that are not finite")
     # The copy frees the tensor from arrays that must not be written, such as file buffers.
-    pixels = torch.from_numpy(np.array(images, dtype=np.uint8, order="C"))
+    # Floats (z-scores, say) stay what they are: bytes of them would be 0, 1 and 255.
+    pixels = torch.from_numpy(np.array(images, dtype=np.uint8 if whole else np.float32, order="C"))
     if pixels.shape[1] != channels:
         if channels == 3:
             pixels = pixels.expand(-1, 3, -1, -1).contiguous()
         else:
             # Luma weights of ITU-R BT.601, as Pillow's conversion to grey.
             weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-            pixels = (pixels * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    if pixels.shape[-2:] != (size, size):
+            grey = (pixels * weights).sum(1, keepdim=True)
+            pixels = grey.round().to(torch.uint8) if whole else grey
+    if size is not None and pixels.shape[-2:] != (size, size):
         parts = [
             F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
-            .round_()
-            .clamp_(0, 255)
-            .to(torch.uint8)
             for part in pixels.split(4096)
         ]
+        if whole:
+            parts = [part.round_().clamp_(0, 255).to(torch.uint8) for part in parts]
         pixels = torch.cat(parts)
     return pixels
 
@@ -580,6 +641,8 @@ def _share(key: str, wanted: float, available: int) -> int:
 def _statistics(train: Subset, channels: int) -> Normalisation:
     """Return the mean and deviation of each channel over the training images."""
     subset = train if isinstance(train.images, MemoryImages) else train.first(STATISTICS_IMAGES)
+    if subset.at(torch.tensor([0]))[0].is_floating_point():
+        return _float_statistics(subset)
     # Sums of integers are exact, so the result does not depend on threads or chunks.
     histogram = torch.zeros(channels, 256, dtype=torch.int64)
     for positions in torch.arange(len(subset)).split(1024):
@@ -593,6 +656,16 @@ def _statistics(train: Subset, channels: int) -> Normalisation:
     if bool((variance == 0).any()):
         raise InputError("a channel of the training images has the same value everywhere")
     return Normalisation(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
+
+
+def _float_statistics(subset: Subset) -> Normalisation:
+    """Return the mean and deviation of each channel of images of floats, as they are."""
+    values = subset.at(torch.arange(len(subset)))[0].double().numpy()
+    # By NumPy, whose sums do not depend on the number of threads.
+    mean, std = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
+    if not (std > 0).all():
+        raise InputError("a channel of the training images has the same value everywhere")
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()), scale=1.0)
 
 
 def _ahead(

@@ -35,7 +35,7 @@ class ModelCard:
             ``valid``, ``reasons``.
         parity: agreement with the PyTorch network, see :class:`nas.models.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
-            ``std``, ``classes``.
+            ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right).
         layers: one mapping a layer, the fields of
             :class:`search_spaces.plan.LayerPlan` with ``block`` before them.
         provenance: run, command, seed, versions, hardware, data splits, time.
@@ -200,19 +200,26 @@ def _latency(results: Mapping[str, Any], entry: Mapping[str, Any]) -> list[dict[
 
 def _preprocessing(entry: Mapping[str, Any], splits: Mapping[str, Any]) -> dict[str, Any]:
     plan = entry.get("plan") or {}
+    classes = list(splits.get("classes") or [])
+    outputs = plan.get("outputs")
+    if outputs is not None and len(classes) != outputs:
+        classes = []  # names of the data that the outputs of its task have nothing to do with
     return {
         "input_shape": list(plan.get("input_shape") or []),
-        "pixel_scale": 1 / 255,
+        "pixel_scale": splits.get("pixel_scale", 1 / 255),
         "mean": list(splits.get("mean") or []),
         "std": list(splits.get("std") or []),
-        "classes": list(splits.get("classes") or []),
+        "classes": classes,
+        "outputs": outputs,
+        # A task without classes of which one is right (regression, several labels) records none.
+        "one_class": entry.get("per_class") is not None,
     }
 
 
 def _sentence(card: ModelCard) -> str:
     space = " ".join(str(card.space[key]) for key in ("name", "preset") if card.space.get(key))
     return (
-        f"An ONNX image model{f' from the search space {space}' if space else ''}: "
+        f"An ONNX model{f' from the search space {space}' if space else ''}: "
         f"`{card.file}`, {card.size_kib:.1f} KiB, SHA-256 `{card.sha256}`."
     )
 
@@ -277,18 +284,23 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
 def _preprocessing_text(values: Mapping[str, Any]) -> str:
     shape = values.get("input_shape") or []
     size = " x ".join(map(str, shape)) if shape else "not recorded"
-    text = (
-        f"`input`: float32, batch x {size} (channels, height, width). Scale 8-bit pixels to 0..1 "
-        "(divide by 255)"
+    text = f"`input`: float32, batch x {size} (channels, height, width). "
+    bytes_ = values.get("pixel_scale") != 1
+    text += (
+        "Scale 8-bit pixels to 0..1 (divide by 255)" if bytes_ else "Take the values as they are"
     )
     if values.get("mean") and values.get("std"):
         mean = ", ".join(f"{m:.6g}" for m in values["mean"])
         std = ", ".join(f"{s:.6g}" for s in values["std"])
         text += f", subtract the mean ({mean}) and divide by the deviation ({std}), by channel"
-    text += ". `logits`: float32, one value a class before softmax."
-    if values.get("classes"):
-        text += f" Classes in order: {', '.join(map(str, values['classes']))}."
-    return text
+    names = ", ".join(map(str, values.get("classes") or []))
+    # Cards of earlier versions are all of classifications.
+    if values.get("one_class", True):
+        text += ". `logits`: float32, one value a class before softmax."
+        return text + (f" Classes in order: {names}." if names else "")
+    outputs = values.get("outputs") or "not recorded"
+    text += f". `logits`: float32, batch x {outputs}: the outputs of the task as it trained them."
+    return text + (f" In order: {names}." if names else "")
 
 
 def _parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nas.job.schema import Job, job_space
 from nas.stages.threads import set_threads
@@ -13,6 +16,7 @@ from search_spaces.planned import PlannedSpace, require_networks
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
+    from nas.fronts.metrics import Constraint, Goal
     from nas.record.run_folder import RunStore
     from nas.stages.evaluator import Evaluator
 
@@ -87,10 +91,37 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
     """Return the job's space, for the channels of its data and the outputs of its task.
 
     Raises:
-        InputError: the space has no networks that could be trained.
+        InputError: the space has no networks that could be trained, or none for such images.
     """
     space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
-    return require_networks(space, "'nas run'")
+    networks = require_networks(space, "'nas run'")
+    shape = splits.input_shape
+    takes = networks.input_shape(shape[1]) if hasattr(networks, "input_shape") else None
+    if shape[1] != shape[2] and takes != shape:
+        raise InputError(
+            f"the images are {shape[1]} x {shape[2]} pixels and the networks of {space.name!r} "
+            "take square ones: say data.image_size to have them stretched, pad them in their "
+            "source, or use a network of your own that takes them as they are"
+        )
+    return networks
+
+
+def require_known_costs(
+    space: PlannedSpace, goals: Sequence[Goal], constraints: Sequence[Constraint]
+) -> None:
+    """Refuse a cost that the space cannot work out, before anything is trained.
+
+    Raises:
+        InputError: it is wanted as an objective or bounded.
+    """
+    ends = space.costs(space.genes([space.smallest(), space.largest()]))
+    for metric in [goal.metric for goal in goals] + [bound.metric for bound in constraints]:
+        values = ends.get(str(metric))
+        if values is not None and not np.isfinite(values).all():
+            raise InputError(
+                f"{metric} cannot be worked out for the networks of {space.name!r} (a kind of "
+                "block without a memory flow); leave it out of objectives and constraints"
+            )
 
 
 def _accelerator(job: Job) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from devices.device import device_fingerprint
 from devices.measuring.store import MeasurementStore, Store
+from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
 from nas.fronts.metrics import Metric, require_feasible
 from nas.fronts.spec import FrontSpec, job_fronts
@@ -33,7 +34,7 @@ from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
-from nas.stages.opened_job import RunContext
+from nas.stages.opened_job import RunContext, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.tracking import require_tensorboard
@@ -157,6 +158,11 @@ class Pipeline:
                     f"bound search.warm_start: {self.store.folder}"
                 )
                 raise
+            except DamagedPicture as error:
+                digest = self.context.splits.digest_of(error.path)
+                if digest is not None:
+                    self.store.update_manifest(damaged_pictures={str(error.path): digest})
+                raise
         write_report(self.store.folder)
         for line in doubts(load_results(self.store.folder)):
             self.progress.log(f"warning: {line}")
@@ -201,14 +207,21 @@ class Pipeline:
         warm_start = job.search.warm_start
         self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start))
         data = self.context.splits.record()
-        if manifest.get("data", data) != data:
+        begun = manifest.get("data", data)
+        repaired = manifest.get("damaged_pictures") or {}
+        # A picture that was found damaged may be repaired; nothing else may change.
+        if begun != data and self.context.splits.record(instead=repaired) != begun:
             raise InputError(
                 f"the data at {self.context.splits.origin} is not what it was when this run "
                 "began; restore it, or begin a new run"
             )
         store.update_manifest(
-            data=data, threads=self.context.threads, accelerator=self.context.accelerator
+            damaged_pictures={},
+            data=data,
+            threads=self.context.threads,
+            accelerator=self.context.accelerator,
         )
+        require_known_costs(self.space, self.goals, self.constraints)
         self.pool = feasible_pool(job, self.space, self.fronts)
         if self.warm_start is not None:
             self.warm_start.copy_into(store)

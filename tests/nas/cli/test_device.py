@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -137,3 +138,14 @@ def test_a_store_is_exported(tmp_path):
     pytest.importorskip("pyarrow")
     samples = tmp_path / "s.parquet"
     assert "1 measurements" in run("export", tmp_path / "store.db", samples, "--samples").output
+    # What the protocol rejected has raw samples, too.
+    other = tmp_path / "n.onnx"
+    other.write_text("n")
+    rejected = dataclasses.replace(kept, valid=False, reasons=("drift-between-halves",))
+    query = Query(
+        model=other, device="board", runtime="r", spec_parameters={}, protocol={},
+        identify=lambda: {"runtime": {}, "fingerprint": {}}, arch="b", space="s",
+    )  # fmt: skip
+    MeasurementStore(tmp_path / "store.db").put(query, rejected)
+    assert "2 measurements" in run("export", tmp_path / "store.db", samples, "--samples").output
+    assert "1 architectures" in run("export", tmp_path / "store.db", table).output

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.splits import (
     Augmentation,
     Batches,
@@ -18,7 +19,9 @@ from nas.data.splits import (
     _stratified_order,
     load_splits,
 )
-from nas.job.schema import AugmentConfig, DataConfig
+from nas.job.schema import AugmentConfig, DataConfig, Job
+from nas.stages.opened_job import network_space
+from nas.tasks import TASKS
 from search_spaces.errors import InputError
 
 DIGITS = DataConfig(name="digits")
@@ -245,6 +248,7 @@ def test_image_folders_are_divided_and_decoded(pictures):
 
 def test_a_damaged_picture_is_named(pictures):
     splits = load_splits(DataConfig(name="image_folder", path=str(pictures), image_size=16), 0)
+    # Damaged after the check at the start.
     for path in pictures.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match=r"\.png: cannot be read as an image"):
@@ -310,3 +314,89 @@ def test_a_class_that_a_set_has_no_image_of_is_told(tmp_path):
     (warning,) = load_splits(config, 0).warnings()
     assert "validation set has no image of c" in warning
     assert load_splits(DIGITS, 0).warnings() == []
+
+
+def plugin(images, classes=2, **more):
+    labels = np.arange(len(images)) % classes
+    raw = RawData(
+        train=ImageArrays(images, labels),
+        test=None,
+        classes=tuple(map(str, range(classes))),
+        channels=images.shape[1],
+        image_size=images.shape[2],
+        origin="made up",
+        **more,
+    )
+    return lambda config: raw
+
+
+@pytest.fixture
+def source(monkeypatch):
+    """Registers a source of arrays for one test."""
+    return lambda images, **more: monkeypatch.setitem(
+        DATA_SOURCES._parts, "made_up", plugin(images, **more)
+    )
+
+
+MADE_UP = DataConfig(name="made_up")
+
+
+def test_floats_of_a_plug_in_stay_the_values_they_are(source):
+    scores = np.random.default_rng(0).normal(-1, 2, (60, 2, 8, 8))
+    source(scores, crop_padding=1, flip=True, scale=0.5)
+    splits = load_splits(MADE_UP, 0)
+    pixels, _ = splits.train.at(torch.arange(len(splits.train)))
+    assert pixels.dtype == torch.float32
+    np.testing.assert_allclose(
+        pixels.numpy(), scores[splits.train.indices.numpy()], rtol=1e-6, atol=1e-6
+    )
+    normal = splits.normalisation(pixels)
+    assert normal.mean().abs() < 1e-5 and abs(normal.std() - 1) < 0.01
+    assert splits.record()["pixel_scale"] == 1.0
+    for images, _ in splits.training_batches(8, seed=0).epoch(0):
+        assert images.unique().numel() > 100  # not bytes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16])
+def test_whole_numbers_up_to_255_are_bytes(source, dtype):
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(dtype)
+    source(images)
+    splits = load_splits(MADE_UP, 0)
+    assert splits.train.images.pixels.dtype == torch.uint8
+    np.testing.assert_array_equal(splits.train.images.pixels.numpy(), images)
+    assert "pixel_scale" not in splits.record()
+
+
+def test_whole_numbers_beyond_a_byte_are_not_cut(source):
+    images = np.random.default_rng(0).integers(0, 5000, (40, 1, 8, 8)).astype(np.uint16)
+    source(images)
+    np.testing.assert_array_equal(load_splits(MADE_UP, 0).train.images.pixels.numpy(), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((40, 1, 8, 8), np.nan), "image 0 holds values that are not finite"),
+        (np.zeros((40, 8, 8)), "a source gives"),
+        (np.zeros((40, 1, 8, 8), complex), "images of type complex128"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(source, images, message):
+    source(np.zeros((40, 1, 8, 8)))
+    DATA_SOURCES._parts["made_up"](None).__dict__["train"] = ImageArrays(images, np.arange(40) % 2)
+    with pytest.raises(InputError, match=message):
+        load_splits(MADE_UP, 0)
+
+
+def test_images_that_are_not_square_are_stretched_only_where_the_job_says_so(source):
+    images = np.random.default_rng(0).normal(size=(40, 1, 12, 5))
+    source(images, crop_padding=1, flip=True)
+    splits = load_splits(MADE_UP, 0)
+    assert splits.input_shape == (1, 12, 5)
+    for batch, _ in splits.training_batches(8, seed=0).epoch(0):
+        assert batch.shape == (8, 1, 12, 5)
+    asked = load_splits(DataConfig(name="made_up", image_size=8), 0)
+    assert asked.input_shape == (1, 8, 8)
+    job = Job.model_validate({"name": "j", "data": {"name": "made_up"}})
+    with pytest.raises(InputError, match=r"12 x 5 pixels.*data.image_size"):
+        network_space(job, TASKS.get("image_classification")(), splits)

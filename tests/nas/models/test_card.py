@@ -124,3 +124,35 @@ def test_what_was_not_recorded_is_said_to_be(model):
 def test_missing_model(tmp_path):
     with pytest.raises(InputError, match="model of 'm7' is missing"):
         ModelCard.from_results({}, {"id": "m7"}, tmp_path / "m7.onnx")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "said"),
+    [
+        (1, ["0", "1", "2"], "batch x 1: the outputs of the task"),  # regression on labelled data
+        (
+            2,
+            ["shirt", "shoe"],
+            "batch x 2: the outputs of the task as it trained them. In order: shirt, shoe.",
+        ),
+    ],
+)
+def test_a_task_without_one_right_class_has_no_softmax(model, outputs, classes, said):
+    whole = results()
+    entry = whole["front"][0]
+    entry["per_class"] = None
+    entry["plan"]["outputs"] = outputs
+    whole["provenance"]["splits"]["classes"] = classes
+    text = ModelCard.from_results(whole, entry, model).to_markdown()
+    assert "softmax" not in text and "a class" not in text
+    assert said in text
+    assert ("In order" in text) == (outputs == len(classes))
+
+
+def test_a_classifier_names_its_classes_and_floats_their_scale(model):
+    whole = results()
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    assert "before softmax. Classes in order: shirt, shoe." in text and "divide by 255" in text
+    whole["provenance"]["splits"]["pixel_scale"] = 1.0
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    assert "divide by 255" not in text and "Take the values as they are" in text

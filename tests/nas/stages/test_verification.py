@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from nas.data.pictures import DamagedPicture
 from nas.models.parity import Parity, UnusableModel
 from nas.record.run_folder import RunStore
+from nas.stages.pipeline import Pipeline
 from nas.stages.progress import Progress
 from nas.stages.verification import Verification
 from search_spaces.errors import EnvironmentProblem, MissingExtraError
@@ -158,3 +160,19 @@ def test_a_model_whose_file_is_unusable_or_another_network_is_left_out(store, mo
 def test_what_concerns_every_model_ends_the_run(store, monkeypatch, error):
     with pytest.raises(type(error)):
         verified(store, monkeypatch, {1: error})
+
+
+def test_a_picture_that_turns_out_damaged_is_noted_so_that_it_may_be_repaired(tmp_path):
+    class Damaged(Pipeline):
+        def __init__(self, path, digest):
+            self.store, self.path = RunStore.create(tmp_path / "run", {"job": {}}), path
+            splits = SimpleNamespace(digest_of=lambda path: digest)
+            self.context = SimpleNamespace(splits=splits)
+
+        def _stages(self):
+            raise DamagedPicture(self.path, "cut off")
+
+    pipeline = Damaged(tmp_path / "a.png", "abc123")
+    with pytest.raises(DamagedPicture):
+        pipeline.execute()
+    assert pipeline.store.manifest()["damaged_pictures"] == {str(tmp_path / "a.png"): "abc123"}

@@ -1,0 +1,157 @@
+"""Picture files: what is wrong with them found before any work, and their pixels as 8 bits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 2**27
+"""A picture with more is refused unread: a few kilobytes can unpack to gigabytes."""
+_SHOWN = 10
+_TAIL = 4096
+_ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9", "GIF": b"\x3b"}
+"""What stands at the end of a whole file of a format."""
+
+Map = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
+
+
+class DamagedPicture(InputError):
+    """One picture file cannot be used.
+
+    Attributes:
+        path: of the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{readable(path)}: cannot be read as an image ({reason})")
+        self.path, self.reason = Path(path), reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels between processes.
+        return DamagedPicture, (self.path, self.reason)
+
+
+def open_picture(path: Path, channels: int) -> Image:
+    """Return a picture as it is to be seen: turned as its camera says, 8 bits, 1 or 3 channels.
+
+    Raises:
+        DamagedPicture: no picture, a damaged one, one that is too large, or pixels that have no
+            scale of 8 bits.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with _opened(path) as opened:
+            whole = ImageOps.exif_transpose(opened)
+            return _eight_bits(path, whole).convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DamagedPicture):
+            raise
+        raise DamagedPicture(path, str(error)) from error
+
+
+def inspect_pictures(paths: Sequence[Path], each: Map = map) -> None:
+    """Look at the header and the end of every file; what looks cut off is decoded.
+
+    Args:
+        paths: of the files.
+        each: maps a function over them, a pool's for instance.
+
+    Raises:
+        InputError: files that cannot be used, all of them told at once by name.
+    """
+    found = [problem for problem in each(_problem, paths) if problem is not None]
+    if not found:
+        return
+    if len(found) == 1:
+        raise found[0]
+    shown = [str(problem) for problem in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        shown.append(f"... and {len(found) - _SHOWN} more")
+    raise InputError("\n".join([f"{len(found)} pictures cannot be used:", *shown]))
+
+
+def readable(name: Path | str) -> str:
+    """Return a name of a file system as text that can be written and shown.
+
+    Names are bytes; those that are no UTF-8 are taken for Latin-1, as they mostly are.
+    """
+    data = str(name).encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _problem(path: Path) -> DamagedPicture | None:
+    from PIL import Image
+
+    try:
+        with _opened(path) as opened:
+            end = _ENDS.get(opened.format or "")
+            # A float TIFF's range and what other formats cut off are known by decoding alone.
+            if end is None or end not in _tail(path):
+                _eight_bits(path, opened)
+                opened.load()
+    except DamagedPicture as error:
+        return error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return DamagedPicture(path, str(error))
+    return None
+
+
+def _opened(path: Path) -> Image:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Pillow warns from half of its own limit on; ours says which file it is.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise DamagedPicture(
+            path, f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+        )
+    return image
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return file.read()
+
+
+def _eight_bits(path: Path, image: Image) -> Image:
+    """Return a grey image of more than 8 bits scaled to 8; Pillow's conversion only clips it."""
+    from PIL import Image
+
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise DamagedPicture(
+                path,
+                f"pixels are floats from {values.min():g} to {values.max():g}, for which there is "
+                "no scale; save them as 0 to 1, or as 8 or 16 bits",
+            )
+        return Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if not image.mode.startswith("I;16") and image.mode != "I":
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    # Pillow opens 16-bit PNGs as "I;16" or, in older versions, as 32-bit integers "I".
+    if levels.min() < 0 or levels.max() > 65535:
+        raise DamagedPicture(
+            path,
+            f"pixels are integers from {levels.min()} to {levels.max()}, for which there is no "
+            "scale; save them as 8 or 16 bits",
+        )
+    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
