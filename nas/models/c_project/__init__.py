@@ -1,0 +1,1 @@
+"""Plain C of a packed low-bit model, for microcontrollers."""

@@ -1,0 +1,447 @@
+"""A packed model as the operations of its C project.
+
+The same fusions as :class:`devices.lowbit.network.LowBitNetwork`, which is what the project is
+bit-exact with: an activation that alone follows a layer is part of it, element-wise functions of
+codes are tables, and a change of grid is read through a table where its source lives on, in
+place where it does not. So memory holds what :mod:`search_spaces.memory` counts and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from devices.lowbit.floats import UNARY
+from devices.lowbit.reference import to_codes
+from search_spaces.errors import InputError
+from search_spaces.model_files.packed_model import PackedModel, fill_factors
+
+_F = np.float32
+_FUSED = {"HardSwish": "EN_HARD_SWISH", "HardSigmoid": "EN_HARD_SIGMOID"}
+_MOST_TAPS = 64
+"""Weights of a depthwise filter, EN_CHUNK in edge_nas_kernels.h."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in the arena.
+
+    Attributes:
+        storage: number of the memory that it occupies.
+        shape: (channels, height, width); stored channels last.
+        grid: scale, zero point and bits of codes; ``None`` for float32.
+        table: (256,) uint8 through which the stored codes are read, or ``None``.
+    """
+
+    storage: int
+    shape: tuple[int, int, int]
+    grid: dict[str, Any] | None
+    table: np.ndarray | None = None
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a kernel.
+
+    Attributes:
+        kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``mean``, ``max_pool``, ``table``,
+            ``planar``, ``copy`` or ``values``.
+        name: of the node.
+        inputs: what it reads.
+        output: what it writes.
+        values: parameters of the kernel, by kind.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations in order, and the memory they use.
+
+    Attributes:
+        operations: in order.
+        sizes: bytes of each storage.
+        lives: first and last operation of each storage; the input's first is -1, the output's
+            last the number of operations.
+        input, output: tensors; the input holds codes.
+    """
+
+    operations: tuple[Operation, ...]
+    sizes: tuple[int, ...]
+    lives: tuple[tuple[int, int], ...]
+    input: Tensor
+    output: Tensor
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that live at once: no arena can be smaller."""
+        return max(
+            sum(s for s, (a, b) in zip(self.sizes, self.lives, strict=True) if a <= t <= b)
+            for t in range(-1, len(self.operations) + 1)
+        )
+
+
+def lower(model: PackedModel) -> Program:
+    """Return the operations of ``model``, one image at a time.
+
+    Raises:
+        InputError: an operation needs floating point, or has a form that the kernels lack.
+    """
+    return _Lowering(model).run()
+
+
+class _Lowering:
+    def __init__(self, model: PackedModel) -> None:
+        self.model = model
+        self.grids = model.graph["grids"]
+        self.tensors: dict[str, Tensor] = {}
+        self.dequantized: dict[str, str] = {}
+        self.operations: list[Operation] = []
+        self.sizes: list[int] = []
+        self.users: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.done: set[int] = set()
+        for node in model.nodes():
+            for name in node["inputs"]:
+                self.users[name].append(node)
+
+    def run(self) -> Program:
+        for name, grid in self.grids.items():
+            if grid["bits"] > 8:
+                raise InputError(
+                    f"{name} has codes of {grid['bits']} bits; the C kernels hold 8 at most: "
+                    "search with activation_bits of 8 or less"
+                )
+        source = self._input()
+        for node in self.model.nodes():
+            if id(node) not in self.done:
+                self._node(node)
+        name = self.model.graph["output"]
+        if name in self.dequantized:
+            self._values(self.dequantized[name], name)
+        if name not in self.tensors:
+            raise InputError(f"the output {name} is computed in floats; the C kernels have none")
+        output = self.tensors[name]
+        lives = [[len(self.operations), -1] for _ in self.sizes]
+        lives[source.storage] = [-1, -1]
+        for time, operation in enumerate(self.operations):
+            for tensor in (*operation.inputs, operation.output):
+                life = lives[tensor.storage]
+                life[0], life[1] = min(life[0], time), max(life[1], time)
+        lives[output.storage][1] = len(self.operations)
+        return Program(
+            tuple(self.operations),
+            tuple(self.sizes),
+            tuple((first, last) for first, last in lives),
+            source,
+            output,
+        )
+
+    def _input(self) -> Tensor:
+        graph = self.model.graph
+        readers = self.users[graph["input"]["name"]]
+        if len(readers) != 1 or readers[0]["op"] != "quantize":
+            raise InputError("the input is not quantised first; the C kernels read codes only")
+        node = readers[0]
+        self.done.add(id(node))
+        tensor = self._new(node["output"], _image(tuple(graph["input"]["shape"]), "the input"))
+        return tensor
+
+    def _node(self, node: dict[str, Any]) -> None:
+        op = node["op"]
+        if op in ("conv", "linear") and node["weights"]["fill"] is not None:
+            self._layer(node)
+        elif op == "dequantize":
+            self.dequantized[node["output"]] = node["inputs"][0]
+        elif op == "requantize":
+            self._requantize(node)
+        elif op == "add":
+            self._add(node["inputs"], node["output"])
+        elif op == "global_average_pool" and node["output"] in self.grids:
+            self._mean(node)
+        elif op == "max_pool":
+            self._max_pool(node)
+        elif op == "concat" and node["axis"] == 1:
+            self._concat(node)
+        elif op in ("flatten", "reshape"):
+            self._view(node)
+        elif not self._elementwise(node):
+            raise InputError(
+                f"{op} ({node['output']}) needs floating point or has no kernel in C; export "
+                "another model of the front, or another format"
+            )
+
+    # Tensors.
+
+    def _new(self, name: str, shape: tuple[int, int, int]) -> Tensor:
+        grid = self.grids.get(name)
+        self.sizes.append(math.prod(shape) * (1 if grid else 4))
+        self.tensors[name] = Tensor(len(self.sizes) - 1, shape, grid)
+        return self.tensors[name]
+
+    def _codes(self, name: str) -> Tensor:
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.grid is None:
+            raise InputError(f"{name} holds floats where codes are read; the C kernels read codes")
+        return tensor
+
+    def _stored(self, name: str) -> Tensor:
+        """Return codes as they are in memory: read through a table, they are written first."""
+        tensor = self._codes(name)
+        if tensor.table is None:
+            return tensor
+        target = self._new(name, tensor.shape)
+        source = Tensor(tensor.storage, tensor.shape, tensor.grid)
+        self._emit("table", name, (source,), target, table=tensor.table)
+        return target
+
+    def _emit(
+        self, kind: str, name: str, inputs: tuple[Tensor, ...], output: Tensor, **values: Any
+    ) -> None:
+        self.operations.append(Operation(kind, name, inputs, output, values))
+
+    # Nodes.
+
+    def _layer(self, node: dict[str, Any]) -> None:
+        x, weights, tensors = self._codes(node["inputs"][0]), node["weights"], self.model.tensors
+        name = node.get("layer", node["output"])
+        out, function, scale = node["output"], "EN_IDENTITY", _F(1)
+        grid = self.grids.get(out)
+        fused = self._activation_after(node) if grid is None else None
+        if fused is not None:
+            activation, quantize = fused
+            function, out = _FUSED[activation["op"]], quantize["output"]
+            grid = self.grids[out]
+            scale = _F(grid["scale"])
+            self.done |= {id(activation), id(quantize)}
+        codes = self.model.codes(weights)
+        if codes.size and codes.max() > 127:
+            raise InputError(f"{name}: weights of more than 8 bits have no kernel in C")
+        factor = fill_factors(codes, weights["fill"])
+        assert x.grid is not None
+        multiplier = _F(x.grid["scale"]) * tensors[weights["scale"]]
+        if grid is not None and fused is None:
+            multiplier = multiplier / _F(grid["scale"])
+        geometry = _geometry(node, codes.shape, x, name)
+        filters = codes.reshape(len(codes), -1, *geometry["kernel"])
+        depthwise = (
+            geometry["groups"] == x.shape[0] == len(codes)
+            and geometry["groups"] > 1
+            and filters[0].size <= _MOST_TAPS
+        )
+        bias = tensors[weights["bias"]].astype(np.int64)
+        if not depthwise:
+            total = codes.reshape(len(codes), -1).astype(np.int64).sum(1)
+            bias = bias - x.grid["zero_point"] * total * factor
+        target = self._new(out, (len(codes), *geometry.pop("size")))
+        self._emit(
+            "depthwise" if depthwise else "conv",
+            name,
+            (x,),
+            target,
+            **geometry,
+            codes=filters.transpose(0, 2, 3, 1),
+            bits=weights["bits"],
+            factor=factor,
+            bias=bias,
+            multiplier=multiplier.astype(_F),
+            function=function,
+            scale=scale,
+        )
+
+    def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:
+        users = self.users[node["output"]]
+        if len(users) != 1 or users[0]["op"] not in _FUSED:
+            return None
+        attributes = users[0].get("attributes", {})
+        if users[0]["op"] == "HardSigmoid" and not (
+            abs(attributes.get("alpha", 0.2) - 1 / 6) < 1e-6 and attributes.get("beta", 0.5) == 0.5
+        ):
+            return None
+        after = self.users[users[0]["output"]]
+        if len(after) != 1 or after[0]["op"] != "quantize":
+            return None
+        return users[0], after[0]
+
+    def _requantize(self, node: dict[str, Any]) -> None:
+        source, out = node["inputs"][0], node["output"]
+        x, grid = self._codes(source), self.grids[out]
+        assert x.grid is not None
+        values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
+        ratio = (values / _F(grid["scale"])).astype(_F)
+        table = to_codes(ratio, grid["zero_point"], 0, 2 ** grid["bits"] - 1)
+        self._table(source, out, table)
+
+    def _table(self, source: str, out: str, table: np.ndarray) -> None:
+        """Note a function of codes: in place where nothing else reads them."""
+        x, grid = self._codes(source), self.grids[out]
+        if x.table is not None:
+            table = table[x.table]
+        if self._read_once(source, x):
+            plain = Tensor(x.storage, x.shape, x.grid)
+            self.tensors[out] = Tensor(x.storage, x.shape, grid)
+            self._emit("table", out, (plain,), self.tensors[out], table=table)
+        else:
+            self.tensors[out] = Tensor(x.storage, x.shape, grid, table)
+
+    def _read_once(self, name: str, x: Tensor) -> bool:
+        """Whether one node alone reads the memory of ``x``, called ``name``."""
+        sharing = [n for n, t in self.tensors.items() if t.storage == x.storage]
+        floats = [n for n, s in self.dequantized.items() if s in sharing]
+        readers = [node for n in (*sharing, *floats) for node in self.users[n]]
+        readers = [node for node in readers if node["op"] not in ("dequantize", "flatten")]
+        return len(readers) == 1 and self.model.graph["output"] not in (*sharing, *floats)
+
+    def _add(self, sources: list[str], out: str) -> None:
+        a, b = (self._stored(name) for name in sources)
+        grid = self.grids.get(out)
+        if grid is None or a.shape != b.shape or a.grid is None or b.grid is None:
+            raise InputError(f"{out}: the C kernels add codes of one shape, to codes")
+        ratio_a, ratio_b = (_F(g["scale"]) / _F(grid["scale"]) for g in (a.grid, b.grid))
+        zero_a, zero_b = (np.float64(g["zero_point"]) for g in (a.grid, b.grid))
+        inner = _F(zero_a * np.float64(ratio_a) + np.float64(ratio_b * _F(zero_b)))
+        constant = _F(grid["zero_point"]) - inner
+        target = self._new(out, a.shape)
+        self._emit("sum", out, (a, b), target, ratio_a=ratio_a, ratio_b=ratio_b, constant=constant)
+
+    def _mean(self, node: dict[str, Any]) -> None:
+        x, out = self._stored(node["inputs"][0]), node["output"]
+        grid = self.grids[out]
+        assert x.grid is not None
+        pixels = math.prod(x.shape[1:])
+        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(pixels))
+        target = self._new(out, (x.shape[0], 1, 1))
+        self._emit("mean", out, (x,), target, multiplier=multiplier)
+
+    def _max_pool(self, node: dict[str, Any]) -> None:
+        x = self._stored(node["inputs"][0])
+        kernel, strides, pads = _flat(node["kernel"], 1), _flat(node["strides"], 1), node["pads"]
+        pads = pads if len(pads) == 4 else [0, pads[0], 0, pads[1]]
+        size = [
+            (n + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1
+            for i, n in enumerate(x.shape[1:])
+        ]
+        target = self._new(node["output"], (x.shape[0], size[0], size[1]))
+        self._emit(
+            "max_pool", node["output"], (x,), target, kernel=kernel, strides=strides, pads=pads
+        )
+
+    def _concat(self, node: dict[str, Any]) -> None:
+        parts = [self._stored(name) for name in node["inputs"]]
+        channels = sum(p.shape[0] for p in parts)
+        target = self._new(node["output"], (channels, *parts[0].shape[1:]))
+        to = 0
+        for part in parts:
+            self._emit("copy", node["output"], (part,), target, to=to)
+            to += part.shape[0]
+
+    def _view(self, node: dict[str, Any]) -> None:
+        x, out = self._codes(node["inputs"][0]), node["output"]
+        if node["op"] == "flatten":
+            flat = node["axis"] == 1
+        else:
+            wanted = node["shape"]
+            flat = len(wanted) == 2 and wanted[1] in (-1, x.count)
+        if not flat:
+            raise InputError(f"{node['op']} ({out}): the C kernels flatten images only")
+        if math.prod(x.shape[1:]) == 1:
+            self.tensors[out] = x
+            return
+        x = self._stored(node["inputs"][0])
+        target = self._new(out, (x.count, 1, 1))
+        self._emit("planar", out, (x,), target)
+
+    def _elementwise(self, node: dict[str, Any]) -> bool:
+        """Take a float function between codes and codes as one of codes, where it is one."""
+        users = self.users[node["output"]]
+        if len(users) != 1 or users[0]["op"] != "quantize":
+            return False
+        out = users[0]["output"]
+        sources = [self.dequantized.get(name) for name in node["inputs"]]
+        names = [name for name in sources if name is not None]
+        if len(names) != len(sources):
+            return False
+        grid = self.grids[out]
+        if node["op"] in UNARY and len(names) == 1:
+            x = self._codes(names[0])
+            assert x.grid is not None
+            values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
+            v = UNARY[node["op"]](node.get("attributes", {}), values)
+            ratio = (v / _F(grid["scale"])).astype(_F)
+            self._table(
+                names[0], out, to_codes(ratio, grid["zero_point"], 0, 2 ** grid["bits"] - 1)
+            )
+        elif node["op"] == "Add" and len(names) == 2:
+            self._add(names, out)
+        elif node["op"] == "Mul" and len(names) == 2:
+            operands = sorted((self._stored(name) for name in names), key=lambda t: -t.count)
+            a, b = operands
+            shared = b.shape == (a.shape[0], 1, 1)
+            if not shared and a.shape != b.shape:
+                return False
+            assert a.grid is not None and b.grid is not None
+            multiplier = _F(a.grid["scale"]) * _F(b.grid["scale"]) / _F(grid["scale"])
+            target = self._new(out, a.shape)
+            self._emit("product", out, (a, b), target, shared=shared, multiplier=multiplier)
+        else:
+            return False
+        self.done.add(id(users[0]))
+        return True
+
+    def _values(self, source: str, out: str) -> None:
+        x = self._stored(source)
+        target = self._new(out, x.shape)
+        assert x.grid is not None
+        self._emit("values", out, (x,), target, multiplier=_F(x.grid["scale"]))
+
+
+def _image(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a shape without its batch; a signal has height 1."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    if len(shape) == 1:
+        return shape[0], 1, 1
+    raise InputError(f"{name} has the shape {shape}; the C kernels know images and signals")
+
+
+def _flat(values: list[int], fill: int) -> tuple[int, int]:
+    return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
+
+
+def _geometry(node: dict[str, Any], shape: tuple[int, ...], x: Tensor, name: str) -> dict[str, Any]:
+    """Return kernel, strides, pads, dilations, groups and output size of a layer."""
+    if node["op"] == "linear":
+        if x.shape[1:] != (1, 1) or x.shape[0] != shape[1]:
+            raise InputError(f"{name}: a linear layer over {x.shape}; the C kernels have none")
+        return {
+            "kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1),
+            "groups": 1, "size": (1, 1),
+        }  # fmt: skip
+    kernel, strides = _flat(node["kernel"], 1), _flat(node["strides"], 1)
+    dilations = _flat(node["dilations"], 1)
+    pads = (
+        tuple(node["pads"]) if len(node["pads"]) == 4 else (0, node["pads"][0], 0, node["pads"][1])
+    )
+    size = tuple(
+        (n + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1
+        for i, n in enumerate(x.shape[1:])
+    )
+    return {
+        "kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations,
+        "groups": node["groups"], "size": size,
+    }  # fmt: skip

@@ -1,0 +1,241 @@
+"""Writing the C project of a packed model: sources, build files, test vectors, labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.models.c_project.arena import place
+from nas.models.c_project.constants import STORAGES
+from nas.models.c_project.lowering import Program, lower
+from nas.models.c_project.source import Sources, model_sources
+from search_spaces.atomic import write_text_atomic
+from search_spaces.errors import InputError
+from search_spaces.model_files.packed_model import PackedModel
+
+_COPIED = (
+    "edge_nas_kernels.c", "edge_nas_kernels.h", "edge_nas_operators.c", "edge_nas_arithmetic.c",
+    "edge_nas_arithmetic.h", "main.c", "port.h", "port_host.c", "port_cortex_m.c", "port_riscv.c",
+    "cortex_m.ld", "riscv.ld", "Makefile", "CMakeLists.txt",
+)  # fmt: skip
+_VECTORS = 3
+
+
+@dataclass(frozen=True)
+class ProjectReport:
+    """What a C project holds.
+
+    Attributes:
+        arena_bytes: of working memory.
+        peak_bytes: activations alive at once; an arena of so many bytes has no gaps.
+        weight_bytes: of packed weights.
+        channel_bytes: of the output channels' constants.
+        table_bytes: of tables of codes.
+        operations: kernel calls of an inference.
+        storage: how weights are stored.
+        promised_peak_kib, promised_flash_kib: what the search promised, where it is known.
+    """
+
+    arena_bytes: int
+    peak_bytes: int
+    weight_bytes: int
+    channel_bytes: int
+    table_bytes: int
+    operations: int
+    storage: str
+    promised_peak_kib: float | None = None
+    promised_flash_kib: float | None = None
+
+
+def write_c_project(
+    model: PackedModel,
+    folder: Path,
+    *,
+    name: str = "model",
+    storage: str = "packed",
+    labels: Sequence[str] = (),
+    images: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
+    promised: dict[str, float] | None = None,
+) -> ProjectReport:
+    """Write a C99 project that runs ``model``, with test vectors.
+
+    Args:
+        model: of integer layers throughout.
+        folder: to write to; files of an earlier project are replaced.
+        name: of the model, for the comments.
+        storage: ``packed``: weights at their own bits; ``fields``: in 4 or 8 bits, which is read
+            faster and is what ``flash_kib`` counts.
+        labels: a name for each output, written to ``labels.txt``.
+        images: float32 (n, channels, height, width), the inputs of the test vectors; by default
+            three of normal noise.
+        expected: float32 (n, outputs) for them; by default what the low-bit runtime gives.
+        promised: ``peak_memory_kib`` and ``flash_kib`` of the search.
+
+    Raises:
+        InputError: the model has an operation without an integer kernel, or labels that do not
+            fit its outputs.
+        EnvironmentProblem: the low-bit runtime, asked for expected outputs, cannot be compiled.
+    """
+    if storage not in STORAGES:
+        raise InputError(f"storage={storage!r} must be one of {', '.join(STORAGES)}")
+    program = lower(model)
+    if labels and len(labels) != program.output.count:
+        raise InputError(f"{len(labels)} labels for {program.output.count} outputs of {name}")
+    offsets, arena = place(program.sizes, program.lives, program.peak_bytes)
+    sources = model_sources(program, offsets, arena, name=name, storage=storage)
+    if images is None:
+        shape = model.graph["input"]["shape"]
+        images = np.random.default_rng(0).standard_normal((_VECTORS, *shape)).astype(np.float32)
+    if expected is None:
+        expected = runtime_outputs(model, images)
+    promised = promised or {}
+    report = ProjectReport(
+        arena,
+        program.peak_bytes,
+        sources.weight_bytes,
+        sources.channel_bytes,
+        sources.table_bytes,
+        len(program.operations),
+        storage,
+        promised.get("peak_memory_kib"),
+        promised.get("flash_kib"),
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {file: _template(file) for file in _COPIED}
+    texts["model.c"], texts["model.h"] = sources.code, sources.header
+    texts["test_vectors.h"] = vectors_header(program, images, expected)
+    texts["README.md"] = _readme(name, program, sources, report)
+    texts["project.json"] = json.dumps({"model": name, **asdict(report)}, indent=2) + "\n"
+    if labels:
+        texts["labels.txt"] = "\n".join(labels) + "\n"
+    for file, text in texts.items():
+        write_text_atomic(folder / file, text)
+    return report
+
+
+def runtime_outputs(model: PackedModel, images: np.ndarray) -> np.ndarray:
+    """Return float32 (n, outputs) of the low-bit runtime."""
+    from devices.lowbit.network import LowBitNetwork
+
+    network = LowBitNetwork(model, rounds=0)
+    outputs = [network.run(image[None].astype(np.float32)).copy() for image in images]
+    return np.concatenate(outputs).reshape(len(images), -1)
+
+
+def input_codes(program: Program, images: np.ndarray) -> np.ndarray:
+    """Return the codes, uint8 (n, height * width * channels), of float32 images."""
+    from devices.lowbit.reference import to_codes
+
+    grid = program.input.grid
+    assert grid is not None
+    values = images.astype(np.float32).reshape(len(images), *program.input.shape)
+    ratio = (values / np.float32(grid["scale"])).astype(np.float32)
+    codes = to_codes(ratio, grid["zero_point"], 0, 2 ** grid["bits"] - 1)
+    return codes.transpose(0, 2, 3, 1).reshape(len(images), -1)
+
+
+def vectors_header(program: Program, images: np.ndarray, expected: np.ndarray) -> str:
+    """Return ``test_vectors.h``: codes of the images, bits of the expected outputs."""
+    codes = input_codes(program, images)
+    bits = np.ascontiguousarray(expected, np.float32).reshape(len(images), -1).view(np.uint32)
+    inputs = _rows(codes, str)
+    outputs = _rows(bits, lambda value: f"0x{value:08x}u")
+    return (
+        "/* Codes of example inputs, and the bits of the outputs. Generated. */\n"
+        "#ifndef TEST_VECTORS_H\n#define TEST_VECTORS_H\n\n#include <stdint.h>\n\n"
+        f"#define TEST_VECTORS {len(images)}\n\n"
+        f"static const uint8_t test_inputs[TEST_VECTORS][{codes.shape[1]}] = {{\n{inputs}}};\n\n"
+        f"static const uint32_t test_outputs[TEST_VECTORS][{bits.shape[1]}] = {{\n{outputs}}};\n\n"
+        "#endif\n"
+    )
+
+
+def _rows(values: np.ndarray, text: Any) -> str:
+    lines = []
+    for row in values:
+        items = [text(int(value)) for value in row]
+        lines.append(
+            "  {\n"
+            + "".join(
+                "    " + ", ".join(items[i : i + 16]) + ",\n" for i in range(0, len(items), 16)
+            )
+            + "  },\n"
+        )
+    return "".join(lines)
+
+
+def _template(name: str) -> str:
+    return (resources.files("nas.models.c_project") / "sources" / name).read_text("utf-8")
+
+
+def _readme(name: str, program: Program, sources: Sources, report: ProjectReport) -> str:
+    constants = report.weight_bytes + report.channel_bytes + report.table_bytes
+    promise = ""
+    if report.promised_peak_kib is not None and not math.isnan(report.promised_peak_kib):
+        promise += f"| promised peak of activations | {report.promised_peak_kib * 1024:.0f} |\n"
+    if report.promised_flash_kib is not None:
+        promise += f"| promised constants in flash | {report.promised_flash_kib * 1024:.0f} |\n"
+    channels, height, width = program.input.shape
+    return _README.format(
+        name=name,
+        arena=report.arena_bytes,
+        peak=report.peak_bytes,
+        weights=report.weight_bytes,
+        records=report.channel_bytes,
+        tables=report.table_bytes,
+        constants=constants,
+        promise=promise,
+        channels=channels,
+        height=height,
+        width=width,
+        outputs=program.output.count,
+        calls=report.operations,
+    )
+
+
+_README = """# {name} in C
+
+C99 without heap and without floating point: {calls} calls of integer kernels over one arena.
+Outputs have the same bits as the packed model in its reference runtime.
+
+| | bytes |
+| --- | --- |
+| arena, all working memory beside the stack | {arena} |
+| activations alive at once | {peak} |
+{promise}| weights | {weights} |
+| constants of output channels | {records} |
+| tables of codes | {tables} |
+| constants together | {constants} |
+
+The code of the kernels, the same for every model, comes on top (4 to 8 KiB on a Cortex-M4), and
+less than 1 KiB of stack.
+
+## Build and run
+
+    make run                        # this machine
+    make sanitize                   # with the address and undefined-behaviour sanitizers
+    make run TARGET=cortex-m4       # arm-none-eabi-gcc, qemu-system-arm
+    make run TARGET=cortex-m7
+    make run TARGET=rv32imc         # riscv64-unknown-elf-gcc, picolibc, qemu-system-riscv32
+    cmake -B build && cmake --build build && ctest --test-dir build
+
+The example runs the vectors of `test_vectors.h` and ends with 0 if every bit of every output is as
+expected. Instruction counts come from the emulator: estimates of work, not of time on a board.
+
+## Use
+
+Write {channels} x {height} x {width} codes (channels, height, width), channels last, to
+`edge_nas_input()` before each run; `edge_nas_run()` returns {outputs} float32 numbers as bytes,
+`edge_nas_class()` the index of the largest, `edge_nas_probabilities()` a softmax in units of
+1 / 32768. A code is `clamp(round(value / EDGE_NAS_INPUT_SCALE) + EDGE_NAS_INPUT_ZERO)`. The arena
+is shared by all tensors: the input is gone after a run.
+"""

@@ -1,0 +1,295 @@
+"""The generated files of a C project: the network's constants and its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.models.c_project.constants import (
+    CHANNEL_BYTES,
+    channels,
+    fixed_sum,
+    float_bits,
+    multiplier,
+    stored_weights,
+)
+from nas.models.c_project.lowering import Operation, Program, Tensor
+from search_spaces.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Text of ``model.c`` and ``model.h``.
+
+    Attributes:
+        code, header: the text.
+        weight_bytes, channel_bytes: of the weights and of the output channels' constants.
+        table_bytes: of tables of codes.
+    """
+
+    code: str
+    header: str
+    weight_bytes: int
+    channel_bytes: int
+    table_bytes: int
+
+
+def model_sources(
+    program: Program, offsets: Sequence[int], arena: int, *, name: str, storage: str = "packed"
+) -> Sources:
+    """Return the C of a network.
+
+    Args:
+        program: from :func:`nas.models.c_project.lowering.lower`.
+        offsets: place of each storage in the arena.
+        arena: its bytes.
+        name: of the model, for the comments.
+        storage: see :data:`nas.models.c_project.constants.STORAGES`.
+    """
+    writer = _Writer(offsets, storage)
+    for i, operation in enumerate(program.operations):
+        writer.operation(i, operation)
+    code = _CODE.format(
+        name=_comment(name),
+        constants="\n".join(writer.constants),
+        calls="\n".join(f"  {call}" for call in writer.calls),
+        input=offsets[program.input.storage],
+        output=offsets[program.output.storage],
+    )
+    channels_, height, width = program.input.shape
+    grid = program.input.grid
+    assert grid is not None
+    header = _HEADER.format(
+        name=_comment(name),
+        channels=channels_,
+        height=height,
+        width=width,
+        scale=float(np.float32(grid["scale"])).hex(),
+        zero=grid["zero_point"],
+        high=2 ** grid["bits"] - 1,
+        outputs=program.output.count,
+        arena=arena,
+        weights=writer.weight_bytes,
+        records=writer.channel_bytes,
+    )
+    return Sources(code, header, writer.weight_bytes, writer.channel_bytes, writer.table_bytes)
+
+
+class _Writer:
+    def __init__(self, offsets: Sequence[int], storage: str) -> None:
+        self.offsets, self.storage = offsets, storage
+        self.constants: list[str] = []
+        self.calls: list[str] = []
+        self.weight_bytes = self.channel_bytes = self.table_bytes = 0
+        self._tables: dict[bytes, str] = {}
+
+    def operation(self, i: int, operation: Operation) -> None:
+        getattr(self, f"_{operation.kind}")(i, operation)
+
+    def _at(self, tensor: Tensor) -> str:
+        return f"arena + {self.offsets[tensor.storage]}"
+
+    def _call(self, operation: Operation, text: str) -> None:
+        self.calls.append(f"{text} /* {_comment(operation.name)} */")
+
+    def _table_name(self, table: np.ndarray | None) -> str:
+        """Return the array of a table of codes, written once."""
+        if table is None:
+            return "0"
+        data = table.astype(np.uint8).tobytes()
+        if data not in self._tables:
+            self._tables[data] = f"table_{len(self._tables)}"
+            self.table_bytes += len(data)
+            self.constants.append(_array("uint8_t", self._tables[data], data))
+        return self._tables[data]
+
+    def _conv(self, i: int, operation: Operation, run: str = "en_run_conv") -> None:
+        x, out, v = operation.inputs[0], operation.output, operation.values
+        weights, rows = stored_weights(operation, self.storage), channels(operation)
+        self.weight_bytes += len(weights.data)
+        self.channel_bytes += CHANNEL_BYTES * len(rows)
+        self.constants.append(_array("uint8_t", f"weights_{i}", weights.data.tolist()))
+        body = _wrapped([f"{{{b}, {m}, {f}, {s}}}" for b, m, f, s in rows])
+        self.constants.append(f"static const en_channel channels_{i}[{len(rows)}] = {{\n{body}}};")
+        assert x.grid is not None
+        grid = out.grid
+        limits = (x.shape, out.shape)
+        if any(side > 32000 for shape in limits for side in shape):
+            raise InputError(f"{operation.name}: the C kernels end at sides of 32000")
+        self.constants.append(
+            f"static const en_conv conv_{i} = {{\n"
+            f"  weights_{i}, channels_{i}, {self._table_name(x.table)},\n"
+            f"  {x.shape[1]}, {x.shape[2]}, {x.shape[0]},\n"
+            f"  {out.shape[1]}, {out.shape[2]}, {out.shape[0]}, {v['groups']},\n"
+            f"  {_list(v['kernel'])}, {_list(v['strides'])}, {_list(v['dilations'])}, "
+            f"{_list(v['pads'][:2])},\n"
+            f"  {weights.bits}, {weights.low}, {weights.step}, {x.grid['zero_point']},\n"
+            f"  {'EN_CODES' if grid else 'EN_FLOATS'}, {v['function']}, "
+            f"{grid['zero_point'] if grid else 0}, {2 ** grid['bits'] - 1 if grid else 0}, "
+            f"0x{float_bits(v['scale']):08x}u}};"
+        )
+        self._call(operation, f"{run}(&conv_{i}, {self._at(x)}, {self._at(out)});")
+
+    def _depthwise(self, i: int, operation: Operation) -> None:
+        self._conv(i, operation, "en_run_depthwise")
+
+    def _sum(self, i: int, operation: Operation) -> None:
+        (a, b), out, v = operation.inputs, operation.output, operation.values
+        ratios = [v["ratio_a"], v["ratio_b"], v["constant"]]
+        fixed = fixed_sum(*ratios)
+        assert out.grid is not None
+        bits = ", ".join(f"0x{float_bits(value):08x}u" for value in ratios)
+        numbers = [fixed[k] for k in ("fixed_a", "fixed_b", "fixed_constant", "doubt", "point")]
+        self.constants.append(
+            f"static const en_sum sum_{i} = {{{bits}, {_list(numbers)}, "
+            f"{2 ** out.grid['bits'] - 1}}};"
+        )
+        self._call(
+            operation,
+            f"en_run_sum(&sum_{i}, {self._at(a)}, {self._at(b)}, {self._at(out)}, {out.count});",
+        )
+
+    def _product(self, i: int, operation: Operation) -> None:
+        (a, b), out = operation.inputs, operation.output
+        mantissa, shift = multiplier(operation.values["multiplier"], operation.name)
+        assert a.grid is not None and b.grid is not None and out.grid is not None
+        pixels, width = a.shape[1] * a.shape[2], a.shape[0]
+        numbers = [
+            pixels, width, int(operation.values["shared"]), a.grid["zero_point"],
+            b.grid["zero_point"], mantissa, shift, out.grid["zero_point"],
+            2 ** out.grid["bits"] - 1,
+        ]  # fmt: skip
+        self._call(
+            operation,
+            f"en_run_product({self._at(a)}, {self._at(b)}, {self._at(out)}, {_list(numbers)});",
+        )
+
+    def _mean(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        mantissa, shift = multiplier(operation.values["multiplier"], operation.name)
+        assert x.grid is not None and out.grid is not None
+        numbers = [
+            x.shape[1] * x.shape[2], x.shape[0], x.grid["zero_point"], mantissa, shift,
+            out.grid["zero_point"], 2 ** out.grid["bits"] - 1,
+        ]  # fmt: skip
+        self._call(operation, f"en_run_mean({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+
+    def _max_pool(self, i: int, operation: Operation) -> None:
+        x, out, v = operation.inputs[0], operation.output, operation.values
+        numbers = [
+            x.shape[1], x.shape[2], x.shape[0], *out.shape[1:], *v["kernel"], *v["strides"],
+            *v["pads"][:2],
+        ]  # fmt: skip
+        self.constants.append(f"static const en_pool pool_{i} = {{{_list(numbers)}}};")
+        self._call(operation, f"en_run_max_pool(&pool_{i}, {self._at(x)}, {self._at(out)});")
+
+    def _table(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        table = self._table_name(operation.values["table"])
+        self._call(
+            operation, f"en_run_table({table}, {self._at(x)}, {self._at(out)}, {out.count});"
+        )
+
+    def _planar(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        numbers = [x.shape[1] * x.shape[2], x.shape[0]]
+        self._call(operation, f"en_run_planar({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+
+    def _copy(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        numbers = [x.shape[1] * x.shape[2], x.shape[0], out.shape[0], operation.values["to"]]
+        self._call(operation, f"en_run_copy({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+
+    def _values(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        mantissa, shift = multiplier(operation.values["multiplier"], operation.name)
+        assert x.grid is not None
+        numbers = [out.count, x.grid["zero_point"], mantissa, shift]
+        self._call(operation, f"en_run_values({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(str(int(value)) for value in values)
+
+
+def _array(kind: str, name: str, values: Sequence[int] | bytes) -> str:
+    body = _wrapped([str(value) for value in values])
+    return f"static const {kind} {name}[{len(values)}] = {{\n{body}}};"
+
+
+def _wrapped(items: Sequence[str], width: int = 96) -> str:
+    lines, line = [], " "
+    for item in items:
+        if len(line) + len(item) + 2 > width:
+            lines.append(line)
+            line = " "
+        line += f" {item},"
+    return "\n".join([*lines, line]) + "\n"
+
+
+def _comment(text: str) -> str:
+    """Return text that cannot end a C comment."""
+    printable = "".join(c if c.isprintable() and ord(c) < 127 else "?" for c in text)
+    return printable.replace("*/", "* /").replace("\\", "/")
+
+
+_CODE = """/* {name}: constants and calls. Generated; change the model, not this file. */
+#include "model.h"
+
+#include <string.h>
+
+#include "edge_nas_kernels.h"
+
+static uint8_t arena[EDGE_NAS_ARENA_BYTES];
+
+{constants}
+
+uint8_t *edge_nas_input(void) {{ return arena + {input}; }}
+
+const uint8_t *edge_nas_run(void) {{
+{calls}
+  return arena + {output};
+}}
+
+int edge_nas_class(void) {{ return en_argmax(arena + {output}, EDGE_NAS_OUTPUTS); }}
+
+void edge_nas_probabilities(uint16_t *probabilities) {{
+  en_softmax(arena + {output}, EDGE_NAS_OUTPUTS, probabilities);
+}}
+"""
+
+_HEADER = """/* {name}. Generated; change the model, not this file. */
+#ifndef EDGE_NAS_MODEL_H
+#define EDGE_NAS_MODEL_H
+
+#include <stdint.h>
+
+#define EDGE_NAS_INPUT_CHANNELS {channels}
+#define EDGE_NAS_INPUT_HEIGHT {height}
+#define EDGE_NAS_INPUT_WIDTH {width}
+#define EDGE_NAS_INPUT_SIZE \\
+  (EDGE_NAS_INPUT_CHANNELS * EDGE_NAS_INPUT_HEIGHT * EDGE_NAS_INPUT_WIDTH)
+/* A code is clamp(round(value / scale) + zero point), 0 to EDGE_NAS_INPUT_HIGH. */
+#define EDGE_NAS_INPUT_SCALE {scale}f
+#define EDGE_NAS_INPUT_ZERO {zero}
+#define EDGE_NAS_INPUT_HIGH {high}
+#define EDGE_NAS_OUTPUTS {outputs}
+
+/* All working memory; beside it only the stack is used, below 1 KiB. */
+#define EDGE_NAS_ARENA_BYTES {arena}
+#define EDGE_NAS_WEIGHT_BYTES {weights}
+#define EDGE_NAS_CHANNEL_BYTES {records}
+
+/* Where the input goes, EDGE_NAS_INPUT_SIZE codes, channels last; write it before each run. */
+uint8_t *edge_nas_input(void);
+/* Runs once; returns EDGE_NAS_OUTPUTS float32 numbers as bytes of this machine's order. They need
+ * not be aligned: copy them with memcpy. */
+const uint8_t *edge_nas_run(void);
+/* Of the last run: the index of the largest output, and a softmax in units of 1 / 32768. */
+int edge_nas_class(void);
+void edge_nas_probabilities(uint16_t *probabilities);
+
+#endif
+"""

@@ -1,0 +1,81 @@
+/* Integer kernels of low-bit networks for microcontrollers: C99, no heap, no floating point.
+ *
+ * Activations are unsigned codes of at most 8 bits, channels last: (height, width, channels).
+ * Every result has the bits that float32 arithmetic, rounded to nearest even, gives: the same
+ * as the packed model's reference runtime.
+ */
+#ifndef EDGE_NAS_KERNELS_H
+#define EDGE_NAS_KERNELS_H
+
+#include <stdint.h>
+
+/* Weights that are unpacked at once, and entries of a gathered patch. */
+#define EN_CHUNK 64
+
+/* Constants of an output channel. The multiplier is mantissa * 2^-shift. */
+typedef struct {
+  int32_t bias;     /* with the input's zero point folded in */
+  int32_t mantissa; /* of the multiplier, below 2^31 */
+  int16_t factor;   /* of the sum, 1 to 127 */
+  int16_t shift;
+} en_channel;
+
+enum { EN_CODES = 0, EN_FLOATS = 1 };
+enum { EN_IDENTITY = 0, EN_HARD_SWISH = 1, EN_HARD_SIGMOID = 2 };
+
+typedef struct {
+  const uint8_t *weights; /* (outputs, kernel_h, kernel_w, channels / groups), packed */
+  const en_channel *channels;
+  const uint8_t *table; /* of the input's codes, applied as they are read; or 0 */
+  uint16_t height, width, inputs;
+  uint16_t out_height, out_width, outputs;
+  uint16_t groups;
+  uint8_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+  uint8_t bits; /* of a stored weight; 8: two's complement, else low + step * field */
+  int8_t low, step;
+  uint8_t zero_point; /* code of zero of the input, after the table */
+  uint8_t kind, function;
+  uint8_t out_zero_point, out_high;
+  uint32_t out_scale; /* float32 bits; divides what `function` gives */
+} en_conv;
+
+/* code = clamp(round(fma(a, ratio_a, fma(b, ratio_b, constant)))), float32 */
+typedef struct {
+  uint32_t ratio_a, ratio_b, constant; /* float32 bits */
+  int32_t fixed_a, fixed_b, fixed_constant; /* the same times 2^point */
+  int32_t doubt; /* of a fixed-point sum, in units of 2^-point */
+  uint8_t point, high;
+} en_sum;
+
+typedef struct {
+  uint16_t height, width, channels, out_height, out_width;
+  uint8_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+} en_pool;
+
+void en_run_conv(const en_conv *conv, const uint8_t *in, uint8_t *out);
+void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *out);
+void en_run_sum(const en_sum *sum, const uint8_t *a, const uint8_t *b, uint8_t *out,
+                uint32_t count);
+/* b has one pixel that all `pixels` of a share, or as many as a. */
+void en_run_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t pixels,
+                    uint32_t channels, int shared, int zero_a, int zero_b, int32_t mantissa,
+                    int shift, int zero_point, int high);
+void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
+                 int32_t mantissa, int shift, int zero_point, int high);
+void en_run_max_pool(const en_pool *pool, const uint8_t *in, uint8_t *out);
+void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count);
+/* (pixels, channels) -> (channels, pixels) */
+void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels);
+/* Copies `channels` of each pixel to offset `to` of an output pixel. */
+void en_run_copy(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
+                 uint32_t out_stride, uint32_t to);
+/* Codes to float32 bits. */
+void en_run_values(const uint8_t *in, uint8_t *out, uint32_t count, int zero_point,
+                   int32_t mantissa, int shift);
+
+/* Index of the largest of `count` float32 numbers, compared as integers. */
+int en_argmax(const uint8_t *values, int count);
+/* Probabilities in units of 1 / 32768 of `count` float32 numbers; within 0.002 of a softmax. */
+void en_softmax(const uint8_t *values, int count, uint16_t *probabilities);
+
+#endif

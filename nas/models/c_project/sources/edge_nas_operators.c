@@ -1,0 +1,136 @@
+/* Sums, products, pools, tables, and what reads the output. */
+#include <string.h>
+
+#include "edge_nas_arithmetic.h"
+#include "edge_nas_kernels.h"
+
+static uint8_t sum_exactly(const en_sum *s, uint8_t a, uint8_t b) {
+  const uint32_t inner = en_float_fma(b, s->ratio_b, s->constant);
+  return (uint8_t)en_float_round(en_float_fma(a, s->ratio_a, inner), 0, s->high);
+}
+
+void en_run_sum(const en_sum *s, const uint8_t *a, const uint8_t *b, uint8_t *out,
+                uint32_t count) {
+  const uint32_t mask = (1u << s->point) - 1u, half = 1u << (s->point - 1);
+  const uint32_t doubt = (uint32_t)s->doubt;
+  uint32_t i;
+  for (i = 0; i < count; ++i) {
+    const int32_t v =
+        a[i] * s->fixed_a + b[i] * s->fixed_b + s->fixed_constant + (int32_t)half;
+    const int32_t rounded = v >> s->point;
+    if ((((uint32_t)v + doubt) & mask) < 2 * doubt)
+      out[i] = sum_exactly(s, a[i], b[i]);
+    else
+      out[i] = (uint8_t)(rounded < 0 ? 0 : rounded > s->high ? s->high : rounded);
+  }
+}
+
+void en_run_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t pixels,
+                    uint32_t channels, int shared, int zero_a, int zero_b, int32_t mantissa,
+                    int shift, int zero_point, int high) {
+  uint32_t p, c;
+  for (p = 0; p < pixels; ++p) {
+    for (c = 0; c < channels; ++c) {
+      const int32_t product = (a[c] - zero_a) * (b[c] - zero_b);
+      out[c] = (uint8_t)(en_round(product, mantissa, shift, -zero_point, high - zero_point) +
+                         zero_point);
+    }
+    a += channels;
+    out += channels;
+    if (!shared) b += channels;
+  }
+}
+
+void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
+                 int32_t mantissa, int shift, int zero_point, int high) {
+  uint32_t p, c;
+  for (c = 0; c < channels; ++c) {
+    int32_t sum = -(int32_t)pixels * zero_in;
+    for (p = 0; p < pixels; ++p) sum += in[p * channels + c];
+    out[c] = (uint8_t)(en_round(sum, mantissa, shift, -zero_point, high - zero_point) +
+                       zero_point);
+  }
+}
+
+void en_run_max_pool(const en_pool *pool, const uint8_t *in, uint8_t *out) {
+  int oy, ox, i, j, c;
+  for (oy = 0; oy < pool->out_height; ++oy)
+    for (ox = 0; ox < pool->out_width; ++ox, out += pool->channels) {
+      memset(out, 0, pool->channels);
+      for (i = 0; i < pool->kernel_h; ++i)
+        for (j = 0; j < pool->kernel_w; ++j) {
+          const int y = oy * pool->stride_h - pool->pad_top + i;
+          const int x = ox * pool->stride_w - pool->pad_left + j;
+          const uint8_t *from;
+          if (y < 0 || y >= pool->height || x < 0 || x >= pool->width) continue;
+          from = in + ((uint32_t)y * pool->width + (uint32_t)x) * pool->channels;
+          for (c = 0; c < pool->channels; ++c)
+            if (from[c] > out[c]) out[c] = from[c];
+        }
+    }
+}
+
+void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count) {
+  uint32_t i;
+  for (i = 0; i < count; ++i) out[i] = table[in[i]];
+}
+
+void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels) {
+  uint32_t p, c;
+  for (c = 0; c < channels; ++c)
+    for (p = 0; p < pixels; ++p) *out++ = in[p * channels + c];
+}
+
+void en_run_copy(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
+                 uint32_t out_stride, uint32_t to) {
+  uint32_t p;
+  for (p = 0; p < pixels; ++p) memcpy(out + p * out_stride + to, in + p * channels, channels);
+}
+
+void en_run_values(const uint8_t *in, uint8_t *out, uint32_t count, int zero_point,
+                   int32_t mantissa, int shift) {
+  uint32_t i;
+  for (i = 0; i < count; ++i) {
+    const uint32_t bits = en_float(in[i] - zero_point, mantissa, shift);
+    memcpy(out + 4 * i, &bits, 4);
+  }
+}
+
+static uint32_t value_bits(const uint8_t *values, int i) {
+  uint32_t bits;
+  memcpy(&bits, values + 4 * i, 4);
+  return bits;
+}
+
+int en_argmax(const uint8_t *values, int count) {
+  int best = 0, i;
+  for (i = 1; i < count; ++i)
+    if (en_float_order(value_bits(values, i)) > en_float_order(value_bits(values, best))) best = i;
+  return best;
+}
+
+/* 2^-(i / 16) in units of 2^-16 */
+static const uint32_t powers[17] = {65536, 62757, 60097, 57549, 55109, 52773, 50535, 48393, 46341,
+                                    44376, 42495, 40693, 38968, 37316, 35734, 34219, 32768};
+
+/* exp(-(most - value)) in units of 2^-16 */
+static uint32_t power_of(uint32_t most, uint32_t value) {
+  const uint32_t log2e = 0x3fb8aa3bu, scale = 0x47800000u; /* 2^16 */
+  const uint32_t apart = en_float_plus(most, value ^ 0x80000000u);
+  const int32_t d = en_float_round(en_float_times(en_float_times(apart, log2e), scale), 0,
+                                   17 << 16);
+  const uint32_t fraction = (uint32_t)d & 65535u, index = fraction >> 12, rest = fraction & 4095u;
+  const uint32_t at = powers[index] - (((powers[index] - powers[index + 1]) * rest) >> 12);
+  return at >> (d >> 16);
+}
+
+void en_softmax(const uint8_t *values, int count, uint16_t *probabilities) {
+  const uint32_t most = value_bits(values, en_argmax(values, count));
+  uint32_t total = 0;
+  int i;
+  for (i = 0; i < count; ++i) total += power_of(most, value_bits(values, i)) >> 4;
+  for (i = 0; i < count; ++i) {
+    const uint32_t own = power_of(most, value_bits(values, i)) >> 4;
+    probabilities[i] = (uint16_t)(((uint64_t)own * 32768u + total / 2) / total);
+  }
+}
