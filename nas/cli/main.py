@@ -169,7 +169,9 @@ def run(
     from nas.stages.progress import Progress
 
     with _resumable(folder):
-        pipeline.run(job, folder, measurements=measurements, progress=Progress())
+        pipeline.run(
+            job, folder, measurements=measurements, progress=Progress(), whole_process=True
+        )
     typer.echo(f"front:  {folder / 'front.csv'}")
     typer.echo(f"report: {folder / 'report.html'}")
 
@@ -186,7 +188,7 @@ def resume(run_folder: RunFolder) -> None:
     from nas.stages.progress import Progress
 
     with _resumable(run_folder):
-        pipeline.resume(run_folder, progress=Progress())
+        pipeline.resume(run_folder, progress=Progress(), whole_process=True)
     typer.echo(f"front:  {run_folder / 'front.csv'}")
     typer.echo(f"report: {run_folder / 'report.html'}")
 

@@ -206,6 +206,97 @@ def exits(
     print(f"written: {folder / 'exits.json'}")
 
 
+@app.command()
+def value(
+    run: RunOrJob,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the study; by default RUN/studies/value. DIR.json is the result.",
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="A family of your own; see the docs."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each member.")] = 1,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="KiB of packed weights to compare at, such as 6,12,33; default: the "
+            "members' own, which span the front's."
+        ),
+    ] = None,
+    cpu_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="For all members together; default: what the run spent."),
+    ] = None,
+    qat: Annotated[bool, typer.Option(help="Train each member by 8-bit QAT, too.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, in each process.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at a time.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of the members.")] = 0.01,
+) -> None:
+    """Train networks by hand-made design in the time of a run, and hold its front against them.
+
+    The family gets the processor seconds that the whole run spent (on a GPU: the seconds that it
+    held it), in equal shares. Each member is quantised to 8 bits after training and, in a training
+    of its own of the same length, quantisation-aware; all are exported and measured among the
+    front's models on the run's devices. Says how many points the front is ahead at equal size and
+    at equal latency. Trainings are recorded as they end; the same command goes on.
+    """
+    from nas.report import write_report
+    from nas.studies.source import find_source
+    from nas.studies.value.study import ValueStudy
+    from nas.studies.value.text import lines
+    from nas.studies.value.training import TimedRecipe
+
+    source = find_source(run)
+    study = ValueStudy(
+        family=family,
+        sizes=None if sizes is None else _sizes(sizes),
+        seeds=seeds,
+        cpu_seconds=cpu_seconds,
+        qat=qat,
+        threads=threads,
+        recipe=TimedRecipe(learning_rate=learning_rate),
+    )
+    folder = output or source.folder / "studies" / "value"
+    result = study.run(
+        source,
+        folder,
+        workers=workers,
+        on_record=_tell_member,
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    for line in lines(result):
+        print(line)
+    write_report(source.folder)
+    print(f"written: {folder.parent / f'{folder.name}.json'}")
+
+
+def _tell_member(done: int, total: int, record: Mapping[str, Any]) -> None:
+    accuracies = "".join(
+        f" {kind} {100 * file['accuracy']:.2f} %" for kind, file in record["files"].items()
+    )
+    print(
+        f"{done}/{total} {record['member']} seed {record['seed']}: "
+        f"{record['training']['steps']} steps,{accuracies} ({record['seconds']:.0f} s)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _sizes(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < size < float("inf") for size in found):
+        raise InputError(f"--sizes {text!r} is no list of KiB such as 6,11.5,17,33,75")
+    return tuple(sorted(set(found)))
+
+
 def _shares(text: str) -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in text.split(","))

@@ -32,6 +32,7 @@ from nas.models.size_model import FileSizes
 from nas.record.evaluations import StudyRecord
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
+from nas.record.spending import Spending
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -59,6 +60,7 @@ def run(
     *,
     measurements: Path | None = None,
     progress: Progress | None = None,
+    whole_process: bool = False,
 ) -> None:
     """Run ``job`` in the new folder ``folder``.
 
@@ -68,6 +70,7 @@ def run(
         measurements: measurement store, or folder of an earlier run, whose latencies are
             replayed instead of measured.
         progress: where to tell about progress.
+        whole_process: the cost of the run is that of this process from its start.
 
     Raises:
         InputError: the folder is taken, or the job does not fit its data.
@@ -75,7 +78,7 @@ def run(
         EnvironmentProblem: data, runtime, GPU or disk space is missing.
     """
     store = create_run(job, folder, measurements=measurements)
-    with store.locked():
+    with store.locked(), Spending(folder, whole_process=whole_process):
         pipeline = Pipeline(job, store, progress or Progress())
         try:
             pipeline.prepare()
@@ -106,15 +109,24 @@ def create_run(job: Job, folder: Path, *, measurements: Path | None = None) -> R
     )
 
 
-def resume(folder: Path, *, progress: Progress | None = None) -> None:
+def resume(folder: Path, *, progress: Progress | None = None, whole_process: bool = False) -> None:
     """Go on with the run in ``folder``; a finished run only gets its report written again.
+
+    Args:
+        folder: of the run.
+        progress: where to tell about progress.
+        whole_process: as for :func:`run`.
 
     Raises:
         InputError: the folder holds no run.
         InfeasibleError, EnvironmentProblem: as :func:`run`.
     """
     store = RunStore.open(folder)
-    with store.locked():
+    with contextlib.ExitStack() as held:
+        held.enter_context(store.locked())
+        if not store.results.exists():
+            # Writing the report of a finished run again is no part of what its front cost.
+            held.enter_context(Spending(folder, whole_process=whole_process))
         job = store.job()
         store.event("resumed", versions=_versions())
         pipeline = Pipeline(job, store, progress or Progress())

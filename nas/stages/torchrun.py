@@ -57,6 +57,7 @@ def train_distributed(job: Job, folder: Path) -> None:
             folder holds a run of another job.
     """
     from nas.record.run_folder import RunStore
+    from nas.record.spending import Spending
     from nas.stages.opened_job import RunContext
     from nas.stages.pipeline import create_run
     from nas.stages.progress import Progress
@@ -75,7 +76,10 @@ def train_distributed(job: Job, folder: Path) -> None:
         if store.job() != job:
             raise InputError(f"{folder} holds a run of another job; choose another --output")
         # One process holds the folder and tells about progress for all.
-        with store.locked() if first else contextlib.nullcontext():
+        with (
+            store.locked() if first else contextlib.nullcontext(),
+            Spending(folder, whole_process=True),
+        ):
             progress = Progress() if first else Progress(stream=io.StringIO())
             train_supernet(context, store, progress)
 

@@ -1,0 +1,249 @@
+"""The reference family: networks that a good engineer would train without any search.
+
+The built-in one is plain inverted residual networks (MobileNetV2; Sandler et al., CVPR 2018) of
+one width multiplier each: ReLU throughout, 3x3 kernels, one expansion ratio, no squeeze. Its
+widths are chosen by size, so that the family covers the sizes that it is compared at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import round_channels
+
+if TYPE_CHECKING:
+    from nas.data.splits import DataSplits
+
+BITS = 8
+EXPAND = 3
+STAGES = ((16, 1), (24, 2), (40, 2), (64, 2), (96, 2), (128, 2))
+"""Output channels at width 1 and number of blocks, of the first stage and of each that halves."""
+HEAD_CHANNELS = 128
+MEMBERS = 5
+_LAST_SIDE = 7
+"""Images are halved until their side is about that; classifiers pool from 7x7 by custom."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the members of a family must take and give.
+
+    Attributes:
+        input_channels, image_size: of the images, normalised (batch, channels, side, side).
+        outputs: units of the last layer.
+        sizes_kib: packed 8-bit weights that the members should just keep within, ascending.
+    """
+
+    input_channels: int
+    image_size: int
+    outputs: int
+    sizes_kib: tuple[float, ...]
+
+    @classmethod
+    def of(cls, splits: DataSplits, outputs: int, sizes_kib: Sequence[float]) -> Request:
+        """Return the request for the images of a run."""
+        return cls(splits.channels, splits.image_size, outputs, tuple(sorted(sizes_kib)))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a family, not yet made.
+
+    Attributes:
+        name: what it is called in tables and files.
+        make: returns the untrained module; its weights come from torch's generator.
+        weights_kib: of its packed 8-bit weights.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    weights_kib: float
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, projection; the input is added where shapes allow."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        middle = EXPAND * channels
+        self.expand = _conv(channels, middle, 1)
+        self.depthwise = _conv(middle, middle, 3, stride=stride, groups=middle)
+        self.project = _conv(middle, out, 1, relu=False)
+        self.residual = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, out, height / stride, width / stride)."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class PlainMobileNet(nn.Module):
+    """A plain network of inverted residual blocks.
+
+    Args:
+        input_channels, image_size, outputs: see :class:`Request`.
+        width: multiplier of every number of channels, rounded to multiples of 4.
+    """
+
+    def __init__(self, input_channels: int, image_size: int, outputs: int, width: float) -> None:
+        super().__init__()
+        halvings = max(1, round(math.log2(image_size / _LAST_SIDE)))
+        halvings = min(halvings, len(STAGES))
+        # The first halving is the stem's, unless there is only one, which comes later.
+        stem_stride = 2 if halvings > 1 else 1
+        strides = [1] + [2] * (halvings - (stem_stride == 2))
+
+        def channels(at_one: int) -> int:
+            return int(round_channels(at_one * width, 4))
+
+        before = channels(STAGES[0][0])
+        self.stem = _conv(input_channels, before, 3, stride=stem_stride)
+        blocks: list[nn.Module] = []
+        for (at_one, depth), stride in zip(STAGES, strides, strict=False):
+            for index in range(depth):
+                blocks.append(
+                    InvertedResidual(before, channels(at_one), stride if index == 0 else 1)
+                )
+                before = channels(at_one)
+        self.blocks = nn.Sequential(*blocks)
+        head = channels(HEAD_CHANNELS)
+        self.head = _conv(before, head, 1)
+        self.classifier = nn.Linear(head, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, outputs) of images (batch, channels, side, side)."""
+        x = self.head(self.blocks(self.stem(x)))
+        return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def _conv(
+    channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+def packed_kib(module: nn.Module, bits: int = BITS) -> float:
+    """Return the KiB of a module's packed weights by the rule of ``weights_kib`` in front.csv.
+
+    Weights at ``bits``, and one float32 scale and one int32 bias for each output channel
+    (:attr:`search_spaces.plan.LayerPlan.packed_bytes`).
+    """
+    packed = 0
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            packed += (layer.weight.numel() * bits + 7) // 8 + 8 * layer.weight.shape[0]
+    return packed / 1024
+
+
+def family_sizes(front_kib: Sequence[float], members: int = MEMBERS) -> list[float]:
+    """Return sizes spread evenly in their logarithm over those of a front, in KiB, ascending."""
+    low, high = min(front_kib), max(front_kib)
+    if high < 2 * low:
+        # A front of one size: half an octave to either side.
+        low, high = low / math.sqrt(2), high * math.sqrt(2)
+    ratio = (high / low) ** (1 / max(1, members - 1))
+    return [low * ratio**index for index in range(members)]
+
+
+def plain_mobilenets(request: Request) -> list[Member]:
+    """Return, for each size, the widest plain network that keeps within it.
+
+    Where two sizes lead to the same network it is there once; a size below that of the
+    narrowest network gets the narrowest.
+    """
+
+    def make(width: float) -> nn.Module:
+        return PlainMobileNet(request.input_channels, request.image_size, request.outputs, width)
+
+    widths = [step / 100 for step in range(10, 801, 2)]
+    sizes = []
+    for width in widths:
+        # On the meta device a module has shapes and no weights, so none are drawn.
+        with torch.device("meta"):
+            sizes.append(packed_kib(make(width)))
+        if sizes[-1] > max(request.sizes_kib):
+            break
+    found: dict[float, Member] = {}
+    for wanted in request.sizes_kib:
+        fitting = [i for i, size in enumerate(sizes) if size <= wanted]
+        # Of equal networks the first width names it.
+        index = sizes.index(sizes[fitting[-1]]) if fitting else 0
+        width = widths[index]
+        found.setdefault(
+            sizes[index],
+            Member(f"mbconv-x{width:g}", lambda width=width: make(width), sizes[index]),
+        )
+    return list(found.values())
+
+
+def user_family(name: str, request: Request) -> list[Member]:
+    """Return the family of a user's function, called as ``function(request)``.
+
+    Args:
+        name: ``module:function``; the module is looked for in the current folder, too. The
+            function takes a :class:`Request` and returns a mapping of names to functions without
+            arguments that make an untrained ``nn.Module`` each, which ``torch.fx`` can trace.
+        request: what the networks must take and give.
+
+    Raises:
+        InputError: the function cannot be imported, or returns something else.
+    """
+    found = _function(name)(request)
+    if not isinstance(found, Mapping) or not found:
+        raise InputError(
+            f"--family {name} returned a {type(found).__name__}; it must return a mapping of names "
+            "to functions that make a torch.nn.Module each"
+        )
+    members = []
+    for key, make in found.items():
+        module = make() if callable(make) and not isinstance(make, nn.Module) else None
+        if not isinstance(module, nn.Module):
+            raise InputError(
+                f"--family {name}: the entry {key!r} must be a function without arguments that "
+                f"makes a new torch.nn.Module, such as lambda: Net(); it is {make!r}"
+            )
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in str(key))
+        members.append(Member(safe, make, packed_kib(module)))
+    if len({member.name for member in members}) < len(members):
+        raise InputError(f"--family {name}: names of members differ in special characters only")
+    return sorted(members, key=lambda member: member.weights_kib)
+
+
+def find_family(name: str | None, request: Request) -> list[Member]:
+    """Return the members of the built-in family, or of ``module:function``."""
+    return plain_mobilenets(request) if name is None else user_family(name, request)
+
+
+def _function(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise InputError(f"--family {name!r} must be module:function")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # The command line has its own folder first on the path, not the current one.
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise InputError(
+            f"--family {name!r}: {error}; call nas in the folder of the module, or install it"
+        ) from error
+    if not callable(found):
+        raise InputError(f"--family {name!r}: {module} has no function {attribute!r}")
+    return found
+
+
+__all__ = ["Member", "PlainMobileNet", "Request", "family_sizes", "find_family", "packed_kib"]
