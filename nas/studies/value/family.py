@@ -92,7 +92,7 @@ class PlainMobileNet(nn.Module):
 
     Args:
         input_channels, image_size, outputs: see :class:`Request`.
-        width: multiplier of every number of channels, rounded to multiples of 4.
+        width: multiplier of every number of channels, rounded to multiples of 4, of 2 below 1.
     """
 
     def __init__(self, input_channels: int, image_size: int, outputs: int, width: float) -> None:
@@ -103,8 +103,11 @@ class PlainMobileNet(nn.Module):
         stem_stride = 2 if halvings > 1 else 1
         strides = [1] + [2] * (halvings - (stem_stride == 2))
 
+        # Steps of 4 channels would leave narrow networks far below the sizes that are asked for.
+        divisor = 4 if width >= 1 else 2
+
         def channels(at_one: int) -> int:
-            return int(round_channels(at_one * width, 4))
+            return int(round_channels(at_one * width, divisor))
 
         before = channels(STAGES[0][0])
         self.stem = _conv(input_channels, before, 3, stride=stem_stride)
