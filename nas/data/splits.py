@@ -252,12 +252,24 @@ class Augmentation:
     erase: float = 0.0
     scale: float = 1.0
 
+    @property
+    def views(self) -> int | None:
+        """How many images one can become, 1 or 2; None where they are countless."""
+        if self.crop_padding or self.erase or self.scale != 1.0:
+            return None
+        return 2 if self.flip else 1
+
     def crops(self, n: int, rng: np.random.Generator) -> Crops | None:
         """Draw the crops of ``n`` images (Szegedy et al., 2015), or None where none are cut."""
         if self.scale == 1.0:
             return None
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n))
         return Crops(rng.uniform(self.scale, 1.0, n), ratio, rng.random(n), rng.random(n))
+
+    @staticmethod
+    def mirrored(n: int, rng: np.random.Generator) -> Tensor:
+        """Draw which of ``n`` images are mirrored: (n,) bool."""
+        return torch.from_numpy(rng.random(n) < 0.5)
 
     def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the changed images: (n, channels, h, w) uint8 -> the same shape."""
@@ -267,7 +279,7 @@ class Augmentation:
             rows = torch.arange(height).expand(n, height)
             columns = torch.arange(width).expand(n, width)
             if self.flip:
-                mirrored = torch.from_numpy(rng.random(n) < 0.5)
+                mirrored = self.mirrored(n, rng)
                 columns = torch.where(mirrored[:, None], columns.flip(1), columns)
             if pad:
                 offsets = torch.from_numpy(rng.integers(0, 2 * pad + 1, size=(2, n, 1)))
@@ -310,6 +322,7 @@ class Batches:
         self.seed = seed
         self.normalisation = normalisation
         self.augmentation = augmentation
+        self._drawn: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -321,9 +334,7 @@ class Batches:
         Yields:
             images: (batch, channels, height, width) float32, normalised; labels: (batch,) int64.
         """
-        order = torch.from_numpy(
-            derive_rng(self.seed, "order", epoch).permutation(len(self.subset))
-        )
+        order = self._order(epoch)
 
         def batch(index: int) -> tuple[Tensor, Tensor]:
             positions = order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -337,6 +348,33 @@ class Batches:
             return self.normalisation(pixels), labels
 
         yield from _ahead(batch, range(start, len(self)), self.subset.images)
+
+    @property
+    def views(self) -> int | None:
+        """How many different images training can see; None where they are countless."""
+        each = 1 if self.augmentation is None else self.augmentation.views
+        return None if each is None else each * len(self.subset)
+
+    def views_of(self, epoch: int, index: int) -> Tensor | None:
+        """Return which of the ``views`` each image of a batch is: (batch,) int64, or None.
+
+        Images of the same number are the same, in whatever epoch they come.
+        """
+        if self.views is None:
+            return None
+        positions = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        if self.augmentation is None or not self.augmentation.flip:
+            return positions
+        # Where nothing else is drawn, whether to mirror is what a batch draws first.
+        rng = derive_rng(self.seed, "augment", epoch, index)
+        return positions + len(self.subset) * self.augmentation.mirrored(len(positions), rng)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the order of the images in ``epoch``: (images,) int64."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            drawn = derive_rng(self.seed, "order", epoch).permutation(len(self.subset))
+            self._drawn = epoch, torch.from_numpy(drawn)
+        return self._drawn[1]
 
 
 @dataclass

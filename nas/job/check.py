@@ -26,9 +26,11 @@ from nas.fronts.metrics import METRICS
 from nas.job.schema import (
     UNKNOWN_KEYS,
     Bound,
+    BudgetConfig,
     ConstraintsConfig,
     DataConfig,
     DeviceConfig,
+    FinetuneConfig,
     Job,
     LatencyConfig,
     SearchConfig,
@@ -351,6 +353,10 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_space(sections["space"])
     if sections.get("supernet") is not None:
         yield from _check_supernet(sections["supernet"], folder)
+    if sections.get("budget") is not None:
+        yield from _check_budget(
+            sections["budget"], sections.get("supernet"), sections.get("finetune")
+        )
     if sections.get("space") is not None:
         yield from _check_one_bit(sections["space"], sections.get("supernet"))
     devices = sections.get("devices")
@@ -487,6 +493,31 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
             ("supernet", "bits_schedule", 0, "start"),
             "supernet.bits_schedule.0.start: the first stage must start at 0",
         )
+
+
+def _check_budget(
+    budget: BudgetConfig, supernet: SupernetConfig | None, finetune: FinetuneConfig | None
+) -> Iterator[Finding]:
+    if (budget.minutes is None) == (budget.cpu_minutes is None):
+        both = budget.minutes is not None
+        yield (
+            ("budget", "cpu_minutes") if both else ("budget",),
+            "budget: give minutes of the wall clock or cpu_minutes of processors"
+            + (", not both" if both else ""),
+        )
+    # What divides the time a second time.
+    for section, config, keys in (
+        ("supernet", supernet, ("epochs", "minutes", "warmup_epochs")),
+        ("finetune", finetune, ("epochs",)),
+    ):
+        given = set() if config is None else config.model_fields_set
+        for key in keys:
+            if key in given and getattr(config, key) is not None:
+                yield (
+                    (section, key),
+                    f"{section}.{key}: the budget divides the time; leave {key} out, or leave "
+                    "out budget",
+                )
 
 
 def _check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Finding]:

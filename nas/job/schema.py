@@ -178,7 +178,9 @@ class SupernetConfig(_Section):
 
     schedule: StrictStr = "sandwich"
     """Which sub-networks each step trains: sandwich (the largest, the smallest and random ones),
-    progressive (shrinking, as Once-for-All), single_path (one at random), or a plug-in's."""
+    taught (the largest first, which then teaches random ones of all sizes; the default of a job
+    with a budget), progressive (shrinking, as Once-for-All), single_path (one at random), or a
+    plug-in's."""
     quantizers: QuantizersConfig = QuantizersConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of convolutions and matrix products in training; quantisers and losses stay in float32."""
@@ -426,12 +428,31 @@ class SearchConfig(_Section):
     first."""
 
 
+class BudgetConfig(_Section):
+    """The time of a whole run, which divides it between its stages."""
+
+    minutes: AboveZero | None = None
+    """Of the wall clock."""
+    cpu_minutes: AboveZero | None = None
+    """Of processors: those of the run and of every process it starts, added up."""
+    supernet: Share = 0.3
+    """Share of it for the shared weights and the teacher. Search and measurements take what they
+    need, and the architectures of the front are trained in the rest."""
+    teacher: Share = 0.5
+    """Share of the supernet's time in which the largest network alone is trained, in float."""
+
+
 class FinetuneConfig(_Section):
     """Training of each architecture of the front on its own, after the search."""
 
-    epochs: NonNegative = 0.0
-    """0 keeps the weights it inherits from the supernet."""
-    learning_rate: AboveZero = 0.0005
+    epochs: NonNegative | None = None
+    """Passes over the training images for each; 0 keeps the weights it inherits from the supernet.
+    null shares what is left of the job's budget, and is 0 without one."""
+    candidates: Annotated[float, Field(strict=True, ge=1, le=8)] = 1.5
+    """Architectures begun for each place on the front where time is shared: those that are
+    behind after a quarter of the training give up their places and their time."""
+    learning_rate: AboveZero | None = None
+    """Peak; null is 0.005 where time is shared and 0.0005 for a number of epochs."""
     batch_size: Positive = 128
     distillation: StrictBool = True
     """Learn from the largest network's outputs beside the targets."""
@@ -477,10 +498,23 @@ class Job(_Section):
     protocol: ProtocolConfig = ProtocolConfig()
     """How one latency is measured; a limit of null is not applied."""
     search: SearchConfig = SearchConfig()
+    budget: BudgetConfig | None = None
+    """Time for the whole run; null trains the epochs that supernet and finetune give."""
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     output: StrictStr | None = None
     """Run folder, relative to the folder in which nas is called; null is runs/NAME."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_budget(cls, raw: Any) -> Any:
+        """Let a job with a budget train as is best in little time, unless it says otherwise."""
+        if not isinstance(raw, dict) or raw.get("budget") is None:
+            return raw
+        supernet = raw.get("supernet", {})
+        if not isinstance(supernet, dict):
+            return raw
+        return {**raw, "supernet": {"schedule": "taught", **supernet}}
 
     def run_folder(self) -> Path:
         """Return the run folder the job asks for."""

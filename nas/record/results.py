@@ -59,7 +59,8 @@ def pick_spread(
     """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
 
     Fronts are peeled off until there are enough; within the last one taken, points far
-    from those chosen go first, distances after scaling each objective to 0..1. Where none
+    from those chosen go first, distances after scaling each objective to 0..1, costs by their
+    logarithm: from 5 to 10 KiB is as far as from 50 to 100. Where none
     is feasible: with ``infeasible_too`` those that miss the constraints by least, for a
     measurement may be kinder than a prediction; otherwise none.
     """
@@ -72,9 +73,14 @@ def pick_spread(
         if not infeasible_too:
             return []
         return [archs[i] for i in np.argsort(total, kind="stable")[:count]]
-    low = objectives[left].min(axis=0)
-    span = np.maximum(objectives[left].max(axis=0) - low, 1e-12)
-    scaled = (objectives - low) / span
+    scaled = objectives.copy()
+    for j in range(len(goals)):
+        # What is better when larger has the sign turned: it is a share, not a cost.
+        if (objectives[:, j] > 0).all():
+            scaled[:, j] = np.log(objectives[:, j])
+    low = scaled[left].min(axis=0)
+    span = np.maximum(scaled[left].max(axis=0) - low, 1e-12)
+    scaled = (scaled - low) / span
     chosen: list[int] = []
     while left.size and len(chosen) < count:
         front = left[nondominated(objectives[left])]

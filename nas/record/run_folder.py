@@ -40,6 +40,7 @@ class RunStore:
         self.work = self.folder / "work"
         self.tested = self.work / "tested.jsonl"
         self.results = self.folder / "results.json"
+        self.budget = self.folder / "budget.json"
 
     @classmethod
     def create(cls, folder: Path, manifest: Mapping[str, Any]) -> RunStore:

@@ -8,12 +8,16 @@ throughput of the small convolution that is timed here.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.job.schema import Job
+from nas.stages.budget import divide, processor_seconds
+from nas.stages.training import plan_training
+from nas.stages.winners import FIRST_RUNG
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -46,6 +50,7 @@ class Estimate:
         measurements: models measured, on all devices together, at most.
         stages: in order.
         files: that will be in the run folder.
+        total: what the sum of all stages is.
     """
 
     space: str
@@ -54,6 +59,7 @@ class Estimate:
     measurements: int
     stages: list[StageEstimate]
     files: list[Path] = field(default_factory=list)
+    total: str = "estimated time"
 
     @property
     def seconds(self) -> float:
@@ -71,7 +77,7 @@ class Estimate:
         for stage in self.stages:
             took = "unknown" if stage.seconds is None else _minutes(stage.seconds)
             text.append(f"  {stage.name:<13} {took:>8}  {stage.work}")
-        text.append(f"estimated time: {_minutes(self.seconds)}")
+        text.append(f"{self.total}: {_minutes(self.seconds)}")
         text.append("files:")
         text += [f"  {path}" for path in self.files]
         return text
@@ -108,15 +114,14 @@ def estimate(
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 
     training = job.supernet
+    per_step = step_seconds or _timed_steps()
+    batches = splits.training_batches(training.batch_size, seed=job.seed)
     epochs = training.passes() or 0.0
     steps = round(epochs * (len(splits.train) // min(training.batch_size, len(splits.train))))
-    if training.minutes is not None:
-        train_s, work = training.minutes * 60.0, f"{training.minutes:g} minutes"
+    if training.minutes is not None or job.budget is not None:
+        train_s, work = 60.0 * (training.minutes or 0.0), f"{training.minutes or 0.0:g} minutes"
     else:
-        from nas.stages import step_time
-
-        batches = splits.training_batches(training.batch_size, seed=job.seed)
-        warm, full = (step_seconds or step_time.step_seconds)(
+        warm, full = per_step(
             training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)
         )
         warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
@@ -135,7 +140,7 @@ def estimate(
     sampled = len(job.devices) * search.latency_samples
     verified = len(job.devices) * search.front_size
     finetune = (
-        search.front_size * job.finetune.epochs * len(splits.train)
+        search.front_size * (job.finetune.epochs or 0.0) * len(splits.train)
         * FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
     )  # fmt: skip
     stages = [
@@ -156,6 +161,20 @@ def estimate(
     if finetune:
         work = f"{search.front_size} models, {job.finetune.epochs:g} epochs each"
         stages.insert(3, StageEstimate("fine-tuning", work, finetune))
+    if job.budget is not None:
+        clock = processor_seconds if job.budget.cpu_minutes is not None else time.monotonic
+        focus = focus_archs(training, space)
+        times = per_step(training, space, task, batches, seed=job.seed, focus=focus, now=clock)
+        stages = _divided(
+            job,
+            measuring=max(sampled, verified) * one_measurement,
+            step_seconds=times,
+            epoch_steps=len(batches),
+            winner_step_s=FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
+            * job.finetune.batch_size,
+            winner_epoch_steps=len(splits.training_batches(job.finetune.batch_size, seed=0)),
+            works={stage.name: stage.work for stage in stages},
+        )  # fmt: skip
     names = ["manifest.json", "front.csv", "report.html", "models/"]
     return Estimate(
         space=space.name,
@@ -164,7 +183,60 @@ def estimate(
         measurements=sampled + verified,
         stages=stages,
         files=[folder / name for name in names],
+        total=_total(job),
     )
+
+
+def _timed_steps() -> Callable[..., tuple[float, float]]:
+    from nas.stages.step_time import step_seconds
+
+    return step_seconds
+
+
+def _total(job: Job) -> str:
+    if job.budget is None:
+        return "estimated time"
+    return "budget of processor time" if job.budget.cpu_minutes is not None else "budget"
+
+
+def _divided(
+    job: Job,
+    *,
+    measuring: float,
+    step_seconds: tuple[float, float],
+    epoch_steps: int,
+    winner_step_s: float,
+    winner_epoch_steps: int,
+    works: Mapping[str, str],
+) -> list[StageEstimate]:
+    """Return how a budget is divided, and what that means in steps and epochs on this machine."""
+    assert job.budget is not None
+    seconds = 60.0 * float(job.budget.cpu_minutes or job.budget.minutes or 0.0)
+    division = divide(seconds, job.budget, measuring=measuring)
+    plan = plan_training(division.supernet, job.budget.teacher, step_seconds)
+    first = round(plan["warmup"] * plan["steps"])
+    text = (
+        f"the largest network {first} steps ({first / epoch_steps:.1f} epochs), then "
+        f"{plan['steps'] - first:.0f} of all sizes, {job.supernet.batch_size} images each"
+    )
+    stages = [
+        StageEstimate("supernet", text, division.supernet),
+        StageEstimate(
+            "search", f"{works['latency']}, then at most {works['search']}", division.search
+        ),
+    ]
+    if job.finetune.epochs is None:
+        kept = job.search.front_size
+        begun = math.ceil(kept * job.finetune.candidates)
+        each = division.winners / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
+        passes = each / winner_step_s / winner_epoch_steps
+        text = (
+            f"{begun} architectures {FIRST_RUNG * each:.0f} s each, of which {kept} go on to "
+            f"{each:.0f} s: about {passes:.0f} epochs of a middling one, more of a small one"
+        )
+        stages.append(StageEstimate("winners", text, division.winners))
+    stages.append(StageEstimate("verification", works["verification"], division.verification))
+    return stages
 
 
 def measure_throughput(image_size: int) -> float:

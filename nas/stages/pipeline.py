@@ -13,11 +13,11 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.device import device_fingerprint
 from devices.measuring.store import MeasurementStore, Store
@@ -33,6 +33,7 @@ from nas.record.evaluations import StudyRecord
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
+from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -41,11 +42,16 @@ from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.tracking import require_tensorboard
 from nas.stages.verification import Models, Verification
 from nas.stages.warm_start import WarmStart
+from nas.stages.winners import Winners
 from predictors.registry import LatencyPredictor
 from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
 from search_spaces.atomic import null_for_undefined, write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
 from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from nas.record.evaluations import Evaluation
+    from nas.stages.evaluator import Evaluator
 
 _RECORDED_PACKAGES = (
     "edge-nas", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "optuna",
@@ -147,6 +153,7 @@ class Pipeline:
     def __init__(self, job: Job, store: RunStore, progress: Progress) -> None:
         self.job, self.store, self.progress = job, store, progress
         self.goals, self.constraints = job.objectives(), job.constraints()
+        self.budget = None if job.budget is None else Budget.of(job.budget, store.budget)
         self.fronts: list[FrontSpec] = job_fronts(
             self.goals,
             self.constraints,
@@ -162,7 +169,10 @@ class Pipeline:
 
         if not self.store.results.exists():
             try:
-                self._stages()
+                with contextlib.ExitStack() as stack:
+                    if self.budget is not None:
+                        stack.enter_context(self.budget.running())
+                    self._stages()
             except InfeasibleError as error:
                 self.store.event("infeasible", message=str(error), closest=error.closest)
                 self.progress.log(
@@ -302,7 +312,9 @@ class Pipeline:
         from nas.stages.training import train_supernet
 
         with self.store.timed("supernet"):
-            supernet, training = train_supernet(self.context, self.store, self.progress)
+            supernet, training = train_supernet(
+                self.context, self.store, self.progress, budget=self.budget
+            )
         if self.job.study is not None:
             # Only runs of one supernet on one set of images may share evaluations.
             self.study.narrow(self.store.evaluation_context(self.job))
@@ -336,7 +348,7 @@ class Pipeline:
                 executor=executor,
                 progress=self.progress,
             )
-            with self.store.timed("latency"):
+            with self.store.timed("latency"), self._measuring_timed():
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
                 latencies.measure(chosen, variant="search")
                 latencies.adapt()
@@ -356,10 +368,14 @@ class Pipeline:
                 progress=self.progress,
             )
             with self.store.timed("search"):
-                search.run(self.warm_start)
+                search.run(self.warm_start, over=self._search_over())
             evaluated = self.study.evaluations("search")
+            candidates = evaluated
+            if self.budget is not None and self.job.finetune.epochs is None:
+                with self.store.timed("winners"):
+                    candidates = self._train_winners(evaluated, search, evaluator, executor)
             with self.store.timed("verification"):
-                verified = verification.run(evaluated)
+                verified = verification.run(candidates)
         front = self._front(verified)
         with self.store.timed("test"):
             tested = verification.test(list(front))
@@ -388,6 +404,55 @@ class Pipeline:
         results = null_for_undefined(results)
         self._write_cards(results)
         write_json_atomic(self.store.results, results)
+
+    @contextlib.contextmanager
+    def _measuring_timed(self) -> Iterator[None]:
+        """Record what one round of measurements takes from the budget; the last costs as much."""
+        begun = 0.0 if self.budget is None else self.budget.spent()
+        yield
+        if self.budget is not None and "measuring_s" not in self.store.manifest():
+            self.store.update_manifest(measuring_s=round(self.budget.spent() - begun, 3))
+
+    def _search_over(self) -> Callable[[], bool]:
+        """Return what tells the search that its share of the budget is used up."""
+        budget = self.budget
+        if budget is None:
+            return lambda: False
+        end = budget.spent() + SEARCH_SHARE * budget.limit_s
+        return lambda: budget.spent() >= end
+
+    def _train_winners(
+        self,
+        evaluated: Sequence[Evaluation],
+        search: Search,
+        evaluator: Evaluator,
+        executor: Executor,
+    ) -> list[Evaluation]:
+        """Train the architectures of the front in what is left of the budget."""
+        assert self.budget is not None
+        winners = Winners(
+            self.job,
+            self.store,
+            self.fronts,
+            budget=self.budget,
+            evaluator=evaluator,
+            executor=executor,
+            predict=lambda archs: [search.metrics(arch) for arch in archs],
+            progress=self.progress,
+        )
+        for arch, metrics in winners.run(evaluated, keep_s=self._kept()).items():
+            self.study.record(
+                arch, metrics, stage="winners", attributes={"latency_source": "predicted"}
+            )
+        return self.study.evaluations("winners")
+
+    def _kept(self) -> float:
+        """Return the seconds of the budget that verification and the test set will need."""
+        assert self.budget is not None
+        measured = self.job.search.latency_samples
+        verified = self.job.search.front_size * len(self.fronts)
+        measuring = float(self.store.manifest()["measuring_s"]) * verified / measured
+        return measuring + ENDING_SHARE * self.budget.limit_s
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""

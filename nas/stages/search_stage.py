@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +89,14 @@ class Search:
         self.quality: list[dict[str, Any]] = []
         """Fit of the accuracy predictor, one entry a round."""
 
-    def run(self, warm_start: WarmStart | None = None) -> None:
+    def run(
+        self, warm_start: WarmStart | None = None, *, over: Callable[[], bool] = lambda: False
+    ) -> None:
         """Spend the job's evaluations; those on record are not made again.
 
         Args:
             warm_start: an older run whose evaluations are known and cost nothing.
+            over: asked before each round but the first; True ends the search early.
 
         Raises:
             InfeasibleError: no front has an architecture that keeps its bounds.
@@ -107,7 +110,7 @@ class Search:
         self._tell(strategies, known)
         done, round_number = 0, 0
         with self.progress.stage("search", config.evaluations, unit="subnets") as bar:
-            while done < config.evaluations and strategies:
+            while done < config.evaluations and strategies and not (round_number and over()):
                 left = config.evaluations - done
                 if first:
                     archs, first = first[:left], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.tasks import Task
 
 _STEPS = 5
+_MANY = 24
 _LONG = 10**6
 
 
@@ -29,10 +30,12 @@ def step_seconds(
     seed: int,
     device: str = "cpu",
     focus: Sequence[Arch] = (),
+    now: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
     """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
 
-    Medians of a few steps each; the first is not counted.
+    Medians of a few steps each, or means where steps differ in what they train; the first is not
+    counted.
     """
     from nas.stages.build_supernet import make_schedule, make_supernet
     from supernet.training.subnets import default_stages
@@ -60,16 +63,19 @@ def step_seconds(
         ),
         device=device,
     )
-    medians = []
-    for begin in (0, _LONG - 2 * _STEPS):
+    found = []
+    for begin in (0, _LONG - 2 * _MANY):
         trainer.step = begin
+        # Subnets of all sizes alike take seconds of all sizes, of which a few say little.
+        mixed = begin > 0 and config.schedule == "taught"
+        count = _MANY if mixed else _STEPS
         seconds: list[float] = []
-        while len(seconds) < _STEPS + 1:
+        while len(seconds) < count + 1:
             for images, targets in batches.epoch(0):
-                started = time.monotonic()
+                started = now()
                 trainer.train_step(images, targets)
-                seconds.append(time.monotonic() - started)
-                if len(seconds) == _STEPS + 1:
+                seconds.append(now() - started)
+                if len(seconds) == count + 1:
                     break
-        medians.append(float(np.median(seconds[1:])))
-    return medians[0], medians[1]
+        found.append(float(np.mean(seconds[1:]) if mixed else np.median(seconds[1:])))
+    return found[0], found[1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from search_spaces.seeds import derive_seed
 if TYPE_CHECKING:
     from nas.data.splits import Batches
     from nas.record.run_folder import RunStore
+    from nas.stages.budget import Budget
     from nas.stages.opened_job import RunContext
     from nas.stages.progress import Progress
     from search_spaces.space import Arch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def train_supernet(
-    context: RunContext, store: RunStore, progress: Progress
+    context: RunContext, store: RunStore, progress: Progress, *, budget: Budget | None = None
 ) -> tuple[Supernet, list[dict[str, Any]]]:
     """Train the supernet of a run, from its checkpoint if there is one.
 
@@ -27,6 +29,7 @@ def train_supernet(
         context: job, data and space.
         store: holds the checkpoint.
         progress: where to tell about it.
+        budget: of the run, where the job gives one.
 
     Returns:
         The trained supernet, and one record for each logged step.
@@ -49,10 +52,15 @@ def train_supernet(
         _start_from(supernet, Path(config.init_from), progress)
     batches = context.splits.training_batches(config.batch_size, seed=job.seed)
     focus = _focus(context, store)
-    steps = _steps(context, store, batches, focus)
-    warmup = min(0.9, config.warmup_epochs * len(batches) / steps)
+    if budget is None:
+        steps = _steps(context, store, batches, focus)
+        warmup = min(0.9, config.warmup_epochs * len(batches) / steps)
+    else:
+        steps, warmup = _steps_in_budget(context, store, batches, focus, budget)
+    teacher_first = config.schedule == "taught"
     stages = (
-        default_stages(supernet.ranges, warmup=warmup)
+        # A network that is trained to its end needs no high bits first to learn from.
+        default_stages(supernet.ranges, warmup=warmup, gradual=not teacher_first)
         if config.bits_schedule is None
         # The job's stages divide what is left after the warm-up.
         else [
@@ -82,6 +90,7 @@ def train_supernet(
                 weight_decay=config.weight_decay,
                 distillation=config.distillation,
                 precision=config.precision,
+                restart=warmup if teacher_first else 0.0,
             ),
             checkpoint=store.checkpoint,
             checkpoint_every_s=config.checkpoint_every_s,
@@ -134,19 +143,71 @@ def _steps(context: RunContext, store: RunStore, batches: Batches, focus: Sequen
     return int(recorded)
 
 
-def _steps_in_time(context: RunContext, batches: Batches, focus: Sequence[Arch]) -> int:
+def _steps_in_budget(
+    context: RunContext,
+    store: RunStore,
+    batches: Batches,
+    focus: Sequence[Arch],
+    budget: Budget,
+) -> tuple[int, float]:
+    """Return the steps that the budget gives the supernet, and the share of its first phase.
+
+    Fixed at the start from measured steps, and recorded, so that a resumed run takes the same.
+    """
+    recorded = store.manifest().get("training_plan")
+    if recorded is None:
+        assert context.job.budget is not None
+        recorded = plan_training(
+            context.job.budget.supernet * budget.limit_s,
+            context.job.budget.teacher,
+            measure_steps(context, batches, focus, now=budget.now),
+        )
+        store.update_manifest(training_plan=recorded)
+    return int(recorded["steps"]), float(recorded["warmup"])
+
+
+def measure_steps(
+    context: RunContext,
+    batches: Batches,
+    focus: Sequence[Arch],
+    *,
+    now: Callable[[], float] = time.monotonic,
+) -> tuple[float, float]:
+    """Return the seconds of a step of the first phase and of a later one, here and now."""
     from nas.stages.step_time import step_seconds
 
-    config = context.job.supernet
-    warm, full = step_seconds(
-        config,
+    return step_seconds(
+        context.job.supernet,
         context.space,
         context.task,
         batches,
         seed=context.job.seed,
         device=context.accelerator,
         focus=focus,
+        now=now,
     )
+
+
+def plan_training(
+    seconds: float, teacher: float, step_seconds: tuple[float, float]
+) -> dict[str, float]:
+    """Return how many ``steps`` fit into ``seconds``, and the share ``warmup`` of the first phase.
+
+    Args:
+        seconds: of the whole training.
+        teacher: share of them for the first phase, in which the largest network trains alone.
+        step_seconds: of a step of the first phase, and of a later one.
+    """
+    first, later = step_seconds
+    of_teacher = max(1, round(teacher * seconds / first))
+    of_subnets = max(1, round((1 - teacher) * seconds / later))
+    steps = of_teacher + of_subnets
+    return {"steps": steps, "warmup": of_teacher / steps}
+
+
+def _steps_in_time(context: RunContext, batches: Batches, focus: Sequence[Arch]) -> int:
+    config = context.job.supernet
+    warm, full = measure_steps(context, batches, focus)
     budget = 60.0 * float(config.minutes or 0)
     warm_steps = round(config.warmup_epochs * len(batches))
     rest = (budget - warm_steps * warm) / full

@@ -178,7 +178,9 @@ class Verification:
                 exported[arch] = self.models.export(arch, "verify")
             except UnusableModel as error:
                 self.failed(arch, str(error))
-        self.evaluator.finetuned.clear()
+        for arch in archs:
+            # Weights of an architecture's own are not needed once they are in its file.
+            self.evaluator.finetuned.pop(arch, None)
         measured = self.latencies.measure(list(exported), variant="verify") if exported else {}
         items = []
         for arch, (network, path) in exported.items():

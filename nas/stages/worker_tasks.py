@@ -17,6 +17,9 @@ from nas.stages.opened_job import RunContext
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
+FINETUNING_RATE = 5e-4
+"""Peak learning rate of fine-tuning for a number of epochs, where the job gives none."""
+
 
 def evaluation(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
     """Return the function that evaluates a candidate of the run in ``folder``."""
@@ -56,6 +59,14 @@ def finetuning(*, folder: str, threads: int | None = None) -> Callable[[Mapping[
     return run
 
 
+def winners(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return the function that trains a winner of the run in ``folder`` for some seconds."""
+    from nas.stages.winners import WinnerTrainer
+
+    store = RunStore.open(Path(folder))
+    return WinnerTrainer(store.job(), store, _evaluator(folder, threads)).train
+
+
 def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluator) -> Any:
     """Train ``arch`` on its own as the job asks; return the supernet that holds its weights.
 
@@ -73,8 +84,8 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         ),
         loss=evaluator.task.loss,
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
+        epochs=config.epochs or 0.0,
+        learning_rate=config.learning_rate or FINETUNING_RATE,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
     )

@@ -24,6 +24,7 @@ from supernet.training.subnets import (
     Teaching,
     float_plan,
 )
+from supernet.training.taught import Taught
 
 if TYPE_CHECKING:
     from supernet.elastic import LayerRange
@@ -32,6 +33,7 @@ SCHEDULES: Registry[type[StagedSchedule]] = Registry("training schedule", group=
 """Name -> class; all take the arguments of :class:`~supernet.training.subnets.StagedSchedule`."""
 
 SCHEDULES.register("sandwich")(SandwichSampler)
+SCHEDULES.register("taught")(Taught)
 
 
 @SCHEDULES.register("single_path")

@@ -18,9 +18,9 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from supernet.elastic import LayerRange
 
-Teaching = Literal["first", "frozen", "none"]
+Teaching = Literal["first", "frozen", "remembered", "none"]
 """Whom the subnets of a step learn from: the first of them, a copy of the largest that no longer
-changes (beside the targets), or the targets alone."""
+changes (beside the targets; ``remembered`` asks it once for each image), or the targets alone."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,17 @@ class Focus:
             raise InputError("a focus needs one architecture at least")
 
 
-def default_stages(ranges: Mapping[str, LayerRange], *, warmup: float) -> list[BitsStage]:
+def default_stages(
+    ranges: Mapping[str, LayerRange], *, warmup: float, gradual: bool = True
+) -> list[BitsStage]:
     """Return the bits of each part of training: the highest, then two, then all.
 
-    Lower bits so start from weights and steps that are good at higher ones. ``warmup`` is
-    the share of training that the float warm-up takes.
+    Lower bits so start from weights and steps that are good at higher ones.
+
+    Args:
+        ranges: what each layer can be.
+        warmup: share of training that the float warm-up takes.
+        gradual: False trains all bits from the warm-up on.
     """
     found = {b for r in ranges.values() for b in (*r.weight_bits, *r.activation_bits)}
     bits = sorted((b for b in found if b < FLOAT_BITS), reverse=True)
@@ -91,6 +97,8 @@ def default_stages(ranges: Mapping[str, LayerRange], *, warmup: float) -> list[B
     if FLOAT_BITS in found:
         # A layer that may stay float is trained as such beside the quantised ones.
         bits.append(FLOAT_BITS)
+    if not gradual:
+        return [BitsStage(warmup, tuple(bits))]
     rest = 1 - warmup
     stages = [BitsStage(warmup + 0.15 * i * rest, tuple(bits[: i + 1])) for i in range(2)]
     stages.append(BitsStage(warmup + 0.3 * rest, tuple(bits)))
@@ -107,6 +115,10 @@ class Schedule(ABC):
     def teaching(self, progress: float) -> Teaching:
         """Return whom the subnets learn from at this point of training."""
         return "first"
+
+    def watched(self, plans: Sequence[NetworkPlan], progress: float) -> NetworkPlan | None:
+        """Return which of a step's subnets shows whether training goes on well, if any does."""
+        return plans[0]
 
 
 class StagedSchedule(Schedule):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +25,23 @@ from supernet.training import distributed
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard, TrainingCollapse
 from supernet.training.subnets import Schedule, float_plan
+from supernet.training.teacher import CountedViews, RememberingTeacher
 from supernet.training.weights import load_weights, weights_of_plain
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+STATISTICS_BATCHES = 20
+"""So many batches give the batch-norm statistics of a teacher that is done with training."""
+
 Teacher = Callable[[Tensor], Tensor]
 """Images (batch, channels, height, width) -> outputs (batch, units), without gradients."""
 
 
 class EpochBatches(Protocol):
-    """Training batches as a function of (epoch, index)."""
+    """Training batches as a function of (epoch, index).
+
+    Those that are :class:`~supernet.training.teacher.CountedViews` too have a teacher's outputs
+    remembered where the schedule allows it.
+    """
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -55,6 +64,8 @@ class Recipe:
         distillation: subnets learn from the teacher's outputs, otherwise from the targets.
         precision: of convolutions and matrix products; parameters, quantisers and losses stay
             in float32.
+        restart: share of the steps after which a second cycle of the learning rate begins, where
+            the first trains a teacher to its end; 0 for one cycle.
     """
 
     steps: int
@@ -64,13 +75,16 @@ class Recipe:
     gradient_clip: float = 1.0
     distillation: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
+    restart: float = 0.0
 
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``."""
-        rising = max(1, round(self.warmup * self.steps))
-        if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        share = (step - rising) / max(1, self.steps - rising)
+        second = round(self.restart * self.steps)
+        begin, end = (0, second) if step < second else (second, self.steps)
+        rising = max(1, round(self.warmup * (end - begin)))
+        if step - begin < rising:
+            return self.learning_rate * (step - begin + 1) / rising
+        share = (step - begin - rising) / max(1, end - begin - rising)
         return 0.5 * self.learning_rate * (1 + math.cos(math.pi * share))
 
 
@@ -92,6 +106,23 @@ class SubnetTeacher:
         images = resize_images(images, self.plan.input_shape[1])
         images = images.contiguous(memory_format=torch.channels_last)
         return self.supernet(images, self.plan, distributed.batch_norm())
+
+    def settled(self, batches: EpochBatches) -> Teacher:
+        """Return the subnet with statistics of the first batches, the same for every image.
+
+        Args:
+            batches: training batches; the first of the first epoch are used.
+        """
+        size = self.plan.input_shape[1]
+
+        def resized(images: Tensor) -> Tensor:
+            device = next(self.supernet.parameters()).device
+            images = resize_images(images.to(device), size)
+            return images.contiguous(memory_format=torch.channels_last)
+
+        first = itertools.islice(batches.epoch(0), STATISTICS_BATCHES)
+        statistics = self.supernet.statistics(self.plan, (resized(x) for x, _ in first))
+        return lambda images: self.supernet.evaluate(resized(images), self.plan, statistics)
 
 
 class Trainer:
@@ -156,6 +187,7 @@ class Trainer:
         self._optimizer = make_optimizer(supernet, recipe)
         self._guard = CollapseGuard(recipe.learning_rate)
         self._frozen: SubnetTeacher | None = None
+        self._remembering: RememberingTeacher | None = None
         self._compiled: tuple[NetworkPlan, Callable[[Tensor], Tensor]] | None = None
         self._last_plans: Sequence[NetworkPlan] = ()
 
@@ -216,8 +248,10 @@ class Trainer:
             "subnet_loss": sum(losses[1:]) / max(1, len(losses) - 1),
             "learning_rate": rate,
         }
-        if self.validate is not None and self.step % self.validate_every == 0:
-            record["validation"] = self.validate(self.supernet, plans[0])
+        watched = self.sampler.watched(plans, progress)
+        due = self.validate is not None and self.step % self.validate_every == 0
+        if self.validate is not None and due and watched is not None:
+            record["validation"] = self.validate(self.supernet, watched)
         logged = self.step % max(1, len(self.batches) // 10) == 0
         if logged or "validation" in record or self.step == self.recipe.steps:
             self.history.append(record)
@@ -229,9 +263,8 @@ class Trainer:
         self, images: Tensor, targets: Tensor, plans: Sequence[NetworkPlan], progress: float
     ) -> list[float]:
         norm = distributed.batch_norm()
-        fixed = self._fixed_teacher(progress)
         sizes: dict[int, Tensor] = {}
-        taught = None if fixed is None else self._forward(fixed, images)
+        taught = self._taught(images, progress)
         first: Tensor | None = None
         learn_from_first = self.recipe.distillation and self.sampler.teaching(progress) == "first"
         losses = []
@@ -256,16 +289,22 @@ class Trainer:
         self._last_plans = plans
         return losses
 
-    def _fixed_teacher(self, progress: float) -> Teacher | None:
-        if not self.recipe.distillation:
+    def _taught(self, images: Tensor, progress: float) -> Tensor | None:
+        """Return the outputs (batch, units) of a teacher that does not change, if there is one."""
+        teaching = self.sampler.teaching(progress)
+        if not self.recipe.distillation or (self.teacher is None and teaching == "none"):
             return None
         if self.teacher is not None:
-            return self.teacher
-        if self.sampler.teaching(progress) != "frozen":
+            return self._forward(self.teacher, images)
+        if teaching == "first":
             return None
         if self._frozen is None:
             self._frozen = self._freeze(self.supernet)
-        return self._frozen
+        if teaching == "frozen" or not isinstance(self.batches, CountedViews):
+            return self._forward(self._frozen, images)
+        if self._remembering is None:
+            self._remembering = RememberingTeacher(self._frozen.settled(self.batches), self.batches)
+        return self._remembering.outputs(images, *divmod(self.step, len(self.batches)))
 
     def _freeze(self, supernet: Supernet) -> SubnetTeacher:
         largest = float_plan(supernet.plan(supernet.space.largest()))
@@ -358,6 +397,8 @@ class Trainer:
             load_weights(self._frozen.supernet, tensors, prefix="teacher.", source=str(path))
         self.step = state["step"]
         self.history = list(state["history"])
+        # Anew, or after a second look at the file its first, low values would seem a fall.
+        self._guard = CollapseGuard(self.recipe.learning_rate)
         for record in self.history:
             if "validation" in record:
                 self._guard.validation(record["step"], record["validation"])
@@ -389,6 +430,28 @@ class Trainer:
             )
 
 
+def frozen_teacher(supernet: Supernet, checkpoint: Path) -> SubnetTeacher:
+    """Return the teacher that a training left in its checkpoint.
+
+    That is the largest network as it was when it was trained to its end; where the schedule froze
+    none, the largest of the finished ``supernet`` at its highest bits.
+
+    Args:
+        supernet: trained, of the space of the checkpoint.
+        checkpoint: written by :class:`Trainer`.
+
+    Raises:
+        InputError: the checkpoint is missing or damaged.
+    """
+    tensors, _ = load_checkpoint(checkpoint)
+    largest = supernet.plan(supernet.space.largest())
+    if not any(name.startswith("teacher.") for name in tensors):
+        return SubnetTeacher(supernet, largest)
+    frozen = copy.deepcopy(supernet)
+    load_weights(frozen, tensors, prefix="teacher.", source=str(checkpoint))
+    return SubnetTeacher(frozen, float_plan(largest))
+
+
 def make_optimizer(supernet: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return AdamW that decays convolution and linear weights, and nothing else."""
     decayed: list[nn.Parameter] = []
@@ -413,6 +476,7 @@ __all__ = [
     "Teacher",
     "Trainer",
     "TrainingCollapse",
+    "frozen_teacher",
     "load_weights",
     "make_optimizer",
     "weights_of_plain",

@@ -400,3 +400,40 @@ def test_images_that_are_not_square_are_stretched_only_where_the_job_says_so(sou
     job = Job.model_validate({"name": "j", "data": {"name": "made_up"}})
     with pytest.raises(InputError, match=r"12 x 5 pixels.*data.image_size"):
         network_space(job, TASKS.get("image_classification")(), splits)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_of_one_view_are_the_same_in_every_epoch(flip):
+    batches = Batches(
+        _lopsided(10),
+        batch_size=3,
+        seed=5,
+        normalisation=PLAIN,
+        augmentation=Augmentation(flip=flip),
+    )
+    assert batches.views == (20 if flip else 10)
+    seen: dict[int, torch.Tensor] = {}
+    for epoch in range(30):
+        for index, (images, _) in enumerate(batches.epoch(epoch)):
+            numbers = batches.views_of(epoch, index)
+            assert len(numbers) == len(images)
+            for number, image in zip(numbers.tolist(), images, strict=True):
+                assert torch.equal(seen.setdefault(number, image), image)
+    assert set(seen) == set(range(batches.views))
+    assert len({tuple(image.flatten().tolist()) for image in seen.values()}) == batches.views
+
+
+@pytest.mark.parametrize("change", [{"crop_padding": 1}, {"erase": 0.5}, {"scale": 0.5}])
+def test_views_of_other_augmentations_are_countless(change):
+    batches = Batches(
+        _lopsided(10), batch_size=3, seed=5, normalisation=PLAIN,
+        augmentation=Augmentation(flip=True, **change),
+    )  # fmt: skip
+    assert batches.views is None
+    assert batches.views_of(0, 0) is None
+
+
+def _lopsided(n: int) -> Subset:
+    """Images that differ from each other and from their mirror images."""
+    pixels = torch.arange(n * 16, dtype=torch.uint8).view(n, 1, 4, 4)
+    return Subset(MemoryImages(pixels), torch.arange(n), torch.arange(n))

@@ -87,3 +87,42 @@ def test_the_file_of_a_shared_study_is_relative_to_the_job(tmp_path):
     path.write_text(f"{GOOD}study: postgresql://user@host/nas\n")
     assert load_job(path).study == "postgresql://user@host/nas"
     assert not list(Path(tmp_path).glob("*.db"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("budget: {}", "3:9: budget: give minutes of the wall clock or cpu_minutes"),
+        (
+            "budget: {minutes: 5, cpu_minutes: 5}",
+            "budget: give minutes of the wall clock or cpu_minutes of processors, not both",
+        ),
+        ("budget: 25", "budget: 25 is not a mapping of keys to values"),
+        ("budget: {minutes: 0}", "budget.minutes: 0 must be greater than 0"),
+        ("budget: {minutes: 25 min}", "'25 min' is not a number; write the number alone"),
+        (
+            "budget: {minutes: 5}\nsupernet: {epochs: 3}",
+            "4:20: supernet.epochs: the budget divides the time; leave epochs out",
+        ),
+        (
+            "budget: {minutes: 5}\nfinetune: {epochs: 3}",
+            "finetune.epochs: the budget divides the time; leave epochs out, or leave out budget",
+        ),
+    ],
+)
+def test_a_budget_is_one_and_divides_the_time_alone(told, text, message):
+    assert message in told(text)
+
+
+def test_a_job_with_a_budget_trains_a_teacher_first(tmp_path):
+    path = tmp_path / "job.yaml"
+    for text, schedule in (
+        ("budget: {minutes: 5}", "taught"),
+        ("budget: {minutes: 5}\nsupernet: {batch_size: 64}", "taught"),
+        ("budget: {minutes: 5}\nsupernet: {schedule: sandwich}", "sandwich"),
+        ("", "sandwich"),
+    ):
+        path.write_text(GOOD + text, encoding="utf-8")
+        job = load_job(path)
+        assert job.supernet.schedule == schedule
+        assert type(job).model_validate(job.resolved()) == job

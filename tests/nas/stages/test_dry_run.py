@@ -54,3 +54,23 @@ def test_throughput_is_plausible_and_leaves_the_threads_alone():
     threads = torch.get_num_threads()
     assert 1e6 < measure_throughput(8) < 1e13
     assert torch.get_num_threads() == threads
+
+
+def test_a_budget_is_divided_and_told_in_steps_and_epochs():
+    found = plan(
+        budget={"minutes": 10},
+        search={"front_size": 4, "evaluations": 50, "initial": 10, "latency_samples": 5},
+        finetune={"candidates": 2.0},
+        protocol={"processes": 2, "runs": 10},
+    )
+    assert found.seconds == pytest.approx(600.0)
+    assert list(seconds(found)) == ["supernet", "search", "winners", "verification"]
+    works = {stage.name: stage.work for stage in found.stages}
+    # Half of 180 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
+    assert "largest network 900 steps" in works["supernet"]
+    assert "then 300 of all sizes" in works["supernet"]
+    assert works["winners"].startswith("8 architectures ")
+    assert "of which 4 go on to" in works["winners"] and "epochs" in works["winners"]
+    assert any(line == "budget: 10 min" for line in found.lines())
+    cpu = plan(budget={"cpu_minutes": 10}, search={"front_size": 4, "latency_samples": 5})
+    assert any(line.startswith("budget of processor time: ") for line in cpu.lines())

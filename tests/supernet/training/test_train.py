@@ -218,6 +218,14 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing(steps, warmup):
     assert recipe.rate(steps) == pytest.approx(0.0 if steps > peak + 1 else 0.5)
 
 
+def test_with_a_restart_the_rate_goes_through_two_cycles():
+    recipe = Recipe(steps=100, learning_rate=0.5, warmup=0.1, restart=0.4)
+    first, second = Recipe(40, 0.5, warmup=0.1), Recipe(60, 0.5, warmup=0.1)
+    rates = [recipe.rate(step) for step in range(100)]
+    assert rates[:40] == [first.rate(step) for step in range(40)]
+    assert rates[40:] == [second.rate(step) for step in range(60)]
+
+
 def test_weights_of_the_same_space_load_whole():
     first, second = build(1), build(2)
     first(torch.randn(4, 1, 6, 6), first.space.largest())
@@ -328,6 +336,17 @@ def test_validation_is_recorded_and_a_fall_ends_training():
         run.run()
     assert [r["validation"] for r in run.history if "validation" in r] == [0.9, 0.2, 0.1]
     assert len(seen) == 3
+
+
+def test_reading_a_checkpoint_twice_does_not_take_a_rise_for_a_fall(tmp_path):
+    values = iter([0.2, 0.3, 0.9, 0.95])
+    path = tmp_path / "c.safetensors"
+    run = trainer(validate=lambda *_: next(values), validate_every=2, checkpoint=path)
+    run.run()
+    again = trainer(validate=lambda *_: 0.9, validate_every=2, checkpoint=path)
+    again.restore(path)
+    again.restore(path)
+    assert again.step == STEPS
 
 
 def test_bfloat16_trains_float32_parameters_close_to_float32():

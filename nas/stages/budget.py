@@ -1,0 +1,194 @@
+"""How long a run may take, what it has taken so far, and how that is divided.
+
+What was spent is in the run folder, so a run that was cut off goes on with what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.job.schema import BudgetConfig
+
+SAVED_EVERY_S = 2.0
+"""So much of the time is lost to the record when a run is killed."""
+
+SEARCH_SHARE = 0.12
+"""Of the budget that the search may take at most, its evaluations and its own computing."""
+
+ENDING_SHARE = 0.04
+"""Of the budget kept for what nobody can time beforehand: files, test set, report."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Seconds of a whole budget for each stage.
+
+    Attributes:
+        supernet: the shared weights, the teacher included.
+        search: evaluations of candidates, with the latencies measured before them.
+        winners: training of the architectures that go into the front.
+        verification: measuring the finished files, and the test set.
+    """
+
+    supernet: float
+    search: float
+    winners: float
+    verification: float
+
+
+def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Division:
+    """Divide ``seconds`` between the stages of a run.
+
+    Args:
+        seconds: of the whole budget.
+        config: gives the share of the shared weights.
+        measuring: seconds that one round of measurements takes; there is one before the search
+            and one after it.
+
+    Raises:
+        InputError: measuring alone takes more than half of the budget.
+    """
+    ending = measuring + ENDING_SHARE * seconds
+    if 2 * measuring > 0.5 * seconds:
+        raise InputError(
+            f"budget: measuring alone takes about {2 * measuring:.0f} of {seconds:.0f} s; give "
+            "more, or lower search.latency_samples, search.front_size, protocol.processes or "
+            "protocol.runs"
+        )
+    supernet = config.supernet * seconds
+    search = SEARCH_SHARE * seconds + measuring
+    return Division(supernet, search, seconds - supernet - search - ending, ending)
+
+
+class Budget:
+    """The time of one run, across all processes that worked on it.
+
+    Args:
+        limit_s: what the run may take.
+        path: file that holds what was spent before.
+        now: seconds that pass; :func:`time.monotonic` or :func:`processor_seconds`.
+        counted_from: reading of ``now`` from which this process counts; its present one by
+            default.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        *,
+        path: Path,
+        now: Callable[[], float],
+        counted_from: float | None = None,
+    ) -> None:
+        self.limit_s = limit_s
+        self.path = path
+        self.now = now
+        self._from = now() if counted_from is None else counted_from
+        self._before = _recorded(path)
+
+    @classmethod
+    def of(cls, config: BudgetConfig, path: Path) -> Budget:
+        """Return the budget that a job gives, going on from what is recorded at ``path``."""
+        if config.cpu_minutes is not None:
+            # Processor time of this process counts from its start, imports included.
+            return cls(
+                60.0 * config.cpu_minutes, path=path, now=processor_seconds, counted_from=0.0
+            )
+        return cls(60.0 * float(config.minutes or 0), path=path, now=time.monotonic)
+
+    @property
+    def in_processor_time(self) -> bool:
+        """Whether seconds are those of processors, not of the wall clock."""
+        return self.now is processor_seconds
+
+    def spent(self) -> float:
+        """Return the seconds taken so far, by this process and those before it."""
+        return self._before + self.now() - self._from
+
+    def left(self) -> float:
+        """Return the seconds left, at least 0."""
+        return max(0.0, self.limit_s - self.spent())
+
+    def save(self) -> None:
+        """Write what was spent to the run folder."""
+        write_json_atomic(self.path, {"limit_s": self.limit_s, "spent_s": round(self.spent(), 3)})
+
+    @contextlib.contextmanager
+    def running(self, *, every_s: float = SAVED_EVERY_S) -> Iterator[None]:
+        """Save what was spent every ``every_s`` seconds, in a thread, and at the end."""
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(every_s):
+                self.save()
+
+        thread = threading.Thread(target=keep, name="budget", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.save()
+
+
+def _recorded(path: Path) -> float:
+    if not path.is_file():
+        return 0.0
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["spent_s"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): it should say how much of the budget was spent; write "
+            '{"spent_s": SECONDS} into it, or begin a new run'
+        ) from error
+
+
+def processor_seconds() -> float:
+    """Return the processor seconds of this process and of all it began, those running included.
+
+    Of processes that still run and were begun by another than this one, Linux tells; elsewhere
+    they count when they have ended.
+    """
+    own, ended = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    total = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+    return total + sum(map(_running_seconds, _descendants(os.getpid())))
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    left = [pid]
+    while left:
+        parent = left.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                children = [int(word) for word in task.read_text().split()]
+            except OSError:
+                continue  # The thread ended while its file was read.
+            found += children
+            left += children
+    return found
+
+
+def _running_seconds(pid: int) -> float:
+    try:
+        # The name, in parentheses, may hold blanks; the numbers come after it.
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0  # It ended, so its parent counts it.
+    # utime, stime and those of children that ended: fields 14 to 17 of proc(5).
+    return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,282 @@
+"""The winners of a search, trained on their own in the time that the budget leaves.
+
+More architectures begin than the front has places (successive halving; Jamieson and Talwalkar,
+AISTATS 2016, with two rungs): what shared weights say of an architecture is only a guess, and a
+quarter of its own training corrects it before it costs a place. Those that stay share the time
+in equal seconds, in which a small network takes many more steps than a large one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.executors import Executor, Work
+from nas.record.json_lines import append_line, read_lines
+from nas.record.results import pick_spread
+from search_spaces.seeds import derive_seed
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from nas.fronts.spec import FrontSpec
+    from nas.job.schema import Job
+    from nas.record.evaluations import Evaluation
+    from nas.record.run_folder import RunStore
+    from nas.stages.budget import Budget
+    from nas.stages.evaluator import Evaluator, Quality
+    from nas.stages.progress import Progress
+    from supernet.network import Supernet
+    from supernet.training.own_time import OwnRecipe, OwnTraining
+    from supernet.training.teacher import RememberingTeacher
+
+FIRST_RUNG = 0.25
+"""Share of its training after which an architecture must have shown that it deserves the rest."""
+
+Predict = Callable[[Sequence[Arch]], Sequence[Mapping[str, float]]]
+"""Architectures -> metrics that need no training: costs, predicted latencies and sizes."""
+
+
+class WinnerTrainer:
+    """Trains one winner after another in this process; what they share is made once.
+
+    Args:
+        job: of the run.
+        store: the run folder; checkpoints are in its ``winners``.
+        evaluator: of the trained supernet, which winners inherit from and learn from.
+    """
+
+    def __init__(self, job: Job, store: RunStore, evaluator: Evaluator) -> None:
+        self._job, self._store, self._evaluator = job, store, evaluator
+        config = job.finetune
+        self._batches = evaluator.splits.training_batches(
+            config.batch_size, seed=derive_seed(job.seed, "winners")
+        )
+        self._teacher: RememberingTeacher | None = None
+
+    def path(self, arch: Arch) -> Path:
+        """Return where the training of ``arch`` is kept."""
+        return self._store.folder / "winners" / f"{arch.id}.safetensors"
+
+    def train(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Train ``item["arch"]`` until ``item["until"]`` of ``item["total"]`` seconds are spent.
+
+        Returns:
+            ``arch``, ``rung``, ``until``, ``total``, ``accuracy`` and ``worst_class_accuracy`` on
+            the validation images with averaged weights, and the ``steps`` and ``seconds`` taken.
+
+        Raises:
+            TrainingCollapse: the loss is no longer finite.
+        """
+        arch = self._evaluator.supernet.space.parse(item["arch"])
+        training = self._training(arch, cpu=bool(item["cpu"]))
+
+        def quality(weights: Supernet) -> Quality:
+            self._evaluator.finetuned[arch] = weights
+            try:
+                return self._evaluator.quality(self._evaluator.network(arch))
+            finally:
+                del self._evaluator.finetuned[arch]
+
+        training.run(
+            until=float(item["until"]),
+            total=float(item["total"]),
+            validate=lambda weights: quality(weights).accuracy,
+        )
+        found = quality(training.averaged())
+        return {
+            **item,
+            "accuracy": found.accuracy,
+            "worst_class_accuracy": found.worst_class_accuracy,
+            "steps": training.step,
+            "seconds": round(training.spent, 3),
+        }
+
+    def trained(self, arch: Arch) -> Supernet:
+        """Return the weights of ``arch`` from the run folder."""
+        return self._training(arch, cpu=True).averaged()
+
+    def _training(self, arch: Arch, *, cpu: bool) -> OwnTraining:
+        from supernet.training.own_time import OwnTraining
+
+        supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
+        return OwnTraining(
+            copy.deepcopy(supernet),
+            supernet.plan(arch),
+            batches=self._batches,
+            loss=task.loss,
+            distillation_loss=task.distillation_loss,
+            teacher=self._taught() if config.distillation else None,
+            recipe=_recipe(config.learning_rate),
+            checkpoint=self.path(arch),
+            checkpoint_every_s=self._job.supernet.checkpoint_every_s,
+            now=time.process_time if cpu else time.monotonic,
+            device=self._evaluator.device,
+        )
+
+    def _taught(self) -> RememberingTeacher:
+        from supernet.training.teacher import RememberingTeacher
+        from supernet.training.train import frozen_teacher
+
+        if self._teacher is None:
+            teacher = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
+            self._teacher = RememberingTeacher(teacher.settled(self._batches), self._batches)
+        return self._teacher
+
+
+def _recipe(learning_rate: float | None) -> OwnRecipe:
+    from supernet.training.own_time import OwnRecipe
+
+    return OwnRecipe() if learning_rate is None else OwnRecipe(learning_rate=learning_rate)
+
+
+class Winners:
+    """Chooses who trains, shares the time, and hands over the trained.
+
+    Args:
+        job: a checked job.
+        store: the run folder.
+        fronts: what the job asks for.
+        budget: what may be spent.
+        evaluator: of the trained supernet.
+        executor: where winners are trained.
+        predict: metrics of architectures that training does not change.
+        progress: where to tell about progress.
+        trainer: trains in this process, and reads back what was trained anywhere.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        store: RunStore,
+        fronts: Sequence[FrontSpec],
+        *,
+        budget: Budget,
+        evaluator: Evaluator,
+        executor: Executor,
+        predict: Predict,
+        progress: Progress,
+        trainer: WinnerTrainer | None = None,
+    ) -> None:
+        self.job, self.store, self.fronts = job, store, list(fronts)
+        self.budget, self.evaluator, self.executor = budget, evaluator, executor
+        self.predict, self.progress = predict, progress
+        self._record = store.folder / "winners" / "rungs.jsonl"
+        self._trainer = trainer or WinnerTrainer(job, store, evaluator)
+
+    def run(
+        self, evaluated: Sequence[Evaluation], *, keep_s: float
+    ) -> dict[Arch, dict[str, float]]:
+        """Train the architectures of the front and leave their weights with the evaluator.
+
+        Args:
+            evaluated: what the search found.
+            keep_s: seconds of the budget that must be left afterwards.
+
+        Returns:
+            Metrics of each winner, accuracies on the validation images.
+        """
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        known = {(line["arch"], line["rung"]): line for line in read_lines(self._record)}
+        places = self.job.search.front_size
+        begun = self._recorded_choice(
+            "winners_begun",
+            lambda: self._pick(
+                {e.arch: dict(e.metrics) for e in evaluated},
+                math.ceil(places * self.job.finetune.candidates),
+            ),
+        )
+        lanes = self._lanes()
+        time_s = lanes * max(0.0, self.budget.left() - keep_s)
+        time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
+        kept = min(len(begun), places * len(self.fronts))
+        each = time_s / (FIRST_RUNG * len(begun) + (1 - FIRST_RUNG) * kept)
+        each = float(self._recorded_choice("winners_seconds", lambda: [each])[0])
+        with self.progress.stage("winners", len(begun) + kept, unit="trainings") as bar:
+            bar.advance(len(known))
+
+            def tell(line: Mapping[str, Any]) -> None:
+                known[line["arch"], line["rung"]] = dict(line)
+                append_line(self._record, dict(line))
+                bar.advance(1, f"accuracy {line['accuracy']:.4f}")
+
+            left = [a for a in begun if (str(a), 0) not in known]
+            for line in self._train([self._item(a, 0, FIRST_RUNG * each, each) for a in left]):
+                tell(line)
+            staying = self._recorded_choice(
+                "winners_kept", lambda: self._pick(self._metrics(begun, known, 0), places)
+            )
+            left = [a for a in staying if (str(a), 1) not in known]
+            while left:
+                now, left = left[:lanes], left[lanes:]
+                # What others left over, or took too long for, is shared again each time.
+                share = lanes * max(0.0, self.budget.left() - keep_s) / (len(now) + len(left))
+                items = []
+                for arch in now:
+                    spent = known[str(arch), 0]["seconds"]
+                    items.append(self._item(arch, 1, spent + share, spent + share))
+                for line in self._train(items):
+                    tell(line)
+        for arch in staying:
+            self.evaluator.finetuned[arch] = self._trainer.trained(arch)
+        return self._metrics(staying, known, 1)
+
+    def _lanes(self) -> int:
+        """Return how many winners train at once and take no time from each other."""
+        return 1 if self.budget.in_processor_time else getattr(self.executor, "workers", 1)
+
+    def _item(self, arch: Arch, rung: int, until: float, total: float) -> dict[str, Any]:
+        return {
+            "arch": str(arch), "rung": rung, "until": until, "total": total,
+            "cpu": self.budget.in_processor_time,
+        }  # fmt: skip
+
+    def _train(self, items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        work = Work(
+            "nas.stages.worker_tasks:winners",
+            {"folder": str(self.store.folder)},
+            here=self._trainer.train,
+        )
+        for _, line in self.executor.run(work, items):
+            yield line
+
+    def _metrics(
+        self, archs: Sequence[Arch], known: Mapping[tuple[str, int], Mapping[str, Any]], rung: int
+    ) -> dict[Arch, dict[str, float]]:
+        found = {}
+        for arch, costs in zip(archs, self.predict(archs), strict=True):
+            line = known[str(arch), rung]
+            found[arch] = {
+                **costs,
+                "accuracy": line["accuracy"],
+                "worst_class_accuracy": line["worst_class_accuracy"],
+            }
+        return found
+
+    def _pick(self, metrics: Mapping[Arch, Mapping[str, float]], each: int) -> list[Arch]:
+        """Return up to ``each`` architectures for every front, without repetition."""
+        archs = list(metrics)
+        chosen: list[Arch] = []
+        for front in self.fronts:
+            picked = pick_spread(
+                archs,
+                [metrics[arch] for arch in archs],
+                front.goals,
+                front.constraints,
+                each,
+            )
+            chosen += [arch for arch in picked if arch not in chosen]
+        return chosen
+
+    def _recorded_choice(self, name: str, make: Callable[[], Sequence[Any]]) -> list[Any]:
+        """Return what ``make`` gives, the same after the run was cut off and resumed."""
+        recorded = self.store.manifest().get(name)
+        space = self.evaluator.supernet.space
+        if recorded is None:
+            made = list(make())
+            recorded = [str(v) if isinstance(v, Arch) else v for v in made]
+            self.store.update_manifest(**{name: recorded})
+        return [space.parse(v) if isinstance(v, str) else v for v in recorded]

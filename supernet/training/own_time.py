@@ -1,0 +1,265 @@
+"""Training one architecture on its own for seconds, not for epochs, in as many parts as it gets."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.errors import InputError
+from search_spaces.plan import NetworkPlan
+from supernet.batchnorm import BatchStatistics
+from supernet.network import Supernet
+from supernet.resolution import resize_images
+from supernet.training.checkpoint import load_checkpoint, save_checkpoint
+from supernet.training.collapse import CollapseGuard
+from supernet.training.teacher import RememberingTeacher
+from supernet.training.train import EpochBatches, Loss, Recipe, make_optimizer
+
+CHECK_EPOCHS = 10
+"""Epochs between two looks at whether a training still gains."""
+
+PATIENCE = 3
+"""Looks without a gain after which it does not."""
+
+
+@dataclass(frozen=True)
+class OwnRecipe:
+    """The hyperparameters of a training that is given seconds.
+
+    The learning rate rises, stays, and falls linearly to zero (warm-up, stable, decay; Hu et al.,
+    MiniCPM, 2024, section 4): while it stays, nothing depends on when training will end, so an
+    architecture can be given more time, or none, by what it has reached so far. What it has
+    reached is told by the average of its weights, which stands about where the decay would end.
+
+    Attributes:
+        learning_rate: peak.
+        weight_decay: of convolution and linear weights only.
+        warmup: steps of the rise.
+        decay: share of the whole time in which the rate falls to zero.
+        average: decay of the exponential moving average of weights, by step.
+        gradient_clip: largest norm of all gradients together.
+        distillation: share of the teacher in the loss, 0 to 1.
+    """
+
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.01
+    warmup: int = 50
+    decay: float = 0.5
+    average: float = 0.995
+    gradient_clip: float = 1.0
+    distillation: float = 0.5
+
+    def rate(self, step: int, spent: float, total: float) -> float:
+        """Return the learning rate of ``step`` after ``spent`` of ``total`` seconds."""
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        falling = (1.0 - spent / total) / self.decay if self.decay > 0 else 1.0
+        return self.learning_rate * max(0.0, min(rising, falling, 1.0))
+
+
+class OwnTraining:
+    """One architecture's own training: begun, given time, looked at, given more.
+
+    Args:
+        network: trained in place, for ``plan`` alone; begins with the weights it inherits.
+        plan: the architecture at its bits.
+        batches: training batches.
+        loss: (outputs, targets) -> mean loss.
+        distillation_loss: (outputs, teacher outputs) -> mean loss.
+        teacher: what it learns from beside the targets, if anything.
+        recipe: hyperparameters.
+        checkpoint: file to go on from and to write to.
+        checkpoint_every_s: seconds of training between two of them.
+        now: the clock that seconds are read from.
+        device: where to compute.
+
+    Attributes:
+        step, spent: optimiser steps and seconds so far.
+        checks: what each look at its validation gave.
+        ends: seconds after which it ends because it gained no more; infinite before.
+    """
+
+    def __init__(
+        self,
+        network: Supernet,
+        plan: NetworkPlan,
+        *,
+        batches: EpochBatches,
+        loss: Loss,
+        distillation_loss: Loss,
+        teacher: RememberingTeacher | None = None,
+        recipe: OwnRecipe | None = None,
+        checkpoint: Path | None = None,
+        checkpoint_every_s: float = 20.0,
+        now: Callable[[], float] = time.monotonic,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.network = network.to(device)
+        self.plan = plan
+        self.batches = batches
+        self.loss, self.distillation_loss = loss, distillation_loss
+        self.teacher = teacher
+        self.recipe = recipe or OwnRecipe()
+        self.checkpoint = checkpoint
+        self.checkpoint_every_s = checkpoint_every_s
+        self.now = now
+        self.device = torch.device(device)
+        self.step = 0
+        self.spent = 0.0
+        self.checks: list[float] = []
+        self.ends = math.inf
+        self._guard = CollapseGuard(self.recipe.learning_rate)
+        self._optimizer = make_optimizer(
+            self.network, Recipe(steps=1, weight_decay=self.recipe.weight_decay)
+        )
+        self._average: dict[str, Tensor] = {}
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(checkpoint)
+
+    def run(
+        self,
+        *,
+        until: float,
+        total: float,
+        validate: Callable[[Supernet], float] | None = None,
+    ) -> None:
+        """Train until ``until`` seconds of this training are spent, of ``total`` it may have.
+
+        Seconds spent before, in this process or another, count.
+
+        Args:
+            until: seconds after which to stop.
+            total: seconds after which the learning rate is to be zero.
+            validate: gives a metric of a network, larger is better. Where averaged weights no
+                longer gain by it, the learning rate falls from then on and training ends early.
+
+        Raises:
+            TrainingCollapse: the loss is no longer finite.
+        """
+        saved = self.spent
+        begun = self.now() - self.spent
+        self.network.train()
+        while self.spent < (until := min(until, self.ends)):
+            total = min(total, self.ends)
+            epoch, index = divmod(self.step, len(self.batches))
+            for images, targets in self.batches.epoch(epoch, start=index):
+                self._train_step(images, targets, total)
+                if validate is not None and self._due(total):
+                    self._look(validate(self.averaged()))
+                    total, until = min(total, self.ends), min(until, self.ends)
+                self.spent = self.now() - begun
+                if self.checkpoint is not None and self.spent - saved >= self.checkpoint_every_s:
+                    self.save(self.checkpoint)
+                    saved = self.spent
+                if self.spent >= until:
+                    break
+        if self.checkpoint is not None and self.spent > saved:
+            self.save(self.checkpoint)
+
+    def _due(self, total: float) -> bool:
+        """Whether it is time to look: now and then while the learning rate stays."""
+        stays = self.spent < total * (1 - self.recipe.decay) and math.isinf(self.ends)
+        return stays and self.step % (CHECK_EPOCHS * len(self.batches)) == 0
+
+    def _look(self, value: float) -> None:
+        self.checks.append(value)
+        recent, before = self.checks[-PATIENCE:], self.checks[:-PATIENCE]
+        if before and max(recent) <= max(before):
+            self.ends = self.spent / (1 - self.recipe.decay)
+
+    def _train_step(self, images: Tensor, targets: Tensor, total: float) -> None:
+        images, targets = images.to(self.device), targets.to(self.device)
+        taught = None
+        if self.teacher is not None and self.recipe.distillation > 0:
+            taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step, self.spent, total)
+        resized = resize_images(images, self.plan.input_shape[1])
+        outputs = self.network(
+            resized.contiguous(memory_format=torch.channels_last), self.plan, BatchStatistics()
+        )
+        loss = self.loss(outputs, targets)
+        if taught is not None:
+            share = self.recipe.distillation
+            loss = (1 - share) * loss + share * self.distillation_loss(outputs, taught)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._guard.losses(self.step + 1, [loss.item()])
+        own = self._own()
+        norm = nn.utils.clip_grad_norm_(own.values(), self.recipe.gradient_clip, foreach=True)
+        self._guard.gradients(self.step + 1, norm.item())
+        self._optimizer.step()
+        self.step += 1
+        self._follow(own)
+
+    def _own(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that the architecture uses, after a backward pass."""
+        return {n: p for n, p in self.network.named_parameters() if p.grad is not None}
+
+    @torch.no_grad()
+    def _follow(self, own: dict[str, nn.Parameter]) -> None:
+        if self._average.keys() != own.keys():
+            self._average = {n: self._average.get(n, p.detach().clone()) for n, p in own.items()}
+        # A short memory at first, so that where it began is soon forgotten.
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(
+            [self._average[n] for n in own], [p.detach() for p in own.values()], 1 - keep
+        )
+
+    @torch.no_grad()
+    def averaged(self) -> Supernet:
+        """Return the network with the average of its weights, to evaluate; it shares no tensors."""
+        found = copy.deepcopy(self.network)
+        for name, parameter in found.named_parameters():
+            parameter.grad = None
+            if name in self._average:
+                parameter.copy_(self._average[name])
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next step depends on."""
+        parameters = dict(self.network.named_parameters())
+        buffers = dict(self.network.named_buffers())
+        tensors = {f"model.{n}": parameters[n].detach() for n in self._average}
+        tensors |= {f"model.{n}": value for n, value in buffers.items()}
+        tensors |= {f"average.{n}": value for n, value in self._average.items()}
+        for name in self._average:
+            for key, value in self._optimizer.state.get(parameters[name], {}).items():
+                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        state = {"step": self.step, "spent": self.spent, "checks": self.checks}
+        # JSON has no infinity.
+        state["ends"] = self.ends if math.isfinite(self.ends) else None
+        save_checkpoint(path, tensors, state)
+
+    @torch.no_grad()
+    def _restore(self, path: Path) -> None:
+        tensors, state = load_checkpoint(path)
+        known = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        for full, value in tensors.items():
+            kind, _, name = full.partition(".")
+            key = ""
+            if kind == "optimizer":
+                key, _, name = name.partition(".")
+            if name not in known or (key != "step" and known[name].shape != value.shape):
+                raise InputError(
+                    f"{path} holds {full}, which the architecture has not: it is of another "
+                    "training; remove the file, and this one begins anew"
+                )
+            if kind == "model":
+                known[name].copy_(value)
+            elif kind == "average":
+                self._average[name] = value.to(self.device)
+            else:
+                entry = self._optimizer.state.setdefault(known[name], {})
+                entry[key] = value.to(self.device)
+        self.step, self.spent = int(state["step"]), float(state["spent"])
+        self.checks = list(state["checks"])
+        self.ends = math.inf if state["ends"] is None else float(state["ends"])
+        if not math.isfinite(self.spent):
+            raise InputError(f"{path}: {self.spent} seconds spent cannot be; remove the file")

@@ -1,0 +1,62 @@
+"""A teacher that no longer changes, asked once for each image it can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class CountedViews(Protocol):
+    """Training batches that know which of the images they can hold each one is."""
+
+    @property
+    def views(self) -> int | None:
+        """How many different images there are; None where they are countless."""
+        ...
+
+    def views_of(self, epoch: int, index: int) -> Tensor | None:
+        """Return the numbers of the images of a batch, (batch,) int64; None if countless."""
+        ...
+
+
+class RememberingTeacher:
+    """The outputs of a network that is done with training, kept for when an image comes again.
+
+    Small networks see each image tens of times, and the large one that teaches them costs more
+    than they do; where augmentation only mirrors, it is asked twice for each image in all.
+    With crops every image is new, and the network is asked every time (as it should be: outputs
+    for another crop teach worse, Beyer et al., CVPR 2022).
+
+    Args:
+        network: images (batch, channels, height, width) -> outputs (batch, units), in evaluation
+            mode, so that an image's outputs do not depend on its batch.
+        views: of the training batches.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], views: CountedViews) -> None:
+        self._network = network
+        self._views = views
+        self._known: Tensor | None = None
+        self._outputs: Tensor | None = None
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor, epoch: int, index: int) -> Tensor:
+        """Return outputs (batch, units) for the ``images`` of batch ``index`` of ``epoch``."""
+        numbers = self._views.views_of(epoch, index)
+        if numbers is None or self._views.views is None or len(numbers) != len(images):
+            return self._network(images)
+        if self._known is None:
+            self._known = torch.zeros(self._views.views, dtype=torch.bool)
+        new = ~self._known[numbers]
+        if bool(new.any()):
+            found = self._network(images[new.to(images.device)])
+            if self._outputs is None:
+                self._outputs = found.new_zeros(len(self._known), found.shape[1])
+            self._outputs[numbers[new]] = found
+            self._known[numbers[new]] = True
+        assert self._outputs is not None
+        return self._outputs[numbers]

@@ -1,0 +1,93 @@
+"""A budget counts across processes, divides without a rest, and says what it cannot pay."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nas.job.schema import BudgetConfig
+from nas.stages.budget import Budget, divide, processor_seconds
+from search_spaces.errors import InputError
+
+
+class Clock:
+    def __init__(self):
+        self.time = 100.0
+
+    def __call__(self):
+        return self.time
+
+
+def test_what_was_spent_before_counts_after_a_cut(tmp_path):
+    clock = Clock()
+    first = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    clock.time += 25.0
+    first.save()
+    clock.time = 7.0  # another process, whose clock reads something else
+    again = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    assert again.spent() == 25.0
+    clock.time += 30.0
+    assert again.left() == 5.0
+    clock.time += 30.0
+    assert again.left() == 0.0
+
+
+def test_it_is_saved_while_work_goes_on(tmp_path):
+    clock = Clock()
+    budget = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    with budget.running(every_s=0.01):
+        clock.time += 3.0
+        deadline = time.monotonic() + 10.0
+        while not budget.path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert json.loads(budget.path.read_text())["spent_s"] == 3.0
+        clock.time += 4.0
+    assert json.loads(budget.path.read_text())["spent_s"] == 7.0
+
+
+def test_a_damaged_record_is_named_with_the_cure(tmp_path):
+    path = tmp_path / "budget.json"
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"budget\.json is damaged.*begin a new run"):
+        Budget(60.0, path=path, now=Clock())
+
+
+def test_each_kind_has_its_clock(tmp_path):
+    wall = Budget.of(BudgetConfig(minutes=2.0), tmp_path / "a.json")
+    cpu = Budget.of(BudgetConfig(cpu_minutes=3.0), tmp_path / "b.json")
+    assert (wall.limit_s, cpu.limit_s) == (120.0, 180.0)
+    assert cpu.in_processor_time and not wall.in_processor_time
+    # Imports, which this process did before it began to count, are paid for as well.
+    assert cpu.spent() > 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of running processes")
+def test_processes_that_still_run_are_counted():
+    before = processor_seconds()
+    busy = "import time\nwhile time.process_time() < 0.6: pass\nprint(1, flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout.readline().strip() == b"1"
+        assert processor_seconds() - before >= 0.55
+        child.communicate(b"\n")
+    # And once more, not twice, after their end.
+    assert 0.55 <= processor_seconds() - before < 30
+
+
+def test_the_parts_are_the_whole():
+    found = divide(1500.0, BudgetConfig(minutes=25, supernet=0.3), measuring=60.0)
+    parts = (found.supernet, found.search, found.winners, found.verification)
+    assert sum(parts) == pytest.approx(1500.0)
+    assert found.supernet == pytest.approx(450.0)
+    assert found.winners > found.search
+    assert all(part > 0 for part in parts)
+
+
+def test_a_budget_that_measuring_would_eat_is_refused():
+    with pytest.raises(InputError, match=r"measuring alone takes about 80 of 100 s; give more"):
+        divide(100.0, BudgetConfig(minutes=1), measuring=40.0)

@@ -1,0 +1,187 @@
+"""Winners begin many, go on few, share the time equally, and are the same after a cut."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.executors import Executor
+from nas.fronts.metrics import Goal, Metric
+from nas.fronts.spec import FrontSpec
+from nas.job.schema import Job
+from nas.record.run_folder import RunStore
+from nas.stages.budget import Budget
+from nas.stages.progress import Progress
+from nas.stages.winners import FIRST_RUNG, Winners
+from search_spaces import build_space
+
+SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
+GOALS = [Goal(Metric("accuracy")), Goal(Metric("weights_kib"))]
+ARCHS = sorted(
+    {SPACE.decode(row[None])[0] for row in SPACE.sample_genes(np.random.default_rng(0), 12)},
+    key=lambda arch: SPACE.costs(SPACE.genes([arch]))["weights_kib"][0],
+)
+
+
+class Clock:
+    time = 0.0
+
+    def __call__(self):
+        return self.time
+
+
+class Trained(Executor):
+    """Trains in no time at all, by a clock that it moves; ``accuracy`` says what comes of it."""
+
+    def __init__(self, clock, accuracy, *, pace=1.0, fails_after=10**6):
+        self.clock, self.accuracy, self.pace, self.left = clock, accuracy, pace, fails_after
+        self.spent: dict[str, float] = {}
+        self.items: list[dict[str, Any]] = []
+
+    def run(self, work, items):
+        for index, item in enumerate(items):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            took = max(0.0, item["until"] - self.spent.get(item["arch"], 0.0)) * self.pace
+            self.clock.time += took
+            self.spent[item["arch"]] = self.spent.get(item["arch"], 0.0) + took
+            self.items.append(dict(item))
+            value = self.accuracy(item["arch"], item["rung"])
+            yield index, {
+                **item, "accuracy": value, "worst_class_accuracy": value, "steps": 1,
+                "seconds": self.spent[item["arch"]],
+            }  # fmt: skip
+
+
+class Untrained:
+    """Stands for the trainer of this process, which the executor here never asks."""
+
+    def train(self, item):
+        raise AssertionError(item)
+
+    def trained(self, arch):
+        return f"weights of {arch}"
+
+
+def kib(arch):
+    return float(SPACE.costs(SPACE.genes([arch]))["weights_kib"][0])
+
+
+@pytest.fixture
+def stage(tmp_path):
+    def make(executor, clock, *, limit=1000.0, folder=tmp_path / "run", **finetune):
+        job = Job.model_validate(
+            {
+                "name": "a",
+                "data": {"name": "digits"},
+                "budget": {"minutes": 1},
+                "search": {"front_size": 4},
+                "finetune": {"candidates": 2.0, **finetune},
+            }
+        )
+        store = (
+            RunStore.open(folder)
+            if (folder / "manifest.json").exists()
+            else RunStore.create(folder, {"job": job.resolved()})
+        )
+        evaluator = SimpleNamespace(
+            supernet=SimpleNamespace(space=SPACE),
+            finetuned={},
+            splits=SimpleNamespace(training_batches=lambda size, seed: []),
+        )
+        winners = Winners(
+            job,
+            store,
+            [FrontSpec("joint", tuple(GOALS), ())],
+            budget=Budget(limit, path=store.budget, now=clock),
+            evaluator=evaluator,
+            executor=executor,
+            predict=lambda archs: [{"weights_kib": kib(arch)} for arch in archs],
+            progress=Progress(),
+            trainer=Untrained(),
+        )
+        return winners, evaluator
+
+    return make
+
+
+def evaluated(accuracy):
+    return [
+        SimpleNamespace(arch=arch, metrics={"accuracy": accuracy(arch), "weights_kib": kib(arch)})
+        for arch in ARCHS
+    ]
+
+
+def by_size(arch, rung=0):
+    return 0.5 + 0.02 * [str(a) for a in ARCHS].index(str(arch))
+
+
+def test_seconds_are_shared_equally_and_the_budget_is_kept(stage):
+    clock = Clock()
+    executor = Trained(clock, by_size)
+    winners, evaluator = stage(executor, clock)
+    found = winners.run(evaluated(by_size), keep_s=100.0)
+    first = [item for item in executor.items if item["rung"] == 0]
+    last = [item for item in executor.items if item["rung"] == 1]
+    assert (len(first), len(last)) == (8, 4)
+    each = 900.0 / (FIRST_RUNG * 8 + (1 - FIRST_RUNG) * 4)
+    assert [item["until"] for item in first] == pytest.approx([FIRST_RUNG * each] * 8)
+    assert [item["until"] for item in last] == pytest.approx([each] * 4)
+    assert all(item["until"] == item["total"] for item in last)
+    assert clock.time == pytest.approx(900.0)
+    assert set(found) == set(evaluator.finetuned)
+    assert len(found) == 4
+
+
+def test_time_lost_is_taken_from_those_that_follow(stage):
+    clock = Clock()
+    winners, _ = stage(Trained(clock, by_size, pace=1.3), clock)
+    winners.run(evaluated(by_size), keep_s=100.0)
+    assert clock.time < 1.1 * 1000.0
+
+
+def test_a_wrong_guess_is_put_right_before_it_costs_a_place(stage):
+    clock = Clock()
+    better = str(ARCHS[1])
+
+    def truth(arch, rung):
+        return 0.95 if arch == better else by_size(arch)
+
+    # Shared weights put it last: the smallest is thought to be better.
+    def guess(arch):
+        return 0.501 if str(arch) == better else by_size(arch)
+
+    winners, _ = stage(Trained(clock, truth), clock, candidates=3.0)
+    found = winners.run(evaluated(guess), keep_s=0.0)
+    assert better in map(str, found)
+    assert found[SPACE.parse(better)]["accuracy"] == 0.95
+
+
+@pytest.mark.parametrize("cut", [3, 8, 10])
+def test_after_a_cut_it_goes_on_with_the_same_architectures(stage, tmp_path, cut):
+    clock = Clock()
+    broken = Trained(clock, by_size, fails_after=cut)
+    winners, _ = stage(broken, clock)
+    with pytest.raises(KeyboardInterrupt):
+        winners.run(evaluated(by_size), keep_s=100.0)
+    winners.budget.save()
+    again = Trained(clock, by_size)
+    again.spent = broken.spent
+    winners, evaluator = stage(again, clock)
+    found = winners.run(evaluated(lambda arch: -by_size(arch)), keep_s=100.0)
+    assert len(again.items) + len(broken.items) == 12
+    done = {(item["arch"], item["rung"]) for item in broken.items + again.items}
+    assert len(done) == 12
+    assert clock.time == pytest.approx(900.0)
+    assert set(found) == set(evaluator.finetuned)
+
+
+def test_without_time_they_keep_what_they_inherit(stage):
+    clock = Clock()
+    winners, _ = stage(Trained(clock, by_size), clock, limit=50.0)
+    assert len(winners.run(evaluated(by_size), keep_s=100.0)) == 4
+    assert clock.time == 0.0

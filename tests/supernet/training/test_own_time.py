@@ -1,0 +1,146 @@
+"""Training for seconds: the rate follows the clock, and what was cut off ends the same."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from search_spaces import build_space
+from search_spaces.errors import InputError
+from supernet.network import Supernet
+from supernet.training.own_time import CHECK_EPOCHS, OwnRecipe, OwnTraining
+
+
+class Batches:
+    """Four fixed batches whose label is whether the left half is brighter."""
+
+    def __len__(self):
+        return 4
+
+    def epoch(self, epoch, *, start=0):
+        for index in range(start, len(self)):
+            generator = torch.Generator().manual_seed(index)
+            x = torch.randn(32, 1, 8, 8, generator=generator)
+            yield x, (x[..., :4].sum((1, 2, 3)) > x[..., 4:].sum((1, 2, 3))).long()
+
+
+class Ticks:
+    """A clock that moves by one second each time it is read."""
+
+    def __init__(self):
+        self.time = 50.0
+
+    def __call__(self):
+        self.time += 1.0
+        return self.time
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    torch.manual_seed(0)
+    return Supernet(build_space("mobilenet", preset="8x8", input_channels=1, outputs=2))
+
+
+def begin(supernet, **options):
+    return OwnTraining(
+        copy.deepcopy(supernet),
+        supernet.plan(supernet.space.smallest()),
+        batches=Batches(),
+        loss=F.cross_entropy,
+        distillation_loss=lambda outputs, taught: F.cross_entropy(outputs, taught.softmax(1)),
+        now=Ticks(),
+        **options,
+    )
+
+
+def loss_of(network):
+    plan = network.plan(network.space.smallest())
+    with torch.no_grad():
+        return sum(F.cross_entropy(network(x, plan), y).item() for x, y in Batches().epoch(0))
+
+
+def test_the_rate_rises_stays_and_falls_to_zero_with_the_time():
+    recipe = OwnRecipe(learning_rate=0.1, warmup=10, decay=0.4)
+    assert recipe.rate(0, 0.0, 100.0) == pytest.approx(0.01)
+    assert recipe.rate(20, 10.0, 100.0) == recipe.rate(90, 60.0, 100.0) == 0.1
+    assert recipe.rate(95, 80.0, 100.0) == pytest.approx(0.05)
+    assert recipe.rate(100, 100.0, 100.0) == 0.0
+    assert recipe.rate(101, 120.0, 100.0) == 0.0
+
+
+def test_seconds_are_kept_to_and_the_network_learns(supernet):
+    training = begin(supernet)
+    training.run(until=30.0, total=30.0)
+    assert training.spent == 30.0
+    assert 25 <= training.step <= 30
+    assert loss_of(training.averaged()) < loss_of(supernet)
+
+
+def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path):
+    whole = begin(supernet)
+    whole.run(until=12.0, total=24.0)
+    whole.run(until=24.0, total=24.0)
+    parts = None
+    for until in (5.0, 12.0, 17.0, 24.0):
+        parts = begin(supernet, checkpoint=tmp_path / "a.safetensors", checkpoint_every_s=3.0)
+        parts.run(until=until, total=24.0)
+    assert (parts.step, parts.spent) == (whole.step, whole.spent)
+    expected, found = whole.averaged().state_dict(), parts.averaged().state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_averages_follow_the_weights_and_share_nothing_with_them(supernet):
+    training = begin(supernet, recipe=OwnRecipe(average=0.0))
+    training.run(until=9.0, total=90.0)
+    averaged = training.averaged()
+    own = dict(training.network.named_parameters())
+    for name, parameter in averaged.named_parameters():
+        assert torch.equal(parameter, own[name]), name
+        assert parameter.data_ptr() != own[name].data_ptr(), name
+
+
+def test_a_teacher_is_asked_for_each_batch(supernet):
+    asked = []
+
+    class Teacher:
+        def outputs(self, images, epoch, index):
+            asked.append((epoch, index, len(images)))
+            return torch.zeros(len(images), 2)
+
+    training = begin(supernet, teacher=Teacher())
+    training.run(until=6.0, total=6.0)
+    assert asked == [(step // 4, step % 4, 32) for step in range(training.step)]
+
+
+def test_where_nothing_is_gained_the_rate_falls_and_time_is_saved(supernet):
+    flat, gaining = begin(supernet), begin(supernet)
+    looks = []
+
+    def rising(network):
+        looks.append(len(looks))
+        return float(len(looks))
+
+    flat.run(until=2000.0, total=2000.0, validate=lambda network: 0.9)
+    gaining.run(until=400.0, total=400.0, validate=rising)
+    assert len(flat.checks) == 4
+    assert flat.spent == pytest.approx(2 * 4 * CHECK_EPOCHS * 4, rel=0.1)
+    assert flat.ends == pytest.approx(flat.spent, abs=1.5)
+    assert gaining.spent == 400.0 and math.isinf(gaining.ends)
+    # It looks only while the rate stays: that it gains when the rate falls is known.
+    assert len(looks) == 200 // (CHECK_EPOCHS * 4)
+
+
+def test_a_checkpoint_of_another_space_is_refused(supernet, tmp_path):
+    path = tmp_path / "a.safetensors"
+    training = begin(supernet, checkpoint=path)
+    training.run(until=3.0, total=9.0)
+    other = Supernet(
+        build_space("mobilenet", preset="8x8", input_channels=1, outputs=2, stem_channels=8)
+    )
+    with pytest.raises(InputError, match="of another training; remove the file"):
+        begin(other, checkpoint=path)
