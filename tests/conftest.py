@@ -1,8 +1,19 @@
-"""Settings of all tests: reproducible examples, and one thread so that sums are exact repeats."""
+"""Settings of all tests: reproducible examples, one thread so that sums are exact repeats.
+
+``--quick`` runs what needs neither torch nor a process: a test that reaches for one of them is
+skipped at that moment, with the reason, so no list has to be kept. What is slow without
+either is marked ``slow`` and left out.
+"""
 
 from __future__ import annotations
 
+import importlib.abc
+import multiprocessing.process
 import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -11,7 +22,53 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
+# Hypothesis raises the same examples each time, so fewer are a part of the whole suite's.
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
+
+TOO_HEAVY = ("torch", "torchvision", "ray", "mlflow", "matplotlib", "nbclient", "jupytext")
+"""Packages that take seconds to import."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``."""
+    parser.addoption(
+        "--quick", action="store_true", help="only what needs neither torch nor processes"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests of ``--quick`` be skipped where they reach for torch or a process."""
+    if not config.getoption("--quick"):
+        return
+    settings.load_profile("quick")
+    sys.meta_path.insert(0, _SkipsHeavyImports())
+
+    def no_process(*args: Any, **kwargs: Any) -> NoReturn:
+        _skip("starts a process")
+
+    subprocess.Popen.__init__ = no_process  # type: ignore[method-assign]  # this process is ours
+    os.fork = no_process
+    multiprocessing.process.BaseProcess.start = no_process  # type: ignore[method-assign]
+
+
+class _SkipsHeavyImports(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> None:
+        if name in TOO_HEAVY:
+            _skip(f"needs {name}")
+
+
+def _skip(why: str) -> NoReturn:
+    pytest.skip(f"--quick: {why}", allow_module_level=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put tests that fork and then train first: torch refuses once its parent has trained."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
+    if config.getoption("--quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +76,3 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     # Output must not depend on the width or the colours of whoever runs the tests.
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that fork and then train first: torch refuses once its parent has trained."""
-    items.sort(key=lambda item: item.get_closest_marker("forks") is None)

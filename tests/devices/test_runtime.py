@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from devices.runtime import RUNTIMES, Runtime, TensorSpec, make_runtime, random_inputs
+from devices.testing.runtime import RuntimeContract
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 #: Registered name -> parameters under which the contract must hold.
@@ -10,66 +11,18 @@ CONTRACT = [(name, {}) for name in RUNTIMES if name != "command"] + [
 ]
 
 
-@pytest.fixture(params=CONTRACT, ids=lambda case: f"{case[0]}-{case[1]}")
-def runtime_case(request, tmp_path_factory, monkeypatch):
-    name, parameters = request.param
-    try:
-        # Before the cache moves: kernels compiled once are not compiled again for the suite.
-        make_runtime(name, parameters)
-    except (MissingExtraError, EnvironmentProblem) as error:
-        pytest.skip(str(error))
-    # Conversions of the suite go to a folder of the session, not to the user's cache.
-    monkeypatch.setenv("EDGE_NAS_CACHE", str(tmp_path_factory.getbasetemp() / "conversions"))
-    return request.param
-
-
-class TestContract:
-    """Every registered runtime loads a model file and computes what it says."""
-
-    def test_outputs_equal_those_of_the_reference_evaluator(self, runtime_case, make_model):
-        reference = pytest.importorskip("onnx.reference")
-        path = make_model()
-        name, parameters = runtime_case
-        session = make_runtime(name, {"batch": 2, **parameters}).load(path)
-        assert [spec.shape for spec in session.inputs] == [(2, 3, 8, 8)]
-        inputs = random_inputs(session.inputs, 3)
-        (expected,) = reference.ReferenceEvaluator(str(path)).run(None, {"x": inputs[0]})
-        (output,) = session(*inputs)
-        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
-
-    def test_a_bound_call_can_be_repeated(self, runtime_case, make_model):
-        session = make_runtime(*runtime_case).load(make_model())
-        call = session.bind(*random_inputs(session.inputs, 0))
-        call()
-        call()
-
-    def test_parameters_build_an_equal_runtime(self, runtime_case):
-        runtime = make_runtime(*runtime_case)
-        again = make_runtime(runtime.name, runtime.parameters())
-        assert again.describe() == runtime.describe()
-        assert runtime.version
-
-    def test_a_file_that_is_no_model(self, runtime_case, tmp_path):
-        path = tmp_path / "broken.onnx"
-        path.write_bytes(b"not a model")
-        with pytest.raises(InputError, match=r"broken\.onnx"):
-            make_runtime(*runtime_case).load(path)
-
-    def test_a_missing_file(self, runtime_case, tmp_path):
-        with pytest.raises(InputError, match=r"absent\.onnx"):
-            make_runtime(*runtime_case).load(tmp_path / "absent.onnx")
-
-    def test_a_fixed_batch_is_not_changed_silently(self, runtime_case, make_model):
-        name, parameters = runtime_case
-        runtime = make_runtime(name, {**parameters, "batch": 8})
-        with pytest.raises(InputError, match="open batch axis"):
-            runtime.load(make_model(batch=1))
-
-    @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "2"])
-    def test_threads_must_be_a_positive_whole_number(self, runtime_case, bad):
-        name, parameters = runtime_case
-        with pytest.raises(InputError, match="threads"):
-            make_runtime(name, {**parameters, "threads": bad})
+class TestEveryRuntime(RuntimeContract):
+    @pytest.fixture(params=CONTRACT, ids=lambda case: f"{case[0]}-{case[1]}")
+    def runtime_case(self, request, tmp_path_factory, monkeypatch):
+        name, parameters = request.param
+        try:
+            # Before the cache moves: kernels compiled once are not compiled again for the suite.
+            make_runtime(name, parameters)
+        except (MissingExtraError, EnvironmentProblem) as error:
+            pytest.skip(str(error))
+        # Conversions of the suite go to a folder of the session, not to the user's cache.
+        monkeypatch.setenv("EDGE_NAS_CACHE", str(tmp_path_factory.getbasetemp() / "conversions"))
+        return request.param
 
 
 def test_unknown_runtime_names_the_nearest():

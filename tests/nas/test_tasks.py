@@ -4,11 +4,51 @@ from torch.nn import functional as F
 
 from nas.job.schema import DataConfig
 from nas.tasks import TASKS, ImageClassification, Task
+from nas.testing import TaskContract
+
+
+class Denoising(Task):
+    metric_name, higher_is_better = "error", False
+
+    def load(self, config, seed):
+        raise NotImplementedError
+
+    def outputs(self, splits):
+        return 1
+
+    def loss(self, outputs, targets):
+        return F.mse_loss(outputs, targets)
+
+    def distillation_loss(self, outputs, teacher_outputs):
+        return F.mse_loss(outputs, teacher_outputs.detach())
+
+    def metric(self, outputs, targets):
+        return float(((outputs - targets) ** 2).sum()), float(len(targets))
 
 
 @pytest.fixture
 def task() -> ImageClassification:
     return ImageClassification()
+
+
+class TestClassification(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return ImageClassification(label_smoothing=0.1)
+
+    @pytest.fixture
+    def batch(self):
+        return torch.randn(40, 5), torch.randint(4, (40,))
+
+
+class TestWithoutClasses(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return Denoising()
+
+    @pytest.fixture
+    def batch(self):
+        return torch.randn(40, 1), torch.randn(40, 1)
 
 
 def test_the_default_task_is_registered():
@@ -65,23 +105,5 @@ def test_outputs_follow_the_data(task):
 
 
 def test_a_task_of_another_package_needs_only_the_interface():
-    class Denoising(Task):
-        metric_name, higher_is_better = "error", False
-
-        def load(self, config, seed):
-            raise NotImplementedError
-
-        def outputs(self, splits):
-            return 1
-
-        def loss(self, outputs, targets):
-            return F.mse_loss(outputs, targets)
-
-        def distillation_loss(self, outputs, teacher_outputs):
-            return F.mse_loss(outputs, teacher_outputs.detach())
-
-        def metric(self, outputs, targets):
-            return float(((outputs - targets) ** 2).sum()), float(len(targets))
-
     batches = [(torch.ones(4, 1), torch.zeros(4, 1)), (torch.zeros(4, 1), torch.zeros(4, 1))]
     assert Denoising().evaluate(lambda x: x, batches) == 0.5

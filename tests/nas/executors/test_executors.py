@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas.executors import EXECUTORS, Executor, Work
+from nas.testing import ExecutorContract
 from search_spaces.errors import EnvironmentProblem, InputError
 
 WORKERS = {"local": 1, "processes": 2, "ray": 2}
@@ -46,10 +47,11 @@ def made(name: str, request) -> Executor:
     return EXECUTORS.get(name)(workers=WORKERS[name])
 
 
-@pytest.fixture(params=[name for name in EXECUTORS.names() if name in WORKERS])
-def executor(request):
-    with made(request.param, request) as found:
-        yield found
+class TestEveryExecutor(ExecutorContract):
+    @pytest.fixture(params=[name for name in EXECUTORS.names() if name in WORKERS])
+    def executor(self, request):
+        with made(request.param, request) as found:
+            yield found
 
 
 @pytest.fixture(params=["processes", "ray"])
@@ -60,15 +62,6 @@ def lossy(request):
 
 
 # ------------------------------------------------------------- what the workers do
-
-
-def squaring(*, offset: int = 0, threads: int | None = None):
-    def square(item):
-        if item["x"] < 0:
-            raise InputError(f"{item['x']} is negative")
-        return item["x"] ** 2 + offset
-
-    return square
 
 
 def dying(*, folder: str, always: bool = False, threads: int | None = None):
@@ -88,30 +81,6 @@ def dying(*, folder: str, always: bool = False, threads: int | None = None):
 
 def threads_given(*, threads: int | None = None):
     return lambda item: threads
-
-
-# ----------------------------------------------------------------------- contract
-
-
-def test_every_item_comes_back_once_with_its_own_result(executor):
-    work = Work("test_executors:squaring", {"offset": 1})
-    found = list(executor.run(work, [{"x": x} for x in range(7)]))
-    assert sorted(found) == [(x, x * x + 1) for x in range(7)]
-
-
-def test_no_items_no_results(executor):
-    assert list(executor.run(Work("test_executors:squaring"), [])) == []
-
-
-def test_another_work_is_another_function(executor):
-    first = list(executor.run(Work("test_executors:squaring", {"offset": 0}), [{"x": 2}]))
-    second = list(executor.run(Work("test_executors:squaring", {"offset": 5}), [{"x": 2}]))
-    assert (first, second) == ([(0, 4)], [(0, 9)])
-
-
-def test_an_error_of_the_function_is_raised_as_it_is(executor):
-    with pytest.raises(InputError, match="-4 is negative"):
-        list(executor.run(Work("test_executors:squaring"), [{"x": -4}]))
 
 
 def test_a_killed_worker_costs_no_result(lossy, tmp_path):

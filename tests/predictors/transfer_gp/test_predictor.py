@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from predictors.benchmark import LATENCY_PREDICTORS
 from predictors.registry import LatencyPredictor
+from predictors.testing import LatencyPredictorContract
 from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.errors import InputError
 from search_spaces.spaces.nasbench201 import NasBench201
@@ -35,33 +36,23 @@ def _rank(predictor: LatencyPredictor, table: LatencyTable, device: str, n: int)
     return float(spearmanr(adapted.predict_genes(table.genes[160:])[0], values[160:])[0])
 
 
-@pytest.mark.parametrize("method", LATENCY_PREDICTORS.names())
-def test_contract(method: str, table: LatencyTable) -> None:
-    cls = LATENCY_PREDICTORS.get(method)
-    if method == "macs":
+class TestEveryPredictor(LatencyPredictorContract):
+    @pytest.fixture(params=LATENCY_PREDICTORS.names())
+    def method(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture
+    def table(self, method: str) -> LatencyTable:
+        if method != "macs":
+            return synthetic_table(architectures=260, devices=6, positions=6)
         space = NasBench201()
         genes = space.sample_genes(np.random.default_rng(0), 60)
         values = np.column_stack([1 + genes.sum(1), 2 + genes[:, 0]]).astype(float)
-        table = LatencyTable(space, genes, ("a", "b"), values)
-    predictor = cls(table.space, **QUICK.get(method, {})).meta_fit(table)
-    pool = table.archs
-    chosen = predictor.suggest(pool, 14)
-    assert len(set(chosen)) == len({str(a) for a in chosen}) == 14
-    place = {arch: i for i, arch in reversed(list(enumerate(table.archs)))}
-    measured = [float(table.values[place[arch], 0]) for arch in chosen]
-    adapted = predictor.adapt(chosen, measured)
-    mean, std = adapted.predict(pool)
-    assert mean.shape == std.shape == (len(pool),)
-    assert np.isfinite(mean).all() and (std > 0).all()
-    low, high = adapted.interval(pool, 0.9)
-    inner_low, inner_high = adapted.interval(pool, 0.5)
-    assert (low <= inner_low).all() and (inner_high <= high).all()
-    budgets = np.linspace(measured[0] / 4, 4 * max(measured), 7)
-    within = np.array([adapted.probability_within(pool, b) for b in budgets])
-    assert ((within >= 0) & (within <= 1)).all()
-    assert (np.diff(within, axis=0) >= -1e-9).all()
-    again = predictor.adapt(chosen, measured).predict(pool)[0]
-    np.testing.assert_allclose(again, mean)
+        return LatencyTable(space, genes, ("a", "b"), values)
+
+    @pytest.fixture
+    def predictor(self, method: str, table: LatencyTable) -> LatencyPredictor:
+        return LATENCY_PREDICTORS.get(method)(table.space, **QUICK.get(method, {}))
 
 
 def test_ten_measurements_rank_a_new_device(fitted: TransferGP, table: LatencyTable) -> None:
