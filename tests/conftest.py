@@ -12,7 +12,7 @@ import multiprocessing.process
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NoReturn
 
 import pytest
@@ -58,8 +58,25 @@ class _SkipsHeavyImports(importlib.abc.MetaPathFinder):
             _skip(f"needs {name}")
 
 
+_reached: list[str] = []
+"""What the running test reached for: code under test may have kept the skip to itself."""
+
+
 def _skip(why: str) -> NoReturn:
-    pytest.skip(f"--quick: {why}", allow_module_level=True)
+    _reached.append(f"--quick: {why}")
+    pytest.skip(_reached[-1], allow_module_level=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test of ``--quick`` that failed because it was refused torch or a process."""
+    _reached.clear()
+    try:
+        return (yield)
+    except Exception:
+        if _reached:
+            pytest.skip(_reached[0])
+        raise
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

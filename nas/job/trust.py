@@ -100,6 +100,7 @@ def _place(name: str) -> str:
         return "Python itself"
     # As the import will look: what is installed first, then the current folder.
     folders = [folder for folder in sys.path if folder] + [os.getcwd()]
+    spec = None
     for part in module.split("."):
         # Not importlib.util.find_spec, which runs the packages around a module.
         spec = importlib.machinery.PathFinder.find_spec(part, folders)
@@ -108,4 +109,5 @@ def _place(name: str) -> str:
         if spec.submodule_search_locations is None:
             return str(Path(spec.origin or module).resolve())
         folders = list(spec.submodule_search_locations)
+    assert spec is not None, "a module has at least one name"
     return str(Path(spec.origin or folders[0]).resolve())

@@ -8,6 +8,7 @@ import numpy as np
 
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import Exact, Learned, Problem
+from nas.strategies.surrogates import Surrogate
 from search_spaces.space import Arch, Choice, Condition, SearchSpace
 
 ACCURACY, WEIGHTS = Metric("accuracy"), Metric("weights_kib")
@@ -94,7 +95,7 @@ def make_problem(
     if minimum is not None:
         constraints.append(Constraint(ACCURACY, minimum, upper=False))
     used = {str(m) for m in goals} | {str(c.metric) for c in constraints}
-    surrogates = {
+    surrogates: dict[str, Surrogate] = {
         "weights_kib": Exact(lambda genes: weights_kib(space, genes)),
         "accuracy": Learned(AccuracyPredictor(space, trees=10)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ class StrategyContract:
     large for a space of some thousand architectures, ``options``.
     """
 
-    SPACE: dict[str, int] = {"stages": 2, "depth": 3}
+    SPACE: ClassVar[dict[str, Any]] = {"stages": 2, "depth": 3}
     """Size of the space; a strategy for small spaces names a smaller one."""
 
     @pytest.fixture
@@ -50,12 +50,12 @@ class StrategyContract:
         return options
 
     @pytest.fixture
-    def size(self) -> dict[str, int]:
+    def size(self) -> dict[str, Any]:
         """Stages and depth of the space."""
         return self.SPACE
 
     def test_asks_are_valid_canonical_new_and_within_the_exact_bounds(
-        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, int]
+        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
         budget = 9.0 if size["stages"] == 1 else 14.0
         problem, evaluate = make_problem(**size, budget=budget)
@@ -72,7 +72,7 @@ class StrategyContract:
         assert (evaluate(archs)[1] <= 0).all()
 
     def test_same_seed_and_same_tells_give_the_same_asks(
-        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, int]
+        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
         runs = []
         for seed in (3, 3, 4):
@@ -103,7 +103,7 @@ class StrategyContract:
         assert not set(asked) & set(warm)
 
     def test_infeasible_bounds_end_with_the_closest_architecture(
-        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, int]
+        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
         problem, _ = make_problem(**size, budget=1.0)
         with pytest.raises(
@@ -120,7 +120,7 @@ class StrategyContract:
             assert value > bound
 
     def test_failed_evaluations_are_not_asked_again(
-        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, int]
+        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
         problem, evaluate = make_problem(**size)
         strategy = strategy_class(problem, seed=0, **options)
@@ -133,7 +133,7 @@ class StrategyContract:
         assert archs[0] not in later
 
     def test_one_and_three_objectives(
-        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, int]
+        self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
         problem, evaluate = make_problem(**size, goals=(Metric("accuracy"),), budget=14.0)
         assert len(rounds_of(strategy_class(problem, seed=0, **options), evaluate, 3, 6)[-1]) == 6

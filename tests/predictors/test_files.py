@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from search_spaces.spaces.nasbench201 import NasBench201
 from search_spaces.tables.synthetic import synthetic_table
 
 
+@lru_cache
 def _predictors() -> list[SavedPredictor]:
     table = synthetic_table(architectures=80, devices=3, positions=4)
     return [

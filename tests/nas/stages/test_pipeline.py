@@ -263,11 +263,11 @@ def test_bounds_that_nothing_meets_end_with_the_closest_architecture(finished, t
 
 
 def test_energy_that_nothing_measures_is_told_before_training(tmp_path, monkeypatch):
-    import devices.measuring.energy
+    from devices.measuring import energy
     from nas.stages import pipeline
     from search_spaces.errors import EnvironmentProblem
 
-    monkeypatch.setattr(devices.energy, "make_meter", lambda source: devices.energy.NoMeter())
+    monkeypatch.setattr(energy, "make_meter", lambda source: energy.NoMeter())
     text = JOB + "  objectives: [accuracy, energy_mj]\n"
     with pytest.raises(EnvironmentProblem, match="no energy counter"):
         pipeline.run(load_job(write_job(tmp_path, text)), tmp_path / "run")

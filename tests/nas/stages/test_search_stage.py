@@ -35,7 +35,7 @@ def sampled(metric: str) -> np.ndarray:
 
 def quality(arch) -> float:
     """More parameters are better: what a bound on weights has to be kept against."""
-    return float(1 - np.exp(-costs(SPACE, arch)["parameters"] / 3000))
+    return float(1 - np.exp(-costs(SPACE, arch, [])["parameters"] / 3000))
 
 
 class Evaluated:
@@ -154,7 +154,7 @@ def test_architectures_for_the_first_measurements_keep_the_exact_bounds():
     bound = Constraint(WEIGHTS, float(np.quantile(sampled("weights_kib"), 0.05)))
     pool = feasible_pool(job("evolution"), SPACE, [FrontSpec("all", GOALS, (bound,))])
     assert len(pool) > 50
-    assert all(costs(SPACE, arch)["weights_kib"] <= bound.bound for arch in pool)
+    assert all(costs(SPACE, arch, [])["weights_kib"] <= bound.bound for arch in pool)
 
 
 class AllEqual(Evaluated):
