@@ -9,12 +9,13 @@ an allocator loses to fragmentation, and the runtime's own structures, come on t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow
 from search_spaces.errors import InputError
 from search_spaces.plan import (
     FLOAT_BITS,
@@ -119,10 +120,15 @@ class Tape:
         return change.cumsum(0).max(0)
 
 
-Flow = Callable[[Tape, "Roles", Tensor], Tensor]
+MEMORY_FLOWS: Registry[MemoryFlow] = Registry("memory flow", group="nas.memory_flows")
+"""Flows of kinds that are not in :data:`~search_spaces.block_kinds.BLOCK_KINDS`."""
 
-MEMORY_FLOWS: Registry[Flow] = Registry("memory flow of a block", group="nas.memory_flows")
-"""Kind of block -> how tensors run through it; the counterpart of the supernet's dataflows."""
+
+def memory_flow(kind: str) -> MemoryFlow | None:
+    """Return how tensors run through blocks of ``kind``, or None where nobody said."""
+    if kind in BLOCK_KINDS:
+        return BLOCK_KINDS.get(kind).memory
+    return MEMORY_FLOWS.get(kind) if kind in MEMORY_FLOWS else None
 
 
 class Roles:
@@ -181,7 +187,7 @@ def peak_memory_bytes(
 
 def has_memory_flows(blocks: Sequence[BlockColumn]) -> bool:
     """Whether :func:`peak_of_blocks` knows every kind of block."""
-    return all(block.kind in MEMORY_FLOWS for block in blocks)
+    return all(memory_flow(block.kind) is not None for block in blocks)
 
 
 def peak_of_blocks(
@@ -197,12 +203,13 @@ def peak_of_blocks(
     tape = Tape(rows, stream, bit_aware=bit_aware)
     x = tape.tensor(input_count, blocks[0].layers[0].layer.activation_bits)
     for block in blocks:
-        if block.kind not in MEMORY_FLOWS:
+        flow = memory_flow(block.kind)
+        if flow is None:
             raise InputError(
-                f"no memory flow for blocks of kind {block.kind!r}; register one in "
-                f"search_spaces.memory.MEMORY_FLOWS (entry point nas.memory_flows)"
+                f"blocks of kind {block.kind!r} have no memory flow; give one with the kind "
+                "(entry point nas.block_kinds)"
             )
-        x = MEMORY_FLOWS.get(block.kind)(tape, Roles(block), x)
+        x = flow(tape, Roles(block), x)
     return tape.peak_bytes()
 
 
@@ -261,102 +268,3 @@ def _columns(plan: NetworkPlan) -> list[BlockColumn]:
         )
         for block in plan.blocks
     ]
-
-
-@MEMORY_FLOWS.register("stem")
-def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    return roles.chain(tape, x, ["stem"], tape.stream_bits)
-
-
-@MEMORY_FLOWS.register("pooled_stem")
-def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    x = _stem(tape, roles, x)
-    side = (np.asarray(roles.layers["stem"].layer.out_size) + 1) // 2
-    channels = roles.layers["stem"].layer.out_channels
-    return tape.op([x], channels * side**2, tape.stream_bits)
-
-
-@MEMORY_FLOWS.register("mbconv")
-def _mbconv(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    block = roles.block
-    if "squeeze" in roles:
-        h = roles.chain(tape, x, ["expand", "fused", "depthwise"], tape.stream_bits)
-        squeeze = roles.layers["squeeze"]
-        channels = squeeze.layer.in_channels
-        pooled = tape.op([h], channels, squeeze.layer.activation_bits, squeeze.active)
-        gate = roles.chain(tape, pooled, ["squeeze", "excite"], tape.stream_bits)
-        h = tape.op([h, gate], h.count, roles.bits("project"), squeeze.active)
-        h = roles.chain(tape, h, ["project"], tape.stream_bits)
-    else:
-        order = ["expand", "fused", "depthwise", "project"]
-        h = roles.chain(tape, x, order, tape.stream_bits)
-    return tape.op([h, x], h.count, tape.stream_bits, block.residual)
-
-
-@MEMORY_FLOWS.register("residual")
-def _residual(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    short = roles.chain(tape, x, ["shortcut"], tape.stream_bits)
-    order = ["reduce", "conv1", "conv", "conv2", "restore"]
-    h = roles.chain(tape, x, order, tape.stream_bits)
-    return tape.op([h, short], h.count, tape.stream_bits, roles.block.active)
-
-
-@MEMORY_FLOWS.register("mlp")
-def _mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    h = roles.chain(tape, x, ["expand", "contract"], tape.stream_bits)
-    return tape.op([h, x], h.count, tape.stream_bits, roles.block.active)
-
-
-@MEMORY_FLOWS.register("lean_attention")
-def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    active = roles.block.active
-    h = roles.chain(tape, x, ["reduce", "qkv"], tape.stream_bits)
-    h = _attend(tape, roles, h, roles.bits("project"))
-    h = roles.chain(tape, h, ["project"], tape.stream_bits)
-    # Enlarging and adding is one operation: a value is read where it is added.
-    return tape.op([x, h], x.count, tape.stream_bits, active)
-
-
-@MEMORY_FLOWS.register("patches")
-def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    return roles.chain(tape, x, ["patches"], FLOAT_BITS)
-
-
-@MEMORY_FLOWS.register("transformer")
-def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active)
-    h = roles.chain(tape, h, ["qkv"], tape.stream_bits)
-    h = _attend(tape, roles, h, roles.bits("project"))
-    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active)
-    h = tape.op([x], x.count, roles.bits("widen"), active)
-    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active)
-
-
-@MEMORY_FLOWS.register("token_head")
-def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    classifier = roles.layers["classifier"]
-    h = tape.op([x], x.count, FLOAT_BITS)
-    h = tape.op([h], classifier.layer.in_channels, classifier.layer.activation_bits)
-    return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
-
-
-@MEMORY_FLOWS.register("head")
-def _head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    x = roles.chain(tape, x, ["head"], tape.stream_bits)
-    last = ["feature", "classifier"]
-    first = roles.layers["feature" if "feature" in roles else "classifier"]
-    channels, bits = first.layer.in_channels, first.layer.activation_bits
-    x = tape.op([x], channels, bits)
-    return roles.chain(tape, x, last, FLOAT_BITS)
-
-
-def _attend(tape: Tape, roles: Roles, qkv: Tensor, bits: np.ndarray | int) -> Tensor:
-    """Attention between projections: scores of all heads, then their values."""
-    heads = next(item for item in roles.block.operators if item.operator.role == "heads")
-    plan, active = heads.operator, heads.active
-    scores = tape.op([qkv], plan.heads * plan.tokens**2, tape.stream_bits, active)
-    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active)
-    return out

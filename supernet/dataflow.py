@@ -13,13 +13,26 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_spaces.block_kinds import BLOCK_KINDS
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
 Operation = Callable[..., Any]
 Dataflow = Callable[[Tensor, Mapping[str, Operation], bool], Tensor]
 
-DATAFLOWS: Registry[Dataflow] = Registry("block kind", group="nas.dataflows")
+DATAFLOWS: Registry[Dataflow] = Registry("dataflow", group="nas.dataflows")
+"""Dataflows of kinds that are not in :data:`~search_spaces.block_kinds.BLOCK_KINDS`."""
+
+
+def dataflow_of(kind: str) -> Dataflow:
+    """Return how tensors run through blocks of ``kind``.
+
+    Raises:
+        InputError: the kind is registered nowhere; the message lists those that are.
+    """
+    if kind in DATAFLOWS and kind not in BLOCK_KINDS:
+        return DATAFLOWS.get(kind)
+    return BLOCK_KINDS.get(kind).load_dataflow()
 
 
 def activate(x: Tensor, name: str) -> Tensor:
@@ -41,19 +54,16 @@ def activate(x: Tensor, name: str) -> Tensor:
     raise InputError(f"unknown activation {name!r} (available: relu, hswish, hsigmoid, gelu, none)")
 
 
-@DATAFLOWS.register("stem")
 def stem(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """First convolution: (batch, channels, height, width) images to features."""
     return ops["output"](ops["stem"](x))
 
 
-@DATAFLOWS.register("pooled_stem")
 def pooled_stem(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """First convolution and max pooling (He et al., CVPR 2016, table 1)."""
     return F.max_pool2d(stem(x, ops, residual), 3, 2, 1)
 
 
-@DATAFLOWS.register("mbconv")
 def mbconv(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Inverted residual block (Sandler et al., CVPR 2018), optionally with squeeze-and-excite.
 
@@ -90,7 +100,6 @@ def attend(tokens: Tensor, ops: Mapping[str, Operation]) -> Tensor:
     return (shares @ value).transpose(1, 2).flatten(2)
 
 
-@DATAFLOWS.register("patches")
 def patches(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Patch embedding (Dosovitskiy et al., ICLR 2021, section 3.1).
 
@@ -100,20 +109,17 @@ def patches(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     return ops["positions"](tokens)
 
 
-@DATAFLOWS.register("transformer")
 def transformer(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Pre-norm transformer block: attention, then MLP. ``x``: (batch, tokens, channels), float."""
     x = x + ops["project"](attend(ops["qkv"](ops["norm1"](x)), ops))
     return x + ops["contract"](ops["widen"](ops["norm2"](x)))
 
 
-@DATAFLOWS.register("token_head")
 def token_head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Layer norm, mean over tokens and classifier. ``x``: (batch, tokens, channels)."""
     return ops["classifier"](ops["norm"](x).mean(1))
 
 
-@DATAFLOWS.register("lean_attention")
 def lean_attention(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Attention at a lower resolution than its input (Nottebaum et al., LowFormer, WACV 2025).
 
@@ -126,13 +132,11 @@ def lean_attention(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> T
     return ops["sum"](x + F.interpolate(h, size=x.shape[-2:], mode="nearest"))
 
 
-@DATAFLOWS.register("mlp")
 def mlp(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Two 1x1 convolutions beside a residual. ``x``: (batch, channels, height, width), a stream."""
     return ops["sum"](x + ops["output"](ops["contract"](ops["expand"](x))))
 
 
-@DATAFLOWS.register("residual")
 def residual_block(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Basic or bottleneck residual block (He et al., CVPR 2016, section 3.3).
 
@@ -145,7 +149,6 @@ def residual_block(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> T
     return ops["sum"](short + ops["output"](h))
 
 
-@DATAFLOWS.register("head")
 def head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Last convolution, global average pooling and classifier: returns (batch, outputs)."""
     h = ops["pool"](ops["head"](x)) if "head" in ops else x

@@ -15,7 +15,7 @@ from search_spaces.plan import STREAM_BITS, BlockPlan, NetworkPlan, OperatorPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 from supernet.batchnorm import BatchNorm, BatchStatistics, FrozenStatistics, record_statistics
-from supernet.dataflow import DATAFLOWS, Dataflow, Operation
+from supernet.dataflow import Dataflow, Operation, dataflow_of
 from supernet.elastic import ElasticLayer, InputQuantizer, LayerRange
 from supernet.operators import OPERATORS, ElasticOperator
 from supernet.plain import PlainNetwork, extract_network
@@ -85,7 +85,7 @@ class Supernet(nn.Module):
     def dataflow(self, block: BlockPlan) -> Dataflow:
         """Return how tensors run through ``block``."""
         own = self.space.dataflows.get(block.kind)
-        return DATAFLOWS.get(block.kind) if own is None else own
+        return dataflow_of(block.kind) if own is None else own
 
     def plan(self, arch: Arch | NetworkPlan) -> NetworkPlan:
         """Return the layers of ``arch``; a plan passes unchanged."""

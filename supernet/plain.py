@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
-from supernet.dataflow import DATAFLOWS, Dataflow, activate
+from supernet.dataflow import Dataflow, activate, dataflow_of
 from supernet.quantizers.lsq import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.block = block
         self.ops = nn.ModuleDict(ops)
-        self.dataflow = dataflow or DATAFLOWS.get(block.kind)
+        self.dataflow = dataflow or dataflow_of(block.kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on ``x`` (batch, channels, height, width)."""

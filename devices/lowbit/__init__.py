@@ -2,5 +2,5 @@
 
 :mod:`devices.lowbit.format` is the file, :mod:`devices.lowbit.convert` makes one from an integer
 ONNX model, :mod:`devices.lowbit.network` runs it, :mod:`devices.lowbit.build` compiles the
-kernels, and :mod:`devices.lowbit.reference` says in NumPy what they compute.
+kernels; their tests say in NumPy what each computes.
 """

@@ -17,7 +17,7 @@ import numpy as np
 
 from devices.lowbit import floats
 from devices.lowbit.library import FLOATS, ConvSpec, Native
-from devices.lowbit.reference import to_codes
+from devices.lowbit.rounding import to_codes
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 

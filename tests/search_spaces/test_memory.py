@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from search_spaces import memory
+from search_spaces.block_kinds import BLOCK_KINDS
 from search_spaces.memory import Tape, peak_memory_bytes
 from search_spaces.spaces.hybrid import HybridSpace
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -128,8 +129,8 @@ def test_flash_stores_codes_in_4_8_or_16_bits():
 def test_a_block_without_a_memory_flow_has_no_peak(monkeypatch):
     space = MobileNetSpace.from_config(preset="8x8")
     genes = space.sample_genes(np.random.default_rng(0), 2)
-    flows = {k: v for k, v in memory.MEMORY_FLOWS._parts.items() if k != "mbconv"}
-    monkeypatch.setattr(memory.MEMORY_FLOWS, "_parts", flows)
+    kinds = {k: v for k, v in BLOCK_KINDS._parts.items() if k != "mbconv"}
+    monkeypatch.setattr(BLOCK_KINDS, "_parts", kinds)
     assert np.isnan(space.costs(genes)["peak_memory_kib"]).all()
     with pytest.raises(memory.InputError, match="mbconv"):
         peak_memory_bytes(space, genes)

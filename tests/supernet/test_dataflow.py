@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search_spaces.errors import InputError
-from supernet.dataflow import DATAFLOWS, activate
+from supernet.dataflow import activate, dataflow_of
 
 X = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -18,18 +18,18 @@ def scaled(factor):
 def test_a_residual_block_adds_its_input_before_the_sum_is_quantised():
     ops = {"expand": scaled(2.0), "depthwise": scaled(3.0), "project": scaled(5.0)}
     ops |= {"output": torch.round, "sum": torch.floor}
-    h = DATAFLOWS.get("mbconv")(X, ops, True)
+    h = dataflow_of("mbconv")(X, ops, True)
     assert torch.equal(h, torch.floor(X + torch.round(X * 30)))
 
 
 def test_without_a_residual_there_is_no_sum():
     ops = {"depthwise": scaled(3.0), "project": scaled(5.0), "output": torch.round}
-    assert torch.equal(DATAFLOWS.get("mbconv")(X, ops, False), torch.round(X * 15))
+    assert torch.equal(dataflow_of("mbconv")(X, ops, False), torch.round(X * 15))
 
 
 def test_a_fused_block_has_no_depthwise_convolution():
     ops = {"expand": scaled(2.0), "project": scaled(5.0), "output": torch.round}
-    assert torch.equal(DATAFLOWS.get("mbconv")(X, ops, False), torch.round(X * 10))
+    assert torch.equal(dataflow_of("mbconv")(X, ops, False), torch.round(X * 10))
 
 
 def test_squeeze_and_excite_gates_channels_by_their_means():
@@ -38,12 +38,12 @@ def test_squeeze_and_excite_gates_channels_by_their_means():
     ops |= {"scale": torch.nn.functional.hardsigmoid}
     h = torch.relu(X)
     gate = torch.nn.functional.hardsigmoid(6 * h.mean((2, 3), keepdim=True))
-    assert torch.allclose(DATAFLOWS.get("mbconv")(X, ops, False), h * gate)
+    assert torch.allclose(dataflow_of("mbconv")(X, ops, False), h * gate)
 
 
 def test_the_head_pools_what_it_quantised():
     ops = {"head": scaled(2.0), "pool": torch.round, "classifier": scaled(1.0)}
-    assert torch.equal(DATAFLOWS.get("head")(X, ops, False), torch.round(2 * X).mean((2, 3)))
+    assert torch.equal(dataflow_of("head")(X, ops, False), torch.round(2 * X).mean((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["none", "stream"])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from devices.lowbit import reference
 from devices.lowbit.build import find_compiler
 from devices.lowbit.library import CODES, FLOATS, SUMS, ConvSpec, Native, features, restrict
 from search_spaces.errors import EnvironmentProblem, InputError
+from tests.devices.lowbit import reference
 
 try:
     find_compiler()

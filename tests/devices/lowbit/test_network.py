@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices.lowbit import reference
 from devices.lowbit.build import find_compiler
 from devices.lowbit.library import ConvSpec
 from devices.lowbit.network import LowBitNetwork
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.packed_model import Encoding, PackedModel, fill_factors, pack_codes
+from tests.devices.lowbit import reference
 
 try:
     find_compiler()

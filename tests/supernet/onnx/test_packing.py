@@ -26,8 +26,8 @@ from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
 from supernet.onnx.packing import pack_onnx
-from supernet.packed_reference import PackedReference
 from supernet.training.subnets import at_bits
+from tests.supernet.packed_reference import PackedReference
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 32)
 

@@ -18,11 +18,11 @@ from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
 from supernet.onnx.packing import pack_onnx
-from supernet.packed_reference import PackedReference
 from supernet.ptq.adaround import RoundingRecipe
 from supernet.ptq.quantize import STEPS, layer_bits, quantize_post_training
 from supernet.quantizers.lsq import weight_range
 from supernet.training.subnets import float_plan
+from tests.supernet.packed_reference import PackedReference
 
 SHORT = RoundingRecipe(iterations=80, batch=32)
 

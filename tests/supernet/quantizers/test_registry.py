@@ -11,7 +11,6 @@ from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
 from supernet.onnx.packing import pack_onnx
-from supernet.packed_reference import PackedReference
 from supernet.quantizers.kinds import (
     BinaryWeightQuantizer,
     DorefaWeightQuantizer,
@@ -22,6 +21,7 @@ from supernet.quantizers.kinds import (
 )
 from supernet.quantizers.mixture import AttentionWeightQuantizer
 from supernet.quantizers.registry import QUANTIZERS, QuantizerScheme
+from tests.supernet.packed_reference import PackedReference
 
 WEIGHTS = [
     (name, bits)

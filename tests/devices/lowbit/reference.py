@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from devices.lowbit.library import ConvSpec
+from devices.lowbit.rounding import to_codes
 
 
 def conv_sums(x: np.ndarray, codes: np.ndarray, spec: ConvSpec) -> np.ndarray:
@@ -59,12 +60,6 @@ def activate(v: np.ndarray, function: str) -> np.ndarray:
         if function == "silu":
             return v / (one + np.exp(-v))
     return v
-
-
-def to_codes(v: np.ndarray, zero_point: int, low: int, high: int) -> np.ndarray:
-    """Round float32 values half to even, add the zero point and cut to the range."""
-    v = np.clip(v, np.float32(low - zero_point), np.float32(high - zero_point))
-    return (np.rint(v).astype(np.int32) + zero_point).astype(np.uint8)
 
 
 def add_codes(

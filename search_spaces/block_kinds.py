@@ -1,0 +1,48 @@
+"""One record for a kind of block: how tensors run through it, and what memory that takes.
+
+A supernet runs the dataflow, a microcontroller's peak of memory follows from the memory flow.
+Both belong to one registration, so that neither is forgotten.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from search_spaces.memory import Roles, Tape, Tensor
+
+MemoryFlow = Callable[["Tape", "Roles", "Tensor"], "Tensor"]
+"""(tape, the block's layers by role, its input) -> its output; see :mod:`search_spaces.memory`."""
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """What is known of a kind of block beyond its layers.
+
+    Attributes:
+        dataflow: of :mod:`supernet.dataflow`: the function, or ``module:function`` where its module
+            imports torch, which nobody needs who only counts costs.
+        memory: the same on a tape of allocations; None where no peak of memory can be told, which
+            is then NaN.
+    """
+
+    dataflow: Union[str, Callable[..., Any]]
+    memory: MemoryFlow | None
+
+    def load_dataflow(self) -> Callable[..., Any]:
+        """Return the dataflow's function, importing its module."""
+        if not isinstance(self.dataflow, str):
+            return self.dataflow
+        module, _, name = self.dataflow.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function
+
+
+BLOCK_KINDS: Registry[BlockKind] = Registry(
+    "kind of block", group="nas.block_kinds", modules=("search_spaces.memory_flows",)
+)

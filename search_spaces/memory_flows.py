@@ -1,0 +1,113 @@
+"""The built-in kinds of blocks: how memory is used by each; see :mod:`search_spaces.memory`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
+from search_spaces.memory import Roles, Tape, Tensor
+from search_spaces.plan import FLOAT_BITS
+
+
+def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    return roles.chain(tape, x, ["stem"], tape.stream_bits)
+
+
+def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    x = _stem(tape, roles, x)
+    side = (np.asarray(roles.layers["stem"].layer.out_size) + 1) // 2
+    channels = roles.layers["stem"].layer.out_channels
+    return tape.op([x], channels * side**2, tape.stream_bits)
+
+
+def _mbconv(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    block = roles.block
+    if "squeeze" in roles:
+        h = roles.chain(tape, x, ["expand", "fused", "depthwise"], tape.stream_bits)
+        squeeze = roles.layers["squeeze"]
+        channels = squeeze.layer.in_channels
+        pooled = tape.op([h], channels, squeeze.layer.activation_bits, squeeze.active)
+        gate = roles.chain(tape, pooled, ["squeeze", "excite"], tape.stream_bits)
+        h = tape.op([h, gate], h.count, roles.bits("project"), squeeze.active)
+        h = roles.chain(tape, h, ["project"], tape.stream_bits)
+    else:
+        order = ["expand", "fused", "depthwise", "project"]
+        h = roles.chain(tape, x, order, tape.stream_bits)
+    return tape.op([h, x], h.count, tape.stream_bits, block.residual)
+
+
+def _residual(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    short = roles.chain(tape, x, ["shortcut"], tape.stream_bits)
+    order = ["reduce", "conv1", "conv", "conv2", "restore"]
+    h = roles.chain(tape, x, order, tape.stream_bits)
+    return tape.op([h, short], h.count, tape.stream_bits, roles.block.active)
+
+
+def _mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    h = roles.chain(tape, x, ["expand", "contract"], tape.stream_bits)
+    return tape.op([h, x], h.count, tape.stream_bits, roles.block.active)
+
+
+def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    active = roles.block.active
+    h = roles.chain(tape, x, ["reduce", "qkv"], tape.stream_bits)
+    h = _attend(tape, roles, h, roles.bits("project"))
+    h = roles.chain(tape, h, ["project"], tape.stream_bits)
+    # Enlarging and adding is one operation: a value is read where it is added.
+    return tape.op([x, h], x.count, tape.stream_bits, active)
+
+
+def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    return roles.chain(tape, x, ["patches"], FLOAT_BITS)
+
+
+def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active)
+    h = roles.chain(tape, h, ["qkv"], tape.stream_bits)
+    h = _attend(tape, roles, h, roles.bits("project"))
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active)
+    h = tape.op([x], x.count, roles.bits("widen"), active)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active)
+
+
+def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    classifier = roles.layers["classifier"]
+    h = tape.op([x], x.count, FLOAT_BITS)
+    h = tape.op([h], classifier.layer.in_channels, classifier.layer.activation_bits)
+    return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
+
+
+def _head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    x = roles.chain(tape, x, ["head"], tape.stream_bits)
+    last = ["feature", "classifier"]
+    first = roles.layers["feature" if "feature" in roles else "classifier"]
+    channels, bits = first.layer.in_channels, first.layer.activation_bits
+    x = tape.op([x], channels, bits)
+    return roles.chain(tape, x, last, FLOAT_BITS)
+
+
+def _attend(tape: Tape, roles: Roles, qkv: Tensor, bits: np.ndarray | int) -> Tensor:
+    """Attention between projections: scores of all heads, then their values."""
+    heads = next(item for item in roles.block.operators if item.operator.role == "heads")
+    plan, active = heads.operator, heads.active
+    scores = tape.op([qkv], plan.heads * plan.tokens**2, tape.stream_bits, active)
+    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active)
+    return out
+
+
+for _name, _dataflow, _flow in (
+    ("stem", "stem", _stem),
+    ("pooled_stem", "pooled_stem", _pooled_stem),
+    ("mbconv", "mbconv", _mbconv),
+    ("residual", "residual_block", _residual),
+    ("mlp", "mlp", _mlp),
+    ("lean_attention", "lean_attention", _lean_attention),
+    ("patches", "patches", _patches),
+    ("transformer", "transformer", _transformer),
+    ("token_head", "token_head", _token_head),
+    ("head", "head", _head),
+):
+    BLOCK_KINDS.register(_name)(BlockKind(f"supernet.dataflow:{_dataflow}", _flow))
