@@ -22,6 +22,7 @@ search:
   objectives: [accuracy, layers]
   constraints: {layers: {max: 5}}
   strategy: random
+  initial: 4
   evaluations: 4
   latency_samples: 2
   front_size: 2

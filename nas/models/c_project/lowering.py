@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from devices.lowbit.floats import UNARY
-from devices.lowbit.reference import to_codes
+from devices.lowbit.rounding import to_codes
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 

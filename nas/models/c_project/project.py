@@ -133,7 +133,7 @@ def runtime_outputs(model: PackedModel, images: np.ndarray) -> np.ndarray:
 
 def input_codes(program: Program, images: np.ndarray) -> np.ndarray:
     """Return the codes, uint8 (n, height * width * channels), of float32 images."""
-    from devices.lowbit.reference import to_codes
+    from devices.lowbit.rounding import to_codes
 
     grid = program.input.grid
     assert grid is not None
