@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from predictors.declared import gene_keys
 from predictors.registry import (
     LATENCY_PREDICTORS,
     Adapted,
     LatencyPredictor,
     check_coverage,
 )
+from predictors.ridge import fit_ridge
 from predictors.transfer_gp.conformal import Calibration
 from predictors.transfer_gp.features import FeatureScaler, raw_blocks
 from predictors.transfer_gp.transform import positive
@@ -111,7 +113,7 @@ class Macs(Baseline):
         super().__init__(space, seed=seed)
         self._declared: dict[bytes, float] = {}
         if table is not None and "macs" in table.costs:
-            pairs = zip(_keys(table.genes), table.costs["macs"], strict=True)
+            pairs = zip(gene_keys(table.genes), table.costs["macs"], strict=True)
             self._declared = {key: float(macs) for key, macs in pairs if np.isfinite(macs)}
         # A space of cells or networks computes the costs of its architectures.
         self._costs: Any = getattr(space, "costs", None)
@@ -131,7 +133,7 @@ class Macs(Baseline):
         genes = np.asarray(genes)
         if not self._declared:
             return self._costs(genes)["macs"]
-        keys = _keys(genes)
+        keys = gene_keys(genes)
         unknown = [i for i, key in enumerate(keys) if key not in self._declared]
         if unknown:
             arch = self.space.decode(genes[unknown[:1]])[0]
@@ -186,22 +188,8 @@ class Ridge(Baseline):
 
     def fit_mean(self, genes: np.ndarray, latencies_ms: np.ndarray) -> Mean:
         """Closed-form leave-one-out over a grid of penalties."""
-        x = self.space.encode_genes(np.asarray(genes)).astype(np.float64)
-        centre, offset = x.mean(axis=0), float(latencies_ms.mean())
-        x = x - centre
-        y = latencies_ms - offset
-        left, sizes, right = np.linalg.svd(x, full_matrices=False)
-        projected = left.T @ y
-        best, weights = np.inf, np.zeros(x.shape[1])
-        for penalty in 10.0 ** np.arange(-3, 3.1, 0.5):
-            shrink = sizes**2 / (sizes**2 + penalty)
-            leverage = (left**2) @ shrink + 1 / len(y)
-            error = (y - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-6)
-            score = float(error @ error)
-            if score < best:
-                best = score
-                weights = right.T @ (sizes / (sizes**2 + penalty) * projected)
-        return lambda g: offset + (self.space.encode_genes(np.asarray(g)) - centre) @ weights
+        fit = fit_ridge(self.space.encode_genes(np.asarray(genes)).astype(np.float64), latencies_ms)
+        return lambda g: fit(self.space.encode_genes(np.asarray(g)).astype(np.float64))
 
 
 @LATENCY_PREDICTORS.register("trees")
@@ -298,8 +286,3 @@ class TargetGP(Baseline):
 def _plain(space: SearchSpace, genes: np.ndarray) -> np.ndarray:
     blocks = raw_blocks(space, np.asarray(genes))
     return np.concatenate([blocks[n] for n in ("onehot", "counts") if n in blocks], axis=1)
-
-
-def _keys(genes: np.ndarray) -> list[bytes]:
-    rows = np.ascontiguousarray(genes, dtype=np.int64)
-    return [row.tobytes() for row in rows]

@@ -15,21 +15,35 @@ from typing import Any
 
 import numpy as np
 
-from predictors import baselines
+from predictors import baselines, simple_baselines
 from predictors import help as help_module
+from predictors.declared import gene_keys
 from predictors.registry import LATENCY_PREDICTORS, LatencyPredictor
 from predictors.transfer_gp import predictor as latency
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 from search_spaces.tables.table import LatencyTable
 
-BUILT_IN = (baselines, help_module, latency)
+BUILT_IN = (baselines, simple_baselines, help_module, latency)
 """Modules whose import registers the methods of this package."""
 
 DEFAULT_METHOD = "transfer_gp"
 
-BASELINES = ("macs", "lookup", "ridge", "trees", "target_gp")
-"""Methods that see the target device alone."""
+BASELINES = (
+    "one_known_device",
+    "known_devices_ridge",
+    "counts_ridge",
+    "log_ridge",
+    "macs",
+    "lookup",
+    "ridge",
+    "trees",
+    "target_gp",
+)
+"""Simple methods, shown beside any other; all but the first two see the target device alone."""
+
+OF_KNOWN_DEVICES = ("one_known_device", "known_devices_ridge")
+"""Baselines that need a known device."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +147,12 @@ def make_predictor(
     return cls(table.space, seed=seed)
 
 
-def baselines_for(table: LatencyTable) -> tuple[str, ...]:
-    """Return the baselines that are defined on a table: ``macs`` needs the MACs."""
-    known = hasattr(table.space, "costs") or "macs" in table.costs
-    return BASELINES if known else tuple(name for name in BASELINES if name != "macs")
+def baselines_for(table: LatencyTable, known_devices: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the baselines that are defined: ``macs`` needs the MACs, others known devices."""
+    left_out = set() if known_devices else set(OF_KNOWN_DEVICES)
+    if not hasattr(table.space, "costs") and "macs" not in table.costs:
+        left_out.add("macs")
+    return tuple(name for name in BASELINES if name not in left_out)
 
 
 def run_benchmark(
@@ -169,6 +185,8 @@ def run_benchmark(
         )
     extra = [r for r in split.references if r >= split.pool]
     rows = np.array([*range(split.pool), *extra])
+    for device in split.test:
+        _check_measured(table, split, rows, device)
     known = table.rows(rows)
     records = []
     for method in methods:
@@ -176,6 +194,7 @@ def run_benchmark(
         if method == "help" and not references:
             references = _help_references(table, split)
         predictor = make(method, table, references)
+        predictor.declare(table)
         valid = known.select(split.meta_valid) if split.meta_valid else None
         start = time.perf_counter()
         predictor.meta_fit(known.select(split.meta_train), valid=valid)
@@ -195,6 +214,17 @@ def _help_references(table: LatencyTable, split: Split) -> tuple[int, ...]:
     return tuple(int(row) for row in chosen)
 
 
+def _check_measured(table: LatencyTable, split: Split, rows: np.ndarray, device: str) -> None:
+    """Refuse, before anything takes long, a device that cannot be measured as often as asked."""
+    count = int(np.isfinite(table.column(device)[rows]).sum())
+    if count < split.measurements:
+        raise InputError(
+            f"device {device!r} has {count} measured architectures in the pool, "
+            f"fewer than the {split.measurements} asked for; "
+            "lower --measurements or raise --pool"
+        )
+
+
 def _run_one(
     predictor: LatencyPredictor,
     method: str,
@@ -206,12 +236,6 @@ def _run_one(
 ) -> Record:
     values = table.column(device)
     candidates = rows[np.isfinite(values[rows])]
-    if len(candidates) < split.measurements:
-        raise InputError(
-            f"device {device!r} has {len(candidates)} measured architectures in the pool, "
-            f"fewer than the {split.measurements} asked for; "
-            "lower --measurements or raise --pool"
-        )
     rng = derive_rng(seed, "measurements", device)
     picked = predictor.suggest_genes(table.genes[candidates], split.measurements, rng)
     measured = candidates[picked]
@@ -219,7 +243,10 @@ def _run_one(
     adapted = predictor.adapt_genes(table.genes[measured], values[measured])
     adapt_ms = 1e3 * (time.perf_counter() - start)
     held = np.arange(split.pool, split.pool + split.holdout)
-    held = np.setdiff1d(held[np.isfinite(values[held])], measured)
+    held = held[np.isfinite(values[held])]
+    # By architecture, not by row: a table may list one twice.
+    used = set(gene_keys(table.genes[measured]))
+    held = held[[key not in used for key in gene_keys(table.genes[held])]]
     mean, _ = adapted.predict_genes(table.genes[held])
     low, high = adapted.interval_genes(table.genes[held], 0.9)
     scores = score(values[held], mean, low, high)

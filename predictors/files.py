@@ -24,7 +24,7 @@ BUILT_IN = (latency, help_module)
 """Modules whose import registers the predictors that have files."""
 
 _FAMILY = "latency-predictor-"
-_FORMAT = f"{_FAMILY}2"
+_FORMAT = f"{_FAMILY}3"
 _GENES, _LATENCIES = "measured.genes", "measured.latencies_ms"
 
 

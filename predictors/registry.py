@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import numpy as np
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.tables.table import LatencyTable
+from search_spaces.tables.table import LARGEST, LatencyTable
 
 
 class Adapted(ABC):
@@ -24,6 +25,10 @@ class Adapted(ABC):
     """
 
     space: SearchSpace
+
+    def declare(self, table: LatencyTable) -> None:
+        """See :meth:`LatencyPredictor.declare`."""
+        return None
 
     @abstractmethod
     def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +79,13 @@ class LatencyPredictor(ABC):
             table: known devices; its rows are all the architectures that may be learned from.
             valid: devices to choose hyperparameters or a checkpoint by, never to learn from.
         """
+
+    def declare(self, table: LatencyTable) -> None:
+        """Learn what ``table`` declares of its architectures (MACs), whatever was measured.
+
+        A predictor that has no use for it does nothing.
+        """
+        return None
 
     def check_use(self, table: LatencyTable, measurements: int) -> None:
         """Refuse what the predictor cannot work with, before anything takes long.
@@ -136,7 +148,12 @@ class SavedPredictor(LatencyPredictor):
 LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(
     "latency predictor",
     group="nas.predictors",
-    modules=("predictors.transfer_gp.predictor", "predictors.baselines", "predictors.help"),
+    modules=(
+        "predictors.transfer_gp.predictor",
+        "predictors.baselines",
+        "predictors.simple_baselines",
+        "predictors.help",
+    ),
 )
 
 
@@ -151,10 +168,12 @@ def check_measurements(count: int, latencies_ms: Sequence[float] | np.ndarray) -
         raise InputError(f"{count} architectures but latencies of shape {latencies.shape}")
     if count == 0:
         raise InputError("at least one measurement is needed to adapt to a device")
-    bad = ~np.isfinite(latencies) | (latencies < 0)
+    bad = ~np.isfinite(latencies) | (latencies < 0) | (latencies > LARGEST)
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
-        raise InputError(f"measurement {at} is {latencies[at]}, not a latency in ms")
+        raise InputError(
+            f"measurement {at} is {latencies[at]}, not a latency in ms (0 to {LARGEST:g})"
+        )
     return latencies
 
 
@@ -162,6 +181,12 @@ def check_coverage(coverage: float) -> None:
     """Raise InputError unless an interval can hold this share of new measurements."""
     if not 0 < coverage < 1:
         raise InputError(f"coverage {coverage} is not between 0 and 1")
+
+
+def check_budget(budget_ms: float) -> None:
+    """Raise InputError unless a latency can be asked to stay within the budget."""
+    if not (math.isfinite(budget_ms) and budget_ms > 0):
+        raise InputError(f"the budget {budget_ms} is not a cost above zero")
 
 
 def check_pool(size: int, n: int) -> None:

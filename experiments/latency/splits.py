@@ -144,7 +144,7 @@ def interval(values: list[float]) -> list[float]:
 
 def methods_of(case: Case, table: LatencyTable, budget: int, arguments: Namespace) -> list[str]:
     """The default, the baselines, and HELP where it is asked for and possible."""
-    methods = [DEFAULT_METHOD, *baselines_for(table)]
+    methods = [DEFAULT_METHOD, *baselines_for(table, ("known",) * case.known)]
     if arguments.methods:
         methods = [m for m in methods if m in arguments.methods.split(",")]
         if "help" not in arguments.methods.split(","):

@@ -12,6 +12,7 @@ from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from predictors.benchmark import Record
+    from predictors.registry import Adapted, LatencyPredictor
     from search_spaces.tables.table import LatencyTable
 
 app = typer.Typer(
@@ -38,6 +39,13 @@ Preset = Annotated[
 ArchColumn = Annotated[
     str | None, typer.Option("--arch-column", help="Header of the architecture column.")
 ]
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        "--missing",
+        help="Values that stand for no measurement, comma-separated, as in --missing=-1.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
@@ -48,12 +56,15 @@ def read(
     preset: str | None = None,
     *,
     devices: bool = True,
+    missing: str | None = None,
 ) -> LatencyTable:
-    """Read a table in the space named, or in the one it declares.
+    """Read a table in the space named, or in the one it declares; warn of what is odd.
 
     Args:
         devices: whether a table without any column of a device is an error.
+        missing: values that stand for no measurement, comma-separated.
     """
+    from search_spaces.tables.checks import table_warnings
     from search_spaces.tables.spaces import table_space
     from search_spaces.tables.table import declared_space, read_table
 
@@ -64,7 +75,12 @@ def read(
         # A file may not decide what code runs.
         raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
     found = table_space(name, preset=preset)
-    return read_table(path, found, arch_column=arch_column, need_devices=devices)
+    data = read_table(
+        path, found, arch_column=arch_column, need_devices=devices, missing=names(missing)
+    )
+    for line in table_warnings(data):
+        print(f"{path}: warning: {line}", file=sys.stderr)
+    return data
 
 
 def names(text: str | None) -> tuple[str, ...]:
@@ -103,14 +119,16 @@ def benchmark(
         typer.Option(
             "--method",
             "--methods",
-            help="Comma-separated: transfer_gp (the default), help, macs, lookup, ridge, trees, "
-            "target_gp, or of a plug-in.",
+            help="Comma-separated: transfer_gp (the default), help, one_known_device, "
+            "known_devices_ridge, counts_ridge, log_ridge, macs, lookup, ridge, trees, target_gp, "
+            "or of a plug-in.",
         ),
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Print the baselines, too, where no --method is given.")
     ] = True,
     json: Annotated[Path | None, typer.Option("--json", help="Write the records here.")] = None,
+    missing: Missing = None,
 ) -> None:
     """Score predictors on the test devices of a table; every measurement is counted.
 
@@ -136,7 +154,7 @@ def benchmark(
         holdout=holdout,
         references=numbers(references, "--references"),
     )
-    data = read(table, space, arch_column, preset)
+    data = read(table, space, arch_column, preset, missing=missing)
 
     def run(chosen: tuple[str, ...]) -> list[Record]:
         return run_benchmark(
@@ -151,7 +169,7 @@ def benchmark(
     if json is not None:
         write_json_atomic(json, [record.as_dict() for record in records])
     if method is None and baselines:
-        records += run(baselines_for(data))
+        records += run(baselines_for(data, split.meta_train))
     columns = (
         ("spearman", 9),
         ("spearman_trimmed", 17),
@@ -162,10 +180,10 @@ def benchmark(
         ("coverage_90", 12),
         ("adapt_ms", 9),
     )
-    print(f"{'method':12} {'device':18}" + "".join(f"{n:>{w}}" for n, w in columns))
+    print(f"{'method':19} {'device':18}" + "".join(f"{n:>{w}}" for n, w in columns))
     for row in summary(records):
         cells = "".join(f"{'-' if row[n] is None else _figure(row[n]):>{w}}" for n, w in columns)
-        print(f"{row['method']:12} {row['device']:18}{cells}")
+        print(f"{row['method']:19} {row['device']:18}{cells}")
 
 
 @app.command()
@@ -187,12 +205,13 @@ def fit(
     ] = "",
     method: Annotated[str, typer.Option(help="transfer_gp or help.")] = "transfer_gp",
     seed: Seed = 0,
+    missing: Missing = None,
 ) -> None:
     """Learn from the devices of a table."""
     from predictors.files import save_predictor
     from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
 
-    data = read(table, space, arch_column, preset, devices=devices != "none")
+    data = read(table, space, arch_column, preset, devices=devices != "none", missing=missing)
     checks = names(valid)
     latencies = (d for d in data.devices if data.metric(d) == "latency_ms" and d not in checks)
     chosen = () if devices == "none" else names(devices) or tuple(latencies)
@@ -210,7 +229,14 @@ def fit(
     predictor = cls(data.space, seed=seed)
     predictor.meta_fit(data.select(chosen), valid=data.select(checks) if checks else None)
     save_predictor(predictor, output)
-    print(f"{output}: {method} of {len(chosen)} devices and {len(data)} architectures")
+    left_out: dict[str, str] = getattr(predictor, "left_out", {})
+    for device, reason in left_out.items():
+        print(f"{device} is left out: {reason}")
+    for device, (given, used) in getattr(predictor, "rows_used", {}).items():
+        if used < given:
+            print(f"{device}: learned from {used} of {given} measurements")
+    count = len(chosen) - len(left_out)
+    print(f"{output}: {method} of {count} devices and {len(data)} architectures")
 
 
 @app.command()
@@ -227,7 +253,7 @@ def suggest(
     from predictors.files import load_predictor
 
     loaded = load_predictor(predictor)
-    data = _read_archs(table, loaded.space, arch_column)
+    data = _read_archs(table, loaded, arch_column)
     text = getattr(loaded.space, "text", str)
     picked = loaded.suggest_genes(data, n, np.random.default_rng(seed))
     for arch in loaded.space.decode(data[picked]):
@@ -243,6 +269,7 @@ def adapt(
         str | None, typer.Option(help="Column of the new device; default: the only one.")
     ] = None,
     arch_column: ArchColumn = None,
+    missing: Missing = None,
 ) -> None:
     """Adapt to a device from a table of its measurements."""
     import numpy as np
@@ -251,7 +278,8 @@ def adapt(
     from search_spaces.tables.table import read_table
 
     loaded = load_predictor(predictor)
-    data = read_table(measured, loaded.space, arch_column=arch_column)
+    data = read_table(measured, loaded.space, arch_column=arch_column, missing=names(missing))
+    loaded.declare(data)
     if device is None and len(data.devices) > 1:
         raise InputError(f"{measured} has several devices; name one with --device")
     device = device or data.devices[0]
@@ -288,12 +316,15 @@ def predict(
     import io
 
     from predictors.files import load_adapted, read_metric
+    from predictors.registry import check_budget
     from search_spaces.atomic import write_text_atomic
 
+    if budget is not None:
+        check_budget(budget)
     loaded, _ = load_adapted(adapted)
     metric = read_metric(adapted)
     unit = metric.rpartition("_")[2]
-    genes = _read_archs(table, loaded.space, arch_column)
+    genes = _read_archs(table, loaded, arch_column)
     mean, std = loaded.predict_genes(genes)
     low, high = loaded.interval_genes(genes, coverage)
     columns = {metric: mean, f"std_{unit}": std, f"low_{unit}": low, f"high_{unit}": high}
@@ -341,13 +372,14 @@ def validate(
     space: SpaceName = None,
     arch_column: ArchColumn = None,
     preset: Preset = None,
+    missing: Missing = None,
 ) -> None:
     """Check a table; every bad cell is named with its line."""
     import numpy as np
 
     from search_spaces.tables.table import duplicate_rows
 
-    data = read(table, space, arch_column, preset)
+    data = read(table, space, arch_column, preset, missing=missing)
     print(f"{table}: {len(data)} architectures of {data.space.name}, {len(data.devices)} columns")
     for device in data.devices:
         values = data.column(device)
@@ -374,11 +406,12 @@ def convert(
     arch_column: ArchColumn = None,
     preset: Preset = None,
     devices: Annotated[str | None, typer.Option(help="Columns to keep; default: all.")] = None,
+    missing: Missing = None,
 ) -> None:
     """Import a foreign table: validate it and write it in this project's format."""
     from search_spaces.tables.table import write_table
 
-    data = read(table, space, arch_column, preset)
+    data = read(table, space, arch_column, preset, missing=missing)
     chosen = names(devices)
     data = data.select(chosen) if chosen else data
     write_table(data, output)
@@ -390,11 +423,13 @@ def _figure(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10000 else f"{value:.3g}"
 
 
-def _read_archs(path: Path, space, arch_column: str | None):
-    """Gene rows of the architecture column; the table needs no device."""
-    from search_spaces.tables.table import read_architectures
+def _read_archs(path: Path, loaded: LatencyPredictor | Adapted, arch_column: str | None):
+    """Gene rows of the architecture column; the predictor is told the declared costs."""
+    from search_spaces.tables.table import read_declarations
 
-    return read_architectures(path, space, arch_column=arch_column)
+    table = read_declarations(path, loaded.space, arch_column=arch_column)
+    loaded.declare(table)
+    return table.genes
 
 
 def _some(values, path: Path, device: str):

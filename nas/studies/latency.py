@@ -127,6 +127,7 @@ def run_study(path: Path, output: Path) -> StudyResult:
     import numpy as np
 
     from predictors.benchmark import make_predictor
+    from predictors.declared import gene_keys
     from search_spaces.atomic import write_json_atomic, write_text_atomic
     from search_spaces.seeds import derive_rng
 
@@ -153,7 +154,8 @@ def run_study(path: Path, output: Path) -> StudyResult:
             table.genes, study.budget_ms
         )
     columns["measured_ms"] = truth
-    rest = np.setdiff1d(filled, used)
+    measured = set(gene_keys(table.genes[used]))
+    rest = np.array([i for i in filled if gene_keys(table.genes[i : i + 1])[0] not in measured])
     scores = _scores(mean, low, high, truth, rest) if len(rest) >= 3 else None
     lines = [
         [

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from predictors.registry import Adapted
+from predictors.registry import Adapted, check_budget
 from predictors.transfer_gp.error_scale import ErrorScale
 from predictors.transfer_gp.kernels import Features, Kernels
 from predictors.transfer_gp.mixture import Posterior
 from predictors.transfer_gp.transform import positive, transform
 from search_spaces.errors import InputError
+from search_spaces.tables.table import LatencyTable
 
 if TYPE_CHECKING:
     from predictors.transfer_gp.predictor import TransferGP
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _CHUNK = 512
 _ONE_SIGMA = 0.6827
 _NINETY = 0.9
+_LARGEST_LOG = 100.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Fit:
         posterior: given the measurements.
         log: whether the logarithm of the latency is modelled.
         step: measurements are rounded to multiples of this, in ms; 0 if they are not.
-        least: the smallest measurement, ms.
+        least: the smallest measurement, in ``unit``.
+        unit: of the latencies that were modelled, in ms.
     """
 
     kernels: Kernels
@@ -42,11 +45,14 @@ class Fit:
     log: bool
     step: float = 0.0
     least: float = 0.0
+    unit: float = 1.0
 
     def moments(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Centre and variance of architectures given by features, in the model's units."""
-        cross = self.kernels.between(features, self.features, log=self.log)
-        return self.posterior.moments(cross, self.kernels.diagonal(features, log=self.log))
+        used = self.posterior.used
+        cross = self.kernels.between(features, self.features, log=self.log, only=used)
+        diagonal = self.kernels.diagonal(features, log=self.log)[used]
+        return self.posterior.moments(cross, diagonal)
 
     def location_scale(
         self, genes: np.ndarray, features_of: Callable[[np.ndarray], Features]
@@ -81,8 +87,12 @@ class AdaptedGP(Adapted):
         # A rounded measurement differs from what was rounded by up to half a step.
         self._rounding = 0.5 * fit.step / max(self._widths.width(_NINETY), 1e-12)
 
+    def declare(self, table: LatencyTable) -> None:
+        """Learn the declared costs of further architectures, for predictions of them."""
+        self.predictor.declare(table)
+
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and the model's own deviation in units of the target (ms, or its logarithm)."""
+        """Centre and the model's own deviation in units of the fit's target."""
         mean, spread = self._fit.location_scale(genes, self.predictor.features)
         if not self._rounding:
             return mean, spread
@@ -93,10 +103,11 @@ class AdaptedGP(Adapted):
         """Mean and standard deviation in ms of gene rows (n, choices)."""
         mean, spread = self.location_scale(genes)
         std = self._widths.width(_ONE_SIGMA) * spread
+        unit = self._fit.unit
         if not self._fit.log:
-            return positive(mean, self._fit.least), std
+            return unit * positive(mean, self._fit.least), unit * std
         # The median: the mean of a log-normal explodes where little is known.
-        centre = np.exp(mean)
+        centre = unit * _exponential(mean)
         return centre, centre * np.minimum(std, 2.0)
 
     def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -105,16 +116,24 @@ class AdaptedGP(Adapted):
             raise InputError(f"coverage {coverage} is not between 0 and 1")
         mean, spread = self.location_scale(genes)
         width = self._widths.width(coverage) * spread
+        unit = self._fit.unit
         if self._fit.log:
-            return np.exp(mean - width), np.exp(mean + width)
+            return unit * _exponential(mean - width), unit * _exponential(mean + width)
         high = np.maximum(mean + width, positive(mean, self._fit.least))
-        return np.maximum(mean - width, 0.0), high
+        return unit * np.maximum(mean - width, 0.0), unit * high
 
     def probability_within_genes(self, genes: np.ndarray, budget_ms: float) -> np.ndarray:
         """P(latency <= ``budget_ms``), with the same widths as the intervals."""
+        check_budget(budget_ms)
         mean, spread = self.location_scale(genes)
-        budget = np.log(max(budget_ms, 1e-12)) if self._fit.log else budget_ms
+        budget = budget_ms / self._fit.unit
+        budget = np.log(max(budget, 1e-12)) if self._fit.log else budget
         return self._widths.probability_below((budget - mean) / spread)
+
+
+def _exponential(logs: np.ndarray) -> np.ndarray:
+    """Exponentials, bounded where they would leave all that a number can hold."""
+    return np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
 
 
 def held_out_errors(
@@ -122,4 +141,4 @@ def held_out_errors(
 ) -> np.ndarray:
     """Errors of known latencies (n,) in the model's own standard deviations: (n,)."""
     mean, spread = fit.location_scale(genes, features_of)
-    return (transform(ms, fit.log)[0] - mean) / spread
+    return (transform(ms / fit.unit, fit.log)[0] - mean) / spread

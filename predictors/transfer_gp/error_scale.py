@@ -18,7 +18,7 @@ from predictors.transfer_gp.conformal import LEVELS, Calibration
 _USUAL_ERROR = 0.6
 _LARGEST = 4.0  # of one standardised error: a glitch is no reason for doubt about all others
 _LEAST = 0.05  # of the mean: a perfect fit of a few measurements proves no perfection
-_USUAL_DEVICES = 3.0  # practice devices that the widths expected before count for
+_USUAL_DEVICES = 5.0  # practice devices that outweigh the widths expected before
 
 # At n measurements: slope, and before any practice the multiple and degrees of freedom of
 # Student's t. Slopes were found on devices left out of NAS-Bench-201's meta-training ones, on other
@@ -92,8 +92,9 @@ def usual(count: int) -> ErrorScale:
 def learned(runs: list[Run], devices: int, count: int) -> ErrorScale:
     """Return widths that cover what they say on average over practice runs.
 
-    Few devices say little about the next one, so the widths (their logarithms) are drawn
-    towards the usual ones.
+    Few devices say little about the next one, and less than their number where they are of one
+    kind, so the widths (their logarithms) are drawn towards the usual ones: by a half with five
+    devices.
 
     Args:
         runs: on all devices together.
@@ -103,6 +104,6 @@ def learned(runs: list[Run], devices: int, count: int) -> ErrorScale:
     before = usual(count)
     scores = np.concatenate([run.held / size(run.left_out) ** before.slope for run in runs])
     found = np.maximum(Calibration.from_scores(scores).widths, 1e-6)
-    share = devices / (devices + _USUAL_DEVICES)
+    share = devices**2 / (devices**2 + _USUAL_DEVICES**2)
     widths = np.exp(share * np.log(found) + (1 - share) * np.log(before.widths.widths))
     return ErrorScale(before.slope, Calibration(LEVELS, widths))

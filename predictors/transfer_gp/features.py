@@ -32,8 +32,9 @@ def raw_blocks(space: SearchSpace, genes: np.ndarray) -> dict[str, np.ndarray]:
     that share its set of options (for tokens: of each token over all positions).
     ``early_counts``, ``late_counts`` (tokens only): the same, positions weighted by
     :data:`TRENDS`.
-    ``values``: the number each numeric choice stands for. ``totals``: their sums over choices
-    of a kind. ``costs``: analytic costs and their logarithms, where the space knows them.
+    ``values``: the number each numeric choice stands for; ``log_values``: its logarithm, since
+    widths, depths and resolutions multiply. ``totals``: sums of the numbers over choices of a
+    kind. ``costs``: analytic costs and their logarithms, where the space knows them.
     """
     genes = np.asarray(genes)
     onehot = space.encode_genes(genes).astype(np.float64)
@@ -61,11 +62,15 @@ operation often rises or falls along a chain; a table of tokens does not say whi
 
 _TREND_POSITIONS = 4  # fewer are no chain
 
+_OWN_UNITS = ("costs", "cost_details", "values", "log_values", "totals")
+
 
 def role(block: str) -> str:
-    """Return what kind of block a name is: ``onehot``, ``counts``, ``costs`` or ``detail``."""
-    if block in ("onehot", "costs"):
+    """Return the kind of a block: ``onehot, counts, costs, declared, numeric`` or ``detail``."""
+    if block in ("onehot", "costs", "declared"):
         return block
+    if block in ("values", "log_values"):
+        return "numeric"
     if block == "totals" or block.endswith("counts"):
         return "counts"
     return "detail"
@@ -92,9 +97,7 @@ class FeatureScaler:
         for name, block in raw_blocks(space, reference).items():
             mean = block.mean(axis=0)
             # Columns of costs have units of their own; all others share one.
-            spread = (
-                block.std(axis=0) if name in ("costs", "cost_details", "values", "totals") else None
-            )
+            spread = block.std(axis=0) if name in _OWN_UNITS else None
             if spread is None:
                 spread = np.ones(block.shape[1])
             spread = np.where(spread > 1e-12, spread, np.inf)
@@ -166,9 +169,10 @@ def _projection(space: SearchSpace) -> tuple[np.ndarray, dict[str, slice]]:
             along = np.linspace(0.0, 1.0, len(group))
             for name, factor in TRENDS.items():
                 blocks[name] = [_count_matrix(space, group, factor**along)]
-    values, totals = _numeric_matrices(space)
+    values, log_values, totals = _numeric_matrices(space)
     if values:
         blocks["values"], blocks["totals"] = values, totals
+        blocks["log_values"] = log_values
     places, start = {}, 0
     for name, parts in blocks.items():
         stop = start + sum(part.shape[1] for part in parts)
@@ -191,22 +195,42 @@ def _count_matrix(space: SearchSpace, group: list[int], weights: np.ndarray) -> 
     return out
 
 
-def _numeric_matrices(space: SearchSpace) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Encoding -> numbers of numeric choices per choice, and their sums over choices of a kind."""
+def _numeric_matrices(
+    space: SearchSpace,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Encoding -> numbers of each numeric choice, their logarithms, and sums over a kind."""
     rows = int(space.option_counts.sum())
     start = _starts(space)
     values: list[np.ndarray] = []
+    log_values: list[np.ndarray] = []
     totals: dict[str, np.ndarray] = {}
     for i, choice in enumerate(space.choices):
         table, kinds = _numbers(space, choice)
         if table is None:
             continue
         block = np.zeros((rows, table.shape[1]))
-        block[start[i] : start[i] + len(table)] = table
+        of_choice = slice(start[i], start[i] + len(table))
+        block[of_choice] = table
         values.append(block)
+        log_values.append(_logarithms(block, of_choice))
         for k, kind in enumerate(kinds):
             totals[kind] = totals.get(kind, 0) + block[:, k : k + 1]
-    return values, list(totals.values())
+    return values, log_values, list(totals.values())
+
+
+def _logarithms(block: np.ndarray, of_choice: slice) -> np.ndarray:
+    """Logarithms of the numbers of one choice, rows of other choices zero: (columns, fields).
+
+    They are in units of the smallest number, so that a choice that is not there (zeros) is near
+    the small ones. An option without the number (a layer that is skipped) counts as half of it.
+    """
+    out = np.zeros_like(block)
+    for k, column in enumerate(block.T):
+        positive = column[column > 0]
+        if positive.size:
+            least = float(positive.min())
+            out[of_choice, k] = np.log(np.maximum(column[of_choice], 0.5 * least) / least)
+    return out
 
 
 def _starts(space: SearchSpace) -> np.ndarray:

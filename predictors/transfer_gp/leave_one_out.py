@@ -11,8 +11,13 @@ import numpy as np
 from predictors.transfer_gp.device_functions import clip_outliers
 from predictors.transfer_gp.error_scale import ErrorScale, Run, learned
 from predictors.transfer_gp.features import role
-from predictors.transfer_gp.kernels import Features, Kernels, prior_weights
-from predictors.transfer_gp.mixture import solve
+from predictors.transfer_gp.kernels import (
+    Features,
+    Kernels,
+    prior_shares,
+    single_vectors,
+)
+from predictors.transfer_gp.mixture import evidences
 from predictors.transfer_gp.transform import transform
 from search_spaces.seeds import derive_rng
 from search_spaces.tables.table import LatencyTable
@@ -23,10 +28,14 @@ CALIBRATED_AT = (5, 10, 20, 40)
 MINIMUM_ROWS = 5
 """Devices with fewer measurements teach nothing."""
 
+_CONSTANT = 1e-9  # range over the largest value
+
 _DRAWS, _SIZE = 4, 30  # subsets of a left-out device, and measurements in each
 _RIDGE = 1e-3  # per architecture, of features with mean square 1
 _FLAT = 0.3  # share of the prior that does not listen to the known devices
+_LOG_MARGIN = 4.0  # evidence for the logarithm before its shares count
 _HELD = 200
+_JUDGED_AT = (10, 20)
 _CALIBRATION_DRAWS = 3
 
 
@@ -70,18 +79,47 @@ class Prior:
     spreads: tuple[float, float] = (0.4, 0.4)
 
     @classmethod
-    def flat(cls, thetas: int) -> Prior:
-        """Every weight vector alike."""
-        return cls(np.full(thetas, -np.log(thetas)))
+    def flat(cls, kernels: Kernels) -> Prior:
+        """Every weight vector of a group alike."""
+        return cls(prior_shares(kernels))
 
     def spread_of(self, target: np.ndarray, log: bool) -> float:
         """Expected standard deviation of a target (n,), in its own units."""
         return self.spreads[1] if log else self.spreads[0] * max(abs(target.mean()), 1e-9)
 
 
-def usable(values: np.ndarray) -> bool:
-    """Whether a column has enough measurements, and any above zero."""
-    return int(np.isfinite(values).sum()) >= MINIMUM_ROWS and float(np.nanmax(values)) > 0
+def unusable(values: np.ndarray) -> str | None:
+    """Why a column (n,) teaches nothing, or None."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < MINIMUM_ROWS:
+        return f"{len(finite)} measurements, fewer than {MINIMUM_ROWS}"
+    largest = float(finite.max())
+    if largest <= 0:
+        return "no measurement above zero"
+    if float(np.ptp(finite)) <= _CONSTANT * largest:
+        return f"every measurement is {finite[0]:g}"
+    return None
+
+
+def rows_to_learn_from(table: LatencyTable, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Return which rows to use, at most ``most`` of them: measured ones, every device in turn.
+
+    A small table is used whole. Without any device the rows only say which architectures there
+    are, and are drawn at random.
+    """
+    if len(table) <= most:
+        return np.arange(len(table))
+    order = rng.permutation(len(table))
+    if not table.devices:
+        return np.sort(order[:most])
+    measured = np.isfinite(table.values[order])
+    order = order[measured.any(axis=1)]
+    measured = np.isfinite(table.values[order])
+    if len(order) <= most:
+        return np.sort(order)
+    # Rank of each row among those its device has; a row is taken when its first device needs it.
+    turn = np.where(measured, np.cumsum(measured, axis=0), len(order) + 1).min(axis=1)
+    return np.sort(order[np.argsort(turn, kind="stable")[:most]])
 
 
 def tasks_of(table: LatencyTable, valid: LatencyTable | None) -> list[Task]:
@@ -89,7 +127,9 @@ def tasks_of(table: LatencyTable, valid: LatencyTable | None) -> list[Task]:
     tasks = [Task(table.genes, table.column(d), d) for d in table.devices]
     if valid is not None:
         columns = [(d, valid.column(d)) for d in valid.devices]
-        tasks += [Task(valid.genes, values, None) for _, values in columns if usable(values)]
+        tasks += [
+            Task(valid.genes, values, None) for _, values in columns if unusable(values) is None
+        ]
     return tasks
 
 
@@ -125,10 +165,10 @@ def learn_prior(
         kernels_without: the kernels with one known device missing.
     """
     shares, odds, spreads = [], [], []
-    before = Prior.flat(1)
+    before = Prior(np.zeros(1))
     for number, task in enumerate(tasks):
         kernels = kernels_without(task.device)
-        thetas = prior_weights(kernels)
+        thetas = kernels.weights
         evidence = np.zeros((2, len(thetas)))
         rng = derive_rng(seed, "prior", number)
         for _ in range(_DRAWS):
@@ -137,13 +177,17 @@ def learn_prior(
             for log in (False, True):
                 target, jacobian = transform(task.clipped[chosen], log)
                 grams = kernels.between(features, features, log=log)
-                one = np.ones((1, len(chosen)))
-                found = solve(grams, target, thetas, one, before.spread_of(target, log))
-                evidence[int(log)] += (found[0][:, 0] + jacobian) / _DRAWS
+                found = evidences(grams, target, thetas, before.spread_of(target, log))
+                evidence[int(log)] += (found + jacobian) / _DRAWS
         best = evidence.max(axis=1)
         odds.append(best[1] - best[0])
-        linear = np.exp(evidence[0] - best[0])
-        shares.append(linear / linear.sum())
+        # On the scale that suits this device; on a tie, milliseconds.
+        scale = int(best[1] > best[0] + _LOG_MARGIN)
+        share = np.exp(evidence[scale] - best[scale] + prior_shares(kernels))
+        single = single_vectors(kernels)
+        # Which of the known devices stood in for this one says nothing of the next.
+        share[single] = share[single].mean() if single.any() else 0.0
+        shares.append(share / share.sum())
         values = task.clipped[task.usable]
         logs = transform(values, True)[0]
         spreads.append((values.std() / max(values.mean(), 1e-9), logs.std()))
@@ -151,10 +195,38 @@ def learn_prior(
     share = np.mean(shares, axis=0)
     spread = np.maximum(np.median(spreads, axis=0), 1e-3)
     return Prior(
-        np.log((1 - _FLAT) * share + _FLAT / len(share)),
+        np.log((1 - _FLAT) * share + _FLAT * np.exp(prior_shares(kernels))),
         float(np.clip(np.median(odds), -3.0, 3.0)),
         (float(spread[0]), float(spread[1])),
     )
+
+
+def rank_correlations(
+    tasks: list[Task],
+    choose: Callable[[Task, np.ndarray, int, np.random.Generator], np.ndarray],
+    predict: Callable[[Task, np.ndarray, np.ndarray], np.ndarray],
+    seed: int,
+) -> list[float]:
+    """Spearman's correlation on left-out devices, one a device and number of measurements.
+
+    Args:
+        choose: as for :func:`learn_scales`.
+        predict: adapts to a task's rows ``chosen`` and predicts the rows ``held``.
+    """
+    from scipy.stats import spearmanr
+
+    out = []
+    for count in _JUDGED_AT:
+        for number, task in enumerate(tasks):
+            if len(task.usable) < 2 * count:
+                continue
+            rng = derive_rng(seed, "design", count, number)
+            chosen = task.usable[choose(task, task.usable, count, rng)]
+            held = rng.permutation(np.setdiff1d(task.usable, chosen))[:_HELD]
+            truth, guess = task.values[held], predict(task, chosen, held)
+            if np.ptp(truth) > 0 and np.ptp(guess) > 0:
+                out.append(float(spearmanr(guess, truth)[0]))
+    return out
 
 
 def learn_scales(

@@ -17,6 +17,9 @@ _AVERAGED = 10  # hypotheses the predictions average over
 _KEPT_WITH_GLITCH = 4
 _GLITCH = 0.02  # prior probability that one given measurement is a glitch
 _GLITCH_VARIANCE = 100.0  # times the usual noise
+_SCREENED = 100  # measurements on which all weight vectors are tried
+_FINALISTS = 24  # weight vectors that are tried on more
+_CELLS = 2_000_000  # numbers in one batch of covariances
 _SCALE_STRENGTH = 1.0  # pseudo-measurements behind the prior of the scale
 
 
@@ -36,9 +39,14 @@ class Posterior:
     variance: np.ndarray
     evidence: float
 
+    @property
+    def used(self) -> np.ndarray:
+        """Which kernels any weight vector makes use of, in order: (used,) int."""
+        return np.flatnonzero((self.thetas[:, :-1] > 0).any(axis=0))
+
     def moments(self, cross: np.ndarray, diagonal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of new measurements. ``cross``: (kernels, q, n)."""
-        kernel = self.thetas[:, :-1]
+        """Mean and variance of new measurements. ``cross``: (used, q, n); (used, q)."""
+        kernel = self.thetas[:, self.used]
         between = np.tensordot(kernel, cross, axes=1)  # (m, q, n)
         means = (between @ self.alpha[:, :, None])[..., 0] + self.constant[:, None]  # (m, q)
         mean = self.weights @ means
@@ -74,75 +82,177 @@ def posterior_of(
 ) -> Posterior:
     """Average weight vectors and glitch hypotheses. ``grams``: (kernels, n, n)."""
     n = len(target)
-    plain = np.ones((1, n))
-    found = solve(grams, target, thetas, plain, relative_spread)
-    keep = np.argsort(-(found[0][:, 0] + log_prior))[:_KEPT]
-    # Each part: evidence (t, h), inverse (t, h, n, n), alpha (t, h, n), constant, scale (t, h).
-    parts = [(keep, np.log(max(1 - n * _GLITCH, 0.3)), [array[keep] for array in found])]
+    evidence = evidences(grams, target, thetas, relative_spread) + log_prior
+    keep = np.argsort(-evidence, kind="stable")[:_KEPT]
+    beliefs = [(int(i), -1, evidence[i] + np.log(max(1 - n * _GLITCH, 0.3))) for i in keep]
     if n >= 5:
-        likely = keep[:_KEPT_WITH_GLITCH]
-        noise = 1 + (_GLITCH_VARIANCE - 1) * np.eye(n)
-        glitched = solve(grams, target, thetas[likely], noise, relative_spread)
-        parts.append((likely, np.log(_GLITCH), list(glitched)))
-    index = np.concatenate([np.repeat(at, out[0].shape[1]) for at, _, out in parts])
-    evidence = np.concatenate(
-        [(out[0] + log_prior[at][:, None] + belief).ravel() for at, belief, out in parts]
-    )
-    inverse, alpha, constant, variance = (
-        np.concatenate([out[k].reshape(-1, *out[k].shape[2:]) for _, _, out in parts])
-        for k in (1, 2, 3, 4)
-    )
-    weights = np.exp(evidence - evidence.max())
-    total = float(evidence.max() + np.log(weights.sum()))
+        for i in keep[:_KEPT_WITH_GLITCH]:
+            one = Solved.of(grams, target, thetas[i], relative_spread)
+            glitched = one.glitch_evidence(target) + log_prior[i] + np.log(_GLITCH)
+            beliefs += [(int(i), row, value) for row, value in enumerate(glitched)]
+    logs = np.array([value for _, _, value in beliefs])
+    weights = np.exp(logs - logs.max())
+    total = float(logs.max() + np.log(weights.sum()))
     weights /= weights.sum()
-    order = np.argsort(-weights)
+    order = np.argsort(-weights, kind="stable")
     # The rest of the mixture would move no prediction and cost time at every one.
     order = order[: min(int(np.searchsorted(np.cumsum(weights[order]), 0.97)) + 1, _AVERAGED)]
+    kept = []
+    for at in order:
+        i, row, _ = beliefs[at]
+        solved = Solved.of(grams, target, thetas[i], relative_spread)
+        kept.append(solved if row < 0 else solved.with_glitch(target, row))
     return Posterior(
         weights=weights[order] / weights[order].sum(),
-        thetas=thetas[index[order]],
-        inverse=inverse[order],
-        alpha=alpha[order],
-        constant=constant[order],
-        variance=variance[order],
+        thetas=thetas[[beliefs[at][0] for at in order]],
+        inverse=np.stack([one.inverse for one in kept]),
+        alpha=np.stack([one.alpha(target) for one in kept]),
+        constant=np.array([one.constant for one in kept]),
+        variance=np.array([one.mass / one.freedom for one in kept]),
         evidence=total,
     )
 
 
-def solve(
-    grams: np.ndarray,
-    target: np.ndarray,
-    thetas: np.ndarray,
-    noise: np.ndarray,
-    relative_spread: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Closed-form posterior of every weight vector (t) and noise hypothesis (h).
+def evidences(
+    grams: np.ndarray, target: np.ndarray, thetas: np.ndarray, relative_spread: float
+) -> np.ndarray:
+    """Log marginal likelihood of every weight vector: (t,).
 
-    Returns evidence (t, h), inverse (t, h, n, n), alpha (t, h, n), constant (t, h) and
-    scale (t, h). The constant has a flat prior, the scale an inverse-gamma one centred
-    where the kernel's variance matches ``relative_spread`` (the target's expected spread).
+    Beyond :data:`_SCREENED` measurements the vectors are screened on an even part of them, and
+    only the best are tried on all.
     """
     n = len(target)
-    kernel = np.tensordot(thetas[:, :-1], grams, axes=1)
-    diagonal = thetas[:, -1][:, None, None] * noise[None]
-    covariance = kernel[:, None] + diagonal[..., None] * np.eye(n)
-    inverse = np.linalg.inv(covariance)
-    factor = np.linalg.cholesky(covariance)
-    log_det = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
-    ones = inverse.sum(axis=-1)
-    total = np.maximum(ones.sum(axis=-1), 1e-300)
-    constant = (ones @ target) / total
-    residual = target - constant[..., None]
-    alpha = np.einsum("thij,thj->thi", inverse, residual)
-    quadratic = np.maximum((alpha * residual).sum(axis=-1), 0)
+    if n <= _SCREENED:
+        return _evidences(grams, target, thetas, relative_spread)
+    part = np.round(np.linspace(0, n - 1, _SCREENED)).astype(int)
+    rough = _evidences(grams[:, part[:, None], part], target[part], thetas, relative_spread)
+    best = np.argsort(-rough, kind="stable")[:_FINALISTS]
+    out = np.full(len(thetas), -np.inf)
+    for i in best:
+        out[i] = _evidences(grams, target, thetas[i : i + 1], relative_spread)[0]
+    return out
+
+
+def _evidences(
+    grams: np.ndarray, target: np.ndarray, thetas: np.ndarray, relative_spread: float
+) -> np.ndarray:
+    n = len(target)
+    out = np.empty(len(thetas))
+    step = max(1, _CELLS // (n * n))
+    right = np.stack([target, np.ones(n)], axis=1)
+    for start in range(0, len(thetas), step):
+        part = thetas[start : start + step]
+        covariance = np.tensordot(part[:, :-1], grams, axes=1)
+        covariance += part[:, -1][:, None, None] * np.eye(n)
+        factor = np.linalg.cholesky(covariance)
+        log_det = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
+        white = np.linalg.solve(factor, np.broadcast_to(right, (len(part), n, 2)))
+        inner = np.swapaxes(white, 1, 2) @ white  # (t, 2, 2)
+        centre = _centre(part, relative_spread)
+        own, cross, ones = inner[:, 0, 0], inner[:, 0, 1], inner[:, 1, 1]
+        out[start : start + step] = _evidence(log_det, own, cross, ones, n, centre)[0]
+    return out
+
+
+def _centre(thetas: np.ndarray, relative_spread: float) -> np.ndarray:
     # Mean diagonals are 1 over the reference architectures, so the prior variance is the sum.
-    centre = relative_spread**2 / thetas[:, :-1].sum(axis=1)
+    return relative_spread**2 / thetas[..., :-1].sum(axis=-1)
+
+
+def _evidence(
+    log_det: np.ndarray,
+    own: np.ndarray,
+    cross: np.ndarray,
+    ones: np.ndarray,
+    n: int,
+    centre: np.ndarray | float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evidence, and the mass of the scale's posterior.
+
+    The constant has a flat prior, the scale an inverse-gamma one around ``centre``.
+
+    Args:
+        log_det: of the covariance.
+        own, cross, ones: products of the target and of ones with its inverse: y'Ay, y'A1, 1'A1.
+    """
+    ones = np.maximum(ones, 1e-300)
+    quadratic = np.maximum(own - cross**2 / ones, 0)
+    mass = quadratic + _SCALE_STRENGTH * centre
     freedom = n - 1 + _SCALE_STRENGTH
-    mass = quadratic + _SCALE_STRENGTH * centre[:, None]
     evidence = (
         -0.5 * log_det
-        - 0.5 * np.log(total)
+        - 0.5 * np.log(ones)
         - 0.5 * freedom * np.log(mass)
-        + 0.5 * _SCALE_STRENGTH * np.log(centre)[:, None]
+        + 0.5 * _SCALE_STRENGTH * np.log(centre)
     )
-    return evidence, inverse, alpha, constant, mass / freedom
+    return evidence, mass
+
+
+@dataclass(frozen=True)
+class Solved:
+    """One weight vector given the measurements.
+
+    ``inverse`` (n, n) of the covariance, ``log_det`` of it, ``constant``, ``mass`` and
+    ``freedom`` of the scale's posterior, ``centre`` of its prior, ``noise`` variance.
+    """
+
+    inverse: np.ndarray
+    log_det: float
+    constant: float
+    mass: float
+    freedom: float
+    centre: float
+    noise: float
+
+    @classmethod
+    def of(
+        cls, grams: np.ndarray, target: np.ndarray, theta: np.ndarray, relative_spread: float
+    ) -> Solved:
+        """Solve for one weight vector (kernels + 1,). ``grams``: (kernels, n, n)."""
+        n = len(target)
+        covariance = np.tensordot(theta[:-1], grams, axes=1) + theta[-1] * np.eye(n)
+        log_det = 2 * float(np.log(np.diagonal(np.linalg.cholesky(covariance))).sum())
+        inverse = np.linalg.inv(covariance)
+        centre = float(_centre(theta, relative_spread))
+        return cls._from(inverse, log_det, target, centre, float(theta[-1]))
+
+    @classmethod
+    def _from(
+        cls, inverse: np.ndarray, log_det: float, target: np.ndarray, centre: float, noise: float
+    ) -> Solved:
+        n = len(target)
+        sums = inverse.sum(axis=1)
+        ones = max(float(sums.sum()), 1e-300)
+        constant = float(sums @ target) / ones
+        residual = target - constant
+        mass = max(float(residual @ inverse @ residual), 0.0) + _SCALE_STRENGTH * centre
+        return cls(inverse, log_det, constant, mass, n - 1 + _SCALE_STRENGTH, centre, noise)
+
+    def alpha(self, target: np.ndarray) -> np.ndarray:
+        """Weights of the measurements in predictions: (n,)."""
+        return self.inverse @ (target - self.constant)
+
+    def glitch_evidence(self, target: np.ndarray) -> np.ndarray:
+        """Evidence if one measurement is a glitch, for each: (n,).
+
+        More noise on one measurement is a rank-one change of the covariance: the determinant
+        and the three products that the evidence needs follow from the inverse that is there
+        (Sherman and Morrison), so all hypotheses together cost no more than one.
+        """
+        more = (_GLITCH_VARIANCE - 1) * self.noise
+        sums, own = self.inverse.sum(axis=1), self.inverse @ target
+        grown = 1 + more * np.diagonal(self.inverse)
+        ones = float(sums.sum()) - more * sums**2 / grown
+        cross = float(sums @ target) - more * sums * own / grown
+        square = float(own @ target) - more * own**2 / grown
+        log_det = self.log_det + np.log(grown)
+        return _evidence(log_det, square, cross, ones, len(target), self.centre)[0]
+
+    def with_glitch(self, target: np.ndarray, row: int) -> Solved:
+        """The same with measurement ``row`` a glitch."""
+        more = (_GLITCH_VARIANCE - 1) * self.noise
+        column = self.inverse[:, row]
+        grown = 1 + more * column[row]
+        inverse = self.inverse - (more / grown) * np.outer(column, column)
+        log_det = self.log_det + float(np.log(grown))
+        return self._from(inverse, log_det, target, self.centre, self.noise)

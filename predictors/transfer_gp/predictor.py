@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from predictors.declared import DeclaredCosts
 from predictors.registry import (
     LATENCY_PREDICTORS,
     SavedPredictor,
@@ -36,7 +37,7 @@ from predictors.transfer_gp.adapted import AdaptedGP, Fit, held_out_errors
 from predictors.transfer_gp.device_functions import DeviceFunctions, clip_outliers
 from predictors.transfer_gp.error_scale import ErrorScale, Run, usual
 from predictors.transfer_gp.features import FeatureScaler, degenerate
-from predictors.transfer_gp.kernels import Features, Kernels, prior_weights
+from predictors.transfer_gp.kernels import Features, Kernels
 from predictors.transfer_gp.leave_one_out import (
     CALIBRATED_AT,
     MINIMUM_ROWS,
@@ -44,12 +45,14 @@ from predictors.transfer_gp.leave_one_out import (
     Task,
     learn_prior,
     learn_scales,
+    rank_correlations,
+    rows_to_learn_from,
     tasks_of,
-    usable,
+    unusable,
     without_noise,
 )
 from predictors.transfer_gp.mixture import posterior_of
-from predictors.transfer_gp.sample_choice import balanced
+from predictors.transfer_gp.sample_choice import balanced, designed
 from predictors.transfer_gp.transform import step_of, transform
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
@@ -70,64 +73,107 @@ class TransferGP(SavedPredictor):
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
+        self._fitted = False
+        self._waiting = DeclaredCosts.none(len(space.choices))
+        self.left_out: dict[str, str] = {}
+        self.rows_used: dict[str, tuple[int, int]] = {}
         reference = space.sample_genes(derive_rng(seed, "reference"), _REFERENCE_ROWS)
-        self._start(FeatureScaler(space, reference), reference, None)
+        check_different(reference)
+        self._start(FeatureScaler(space, reference), reference, None, self._waiting)
 
     def _start(
-        self, scaler: FeatureScaler, reference: np.ndarray, functions: DeviceFunctions | None
+        self,
+        scaler: FeatureScaler,
+        reference: np.ndarray,
+        functions: DeviceFunctions | None,
+        declared: DeclaredCosts,
     ) -> None:
-        self._scaler = scaler
+        self._scaler, self._declared = scaler, declared
         self._reference = reference
         self._functions = functions
         self._references = self.features(reference)
         columns = np.arange(len(functions.devices) if functions else 0)
         self._kernels = Kernels(self._references, columns)
-        self._thetas = prior_weights(self._kernels)
-        self._prior = Prior.flat(len(self._thetas))
+        self._without: dict[str, Kernels] = {}
+        self._prior = Prior.flat(self._kernels)
         self._scales: dict[int, ErrorScale] = {}
+        self._by_design = True
 
     # ---------------------------------------------------------------- learning
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Known devices, then the costs declared for the architectures themselves."""
+        """Known devices that are learned from."""
         return self._functions.devices if self._functions else ()
 
     def features(self, genes: np.ndarray) -> Features:
         """Everything the kernels need to know of gene rows."""
-        blocks = self._scaler(genes)
+        blocks = self._blocks(genes)
         if self._functions is not None:
-            functions = self._functions
-            standard = functions(blocks)
-            blocks["devices"] = standard
-            floor = 0.05 * functions.mean
-            ms = np.maximum(functions.mean + functions.spread * standard, floor)
-            relative = functions.spread / functions.mean
-            blocks["log_devices"] = np.log(ms / functions.mean) / relative
+            blocks["devices"] = self._functions(blocks)
+            blocks["log_devices"] = self._functions.logarithms(blocks["devices"])
         return blocks
+
+    def _blocks(self, genes: np.ndarray) -> Features:
+        """What is known of gene rows without any device."""
+        blocks = self._scaler(genes)
+        if self._declared:
+            blocks["declared"] = self._declared.features(genes, blocks)
+        return blocks
+
+    def declare(self, table: LatencyTable) -> None:
+        """Learn the declared costs of further architectures, for predictions of them.
+
+        Before :meth:`meta_fit` they only wait for it; a predictor that was fitted without any
+        declared cost goes on without.
+        """
+        found = DeclaredCosts.of(table)
+        if self._fitted:
+            self._declared = self._declared.and_those_of(found)
+        else:
+            self._waiting = found
 
     def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> TransferGP:
         """Learn the device functions, the prior of the weights and the interval widths.
 
-        Devices with fewer than five measurements teach nothing and are left out; with no
-        device left the predictor stands on the features of the architectures alone.
-        Devices of ``valid`` only weigh the prior and calibrate the intervals. Costs that the
-        table declares (MACs) are features as known devices are, but no practice.
+        Devices with fewer than five measurements, or all of them equal, teach nothing and are
+        left out (``left_out`` says why); with no device left the predictor stands on the
+        features of the architectures alone. Of a large table at most 1,000 measured rows are
+        used, each device having its share (``rows_used``). Devices of ``valid`` only weigh the
+        prior and calibrate the intervals. Costs that the table declares (MACs) are exact
+        features, of these architectures and those of :meth:`declare`.
+
+        Raises:
+            InputError: every row is the same architecture.
         """
         rng = derive_rng(self.seed, "meta fit")
-        rows = np.sort(rng.permutation(len(table))[:_TABLE_ROWS])
-        table = table.rows(rows)
-        table = table.select([d for d in table.devices if usable(table.column(d))])
-        known = _with_costs(table)
+        declared = DeclaredCosts.of(table)
+        declared = declared.and_those_of(self._waiting) if declared else self._waiting
+        reasons = {d: unusable(table.column(d)) for d in table.devices}
+        self.left_out = {d: reason for d, reason in reasons.items() if reason is not None}
+        whole = table
+        table = table.select([d for d in table.devices if reasons[d] is None])
+        table = table.rows(rows_to_learn_from(table, _TABLE_ROWS, rng))
+        self.rows_used = {
+            d: (int(np.isfinite(whole.column(d)).sum()), int(np.isfinite(table.column(d)).sum()))
+            for d in table.devices
+        }
         reference = table.genes if len(table) >= MINIMUM_ROWS else self._reference
+        check_different(reference)
         scaler = FeatureScaler(self.space, reference)
+        self._scaler, self._declared = scaler, declared
+        if declared:
+            declared.learn(scaler(reference), reference)
         functions = None
-        if known.devices:
-            functions = DeviceFunctions.fit(scaler(known.genes), known.values, known.devices, rng)
-        self._start(scaler, reference, functions)
+        if table.devices:
+            blocks = self._blocks(table.genes)
+            functions = DeviceFunctions.fit(blocks, table.values, table.devices, rng)
+        self._start(scaler, reference, functions, declared)
+        self._fitted = True
         tasks = tasks_of(table, valid)
         if len(tasks) >= 2:
             self._prior = learn_prior(tasks, self.features, self._kernels_without, seed=self.seed)
+            self._by_design = self._judge_designs(tasks)
             practice = [*tasks, *(without_noise(task, self.features) for task in tasks)]
             self._scales = learn_scales(
                 practice, self._practise, self._choose, devices=len(tasks), seed=self.seed
@@ -135,10 +181,27 @@ class TransferGP(SavedPredictor):
         return self
 
     def _kernels_without(self, device: str | None) -> Kernels:
-        columns = self._kernels.columns
         if device is None:
             return self._kernels
-        return Kernels(self._references, columns[columns != self.devices.index(device)])
+        if device not in self._without:
+            columns = self._kernels.columns
+            rest = columns[columns != self.devices.index(device)]
+            self._without[device] = Kernels(self._references, rest)
+        return self._without[device]
+
+    def _judge_designs(self, tasks: list[Task]) -> bool:
+        """Whether a design ranks left-out devices at least as well as a balanced sample."""
+        means = []
+        for by_design in (False, True):
+            self._by_design = by_design
+            found = rank_correlations(tasks, self._choose, self._predict_left_out, self.seed)
+            means.append(np.mean(found) if found else 0.0)
+        return bool(means[1] >= means[0])
+
+    def _predict_left_out(self, task: Task, chosen: np.ndarray, held: np.ndarray) -> np.ndarray:
+        kernels = self._kernels_without(task.device)
+        fit = self._fit(task.genes[chosen], task.values[chosen], kernels)
+        return fit.location_scale(task.genes[held], self.features)[0]
 
     def _practise(self, task: Task, chosen: np.ndarray, held: np.ndarray) -> Run:
         kernels = self._kernels_without(task.device)
@@ -161,9 +224,12 @@ class TransferGP(SavedPredictor):
 
     def _fit(self, genes: np.ndarray, latencies: np.ndarray, kernels: Kernels) -> Fit:
         features = self.features(genes)
-        own = kernels is self._kernels
-        thetas = self._thetas if own else prior_weights(kernels)
+        thetas = kernels.weights
         step = step_of(latencies)
+        positive_ms = latencies[latencies > 0]
+        # In a unit of the device's own: no power or product overflows, whatever was measured.
+        unit = float(np.median(positive_ms)) if positive_ms.size else 1.0
+        latencies, step = latencies / unit, step / unit
         latencies = clip_outliers(latencies, reach=5.0)
         fits = []
         for log in (False, True):
@@ -174,8 +240,21 @@ class TransferGP(SavedPredictor):
             fits.append((posterior, posterior.evidence + jacobian))
         # One measurement says nothing about the transform.
         gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
-        log = bool(gain + self._prior.log_odds > _LOG_MARGIN)
-        return Fit(kernels, features, fits[int(log)][0], log, step, float(latencies.min()))
+        log = bool(gain + self._prior.log_odds > self._log_margin)
+        least = float(latencies.min())
+        return Fit(kernels, features, fits[int(log)][0], log, step, least, unit)
+
+    @property
+    def _log_margin(self) -> float:
+        """Evidence needed before the logarithm is preferred.
+
+        Costs add over the operations of a chain; numbers such as a resolution multiply. Known
+        devices have shown which.
+        """
+        if self._functions is not None:
+            return 0.0 if self._functions.log.mean() > 0.5 else _LOG_MARGIN
+        blocks = self._kernels.blocks
+        return 0.0 if {"log_values", "declared"} & set(blocks) else _LOG_MARGIN
 
     def _scale_at(self, count: int) -> ErrorScale:
         if not self._scales:
@@ -184,7 +263,7 @@ class TransferGP(SavedPredictor):
         return self._scales[nearest]
 
     def suggest_genes(self, genes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Choose measurements that are informative and nearly a fair sample of the pool.
+        """Choose measurements by design, or spread out where that did better on known devices.
 
         See :mod:`predictors.transfer_gp.sample_choice`. Architectures that pass no signal are
         measured only when there are not enough others.
@@ -203,12 +282,13 @@ class TransferGP(SavedPredictor):
         candidates = candidates[: min(enough, max(_CANDIDATES, 3 * n))]
         features = self.features(genes[candidates])
         log_weights = self._prior.log_weights
-        top = np.argsort(-log_weights, kind="stable")[:: max(1, len(self._thetas) // 64)][:24]
-        thetas = (self._thetas if kernels is self._kernels else prior_weights(kernels))[top]
+        top = np.argsort(-log_weights, kind="stable")[:: max(1, len(kernels.weights) // 64)][:24]
+        thetas = kernels.weights[top]
         belief = np.exp(log_weights[top] - log_weights[top].max())
         belief = 0.5 * belief / belief.sum() + 0.5 / len(top)
-        grams = kernels.between(features, features, log=False)
-        return candidates[balanced(grams, thetas, belief, n, rng)]
+        grams = kernels.between(features, features, log=self._prior.log_odds > self._log_margin)
+        choose = designed if self._by_design else balanced
+        return candidates[choose(grams, thetas, belief, n, rng)]
 
     # ---------------------------------------------------------------- embedding
 
@@ -262,9 +342,16 @@ class TransferGP(SavedPredictor):
         arrays["prior_scalars"] = np.array([self._prior.log_odds, *self._prior.spreads])
         if self._functions is not None:
             arrays |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
+        if self._declared:
+            arrays |= {f"declared.{k}": v for k, v in self._declared.arrays().items()}
         for count, scale in self._scales.items():
             arrays |= scale.arrays(f"scale.{count}.")
-        return arrays, {"devices": list(self.devices), "seed": self.seed}
+        return arrays, {
+            "devices": list(self.devices),
+            "declared": list(self._declared.names) if self._declared else [],
+            "by_design": self._by_design,
+            "seed": self.seed,
+        }
 
     def restore(self, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
         """Take over what :meth:`state` returned."""
@@ -276,7 +363,13 @@ class TransferGP(SavedPredictor):
         reference = arrays["reference"]
         if reference.shape[1:] != (len(self.space.choices),):
             raise ValueError(f"reference architectures of shape {reference.shape}")
-        self._start(scaler, reference, functions)
+        declared = self._waiting
+        if settings["declared"]:
+            part = part_of(arrays, "declared.")
+            declared = DeclaredCosts.from_arrays(settings["declared"], part)
+        self._start(scaler, reference, functions, declared)
+        self._fitted = True
+        self._by_design = bool(settings["by_design"])
         log_odds, *spreads = (float(v) for v in arrays["prior_scalars"])
         self._prior = Prior(arrays["prior"], log_odds, (spreads[0], spreads[1]))
         for count in CALIBRATED_AT:
@@ -285,8 +378,10 @@ class TransferGP(SavedPredictor):
                 self._scales[count] = ErrorScale.from_arrays(found)
 
 
-def _with_costs(table: LatencyTable) -> LatencyTable:
-    """The table with its known costs as further columns."""
-    costs = {n: v for n, v in table.costs.items() if n not in table.devices and usable(v)}
-    values = np.column_stack([table.values, *costs.values()])
-    return LatencyTable(table.space, table.genes, (*table.devices, *costs), values)
+def check_different(genes: np.ndarray) -> None:
+    """Raise InputError if all gene rows (n, choices) are the same architecture."""
+    if len(genes) and (genes == genes[0]).all():
+        raise InputError(
+            "every row is the same architecture: a predictor tells architectures apart and needs "
+            "at least two; add rows of others"
+        )

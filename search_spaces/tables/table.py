@@ -52,6 +52,9 @@ ARCH_COLUMNS = ("arch", "arch_str", "architecture")
 INDEX_COLUMNS = ("", "index", "id", "unnamed: 0", "__index_level_0__")
 """Header names of row numbers, which are no device."""
 
+LARGEST = 1e30
+"""Larger numbers are no cost of anything, and their squares leave what a number can hold."""
+
 _MISSING = {"", "na", "nan", "null", "none"}
 
 
@@ -160,6 +163,7 @@ def read_table(
     *,
     arch_column: str | None = None,
     need_devices: bool = True,
+    missing: Sequence[str] = (),
 ) -> LatencyTable:
     """Read and validate a CSV or Parquet table.
 
@@ -169,6 +173,8 @@ def read_table(
             texts of the architecture column (``TokensSpace.infer``).
         arch_column: its header; default: the one of :data:`ARCH_COLUMNS` that is there.
         need_devices: whether a table of architectures alone is an error.
+        missing: further cells that stand for no measurement, such as ``-1``; numbers are
+            compared as numbers.
 
     Raises:
         InputError: the table is malformed; the message lists each bad cell with its row.
@@ -187,10 +193,11 @@ def read_table(
     at = [
         j for j, name in enumerate(raw.header) if j != arch_at and name.lower() not in INDEX_COLUMNS
     ]
+    absent = _Absent.of(missing)
     values = np.full((len(raw.rows), len(at)), np.nan)
     for i, row in enumerate(raw.rows):
         for k, j in enumerate(at):
-            value, problem = _number(row[j])
+            value, problem = _number(row[j], absent)
             if problem:
                 place = f"{path}: {raw.label} {raw.numbers[i]}"
                 problems.append(f"{place}: column {raw.header[j]!r}: {problem}")
@@ -225,6 +232,44 @@ def read_architectures(
     archs, problems = _parse_all(path, space, [row[arch_at] for row in raw.rows], raw)
     raise_problems(problems)
     return space.genes(archs)
+
+
+def read_declarations(
+    path: Path | str, space: SearchSpace, *, arch_column: str | None = None
+) -> LatencyTable:
+    """Read the architectures and the costs declared for them; other columns are ignored.
+
+    Returns:
+        a table without devices.
+
+    Raises:
+        InputError, EnvironmentProblem: as :func:`read_table`.
+    """
+    path = Path(path)
+    raw = read_raw(path)
+    arch_at = _find_arch_column(path, raw.header, arch_column)
+    archs, problems = _parse_all(path, space, [row[arch_at] for row in raw.rows], raw)
+    named = {
+        key[len("metric of ") :]: value
+        for key, value in raw.declared.items()
+        if key.startswith("metric of ") and value in KNOWN_COSTS
+    }
+    costs: dict[str, np.ndarray] = {}
+    for j, column in enumerate(raw.header):
+        cost = named.get(column, column)
+        if j == arch_at or cost not in KNOWN_COSTS:
+            continue
+        if cost in costs:
+            raise InputError(f"{path}: two columns hold {cost}")
+        costs[cost] = np.full(len(raw.rows), np.nan)
+        for i, row in enumerate(raw.rows):
+            costs[cost][i], problem = _number(row[j], _Absent.of(()))
+            if problem:
+                place = f"{path}: {raw.label} {raw.numbers[i]}"
+                problems.append(f"{place}: column {column!r}: {problem}")
+    raise_problems(problems)
+    genes = space.genes(archs)
+    return LatencyTable(space, genes, (), np.zeros((len(genes), 0)), {}, costs)
 
 
 def write_table(table: LatencyTable, path: Path | str) -> None:
@@ -293,18 +338,43 @@ def _parse_all(
     return archs, problems
 
 
-def _number(cell: str) -> tuple[float, str | None]:
+@dataclass(frozen=True)
+class _Absent:
+    """Cells that stand for no measurement: words, in lower case, and numbers."""
+
+    words: frozenset[str]
+    numbers: frozenset[float]
+
+    @classmethod
+    def of(cls, missing: Sequence[str]) -> _Absent:
+        numbers = set()
+        for text in missing:
+            try:
+                numbers.add(float(text))
+            except ValueError:
+                continue  # a word
+        words = {text.strip().lower() for text in missing} | _MISSING
+        return cls(frozenset(words), frozenset(numbers))
+
+
+def _number(cell: str, absent: _Absent) -> tuple[float, str | None]:
     text = cell.strip()
-    if text.lower() in _MISSING:
+    if text.lower() in absent.words:
         return math.nan, None
     try:
         value = float(text)
     except ValueError:
         return math.nan, f"{cell!r} is not a number"
+    if value in absent.numbers:
+        return math.nan, None
     if not math.isfinite(value):
         return math.nan, f"{cell!r} is not finite (leave the cell empty if it is missing)"
     if value < 0:
-        return math.nan, f"{cell!r} is negative"
+        return math.nan, (
+            f"{cell!r} is negative (leave the cell empty if it is missing, or say --missing={text})"
+        )
+    if value > LARGEST:
+        return math.nan, f"{cell!r} is larger than any cost ({LARGEST:g})"
     return value, None
 
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.benchmark import Split, run_benchmark, score, summary
+from predictors.benchmark import (
+    BASELINES,
+    Split,
+    baselines_for,
+    run_benchmark,
+    score,
+    summary,
+)
 from search_spaces.errors import InputError
 from search_spaces.tables.synthetic import synthetic_table
 from search_spaces.tables.table import LatencyTable
@@ -106,3 +113,48 @@ def test_trimming_drops_the_outer_tenth_of_the_truth() -> None:
     found = score(truth, mean, truth, truth)
     assert found["spearman_trimmed"] == pytest.approx(1)
     assert found["spearman"] < 0.5
+
+
+def test_an_architecture_that_was_measured_is_never_scored_whatever_its_row() -> None:
+    table = synthetic_table(architectures=60, devices=2, positions=4)
+    twice = table.rows([*range(60), *range(60)])
+    split = Split((), ("device0",), measurements=60, pool=60, holdout=60)
+    record = run_benchmark(twice, split, methods=("ridge",), seeds=1)[0]
+    assert record.spearman is None  # all of the hold-out was measured
+    split = Split((), ("device0",), measurements=12, pool=60, holdout=60)
+    scored: list[int] = []
+
+    def spying(method, table, references):
+        from predictors.baselines import Ridge
+
+        class Spy(Ridge):
+            def adapt_genes(self, genes, latencies_ms):
+                adapted = super().adapt_genes(genes, latencies_ms)
+                predict = adapted.predict_genes
+                adapted.predict_genes = lambda g: (scored.append(len(g)), predict(g))[1]
+                return adapted
+
+        return Spy(table.space)
+
+    run_benchmark(twice, split, methods=("ridge",), seeds=1, make=spying)
+    different = len(np.unique(table.genes, axis=0))
+    assert scored[0] <= 60 - 12 and different == 60
+
+
+def test_too_few_measurements_are_told_before_anything_is_learned(table: LatencyTable) -> None:
+    def never(method, table, references):
+        raise AssertionError("a predictor was made")
+
+    values = table.values.copy()
+    values[5:, 3] = np.nan
+    holed = LatencyTable(table.space, table.genes, table.devices, values)
+    with pytest.raises(InputError, match="'device3' has 5 measured"):
+        run_benchmark(holed, _split(), methods=("ridge",), seeds=1, make=never)
+
+
+def test_baselines_are_those_that_the_table_allows(table: LatencyTable) -> None:
+    assert set(BASELINES) - set(baselines_for(table, ("device0",))) == {"macs"}
+    assert not {"one_known_device", "known_devices_ridge"} & set(baselines_for(table))
+    costs = {"macs": np.ones(len(table))}
+    declared = LatencyTable(table.space, table.genes, table.devices, table.values, {}, costs)
+    assert set(baselines_for(declared, ("device0",))) == set(BASELINES)

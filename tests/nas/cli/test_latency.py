@@ -192,3 +192,48 @@ def test_columns_of_large_errors_do_not_run_together(tmp_path: Path) -> None:
     )
     header, row, _ = text.splitlines()
     assert len(row.split()) == len(header.split())
+
+
+def test_negative_budgets_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"budget -1\.0"):
+        run("predict", tmp_path / "none", tmp_path / "none.csv", "--budget=-1")
+
+
+def test_tables_that_write_minus_one_for_missing_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arch,d\na b,-1\nb a,2.5\nb b,3\n")
+    with pytest.raises(InputError, match="--missing=-1"):
+        run("validate", path, "--space", "tokens")
+    assert "2 measured" in run("validate", path, "--space", "tokens", "--missing=-1")
+
+
+def test_fit_says_what_it_leaves_out_and_how_much_it_uses(tmp_path: Path) -> None:
+    made = synthetic_table(architectures=1200, devices=2, positions=4)
+    values = made.values.copy()
+    values[:, 1] = 4.0
+    values[700:, 0] = float("nan")
+    path = tmp_path / "t.csv"
+    write_table(replace(made, values=values), path)
+    text = run("fit", path, "-o", tmp_path / "p.safetensors", "--devices", "device0,device1")
+    assert "device1 is left out: every measurement is 4" in text
+    assert "learned from" not in text  # all 700 measurements are used
+    assert "of 1 devices" in text
+
+
+def test_declared_costs_reach_predictions_of_other_architectures(tmp_path: Path) -> None:
+    lines = [f"net{i},{(i * 37) % 101 + 1}" for i in range(90)]
+    path = tmp_path / "t.csv"
+    path.write_text("arch,macs\n" + "\n".join(lines[:40]) + "\n")
+    everything = tmp_path / "all.csv"
+    everything.write_text("arch,macs\n" + "\n".join(lines) + "\n")
+    known, board = tmp_path / "p.safetensors", tmp_path / "b.safetensors"
+    run("fit", everything, "-o", known, "--space", "tokens", "--devices", "none")
+    macs = {line.split(",")[0]: float(line.split(",")[1]) for line in lines}
+    chosen = run("suggest", known, path, "-n", 8).splitlines()
+    measured = tmp_path / "m.csv"
+    measured.write_text("arch,d\n" + "\n".join(f"{a},{2 + 0.1 * macs[a]}" for a in chosen) + "\n")
+    run("adapt", known, measured, "-o", board)
+    out = tmp_path / "out.csv"
+    run("predict", board, everything, "-o", out)
+    for row in csv.DictReader(out.open()):
+        assert float(row["latency_ms"]) == pytest.approx(2 + 0.1 * macs[row["arch"]], rel=0.1)

@@ -46,3 +46,18 @@ def test_sums_over_the_encoding_are_those_of_a_count_by_hand() -> None:
     np.testing.assert_array_equal(blocks["counts"], [[1, 1, 1], [1, 1, 0]])  # k3, k5, skip
     np.testing.assert_array_equal(blocks["totals"], [[3, 8, 7], [2, 8, 7]])  # length first
     assert blocks["values"][1, -2:].tolist() == [0, 0]  # the third token is not there
+
+
+def test_logarithms_of_numbers_make_products_sums() -> None:
+    space = TokensSpace.infer(["n r128 w1", "n r256 w2", "n r512 w4", "x r128 w4"])
+    texts = ["n r128 w1", "n r256 w2", "n r512 w4"]
+    block = raw_blocks(space, space.genes([space.parse(t) for t in texts]))["log_values"]
+    steps = np.diff(block, axis=0)
+    np.testing.assert_allclose(steps, np.log(2) * np.ones_like(steps))
+    assert role("log_values") == role("values") == "numeric"
+
+
+def test_a_zero_among_numbers_counts_as_half_the_smallest() -> None:
+    space = TokensSpace([("k3_e1", "k3_e6", "skip")])
+    block = raw_blocks(space, np.array([[0], [1], [2]]))["log_values"]
+    np.testing.assert_allclose(block, np.log([[1, 1], [1, 6], [0.5, 0.5]]), atol=1e-12)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from predictors.transfer_gp.features import FeatureScaler
-from predictors.transfer_gp.kernels import Kernels, prior_weights
+from predictors.transfer_gp.kernels import Kernels, prior_shares, prior_weights
 from search_spaces.tables.synthetic import synthetic_table
+
+DEVICE_KERNELS = {"devices", "radial_devices", "common"}
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +36,53 @@ def test_every_kernel_is_a_covariance_with_the_diagonal_it_says(
 
 def test_kernels_of_devices_exist_only_with_devices(features: dict[str, np.ndarray]) -> None:
     def names(columns: list[int]) -> set[str]:
-        return set(Kernels(features, np.array(columns, dtype=int)).names)
+        kernels = Kernels(features, np.array(columns, dtype=int))
+        return set(kernels.names) - set(kernels.singles)
 
     assert not names([]) & {"devices", "radial_devices", "common"}
     assert names([0]) - names([]) == {"devices", "radial_devices"}
     assert names([0, 1]) - names([0]) == {"common"}
 
 
+def test_a_part_of_the_kernels_is_that_part(features: dict[str, np.ndarray]) -> None:
+    kernels = Kernels(features, np.arange(3))
+    whole = kernels.between(features, features, log=True)
+    only = np.array([0, len(kernels.names) - 2])
+    np.testing.assert_array_equal(
+        kernels.between(features, features, log=True, only=only), whole[only]
+    )
+
+
+def test_a_device_that_is_left_out_has_no_weight(features: dict[str, np.ndarray]) -> None:
+    kernels = Kernels(features, np.array([0, 2]))
+    weights = prior_weights(kernels)
+    assert len(weights) == len(prior_weights(Kernels(features, np.arange(3))))
+    assert (weights[:, kernels.names.index("one1")] == 0).all()
+    assert (weights[:, kernels.names.index("one2")] > 0).any()
+    assert np.exp(prior_shares(kernels)).sum() == pytest.approx(1)
+
+
+def test_some_weight_vectors_do_without_known_devices(features: dict[str, np.ndarray]) -> None:
+    kernels = Kernels(features, np.arange(3))
+    at = [i for i, n in enumerate(kernels.names) if n in kernels.singles or n in DEVICE_KERNELS]
+    assert (prior_weights(kernels)[:, at] == 0).all(axis=1).any()
+
+
 def test_linear_kernels_have_mean_diagonal_one(features: dict[str, np.ndarray]) -> None:
     kernels = Kernels(features, np.zeros(0, dtype=int))
-    np.testing.assert_allclose(kernels.diagonal(features, log=False).mean(axis=1), 1.0)
+    linear = len(kernels.names) - len(kernels.singles)
+    diagonal = kernels.diagonal(features, log=False)[:linear]
+    np.testing.assert_allclose(diagonal.mean(axis=1), 1.0)
 
 
 def test_a_device_fewer_leaves_the_rest_of_every_weight_vector(
     features: dict[str, np.ndarray],
 ) -> None:
-    both, one = (prior_weights(Kernels(features, np.arange(n))) for n in (2, 1))
-    assert both.shape[1] == one.shape[1] + 1
-    np.testing.assert_allclose(np.delete(both, -2, axis=1), one)
-    assert (both > 0).all()
+    two = {name: block[:, :2] if "devices" in name else block for name, block in features.items()}
+    both, one = (Kernels(two, np.arange(n)) for n in (2, 1))
+    kept = [both.names.index(name) for name in one.names] + [len(both.names)]
+    mine, theirs = prior_weights(both)[:, kept], prior_weights(one)
+    bare = both.names.index("one1")
+    same = mine[:, bare] == 0  # those that do not believe in the device left out
+    np.testing.assert_allclose(mine[same], theirs[same])
+    assert (mine[:, -1] > 0).all()

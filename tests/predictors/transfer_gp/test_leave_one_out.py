@@ -11,20 +11,37 @@ from predictors.transfer_gp.leave_one_out import (
     Task,
     learn_prior,
     learn_scales,
+    rows_to_learn_from,
     tasks_of,
-    usable,
+    unusable,
     without_noise,
 )
 from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.tables.synthetic import synthetic_table
+from search_spaces.tables.table import LatencyTable
 
 
 def test_devices_with_too_little_to_learn_from_are_not_usable() -> None:
     few = np.full(20, np.nan)
     few[: MINIMUM_ROWS - 1] = 1.0
-    assert not usable(few)
-    assert not usable(np.zeros(20))
-    assert usable(np.ones(20))
+    assert "fewer than" in str(unusable(few))
+    assert "above zero" in str(unusable(np.zeros(20)))
+    assert "every measurement is 2.5" in str(unusable(np.full(20, 2.5)))
+    assert unusable(np.arange(20.0)) is None
+
+
+def test_rows_to_learn_from_are_measured_ones_of_every_device() -> None:
+    table = synthetic_table(architectures=400, devices=3, positions=4)
+    values = np.full((400, 3), np.nan)
+    values[:300, 0] = table.values[:300, 0]
+    values[300:310, 1] = table.values[300:310, 1]
+    sparse = LatencyTable(table.space, table.genes, table.devices, values)
+    rows = rows_to_learn_from(sparse, 50, np.random.default_rng(0))
+    assert len(set(rows.tolist())) == 50
+    assert np.isfinite(values[rows]).any(axis=1).all()
+    assert np.isfinite(values[rows, 1]).sum() == 10  # the rare device keeps all it has
+    few = rows_to_learn_from(sparse, 350, np.random.default_rng(0))
+    assert few.tolist() == list(range(310))  # everything measured, and nothing else
 
 
 def test_known_devices_are_left_out_and_validation_devices_are_not_known() -> None:
@@ -53,7 +70,8 @@ def test_the_prior_is_a_distribution_that_never_rules_anything_out(predictor: Tr
     )
     weights = np.exp(prior.log_weights)
     assert weights.sum() == pytest.approx(1.0)
-    assert weights.min() > 0.1 / len(weights)
+    flat = np.exp(Prior.flat(predictor._kernels_without("device0")).log_weights)
+    assert (weights > 0.1 * flat).all()
     assert max(prior.spreads) > 0 and weights.max() > 2 / len(weights)
 
 

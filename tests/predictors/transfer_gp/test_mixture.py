@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.transfer_gp.mixture import posterior_of
+from predictors.transfer_gp.mixture import Solved, evidences, posterior_of
 
 N = 12
 
@@ -67,3 +67,45 @@ def test_the_unit_scales_mean_deviation_and_noise(points: np.ndarray) -> None:
             large.moments(cross, diagonal)[k], 1e3**power * small.moments(cross, diagonal)[k]
         )
     np.testing.assert_allclose(large.left_out(), small.left_out())
+
+
+def test_a_glitch_by_a_rank_one_update_equals_solving_again(points: np.ndarray) -> None:
+    x = points[:N]
+    y = x @ [1.0, -2.0, 0.5] + np.random.default_rng(4).normal(size=N)
+    grams, theta = (x @ x.T)[None], np.array([0.7, 0.2])
+    plain = Solved.of(grams, y, theta, 1.0)
+    assert evidences(grams, y, theta[None], 1.0)[0] == pytest.approx(
+        _evidence_of(grams[0] * 0.7 + 0.2 * np.eye(N), y, plain.centre)
+    )
+    every = plain.glitch_evidence(y)
+    for row in (0, 5):
+        noise = np.full(N, 0.2)
+        noise[row] *= 100
+        covariance = 0.7 * grams[0] + np.diag(noise)
+        found = plain.with_glitch(y, row)
+        np.testing.assert_allclose(found.inverse, np.linalg.inv(covariance), atol=1e-10)
+        assert every[row] == pytest.approx(_evidence_of(covariance, y, plain.centre))
+
+
+def _evidence_of(covariance: np.ndarray, y: np.ndarray, centre: float) -> float:
+    inverse = np.linalg.inv(covariance)
+    ones = inverse.sum()
+    residual = y - inverse.sum(axis=0) @ y / ones
+    mass = residual @ inverse @ residual + centre
+    log_det = np.linalg.slogdet(covariance)[1]
+    return -0.5 * (log_det + np.log(ones) + len(y) * np.log(mass) - np.log(centre))
+
+
+def test_five_hundred_measurements_need_memory_as_their_square() -> None:
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4))
+    y = x @ [1.0, 2.0, -1.0, 0.5] + 0.1 * rng.normal(size=500)
+    thetas = rng.uniform(0.01, 1, size=(40, 2))
+    tracemalloc.start()
+    found = posterior_of((x @ x.T)[None], y, thetas, np.zeros(40), 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isfinite(found.alpha).all()
+    assert peak < 60 * 500**2 * 8  # the cube would be 500 of them

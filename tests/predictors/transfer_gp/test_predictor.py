@@ -12,6 +12,7 @@ from predictors.testing import LatencyPredictorContract
 from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.errors import InputError
 from search_spaces.spaces.nasbench201 import NasBench201
+from search_spaces.spaces.tokens import TokensSpace
 from search_spaces.tables.synthetic import synthetic_table
 from search_spaces.tables.table import LatencyTable
 
@@ -138,6 +139,113 @@ def test_bad_measurements_are_refused(fitted: TransferGP, bad: list[float]) -> N
     archs = fitted.space.decode(np.zeros((2 if bad else 0, 6), dtype=int))
     with pytest.raises(InputError):
         fitted.adapt(archs, bad)
+
+
+def test_constant_known_devices_are_left_out_and_named(table: LatencyTable) -> None:
+    values = table.values[:80, :3].copy()
+    values[:, 1] = 5.0
+    known = LatencyTable(table.space, table.genes[:80], table.devices[:3], values)
+    predictor = TransferGP(table.space).meta_fit(known)
+    assert predictor.devices == ("device0", "device2")
+    assert predictor.left_out == {"device1": "every measurement is 5"}
+
+
+def test_only_constant_known_devices_are_as_none(table: LatencyTable) -> None:
+    known = LatencyTable(table.space, table.genes, ("a", "b"), np.full((len(table), 2), 3.0))
+    predictor = TransferGP(table.space).meta_fit(known)
+    adapted = predictor.adapt_genes(table.genes[:20], table.column("device4")[:20])
+    low, high = adapted.interval_genes(table.genes[160:], 0.9)
+    values = table.column("device4")[160:]
+    assert ((values >= low) & (values <= high)).mean() > 0.6
+
+
+def test_one_architecture_only_is_an_error() -> None:
+    space = TokensSpace.infer(["a b c"])
+    with pytest.raises(InputError, match="the same architecture"):
+        TransferGP(space)
+    space = TokensSpace([("a", "b")] * 3)
+    same = LatencyTable(space, np.zeros((20, 3), dtype=int), ("d",), np.ones((20, 1)))
+    with pytest.raises(InputError, match="the same architecture"):
+        TransferGP(space).meta_fit(same)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e12, 1e27])
+def test_values_of_any_size_are_told_apart(
+    fitted: TransferGP, table: LatencyTable, unit: float
+) -> None:
+    chosen = np.arange(12)
+    values = table.column("device4")
+    adapted = fitted.adapt_genes(table.genes[chosen], unit * values[chosen])
+    mean, std = adapted.predict_genes(table.genes[160:])
+    low, high = adapted.interval_genes(table.genes[160:], 0.9)
+    assert all(np.isfinite(x).all() for x in (mean, std, low, high))
+    assert spearmanr(mean, values[160:])[0] > 0.9
+
+
+def test_sizes_that_are_no_cost_are_refused(fitted: TransferGP, table: LatencyTable) -> None:
+    for huge in (1e201, 1e301):
+        with pytest.raises(InputError, match="not a latency"):
+            fitted.adapt(table.archs[:2], [1.0, huge])
+
+
+@pytest.mark.parametrize("budget", [-1.0, 0.0, float("nan")])
+def test_budgets_that_nothing_can_keep_are_refused(
+    fitted: TransferGP, table: LatencyTable, budget: float
+) -> None:
+    adapted = fitted.adapt_genes(table.genes[:10], table.column("device4")[:10])
+    with pytest.raises(InputError, match="budget"):
+        adapted.probability_within_genes(table.genes, budget)
+
+
+def _with_declared_cost(rows: int, seed: int) -> tuple[LatencyTable, np.ndarray]:
+    """Names that share nothing, a cost over three decades, and a device that follows it."""
+    rng = np.random.default_rng(seed)
+    macs = np.exp(rng.normal(0, 1.5, rows))
+    ms = (0.3 + macs**0.9) * np.exp(rng.normal(0, 0.1, rows))
+    space = TokensSpace.infer([f"model{i}" for i in range(rows)])
+    genes = np.arange(rows)[:, None]
+    return LatencyTable(space, genes, ("d",), ms[:, None], {}, {"macs": macs}), ms
+
+
+def test_a_declared_cost_is_used_exactly_where_tokens_say_nothing() -> None:
+    table, ms = _with_declared_cost(160, 0)
+    predictor = TransferGP(table.space)
+    predictor.declare(table)
+    predictor.meta_fit(table.rows(range(80)).select([]))
+    rows = predictor.suggest_genes(table.genes[:80], 10, np.random.default_rng(0))
+    adapted = predictor.adapt_genes(table.genes[rows], ms[rows])
+    alone = spearmanr(table.costs["macs"][80:], ms[80:])[0]
+    assert spearmanr(adapted.predict_genes(table.genes[80:])[0], ms[80:])[0] > alone - 0.02
+
+
+def test_costs_may_be_declared_after_the_fit_and_live_in_the_state() -> None:
+    table, ms = _with_declared_cost(120, 1)
+    predictor = TransferGP(table.space).meta_fit(table.rows(range(60)).select([]))
+    copy = TransferGP(table.space)
+    copy.restore(*predictor.state())
+    found = []
+    for one in (predictor, copy):
+        adapted = one.adapt_genes(table.genes[:10], ms[:10])
+        before, _ = adapted.predict_genes(table.genes[60:])
+        adapted.declare(table)
+        after, _ = adapted.predict_genes(table.genes[60:])
+        assert spearmanr(after, ms[60:])[0] > 0.9 > abs(spearmanr(before, ms[60:])[0])
+        found.append(after)
+    np.testing.assert_allclose(found[0], found[1])
+
+
+def test_numbers_in_tokens_act_by_their_order_and_logarithm() -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.uniform(1, 8, (200, 4)).round(2)
+    ms = 0.1 * numbers[:, 0] * numbers[:, 1] ** 2 * numbers[:, 2] * np.exp(rng.normal(0, 0.02, 200))
+    texts = [" ".join(f"{v:g}" for v in row) for row in numbers]
+    space = TokensSpace.infer(texts)
+    genes = space.genes([space.parse(text) for text in texts])
+    table = LatencyTable(space, genes, ("d",), ms[:, None])
+    predictor = TransferGP(space).meta_fit(table.rows(range(100)).select([]))
+    rows = predictor.suggest_genes(genes[:100], 16, np.random.default_rng(0))
+    mean, _ = predictor.adapt_genes(genes[rows], ms[rows]).predict_genes(genes[100:])
+    assert spearmanr(mean, ms[100:])[0] > 0.97
 
 
 def test_degenerate_cells_are_not_suggested() -> None:

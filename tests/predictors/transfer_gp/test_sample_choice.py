@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.transfer_gp.sample_choice import balanced
+from predictors.transfer_gp.sample_choice import balanced, designed
 
 THETAS = np.array([[1.0, 0.01]])
 BELIEF = np.ones(1)
@@ -13,10 +13,11 @@ def _grams(points: np.ndarray) -> np.ndarray:
     return (points @ points.T)[None]
 
 
+@pytest.mark.parametrize("choose", [balanced, designed])
 @pytest.mark.parametrize("n", [1, 2, 7, 30])
-def test_choices_are_different_rows(n: int) -> None:
+def test_choices_are_different_rows(choose, n: int) -> None:
     points = np.random.default_rng(0).normal(size=(30, 3))
-    chosen = balanced(_grams(points), THETAS, BELIEF, n, np.random.default_rng(1))
+    chosen = choose(_grams(points), THETAS, BELIEF, n, np.random.default_rng(1))
     assert len(set(chosen.tolist())) == n
     assert chosen.min() >= 0 and chosen.max() < 30
 
@@ -28,6 +29,28 @@ def test_clusters_are_all_visited() -> None:
     for seed in range(10):
         chosen = balanced(_grams(points), THETAS, BELIEF, 4, np.random.default_rng(seed))
         assert sorted(chosen // 10) == [0, 1, 2, 3]
+
+
+def test_a_design_knows_more_than_a_balanced_sample() -> None:
+    points = np.random.default_rng(0).normal(size=(100, 6))
+    grams = _grams(points)
+
+    def information(chosen: np.ndarray) -> float:
+        part = grams[0][np.ix_(chosen, chosen)]
+        return float(np.linalg.slogdet(part + 10 + 0.01 * np.eye(len(chosen)))[1])
+
+    for seed in range(5):
+        by = [
+            c(grams, THETAS, BELIEF, 8, np.random.default_rng(seed)) for c in (balanced, designed)
+        ]
+        assert information(by[1]) > information(by[0])
+
+
+def test_a_design_leaves_the_most_outlying_out() -> None:
+    points = np.random.default_rng(0).normal(size=(100, 4))
+    points[[3, 77]] *= 50
+    chosen = designed(_grams(points), THETAS, BELIEF, 10, np.random.default_rng(0))
+    assert not {3, 77} & set(chosen.tolist())
 
 
 def _frequencies(samples: int) -> np.ndarray:
@@ -49,5 +72,6 @@ def test_the_most_informative_of_several_leaves_no_candidate_out() -> None:
 
 
 def test_identical_candidates_are_accepted() -> None:
-    chosen = balanced(np.ones((1, 6, 6)), THETAS, BELIEF, 3, np.random.default_rng(0))
-    assert len(set(chosen.tolist())) == 3
+    for choose in (balanced, designed):
+        chosen = choose(np.ones((1, 6, 6)), THETAS, BELIEF, 3, np.random.default_rng(0))
+        assert len(set(chosen.tolist())) == 3

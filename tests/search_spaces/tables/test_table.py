@@ -14,6 +14,7 @@ from search_spaces.tables.table import (
     declared_space,
     duplicate_rows,
     read_architectures,
+    read_declarations,
     read_table,
     write_table,
 )
@@ -143,3 +144,34 @@ def test_a_parquet_column_of_lists_is_one_of_tokens(tmp_path: Path) -> None:
 def test_the_row_numbers_pandas_writes_are_no_device(tmp_path: Path) -> None:
     path = _file(tmp_path, "Unnamed: 0,arch,gpu\n0,a,1\n")
     assert read_table(path, TokensSpace.infer).devices == ("gpu",)
+
+
+@pytest.mark.parametrize("stands_for_missing", ["-1", "-1.0", "failed,-1"])
+def test_values_that_stand_for_missing_are_no_measurements(
+    tmp_path: Path, stands_for_missing: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arch,d,e\na b,-1,2\nb a,3,-1.0\n")
+    with pytest.raises(InputError, match="--missing=-1"):
+        read_table(path, TokensSpace.infer)
+    table = read_table(path, TokensSpace.infer, missing=stands_for_missing.split(","))
+    assert np.isnan(table.values).tolist() == [[True, False], [False, True]]
+
+
+def test_numbers_larger_than_any_cost_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arch,d\na,1e201\nb,1e301\nc,1\n")
+    with pytest.raises(InputError, match=r"line 2.*larger than any cost(.|\n)*line 3"):
+        read_table(path, TokensSpace.infer)
+
+
+def test_declarations_are_read_beside_columns_that_are_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("# metric of flops: macs\narch,note,flops\na,hello,2\nb,there,\n")
+    space = TokensSpace([("a", "b")])
+    table = read_declarations(path, space)
+    assert table.devices == () and table.genes.tolist() == [[0], [1]]
+    np.testing.assert_array_equal(table.costs["macs"], [2, np.nan])
+    path.write_text("arch,macs\na,none\nb,many\n")
+    with pytest.raises(InputError, match="line 3: column 'macs': 'many'"):
+        read_declarations(path, space)
