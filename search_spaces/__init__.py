@@ -7,6 +7,7 @@ from search_spaces.spaces import hybrid as _hybrid  # noqa: F401  (registers the
 from search_spaces.spaces import mobilenet as _mobilenet  # noqa: F401  (registers the space)
 from search_spaces.spaces import nasbench201 as _nasbench201  # noqa: F401  (registers the space)
 from search_spaces.spaces import resnet as _resnet  # noqa: F401  (registers the space)
+from search_spaces.spaces import signal as _signal  # noqa: F401  (registers the space)
 from search_spaces.spaces import tokens as _tokens  # noqa: F401  (registers the space)
 from search_spaces.spaces import vit as _vit  # noqa: F401  (registers the space)
 from search_spaces.spaces.registry import SPACES, build_space

@@ -156,7 +156,7 @@ class Roles:
             after.insert(0, following)
         for column, width in zip(present, after, strict=True):
             layer = column.layer
-            count = layer.out_channels * layer.out_size**2 * layer.tokens
+            count = layer.out_channels * layer.out_pixels * layer.tokens
             x = tape.op([x], count, width, column.active)
         return x
 
@@ -180,7 +180,7 @@ def peak_memory_bytes(
     genes = np.asarray(genes)
     return peak_of_blocks(
         space.block_columns(genes),
-        space.input_channels * space.resolution_column(genes) ** 2,
+        space.input_channels * space.resolution_column(genes) * space.height_column(genes),
         bit_aware=bit_aware,
     )
 

@@ -15,9 +15,10 @@ def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
 
 def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     x = _stem(tape, roles, x)
-    side = (np.asarray(roles.layers["stem"].layer.out_size) + 1) // 2
-    channels = roles.layers["stem"].layer.out_channels
-    return tape.op([x], channels * side**2, tape.stream_bits)
+    stem = roles.layers["stem"].layer
+    width = (np.asarray(stem.out_size) + 1) // 2
+    height = width if np.all(np.less(stem.out_height, 0)) else (stem.out_height + 1) // 2
+    return tape.op([x], stem.out_channels * width * height, tape.stream_bits)
 
 
 def _mbconv(tape: Tape, roles: Roles, x: Tensor) -> Tensor:

@@ -38,9 +38,10 @@ class LayerPlan(Generic[Number]):
         role: ``stem``, ``expand``, ``depthwise``, ``project``, ``squeeze``, ``excite``,
             ``head``, ``classifier`` or another word of its space.
         in_channels, out_channels: of the sliced layer.
-        kernel: side of the square kernel (1 for a linear layer).
+        kernel: side of the square kernel (1 for a linear layer); its length in one dimension.
         stride, groups: as in a convolution.
-        in_size, out_size: side of the square feature map (1 for a linear layer).
+        in_size, out_size: width of the feature map, its side where it is square (1 for a linear
+            layer).
         weight_bits, activation_bits: of the weights and of the layer's input; 32 is float.
         activation: non-linearity after it, ``relu``, ``hswish``, ``hsigmoid``, ``gelu`` or
             ``none``.
@@ -52,6 +53,9 @@ class LayerPlan(Generic[Number]):
         padding: zeros on each side; -1 stands for ``dilation * (kernel // 2)``, which keeps the
             size up to the stride.
         dilation: as in a convolution.
+        in_height, out_height: rows of the feature map; -1 for as many as columns.
+        dimensions: 2, or 1 for a convolution along the width alone: kernel 1 x k, and stride,
+            padding and dilation along the width.
     """
 
     name: str
@@ -72,6 +76,33 @@ class LayerPlan(Generic[Number]):
     tokens: Number = 1
     padding: Number = -1
     dilation: Number = 1
+    in_height: Number = -1
+    out_height: Number = -1
+    dimensions: int = 2
+
+    @property
+    def in_pixels(self) -> Number:
+        """Places of the input's feature map."""
+        return self.in_size * _rows(self.in_height, self.in_size)
+
+    @property
+    def out_pixels(self) -> Number:
+        """Places of the output's feature map."""
+        return self.out_size * _rows(self.out_height, self.out_size)
+
+    @property
+    def kernel_area(self) -> Number:
+        """Weights of the kernel for one pair of channels."""
+        return self.kernel**self.dimensions
+
+    def sides(self, value: int, other: int) -> tuple[int, int]:
+        """Return (rows, columns) of a kernel, stride, padding or dilation ``value``.
+
+        Args:
+            value: along the width.
+            other: along the height of a layer of one dimension.
+        """
+        return (value, value) if self.dimensions == 2 else (other, value)
 
     @property
     def pad(self) -> Number:
@@ -81,17 +112,17 @@ class LayerPlan(Generic[Number]):
     @property
     def weight_count(self) -> Number:
         """Number of weights, without bias."""
-        return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel_area
 
     @property
     def macs(self) -> Number:
         """Multiply-accumulate operations for one image."""
-        return self.weight_count * self.out_size**2 * self.tokens
+        return self.weight_count * self.out_pixels * self.tokens
 
     @property
     def input_count(self) -> Number:
         """Number of input activations for one image."""
-        return self.in_channels * self.in_size**2 * self.tokens
+        return self.in_channels * self.in_pixels * self.tokens
 
     @property
     def packed_bytes(self) -> Number:
@@ -102,6 +133,12 @@ class LayerPlan(Generic[Number]):
         weights = (self.weight_count * self.weight_bits + 7) // 8
         per_channel = 8 - 4 * (self.weight_bits >= FLOAT_BITS)
         return weights + per_channel * self.out_channels
+
+
+def _rows(height: Number, width: Number) -> Number:
+    """Return the rows of a feature map; ``height`` -1 stands for a square one."""
+    # A space knows heights of all its architectures or of none.
+    return width if isinstance(height, int) and height < 0 else height
 
 
 @dataclass(frozen=True)
@@ -172,6 +209,11 @@ class NetworkPlan:
         """Yield every operator that is no layer."""
         for block in self.blocks:
             yield from block.operators
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.input_shape[1], self.input_shape[2]
 
     @property
     def stream_bits(self) -> int:

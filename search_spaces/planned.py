@@ -117,7 +117,11 @@ class PlannedSpace(SearchSpace):
 
     @abstractmethod
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        """Width of the input for gene rows, (n,) int64; the side, where it is square."""
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Rows of the input for gene rows, (n,) int64; as many as columns unless overridden."""
+        return self.resolution_column(genes)
 
     def initialize(self, network: Any) -> None:
         """Give the fresh supernet ``network`` weights of the space's own, if it has any."""
@@ -128,10 +132,10 @@ class PlannedSpace(SearchSpace):
             self._plans.move_to_end(arch)
             return self._plans[arch]
         genes = self.genes([arch])
-        size = int(self.resolution_column(genes)[0])
+        width, height = self.resolution_column(genes)[0], self.height_column(genes)[0]
         plan = NetworkPlan(
             space=self.name,
-            input_shape=(self.input_channels, size, size),
+            input_shape=(self.input_channels, int(height), int(width)),
             outputs=self.outputs,
             blocks=tuple(
                 BlockPlan(
@@ -197,7 +201,7 @@ class PlannedSpace(SearchSpace):
     def _peak_kib(self, blocks: Sequence[BlockColumn], genes: np.ndarray) -> np.ndarray:
         if not has_memory_flows(blocks):
             return np.full(len(genes), np.nan)
-        pixels = self.resolution_column(genes) ** 2
+        pixels = self.resolution_column(genes) * self.height_column(genes)
         return peak_of_blocks(blocks, self.input_channels * pixels) / 1024
 
     def cost_features_genes(self, genes: np.ndarray) -> np.ndarray:
@@ -217,7 +221,7 @@ class PlannedSpace(SearchSpace):
             for column in block.layers:
                 layer, on = column.layer, column.active
                 macs += on * layer.macs
-                traffic += on * (layer.input_count + layer.out_channels * layer.out_size**2)
+                traffic += on * (layer.input_count + layer.out_channels * layer.out_pixels)
                 depth += on
             for item in block.operators:
                 macs += item.active * item.operator.macs

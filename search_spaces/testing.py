@@ -75,7 +75,8 @@ class PlannedSpaceContract:
             layers = list(plan.layers())
             assert len({layer.name for layer in layers}) == len(layers)
             assert layers[0].in_channels == plan.input_shape[0] == space.input_channels
-            assert layers[0].in_size == plan.input_shape[1] == plan.input_shape[2]
+            assert layers[0].in_size == plan.input_shape[2]
+            assert layers[0].in_pixels == plan.input_shape[1] * plan.input_shape[2]
             assert layers[-1].out_channels == space.outputs
             for layer in layers:
                 assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0

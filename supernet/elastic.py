@@ -126,14 +126,19 @@ class ElasticLayer(nn.Module):
         kernel = max(extent.kernels)
         depthwise = largest.groups > 1
         inputs = largest.in_channels // largest.groups
-        self.weight = nn.Parameter(torch.empty(largest.out_channels, inputs, kernel, kernel))
+        self.dimensions = largest.dimensions
+        sides = largest.sides(kernel, 1)
+        self.weight = nn.Parameter(torch.empty(largest.out_channels, inputs, *sides))
         if largest.kind == "linear":
             # The range of a plain linear layer.
             nn.init.uniform_(self.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
         else:
             nn.init.kaiming_normal_(self.weight, mode="fan_out")
         self.transforms = nn.ParameterDict(
-            {str(small): nn.Parameter(torch.eye(small**2)) for small in extent.kernels[:-1]}
+            {
+                str(small): nn.Parameter(torch.eye(small**self.dimensions))
+                for small in extent.kernels[:-1]
+            }
         )
         self.gamma = nn.Parameter(torch.ones(largest.out_channels)) if largest.batch_norm else None
         self.beta = nn.Parameter(torch.zeros(largest.out_channels))
@@ -171,9 +176,9 @@ class ElasticLayer(nn.Module):
             x,
             weight,
             None if layer.batch_norm else bias,
-            layer.stride,
-            layer.pad,
-            layer.dilation,
+            layer.sides(layer.stride, 1),
+            layer.sides(layer.pad, 0),
+            layer.sides(layer.dilation, 1),
             layer.groups,
         )
         if not layer.batch_norm or self.gamma is None:
@@ -181,7 +186,7 @@ class ElasticLayer(nn.Module):
         return norm(self.name, y, self.gamma[: layer.out_channels], bias)
 
     def quantized_weight(self, layer: LayerPlan) -> Tensor:
-        """Return the fake-quantised slice for ``layer``: (out, in / groups, k, k)."""
+        """Return the fake-quantised slice for ``layer``: (out, in / groups, k or 1, k)."""
         inputs = layer.in_channels // layer.groups
         w = self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
         full = None
@@ -215,7 +220,9 @@ class ElasticLayer(nn.Module):
             if side <= kernel:
                 break
             trim = (side - smaller) // 2
-            centre = w[:, :, trim : trim + smaller, trim : trim + smaller]
-            w = (centre.flatten(2) @ self.transforms[str(smaller)]).unflatten(2, (smaller, smaller))
+            rows = slice(trim, trim + smaller) if self.dimensions == 2 else slice(None)
+            centre = w[:, :, rows, trim : trim + smaller]
+            flat = centre.flatten(2) @ self.transforms[str(smaller)]
+            w = flat.unflatten(2, tuple(centre.shape[2:]))
             side = smaller
         return w

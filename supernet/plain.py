@@ -207,10 +207,10 @@ def _extract_layer(
         op = nn.Conv2d(
             layer.in_channels,
             layer.out_channels,
-            layer.kernel,
-            layer.stride,
-            layer.pad,
-            layer.dilation,
+            layer.sides(layer.kernel, 1),
+            layer.sides(layer.stride, 1),
+            layer.sides(layer.pad, 0),
+            layer.sides(layer.dilation, 1),
             groups=layer.groups,
             bias=not layer.batch_norm,
         )

@@ -1,4 +1,4 @@
-"""Images at an architecture's resolution."""
+"""Images, and signals of height 1, at an architecture's resolution."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def resize_images(x: Tensor, size: int) -> Tensor:
-    """Scale ``x`` (batch, channels, height, width) to ``size`` x ``size`` pixels.
+def resize_images(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Scale ``x`` (batch, channels, height, width) to a height and width, or to a square's side.
 
     Bilinear with anti-aliasing, which is what image libraries do when they shrink; a
     deployed model expects its host to do the same.
     """
-    if x.shape[-2:] == (size, size):
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if tuple(x.shape[-2:]) == size:
         return x
-    return F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)

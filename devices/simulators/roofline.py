@@ -89,10 +89,10 @@ class _Work:
 
 
 def _layer_work(layer: LayerPlan, stream: np.ndarray) -> _Work:
-    output_count = layer.out_channels * np.square(layer.out_size) * layer.tokens
+    output_count = layer.out_channels * np.asarray(layer.out_pixels) * layer.tokens
     return _Work(
-        pixels=np.square(layer.out_size) * layer.tokens,
-        inner=np.asarray(layer.in_channels) // layer.groups * np.square(layer.kernel),
+        pixels=np.asarray(layer.out_pixels) * layer.tokens,
+        inner=np.asarray(layer.in_channels) // layer.groups * np.asarray(layer.kernel_area),
         outer=np.asarray(layer.out_channels) // layer.groups,
         groups=np.asarray(layer.groups),
         weight_bits=np.asarray(layer.weight_bits),

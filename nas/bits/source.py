@@ -59,7 +59,7 @@ def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSourc
     evaluator = context.evaluator(store)
     plan = float_plan(context.space.plan(context.space.parse(str(entry["arch"]))))
     network = evaluator.network(plan).cpu().eval()
-    size = plan.input_shape[1]
+    size = plan.input_size
     calibration = context.splits.calibration.first(images)
     return BitsSource(
         module=network,

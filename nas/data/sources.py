@@ -31,12 +31,12 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".ti
 
 @dataclass(frozen=True)
 class ImageArrays:
-    """Labelled images in memory.
+    """Examples in memory.
 
     Attributes:
         images: (n, channels, height, width), bytes (0 to 255) or floats, which are kept as they
-            are but for the normalisation.
-        labels: (n,) int64.
+            are but for the normalisation; a signal has height 1.
+        labels: classes (n,) int64, or labels and values (n, outputs) float32.
     """
 
     images: np.ndarray
@@ -49,7 +49,7 @@ class ImageFiles:
 
     Attributes:
         paths: of each image.
-        labels: (n,) int64.
+        labels: classes (n,) int64, or labels and values (n, outputs) float32.
     """
 
     paths: tuple[Path, ...]
@@ -64,30 +64,44 @@ class RawData:
         train: the images to learn from.
         test: the official test set, or None where the source has none.
         validation: the official validation set, or None.
-        classes: name of each class, in the order of the labels.
+        classes: name of each class, label or value, in the order of the targets.
         channels: colour channels of the images (files: those they are decoded to).
-        image_size: side of the square images in pixels (files: the side they are resized to).
+        image_size: side of the square images in pixels (files: the side they are resized to), or
+            (height, width); a signal has height 1.
         origin: where the data was read from, for the manifest.
-        crop_padding, scale, flip: the augmentation that suits the data.
+        crop_padding, scale, flip, noise, gain: the augmentation that suits the data.
+        targets: ``classes`` (one an example), ``labels`` (0 or 1 each) or ``values``.
+        groups: by example of ``train``, a number that examples share which must not be divided
+            among the sets (one speaker, patient or recording), (n,) int64; None for none.
+        input_text: how a user makes an input of the network, for the model card; empty for images.
     """
 
     train: ImageArrays | ImageFiles
     test: ImageArrays | ImageFiles | None
     classes: tuple[str, ...]
     channels: int
-    image_size: int
+    image_size: int | tuple[int, int]
     origin: str
     validation: ImageArrays | ImageFiles | None = None
     crop_padding: int = 0
     scale: float = 1.0
     flip: bool = False
+    noise: float = 0.0
+    gain: float = 0.0
+    targets: str = "classes"
+    groups: np.ndarray | None = None
+    input_text: str = ""
 
 
 class DataSource(Protocol):
     """Reads one data set."""
 
-    def __call__(self, config: DataConfig) -> RawData:
+    def __call__(self, config: DataConfig, **options: Any) -> RawData:
         """Return the data that ``config`` names.
+
+        Args:
+            config: the job's section.
+            options: its ``options``; the keywords a source names are those it takes.
 
         Raises:
             InputError: the files at the path are not what the source expects.
@@ -96,7 +110,11 @@ class DataSource(Protocol):
         ...
 
 
-DATA_SOURCES: Registry[DataSource] = Registry("data source", group="nas.data_sources")
+DATA_SOURCES: Registry[DataSource] = Registry(
+    "data source",
+    group="nas.data_sources",
+    modules=("nas.data.sources", "nas.data.signals", "nas.data.labelled"),
+)
 
 
 @DATA_SOURCES.register("digits")

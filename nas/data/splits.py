@@ -1,25 +1,23 @@
-"""Images divided by seed into train, calibration, search-validation and test sets.
-
-Training batches depend on (seed, epoch, index of the batch) alone, so a run that is
-resumed in the middle of an epoch sees the same images as one that never stopped.
-"""
+"""Examples divided by seed into train, calibration, search-validation and test sets."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.data.pictures import inspect_pictures, open_picture, readable
+from nas.data.augment import Augmentation, Normalisation
+from nas.data.batches import Batches, Subset, ahead
+from nas.data.images import Crops, FileImages, Images, MemoryImages
+from nas.data.pictures import readable
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
@@ -27,354 +25,6 @@ from search_spaces.seeds import derive_rng
 
 STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
-
-FINGERPRINT_BYTES = 2**31
-"""So much is read of the beginnings of a set's files, and of their ends, to know it again."""
-
-
-@dataclass(frozen=True)
-class Crops:
-    """One random crop for each of n images, in units that suit an image of any size.
-
-    Attributes:
-        area: (n,) share of the image's area.
-        ratio: (n,) width over height in pixels.
-        x, y: (n,) where the crop lies in the free space: 0 left or top, 1 right or bottom.
-    """
-
-    area: np.ndarray
-    ratio: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-
-    def boxes(self, width: float, height: float) -> np.ndarray:
-        """Return (n, 4) float: left, top, width and height in pixels of such an image."""
-        pixels = self.area * width * height
-        w = np.minimum(np.sqrt(pixels * self.ratio), width)
-        h = np.minimum(np.sqrt(pixels / self.ratio), height)
-        return np.stack([self.x * (width - w), self.y * (height - h), w, h], axis=1)
-
-    def __getitem__(self, index: int) -> Crops:
-        """Return the crop of one image as a set of one."""
-        part = slice(index, index + 1)
-        return Crops(self.area[part], self.ratio[part], self.x[part], self.y[part])
-
-
-class Images(Protocol):
-    """Where the pixels of a set come from. Implementations are safe to read from threads."""
-
-    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
-        """Return images (n,) int64 -> (n, channels, size, size) uint8, each cut by its crop."""
-        ...
-
-    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
-        """Return a SHA-256 that changes when the images change.
-
-        Args:
-            instead: path of a file -> digest to count for it, see :meth:`FileImages.digest`.
-        """
-        ...
-
-
-class MemoryImages:
-    """Images held in one tensor (n, channels, height, width), uint8 or float32."""
-
-    def __init__(self, pixels: Tensor) -> None:
-        self.pixels = pixels
-
-    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
-        """See :class:`Images`."""
-        pixels = self.pixels[indices]
-        if crops is None:
-            return pixels
-        height, width = pixels.shape[-2:]
-        boxes = torch.from_numpy(crops.boxes(width, height)).float()
-        # Pixel centres of the result, as coordinates in the source: (n, side).
-        columns = boxes[:, :1] + (torch.arange(width) + 0.5) * boxes[:, 2:3] / width
-        rows = boxes[:, 1:2] + (torch.arange(height) + 0.5) * boxes[:, 3:4] / height
-        grid = torch.stack(
-            [
-                (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
-                (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
-            ],
-            dim=-1,
-        )
-        out = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
-        return out if pixels.is_floating_point() else out.round_().to(torch.uint8)
-
-    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
-        """SHA-256 of the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixels.numpy()).data).hexdigest()
-
-
-class FileImages:
-    """Images decoded from files when asked for.
-
-    The shorter side is scaled to 8/7 of ``size`` and the middle is cut out, the usual
-    evaluation transform of 256 and 224 pixels.
-    """
-
-    def __init__(
-        self, paths: tuple[Path, ...], *, size: int, channels: int, threads: int = 4
-    ) -> None:
-        self.paths = paths
-        self.size = size
-        self.channels = channels
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
-        """See :class:`Images`.
-
-        Raises:
-            InputError: a file is no image or is damaged.
-        """
-        each = [None if crops is None else crops[i] for i in range(len(indices))]
-        return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
-
-    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
-        """SHA-256 of the last two parts of every path, the file sizes and what the files hold.
-
-        Of a large set only the beginning and the end of each file are read. Compressed images
-        that differ anywhere differ there, or in size: a PNG ends with the checksum of its pixels.
-        """
-        known = instead or {}
-        digest = hashlib.sha256()
-        for part in self._pool.map(
-            lambda path: known.get(str(path)) or self.digest(path), self.paths
-        ):
-            digest.update(bytes.fromhex(part))
-        return digest.hexdigest()
-
-    def digest(self, path: Path) -> str:
-        """Return what a file's name, size and content add to the fingerprint, in hex digits."""
-        limit = min(max(FINGERPRINT_BYTES // len(self.paths), 4096), 2**22)
-        return _file_digest(path, limit).hex()
-
-    def inspect(self) -> None:
-        """Look at every file before any work.
-
-        Raises:
-            InputError: files that cannot be used, by name.
-        """
-        inspect_pictures(self.paths, self._pool.map)
-
-    def _decode(self, index: int, crop: Crops | None) -> Tensor:
-        from PIL import Image
-
-        image = open_picture(self.paths[index], self.channels)
-        if crop is None:
-            width = height = min(image.size) * 7 / 8
-            left, top = (image.width - width) / 2, (image.height - height) / 2
-        else:
-            left, top, width, height = crop.boxes(image.width, image.height)[0].tolist()
-        image = image.resize(
-            (self.size, self.size),
-            Image.Resampling.BILINEAR,
-            box=(left, top, left + width, top + height),
-        )
-        pixels = np.asarray(image, dtype=np.uint8).reshape(self.size, self.size, self.channels)
-        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-
-
-def _file_digest(path: Path, limit: int) -> bytes:
-    """Return a hash of a file's name, its size, and up to ``limit`` bytes of either end."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        # Names are bytes, which need not be UTF-8.
-        digest = hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}:{size}\n"))
-        file.seek(0)
-        digest.update(file.read(limit))
-        file.seek(max(limit, size - limit))
-        digest.update(file.read(limit))
-    return digest.digest()
-
-
-@dataclass(frozen=True)
-class Subset:
-    """A part of a set of images.
-
-    Attributes:
-        images: the pixels of the whole set.
-        labels: of the whole set: (n,) int64.
-        indices: which of them belong to the part: (m,) int64.
-    """
-
-    images: Images
-    labels: Tensor
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def at(self, positions: Tensor, crops: Crops | None = None) -> tuple[Tensor, Tensor]:
-        """Return (images (n, channels, size, size) uint8, labels (n,)) at positions (n,)."""
-        indices = self.indices[positions]
-        return self.images.at(indices, crops), self.labels[indices]
-
-    def first(self, count: int) -> Subset:
-        """Return the first ``count`` images as a subset; the order of a subset is random."""
-        return Subset(self.images, self.labels, self.indices[:count])
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of each channel, of pixel values divided by ``scale``.
-
-    Attributes:
-        mean, std: of each channel.
-        scale: 255 for bytes, which so become 0..1; 1 for floats, which stay as they are.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: float = 255.0
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return (n, channels, h, w) pixels as float32 with mean 0 and deviation 1."""
-        std = torch.tensor(self.std).view(-1, 1, 1)
-        shift = -torch.tensor(self.mean).view(-1, 1, 1) / std
-        return torch.addcmul(shift, pixels.float(), 1.0 / (self.scale * std))
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to a batch of training images, drawn for each image.
-
-    Attributes:
-        scale: smallest share of the area that a crop takes before it is resized; 1 for none.
-        crop_padding: pixels of zeros around the image before a random crop of its size.
-        flip: mirror half of the images left to right.
-        erase: probability of blanking a square of a quarter of the side.
-    """
-
-    crop_padding: int = 0
-    flip: bool = False
-    erase: float = 0.0
-    scale: float = 1.0
-
-    @property
-    def views(self) -> int | None:
-        """How many images one can become, 1 or 2; None where they are countless."""
-        if self.crop_padding or self.erase or self.scale != 1.0:
-            return None
-        return 2 if self.flip else 1
-
-    def crops(self, n: int, rng: np.random.Generator) -> Crops | None:
-        """Draw the crops of ``n`` images (Szegedy et al., 2015), or None where none are cut."""
-        if self.scale == 1.0:
-            return None
-        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n))
-        return Crops(rng.uniform(self.scale, 1.0, n), ratio, rng.random(n), rng.random(n))
-
-    @staticmethod
-    def mirrored(n: int, rng: np.random.Generator) -> Tensor:
-        """Draw which of ``n`` images are mirrored: (n,) bool."""
-        return torch.from_numpy(rng.random(n) < 0.5)
-
-    def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the changed images: (n, channels, h, w) uint8 -> the same shape."""
-        n, _, height, width = pixels.shape
-        if self.crop_padding or self.flip:
-            pad = self.crop_padding
-            rows = torch.arange(height).expand(n, height)
-            columns = torch.arange(width).expand(n, width)
-            if self.flip:
-                mirrored = self.mirrored(n, rng)
-                columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-            if pad:
-                offsets = torch.from_numpy(rng.integers(0, 2 * pad + 1, size=(2, n, 1)))
-                rows, columns = rows + offsets[0], columns + offsets[1]
-                pixels = F.pad(pixels, (pad, pad, pad, pad))
-            # Advanced indexing puts the channels last: (n, h, w, channels).
-            pixels = pixels[
-                torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]
-            ].permute(0, 3, 1, 2)
-        if self.erase:
-            side = max(1, min(height, width) // 4)
-            chosen = torch.from_numpy(rng.random(n) < self.erase)
-            top = torch.from_numpy(rng.integers(0, height - side + 1, size=(n, 1)))
-            left = torch.from_numpy(rng.integers(0, width - side + 1, size=(n, 1)))
-            y, x = torch.arange(height), torch.arange(width)
-            in_rows = (y >= top) & (y < top + side) & chosen[:, None]
-            in_columns = (x >= left) & (x < left + side)
-            blank = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-            pixels = pixels.masked_fill(blank, 0)
-        return pixels
-
-
-class Batches:
-    """The training batches of every epoch, each a function of (seed, epoch, index).
-
-    A last batch that is not full is left out, unless it would be the only one.
-    """
-
-    def __init__(
-        self,
-        subset: Subset,
-        *,
-        batch_size: int,
-        seed: int,
-        normalisation: Normalisation,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self.subset = subset
-        self.batch_size = min(batch_size, len(subset))
-        self.seed = seed
-        self.normalisation = normalisation
-        self.augmentation = augmentation
-        self._drawn: tuple[int, Tensor] | None = None
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return len(self.subset) // self.batch_size
-
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batch ``start`` and those after it of epoch ``epoch``.
-
-        Yields:
-            images: (batch, channels, height, width) float32, normalised; labels: (batch,) int64.
-        """
-        order = self._order(epoch)
-
-        def batch(index: int) -> tuple[Tensor, Tensor]:
-            positions = order[index * self.batch_size : (index + 1) * self.batch_size]
-            if self.augmentation is None:
-                pixels, labels = self.subset.at(positions)
-            else:
-                rng = derive_rng(self.seed, "augment", epoch, index)
-                crops = self.augmentation.crops(len(positions), rng)
-                pixels, labels = self.subset.at(positions, crops)
-                pixels = self.augmentation(pixels, rng)
-            return self.normalisation(pixels), labels
-
-        yield from _ahead(batch, range(start, len(self)), self.subset.images)
-
-    @property
-    def views(self) -> int | None:
-        """How many different images training can see; None where they are countless."""
-        each = 1 if self.augmentation is None else self.augmentation.views
-        return None if each is None else each * len(self.subset)
-
-    def views_of(self, epoch: int, index: int) -> Tensor | None:
-        """Return which of the ``views`` each image of a batch is: (batch,) int64, or None.
-
-        Images of the same number are the same, in whatever epoch they come.
-        """
-        if self.views is None:
-            return None
-        positions = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        if self.augmentation is None or not self.augmentation.flip:
-            return positions
-        # Where nothing else is drawn, whether to mirror is what a batch draws first.
-        rng = derive_rng(self.seed, "augment", epoch, index)
-        return positions + len(self.subset) * self.augmentation.mirrored(len(positions), rng)
-
-    def _order(self, epoch: int) -> Tensor:
-        """Return the order of the images in ``epoch``: (images,) int64."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            drawn = derive_rng(self.seed, "order", epoch).permutation(len(self.subset))
-            self._drawn = epoch, torch.from_numpy(drawn)
-        return self._drawn[1]
 
 
 @dataclass
@@ -390,10 +40,13 @@ class DataSplits:
         validation: guides the search; disjoint from ``train``.
         normalisation: computed from ``train``.
         augmentation: for training batches.
-        classes: names, in the order of the labels.
-        channels, image_size: of the images.
+        classes: names of the classes, labels or values, in the order of the targets.
+        channels: of the inputs.
+        input_size: height and width of the inputs; a signal has height 1.
         origin: where the data was read from.
         seed: that divided the data.
+        targets: ``classes``, ``labels`` or ``values``; see :class:`nas.data.sources.RawData`.
+        input_text: how a user makes an input of the network; empty for images.
         on_test_read: called with the reason when the test set is handed out.
     """
 
@@ -404,12 +57,19 @@ class DataSplits:
     augmentation: Augmentation
     classes: tuple[str, ...]
     channels: int
-    image_size: int
+    input_size: tuple[int, int]
     origin: str
     seed: int
     _test: Subset
+    targets: str = "classes"
+    input_text: str = ""
     on_test_read: Callable[[str], None] | None = None
     _test_read: str | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Width of the inputs; the side, where they are square."""
+        return self.input_size[1]
 
     def test(self, reason: str) -> Subset:
         """Return the test set.
@@ -439,9 +99,9 @@ class DataSplits:
     def evaluation_batches(
         self, subset: Subset, *, batch_size: int = 512
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) of a subset in its order, without augmentation.
+        """Yield (inputs, targets) of a subset in its order, without augmentation.
 
-        images: (batch, channels, height, width) float32, normalised; labels: (batch,) int64.
+        inputs: (batch, channels, height, width) float32, normalised; targets: (batch, ...).
         The last batch may be smaller.
         """
 
@@ -449,17 +109,23 @@ class DataSplits:
             pixels, labels = subset.at(torch.arange(start, min(start + batch_size, len(subset))))
             return self.normalisation(pixels), labels
 
-        yield from _ahead(batch, range(0, len(subset), batch_size), subset.images)
+        yield from ahead(batch, range(0, len(subset), batch_size), subset.images)
 
     def warnings(self) -> list[str]:
         """Return what makes figures of these sets unsure: a class that a set has no image of."""
-        found = []
+        found: list[str] = []
+        if self.targets == "values":
+            return found
         for name, part in (
             ("training", self.train),
             ("validation", self.validation),
             ("test", self._test),
         ):
-            counts = torch.bincount(part.labels[part.indices], minlength=len(self.classes))
+            labels = part.labels[part.indices]
+            if self.targets == "labels":
+                counts = labels.sum(0)
+            else:
+                counts = torch.bincount(labels, minlength=len(self.classes))
             missing = [self.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
             if missing:
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -471,9 +137,8 @@ class DataSplits:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
-        channels, height, width = self.train.at(torch.tensor([0]))[0].shape[1:]
-        return channels, height, width
+        """(channels, height, width) of an input."""
+        return self.channels, *self.input_size
 
     def digest_of(self, path: Path) -> str | None:
         """Return what the file ``path`` adds to a fingerprint; None for a file of no set."""
@@ -499,21 +164,29 @@ class DataSplits:
         for part in parts.values():
             if id(part.images) not in fingerprints:
                 fingerprints[id(part.images)] = part.images.fingerprint(instead)
+        square = self.input_size if self.input_size[0] == self.input_size[1] else None
+        # Classes of 8-bit images need no word about it; so it is in manifests of earlier versions.
+        rest: dict[str, Any] = {}
+        if self.targets != "classes":
+            rest["targets"] = self.targets
+        if self.normalisation.scale != 255.0:
+            rest["pixel_scale"] = self.normalisation.scale
+        further = {"noise": self.augmentation.noise, "gain": self.augmentation.gain}
         return {
             "origin": self.origin,
             "seed": self.seed,
             "channels": self.channels,
-            "image_size": self.image_size,
+            "image_size": square[0] if square else list(self.input_size),
             "classes": list(self.classes),
             "mean": list(self.normalisation.mean),
             "std": list(self.normalisation.std),
-            # Bytes need no word about it; so it is in manifests of earlier versions.
-            **({"pixel_scale": 1.0} if self.normalisation.scale == 1.0 else {}),
+            **rest,
             "augmentation": {
                 "crop_padding": self.augmentation.crop_padding,
                 "flip": self.augmentation.flip,
                 "erase": self.augmentation.erase,
                 "scale": self.augmentation.scale,
+                **{k: v for k, v in further.items() if v},
             },
             "splits": {
                 name: {
@@ -526,8 +199,14 @@ class DataSplits:
         }
 
 
-def load_splits(config: DataConfig, seed: int) -> DataSplits:
+def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> DataSplits:
     """Read the data set of ``config`` and divide it by ``seed``.
+
+    Args:
+        config: the job's section.
+        seed: of the division.
+        kind: of the targets that a task needs, for the sources that can give several:
+            ``classes``, ``labels`` or ``values``.
 
     Each part holds every class in proportion. Calibration takes at most the whole
     training set.
@@ -536,85 +215,134 @@ def load_splits(config: DataConfig, seed: int) -> DataSplits:
         InputError: the data is not what its source expects, or too small for the division.
         EnvironmentProblem: the data is not on this machine.
     """
-    raw = DATA_SOURCES.get(config.name)(config)
+    source = DATA_SOURCES.get(config.name)
+    options = dict(config.options)
+    if kind is not None and "kind" in inspect.signature(source).parameters:
+        options.setdefault("kind", kind)
+    raw = source(config, **options)
     channels = config.channels or raw.channels
-    size = _side(config, raw)
-    base, labels = _open(raw.train, size, channels, len(raw.classes))
-    order = _stratified_order(labels.numpy(), derive_rng(seed, "data", "order"))
+    size = _size(config, raw)
+    base, labels = _open(raw, raw.train, size, channels)
+    rng = derive_rng(seed, "data", "order")
+    order = _order(raw, labels.numpy(), rng)
     if raw.test is not None:
-        test = _whole(raw.test, size, channels, len(raw.classes))
+        test = _whole(raw, raw.test, size, channels)
     else:
-        count = _share("data.test", config.test, len(order))
+        count = _share("data.test", config.test, order, raw.groups)
         test = Subset(base, labels, torch.from_numpy(order[:count].copy()))
         order = order[count:]
     if raw.validation is not None:
-        validation = _whole(raw.validation, size, channels, len(raw.classes))
+        validation = _whole(raw, raw.validation, size, channels)
     else:
-        count = _share("data.validation", config.validation, len(order))
+        count = _share("data.validation", config.validation, order, raw.groups)
         validation = Subset(base, labels, torch.from_numpy(order[:count].copy()))
         order = order[count:]
+    if raw.groups is not None:
+        # Sets are divided by group; within the training set the order is that of all others.
+        order = order[_stratified_order(_strata(raw, labels.numpy()[order]), rng)]
     train = Subset(base, labels, torch.from_numpy(order[: config.train].copy()))
     calibration = train.first(config.calibration)
     augment = config.augment
+
+    def chosen(name: str) -> Any:
+        given = getattr(augment, name)
+        return getattr(raw, name) if given is None else given
+
     return DataSplits(
         train=train,
         calibration=calibration,
         validation=validation,
         normalisation=_statistics(train, channels),
         augmentation=Augmentation(
-            raw.crop_padding if augment.crop_padding is None else augment.crop_padding,
-            raw.flip if augment.flip is None else augment.flip,
+            chosen("crop_padding"),
+            chosen("flip"),
             augment.erase,
-            raw.scale if augment.scale is None else augment.scale,
+            chosen("scale"),
+            chosen("noise"),
+            chosen("gain"),
         ),
         classes=tuple(map(readable, raw.classes)),
         channels=channels,
-        image_size=size or raw.image_size,
+        input_size=size,
         origin=readable(raw.origin),
         seed=seed,
         _test=test,
+        targets=raw.targets,
+        input_text=raw.input_text,
     )
 
 
-def _side(config: DataConfig, raw: RawData) -> int | None:
-    """Return the side that images are resized to; None leaves those in memory as they are.
+def _size(config: DataConfig, raw: RawData) -> tuple[int, int]:
+    """Return height and width of the inputs.
 
-    A spectrogram of 49 x 10 values is no square picture: only a job that says
-    ``data.image_size`` has it stretched.
+    Raises:
+        InputError: a side is asked for of signals, or images are not of four axes.
     """
-    if config.image_size is not None or isinstance(raw.train, ImageFiles):
-        return config.image_size or raw.image_size
-    height, width = np.shape(raw.train.images)[-2:]
-    return raw.image_size if height == width else None
+    if isinstance(raw.train, ImageFiles):
+        side = config.image_size or raw.image_size
+        return (side, side) if isinstance(side, int) else side
+    shape = np.shape(raw.train.images)
+    if len(shape) != 4:
+        raise InputError(
+            f"images of shape {shape}; a source gives (images, channels, height, width)"
+        )
+    if config.image_size is None:
+        # A spectrogram of 49 x 40 values is no square picture: only a job that says
+        # data.image_size has it stretched.
+        own = raw.image_size if isinstance(raw.image_size, int) else max(raw.image_size)
+        return (own, own) if shape[2] == shape[3] else (shape[2], shape[3])
+    if shape[2] == 1 and shape[3] > 1:
+        raise InputError(
+            f"data.image_size: {config.name} holds signals of {shape[3]} values, which are no "
+            "images; leave data.image_size out"
+        )
+    return config.image_size, config.image_size
 
 
 def _open(
-    data: ImageArrays | ImageFiles, size: int | None, channels: int, classes: int
+    raw: RawData, data: ImageArrays | ImageFiles, size: tuple[int, int], channels: int
 ) -> tuple[Images, Tensor]:
-    labels = torch.from_numpy(np.ascontiguousarray(data.labels, dtype=np.int64))
-    if len(labels) == 0:
-        raise InputError("the data set holds no images")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise InputError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, "
-            f"but there are {classes} classes"
-        )
+    labels = _targets(raw, data.labels)
     if isinstance(data, ImageFiles):
-        assert size is not None
-        files = FileImages(data.paths, size=size, channels=channels)
+        if size[0] != size[1]:
+            raise InputError(f"images of files become squares, not {size[0]} x {size[1]}")
+        files = FileImages(data.paths, size=size[0], channels=channels)
         files.inspect()
         return files, labels
     return MemoryImages(_prepare(data.images, size, channels)), labels
 
 
-def _whole(data: ImageArrays | ImageFiles, size: int | None, channels: int, classes: int) -> Subset:
-    images, labels = _open(data, size, channels, classes)
+def _targets(raw: RawData, given: np.ndarray) -> Tensor:
+    if len(given) == 0:
+        raise InputError("the data set holds no images" if raw.targets == "classes" else
+                         f"{raw.origin} holds no examples")  # fmt: skip
+    if raw.targets != "classes":
+        values = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
+        if values.ndim != 2 or values.shape[1] != len(raw.classes):
+            raise InputError(
+                f"{raw.origin}: targets of shape {tuple(values.shape)} do not fit the "
+                f"{len(raw.classes)} names of their columns"
+            )
+        return values
+    labels = torch.from_numpy(np.ascontiguousarray(given, dtype=np.int64))
+    if int(labels.min()) < 0 or int(labels.max()) >= len(raw.classes):
+        raise InputError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, "
+            f"but there are {len(raw.classes)} classes"
+        )
+    return labels
+
+
+def _whole(
+    raw: RawData, data: ImageArrays | ImageFiles, size: tuple[int, int], channels: int
+) -> Subset:
+    images, labels = _open(raw, data, size, channels)
     # In random order, so that the first images are a fair sample of all.
     order = derive_rng(0, "order of a whole set").permutation(len(labels))
     return Subset(images, labels, torch.from_numpy(order))
 
 
-def _prepare(images: np.ndarray, size: int | None, channels: int) -> Tensor:
+def _prepare(images: np.ndarray, size: tuple[int, int], channels: int) -> Tensor:
     """Return images (n, c, h, w) with the asked channels and size: uint8, or float32 as given.
 
     Raises:
@@ -644,9 +372,9 @@ def _prepare(images: np.ndarray, size: int | None, channels: int) -> Tensor:
             weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
             grey = (pixels * weights).sum(1, keepdim=True)
             pixels = grey.round().to(torch.uint8) if whole else grey
-    if size is not None and pixels.shape[-2:] != (size, size):
+    if pixels.shape[-2:] != size:
         parts = [
-            F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+            F.interpolate(part.float(), size, mode="bilinear", antialias=True)
             for part in pixels.split(4096)
         ]
         if whole:
@@ -666,8 +394,43 @@ def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return np.argsort(position, kind="stable")
 
 
-def _share(key: str, wanted: float, available: int) -> int:
+def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
+    """Return the stratum of each example, (n,): its class, its quantile, or one for all."""
+    if raw.targets == "classes":
+        return targets
+    if raw.targets == "labels":
+        # Rare labels first: where an example has one, it decides.
+        rare = np.argsort(targets.sum(0), kind="stable")
+        first = np.argmax(targets[:, rare] > 0, axis=1)
+        return np.where(targets.any(axis=1), first, len(rare))
+    ranks = np.argsort(np.argsort(targets[:, 0], kind="stable"), kind="stable")
+    return ranks * min(10, len(targets)) // len(targets)
+
+
+def _order(raw: RawData, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random order whose stretches hold the classes in proportion: (n,) int64.
+
+    Examples of a group stand together, so that a cut between groups divides none.
+    """
+    if raw.groups is None:
+        return _stratified_order(_strata(raw, targets), rng)
+    names, group = np.unique(raw.groups, return_inverse=True)
+    place = rng.permutation(len(names))[group]
+    return np.argsort(place, kind="stable")
+
+
+def _share(key: str, wanted: float, order: np.ndarray, groups: np.ndarray | None) -> int:
+    """Return how many of the examples in ``order`` to take, whole groups where there are any."""
+    available = len(order)
     count = round(wanted * available) if wanted < 1 else int(wanted)
+    if groups is not None and 0 < count < available:
+        ends = np.flatnonzero(np.diff(groups[order])) + 1
+        if not len(ends):
+            raise InputError(
+                f"{key}: the {available} examples left are all of one group, so none can be "
+                "set aside; give more groups, or a set of its own"
+            )
+        return int(ends[np.argmin(np.abs(ends - count))])
     if not 0 < count < available:
         raise InputError(
             f"{key}: {wanted:g} asks for {count} of {available} images; "
@@ -677,7 +440,7 @@ def _share(key: str, wanted: float, available: int) -> int:
 
 
 def _statistics(train: Subset, channels: int) -> Normalisation:
-    """Return the mean and deviation of each channel over the training images."""
+    """Return the mean and deviation of each channel over the training inputs."""
     subset = train if isinstance(train.images, MemoryImages) else train.first(STATISTICS_IMAGES)
     if subset.at(torch.tensor([0]))[0].is_floating_point():
         return _float_statistics(subset)
@@ -697,29 +460,13 @@ def _statistics(train: Subset, channels: int) -> Normalisation:
 
 
 def _float_statistics(subset: Subset) -> Normalisation:
-    """Return the mean and deviation of each channel of images of floats, as they are."""
+    """Return the mean and deviation of each channel of inputs of floats, as they are."""
     values = subset.at(torch.arange(len(subset)))[0].double().numpy()
     # By NumPy, whose sums do not depend on the number of threads.
     mean, std = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
     if not (std > 0).all():
         raise InputError("a channel of the training images has the same value everywhere")
     return Normalisation(tuple(mean.tolist()), tuple(std.tolist()), scale=1.0)
-
-
-def _ahead(
-    batch: Callable[[int], tuple[Tensor, Tensor]], indices: range, images: Images
-) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(images, MemoryImages):
-        yield from map(batch, indices)
-        return
-    # Files are decoded while the caller still works on the batch before.
-    with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
-        pending = [pool.submit(batch, index) for index in indices[:1]]
-        for index in indices[1:]:
-            pending.append(pool.submit(batch, index))
-            yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
 
 
 def _indices_digest(indices: Tensor) -> str:

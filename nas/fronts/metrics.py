@@ -34,18 +34,20 @@ class MetricKind:
         cost: of a metric of another package that follows from the architecture alone: its values
             for the gene rows (n, choices) of a space, (n,). The built-in ones have none: a space
             knows its own costs, and the rest is evaluated or measured.
+        share: whether it is a share of 0 to 1, shown in per cent.
     """
 
     unit: str
     maximise: bool = False
     per_device: bool = False
     cost: Callable[[PlannedSpace, np.ndarray], np.ndarray] | None = None
+    share: bool = False
 
 
 METRICS: Registry[MetricKind] = Registry("metric", group="nas.metrics")
 for _name, _kind in {
-    "accuracy": MetricKind("", maximise=True),
-    "worst_class_accuracy": MetricKind("", maximise=True),
+    "accuracy": MetricKind("", maximise=True, share=True),
+    "worst_class_accuracy": MetricKind("", maximise=True, share=True),
     "latency_ms": MetricKind("ms", per_device=True),
     "energy_mj": MetricKind("mJ", per_device=True),
     "peak_memory_kib": MetricKind("KiB of activations at once"),

@@ -83,7 +83,8 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
     for location, message in _cross_findings(sections, folder):
         # A mistake inside a value, or of a key around it, has been told already.
         if not any(location[: len(b)] == b or b[: len(location)] == location for b in broken):
-            diagnostics.append(source.diagnostic(location, message))
+            key = message.startswith("unknown key")
+            diagnostics.append(source.diagnostic(location, message, key=key))
     if diagnostics or job is None:
         raise DiagnosticsError(diagnostics)
     return _with_absolute_paths(job, folder)
@@ -211,8 +212,8 @@ def _named(location: Sequence[str | int], value: Any) -> str | None:
     return f"{{name: {value}}}"
 
 
-def _unknown_key(location: tuple[str | int, ...]) -> str:
-    allowed = _allowed_keys(location[:-1])
+def _unknown_key(location: tuple[str | int, ...], allowed: Sequence[str] | None = None) -> str:
+    allowed = _allowed_keys(location[:-1]) if allowed is None else allowed
     parent = _dotted(location[:-1])
     where = f" in {parent}" if parent else ""
     return (
@@ -244,6 +245,7 @@ def _unknown_constraints(raw: Mapping[str, Any]) -> Iterator[tuple[str | int, ..
 
 def _metric_names() -> list[str]:
     """Return the names of metrics, the built-in ones in the order of the schema."""
+    registry_for("task").names()  # knows the metrics of tasks once it is read
     return list(dict.fromkeys([*ConstraintsConfig.model_fields, *METRICS]))
 
 
@@ -344,8 +346,12 @@ def _without(value: Any, broken: Set[tuple[str | int, ...]], here: tuple[str | i
 
 
 def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    metric = None
     if "task" in sections:
-        yield from _unknown_name("task", ("task",), sections["task"])
+        unknown = list(_unknown_name("task", ("task",), sections["task"]))
+        yield from unknown
+        if not unknown:
+            metric = registry_for("task").get(sections["task"])
     data = sections.get("data")
     if data is not None:
         yield from _check_data(data, folder)
@@ -367,7 +373,7 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
     if sections.get("protocol") is not None:
         yield from _check_protocol(sections["protocol"])
     if sections.get("search") is not None:
-        yield from _check_search(sections["search"], devices)
+        yield from _check_search(sections["search"], devices, metric)
         yield from _check_strategy_options(sections["search"])
         yield from _check_warm_start(sections["search"], folder)
     if sections.get("study") is not None:
@@ -378,7 +384,14 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
 
 
 def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
-    yield from _unknown_name("data.name", ("data", "name"), data.name)
+    unknown = list(_unknown_name("data.name", ("data", "name"), data.name))
+    yield from unknown
+    if data.options and not unknown:
+        source = registry_for("data.name").get(data.name)
+        what = f"data source {data.name!r}"
+        yield from _unknown_options(
+            ("data", "options"), data.options, source, what, own=("config", "kind")
+        )
     if data.path is not None and not data.download and not (folder / data.path).is_dir():
         what = "is not a folder" if (folder / data.path).exists() else "does not exist"
         yield ("data", "path"), f"data.path: {folder / data.path} {what}"
@@ -650,12 +663,21 @@ def _check_protocol(protocol: BaseModel) -> Iterator[Finding]:
 
 
 def _check_search(
-    search: SearchConfig, devices: Sequence[DeviceConfig] | None
+    search: SearchConfig, devices: Sequence[DeviceConfig] | None, task: Any
 ) -> Iterator[Finding]:
     yield from _unknown_name("search.strategy", ("search", "strategy"), search.strategy)
     names = None if devices is None else [device.name for device in devices]
-    yield from _check_objectives(search.objectives, names)
-    yield from _check_constraints(search.constraints, names)
+    known = _quantities(task)
+    if "objectives" in search.model_fields_set:
+        yield from _check_objectives(search.objectives, names, known)
+    yield from _check_constraints(search.constraints, names, known)
+    metric = None if task is None else task.metric_name
+    if search.early_stopping is not None and task is not None and not task.can_stop_early():
+        yield (
+            ("search", "early_stopping"),
+            f"search.early_stopping: a part of the images says nothing certain of {metric}; "
+            "leave early_stopping out",
+        )
     if search.evaluations < search.initial:
         yield (
             ("search", "evaluations"),
@@ -771,10 +793,22 @@ def _unknown_options(
             )
 
 
+def _quantities(task: Any) -> list[str]:
+    """Return what a job may bound and trade off; ``task`` is its class, None for an unknown one."""
+    names = _metric_names()
+    if task is None:
+        return names
+    names = [n for n in names if n in ConstraintsConfig.model_fields or METRICS.get(n).cost]
+    if not task.compares_classes():
+        names.remove("worst_class_accuracy")
+    if task.metric_name not in names:
+        names[names.index("accuracy")] = task.metric_name
+    return names
+
+
 def _check_objectives(
-    objectives: Sequence[str], devices: Sequence[str] | None
+    objectives: Sequence[str], devices: Sequence[str] | None, allowed: Sequence[str]
 ) -> Iterator[Finding]:
-    allowed = _metric_names()
     for i, text in enumerate(objectives):
         at = ("search", "objectives", i)
         where = f"search.objectives.{i}"
@@ -799,13 +833,15 @@ def _check_objectives(
 
 
 def _check_constraints(
-    constraints: ConstraintsConfig, devices: Sequence[str] | None
+    constraints: ConstraintsConfig, devices: Sequence[str] | None, allowed: Sequence[str]
 ) -> Iterator[Finding]:
     for name in (*ConstraintsConfig.model_fields, *(constraints.model_extra or {})):
         limit = getattr(constraints, name)
         at = ("search", "constraints", name)
-        if name not in ConstraintsConfig.model_fields and METRICS.get(name).cost is None:
-            yield at, f"{_dotted(at)}: {_without_value(name)}"
+        if limit is not None and limit != {} and name not in allowed:
+            yield at, _unknown_key(at, allowed)
+        elif name not in allowed and METRICS.get(name).cost is None:
+            continue
         elif isinstance(limit, Bound):
             yield from _check_bound(limit, at)
         elif limit is not None:
@@ -821,18 +857,22 @@ def _check_bound(bound: Bound, at: tuple[str | int, ...]) -> Iterator[Finding]:
         yield at, f"{where}: give min, max or both"
     elif bound.min is not None and bound.max is not None and bound.min > bound.max:
         yield (*at, "min"), f"{where}: min {bound.min:g} is greater than max {bound.max:g}"
-    share = at[-1] in ("accuracy", "worst_class_accuracy")
+    share = at[-1] in METRICS and METRICS.get(str(at[-1])).share
     for side, value in (("min", bound.min), ("max", bound.max)):
         if value is None:
             continue
-        # Every metric is a share, a count, a size or a time.
+        # Every metric is a share, a count, a size or a time; a task's own may be anything.
+        own = at[-1] not in ConstraintsConfig.model_fields and len(at) == 3 and not share
+        if own:
+            continue
         if value < 0:
             yield (*at, side), f"{where}.{side}: {value:g} must not be negative"
         elif value == 0 and side == "max":
             yield (*at, side), f"{where}.max: 0 must be greater than 0"
         elif share and value > 1:
+            words = "accuracies" if "accuracy" in str(at[-1]) else "shares"
             percent = f"; for {value:g} % write {value / 100:g}" if value <= 100 else ""
-            yield (*at, side), f"{where}.{side}: accuracies are 0 to 1{percent}"
+            yield (*at, side), f"{where}.{side}: {words} are 0 to 1{percent}"
 
 
 def _unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ from nas.job.trust import require_trust
 from nas.job.yaml_source import YamlSource
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
-from search_spaces.spaces.registry import build_space
+from search_spaces.spaces.registry import build_space, takes_input_size
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -86,14 +86,21 @@ class AugmentConfig(_Section):
     flip: StrictBool | None = None
     """Mirror half of the images left to right; null takes the data set's own default."""
     erase: Probability = 0.0
-    """Probability that a random square of a quarter of the image's side is blanked."""
+    """Probability that a random square of a quarter of the image's side is blanked; of a signal, a
+    quarter of its length."""
+    noise: NonNegative | None = None
+    """Deviation of the noise added to inputs, in deviations of a channel; null takes the data
+    set's own default, which is none for images."""
+    gain: Probability | None = None
+    """Largest relative change of an input's amplitude, such as 0.2; null as for noise."""
 
 
 class DataConfig(_Section):
-    """Where the images come from and how they are divided."""
+    """Where the images or signals come from and how they are divided."""
 
     name: StrictStr
-    """digits, fashion_mnist, cifar10, cifar100, image_folder, or a source of a plug-in."""
+    """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
+    signal_numpy, or a source of a plug-in."""
     path: StrictStr | None = None
     """Folder of the data; relative to the job file. Not needed for digits."""
     download: StrictBool = False
@@ -112,6 +119,8 @@ class DataConfig(_Section):
     test: Share = 0.2
     """Share of test images, for sources that have no test set of their own."""
     augment: AugmentConfig = AugmentConfig()
+    options: dict[StrictStr, Any] = {}
+    """Settings of the source itself, such as {targets: [height, width]} of image_csv."""
 
 
 class SpaceConfig(BaseModel):
@@ -327,12 +336,13 @@ def _only_known_keys(schema: dict[str, Any]) -> None:
 
 
 class ConstraintsConfig(_Section):
-    """What a feasible architecture must satisfy."""
+    """What a feasible architecture must satisfy. The metric of a task is bounded by its name."""
 
     latency_ms: dict[StrictStr, Bound] = {}
     """Median latency by device name, in milliseconds."""
     accuracy: Bound | None = None
-    """The task's metric on the search-validation images; for classification 0 to 1."""
+    """Share of right answers on the search-validation images, 0 to 1; of another task, its metric
+    by its name, such as rmse."""
     worst_class_accuracy: Bound | None = None
     """The same for the class with the lowest accuracy."""
     energy_mj: dict[StrictStr, Bound] = {}
@@ -362,6 +372,8 @@ class ConstraintsConfig(_Section):
 
     @model_validator(mode="after")
     def _only_registered(self) -> ConstraintsConfig:
+        if self.model_extra:
+            registry_for("task").names()  # knows the metrics of tasks once it is read
         unknown = [name for name in self.model_extra or {} if name not in METRICS]
         if unknown:
             raise PydanticCustomError(UNKNOWN_KEYS, "unknown keys {names}", {"names": unknown})
@@ -396,7 +408,8 @@ class SearchConfig(_Section):
     """Settings of the strategy itself, such as {polish: 8} of predictor or {population: 60} of
     evolution; for Optuna's strategies the arguments of the sampler."""
     objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
-    """What is traded off: accuracy, worst_class_accuracy, latency_ms (one objective for each
+    """What is traded off: accuracy (of another task its metric by name, such as rmse; the default
+    follows the task), worst_class_accuracy, latency_ms (one objective for each
     device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib, size_kib,
     weight_bits_mean, activation_bits_mean, macs, bops, parameters."""
     constraints: ConstraintsConfig = ConstraintsConfig()
@@ -488,7 +501,8 @@ class Job(_Section):
     """Database URL (postgresql://...) of a study that several runs share; null is study.db in the
     run folder."""
     task: StrictStr = "image_classification"
-    """image_classification, or a task of a plug-in (entry-point group nas.tasks)."""
+    """image_classification, image_regression, multi_label_classification, signal_classification,
+    signal_regression, or a task of a plug-in (entry-point group nas.tasks)."""
     data: DataConfig
     space: SpaceConfig = SpaceConfig()
     supernet: SupernetConfig = SupernetConfig()
@@ -522,12 +536,28 @@ class Job(_Section):
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, defaults included, as JSON-compatible data."""
-        return self.model_dump(mode="json")
+        found = self.model_dump(mode="json")
+        found["search"]["objectives"] = self._objective_names()
+        return found
+
+    def _objective_names(self) -> list[str]:
+        if "objectives" in self.search.model_fields_set:
+            return list(self.search.objectives)
+        return [self.metric, "latency_ms"]
+
+    @property
+    def metric(self) -> str:
+        """Name of the task's metric."""
+        name: str = registry_for("task").get(self.task).metric_name
+        return name
 
     def objectives(self) -> list[Goal]:
-        """Return the objectives in order; a bare ``latency_ms`` becomes one for each device."""
+        """Return the objectives in order; a bare ``latency_ms`` becomes one for each device.
+
+        A job that names none trades the task's metric off against latency.
+        """
         found: list[Goal] = []
-        for text in self.search.objectives:
+        for text in self._objective_names():
             if text in METRICS and METRICS.get(text).per_device:
                 found.extend(Goal(Metric(text, device.name)) for device in self.devices)
             else:
@@ -597,7 +627,11 @@ def registry_for(key: str) -> Registry[Any]:
 
 
 def job_space(
-    job: Job, *, input_channels: int | None = None, outputs: int | None = None
+    job: Job,
+    *,
+    input_channels: int | None = None,
+    outputs: int | None = None,
+    input_size: tuple[int, int] | None = None,
 ) -> SearchSpace:
     """Build the job's search space.
 
@@ -605,6 +639,7 @@ def job_space(
         job: a checked job.
         input_channels: of the data; the number of architectures does not depend on it.
         outputs: units of the last layer, from the task; likewise.
+        input_size: height and width of the data; likewise.
 
     Raises:
         InputError: a parameter of the space is unknown or has a value it cannot take; code that
@@ -619,4 +654,6 @@ def job_space(
         config["input_channels"] = input_channels
     if outputs is not None:
         config["outputs"] = outputs
+    if input_size is not None and takes_input_size(job.space.name):
+        config["input_size"] = input_size
     return build_space(job.space.name, generator_seed=job.seed, **config)

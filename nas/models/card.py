@@ -28,14 +28,18 @@ class ModelCard:
         architecture: canonical string.
         space: ``name`` and ``preset`` of the search space.
         metric: name of the task's metric.
-        accuracy: ``test``, ``validation`` and ``per_class`` values of the metric.
+        accuracy: ``test``, ``validation`` and ``per_class`` values of the metric, and the
+            ``further`` metrics of the test split by name.
         costs: macs, bops, parameters, weights_kib, weight_bits_mean, activation_bits_mean.
         latency: one mapping a device: ``device, runtime, runtime_version, parameters,
             latency_ms, low_ms, high_ms, source`` ("measured", "estimated" or "predicted"),
             ``valid``, ``reasons``.
         parity: agreement with the PyTorch network, see :class:`nas.models.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
-            ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right).
+            ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right), and in
+            words ``input`` and ``output``: how an input is made where it is no image, and how the
+            output is decoded.
+        task: registered name of the task.
         layers: one mapping a layer, the fields of
             :class:`search_spaces.plan.LayerPlan` with ``block`` before them.
         provenance: run, command, seed, versions, hardware, data splits, time.
@@ -55,6 +59,7 @@ class ModelCard:
     preprocessing: Mapping[str, Any]
     layers: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
+    task: str = "image_classification"
 
     @classmethod
     def from_results(
@@ -76,6 +81,7 @@ class ModelCard:
         data = model.read_bytes()
         provenance = dict(results.get("provenance") or {})
         space = results.get("space") or {}
+        task = results.get("task") or {}
         return cls(
             id=str(entry["id"]),
             file=model.name,
@@ -88,7 +94,12 @@ class ModelCard:
                 "test": entry.get("test_accuracy"),
                 "validation": entry.get("validation_accuracy"),
                 "per_class": entry.get("per_class"),
+                "further": {
+                    name: (entry.get("test") or {}).get(name)
+                    for name in task.get("further_metrics") or {}
+                },
             },
+            task=str(task.get("name") or "image_classification"),
             # The peak of memory of a network of one's own is not known.
             costs={
                 name: value
@@ -97,7 +108,7 @@ class ModelCard:
             },
             latency=tuple(_latency(results, entry)),
             parity=dict(entry.get("parity") or {}),
-            preprocessing=_preprocessing(entry, provenance.get("splits") or {}),
+            preprocessing=_preprocessing(entry, provenance.get("splits") or {}, task),
             layers=tuple(
                 {"block": block.get("name", ""), **layer}
                 for block in (entry.get("plan") or {}).get("blocks", ())
@@ -123,10 +134,11 @@ class ModelCard:
                 f"model card format {value.get('format')!r} cannot be read; known is {FORMAT}"
             )
         names = [f.name for f in fields(cls)]
-        missing = [name for name in names if name not in value]
+        # Cards of earlier versions are of images and name no task.
+        missing = [name for name in names if name not in value and name != "task"]
         if missing:
             raise InputError(f"the model card lacks {', '.join(missing)}")
-        values = {name: value[name] for name in names}
+        values = {name: value[name] for name in names if name in value}
         return cls(
             **values | {"latency": tuple(value["latency"]), "layers": tuple(value["layers"])}
         )
@@ -147,10 +159,10 @@ class ModelCard:
         parts = [
             f"# {self.id}",
             _sentence(self),
-            "## Accuracy\n\n" + _pairs(_accuracy_rows(self)),
+            "## Quality\n\n" + _pairs(_accuracy_rows(self)),
             "## Latency\n\n" + _latency_table(self.latency),
             "## Size and cost\n\n" + _pairs(_cost_rows(self)),
-            "## Input\n\n" + _preprocessing_text(self.preprocessing),
+            "## Input and output\n\n" + _preprocessing_text(self.preprocessing),
             "## Parity with the trained network\n\n" + _pairs(_parity_rows(self.parity)),
             "## Layers\n\n" + _layer_table(self.layers),
             f"## Architecture\n\n```\n{self.architecture}\n```",
@@ -198,7 +210,9 @@ def _latency(results: Mapping[str, Any], entry: Mapping[str, Any]) -> list[dict[
     return rows
 
 
-def _preprocessing(entry: Mapping[str, Any], splits: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(
+    entry: Mapping[str, Any], splits: Mapping[str, Any], task: Mapping[str, Any]
+) -> dict[str, Any]:
     plan = entry.get("plan") or {}
     classes = list(splits.get("classes") or [])
     outputs = plan.get("outputs")
@@ -206,6 +220,8 @@ def _preprocessing(entry: Mapping[str, Any], splits: Mapping[str, Any]) -> dict[
         classes = []  # names of the data that the outputs of its task have nothing to do with
     return {
         "input_shape": list(plan.get("input_shape") or []),
+        "input": str(task.get("input") or ""),
+        "output": str(task.get("output") or ""),
         "pixel_scale": splits.get("pixel_scale", 1 / 255),
         "mean": list(splits.get("mean") or []),
         "std": list(splits.get("std") or []),
@@ -218,8 +234,9 @@ def _preprocessing(entry: Mapping[str, Any], splits: Mapping[str, Any]) -> dict[
 
 def _sentence(card: ModelCard) -> str:
     space = " ".join(str(card.space[key]) for key in ("name", "preset") if card.space.get(key))
+    origin = f" from the search space {space}" if space else ""
     return (
-        f"An ONNX model{f' from the search space {space}' if space else ''}: "
+        f"An ONNX model for {card.task.replace('_', ' ')}{origin}: "
         f"`{card.file}`, {card.size_kib:.1f} KiB, SHA-256 `{card.sha256}`."
     )
 
@@ -229,11 +246,14 @@ def _accuracy_rows(card: ModelCard) -> list[tuple[str, str]]:
         (f"{name} {card.metric}", _number(card.accuracy.get(name), 4))
         for name in ("test", "validation")
     ]
+    for name, value in (card.accuracy.get("further") or {}).items():
+        rows.append((f"test {name}", _number(value, 4)))
     per_class = card.accuracy.get("per_class") or {}
     classes = card.preprocessing.get("classes") or []
     for label, value in per_class.items():
         known = str(label).isdigit() and int(label) < len(classes)
-        rows.append((f"class {classes[int(label)] if known else label}", _number(value, 4)))
+        word = "class" if card.task.endswith("classification") else "output"
+        rows.append((f"{word} {classes[int(label)] if known else label}", _number(value, 4)))
     return rows
 
 
@@ -284,15 +304,17 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
 def _preprocessing_text(values: Mapping[str, Any]) -> str:
     shape = values.get("input_shape") or []
     size = " x ".join(map(str, shape)) if shape else "not recorded"
-    text = f"`input`: float32, batch x {size} (channels, height, width). "
     bytes_ = values.get("pixel_scale") != 1
-    text += (
+    text = f"`input`: float32, batch x {size} (channels, height, width). "
+    text += str(values.get("input") or "") or (
         "Scale 8-bit pixels to 0..1 (divide by 255)" if bytes_ else "Take the values as they are"
     )
     if values.get("mean") and values.get("std"):
         mean = ", ".join(f"{m:.6g}" for m in values["mean"])
         std = ", ".join(f"{s:.6g}" for s in values["std"])
         text += f", subtract the mean ({mean}) and divide by the deviation ({std}), by channel"
+    if values.get("output"):
+        return f"{text}.\n\n`logits`: float32, {values['output']}"
     names = ", ".join(map(str, values.get("classes") or []))
     # Cards of earlier versions are all of classifications.
     if values.get("one_class", True):
@@ -331,7 +353,7 @@ def _layer_table(layers: tuple[Mapping[str, Any], ...]) -> str:
                 str(layer.get("name")),
                 str(layer.get("kind", "")),
                 f"{layer.get('in_channels')} -> {layer.get('out_channels')}",
-                f"{kernel}x{kernel} / {layer.get('stride')}",
+                f"{1 if layer.get('dimensions') == 1 else kernel}x{kernel} / {layer.get('stride')}",
                 str(layer.get("groups")),
                 f"{layer.get('in_size')} -> {layer.get('out_size')}",
                 _bits(layer.get("weight_bits")),

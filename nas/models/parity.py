@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from torch import Tensor
 
+    from nas.tasks import Task
     from supernet.onnx.export import ExportSummary
     from supernet.plain import PlainNetwork
 
@@ -84,8 +85,10 @@ class Parity:
 
     Attributes:
         images: how many images.
-        agreement: share of images with the same prediction.
-        reference_accuracy, accuracy: of network and file; ``None`` without labels.
+        agreement: share of images with the same prediction; ``None`` for a task that decides
+            nothing.
+        reference_accuracy, accuracy: the task's metric of network and file; ``None`` without
+            targets.
         max_logit_error: largest absolute difference of an output.
         relative_error: norm of the difference over the norm of the network's outputs.
         size_kib: size of the file.
@@ -95,7 +98,7 @@ class Parity:
     """
 
     images: int
-    agreement: float
+    agreement: float | None
     reference_accuracy: float | None
     accuracy: float | None
     max_logit_error: float
@@ -111,21 +114,23 @@ class Parity:
         """Why the file is not the network it was made from, in words; empty for a sound one."""
         if not np.isfinite(self.relative_error):
             return ("outputs of the file or its network are not finite",)
-        wide = self.agreement < AGREEMENT - 0.1
+        # One output has one largest: then, and where nothing is decided, only the values tell.
+        share = self.agreement if self.outputs > 1 else None
+        wide = self.agreement is not None and self.agreement < AGREEMENT - 0.1
         most = OUTPUT_TOLERANCE / 2 if wide else OUTPUT_TOLERANCE
-        # One output has one largest: then only the values tell.
-        agrees = self.agreement >= AGREEMENT and self.outputs > 1
-        if agrees or self.relative_error <= most:
+        if (share is not None and share >= AGREEMENT) or self.relative_error <= most:
             return ()
+        told = "" if self.agreement is None else (
+            f"the same prediction on {self.agreement:.0%} of {self.images} images and "
+        )  # fmt: skip
         return (
-            f"file and network give the same prediction on {self.agreement:.0%} of {self.images} "
-            f"images and outputs that differ by {self.relative_error:.3g} (relative): the file "
-            "computes another network",
+            f"file and network give {told}outputs that differ by {self.relative_error:.3g} "
+            "(relative): the file computes another network",
         )
 
     @property
     def accuracy_difference(self) -> float | None:
-        """Accuracy of the file minus that of the network; ``None`` without labels."""
+        """Metric of the file minus that of the network; ``None`` without targets."""
         if self.accuracy is None or self.reference_accuracy is None:
             return None
         return self.accuracy - self.reference_accuracy
@@ -217,6 +222,7 @@ def check_parity(
     *,
     batch_size: int = 256,
     check: RuntimeCheck | None = None,
+    task: Task | None = None,
 ) -> Parity:
     """Compare a file with the network it was made from.
 
@@ -229,6 +235,7 @@ def check_parity(
         batch_size: for one tensor of images.
         check: result of :func:`check_optimised` if it is known; done on the first batch
             otherwise.
+        task: says what is decided and how good it is; by default one class an image.
 
     Raises:
         InputError: there are no images.
@@ -252,7 +259,10 @@ def check_parity(
         raise InputError(f"no images to compare {path} with its network on")
     reference, output = np.concatenate(references), np.concatenate(outputs)
     accuracies: tuple[float | None, float | None] = (None, None)
-    if truths:
+    if truths and task is not None:
+        found = [_metric(task, each, truths) for each in (references, outputs)]
+        accuracies = found[0], found[1]
+    elif truths:
         truth = np.concatenate(truths)
         accuracies = (
             float((reference.argmax(1) == truth).mean()),
@@ -260,7 +270,7 @@ def check_parity(
         )
     return Parity(
         images=len(output),
-        agreement=float((output.argmax(1) == reference.argmax(1)).mean()),
+        agreement=_agreement(task, output, reference),
         reference_accuracy=accuracies[0],
         accuracy=accuracies[1],
         max_logit_error=float(np.abs(output - reference).max()),
@@ -271,6 +281,24 @@ def check_parity(
         float_fallbacks=check.float_fallbacks,
         outputs=int(output.shape[1]),
     )
+
+
+def _metric(task: Task, outputs: Iterable[np.ndarray], targets: Iterable[np.ndarray]) -> float:
+    import torch
+
+    score = task.score()
+    for x, y in zip(outputs, targets, strict=True):
+        score.add(torch.from_numpy(x), torch.from_numpy(y))
+    return score.values()[task.metric_name]
+
+
+def _agreement(task: Task | None, output: np.ndarray, reference: np.ndarray) -> float | None:
+    import torch
+
+    if task is None:
+        return float((output.argmax(1) == reference.argmax(1)).mean())
+    one, other = (task.decide(torch.from_numpy(each)) for each in (output, reference))
+    return None if one is None or other is None else float((one == other).double().mean())
 
 
 def export_checked(

@@ -26,7 +26,7 @@ from nas.report.payload import (
     sample_rows,
     test_images,
 )
-from nas.report.results import device_names, metric_of
+from nas.report.results import device_names, is_accuracy, metric_of
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _models(results: dict[str, Any], cost: str, split: str) -> list[dict[str, An
     if split not in SPLITS:
         raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     metric, _ = metric_of(results)
-    images = test_images(results) if "accuracy" in metric else None
+    images = test_images(results) if is_accuracy(results) else None
     models = [
         m
         for m in model_rows(results, images)

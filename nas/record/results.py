@@ -18,11 +18,13 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from devices.device import DeviceSpec
     from devices.measuring.measurement import Measurement
+    from nas.data.splits import DataSplits
     from nas.fronts.spec import FrontSpec
     from nas.job.schema import Job
     from nas.models.parity import Parity
     from nas.record.evaluations import Evaluation
     from nas.record.run_folder import RunStore
+    from nas.tasks import Task
     from predictors.registry import Adapted
 
 _COVERAGE = 0.95
@@ -126,8 +128,9 @@ def assemble(
     predictors: Mapping[str, Adapted],
     quality: Sequence[Mapping[str, Any]],
     training: Sequence[Mapping[str, Any]],
-    metric: str,
-    higher_is_better: bool,
+    task: Task,
+    splits: DataSplits,
+    beside: Mapping[Arch, Mapping[str, float]],
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -136,17 +139,19 @@ def assemble(
         evaluations: of the search, in order.
         verified: every candidate whose file was measured.
         front: those of them on any front, with the names of the fronts.
-        tested: test accuracy, and accuracy by class, of each of the front.
+        tested: ``metrics`` on the test set, and the metric by class, of each of the front.
         samples: measurements by device and architecture.
         fitted: by device, the architectures that ``predictors`` were fitted to.
         predictors: by device, as they were before verification, so that predicted and
             measured latencies can be held against each other fairly.
         quality: of the accuracy predictor.
         training: history of the supernet's training.
-        metric, higher_is_better: of the task.
+        task, splits: what was learnt, from which data.
+        beside: further metrics of the task on the validation set, by architecture.
     """
     manifest = store.manifest()
-    members = sorted(front, key=lambda v: (-v.metrics["accuracy"], str(v.arch)))
+    metric, sign = task.metric_name, -1.0 if task.higher_is_better else 1.0
+    members = sorted(front, key=lambda v: (sign * v.metrics[metric], str(v.arch)))
     on_front = {v.arch for v in members}
     knees = {
         spec.name: _knee(spec, [v for v in members if spec.name in front[v]]) for spec in fronts
@@ -158,7 +163,9 @@ def assemble(
         return {
             "id": item.arch.id,
             "arch": str(item.arch),
-            "validation_accuracy": item.metrics["accuracy"],
+            # The task's metric, whatever its name; "validation" has it by name.
+            "validation_accuracy": item.metrics[metric],
+            "validation": _finite({metric: item.metrics[metric], **beside.get(item.arch, {})}),
             "metrics": _finite(item.metrics),
             "costs": _finite({name: item.metrics[name] for name in exact_names(item.metrics)}),
             "size_kib": item.path.stat().st_size / 1024,
@@ -181,7 +188,8 @@ def assemble(
         entries.append(
             {
                 **entry(item),
-                "test_accuracy": tested[item.arch]["accuracy"],
+                "test_accuracy": tested[item.arch]["metrics"][metric],
+                "test": _finite(tested[item.arch]["metrics"]),
                 "per_class": tested[item.arch]["per_class"],
                 "model": f"models/{item.arch.id}.onnx",
                 "fronts": list(front[item]),
@@ -199,7 +207,8 @@ def assemble(
         "seed": job.seed,
         "command": manifest["command"],
         "metric": metric,
-        "higher_is_better": higher_is_better,
+        "higher_is_better": task.higher_is_better,
+        "task": _task(job.task, task, splits),
         "space": {
             "name": space.name,
             "preset": job.space.preset,
@@ -237,6 +246,24 @@ def assemble(
         "training": [dict(record) for record in training],
         "timing": store.timing(),
         "provenance": _provenance(manifest, job.seed),
+    }
+
+
+def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
+    """Return what report and cards say of a task and of what its files take and give."""
+    kind = task.metric_kind()
+    further = {
+        key: {"unit": each.unit, "higher_is_better": each.maximise, "share": each.share}
+        for key, each in task.further_metrics.items()
+    }
+    return {
+        "name": name,
+        "metric": {"unit": kind.unit, "share": kind.share},
+        "further_metrics": further,
+        "targets": splits.targets,
+        "has_classes": task.has_classes,
+        "input": splits.input_text,
+        "output": task.output_text(splits),
     }
 
 

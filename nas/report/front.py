@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from nas.report.results import metric_of
 from search_spaces.atomic import write_text_atomic
 
 COLUMNS = (
@@ -42,8 +43,22 @@ COLUMNS = (
     "flash_kib",
     "energy_mj",
 )
-"""Columns in order. Accuracies are 0..1, ``accuracy`` and ``worst_class_accuracy`` on the test
-split; latencies ms with 95 % intervals, sizes KiB, energy mJ an inference."""
+"""Columns in order; :func:`columns` says which follow for other tasks. Accuracies are 0..1,
+``accuracy`` and ``worst_class_accuracy`` on the test split; latencies ms with 95 % intervals,
+sizes KiB, energy mJ an inference."""
+
+
+def columns(results: dict[str, Any]) -> tuple[str, ...]:
+    """Return the columns of a run's ``front.csv``.
+
+    Those of :data:`COLUMNS` first. A task with another metric than accuracy leaves ``accuracy``
+    and ``validation_accuracy`` empty and has its metric by name instead, on the test split, and
+    ``validation_NAME``; further metrics of the test split come last.
+    """
+    metric, _ = metric_of(results)
+    further = (results.get("task") or {}).get("further_metrics") or {}
+    names = [] if metric == "accuracy" else [metric, f"validation_{metric}"]
+    return (*COLUMNS, *names, *further)
 
 
 def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,12 +71,19 @@ def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
         device.get("name"): device.get("runtime") for device in results.get("devices") or []
     }
     rows = []
+    names, (metric, _) = columns(results), metric_of(results)
+    right = metric == "accuracy"
+    further = (results.get("task") or {}).get("further_metrics") or {}
+    classes = (results.get("task") or {}).get("has_classes", right)
     for entry in results.get("front") or []:
         costs = entry.get("costs") or {}
         common = {
             "id": entry.get("id"),
             "arch": entry.get("arch"),
-            "accuracy": entry.get("test_accuracy"),
+            "accuracy": entry.get("test_accuracy") if right else None,
+            **({} if right else {metric: entry.get("test_accuracy")}),
+            **({} if right else {f"validation_{metric}": entry.get("validation_accuracy")}),
+            **{name: (entry.get("test") or {}).get(name) for name in further},
             "weight_bits_mean": costs.get("weight_bits_mean"),
             "activation_bits_mean": costs.get("activation_bits_mean"),
             "weights_kib": costs.get("weights_kib"),
@@ -69,13 +91,13 @@ def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "macs": _whole(costs.get("macs")),
             "feasible_all": entry.get("feasible"),
             "model": entry.get("model"),
-            "validation_accuracy": entry.get("validation_accuracy"),
+            "validation_accuracy": entry.get("validation_accuracy") if right else None,
             "bops": _whole(costs.get("bops")),
             "parameters": _whole(costs.get("parameters")),
             "agreement": (entry.get("parity") or {}).get("agreement"),
             "knee": bool(entry.get("knee")),
             "fronts": " ".join(entry.get("fronts") or []) or None,
-            "worst_class_accuracy": _worst(entry.get("per_class")),
+            "worst_class_accuracy": _worst(entry.get("per_class")) if classes else None,
             "peak_memory_kib": costs.get("peak_memory_kib"),
             "flash_kib": costs.get("flash_kib"),
         }
@@ -96,21 +118,22 @@ def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "predicted_high_ms": measured.get("predicted_high_ms"),
                 "energy_mj": measured.get("energy_mj"),
             }
-            rows.append({column: row[column] for column in COLUMNS})
+            rows.append({column: row[column] for column in names})
     return rows
 
 
 def write_front_csv(results: dict[str, Any], path: Path) -> None:
     """Write ``front.csv`` from the content of ``results.json``, atomically.
 
-    Columns are exactly :data:`COLUMNS`; truth values are ``true`` and ``false``, and what is
+    Columns are those of :func:`columns`; truth values are ``true`` and ``false``, and what is
     not recorded is empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    names = columns(results)
+    writer.writerow(names)
     for row in front_rows(results):
-        writer.writerow([_cell(row[column]) for column in COLUMNS])
+        writer.writerow([_cell(row[column]) for column in names])
     write_text_atomic(path, text.getvalue())
 
 

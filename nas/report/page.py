@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.report.payload import budgets, build_payload
-from nas.report.results import complete, device_names, metric_of, number
+from nas.report.results import complete, device_names, metric_of, metric_text, number
 
 MISSING = "not recorded"
 
@@ -83,11 +83,8 @@ def _asset(name: str) -> str:
 # ------------------------------------------------------------------------ figures
 
 
-def _accuracy(value: Any, metric: str) -> str:
-    value = number(value)
-    if value is None:
-        return MISSING
-    return f"{100 * value:.2f} %" if "accuracy" in metric else f"{value:.4g}"
+def _accuracy(value: Any, results: dict[str, Any]) -> str:
+    return metric_text(value, results) or MISSING
 
 
 def _ms(value: Any) -> str:
@@ -137,7 +134,7 @@ def _summary(results: dict[str, Any]) -> str:
         sentence += f", {within} of them within every budget"
     best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
     if best is not None:
-        sentence += f"; the best reaches {_accuracy(best['test_accuracy'], metric)} test {metric}"
+        sentence += f"; the best reaches {_accuracy(best['test_accuracy'], results)} test {metric}"
     space = results.get("space") or {}
     origin = ""
     if space.get("cardinality"):
@@ -169,7 +166,7 @@ def _cards(results: dict[str, Any]) -> str:
             )
 
     def accuracy(entry: dict[str, Any]) -> str:
-        return f"{_accuracy(entry.get('test_accuracy'), metric)} test {metric}"
+        return f"{_accuracy(entry.get('test_accuracy'), results)} test {metric}"
 
     best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
     if best is not None:
@@ -177,7 +174,7 @@ def _cards(results: dict[str, Any]) -> str:
         add(
             f"Best {metric}",
             best,
-            _accuracy(best["test_accuracy"], metric),
+            _accuracy(best["test_accuracy"], results),
             f"on the test split; {size} of weights",
         )
     small = _best(front, lambda e: (e.get("costs") or {}).get("weights_kib"))
@@ -205,7 +202,7 @@ def _cards(results: dict[str, Any]) -> str:
             for n in device_names(results)
             if _device(knee, n)
         ]
-        add("Knee of the front", knee, _accuracy(knee.get("test_accuracy"), metric),
+        add("Knee of the front", knee, _accuracy(knee.get("test_accuracy"), results),
             "; ".join(sizes))  # fmt: skip
     return f"<div class='cards'>{''.join(cards)}</div>" if cards else ""
 
@@ -230,7 +227,9 @@ def _table(results: dict[str, Any]) -> str:
     metric, _ = metric_of(results)
     names = device_names(results)
     runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
+    further = list((results.get("task") or {}).get("further_metrics") or {})
     heads = ["Model", f"Test {metric}", f"Validation {metric}"]
+    heads += [f"Test {name}" for name in further]
     for name in names:
         source = _source(next((d for e in results["front"] if (d := _device(e, name))), {}))
         heads.append(f"Latency on {name}, ms, {source} ({runtimes.get(name) or MISSING})")
@@ -244,12 +243,15 @@ def _table(results: dict[str, Any]) -> str:
         cells = [
             f"<td data-sort='{name}'><a href='#m={escape(quote(str(entry['id'])))}' "
             f"data-model='{name}'>{name}</a>{knee}</td>",
-            _cell(entry.get("test_accuracy"), _accuracy(entry.get("test_accuracy"), metric)),
+            _cell(entry.get("test_accuracy"), _accuracy(entry.get("test_accuracy"), results)),
             _cell(
                 entry.get("validation_accuracy"),
-                _accuracy(entry.get("validation_accuracy"), metric),
+                _accuracy(entry.get("validation_accuracy"), results),
             ),
         ]
+        for key in further:
+            value = number((entry.get("test") or {}).get(key))
+            cells.append(_cell(value, MISSING if value is None else f"{value:.4g}"))
         for device in names:
             found = _device(entry, device)
             value = number(found.get("latency_ms"))

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.report.importance import Importance, choice_importance, family_importance
-from nas.report.results import device_names, metric_of, number
+from nas.report.results import (
+    device_names,
+    is_accuracy,
+    is_share,
+    metric_of,
+    metric_unit,
+    number,
+)
 
 MOST_DOTS = 4000
 """Evaluations drawn at most; more would make the page slow and large. The page says so."""
@@ -58,7 +65,13 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
     samples = sample_rows(results)
     return _finite(
         {
-            "metric": {"name": metric, "higher": higher, "percent": "accuracy" in metric},
+            "metric": {
+                "name": metric,
+                "higher": higher,
+                "percent": is_share(results),
+                "unit": metric_unit(results),
+                "each": each_word(results),
+            },
             "devices": [
                 {
                     "name": name,
@@ -68,7 +81,7 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
                 for name in names
             ],
             "budgets": budgets(results),
-            "models": model_rows(results, images if "accuracy" in metric else None),
+            "models": model_rows(results, images if is_accuracy(results) else None),
             "layer_fields": LAYER_FIELDS,
             "evaluations": evaluation_rows(results, metric, samples),
             "hypervolume": results.get("hypervolume"),
@@ -87,6 +100,12 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def each_word(results: dict[str, Any]) -> str:
+    """Return what the metric is given for one by one: ``class``, ``label`` or ``output``."""
+    targets = (results.get("task") or {}).get("targets", "classes")
+    return {"labels": "label", "values": "output"}.get(targets, "class")
+
+
 def budgets(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Return each constraint with its wording and how many models of the front meet it."""
     out = []
@@ -100,7 +119,8 @@ def budgets(results: dict[str, Any]) -> list[dict[str, Any]]:
         confidence = number(constraint.get("confidence"))
         if confidence is not None:
             text += f" with probability {confidence:g}"
-        values = [(_metric(entry, name, device), entry) for entry in results["front"]]
+        of_task = metric_of(results)[0]
+        values = [(_metric(entry, name, device, of_task), entry) for entry in results["front"]]
         known = [
             (value, entry)
             for value, entry in values
@@ -392,13 +412,13 @@ def _importance_row(item: Importance) -> dict[str, Any]:
     }
 
 
-def _metric(entry: dict[str, Any], name: str, device: str | None) -> float | None:
+def _metric(entry: dict[str, Any], name: str, device: str | None, of_task: str) -> float | None:
     if device is not None:
         found = (entry.get("devices") or {}).get(device) or {}
         return number(found.get(name))
     if name == "size_kib":
         return number(entry.get("size_kib"))
-    if name == "accuracy":
+    if name == of_task:
         return number(entry.get("validation_accuracy"))
     return number((entry.get("costs") or {}).get(name))
 

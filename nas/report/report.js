@@ -58,7 +58,7 @@
   }
   function score(v) {
     if (!known(v)) return MISSING;
-    return percent ? (100 * v).toFixed(2) + " %" : trim(v);
+    return percent ? (100 * v).toFixed(2) + " %" : trim(v) + (D.metric.unit ? " " + D.metric.unit : "");
   }
   const ms = (v) => (known(v) ? trim(v) + " ms" : MISSING);
   function interval(low, high, unit) {
@@ -295,7 +295,7 @@
     const cost = costs.find((c) => c.key === view.cost);
     const shown = cost ? models.filter((m) => known(cost.of(m)) && known(valueOf(m))) : [];
     if (!shown.length) {
-      missing("front-chart", "No verified model with both an accuracy and this cost was recorded.");
+      missing("front-chart", "No verified model with both a value of the metric and this cost was recorded.");
       clear($("front-legend"));
       return;
     }
@@ -592,8 +592,10 @@
     fact("Mean bits", "weights " + trim(m.costs.weight_bits_mean, 3) + ", activations " + trim(m.costs.activation_bits_mean, 3));
     fact("MACs", count(m.costs.macs) + (known(m.costs.parameters) ? "; " + count(m.costs.parameters) + " parameters" : ""));
     const p = m.parity;
-    fact("Exported file against the trained network", p && known(p.agreement)
-      ? (100 * p.agreement).toFixed(2) + " % of predictions agree" + (known(p.accuracy_difference) ? ", accuracy differs by " + (100 * p.accuracy_difference).toFixed(2) + " points" : "") : MISSING);
+    const told = [];
+    if (p && known(p.agreement)) told.push((100 * p.agreement).toFixed(2) + " % of predictions agree");
+    if (p && known(p.accuracy_difference)) told.push(D.metric.name + " differs by " + (percent ? (100 * p.accuracy_difference).toFixed(2) + " points" : score(p.accuracy_difference)));
+    fact("Exported file against the trained network", told.join(", ") || MISSING);
     fact("Within every budget", m.feasible === true ? "yes" : m.feasible === false ? "no" : MISSING, m.feasible === false);
     const box = fact("Architecture", m.arch ? null : MISSING);
     if (m.arch) {
@@ -605,11 +607,14 @@
   function drawClasses(m) {
     const host = $("model-classes");
     clear(host);
-    el(host, "h3", {}, D.metric.name.charAt(0).toUpperCase() + D.metric.name.slice(1) + " by class");
+    el(host, "h3", {}, D.metric.name.charAt(0).toUpperCase() + D.metric.name.slice(1) + " by " + D.metric.each);
     const names = m.per_class ? Object.keys(m.per_class) : [];
     if (!names.length) { el(host, "p", { class: "note" }, "Not recorded."); return; }
-    const order = names.length > 20 ? names.sort((a, b) => m.per_class[a] - m.per_class[b]).slice(0, 20) : names;
-    if (names.length > 20) el(host, "p", { class: "note" }, "The 20 lowest of " + names.length + " classes.");
+    const turn = D.metric.higher ? 1 : -1;
+    const order = names.length > 20 ? names.sort((a, b) => turn * (m.per_class[a] - m.per_class[b])).slice(0, 20) : names;
+    if (names.length > 20) el(host, "p", { class: "note" }, "The 20 worst of " + names.length + ".");
+    // A share fills its bar at 1; other metrics are drawn against the largest.
+    const whole = percent ? 1 : Math.max(1e-12, ...order.map((n) => Math.abs(m.per_class[n] || 0)));
     const width = Math.max(240, host.clientWidth || 380), row = 20;
     const longest = Math.max(...order.map((n) => n.length));
     const left = Math.min(width * 0.4, 14 + 7 * longest), right = 58;
@@ -619,7 +624,7 @@
       const v = m.per_class[n];
       const text = n.length > 22 ? n.slice(0, 21) + "…" : n;
       s(svg, "text", { x: left - 6, y: i * row + 15, "text-anchor": "end" }, text);
-      s(svg, "rect", { x: left, y: i * row + 3, width: known(v) ? Math.max(1, (width - left - right) * Math.max(0, Math.min(1, v))) : 0, height: row - 6, class: "bar" });
+      s(svg, "rect", { x: left, y: i * row + 3, width: known(v) ? Math.max(1, (width - left - right) * Math.max(0, Math.min(1, v / whole))) : 0, height: row - 6, class: "bar" });
       s(svg, "text", { x: width - right + 6, y: i * row + 15 }, known(v) ? score(v) : "–");
     });
   }

@@ -117,6 +117,33 @@ def device_names(results: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def metric_text(value: Any, results: dict[str, Any]) -> str | None:
+    """Return a value of the task's metric as people read it; None for one that is no number."""
+    value = number(value)
+    if value is None:
+        return None
+    if is_share(results):
+        return f"{100 * value:.2f} %"
+    unit = metric_unit(results)
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def is_share(results: dict[str, Any]) -> bool:
+    """Return whether the task's metric is a share of 0 to 1."""
+    metric = (results.get("task") or {}).get("metric") or {}
+    return bool(metric.get("share", "accuracy" in metric_of(results)[0]))
+
+
+def is_accuracy(results: dict[str, Any]) -> bool:
+    """Return whether the metric counts right answers, so that a share of images has an interval."""
+    return bool((results.get("task") or {}).get("has_classes", is_share(results)))
+
+
+def metric_unit(results: dict[str, Any]) -> str:
+    """Return the unit of the task's metric, empty for none."""
+    return str(((results.get("task") or {}).get("metric") or {}).get("unit") or "")
+
+
 def metric_of(results: dict[str, Any]) -> tuple[str, bool]:
     """Return the name of the task's metric and whether more of it is better."""
     return str(results.get("metric") or "accuracy"), bool(results.get("higher_is_better", True))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nas.fronts.metrics import violations
+from nas.fronts.metrics import Goal, Metric, violations
 from nas.fronts.spec import FrontSpec
 
 
@@ -52,36 +52,45 @@ def accuracy_needed(
     known: Mapping[str, float],
     evaluated: Sequence[Mapping[str, float]],
     fronts: Sequence[FrontSpec],
+    *,
+    metric: str = "accuracy",
 ) -> float:
-    """Return the accuracy below which an architecture is on none of the fronts.
+    """Return the value of a task's metric beyond which an architecture is on none of the fronts.
 
     Args:
-        known: the architecture's metrics other than accuracy, by ``str(metric)``.
-        evaluated: metrics of the architectures evaluated so far, accuracy included.
+        known: the architecture's metrics other than the task's, by ``str(metric)``.
+        evaluated: metrics of the architectures evaluated so far, the task's included.
         fronts: that the job asks for.
+        metric: the task's.
 
     Returns:
-        the smallest over the fronts of the accuracy that an evaluated, feasible architecture
-        reaches which is no worse in every other objective, or that a bound asks for; minus
-        infinity where accuracy decides nothing.
+        the easiest over the fronts of the value that an evaluated, feasible architecture
+        reaches which is no worse in every other objective, or that a bound asks for. Where the
+        metric decides nothing: minus infinity, or infinity if less of it is better.
     """
+    # As for accuracy throughout: more is better of ``sign`` times the metric.
+    sign = -Goal(Metric(metric)).sign
     needed = math.inf
     for front in fronts:
         names = [str(g.metric) for g in front.goals]
-        asked = [c.bound for c in front.constraints if str(c.metric) == "accuracy" and not c.upper]
-        other = [g for g in front.goals if str(g.metric) != "accuracy"]
+        asked = [
+            sign * c.bound
+            for c in front.constraints
+            if str(c.metric) == metric and c.upper == (sign < 0)
+        ]
+        other = [g for g in front.goals if str(g.metric) != metric]
         settled = [c for c in front.constraints if str(c.metric) in known]
         if any(str(g.metric) not in known for g in other):
-            return -math.inf
+            return -sign * math.inf
         if any(v > 0 for v in violations(settled, known).values()):
             continue
         best = max(asked, default=-math.inf)
-        if "accuracy" in names and evaluated:
+        if metric in names and evaluated:
             feasible = (front.violations(evaluated) <= 0).all(axis=1)
             values = np.array([[g.sign * m[str(g.metric)] for g in other] for m in evaluated])
             mine = np.array([g.sign * known[str(g.metric)] for g in other])
             better = feasible & (values.reshape(len(evaluated), len(other)) <= mine).all(axis=1)
-            accuracies = np.array([m["accuracy"] for m in evaluated])
+            accuracies = sign * np.array([m[metric] for m in evaluated])
             best = max(best, float(accuracies[better].max(initial=-math.inf)))
         needed = min(needed, best)
-    return needed if math.isfinite(needed) else -math.inf
+    return sign * needed if math.isfinite(needed) else -sign * math.inf

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.stages.early_stopping import accuracy_upper_limit
 from search_spaces.space import Arch
 from supernet.resolution import resize_images
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nas.data.splits import DataSplits, Subset
     from nas.tasks import Task
+    from nas.tasks.scores import Score
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
     from supernet.plain import PlainNetwork
@@ -30,7 +31,7 @@ class EarlyStop:
     Attributes:
         images: after so many of them.
         risk: probability of giving up on one that would have reached ``needed``.
-        needed: accuracy below which the architecture is of no use.
+        needed: value of the task's metric beyond which the architecture is of no use.
     """
 
     images: int
@@ -46,7 +47,7 @@ class Quality:
         accuracy: the task's metric over the images seen.
         images: how many were seen.
         stopped: whether evaluation was given up before the last image.
-        upper: largest plausible accuracy on all images; equal to ``accuracy`` unless stopped.
+        upper: best plausible value on all images; equal to ``accuracy`` unless stopped.
         worst_class_accuracy: the lowest accuracy of a class; NaN for a task without classes or
             when stopped.
     """
@@ -84,7 +85,7 @@ class Evaluator:
         self.batch_size = batch_size
         self.device = device
         self.finetuned: dict[Arch, Supernet] = {}
-        self._batches: dict[tuple[str, int, int], list[tuple[Tensor, Tensor]]] = {}
+        self._batches: dict[tuple[str, int, tuple[int, int]], list[tuple[Tensor, Tensor]]] = {}
         self._cached = 0
 
     def network(self, arch: Arch | NetworkPlan) -> PlainNetwork:
@@ -99,7 +100,7 @@ class Evaluator:
             # On a copy, so that no result depends on what was evaluated before.
             supernet = copy.deepcopy(supernet)
         plan = supernet.plan(arch)
-        batches = self.batches("calibration", self.splits.calibration, plan.input_shape[1])
+        batches = self.batches("calibration", self.splits.calibration, plan.input_size)
         statistics = supernet.statistics(plan, (x for x, _ in batches))
         return supernet.extract(plan, statistics).to(self.device)
 
@@ -115,87 +116,62 @@ class Evaluator:
         Args:
             network: at its own resolution and bits.
             images: how many are used at most.
-            early_stop: give up once the accuracy needed is out of reach; only for tasks that
-                count right answers.
+            early_stop: give up once the value needed is out of reach; only where a part of the
+                images bounds the metric.
         """
         subset = self.splits.validation
         if images is not None:
             subset = subset.first(images)
-        by_class = self.task.has_classes
-        if early_stop is not None and by_class and early_stop.images < len(subset):
-            part = self._tally(network, subset.first(early_stop.images))
-            upper = accuracy_upper_limit(
-                round(part.right), early_stop.images, len(subset), risk=early_stop.risk
-            )
-            if upper < early_stop.needed:
-                return Quality(part.accuracy, early_stop.images, stopped=True, upper=upper)
-        whole = self._tally(network, subset)
+        name, sign = self.task.metric_name, 1 if self.task.higher_is_better else -1
+        if early_stop is not None and early_stop.images < len(subset):
+            part = self._score(network, subset.first(early_stop.images))
+            limit = part.limit(len(subset), early_stop.risk)
+            if limit is not None and sign * limit < sign * early_stop.needed:
+                value = part.values()[name]
+                return Quality(value, early_stop.images, stopped=True, upper=limit)
+        whole = self._score(network, subset)
+        value = whole.values()[name]
         return Quality(
-            whole.accuracy,
-            len(subset),
-            upper=whole.accuracy,
-            worst_class_accuracy=whole.worst_class,
+            value, len(subset), upper=value, worst_class_accuracy=worst_class(self.task, whole)
         )
 
     def accuracy(self, network: PlainNetwork, *, images: int | None = None) -> float:
         """Return the metric of ``network`` on the first ``images`` of the validation set."""
         return self.quality(network, images=images).accuracy
 
-    def _tally(self, network: PlainNetwork, subset: Subset) -> _Tally:
+    def _score(self, network: PlainNetwork, subset: Subset) -> Score:
         import torch
 
-        tally = _Tally()
-        batches = self.batches("validation", subset, network.plan.input_shape[1])
+        score = self.task.score()
         with torch.inference_mode():
-            for images, targets in batches:
-                tally.add(self.task, network(images), targets)
-        return tally
+            for inputs, targets in self.batches("validation", subset, network.plan.input_size):
+                score.add(network(inputs), targets)
+        return score
 
-    def batches(self, name: str, subset: Subset, size: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Return (images, targets) of ``subset`` at ``size`` pixels.
+    def batches(
+        self, name: str, subset: Subset, size: tuple[int, int]
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return (inputs, targets) of ``subset`` at a height and width.
 
         A small set is kept; a large one is read again each time it is asked for.
         """
         key = (name, len(subset), size)
         if key in self._batches:
             return self._batches[key]
-        held = 4 * len(subset) * self.splits.channels * size**2
+        held = 4 * len(subset) * self.splits.channels * size[0] * size[1]
         if self._cached + held > _CACHE_BYTES:
             return self._read(subset, size)
         self._batches[key] = list(self._read(subset, size))
         self._cached += held
         return self._batches[key]
 
-    def _read(self, subset: Subset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, subset: Subset, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.splits.evaluation_batches(subset, batch_size=self.batch_size):
             yield resize_images(images, size).to(self.device), targets.to(self.device)
 
 
-class _Tally:
-    """Sums of a task's metric, and of its right answers by class where it has classes."""
-
-    def __init__(self) -> None:
-        self.right = self.weight = 0.0
-        self._classes: tuple[Tensor, Tensor] | None = None
-
-    def add(self, task: Task, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch. outputs: (batch, units); targets: (batch, ...)."""
-        part, weight = task.metric(outputs, targets)
-        self.right, self.weight = self.right + part, self.weight + weight
-        if task.has_classes:
-            right, count = task.per_class(outputs, targets)
-            before = self._classes or (0.0, 0.0)
-            self._classes = (before[0] + right, before[1] + count)
-
-    @property
-    def accuracy(self) -> float:
-        """The metric so far."""
-        return self.right / self.weight
-
-    @property
-    def worst_class(self) -> float:
-        """The lowest accuracy of a class that has images; NaN without classes."""
-        if self._classes is None:
-            return float("nan")
-        right, count = self._classes
-        return float((right[count > 0] / count[count > 0]).min())
+def worst_class(task: Task, score: Score) -> float:
+    """Return the lowest accuracy of a class that has images; NaN for a task without classes."""
+    shares = score.by_class() if task.has_classes else None
+    known = [share for share in shares or [] if not math.isnan(share)]
+    return min(known, default=math.nan)

@@ -13,6 +13,7 @@ from nas.stages.threads import set_threads
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace, require_networks
+from search_spaces.spaces.registry import takes_input_size
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -56,11 +57,6 @@ class RunContext:
         accelerator = _accelerator(job)
         threads = set_threads(threads)
         task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
-        if not task.higher_is_better:
-            raise InputError(
-                f"task {job.task!r}: its metric {task.metric_name} is better when smaller, and "
-                "the search maximises; return its negative and set higher_is_better"
-            )
         splits = task.load(job.data, job.seed)
         space = network_space(job, task, splits)
         return cls(job, task, splits, space, accelerator, threads)
@@ -93,15 +89,21 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
     Raises:
         InputError: the space has no networks that could be trained, or none for such images.
     """
-    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits))
+    space = job_space(
+        job,
+        input_channels=splits.channels,
+        outputs=task.outputs(splits),
+        input_size=splits.input_size,
+    )
     networks = require_networks(space, "'nas run'")
     shape = splits.input_shape
     takes = networks.input_shape(shape[1]) if hasattr(networks, "input_shape") else None
-    if shape[1] != shape[2] and takes != shape:
+    if shape[1] != shape[2] and takes != shape and not takes_input_size(job.space.name):
         raise InputError(
             f"the images are {shape[1]} x {shape[2]} pixels and the networks of {space.name!r} "
             "take square ones: say data.image_size to have them stretched, pad them in their "
-            "source, or use a network of your own that takes them as they are"
+            "source, or use a space that takes them as they are (mobilenet, resnet, signal for "
+            "signals, or a network of your own)"
         )
     return networks
 

@@ -210,9 +210,8 @@ class Pipeline:
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         self.context.splits.on_test_read = self._test_read
-        if self.context.task.has_classes:
-            for warning in self.context.splits.warnings():
-                self.progress.log(f"warning: {warning}")
+        for warning in self.context.splits.warnings():
+            self.progress.log(f"warning: {warning}")
         self.space = self.context.space
         # A replay needs no device, so one that is not here does not matter.
         self.devices = [
@@ -397,8 +396,9 @@ class Pipeline:
             predictors=predictors,
             quality=search.quality,
             training=training,
-            metric=self.context.task.metric_name,
-            higher_is_better=self.context.task.higher_is_better,
+            task=self.context.task,
+            splits=self.context.splits,
+            beside=verification.beside,
         )
         # A metric of which there is none is null; it must not take the results with it.
         results = null_for_undefined(results)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.2
 POOL = 1000
 """Architectures from which those for the first measurements are chosen."""
-QUALITY_METRICS = ("accuracy", "worst_class_accuracy")
-"""Metrics that an evaluation on validation images gives."""
+WORST = "worst_class_accuracy"
+"""What an evaluation on validation images gives beside the task's metric."""
 
 
 class Search:
@@ -82,9 +82,10 @@ class Search:
             here=evaluation_of(evaluator),
         )
         # One surrogate for all fronts: they are told the same evaluations.
+        self.metric = job.metric
         self._learned = {
-            "accuracy": Learned(_learned(space, job.seed, "accuracy")),
-            "worst_class_accuracy": Learned(_learned(space, job.seed, "worst class")),
+            self.metric: Learned(_learned(space, job.seed, "accuracy")),
+            WORST: Learned(_learned(space, job.seed, "worst class")),
         }
         self.quality: list[dict[str, Any]] = []
         """Fit of the accuracy predictor, one entry a round."""
@@ -123,7 +124,7 @@ class Search:
                 found = {}
                 for arch, metrics in self._evaluate(archs, round_number, list(told.values())):
                     found[arch] = metrics
-                    bar.advance(1, f"accuracy {metrics['accuracy']:.4f}")
+                    bar.advance(1, f"{self.metric} {metrics[self.metric]:.4f}")
                 ordered = {arch: found[arch] for arch in archs}
                 told.update(ordered)
                 self._tell(strategies, ordered)
@@ -207,7 +208,7 @@ class Search:
 
         from predictors.rank_correlation import rank_correlation
 
-        found = self._learned["accuracy"].left_out()
+        found = self._learned[self.metric].left_out()
         if found is not None:
             # The fit from which this round's subnets were chosen.
             values, predicted = found
@@ -235,7 +236,7 @@ class Search:
         found: dict[str, Any] = cost_surrogates(exact_costs(self.space, exact), exact)
         for name in sorted(names - set(found)):
             metric = Metric.parse(name)
-            if metric.name in QUALITY_METRICS:
+            if metric.name in self._learned:
                 if learned:
                     found[name] = self._learned[metric.name]
             elif metric.name == "size_kib":
@@ -304,8 +305,8 @@ class Search:
         return self.study.record(
             arch,
             {
-                "accuracy": quality["accuracy"],
-                "worst_class_accuracy": quality["worst_class_accuracy"],
+                self.metric: quality["accuracy"],
+                WORST: quality["worst_class_accuracy"],
                 **metrics,
             },
             stage="search",
@@ -326,7 +327,7 @@ class Search:
         config = self.job.search
         stop = None
         if config.early_stopping is not None and not self._needs_every_class():
-            needed = accuracy_needed(metrics, told, self.fronts)
+            needed = accuracy_needed(metrics, told, self.fronts, metric=self.metric)
             if np.isfinite(needed):
                 stop = {
                     "images": config.early_stopping.images,
@@ -337,7 +338,7 @@ class Search:
 
     def _needs_every_class(self) -> bool:
         return any(
-            metric.name == "worst_class_accuracy"
+            metric.name == WORST
             for front in self.fronts
             for metric in [g.metric for g in front.goals] + [c.metric for c in front.constraints]
         )
@@ -348,8 +349,8 @@ class Search:
             return {}
         found = {}
         for old in warm_start.evaluations(self.space, self.job.search.validation_images):
-            quality = {name: old.metrics.get(name, float("nan")) for name in QUALITY_METRICS}
-            if self._needs_every_class() and not np.isfinite(quality["worst_class_accuracy"]):
+            quality = {name: old.metrics.get(name, float("nan")) for name in self._learned}
+            if self._needs_every_class() and not np.isfinite(quality[WORST]):
                 continue
             recorded = self.study.lookup(old.arch, "search")
             found[old.arch] = recorded or self.study.record(

@@ -72,7 +72,7 @@ def validation_of(context: RunContext) -> Callable[[Supernet, NetworkPlan], floa
 
         def batches(subset: Any) -> Iterator[Any]:
             for images, targets in splits.evaluation_batches(subset.first(_IMAGES)):
-                resized = resize_images(images, plan.input_shape[1])
+                resized = resize_images(images, plan.input_size)
                 yield resized.to(context.accelerator), targets.to(context.accelerator)
 
         statistics = supernet.statistics(plan, (x for x, _ in batches(splits.calibration)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from nas.executors import Executor, Work
 from nas.fronts.spec import FrontSpec
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
+from nas.stages.evaluator import worst_class
 from nas.stages.latencies import QUANTITIES, Latencies, quantity
-from nas.stages.search_stage import costs
+from nas.stages.search_stage import WORST, costs
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -68,8 +70,9 @@ class Models:
 
         network = self._evaluator.network(arch).cpu()
         path = self.path(arch, variant)
-        size = network.plan.input_shape[1]
-        calibration = self._evaluator.batches("calibration", self._context.splits.calibration, size)
+        calibration = self._evaluator.batches(
+            "calibration", self._context.splits.calibration, network.plan.input_size
+        )
         export_checked(
             network,
             path,
@@ -112,6 +115,8 @@ class Verification:
         self.models, self.latencies, self.study = models, latencies, study
         self.evaluator, self.executor, self.progress = evaluator, executor, progress
         self.job, self.space, self.task = context.job, context.space, context.task
+        self.beside: dict[Arch, dict[str, float]] = {}
+        """The task's further metrics of verified candidates on the validation set."""
 
     def run(self, evaluated: Sequence[Evaluation]) -> list[Verified]:
         """Verify candidates until every front has as many members as the job asks for.
@@ -247,21 +252,17 @@ class Verification:
     def _parity(self, network: PlainNetwork, path: Path) -> Parity:
         from nas.models.parity import check_parity
 
-        size = network.plan.input_shape[1]
-        batches = self.evaluator.batches("validation", self.context.splits.validation, size)
-        network = network.cpu()
-        if self.task.has_classes:
-            return check_parity(network, path, ((x.cpu(), y.cpu()) for x, y in batches))
-        # Only class numbers can be held against the largest output.
-        return check_parity(network, path, (x.cpu() for x, _ in batches))
+        batches = self.evaluator.batches(
+            "validation", self.context.splits.validation, network.plan.input_size
+        )
+        pairs = ((x.cpu(), y.cpu()) for x, y in batches)
+        return check_parity(network.cpu(), path, pairs, task=self.task)
 
     def _quality(self, path: Path, arch: Arch) -> dict[str, float]:
         found = self._metrics_of(path, self.context.splits.validation, arch, "validation")
-        shares = [s for s in (found["per_class"] or {}).values() if s is not None]
-        return {
-            "accuracy": found["accuracy"],
-            "worst_class_accuracy": min(shares) if shares else float("nan"),
-        }
+        name = self.task.metric_name
+        self.beside[arch] = {k: v for k, v in found["metrics"].items() if k != name}
+        return {name: found["metrics"][name], WORST: found["worst_class"]}
 
     # ----------------------------------------------------------------- test set
 
@@ -272,17 +273,26 @@ class Verification:
         and does not touch the test set where nothing is.
 
         Returns:
-            ``accuracy`` and ``per_class`` (None for a task without classes) of each.
+            of each ``metrics`` by name, ``worst_class`` and ``per_class`` (None for a task
+            without classes, labels or outputs).
         """
         keys = {
             item.arch: f"{item.arch} {hashlib.sha256(item.path.read_bytes()).hexdigest()}"
             for item in front
         }
-        known = {line["model"]: line["result"] for line in read_lines(self.store.tested)}
+        known = {
+            line["model"]: line["result"]
+            for line in read_lines(self.store.tested)
+            if "metrics" in line["result"]
+        }
         left = [item for item in front if keys[item.arch] not in known]
         with self.progress.stage("test", len(front), unit="models") as bar:
             bar.advance(len(front) - len(left))
-            test = self.context.splits.test("accuracy of the final front") if left else None
+            test = (
+                self.context.splits.test(f"{self.task.metric_name} of the final front")
+                if left
+                else None
+            )
             for item in left:
                 result = self._metrics_of(item.path, test, item.arch, "test")
                 append_line(self.store.tested, {"model": keys[item.arch], "result": result})
@@ -291,23 +301,19 @@ class Verification:
         return {item.arch: known[keys[item.arch]] for item in front}
 
     def _metrics_of(self, path: Path, subset: Any, arch: Arch, keep: str) -> dict[str, Any]:
-        """Return the task's metric of an exported file on ``subset``, and that of each class."""
-        by_class = self.task.has_classes
-        total = weight = 0.0
-        right: Any = 0.0
-        count: Any = 0.0
+        """Return the metrics of an exported file on ``subset``, and the metric of each class."""
+        score = self.task.score()
         for outputs, targets in self._outputs(path, subset, arch, keep):
-            part, part_weight = self.task.metric(outputs, targets)
-            total, weight = total + part, weight + part_weight
-            if by_class:
-                one, other = self.task.per_class(outputs, targets)
-                right, count = right + one, count + other
-        shares = None
-        if by_class:
-            each = zip(right.tolist(), count.tolist(), strict=True)
-            values = [r / n if n else None for r, n in each]
-            shares = dict(zip(self.context.splits.classes, values, strict=True))
-        return {"accuracy": total / weight, "per_class": shares}
+            score.add(outputs, targets)
+        each = score.by_class()
+        if each is not None:
+            values = [None if math.isnan(value) else value for value in each]
+            each = dict(zip(self.context.splits.classes, values, strict=True))
+        return {
+            "metrics": score.values(),
+            "worst_class": worst_class(self.task, score),
+            "per_class": each,
+        }
 
     def _outputs(self, path: Path, subset: Any, arch: Arch, keep: str) -> Iterator[Any]:
         """Yield (outputs, targets) of an exported file, batch by batch."""
@@ -315,6 +321,6 @@ class Verification:
 
         from nas.models.parity import evaluate_onnx
 
-        size = self.space.plan(arch).input_shape[1]
+        size = self.space.plan(arch).input_size
         for images, targets in self.evaluator.batches(keep, subset, size):
             yield torch.from_numpy(evaluate_onnx(path, [images.cpu()])), targets.cpu()

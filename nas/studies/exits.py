@@ -107,9 +107,7 @@ class ExitsStudy:
             subset = subset.first(self.images)
         confidence, right = [], []
         with torch.inference_mode():
-            for images, targets in evaluator.batches(
-                "validation", subset, network.plan.input_shape[1]
-            ):
+            for images, targets in evaluator.batches("validation", subset, network.plan.input_size):
                 largest, classes = network(images).softmax(dim=1).max(dim=1)
                 confidence.append(largest.numpy())
                 right.append((classes == targets).numpy())
@@ -139,9 +137,7 @@ class ExitsStudy:
             paths = []
             for stage, network in networks.items():
                 paths.append(Path(scratch) / f"exit{stage}.onnx")
-                export_checked(
-                    network, paths[-1], resize_images(images, network.plan.input_shape[1])
-                )
+                export_checked(network, paths[-1], resize_images(images, network.plan.input_size))
             found = device.measure(
                 paths,
                 archs=[str(arch) for arch in archs.values()],

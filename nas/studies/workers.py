@@ -178,7 +178,7 @@ class Bench:
         plan = float_plan(network.plan(network.space.largest()))
         subset = opened.splits.calibration.first(batch)
         images, labels = next(iter(opened.splits.evaluation_batches(subset, batch_size=batch)))
-        images = resize_images(images, plan.input_shape[1])
+        images = resize_images(images, plan.input_size)
         plain = network.extract(plan, network.statistics(plan, [images]))
         scores = zero_cost_scores(plain, images, labels, seed=seed)
         # JSON knows no NaN.

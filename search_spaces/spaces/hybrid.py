@@ -226,3 +226,4 @@ class HybridSpace(StagedSpace):
     NAME = "hybrid"
     PRESETS = PRESETS
     STAGES = {"mbconv": MBConvStage, "attention": AttentionStage}  # noqa: RUF012
+    RECTANGLES = False

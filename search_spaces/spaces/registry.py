@@ -8,6 +8,7 @@ function of a module that Python can import needs no registration: ``my_module:m
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -43,6 +44,16 @@ def build_space(name: str, *, generator_seed: int = 0, **config: Any) -> SearchS
     if not isinstance(space, SearchSpace):
         raise InputError(f"{name} returned a {type(space).__name__}, not a search space")
     return space
+
+
+def takes_input_size(name: str) -> bool:
+    """Whether the space called ``name`` builds networks for inputs of other than square shape.
+
+    Raises:
+        InputError: an unknown name, or a module that cannot be imported.
+    """
+    make = _function(name) if ":" in name else SPACES.get(name).from_config  # type: ignore[attr-defined]
+    return "input_size" in inspect.signature(make).parameters
 
 
 def refuse_parameters(

@@ -34,8 +34,12 @@ class SingleSpace(PlannedSpace):
         self._row = base.genes([arch])
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        """Width of the input for gene rows, (n,) int64; the side, where it is square."""
         return np.repeat(self.base.resolution_column(self._row), len(genes))
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Rows of the input for gene rows, (n,) int64."""
+        return np.repeat(self.base.height_column(self._row), len(genes))
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe the blocks of the architecture for gene rows (n, 1)."""

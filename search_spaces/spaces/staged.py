@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -98,8 +99,10 @@ class Block:
         columns: the genes.
         active: (n,) bool, rows that have the block.
         channels, out: of its input and output, (n,).
-        size: side of its input, (n,).
+        size: width of its input, (n,).
         stride: of the block.
+        height: rows of its input, (n,); -1 for as many as columns.
+        dimensions: of its convolutions.
     """
 
     name: str
@@ -110,11 +113,22 @@ class Block:
     out: np.ndarray
     size: np.ndarray
     stride: int
+    height: np.ndarray | int = -1
+    dimensions: int = 2
+
+    @cached_property
+    def out_size(self) -> np.ndarray:
+        """Width of the block's output, (n,)."""
+        return strided(self.size, self.stride)  # type: ignore[no-any-return]
 
     @property
-    def out_size(self) -> np.ndarray:
-        """Side of the block's output, (n,)."""
-        return strided(self.size, self.stride)
+    def out_height(self) -> np.ndarray | int:
+        """Rows of the block's output; see :attr:`height`."""
+        return strided_height(self.height, self.stride, self.dimensions)
+
+    def rows(self, size: Any) -> np.ndarray | int:
+        """Return the rows of a feature map whose width is :attr:`size` or :attr:`out_size`."""
+        return self.height if size is self.size else self.out_height
 
     def value(self, choice: str) -> np.ndarray:
         """Return the values of the block's choice ``choice``: (n,)."""
@@ -130,14 +144,20 @@ class Block:
         active: np.ndarray | None = None,
         **rest: Any,
     ) -> LayerColumn:
-        """Describe a layer at its own bits."""
+        """Describe a layer at its own bits.
+
+        ``sizes``: in_channels, out_channels, kernel, stride, groups, and as in_size and out_size
+        the block's own :attr:`size` or :attr:`out_size`, which decide the heights too.
+        """
         weight, inputs = (
             self.columns.value(bits_name(self.name, kind, role, self.parameters.granularity))
             for kind in ("w", "a")
         )
         plan: LayerPlan[Numbers] = LayerPlan(
             f"{self.name}.{role}", role, *sizes, weight.astype(np.int64),
-            inputs.astype(np.int64), activation, source, **rest,
+            inputs.astype(np.int64), activation, source,
+            in_height=self.rows(sizes[5]), out_height=self.rows(sizes[6]),
+            dimensions=self.dimensions, **rest,
         )  # fmt: skip
         return LayerColumn(plan, self.active if active is None else active)
 
@@ -195,18 +215,35 @@ class StagedSpace(PlannedSpace):
         NAME: registered name.
         PRESETS: named parameters; the first is used where a job names none.
         STAGES: kinds of stages by name; the first is used where a stage names none.
+        DIMENSIONS: of its convolutions: 2, or 1 along the width of inputs of height 1.
+        SHARES: whether ``resolutions`` are shares of the data's size instead of pixels.
+        RECTANGLES: whether inputs may be other than square.
     """
 
     NAME: ClassVar[str]
     PRESETS: ClassVar[Mapping[str, Parameters]]
     PRESET: ClassVar[str] = "32x32"
     STAGES: ClassVar[Mapping[str, type[BlockStage]]]
+    DIMENSIONS: ClassVar[int] = 2
+    SHARES: ClassVar[bool] = False
+    RECTANGLES: ClassVar[bool] = True
 
     def __init__(
-        self, parameters: Parameters, *, input_channels: int = 3, outputs: int = 10
+        self,
+        parameters: Parameters,
+        *,
+        input_channels: int = 3,
+        outputs: int = 10,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
-        check(self.NAME, parameters)
+        check(self.NAME, parameters, shares=self.SHARES)
+        if not self.RECTANGLES and input_size is not None and input_size[0] != input_size[1]:
+            raise InputError(
+                f"the space {self.NAME} builds networks for square images, and the data is "
+                f"{input_size[0]} x {input_size[1]}; use mobilenet or resnet"
+            )
         self.parameters = parameters
+        self.input_size = input_size
         super().__init__(
             self.NAME, _choices(parameters), input_channels=input_channels, outputs=outputs
         )
@@ -218,9 +255,17 @@ class StagedSpace(PlannedSpace):
         preset: str | None = None,
         input_channels: int = 3,
         outputs: int = 10,
+        input_size: tuple[int, int] | None = None,
         **overrides: Any,
     ) -> _Space:
         """Build the space from a preset, some of its parameters replaced.
+
+        Args:
+            preset: of :attr:`PRESETS`.
+            input_channels, outputs: of the networks.
+            input_size: height and width of the data; resolutions keep their ratio. Square
+                without it.
+            overrides: parameters to replace.
 
         Raises:
             InputError: an unknown preset or parameter, or a value it cannot take.
@@ -232,7 +277,9 @@ class StagedSpace(PlannedSpace):
                 raise InputError(f"stages={value!r} must be a list of mappings")
             stages = tuple(cls._stage(entry, i) for i, entry in enumerate(value))
             parameters = replace(parameters, stages=stages)
-        return cls(parameters, input_channels=input_channels, outputs=outputs)
+        return cls(
+            parameters, input_channels=input_channels, outputs=outputs, input_size=input_size
+        )
 
     @classmethod
     def _stage(cls, entry: Any, position: int) -> BlockStage:
@@ -247,8 +294,16 @@ class StagedSpace(PlannedSpace):
         return stage
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Side of the square input image in pixels for gene rows: (n,) int64."""
+        """Width of the input for gene rows, (n,) int64; the side, where it is square."""
         return Columns(self, genes).value("resolution").astype(np.int64)
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Rows of the input for gene rows, (n,) int64, in the ratio of the data."""
+        width = self.resolution_column(genes)
+        if self.input_size is None or self.input_size[0] == self.input_size[1]:
+            return width
+        rows = np.rint(width * self.input_size[0] / self.input_size[1]).astype(np.int64)
+        return np.maximum(1, rows)
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe every block of the largest network for gene rows (n, choices)."""
@@ -257,38 +312,46 @@ class StagedSpace(PlannedSpace):
         every = np.ones(len(columns.genes), dtype=bool)
         width = columns.value("width")
         size = self.resolution_column(genes)
+        square = self.input_size is None or self.input_size[0] == self.input_size[1]
+        height: np.ndarray | int = -1 if square else self.height_column(genes)
         last = columns.value("exit") if p.exits else np.full(len(every), len(p.stages))
 
         def channels(count: int) -> np.ndarray:
             return round_channels(count * width, p.divisor)
 
         current = channels(p.stem_channels)
-        blocks = [self._stem(current, size, every)]
-        size = strided(size, p.stem_stride)
-        size = strided(size, 2) if p.stem_pool else size
+        blocks = [self._stem(current, size, height, every)]
+        for stride in (p.stem_stride, 2 if p.stem_pool else 1):
+            size = strided(size, stride)
+            height = strided_height(height, stride, self.DIMENSIONS)
         for s, stage in enumerate(p.stages, start=1):
             depth = columns.value(f"s{s}.depth")
             out = channels(stage.channels)
             for b in range(1, stage.depths[-1] + 1):
                 block = Block(
                     f"s{s}.b{b}", p, columns, (depth >= b) & (last >= s), current, out, size,
-                    stage.stride if b == 1 else 1,
+                    stage.stride if b == 1 else 1, height, self.DIMENSIONS,
                 )  # fmt: skip
                 blocks += stage.describe(block, b == 1)
-                current, size = out, block.out_size
+                current, size, height = out, block.out_size, block.out_height
             if s in p.exits:
                 wide = channels(2 * stage.channels) if p.head_channels else None
-                blocks.append(self._head(f"exit{s}", last == s, current, wide, None, size))
+                blocks.append(self._head(f"exit{s}", last == s, current, wide, None, size, height))
         wide = channels(p.head_channels) if p.head_channels else None
         feature = channels(p.feature_channels) if p.feature_channels else None
-        blocks.append(self._head("head", last == len(p.stages), current, wide, feature, size))
+        here = last == len(p.stages)
+        blocks.append(self._head("head", here, current, wide, feature, size, height))
         return blocks
 
-    def _stem(self, out: np.ndarray, size: np.ndarray, every: np.ndarray) -> BlockColumn:
+    def _stem(
+        self, out: np.ndarray, size: np.ndarray, height: np.ndarray | int, every: np.ndarray
+    ) -> BlockColumn:
         p = self.parameters
+        after = strided_height(height, p.stem_stride, self.DIMENSIONS)
         layer: LayerPlan[Numbers] = LayerPlan(
             "stem", "stem", self.input_channels, out, p.stem_kernel, p.stem_stride, 1, size,
             strided(size, p.stem_stride), *p.edges, p.stem_activation, "none",
+            in_height=height, out_height=after, dimensions=self.DIMENSIONS,
         )  # fmt: skip
         kind = "pooled_stem" if p.stem_pool else "stem"
         points = (("output", p.stem_activation),)
@@ -302,6 +365,7 @@ class StagedSpace(PlannedSpace):
         wide: np.ndarray | None,
         feature: np.ndarray | None,
         size: np.ndarray,
+        height: np.ndarray | int,
     ) -> BlockColumn:
         p = self.parameters
         plans: list[LayerPlan[Numbers]] = []
@@ -310,7 +374,8 @@ class StagedSpace(PlannedSpace):
             plans.append(
                 LayerPlan(
                     f"{name}.conv", "head", channels, wide, 1, 1, 1, size, size,
-                    *p.edges, p.head_activation, "stream",
+                    *p.edges, p.head_activation, "stream", in_height=height, out_height=height,
+                    dimensions=self.DIMENSIONS,
                 )
             )  # fmt: skip
             channels, points = wide, (("pool", p.head_activation),)
@@ -331,6 +396,13 @@ class StagedSpace(PlannedSpace):
         )  # fmt: skip
         layers = tuple(LayerColumn(plan, active) for plan in plans)
         return BlockColumn(name, "head", layers, active, np.zeros_like(active), points)
+
+
+def strided_height(height: np.ndarray | int, stride: int, dimensions: int) -> np.ndarray | int:
+    """Return the rows of a feature map after a stride; -1, for a square one, stays."""
+    if dimensions == 1 or (isinstance(height, int) and height < 0):
+        return height
+    return strided(height, stride)  # type: ignore[no-any-return]
 
 
 def edges(weights: Sequence[int], activations: Sequence[int], edge_bits: int) -> tuple[int, int]:
@@ -380,11 +452,16 @@ def preset_parameters(
     )
 
 
-def check(space: str, p: Parameters) -> None:
-    """Raise :class:`InputError` for a value that no staged space can have."""
+def check(space: str, p: Parameters, *, shares: bool = False) -> None:
+    """Raise :class:`InputError` for a value that no staged space can have.
+
+    Args:
+        space, p: its name and parameters.
+        shares: resolutions are shares of the data's size.
+    """
     if not p.stages:
         raise InputError(f"stages is empty: a {space} needs at least one stage")
-    check_common(p)
+    check_common(p, shares=shares)
     for name in ("widths", "kernels", "expands"):
         ascending(name, getattr(p, name))
     for name in ("stem_channels", "stem_stride"):
@@ -413,7 +490,7 @@ def check(space: str, p: Parameters) -> None:
             )
 
 
-def check_common(p: Any) -> None:
+def check_common(p: Any, *, shares: bool = False) -> None:
     """Check bits, granularity, resolutions and divisor, which every space has."""
     one_of("granularity", p.granularity, ("layer", "block"))
     check_bits("weight_bits", p.weight_bits)
@@ -423,7 +500,13 @@ def check_common(p: Any) -> None:
         raise InputError("edge_bits=1: first and last layers need at least 2 bits")
     ascending("resolutions", p.resolutions)
     for value in p.resolutions:
-        whole("resolutions", value)
+        if not shares:
+            whole("resolutions", value)
+        elif not 0 < value <= 1:
+            raise InputError(
+                f"resolutions={list(p.resolutions)}: {value:g} is no share of the data's length, "
+                "above 0 and at most 1"
+            )
     whole("divisor", p.divisor)
 
 

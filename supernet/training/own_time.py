@@ -180,7 +180,7 @@ class OwnTraining:
             taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step, self.spent, total)
-        resized = resize_images(images, self.plan.input_shape[1])
+        resized = resize_images(images, self.plan.input_size)
         outputs = self.network(
             resized.contiguous(memory_format=torch.channels_last), self.plan, BatchStatistics()
         )

@@ -103,7 +103,7 @@ class SubnetTeacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return outputs (batch, units) of images (batch, channels, height, width)."""
-        images = resize_images(images, self.plan.input_shape[1])
+        images = resize_images(images, self.plan.input_size)
         images = images.contiguous(memory_format=torch.channels_last)
         return self.supernet(images, self.plan, distributed.batch_norm())
 
@@ -113,7 +113,7 @@ class SubnetTeacher:
         Args:
             batches: training batches; the first of the first epoch are used.
         """
-        size = self.plan.input_shape[1]
+        size = self.plan.input_size
 
         def resized(images: Tensor) -> Tensor:
             device = next(self.supernet.parameters()).device
@@ -269,7 +269,7 @@ class Trainer:
         learn_from_first = self.recipe.distillation and self.sampler.teaching(progress) == "first"
         losses = []
         for plan in plans:
-            size = plan.input_shape[1]
+            size = plan.input_size
             if size not in sizes:
                 sizes[size] = resize_images(images, size).contiguous(
                     memory_format=torch.channels_last
@@ -338,7 +338,7 @@ class Trainer:
         if self.supernet.fully_initialized():
             return
         for plan in plans:
-            resized = resize_images(images, plan.input_shape[1]).contiguous(
+            resized = resize_images(images, plan.input_size).contiguous(
                 memory_format=torch.channels_last
             )
             self._forward(partial(self.supernet, arch=plan), resized)

@@ -257,7 +257,7 @@ def test_a_damaged_picture_is_named(pictures):
 
 @pytest.mark.parametrize("budget", [2**31, 1])
 def test_changed_pixels_change_what_is_recorded_of_files(pictures, monkeypatch, budget):
-    monkeypatch.setattr("nas.data.splits.FINGERPRINT_BYTES", budget)
+    monkeypatch.setattr("nas.data.images.FINGERPRINT_BYTES", budget)
     paths = tuple(sorted(pictures.rglob("*.png")))
     images = FileImages(paths, size=16, channels=3)
     before = images.fingerprint()

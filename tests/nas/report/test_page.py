@@ -209,7 +209,13 @@ def test_another_metric_where_less_is_better(results):
     results["front"][2]["test_accuracy"] = 1.75
     page = Page(render(results))
     assert "the best reaches 1.75 test mean_absolute_error" in page.words
-    assert page.data["metric"] == {"name": "mean_absolute_error", "higher": False, "percent": False}
+    assert page.data["metric"] == {
+        "name": "mean_absolute_error",
+        "higher": False,
+        "percent": False,
+        "unit": "",
+        "each": "class",
+    }
 
 
 def test_write_report_leaves_page_and_table(results, tmp_path, save):

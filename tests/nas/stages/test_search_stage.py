@@ -67,7 +67,7 @@ def job(strategy: str, evaluations: int = 30, **options) -> SimpleNamespace:
         early_stopping=None,
         validation_images=None,
     )
-    return SimpleNamespace(seed=0, search=search)
+    return SimpleNamespace(seed=0, search=search, metric="accuracy")
 
 
 class Record(list):

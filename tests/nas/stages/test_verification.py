@@ -30,7 +30,8 @@ class Recorded(Verification):
         self.files: list[str] = []
         self.fatal = fatal
         splits = SimpleNamespace(test=self.reads.append)
-        context = SimpleNamespace(splits=splits, job=None, space=SPACE, task=None)
+        task = SimpleNamespace(metric_name="accuracy")
+        context = SimpleNamespace(splits=splits, job=None, space=SPACE, task=task)
         super().__init__(
             context,
             store,
@@ -47,7 +48,11 @@ class Recorded(Verification):
         if path.name == self.fatal:
             raise Killed
         self.files.append(path.name)
-        return {"accuracy": 0.1 * arch["n"], "per_class": {"a": None, "b": 1 / 3}}
+        return {
+            "metrics": {"accuracy": 0.1 * arch["n"]},
+            "worst_class": 1 / 3,
+            "per_class": {"a": None, "b": 1 / 3},
+        }
 
 
 @pytest.fixture

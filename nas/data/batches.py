@@ -1,0 +1,139 @@
+"""Parts of a set, and the training batches that are drawn from them.
+
+Training batches depend on (seed, epoch, index of the batch) alone, so a run that is
+resumed in the middle of an epoch sees the same inputs as one that never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.data.augment import Augmentation, Normalisation
+from nas.data.images import Crops, Images, MemoryImages
+from search_spaces.seeds import derive_rng
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of a set of examples.
+
+    Attributes:
+        images: the inputs of the whole set.
+        labels: the targets of the whole set: classes (n,) int64, or labels and values
+            (n, outputs) float32.
+        indices: which of them belong to the part: (m,) int64.
+    """
+
+    images: Images
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def at(self, positions: Tensor, crops: Crops | None = None) -> tuple[Tensor, Tensor]:
+        """Return (inputs (n, channels, height, width), targets (n, ...)) at positions (n,)."""
+        indices = self.indices[positions]
+        return self.images.at(indices, crops), self.labels[indices]
+
+    def first(self, count: int) -> Subset:
+        """Return the first ``count`` images as a subset; the order of a subset is random."""
+        return Subset(self.images, self.labels, self.indices[:count])
+
+
+class Batches:
+    """The training batches of every epoch, each a function of (seed, epoch, index).
+
+    A last batch that is not full is left out, unless it would be the only one.
+    """
+
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        batch_size: int,
+        seed: int,
+        normalisation: Normalisation,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.subset = subset
+        self.batch_size = min(batch_size, len(subset))
+        self.seed = seed
+        self.normalisation = normalisation
+        self.augmentation = augmentation
+        self._drawn: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self.subset) // self.batch_size
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batch ``start`` and those after it of epoch ``epoch``.
+
+        Yields:
+            inputs: (batch, channels, height, width) float32, normalised; targets: (batch, ...).
+        """
+        order = self._order(epoch)
+
+        def batch(index: int) -> tuple[Tensor, Tensor]:
+            positions = order[index * self.batch_size : (index + 1) * self.batch_size]
+            if self.augmentation is None:
+                pixels, labels = self.subset.at(positions)
+            else:
+                rng = derive_rng(self.seed, "augment", epoch, index)
+                crops = self.augmentation.crops(len(positions), rng)
+                pixels, labels = self.subset.at(positions, crops)
+                pixels = self.augmentation(pixels, rng)
+                return self.augmentation.after(self.normalisation(pixels), rng), labels
+            return self.normalisation(pixels), labels
+
+        yield from ahead(batch, range(start, len(self)), self.subset.images)
+
+    @property
+    def views(self) -> int | None:
+        """How many different images training can see; None where they are countless."""
+        each = 1 if self.augmentation is None else self.augmentation.views
+        return None if each is None else each * len(self.subset)
+
+    def views_of(self, epoch: int, index: int) -> Tensor | None:
+        """Return which of the ``views`` each image of a batch is: (batch,) int64, or None.
+
+        Images of the same number are the same, in whatever epoch they come.
+        """
+        if self.views is None:
+            return None
+        positions = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        if self.augmentation is None or not self.augmentation.flip:
+            return positions
+        # Where nothing else is drawn, whether to mirror is what a batch draws first.
+        rng = derive_rng(self.seed, "augment", epoch, index)
+        return positions + len(self.subset) * self.augmentation.mirrored(len(positions), rng)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the order of the images in ``epoch``: (images,) int64."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            drawn = derive_rng(self.seed, "order", epoch).permutation(len(self.subset))
+            self._drawn = epoch, torch.from_numpy(drawn)
+        return self._drawn[1]
+
+
+def ahead(
+    batch: Callable[[int], tuple[Tensor, Tensor]], indices: range, images: Images
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``batch`` of every index in order; those of files are made while others are used."""
+    if isinstance(images, MemoryImages):
+        yield from map(batch, indices)
+        return
+    # Files are decoded while the caller still works on the batch before.
+    with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+        pending = [pool.submit(batch, index) for index in indices[:1]]
+        for index in indices[1:]:
+            pending.append(pool.submit(batch, index))
+            yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()

@@ -1,0 +1,185 @@
+"""Where the inputs of a set come from: held in memory, or decoded from files when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.data.pictures import inspect_pictures, open_picture
+
+FINGERPRINT_BYTES = 2**31
+"""So much is read of the beginnings of a set's files, and of their ends, to know it again."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One random crop for each of n images, in units that suit an image of any size.
+
+    Attributes:
+        area: (n,) share of the image's area.
+        ratio: (n,) width over height in pixels.
+        x, y: (n,) where the crop lies in the free space: 0 left or top, 1 right or bottom.
+    """
+
+    area: np.ndarray
+    ratio: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    def boxes(self, width: float, height: float) -> np.ndarray:
+        """Return (n, 4) float: left, top, width and height in pixels of such an image."""
+        if height == 1:
+            # A signal has one direction to be cut in.
+            w = self.area * width
+            return np.stack([self.x * (width - w), 0 * w, w, np.ones_like(w)], axis=1)
+        pixels = self.area * width * height
+        w = np.minimum(np.sqrt(pixels * self.ratio), width)
+        h = np.minimum(np.sqrt(pixels / self.ratio), height)
+        return np.stack([self.x * (width - w), self.y * (height - h), w, h], axis=1)
+
+    def __getitem__(self, index: int) -> Crops:
+        """Return the crop of one image as a set of one."""
+        part = slice(index, index + 1)
+        return Crops(self.area[part], self.ratio[part], self.x[part], self.y[part])
+
+
+class Images(Protocol):
+    """Where the inputs of a set come from. Implementations are safe to read from threads."""
+
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
+        """Return inputs (n,) int64 -> (n, channels, height, width), each cut by its crop.
+
+        Pixels are uint8; signals and other values float32.
+        """
+        ...
+
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
+        """Return a SHA-256 that changes when the images change.
+
+        Args:
+            instead: path of a file -> digest to count for it, see :meth:`FileImages.digest`.
+        """
+        ...
+
+
+class MemoryImages:
+    """Inputs held in one tensor (n, channels, height, width), uint8 or float32."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
+        """See :class:`Images`."""
+        pixels = self.pixels[indices]
+        if crops is None:
+            return pixels
+        height, width = pixels.shape[-2:]
+        boxes = torch.from_numpy(crops.boxes(width, height)).float()
+        # Pixel centres of the result, as coordinates in the source: (n, side).
+        columns = boxes[:, :1] + (torch.arange(width) + 0.5) * boxes[:, 2:3] / width
+        rows = boxes[:, 1:2] + (torch.arange(height) + 0.5) * boxes[:, 3:4] / height
+        grid = torch.stack(
+            [
+                (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
+                (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
+            ],
+            dim=-1,
+        )
+        out = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
+        return out if pixels.is_floating_point() else out.round_().to(torch.uint8)
+
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
+        """SHA-256 of the values."""
+        return hashlib.sha256(np.ascontiguousarray(self.pixels.numpy()).data).hexdigest()
+
+
+class FileImages:
+    """Images decoded from files when asked for.
+
+    The shorter side is scaled to 8/7 of ``size`` and the middle is cut out, the usual
+    evaluation transform of 256 and 224 pixels.
+    """
+
+    def __init__(
+        self, paths: tuple[Path, ...], *, size: int, channels: int, threads: int = 4
+    ) -> None:
+        self.paths = paths
+        self.size = size
+        self.channels = channels
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def at(self, indices: Tensor, crops: Crops | None = None) -> Tensor:
+        """See :class:`Images`.
+
+        Raises:
+            InputError: a file is no image or is damaged.
+        """
+        each = [None if crops is None else crops[i] for i in range(len(indices))]
+        return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
+
+    def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
+        """SHA-256 of the last two parts of every path, the file sizes and what the files hold.
+
+        Of a large set only the beginning and the end of each file are read. Compressed images
+        that differ anywhere differ there, or in size: a PNG ends with the checksum of its pixels.
+        """
+        known = instead or {}
+        digest = hashlib.sha256()
+        for part in self._pool.map(
+            lambda path: known.get(str(path)) or self.digest(path), self.paths
+        ):
+            digest.update(bytes.fromhex(part))
+        return digest.hexdigest()
+
+    def digest(self, path: Path) -> str:
+        """Return what a file's name, size and content add to the fingerprint, in hex digits."""
+        limit = min(max(FINGERPRINT_BYTES // len(self.paths), 4096), 2**22)
+        return _file_digest(path, limit).hex()
+
+    def inspect(self) -> None:
+        """Look at every file before any work.
+
+        Raises:
+            InputError: files that cannot be used, by name.
+        """
+        inspect_pictures(self.paths, self._pool.map)
+
+    def _decode(self, index: int, crop: Crops | None) -> Tensor:
+        from PIL import Image
+
+        image = open_picture(self.paths[index], self.channels)
+        if crop is None:
+            width = height = min(image.size) * 7 / 8
+            left, top = (image.width - width) / 2, (image.height - height) / 2
+        else:
+            left, top, width, height = crop.boxes(image.width, image.height)[0].tolist()
+        image = image.resize(
+            (self.size, self.size),
+            Image.Resampling.BILINEAR,
+            box=(left, top, left + width, top + height),
+        )
+        pixels = np.asarray(image, dtype=np.uint8).reshape(self.size, self.size, self.channels)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _file_digest(path: Path, limit: int) -> bytes:
+    """Return a hash of a file's name, its size, and up to ``limit`` bytes of either end."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        # Names are bytes, which need not be UTF-8.
+        digest = hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}:{size}\n"))
+        file.seek(0)
+        digest.update(file.read(limit))
+        file.seek(max(limit, size - limit))
+        digest.update(file.read(limit))
+    return digest.digest()

@@ -1,0 +1,169 @@
+"""Images with their targets in a CSV file: classes, labels or values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.data.csv_table import Table, read_table, target_columns
+from nas.data.problems import Problems, class_names, class_numbers
+from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
+from search_spaces.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from nas.job.schema import DataConfig
+
+FILE_COLUMNS = ("file", "image", "filename", "path")
+PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation",
+         "test": "test"}  # fmt: skip
+
+
+@DATA_SOURCES.register("image_csv")
+def image_csv(
+    config: DataConfig,
+    *,
+    labels: str = "labels.csv",
+    targets: Sequence[str] | None = None,
+    group: str | None = None,
+    kind: str | None = None,
+) -> RawData:
+    """Return images whose targets are columns of a CSV file.
+
+    The file has a column ``file`` (or ``image``, ``filename``, ``path``) with paths relative to
+    ``path``, the target columns, and where it is wished ``split`` (train, validation or test).
+    Several labels an image are columns of 0 and 1, or one column ``labels`` with names divided
+    by ``;`` or ``|``.
+
+    Args:
+        config: ``path`` is the folder of the images.
+        labels: the CSV file, relative to ``path``.
+        targets: names of the target columns; by default all others for labels and values, and
+            ``label``, ``class`` or ``target`` for classes.
+        group: a column whose values must not be divided among the sets, such as a patient.
+        kind: ``classes``, ``labels`` or ``values``; by default the task's.
+
+    Raises:
+        InputError: mistakes in the file, each at its line: an image that is not there or no
+            image, a cell that is no number or no 0 or 1, an unknown split.
+        EnvironmentProblem: the folder or the file is not there.
+    """
+    if config.path is None:
+        raise InputError("data.path: image_csv needs the folder of the images")
+    root = Path(config.path)
+    if not (root / labels).is_file():
+        raise EnvironmentProblem(f"data.path: {root / labels} is not there")
+    table = read_table(root / labels)
+    kind = kind or "classes"
+    problems = Problems(table.path)
+    name = next((column for column in FILE_COLUMNS if column in table.columns), None)
+    if name is None:
+        raise InputError(
+            f"{table.path}:1: no column is called {', '.join(FILE_COLUMNS)}, so the images have "
+            "no names"
+        )
+    paths = [root / cell.strip() for cell in table.column(name)]
+    for path, line in zip(paths, table.lines, strict=True):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            problems.add(table.path, f"{path.name!r} has no ending of an image file", line=line)
+        elif not path.is_file():
+            problems.add(table.path, f"{path} is not there", line=line)
+    rest = [c for c in table.columns if c not in (name, "split", group)]
+    classes, values = _values(table, kind, targets, rest, problems)
+    parts = _parts(table, problems)
+    problems.raise_any()
+    found = {
+        part: ImageFiles(tuple(paths[i] for i in rows), values[rows])
+        for part, rows in parts.items()
+        if len(rows)
+    }
+    if "train" not in found:
+        raise InputError(f"{table.path}: no row is of the split train")
+    groups = None
+    if group is not None:
+        numbers = np.unique(table.column(group), return_inverse=True)[1]
+        _refuse_shared(table, group, parts)
+        groups = numbers[parts["train"]]
+    return RawData(
+        train=found["train"],
+        test=found.get("test"),
+        validation=found.get("validation"),
+        classes=classes,
+        channels=config.channels or 3,
+        image_size=config.image_size or 224,
+        origin=str(table.path),
+        scale=1.0 if kind == "values" else 0.35,
+        flip=kind != "values",
+        targets=kind,
+        groups=groups,
+    )
+
+
+def _values(
+    table: Table,
+    kind: str,
+    targets: Sequence[str] | None,
+    rest: Sequence[str],
+    problems: Problems,
+) -> tuple[tuple[str, ...], np.ndarray]:
+    if kind == "classes":
+        (column, *_) = target_columns(table, targets)
+        text = [cell.strip() for cell in table.column(column)]
+        classes = class_names(text)
+        return classes, np.array(class_numbers(text, classes)[0], dtype=np.int64)
+    if kind == "labels" and (list(targets or ["labels"]) == ["labels"]) and "labels" in rest:
+        cells = [cell.replace("|", ";").split(";") for cell in table.column("labels")]
+        sets = [{word.strip() for word in words if word.strip()} for words in cells]
+        names = class_names([word for words in sets for word in words])
+        return names, np.array([[n in words for n in names] for words in sets], dtype=np.float32)
+    columns = list(targets) if targets is not None else list(rest)
+    if not columns:
+        raise InputError(f"{table.path}:1: no column is left for targets")
+    for column in columns:
+        table.column(column)
+    numbers = table.numbers(columns, problems)
+    if kind == "labels":
+        for i, j in np.argwhere(~np.isin(numbers, (0, 1))).tolist():
+            problems.add(
+                table.path,
+                f"column {columns[j]}: {numbers[i, j]:g} is neither 0 nor 1",
+                line=table.lines[i],
+            )
+    return tuple(columns), numbers.astype(np.float32)
+
+
+def _parts(table: Table, problems: Problems) -> dict[str, np.ndarray]:
+    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    if "split" not in table.columns:
+        rows["train"] = list(range(len(table.rows)))
+    else:
+        for i, cell in enumerate(table.column("split")):
+            part = PARTS.get(cell.strip().lower())
+            if part is None:
+                problems.add(
+                    table.path,
+                    f"split {cell!r} is none of train, validation, test",
+                    line=table.lines[i],
+                )
+            else:
+                rows[part].append(i)
+    return {part: np.array(found, dtype=np.int64) for part, found in rows.items()}
+
+
+def _refuse_shared(table: Table, group: str, parts: dict[str, np.ndarray]) -> None:
+    """Refuse splits of the file that divide a group."""
+    cells = table.column(group)
+    seen: dict[str, str] = {}
+    problems = Problems(table.path)
+    for part, rows in parts.items():
+        for i in rows.tolist():
+            before = seen.setdefault(cells[i], part)
+            if before != part:
+                problems.add(
+                    table.path,
+                    f"{group} {cells[i]!r} is in the {part} set and in the {before} set",
+                    line=table.lines[i],
+                )
+    problems.raise_any()

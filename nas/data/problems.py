@@ -1,0 +1,64 @@
+"""Mistakes of data files, collected so that all are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search_spaces.errors import InputError
+
+MOST = 20
+"""Mistakes told one by one; of more only the number is told."""
+
+
+class Problems:
+    """Mistakes found in data files.
+
+    Args:
+        what: the data, for the head line.
+    """
+
+    def __init__(self, what: Path | str) -> None:
+        self.what = what
+        self._lines: list[str] = []
+        self._count = 0
+
+    def add(self, place: Path | str, message: str, *, line: int | None = None) -> None:
+        """Note a mistake in a file, at a line where there is one."""
+        self._count += 1
+        if len(self._lines) < MOST:
+            self._lines.append(f"{place}{'' if line is None else f':{line}'}: {message}")
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def raise_any(self, fix: str = "") -> None:
+        """Raise what was found.
+
+        Args:
+            fix: what to do about it, said once at the end.
+
+        Raises:
+            InputError: there is at least one mistake.
+        """
+        if not self._count:
+            return
+        more = self._count - len(self._lines)
+        head = [] if self._count == 1 else [f"{self.what} has {self._count} mistakes:"]
+        lines = [*head, *self._lines, *([f"and {more} more"] if more else [])]
+        raise InputError("\n".join(lines) + (f"\n{fix}" if fix else ""))
+
+
+def class_numbers(labels: Sequence[str], known: Sequence[str]) -> tuple[list[int], set[str]]:
+    """Return the place of each label among ``known`` (-1 for none), and those that are unknown."""
+    index = {name: i for i, name in enumerate(known)}
+    return [index.get(label, -1) for label in labels], set(labels) - set(known)
+
+
+def class_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the different labels in order: of numbers by value, otherwise by letter."""
+    names = sorted(set(labels))
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(names)

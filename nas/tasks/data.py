@@ -1,0 +1,36 @@
+"""What a task asks of its data, said before any training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.data.splits import DataSplits
+    from nas.tasks.base import Task
+
+_WORDS = {
+    "classes": "one class an example",
+    "labels": "any number of labels an example (0 or 1 each)",
+    "values": "numbers to predict",
+}
+_TASKS = {
+    "classes": "image_classification, signal_classification or audio_classification",
+    "labels": "multi_label_classification",
+    "values": "image_regression or signal_regression",
+}
+
+
+def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
+    """Return ``splits`` if their targets are of ``kind``: ``classes``, ``labels`` or ``values``.
+
+    Raises:
+        InputError: they are of another; the message names the tasks that suit them.
+    """
+    if splits.targets != kind:
+        raise InputError(
+            f"{splits.origin} holds {_WORDS[splits.targets]}, and {type(task).__name__} needs "
+            f"{_WORDS[kind]}; use task: {_TASKS[splits.targets]}"
+        )
+    return splits
