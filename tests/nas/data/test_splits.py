@@ -398,6 +398,11 @@ def test_images_that_are_not_square_are_stretched_only_where_the_job_says_so(sou
     asked = load_splits(DataConfig(name="made_up", image_size=8), 0)
     assert asked.input_shape == (1, 8, 8)
     job = Job.model_validate({"name": "j", "data": {"name": "made_up"}})
+    networks = network_space(job, TASKS.get("image_classification")(), splits)
+    largest = networks.plan(networks.largest()).input_shape
+    # The networks keep the ratio of the images, at the resolutions of the space.
+    assert largest[1] / largest[2] == pytest.approx(12 / 5, abs=0.05)
+    job = Job.model_validate({"name": "j", "data": {"name": "made_up"}, "space": {"name": "vit"}})
     with pytest.raises(InputError, match=r"12 x 5 pixels.*data.image_size"):
         network_space(job, TASKS.get("image_classification")(), splits)
 

@@ -122,7 +122,7 @@ class Verified(Verification):
         self.store, self.agreement, self.left_out = store, agreement, {}
         self.models = Exports(store.work, errors)
         self.evaluator = SimpleNamespace(finetuned={})
-        self.space = SPACE
+        self.space, self.fronts = SPACE, []
         self.latencies = SimpleNamespace(measure=lambda archs, variant: {})
         self.study = SimpleNamespace(record=lambda arch, metrics, **_: metrics)
 
@@ -141,7 +141,7 @@ class Verified(Verification):
 
 
 def verified(store, monkeypatch, errors=None, agreement=None):
-    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch: {})
+    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch, fronts: {})
     runs = Verified(store, errors or {}, {n: 1.0 for n in range(9)} | (agreement or {}))
     return runs, [item.arch["n"] for item in runs._verify([SPACE.arch({"n": n}) for n in range(3)])]
 
