@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.record.spending import tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 
@@ -79,7 +78,7 @@ class Budget:
     Args:
         limit_s: what the run may take.
         path: file that holds what was spent before.
-        now: seconds that pass; :func:`time.monotonic` or :func:`processor_seconds`.
+        now: seconds that pass; :func:`time.monotonic` or :func:`tree_cpu_seconds`.
         counted_from: reading of ``now`` from which this process counts; its present one by
             default.
     """
@@ -103,15 +102,13 @@ class Budget:
         """Return the budget that a job gives, going on from what is recorded at ``path``."""
         if config.cpu_minutes is not None:
             # Processor time of this process counts from its start, imports included.
-            return cls(
-                60.0 * config.cpu_minutes, path=path, now=processor_seconds, counted_from=0.0
-            )
+            return cls(60.0 * config.cpu_minutes, path=path, now=tree_cpu_seconds, counted_from=0.0)
         return cls(60.0 * float(config.minutes or 0), path=path, now=time.monotonic)
 
     @property
     def in_processor_time(self) -> bool:
         """Whether seconds are those of processors, not of the wall clock."""
-        return self.now is processor_seconds
+        return self.now is tree_cpu_seconds
 
     def spent(self) -> float:
         """Return the seconds taken so far, by this process and those before it."""
@@ -154,41 +151,3 @@ def _recorded(path: Path) -> float:
             f"{path} is damaged ({error}): it should say how much of the budget was spent; write "
             '{"spent_s": SECONDS} into it, or begin a new run'
         ) from error
-
-
-def processor_seconds() -> float:
-    """Return the processor seconds of this process and of all it began, those running included.
-
-    Of processes that still run and were begun by another than this one, Linux tells; elsewhere
-    they count when they have ended.
-    """
-    own, ended = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    total = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
-    return total + sum(map(_running_seconds, _descendants(os.getpid())))
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    left = [pid]
-    while left:
-        parent = left.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                children = [int(word) for word in task.read_text().split()]
-            except OSError:
-                continue  # The thread ended while its file was read.
-            found += children
-            left += children
-    return found
-
-
-def _running_seconds(pid: int) -> float:
-    try:
-        # The name, in parentheses, may hold blanks; the numbers come after it.
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0  # It ended, so its parent counts it.
-    # utime, stime and those of children that ended: fields 14 to 17 of proc(5).
-    return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.job.schema import Job
-from nas.stages.budget import divide, processor_seconds
+from nas.record.spending import tree_cpu_seconds
+from nas.stages.budget import divide
 from nas.stages.training import plan_training
 from nas.stages.winners import FIRST_RUNG
 from search_spaces.planned import PlannedSpace
@@ -162,7 +163,7 @@ def estimate(
         work = f"{search.front_size} models, {job.finetune.epochs:g} epochs each"
         stages.insert(3, StageEstimate("fine-tuning", work, finetune))
     if job.budget is not None:
-        clock = processor_seconds if job.budget.cpu_minutes is not None else time.monotonic
+        clock = tree_cpu_seconds if job.budget.cpu_minutes is not None else time.monotonic
         focus = focus_archs(training, space)
         times = per_step(training, space, task, batches, seed=job.seed, focus=focus, now=clock)
         stages = _divided(

@@ -112,6 +112,7 @@ class OwnTraining:
         self.device = torch.device(device)
         self.step = 0
         self.spent = 0.0
+        self._begun = 0.0
         self.checks: list[float] = []
         self.ends = math.inf
         self._guard = CollapseGuard(self.recipe.learning_rate)
@@ -131,7 +132,8 @@ class OwnTraining:
     ) -> None:
         """Train until ``until`` seconds of this training are spent, of ``total`` it may have.
 
-        Seconds spent before, in this process or another, count.
+        Seconds spent before, in this process or another, count; those in which a teacher that
+        remembers is asked do not.
 
         Args:
             until: seconds after which to stop.
@@ -143,7 +145,7 @@ class OwnTraining:
             TrainingCollapse: the loss is no longer finite.
         """
         saved = self.spent
-        begun = self.now() - self.spent
+        self._begun = self.now() - self.spent
         self.network.train()
         while self.spent < (until := min(until, self.ends)):
             total = min(total, self.ends)
@@ -153,7 +155,7 @@ class OwnTraining:
                 if validate is not None and self._due(total):
                     self._look(validate(self.averaged()))
                     total, until = min(total, self.ends), min(until, self.ends)
-                self.spent = self.now() - begun
+                self.spent = self.now() - self._begun
                 if self.checkpoint is not None and self.spent - saved >= self.checkpoint_every_s:
                     self.save(self.checkpoint)
                     saved = self.spent
@@ -177,7 +179,10 @@ class OwnTraining:
         images, targets = images.to(self.device), targets.to(self.device)
         taught = None
         if self.teacher is not None and self.recipe.distillation > 0:
+            asked = self.now()
             taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
+            # What a teacher remembers for all is not paid for by the first who asks.
+            self._begun += self.now() - asked if self.teacher.remembers else 0.0
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step, self.spent, total)
         resized = resize_images(images, self.plan.input_size)

@@ -43,6 +43,11 @@ class RememberingTeacher:
         self._known: Tensor | None = None
         self._outputs: Tensor | None = None
 
+    @property
+    def remembers(self) -> bool:
+        """Whether images come again, so that it is asked for each of them once only."""
+        return self._views.views is not None
+
     @torch.no_grad()
     def outputs(self, images: Tensor, epoch: int, index: int) -> Tensor:
         """Return outputs (batch, units) for the ``images`` of batch ``index`` of ``epoch``."""

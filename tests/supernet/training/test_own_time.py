@@ -108,6 +108,8 @@ def test_a_teacher_is_asked_for_each_batch(supernet):
     asked = []
 
     class Teacher:
+        remembers = False
+
         def outputs(self, images, epoch, index):
             asked.append((epoch, index, len(images)))
             return torch.zeros(len(images), 2)
@@ -115,6 +117,24 @@ def test_a_teacher_is_asked_for_each_batch(supernet):
     training = begin(supernet, teacher=Teacher())
     training.run(until=6.0, total=6.0)
     assert asked == [(step // 4, step % 4, 32) for step in range(training.step)]
+
+
+def test_what_a_teacher_remembers_for_all_is_not_paid_for_by_one(supernet):
+    class Slow:
+        def __init__(self, clock, *, remembers):
+            self.clock, self.remembers = clock, remembers
+
+        def outputs(self, images, epoch, index):
+            self.clock.time += 5.0
+            return torch.zeros(len(images), 2)
+
+    steps = {}
+    for remembers in (False, True):
+        training = begin(supernet)
+        training.teacher = Slow(training.now, remembers=remembers)
+        training.run(until=30.0, total=30.0)
+        steps[remembers] = training.step
+    assert steps[True] >= 4 * steps[False]
 
 
 def test_where_nothing_is_gained_the_rate_falls_and_time_is_saved(supernet):
