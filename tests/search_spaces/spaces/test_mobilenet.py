@@ -49,8 +49,18 @@ def test_presets_hold_at_least_a_million_million_architectures(preset):
 
 
 def test_the_digits_preset_is_smaller_than_the_others():
-    sizes = [MobileNetSpace.from_config(preset=preset).cardinality() for preset in PRESETS]
+    full = [preset for preset in PRESETS if not preset.endswith("-lean")]
+    sizes = [MobileNetSpace.from_config(preset=preset).cardinality() for preset in full]
     assert sizes == sorted(sizes) and sizes[0] > 10**6
+
+
+@pytest.mark.parametrize("preset", ["8x8", "28x28", "32x32"])
+def test_lean_presets_take_the_same_images_and_hold_fewer_architectures(preset):
+    lean, full = (MobileNetSpace.from_config(preset=name) for name in (f"{preset}-lean", preset))
+    assert lean.plan(lean.largest()).input_shape == full.plan(full.largest()).input_shape
+    assert 10**6 < lean.cardinality() < full.cardinality()
+    bits = {layer.activation_bits for layer in lean.plan(lean.smallest()).layers()}
+    assert bits == {8}
 
 
 def test_the_cardinality_of_a_small_space_is_worked_out_by_hand():
