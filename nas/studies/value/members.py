@@ -103,11 +103,13 @@ class Bench:
         begin = time.monotonic()
         plan, splits, task = self.plan, self.opened.splits, self.opened.task
         member = self.members[work.member]
-        torch.manual_seed(derive_seed(work.seed, "value", work.member) % 2**63)
+        # With the run's own seed, so that families beside several runs are independent, too.
+        base = self.plan.source.job.seed
+        torch.manual_seed(derive_seed(base, "value", work.seed, work.member) % 2**63)
         module = member.make()
         trainer = TimedTrainer(
             splits.training_batches(
-                plan.recipe.batch_size, seed=derive_seed(work.seed, "value batches")
+                plan.recipe.batch_size, seed=derive_seed(base, "value batches", work.seed)
             ),
             task.loss,
             plan.recipe,
