@@ -11,6 +11,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.api import compare, export, measure, resume, run
     from nas.data.splits import DataSplits, load_splits
     from nas.job.schema import Job, job_schema, job_space, load_job
     from nas.job.yaml_source import DiagnosticsError
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "compare": "nas.api",
+    "export": "nas.api",
+    "measure": "nas.api",
+    "resume": "nas.api",
+    "run": "nas.api",
     "Job": "nas.job.schema",
     "job_schema": "nas.job.schema",
     "job_space": "nas.job.schema",
@@ -51,10 +57,15 @@ __all__ = [
     "MissingExtraError",
     "NasError",
     "Task",
+    "compare",
+    "export",
     "job_schema",
     "job_space",
     "load_job",
     "load_splits",
+    "measure",
+    "resume",
+    "run",
 ]
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.cli.hand_over import demo, export
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
 from search_spaces.errors import EnvironmentProblem, InputError, NasError
@@ -100,7 +101,8 @@ app = typer.Typer(
     "  nas init job.yaml         write a commented job\n"
     "  nas validate job.yaml     every mistake in it, with its line and the fix\n"
     "  nas run job.yaml          supernet, search, verification, models, report\n"
-    "  nas export runs/NAME      hand over the knee of the front\n\n"
+    "  nas export runs/NAME      hand over the knee of the front\n"
+    "  nas demo                  all of it on the digits that come with scikit-learn\n\n"
     f"{EXIT_CODES}",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -225,30 +227,8 @@ def report(
         typer.echo(f"MLflow run {log_run(run_folder, mlflow)}")
 
 
-@app.command()
-def export(
-    run_folder: RunFolder,
-    pick: Annotated[
-        str, typer.Option(metavar="knee|ID", help="The knee of the front, or an id of front.csv.")
-    ] = "knee",
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where to write; by default RUN/export/ID."),
-    ] = None,
-) -> None:
-    """Write one model of the front as ONNX with its model card.
-
-    The knee is the model after which more accuracy costs most. The card says how the file was
-    made, what goes in and comes out, and every figure with where it comes from.
-
-    \b
-    nas export runs/digits
-    nas export runs/digits --pick 66ee79e702 --output handover
-    """
-    _existing_run(run_folder)
-    from nas.models import hand_over as exports
-
-    typer.echo(str(exports.export_model(run_folder, pick, output)))
+app.command()(export)
+app.command()(demo)
 
 
 @app.command()

@@ -30,6 +30,7 @@ from nas.job.schema import (
     ConstraintsConfig,
     DataConfig,
     DeviceConfig,
+    ExportConfig,
     FinetuneConfig,
     Job,
     LatencyConfig,
@@ -378,6 +379,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_warm_start(sections["search"], folder)
     if sections.get("study") is not None:
         yield from _check_study(sections["study"])
+    if "export" in sections:
+        yield from _check_export(sections["export"])
     if "executor" in sections:
         yield from _unknown_name("executor", ("executor",), sections["executor"])
         yield from _check_executor(sections)
@@ -713,6 +716,20 @@ def _check_warm_start(search: SearchConfig, folder: Path) -> Iterator[Finding]:
             ("search", "warm_start"),
             f"search.warm_start: {path} is no run folder: it has no manifest.json",
         )
+
+
+def _check_export(export: ExportConfig) -> Iterator[Finding]:
+    for i, name in enumerate(export.formats):
+        at = ("export", "formats", i)
+        unknown = list(_unknown_name("export.formats", at, name))
+        yield from unknown
+        if name in export.formats[:i]:
+            yield at, f"export.formats: {name!r} is there twice"
+        elif not unknown and name != "onnx":  # which the run writes in any case
+            try:
+                registry_for("export.formats").get(name).require()
+            except EnvironmentProblem as error:
+                yield at, f"export.formats: {error}"
 
 
 def _check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:

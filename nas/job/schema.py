@@ -478,6 +478,10 @@ class ExportConfig(_Section):
     weights: Literal["packed", "int8"] = "packed"
     """packed stores weights of 2 to 4 bits as INT2 and INT4 tensors; int8 stores every code in
     a byte, for runtimes without the small types."""
+    formats: Annotated[list[StrictStr], Field(min_length=1)] = ["onnx"]
+    """What each model of the front is written in at the end, to RUN/export/ID: onnx, lowbit, c,
+    litert, openvino, ncnn, mnn, executorch, or a format of a plug-in. The ONNX files are in
+    RUN/models in any case."""
 
 
 class Job(_Section):
@@ -613,6 +617,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "executor": ("nas.executors", "EXECUTORS"),
     "latency.predictor": ("predictors.transfer_gp.predictor", "LATENCY_PREDICTORS"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
+    "export.formats": ("nas.models.formats.base", "FORMATS"),
 }
 """Key of the job -> module and name of the registry that knows its values."""
 

@@ -404,6 +404,7 @@ class Pipeline:
         results = null_for_undefined(results)
         self._write_cards(results)
         write_json_atomic(self.store.results, results)
+        self._export_formats(results)
 
     @contextlib.contextmanager
     def _measuring_timed(self) -> Iterator[None]:
@@ -511,6 +512,20 @@ class Pipeline:
         for entry in results["front"]:
             model = self.store.folder / entry["model"]
             ModelCard.from_results(results, entry, model).write(self.store.models)
+
+    def _export_formats(self, results: dict[str, Any]) -> None:
+        """Write the front in the job's formats; a model that one cannot hold is named."""
+        from nas.models.export_formats import export_formats
+
+        formats = self.job.export.formats
+        if formats == ["onnx"]:
+            return
+        for entry in results["front"]:
+
+            def failed(name: str, error: NasError, model: str = entry["id"]) -> None:
+                self.progress.log(f"{model} is not exported as {name}: {error}")
+
+            export_formats(self.store.folder, entry["id"], formats=formats, failed=failed)
 
 
 def _store_file(path: Path) -> Path:

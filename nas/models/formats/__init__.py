@@ -1,0 +1,1 @@
+"""Files that a model of a front is handed over in: one format, one part, one check."""

@@ -1,0 +1,99 @@
+"""What a format is, and the registry of those there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from search_spaces.registry import Registry
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be written in other formats.
+
+    Attributes:
+        path: its ONNX file, batch axis open or 1.
+        id: of the model; names the files.
+        labels: names of the outputs; empty where they are no classes.
+        costs: what the search promised, such as ``flash_kib``.
+        preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``.
+        embed: put the pre-processing into the file: uint8 pixels in, a class out.
+    """
+
+    path: Path
+    id: str
+    labels: tuple[str, ...] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    embed: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of one format, and how far they compute what the ONNX computes.
+
+    Attributes:
+        format: its name.
+        files: in the folder that was written to; the first is the model.
+        relative_error: norm of the difference of the outputs over the norm of the reference's, on
+            seeded noise; ``None`` where nothing here runs the format.
+        reference: what they were compared with.
+        note: what a user of the files must know.
+    """
+
+    format: str
+    files: tuple[str, ...]
+    relative_error: float | None
+    reference: str
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {**asdict(self), "files": list(self.files)}
+
+
+class Format(ABC):
+    """A format that models are handed over in. Has no state; a part is the class itself."""
+
+    #: Its registered name.
+    name: ClassVar[str]
+    #: What it is, one line for ``nas export --list-formats``.
+    summary: ClassVar[str]
+    #: Whether the pre-processing can be part of the file.
+    embeds: ClassVar[bool] = False
+
+    @classmethod
+    def require(cls) -> None:
+        """Check that this machine can write the format.
+
+        Raises:
+            MissingExtraError: a package is missing; the message names the extra.
+            EnvironmentProblem: something else is.
+        """
+        return None
+
+    @classmethod
+    @abstractmethod
+    def write(cls, source: Source, folder: Path) -> Written:
+        """Write the model into ``folder``, which exists, and check what was written.
+
+        Raises:
+            InputError: something in the model has no counterpart, or the written file computes
+                something else.
+            MissingExtraError, EnvironmentProblem: see :meth:`require`.
+        """
+
+
+FORMATS: Registry[type[Format]] = Registry(
+    "export format",
+    group="nas.formats",
+    modules=[
+        f"nas.models.formats.{name}"
+        for name in ("onnx_file", "converted", "openvino_ir", "packed", "c")
+    ],
+)
+"""Formats of ``nas export`` and ``export.formats``; others by the entry point nas.formats."""

@@ -1,0 +1,73 @@
+"""A C99 project for microcontrollers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from nas.models.c_project.project import write_c_project
+from nas.models.formats.base import FORMATS, Format, Source, Written
+from nas.models.formats.packed import PackedFile, packed_error
+from search_spaces.errors import InputError
+from search_spaces.model_files.packing import pack_model
+
+_SECONDS = 600
+
+
+@FORMATS.register("c")
+class CProject(Format):
+    """A folder of C99 without heap and without floating point."""
+
+    name: ClassVar[str] = "c"
+    summary: ClassVar[str] = "C99 project for microcontrollers (folder ID-c), integers throughout"
+
+    @classmethod
+    def require(cls) -> None:
+        PackedFile.require()
+
+    @classmethod
+    def write(cls, source: Source, folder: Path) -> Written:
+        cls.require()
+        import onnx
+
+        model = pack_model(onnx.load(str(source.path)))
+        project = folder / f"{source.id}-c"
+        error, note = packed_error(model, source)
+        write_c_project(
+            model, project, name=source.id, labels=source.labels, promised=dict(source.costs)
+        )
+        return Written(
+            cls.name,
+            tuple(f"{project.name}/{p.name}" for p in sorted(project.iterdir()) if p.is_file()),
+            error,
+            "the run's ONNX file, unoptimised",
+            note or _tried(project),
+        )
+
+
+def _tried(project: Path) -> str:
+    """Build and run the example where there is a compiler; says how it went.
+
+    Raises:
+        InputError: it computes something else than the low-bit runtime.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler or not shutil.which("make"):
+        return "not built here: there is no C compiler or no make; make run does it"
+    build = project / "build"
+    try:
+        done = subprocess.run(
+            ["make", "-s", "run", f"CC={compiler}"],
+            cwd=project, capture_output=True, text=True, timeout=_SECONDS, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{project}: its example did not end within {_SECONDS} s") from error
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+    if done.returncode:
+        text = (done.stdout + done.stderr).strip()[-300:]
+        raise InputError(f"{project}: its example fails on this machine: {text}")
+    return "built and run here: bit-exact with the low-bit runtime"

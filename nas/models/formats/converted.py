@@ -1,0 +1,117 @@
+"""Formats of runtimes that convert ONNX: LiteRT, ncnn, MNN and ExecuTorch."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from devices.runtime import make_runtime
+from devices.runtimes.conversion import ConvertingRuntime, relative_error
+from nas.models.formats.base import FORMATS, Format, Source, Written
+from search_spaces.atomic import write_atomic
+from search_spaces.errors import InputError
+
+_KEPT = (".tflite", ".param", ".bin", ".mnn", ".pte")
+
+
+class ConvertedFormat(Format):
+    """The native file of a runtime, converted and checked as it is for measuring."""
+
+    #: Registered name and parameters of the runtime.
+    runtime: ClassVar[str]
+    parameters: ClassVar[dict[str, Any]] = {}
+    #: Whether the conversion keeps quantisation; otherwise the float twin is converted.
+    quantised: ClassVar[bool] = True
+
+    @classmethod
+    def require(cls) -> None:
+        cls._runtime()
+
+    @classmethod
+    def _runtime(cls) -> ConvertingRuntime:
+        import devices.runtimes  # noqa: F401  (registers them)
+
+        runtime = make_runtime(cls.runtime, cls.parameters)
+        assert isinstance(runtime, ConvertingRuntime)
+        return runtime
+
+    @classmethod
+    def write(cls, source: Source, folder: Path) -> Written:
+        from devices.runtime import random_inputs
+        from devices.runtimes.onnxruntime import OnnxRuntime
+
+        runtime = cls._runtime()
+        with tempfile.TemporaryDirectory() as temporary:
+            path, reference_name, note = source.path, "the run's ONNX file, unoptimised", ""
+            if not cls.quantised and _is_quantised(path):
+                from nas.models.float_twin import write_float_twin
+
+                path = write_float_twin(path, Path(temporary) / f"{source.id}.onnx")
+                reference_name = "the float twin of the run's ONNX file"
+                note = f"float32: the conversion for {cls.runtime} keeps no quantisation"
+            made = runtime.converted(path)
+            session = runtime.load(path)
+            reference = OnnxRuntime(graph_optimization="off").load(path)
+            inputs = random_inputs(reference.inputs, 0)
+            error = relative_error(session(*inputs)[0], reference(*inputs)[0])
+        files = sorted(p for p in made.iterdir() if p.suffix in _KEPT)
+        if not files:
+            raise InputError(f"{source.path}: converted for {cls.runtime}, but no file was made")
+        names = []
+        for file in sorted(files, key=lambda p: p.name != runtime.native):
+            name = source.id + file.name[file.name.index(".") :]
+            write_atomic(folder / name, lambda target, file=file: _copy(file, target))
+            names.append(name)
+        return Written(cls.name, tuple(names), error, reference_name, note)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _is_quantised(path: Path) -> bool:
+    from devices.runtimes.graph import read_graph
+
+    return any(n.op in ("QuantizeLinear", "DequantizeLinear") for n in read_graph(path).nodes)
+
+
+@FORMATS.register("litert")
+class LiteRtFile(ConvertedFormat):
+    """A ``.tflite`` file of integers throughout."""
+
+    name: ClassVar[str] = "litert"
+    summary: ClassVar[str] = "LiteRT (.tflite), integers throughout; extra litert"
+    runtime: ClassVar[str] = "litert"
+    # The interpreter's own kernels are the reference; XNNPACK rounds such files otherwise.
+    parameters: ClassVar[dict[str, Any]] = {"integers_only": True, "xnnpack": False}
+
+
+@FORMATS.register("ncnn")
+class NcnnFile(ConvertedFormat):
+    """``.param`` and ``.bin`` files."""
+
+    name: ClassVar[str] = "ncnn"
+    summary: ClassVar[str] = "ncnn (.param, .bin), float32; extra ncnn"
+    runtime: ClassVar[str] = "ncnn"
+    quantised: ClassVar[bool] = False
+
+
+@FORMATS.register("mnn")
+class MnnFile(ConvertedFormat):
+    """An ``.mnn`` file."""
+
+    name: ClassVar[str] = "mnn"
+    summary: ClassVar[str] = "MNN (.mnn), float32; extra mnn"
+    runtime: ClassVar[str] = "mnn"
+    quantised: ClassVar[bool] = False
+
+
+@FORMATS.register("executorch")
+class ExecuTorchFile(ConvertedFormat):
+    """A ``.pte`` program for XNNPACK."""
+
+    name: ClassVar[str] = "executorch"
+    summary: ClassVar[str] = "ExecuTorch (.pte) for XNNPACK; extra executorch"
+    runtime: ClassVar[str] = "executorch"

@@ -1,0 +1,72 @@
+"""ONNX, with labels and pre-processing in the file's metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nas.models.formats.base import FORMATS, Format, Source, Written
+from nas.models.formats.preprocessing import prepared, with_preprocessing
+from search_spaces.atomic import write_bytes_atomic
+from search_spaces.errors import InputError, MissingExtraError
+
+
+@FORMATS.register("onnx")
+class OnnxFile(Format):
+    """The file of the run with metadata; with ``embed`` its pre-processing is part of it."""
+
+    name: ClassVar[str] = "onnx"
+    summary: ClassVar[str] = "ONNX with quantised tensors (QDQ): ONNX Runtime, TensorRT, others"
+    embeds: ClassVar[bool] = True
+
+    @classmethod
+    def require(cls) -> None:
+        try:
+            import onnx  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("onnx", "search") from error
+
+    @classmethod
+    def write(cls, source: Source, folder: Path) -> Written:
+        cls.require()
+        import onnx
+
+        model = onnx.load(str(source.path))
+        note = ""
+        if source.embed:
+            model = with_preprocessing(model, source.preprocessing)
+            note = "uint8 pixels in; the outputs and the class out"
+        known = {entry.key for entry in model.metadata_props}
+        notes = {
+            "labels": json.dumps(list(source.labels)),
+            "preprocessing": json.dumps(dict(source.preprocessing)),
+        }
+        for key, value in notes.items():
+            if key not in known:
+                model.metadata_props.add(key=key, value=value)
+        name = f"{source.id}-uint8.onnx" if source.embed else f"{source.id}.onnx"
+        write_bytes_atomic(folder / name, model.SerializeToString())
+        error = _error(folder / name, source)
+        return Written(cls.name, (name,), error, "the run's ONNX file, unoptimised", note)
+
+
+def _error(path: Path, source: Source) -> float:
+    """Return the relative error against the run's file; the class must be the largest output."""
+    from devices.runtime import random_inputs
+    from devices.runtimes.conversion import relative_error
+    from devices.runtimes.onnxruntime import OnnxRuntime
+
+    reference = OnnxRuntime(graph_optimization="off").load(source.path)
+    session = OnnxRuntime(graph_optimization="off").load(path)
+    if not source.embed:
+        inputs = random_inputs(reference.inputs, 0)
+        return relative_error(session(*inputs)[0], reference(*inputs)[0])
+    pixels = np.random.default_rng(0).integers(0, 256, reference.inputs[0].shape).astype(np.uint8)
+    expected = np.array(reference(prepared(pixels, source.preprocessing))[0])
+    outputs, classes = (np.array(o) for o in session(pixels))
+    if not np.array_equal(outputs.argmax(1), classes):
+        raise InputError(f"{path}: the class is not the largest output")
+    return relative_error(outputs, expected)

@@ -1,0 +1,63 @@
+"""The packed low-bit model file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nas.models.formats.base import FORMATS, Format, Source, Written
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.model_files.packed_model import PackedModel, read_packed_model
+from search_spaces.model_files.packing import pack_onnx
+
+
+@FORMATS.register("lowbit")
+class PackedFile(Format):
+    """Weights at their own bit-widths, see docs/lowbit-format.md."""
+
+    name: ClassVar[str] = "lowbit"
+    summary: ClassVar[str] = "packed low-bit model (.lowbit), weights at their own bits"
+
+    @classmethod
+    def require(cls) -> None:
+        try:
+            import onnx  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("onnx", "search") from error
+
+    @classmethod
+    def write(cls, source: Source, folder: Path) -> Written:
+        cls.require()
+        path = folder / f"{source.id}.lowbit"
+        notes = {"id": source.id, "labels": json.dumps(list(source.labels))}
+        pack_onnx(source.path, path, metadata=notes)
+        error, note = packed_error(read_packed_model(path), source)
+        return Written(cls.name, (path.name,), error, "the run's ONNX file, unoptimised", note)
+
+
+def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]:
+    """Return the relative error of a packed model, and why there is none where it cannot run."""
+    from devices.runtime import random_inputs
+    from devices.runtimes.conversion import TOLERANCE, relative_error
+    from devices.runtimes.onnxruntime import OnnxRuntime
+    from nas.models.c_project.project import runtime_outputs
+
+    reference = OnnxRuntime(graph_optimization="off").load(source.path)
+    inputs = random_inputs(reference.inputs, 0)
+    expected = np.array(reference(*inputs)[0])
+    try:
+        outputs = runtime_outputs(model, inputs[0])
+    except EnvironmentProblem as error:
+        return None, f"not run: {error}"
+    error_ = relative_error(outputs.reshape(expected.shape), expected)
+    noisy = inputs[0] + 1e-3 * np.random.default_rng(1).standard_normal(inputs[0].shape)
+    moved = relative_error(np.array(reference(noisy.astype(np.float32))[0]), expected)
+    if error_ > max(TOLERANCE["file"], 3 * moved):
+        raise InputError(
+            f"{source.path}: packed, its outputs differ by {error_:.2g} (relative), where a "
+            f"thousandth of noise at the input makes {moved:.2g}; the packing is wrong for it"
+        )
+    return error_, ""
