@@ -213,6 +213,9 @@ class SupernetConfig(_Section):
     bits_schedule: list[BitsStage] | None = None
     """Stages of lower and lower bits; null takes the default for the space's bit-widths."""
     bit_odds: BitOddsConfig = BitOddsConfig()
+    float_share: Probability = 0.0
+    """Probability with which a sub-network is trained in float instead of at bits. What bits cost
+    can only be told against a float that had as much training: with n bit-widths give 1/(n+1)."""
     focus: FocusConfig | None = None
     """Train more near the front of an earlier run; null draws from the whole space."""
     init_from: StrictStr | None = None

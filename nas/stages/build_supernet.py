@@ -92,6 +92,8 @@ def make_schedule(
     asked: dict[str, Any] = {}
     if config.bit_odds.weights or config.bit_odds.activations:
         asked["bit_odds"] = BitOdds(config.bit_odds.weights, config.bit_odds.activations)
+    if config.float_share > 0:
+        asked["float_share"] = config.float_share
     if config.focus is not None:
         asked["focus"] = Focus(tuple(focus), config.focus.share, config.focus.change)
     return SCHEDULES.get(config.schedule)(

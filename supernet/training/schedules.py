@@ -80,6 +80,7 @@ class ProgressiveShrinking(StagedSchedule):
         seed: int = 0,
         bit_odds: BitOdds | None = None,
         focus: Focus | None = None,
+        float_share: float = 0.0,
     ) -> None:
         super().__init__(
             space,
@@ -89,6 +90,7 @@ class ProgressiveShrinking(StagedSchedule):
             seed=seed,
             bit_odds=bit_odds,
             focus=focus,
+            float_share=float_share,
         )
         kinds = choice_kinds(space)
         # A choice that is none of the three comes with the last of them.

@@ -132,6 +132,8 @@ class StagedSchedule(Schedule):
         seed: of the job.
         bit_odds: how often which bit-width is drawn; all alike by default.
         focus: architectures near which some of the random subnets are drawn.
+        float_share: probability with which a subnet is trained in float instead of at bits, so
+            that what bits cost is told against a float that had as much training.
 
     Raises:
         InputError: odds for a bit-width that no stage trains.
@@ -147,6 +149,7 @@ class StagedSchedule(Schedule):
         seed: int = 0,
         bit_odds: BitOdds | None = None,
         focus: Focus | None = None,
+        float_share: float = 0.0,
     ) -> None:
         self.space = space
         self.ranges = ranges
@@ -155,6 +158,7 @@ class StagedSchedule(Schedule):
         self.seed = seed
         self.bit_odds = BitOdds() if bit_odds is None else bit_odds
         self.focus = focus
+        self.float_share = float_share
         trained = {width for stage in stages for width in stage.bits}
         for width in (*self.bit_odds.weights, *self.bit_odds.activations):
             if width not in trained:
@@ -192,7 +196,12 @@ class StagedSchedule(Schedule):
     def quantised(
         self, plan: NetworkPlan, own_bits: bool, stage: BitsStage, rng: np.random.Generator
     ) -> NetworkPlan:
-        """Return ``plan`` at random bits of the stage, or at those of it next to its own."""
+        """Return ``plan`` at random bits of the stage, or at those of it next to its own.
+
+        Now and then in float, see ``float_share``.
+        """
+        if self.float_share > 0 and rng.random() < self.float_share:
+            return float_plan(plan)
         if not own_bits:
             return self.at_random_bits(plan, stage, rng)
         return self._with_bits(

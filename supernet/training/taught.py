@@ -54,6 +54,7 @@ class Taught(StagedSchedule):
         seed: int = 0,
         bit_odds: BitOdds | None = None,
         focus: Focus | None = None,
+        float_share: float = 0.0,
     ) -> None:
         super().__init__(
             space,
@@ -63,6 +64,7 @@ class Taught(StagedSchedule):
             seed=seed,
             bit_odds=bit_odds,
             focus=focus,
+            float_share=float_share,
         )
         pool = space.sample_genes(derive_rng(seed, "taught", "pool"), POOL)
         ends = space.genes([space.smallest(), space.largest()])

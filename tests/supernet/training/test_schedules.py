@@ -61,6 +61,20 @@ class TestEverySchedule:
             for plan in schedule(name).plans(step, step / 40):
                 assert net(torch.randn(2, 1, *plan.input_shape[1:]), plan).shape == (2, 3)
 
+    def test_trains_float_as_often_as_it_is_told(self, name, net):
+        sampler = SCHEDULES.get(name)(
+            net.space, net.ranges, stages=STAGES, random_subnets=2, seed=3, float_share=0.5
+        )
+        drawn = [
+            {layer.weight_bits for layer in plan.layers()} == {FLOAT_BITS}
+            for step in range(100)
+            for plan in sampler.plans(step, 0.9)
+        ]
+        # A teacher that is trained in every step has the highest bits.
+        most = len(drawn) / 100
+        expected = 0.5 * (most - 1) / most if sampler.teaching(0.9) == "first" else 0.5
+        assert sum(drawn) / len(drawn) == pytest.approx(expected, abs=0.12)
+
     def test_draws_near_a_focus_and_by_odds_from_the_step_alone(self, name, net):
         focus = Focus((net.space.smallest(), net.space.largest()), share=0.8, change=0.05)
 
