@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow
+from search_spaces.columns import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.errors import InputError
-from search_spaces.plan import (
-    FLOAT_BITS,
-    STREAM_BITS,
-    LayerPlan,
-    NetworkPlan,
-    Numbers,
-    OperatorPlan,
-)
+from search_spaces.layers import FLOAT_BITS, STREAM_BITS, LayerPlan, Numbers, OperatorPlan
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
-    from search_spaces.planned import BlockColumn, LayerColumn, PlannedSpace
+    from search_spaces.plan import NetworkPlan
+    from search_spaces.planned import PlannedSpace
 
 
 @dataclass(frozen=True)
@@ -251,8 +246,6 @@ def plan_flash_bytes(plan: NetworkPlan) -> float:
 
 def _columns(plan: NetworkPlan) -> list[BlockColumn]:
     """Return one network as a description with one row."""
-    from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn
-
     on = np.ones(1, dtype=bool)
     return [
         BlockColumn(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
+from search_spaces.layers import FLOAT_BITS
 from search_spaces.memory import Roles, Tape, Tensor
-from search_spaces.plan import FLOAT_BITS
 
 
 def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
 
+from search_spaces.columns import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.errors import InputError
 from search_spaces.memory import flash_bytes, has_memory_flows, peak_of_blocks
 from search_spaces.plan import (
@@ -25,12 +26,21 @@ from search_spaces.plan import (
     BlockPlan,
     LayerPlan,
     NetworkPlan,
-    Numbers,
     OperatorPlan,
 )
 from search_spaces.space import Arch, Choice, SearchSpace
 
 _PLAN_CACHE = 4096
+
+__all__ = [
+    "COST_NAMES",
+    "MEMORY_COSTS",
+    "BlockColumn",
+    "LayerColumn",
+    "OperatorColumn",
+    "PlannedSpace",
+    "require_networks",
+]
 
 COST_NAMES = (
     "macs",
@@ -46,46 +56,6 @@ COST_NAMES = (
 
 MEMORY_COSTS = ("peak_memory_kib", "flash_kib")
 """Those among them that say what a microcontroller needs; see :mod:`search_spaces.memory`."""
-
-
-@dataclass(frozen=True)
-class LayerColumn:
-    """A layer over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
-
-    layer: LayerPlan[Numbers]
-    active: np.ndarray  # (n,) bool
-
-
-@dataclass(frozen=True)
-class OperatorColumn:
-    """An operator over ``n`` architectures: each numeric field is a scalar or an array (n,)."""
-
-    operator: OperatorPlan[Numbers]
-    active: np.ndarray  # (n,) bool
-
-
-@dataclass(frozen=True)
-class BlockColumn:
-    """A block over ``n`` architectures. ``active``, ``residual``: (n,) bool.
-
-    Attributes:
-        points_active: by the name of a point, the rows (n,) bool that have it; a point that is
-            not named here is in every row of the block, ``sum`` in those with a residual.
-    """
-
-    name: str
-    kind: str
-    layers: tuple[LayerColumn, ...]
-    active: np.ndarray
-    residual: np.ndarray
-    points: tuple[tuple[str, str], ...] = ()
-    operators: tuple[OperatorColumn, ...] = ()
-    points_active: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def point_rows(self, name: str) -> np.ndarray:
-        """Return which rows have the point ``name``: (n,) bool."""
-        default = self.residual if name == "sum" else self.active
-        return self.points_active.get(name, default)
 
 
 class PlannedSpace(SearchSpace):

@@ -19,7 +19,7 @@ from devices.runtime import (
     existing_file,
     one_line,
 )
-from devices.runtimes.conversion import check_parity
+from devices.runtimes.agreement import check_parity
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 GRAPH_OPTIMIZATION = {

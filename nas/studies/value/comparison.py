@@ -108,13 +108,11 @@ def compare(
     if values:
         # By seed, so that what budgets have in common is not taken for more evidence.
         each = np.mean(values, axis=0)
-        images = [
-            None
-            if any(row[seed] is None for row in paired)
-            else np.mean([row[seed] for row in paired], axis=0)
-            for seed in range(len(families))
-        ]
-        total = _interval(list(each), images)
+        together: list[np.ndarray | None] = []
+        for seed in range(len(families)):
+            known = [one for row in paired if (one := row[seed]) is not None]
+            together.append(np.mean(known, axis=0) if len(known) == len(paired) else None)
+        total = _interval(list(each), together)
         whole = {
             "mean": total["ahead"],
             "low": total["low"],

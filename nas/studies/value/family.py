@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,8 @@ class PlainMobileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, outputs) of images (batch, channels, side, side)."""
         x = self.head(self.blocks(self.stem(x)))
-        return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
 
 
 def _conv(
@@ -188,7 +190,7 @@ def plain_mobilenets(request: Request) -> list[Member]:
         width = widths[index]
         found.setdefault(
             sizes[index],
-            Member(f"mbconv-x{width:g}", lambda width=width: make(width), sizes[index]),
+            Member(f"mbconv-x{width:g}", partial(make, width), sizes[index]),
         )
     return list(found.values())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from search_spaces.atomic import write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 
@@ -44,7 +45,7 @@ def quantize_onnxruntime(
         def __init__(self, name: str) -> None:
             self._batches = iter([{name: x.cpu().numpy()} for x in calibration])
 
-        def get_next(self) -> dict[str, object] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
 
     folded = quantize_post_training(module, calibration[:1], (32, 32), steps=(), edge_bits=None)

@@ -185,7 +185,7 @@ class ValueStudy:
         self, results: Mapping[str, Any], source: Source, bench: Bench, store: StudyFolder
     ) -> dict[str, dict[str, Any]]:
         """Test the files of the front, image by image; what is recorded is not read again."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for entry in results["front"]:
             path = source.folder / entry["model"]
             if not path.is_file():
