@@ -12,7 +12,7 @@ def resize_images(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     Bilinear with anti-aliasing, which is what image libraries do when they shrink; a
     deployed model expects its host to do the same.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if tuple(x.shape[-2:]) == size:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if tuple(x.shape[-2:]) == sides:
         return x
-    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x, sides, mode="bilinear", antialias=True, align_corners=False)

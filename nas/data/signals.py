@@ -193,8 +193,9 @@ def signal_csv(
                 if window is None
                 else _windows(signals, told, own, window, hop or max(1, window // 2), table, kind)
             )
-            for have, more in zip(found, cut, strict=True):
-                have.extend(more)
+            found[0].extend(cut[0])
+            found[1].extend(cut[1])
+            found[2].extend(cut[2])
         if each:
             rows[part] = found
     lengths = {signal.shape[-1] for found in rows.values() for signal in found[0]}
@@ -341,8 +342,8 @@ def _text_targets(
         for part, each in told.items()
     }
     problems = Problems(where)
-    for part, each in values.items():
-        for i in np.flatnonzero(~np.isfinite(each).all(axis=1)).tolist():
+    for part, rows in values.items():
+        for i in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
             problems.add(where, f"record {i} of the {part} set: {told[part][i]} are no numbers")
     problems.raise_any()
     return tuple(names), values

@@ -10,10 +10,10 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,28 +93,17 @@ class RawData:
     input_text: str = ""
 
 
-class DataSource(Protocol):
-    """Reads one data set."""
-
-    def __call__(self, config: DataConfig, **options: Any) -> RawData:
-        """Return the data that ``config`` names.
-
-        Args:
-            config: the job's section.
-            options: its ``options``; the keywords a source names are those it takes.
-
-        Raises:
-            InputError: the files at the path are not what the source expects.
-            EnvironmentProblem: the data is not on this machine; the message says how to get it.
-        """
-        ...
-
-
-DATA_SOURCES: Registry[DataSource] = Registry(
+DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
     "data source",
     group="nas.data_sources",
     modules=("nas.data.sources", "nas.data.signals", "nas.data.labelled"),
 )
+"""Functions that read one data set: ``source(config, **options) -> RawData``.
+
+``config`` is the job's section and ``options`` are its ``options``; the keywords a source names are
+those it takes. A source raises :class:`InputError` where the files at the path are not what it
+expects, and :class:`EnvironmentProblem`, saying how to get it, where the data is not there.
+"""
 
 
 @DATA_SOURCES.register("digits")

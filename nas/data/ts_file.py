@@ -87,8 +87,8 @@ def read_ts(path: Path) -> Series:
     return Series(np.array(cases, dtype=np.float32), tuple(labels), tuple(header["classes"] or ()))
 
 
-def _header(path: Path, lines: list[str], problems: Problems) -> tuple[dict, int]:  # type: ignore[type-arg]
-    header: dict = {"classes": None, "target": False}  # type: ignore[type-arg]
+def _header(path: Path, lines: list[str], problems: Problems) -> tuple[dict, int]:
+    header: dict = {"classes": None, "target": False}
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith(("#", "%")):

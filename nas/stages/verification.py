@@ -305,9 +305,10 @@ class Verification:
         score = self.task.score()
         for outputs, targets in self._outputs(path, subset, arch, keep):
             score.add(outputs, targets)
-        each = score.by_class()
-        if each is not None:
-            values = [None if math.isnan(value) else value for value in each]
+        shares = score.by_class()
+        each: dict[str, float | None] | None = None
+        if shares is not None:
+            values = [None if math.isnan(value) else value for value in shares]
             each = dict(zip(self.context.splits.classes, values, strict=True))
         return {
             "metrics": score.values(),

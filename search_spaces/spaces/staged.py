@@ -119,7 +119,7 @@ class Block:
     @cached_property
     def out_size(self) -> np.ndarray:
         """Width of the block's output, (n,)."""
-        return strided(self.size, self.stride)  # type: ignore[no-any-return]
+        return strided(self.size, self.stride)
 
     @property
     def out_height(self) -> np.ndarray | int:
@@ -402,7 +402,7 @@ def strided_height(height: np.ndarray | int, stride: int, dimensions: int) -> np
     """Return the rows of a feature map after a stride; -1, for a square one, stays."""
     if dimensions == 1 or (isinstance(height, int) and height < 0):
         return height
-    return strided(height, stride)  # type: ignore[no-any-return]
+    return strided(height, stride)
 
 
 def edges(weights: Sequence[int], activations: Sequence[int], edge_bits: int) -> tuple[int, int]:

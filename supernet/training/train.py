@@ -263,7 +263,7 @@ class Trainer:
         self, images: Tensor, targets: Tensor, plans: Sequence[NetworkPlan], progress: float
     ) -> list[float]:
         norm = distributed.batch_norm()
-        sizes: dict[int, Tensor] = {}
+        sizes: dict[tuple[int, int], Tensor] = {}
         taught = self._taught(images, progress)
         first: Tensor | None = None
         learn_from_first = self.recipe.distillation and self.sampler.teaching(progress) == "first"
