@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from devices.runtime import make_runtime
-from devices.runtimes.conversion import ConvertingRuntime, relative_error
+from devices.runtimes.agreement import relative_error
+from devices.runtimes.conversion import ConvertingRuntime
 from nas.models.formats.base import FORMATS, Format, Source, Written
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
@@ -62,7 +64,7 @@ class ConvertedFormat(Format):
         names = []
         for file in sorted(files, key=lambda p: p.name != runtime.native):
             name = source.id + file.name[file.name.index(".") :]
-            write_atomic(folder / name, lambda target, file=file: _copy(file, target))
+            write_atomic(folder / name, partial(_copy, file))
             names.append(name)
         return Written(cls.name, tuple(names), error, reference_name, note)
 

@@ -56,7 +56,7 @@ class OnnxFile(Format):
 def _error(path: Path, source: Source) -> float:
     """Return the relative error against the run's file; the class must be the largest output."""
     from devices.runtime import random_inputs
-    from devices.runtimes.conversion import relative_error
+    from devices.runtimes.agreement import relative_error
     from devices.runtimes.onnxruntime import OnnxRuntime
 
     reference = OnnxRuntime(graph_optimization="off").load(source.path)

@@ -29,7 +29,8 @@ class OpenVinoIr(Format):
         import openvino
 
         from devices.runtime import one_line, random_inputs
-        from devices.runtimes.conversion import TOLERANCE, check_parity
+        from devices.runtimes.agreement import check_parity
+        from devices.runtimes.conversion import TOLERANCE
         from devices.runtimes.onnxruntime import OnnxRuntime
         from devices.runtimes.openvino import OpenVino
         from devices.runtimes.widening import with_whole_bytes

@@ -41,7 +41,8 @@ class PackedFile(Format):
 def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]:
     """Return the relative error of a packed model, and why there is none where it cannot run."""
     from devices.runtime import random_inputs
-    from devices.runtimes.conversion import TOLERANCE, relative_error
+    from devices.runtimes.agreement import relative_error
+    from devices.runtimes.conversion import TOLERANCE
     from devices.runtimes.onnxruntime import OnnxRuntime
     from nas.models.c_project.project import runtime_outputs
 
