@@ -38,7 +38,7 @@ def splits() -> DataSplits:
         augmentation=Augmentation(),
         classes=("a", "b", "c"),
         channels=1,
-        image_size=8,
+        input_size=(8, 8),
         origin="made up",
         seed=0,
         _test=parts[2],
@@ -111,23 +111,23 @@ def test_evaluation_repeats_exactly_and_leaves_the_supernet_alone(evaluator):
 
 
 def test_batches_are_resized_once_for_each_size(evaluator, splits):
-    small = evaluator.batches("validation", splits.validation, 6)
+    small = evaluator.batches("validation", splits.validation, (6, 6))
     assert [len(images) for images, _ in small] == [8, 8, 8, 6]
     assert {tuple(images.shape[1:]) for images, _ in small} == {(1, 6, 6)}
-    assert evaluator.batches("validation", splits.validation, 6) is small
-    part = evaluator.batches("validation", splits.validation.first(5), 6)
+    assert evaluator.batches("validation", splits.validation, (6, 6)) is small
+    part = evaluator.batches("validation", splits.validation.first(5), (6, 6))
     assert [len(images) for images, _ in part] == [5]
-    assert evaluator.batches("validation", splits.validation, 8)[0][0].shape[-1] == 8
+    assert evaluator.batches("validation", splits.validation, (8, 8))[0][0].shape[-1] == 8
     labels = torch.cat([targets for _, targets in small])
     assert torch.equal(labels, splits.validation.labels[30:60])
 
 
 def test_large_sets_are_not_kept(evaluator, splits, monkeypatch):
     monkeypatch.setattr(module, "_CACHE_BYTES", 30 * 6 * 6 * 4 + 10)
-    first = evaluator.batches("validation", splits.validation, 6)
-    other = evaluator.batches("validation", splits.validation, 8)
-    assert evaluator.batches("validation", splits.validation, 6) is first
-    again = evaluator.batches("validation", splits.validation, 8)
+    first = evaluator.batches("validation", splits.validation, (6, 6))
+    other = evaluator.batches("validation", splits.validation, (8, 8))
+    assert evaluator.batches("validation", splits.validation, (6, 6)) is first
+    again = evaluator.batches("validation", splits.validation, (8, 8))
     assert again is not other
     assert torch.equal(next(iter(again))[0], next(iter(other))[0])
 
