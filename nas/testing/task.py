@@ -46,18 +46,51 @@ class TaskContract:
         same = task.distillation_loss(teacher.clone(), teacher)
         assert same <= task.distillation_loss(teacher.flip(0), teacher)
 
-    def test_the_metric_adds_up_over_uneven_batches(
+    def test_the_metrics_do_not_depend_on_the_batches(
         self, task: Task, batch: tuple[Tensor, Tensor]
     ) -> None:
         outputs, targets = batch
         cut = len(outputs) // 3
-        whole, weight = task.metric(outputs, targets)
-        parts = [task.metric(outputs[i:j], targets[i:j]) for i, j in ((0, cut), (cut, None))]
-        assert weight > 0
-        assert sum(part for part, _ in parts) == pytest.approx(whole)
-        assert sum(w for _, w in parts) == pytest.approx(weight)
+        whole, parts = task.score(), task.score()
+        whole.add(outputs, targets)
+        parts.add(outputs[:cut], targets[:cut])
+        parts.add(outputs[cut:], targets[cut:])
+        values = whole.values()
+        assert list(values) == [task.metric_name, *task.further_metrics]
+        assert parts.values() == pytest.approx(values, nan_ok=True)
+        assert parts.by_class() == pytest.approx(whole.by_class(), nan_ok=True)
         batches = [(outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
-        assert task.evaluate(lambda x: x, batches) == pytest.approx(whole / weight)
+        assert task.evaluate(lambda x: x, batches) == pytest.approx(values[task.metric_name])
+        with pytest.raises(ValueError, match="nothing to evaluate"):
+            task.score().values()
+
+    def test_a_part_leaves_the_whole_plausible(
+        self, task: Task, batch: tuple[Tensor, Tensor]
+    ) -> None:
+        outputs, targets = batch
+        if not task.can_stop_early():
+            return
+        part, whole = task.score(), task.score()
+        part.add(outputs[::2], targets[::2])
+        whole.add(outputs, targets)
+        limit, seen = part.limit(len(targets), 0.01), part.values()[task.metric_name]
+        everything = whole.limit(len(targets), 0.01)
+        if limit is None or everything is None:
+            return  # sums alone say nothing of their spread
+        sign = 1.0 if task.higher_is_better else -1.0
+        assert sign * limit >= sign * seen - 1e-9
+        # Of all examples nothing is left open.
+        assert everything == pytest.approx(whole.values()[task.metric_name], abs=1e-6)
+
+    def test_the_metric_is_known_by_its_name(self, task: Task) -> None:
+        from nas.fronts.metrics import METRICS, Goal, Metric
+
+        assert METRICS.get(task.metric_name).maximise == task.higher_is_better
+        assert Goal(Metric(task.metric_name)).sign == (-1.0 if task.higher_is_better else 1.0)
+
+    def test_decisions_are_one_an_example(self, task: Task, batch: tuple[Tensor, Tensor]) -> None:
+        decided = task.decide(batch[0])
+        assert decided is None or len(decided) == len(batch[0])
 
     def test_classes_add_up_to_the_metric(self, task: Task, batch: tuple[Tensor, Tensor]) -> None:
         outputs, targets = batch

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+
+from nas.data.signals import signal_csv, signal_numpy, signal_ts
+from nas.data.splits import load_splits
+from nas.job.schema import DataConfig
+from search_spaces.errors import EnvironmentProblem, InputError
+
+TS = """# a comment
+@problemName Waves
+@timeStamps false
+@missing false
+@univariate {univariate}
+@equalLength true
+@classLabel true 10 9
+@data
+"""
+
+
+def config(name, folder, **rest):
+    return DataConfig(name=name, path=str(folder), **rest)
+
+
+def write_ts(folder, lines, part="TRAIN", name="Waves", header=TS):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}_{part}.ts"
+    path.write_text(header + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_problem_of_the_archive_is_read_with_its_channels_and_test_set(tmp_path):
+    write_ts(tmp_path, ["1,2,3:4,5,6:9", "7,8,9:1,1,1:10"] * 6)
+    write_ts(tmp_path, ["0,0,1:1,0,0:10"], part="TEST")
+    raw = signal_ts(config("signal_ts", tmp_path))
+    assert raw.classes == ("9", "10")  # numbers by value
+    assert raw.train.images.shape == (12, 2, 1, 3) and raw.train.images.dtype == np.float32
+    assert raw.train.images[0, 1, 0].tolist() == [4, 5, 6]
+    assert raw.train.labels.tolist()[:2] == [0, 1] and raw.test.labels.tolist() == [1]
+    assert raw.image_size == (1, 3) and raw.targets == "classes"
+
+
+def test_a_number_to_predict_is_one_target(tmp_path):
+    header = "@problemName R\n@equalLength true\n@targetlabel true\n@data\n"
+    write_ts(tmp_path, ["1,2:0.5", "3,4:-1.25"], header=header)
+    raw = signal_ts(config("signal_ts", tmp_path))
+    assert raw.targets == "values" and raw.train.labels.tolist() == [[0.5], [-1.25]]
+
+
+def test_every_mistake_of_a_ts_file_is_told_with_its_line(tmp_path):
+    path = write_ts(tmp_path, ["1,2,3:9", "1,2:9", "1,?,3:9", "1,nan,3:10", "1,x,3:9", "1,2,3:7"])
+    with pytest.raises(InputError) as error:
+        signal_ts(config("signal_ts", tmp_path))
+    told = str(error.value)
+    for line, words in (
+        (10, "1 channels of 2 values; the case in line 9 has 1 of 3"),
+        (11, "value 2 is missing (?)"),
+        (12, "value 2 is missing (nan)"),
+        (13, "'x' is no number"),
+        (14, "class '7' is not in the header"),
+    ):
+        assert f"{path}:{line}: " in told and words in told
+    assert "cut, pad or resample" in told
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("1,2,3\n", "does not begin with @ or #"),
+        ("@problemName x\n", "has no @data line"),
+        ("@timeStamps true\n@data\n1,2:1\n", "time stamps"),
+        ("@classLabel true 1 2\n@data\n", "holds no case"),
+    ],
+)
+def test_files_that_are_no_problem_of_the_archive_are_refused(tmp_path, text, message):
+    (tmp_path / "A_TRAIN.ts").write_text(text)
+    with pytest.raises(InputError, match=message):
+        signal_ts(config("signal_ts", tmp_path))
+
+
+def test_a_folder_without_or_with_several_problems_says_so(tmp_path):
+    with pytest.raises(EnvironmentProblem, match="holds no NAME_TRAIN.ts"):
+        signal_ts(config("signal_ts", tmp_path))
+    for name in ("A", "B"):
+        write_ts(tmp_path, ["1,2:9", "3,4:10"], name=name)
+    with pytest.raises(InputError, match=r"several problems \(A, B\).*data.options.problem"):
+        signal_ts(config("signal_ts", tmp_path))
+    assert signal_ts(config("signal_ts", tmp_path), problem="B").origin.endswith("B_TRAIN")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_numpy_arrays_are_read_from_files_or_one_archive(tmp_path, packed):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.normal(size=(30, 2, 20)), "y_train": np.arange(30) % 3,
+              "groups": np.arange(30) // 5}  # fmt: skip
+    if packed:
+        np.savez(tmp_path / "all.npz", **arrays)
+    else:
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+    splits = load_splits(config("signal_numpy", tmp_path, validation=0.3), 0, kind="classes")
+    assert splits.input_shape == (2, 1, 20) and splits.classes == ("0", "1", "2")
+    group = {
+        name: set((part.indices // 5).tolist())
+        for name, part in (("train", splits.train), ("validation", splits.validation),
+                           ("test", splits._test))
+    }  # fmt: skip
+    assert not group["train"] & group["validation"] and not group["train"] & group["test"]
+    assert not group["validation"] & group["test"]
+    assert sum(map(len, (splits.train, splits.validation, splits._test))) == 30
+
+
+def test_wrong_arrays_are_told_at_once(tmp_path):
+    x = np.zeros((6, 8))
+    x[2, 3], x[5, 0] = np.nan, np.inf
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.arange(6) % 2, x_test=x[:, :4],
+             y_test=np.zeros(5))  # fmt: skip
+    with pytest.raises(InputError) as error:
+        signal_numpy(config("signal_numpy", tmp_path))
+    told = str(error.value)
+    assert "x_train: record 2" in told and "x_train: record 5" in told
+    assert "y_test: 5 targets for 6 signals" in told
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"objects.npy: no NumPy file of numbers"):
+        signal_numpy(config("signal_numpy", tmp_path))
+
+
+def test_a_row_of_a_csv_file_is_a_signal(tmp_path):
+    rows = ["a0,a1,b0,b1,label,patient"]
+    rows += [f"{i},1,2,3,{'up' if i % 2 else 'down'},{i // 4}" for i in range(16)]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    raw = signal_csv(config("signal_csv", tmp_path), channels=2, group="patient")
+    assert raw.train.images.shape == (16, 2, 1, 2) and raw.classes == ("down", "up")
+    assert raw.train.images[3, :, 0].tolist() == [[3, 1], [2, 3]]
+    assert raw.groups.tolist() == [i // 4 for i in range(16)]
+
+
+def test_mistakes_of_a_csv_file_are_told_with_line_and_column(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("t0,t1,label\n1,2,a\n1,,b\nx,2,a\n1,inf,b\n")
+    with pytest.raises(InputError) as error:
+        signal_csv(config("signal_csv", tmp_path))
+    for line, words in ((3, "t1: a value is missing"), (4, "'x' is no number"), (5, "t1 is inf")):
+        assert f"{path}:{line}: column" in str(error.value) and words in str(error.value)
+    path.write_text("t0,t1,label\n1,2\n")
+    with pytest.raises(InputError, match=r"train.csv:2: 2 cells.*names 3"):
+        signal_csv(config("signal_csv", tmp_path))
+    path.write_text("t0,t1,what\n1,2,a\n")
+    with pytest.raises(InputError, match="data.options.targets"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+def test_recordings_are_cut_into_windows_that_stay_together(tmp_path):
+    (tmp_path / "train").mkdir()
+    for k in range(6):
+        rows = ["x,y,label"] + [f"{i},{k},{'abc'[k % 3]}" for i in range(20)]
+        (tmp_path / "train" / f"{k}.csv").write_text("\n".join(rows))
+    raw = signal_csv(config("signal_csv", tmp_path), window=8, hop=4)
+    assert raw.train.images.shape == (6 * 4, 2, 1, 8)
+    assert raw.train.images[1, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert raw.groups.tolist() == [k for k in range(6) for _ in range(4)]
+    numbers = tmp_path / "numbers" / "train"
+    numbers.mkdir(parents=True)
+    (numbers / "0.csv").write_text("x,level\n" + "\n".join(f"{i},{i}" for i in range(12)))
+    raw = signal_csv(
+        config("signal_csv", numbers.parent), window=4, hop=4, targets=["level"], kind="values"
+    )
+    assert raw.train.labels.tolist() == [[1.5], [5.5], [9.5]] and raw.groups is None
