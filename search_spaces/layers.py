@@ -50,6 +50,9 @@ class LayerPlan(Generic[Number]):
         in_height, out_height: rows of the feature map; -1 for as many as columns.
         dimensions: 2, or 1 for a convolution along the width alone: kernel 1 x k, and stride,
             padding and dilation along the width.
+        kernel_height, stride_height, padding_height, dilation_height: along the rows, of a
+            convolution of two dimensions where they differ from those along the columns; -1
+            for equal ones.
     """
 
     name: str
@@ -73,6 +76,10 @@ class LayerPlan(Generic[Number]):
     in_height: Number = -1
     out_height: Number = -1
     dimensions: int = 2
+    kernel_height: int = -1
+    stride_height: int = -1
+    padding_height: int = -1
+    dilation_height: int = -1
 
     @property
     def in_pixels(self) -> Number:
@@ -85,18 +92,35 @@ class LayerPlan(Generic[Number]):
         return self.out_size * _rows(self.out_height, self.out_size)
 
     @property
+    def kernel_sides(self) -> tuple[Number, Number]:
+        """Rows and columns of the kernel."""
+        return self._sides(self.kernel, self.kernel_height, 1)
+
+    @property
+    def strides(self) -> tuple[Number, Number]:
+        """Stride along rows and columns."""
+        return self._sides(self.stride, self.stride_height, 1)
+
+    @property
+    def pads(self) -> tuple[Number, Number]:
+        """Zeros on each side of rows and columns."""
+        return self._sides(self.pad, self.padding_height, 0)
+
+    @property
+    def dilations(self) -> tuple[Number, Number]:
+        """Dilation along rows and columns."""
+        return self._sides(self.dilation, self.dilation_height, 1)
+
+    @property
     def kernel_area(self) -> Number:
         """Weights of the kernel for one pair of channels."""
-        return self.kernel**self.dimensions
+        rows, columns = self.kernel_sides
+        return rows * columns
 
-    def sides(self, value: int, other: int) -> tuple[int, int]:
-        """Return (rows, columns) of a kernel, stride, padding or dilation ``value``.
-
-        Args:
-            value: along the width.
-            other: along the height of a layer of one dimension.
-        """
-        return (value, value) if self.dimensions == 2 else (other, value)
+    def _sides(self, along: Number, across: int, alone: int) -> tuple[Number, Number]:
+        if self.dimensions == 1:
+            return alone, along
+        return (along if across < 0 else across), along
 
     @property
     def pad(self) -> Number:

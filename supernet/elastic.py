@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ class ElasticLayer(nn.Module):
         depthwise = largest.groups > 1
         inputs = largest.in_channels // largest.groups
         self.dimensions = largest.dimensions
-        sides = largest.sides(kernel, 1)
+        sides = replace(largest, kernel=kernel).kernel_sides
         self.weight = nn.Parameter(torch.empty(largest.out_channels, inputs, *sides))
         if largest.kind == "linear":
             # The range of a plain linear layer.
@@ -176,9 +176,9 @@ class ElasticLayer(nn.Module):
             x,
             weight,
             None if layer.batch_norm else bias,
-            layer.sides(layer.stride, 1),
-            layer.sides(layer.pad, 0),
-            layer.sides(layer.dilation, 1),
+            layer.strides,
+            layer.pads,
+            layer.dilations,
             layer.groups,
         )
         if not layer.batch_norm or self.gamma is None:

@@ -180,3 +180,16 @@ class ElasticValue(ElasticOperator):
         """Return :class:`Value`."""
         value = self.value.detach().clone()
         return Value(value, learned=value.is_floating_point())
+
+
+@OPERATORS.register("product")
+class ElasticProduct(ElasticOperator):
+    """Products of activations in a user's module: costs, and nothing to run or to learn."""
+
+    def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor:
+        """Return ``x`` of any shape; the product itself is an operation of the graph."""
+        return x
+
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return a module without weights."""
+        return nn.Identity()

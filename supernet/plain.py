@@ -207,10 +207,10 @@ def _extract_layer(
         op = nn.Conv2d(
             layer.in_channels,
             layer.out_channels,
-            layer.sides(layer.kernel, 1),
-            layer.sides(layer.stride, 1),
-            layer.sides(layer.pad, 0),
-            layer.sides(layer.dilation, 1),
+            layer.kernel_sides,
+            layer.strides,
+            layer.pads,
+            layer.dilations,
             groups=layer.groups,
             bias=not layer.batch_norm,
         )

@@ -67,7 +67,7 @@ def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
     """Return the sizes of the convolutions and linear layers of ``module`` in order.
 
     Args:
-        module: a float network that ``torch.fx`` can trace.
+        module: a float network that ``torch.export`` can capture.
         images: (batch, channels, height, width), for shapes.
     """
     from supernet.ptq.graph import shape_of, trace_float
@@ -77,8 +77,9 @@ def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
     for name, node in graph.layers.items():
         weight = graph.layer(name).weight
         shape = shape_of(node)
-        # Positions that use each weight once: the map of a convolution, the tokens of a linear.
-        positions = math.prod(shape[2:] if weight.dim() == 4 else shape[1:-1])
+        # Positions that use each weight once: the map of a convolution, the tokens of a linear
+        # layer, wherever the one image of the batch is.
+        positions = math.prod(shape) // weight.shape[0]
         sizes.append(
             LayerSize(name, weight.numel(), weight.shape[0], int(weight.numel() * positions))
         )
@@ -278,7 +279,7 @@ def allocate_bits(
     """Find the bits of every layer, and quantise the network to them.
 
     Args:
-        module: a trained float network that ``torch.fx`` can trace; left as it is.
+        module: a trained float network that ``torch.export`` can capture; left as it is.
         calibration: batches of images (batch, channels, height, width), not augmented.
         budgets: cost of :data:`BUDGETS` -> largest total, a number or a share such as "60%"
             of what the largest bits cost.

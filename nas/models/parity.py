@@ -162,7 +162,7 @@ def evaluate_onnx(
         EnvironmentProblem: the file does not load.
         InputError: there are no images.
     """
-    session = _session(path, optimise=optimise, threads=threads)
+    session = open_session(path, optimise=optimise, threads=threads)
     name = session.get_inputs()[0].name
     outputs = [session.run(None, {name: _array(batch)})[0] for batch in batches]
     if not outputs:
@@ -191,7 +191,7 @@ def check_optimised(
     images = _array(inputs)
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimised.onnx"
-        session = _session(path, optimise=True, dump=dump)
+        session = open_session(path, optimise=True, dump=dump)
         optimised = session.run(None, {session.get_inputs()[0].name: images})[0]
         graph = onnx.load(dump).graph
     plain = evaluate_onnx(path, [images], optimise=False)
@@ -243,7 +243,7 @@ def check_parity(
     import torch
 
     path = Path(path)
-    session = _session(path, optimise=True)
+    session = open_session(path, optimise=True)
     name = session.get_inputs()[0].name
     references, outputs, truths = [], [], []
     for x, y in _batches(images, labels, batch_size):
@@ -320,9 +320,10 @@ def export_checked(
         options: of :func:`supernet.onnx.export.export_onnx`.
 
     Raises:
-        UnusableModel: the file fails the check even with reduced codes; the file is
-            removed.
+        UnusableModel: the file fails the check even with reduced codes, or computes
+            something else than the network, at the layer that is named; the file is removed.
     """
+    from nas.models.file_check import file_problem
     from supernet.onnx.export import export_onnx
 
     if has_vnni is None:
@@ -335,15 +336,32 @@ def export_checked(
         check = check_optimised(path, inputs)
         if check.passed or not check.finite:
             break
+    if check.passed and not reduced:
+        # Reduced codes are another network, whose difference is measured and not refused.
+        wrong = file_problem(network, Path(path), as_tensor(inputs))
+        if wrong is not None:
+            Path(path).unlink(missing_ok=True)
+            raise UnusableModel(f"{path} is not what it was made from: {wrong}")
     if not check.passed:
         Path(path).unlink(missing_ok=True)
         raise UnusableModel(f"{path} is not usable here: {'; '.join(check.problems)}")
     return summary, check
 
 
-def _session(
+def open_session(
     path: Path, *, optimise: bool, threads: int = 1, dump: Path | None = None
 ) -> onnxruntime.InferenceSession:
+    """Load a file into ONNX Runtime on the processor.
+
+    Args:
+        path: ONNX file.
+        optimise: whether the runtime may optimise the graph.
+        threads: intra-operator threads.
+        dump: where the runtime writes the graph it made of the file.
+
+    Raises:
+        EnvironmentProblem: the file does not load.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -433,6 +451,13 @@ def _sensitivity(path: Path, images: np.ndarray, plain: np.ndarray, needed: bool
 def _relative(output: np.ndarray, reference: np.ndarray) -> float:
     norm = float(np.linalg.norm(reference))
     return float(np.linalg.norm(output - reference)) / norm if norm else float(np.any(output))
+
+
+def as_tensor(images: Any) -> Tensor:
+    """Return images of either kind as a tensor."""
+    import torch
+
+    return torch.as_tensor(images).float()
 
 
 def _array(images: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,21 @@ from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import fill_factors
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
-from supernet.onnx.graph import IR_VERSION, OPSET, GraphBuilder, Value, View
+from supernet.onnx.fallback import graft
+from supernet.onnx.folding import (
+    LARGEST_CODE,
+    REDUCED_CODE,
+    column,
+    fold,
+    reduce_codes,
+    room_for_bias,
+    stored_bits,
+)
+from supernet.onnx.graph import GraphBuilder, Value, View
 from supernet.onnx.operators import OPERATIONS, TRACED_BATCH, Context
+from supernet.onnx.opset import lowest_versions
 from supernet.plain import PlainLayer, PlainNetwork, Source
-from supernet.quantizers.lsq import weight_range
+from supernet.reading.capture import packet
 
 if TYPE_CHECKING:
     import onnx
@@ -34,33 +45,6 @@ INPUT, OUTPUT = "input", "logits"
 
 WEIGHT_BITS = "weight_bits"
 """Key of a convolution's or linear layer's note of its nominal bits."""
-
-LARGEST_CODE = 127
-"""Largest size of a weight code that integer kernels get."""
-
-REDUCED_CODE = 64
-"""The same where pairs of products with 8-bit inputs are summed in 16 bits: 2 x 255 x 64 fits."""
-
-_LARGEST_BIAS = 2**30
-_SMALLEST_SCALE = 1e-12
-
-
-@dataclass(frozen=True)
-class FoldedLayer:
-    """A layer with its batch norm folded in.
-
-    Attributes:
-        codes: weight codes in the weights' shape, int8, or int16 beyond 8 bits; ``None`` where
-            weights are float.
-        scale: positive float32 scale of each output channel, (out,).
-        weight: float32 weights, where they are float.
-        bias: float64 bias, (out,).
-    """
-
-    codes: np.ndarray | None
-    scale: np.ndarray | None
-    weight: np.ndarray | None
-    bias: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,60 +111,6 @@ def export_onnx(
     )
 
 
-@torch.no_grad()
-def fold(layer: PlainLayer) -> FoldedLayer:
-    """Fold the batch norm of ``layer`` into scales (or float weights) and bias.
-
-    Raises:
-        InputError: a code does not fit its bits once its scale is made positive.
-    """
-    out = layer.op.weight.shape[0]
-    bias = np.zeros(out) if layer.op.bias is None else _array(layer.op.bias)
-    gain = np.ones(out)
-    norm = layer.norm
-    if isinstance(norm, nn.BatchNorm2d):
-        assert norm.running_mean is not None and norm.running_var is not None
-        gain = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
-        bias = _array(norm.bias) + (bias - _array(norm.running_mean)) * gain
-    elif not isinstance(norm, nn.Identity):
-        raise InputError(f"{layer.layer.name}: cannot fold a {type(norm).__name__}")
-    if layer.weight_step is None:
-        weight = _array(layer.op.weight) * _column(gain, layer.op.weight.dim())
-        return FoldedLayer(None, None, weight.astype(np.float32), bias)
-    scale = np.broadcast_to(_array(layer.weight_step), (out,)) * gain
-    weight = _array(layer.op.weight)
-    codes = np.round(weight / _column(_array(layer.weight_step), weight.ndim)).astype(np.int64)
-    codes = codes * _column(np.where(scale < 0, -1, np.where(scale == 0, 0, 1)), codes.ndim)
-    low, high = layer.code_range
-    if codes.size and (codes.min() < low or codes.max() > high):
-        raise InputError(
-            f"{layer.layer.name}: folding the batch norm turns codes to "
-            f"{codes.min()}..{codes.max()}, beyond {layer.layer.weight_bits} bits; give "
-            "weight_step the sign of the batch norm's scale"
-        )
-    scale = np.maximum(np.abs(scale), _SMALLEST_SCALE)
-    kind = np.int8 if layer.layer.weight_bits <= 8 else np.int16
-    return FoldedLayer(codes.astype(kind), scale.astype(np.float32), None, bias)
-
-
-def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halve the codes of the output channels that exceed 7 bits.
-
-    Pairs of products with 8-bit activations are summed in 16 bits by processors without
-    dot-product instructions; two times 255 x 64 fits, larger codes saturate.
-
-    Returns:
-        Codes within -64..64, and scales to match.
-    """
-    size = np.abs(codes.astype(np.int16)).reshape(len(codes), -1).max(1)
-    large = size > REDUCED_CODE
-    halved = np.round(codes / 2).astype(np.int8)
-    return (
-        np.where(_column(large, codes.ndim), halved, codes),
-        np.where(large, scale * 2, scale).astype(np.float32),
-    )
-
-
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (PlainLayer, Source))
@@ -208,34 +138,44 @@ class _Translator:
                 f"exported: {error}"
             ) from error
         self._shapes_known = False
+        self._patterns: dict[fx.Node, tuple[int | None, ...]] = {}
+        self._values: dict[fx.Node, Any] = {}
 
     def model(self, batch: int | None, metadata: dict[str, str]) -> onnx.ModelProto:
         """Return the ONNX model."""
         from onnx import TensorProto, helper
 
-        result = self._run()
-        self.graph.node("Identity", [self.graph.tensor(result)], name=OUTPUT)
+        results = self._run()
+        results = results if isinstance(results, (tuple, list)) else (results,)
+        names = [OUTPUT, *(f"{OUTPUT}_{i}" for i in range(1, len(results)))]
         size = "batch" if batch is None else batch
         plan = self.network.plan
+        outputs = []
+        for name, result in zip(names, results, strict=True):
+            self.graph.node("Identity", [self.graph.tensor(result)], name=name)
+            pattern = self._pattern(result)
+            shape = [(size if p is None else p) for p in pattern]
+            outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         graph = helper.make_graph(
             self.graph.nodes,
             plan.space,
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [size, *plan.input_shape])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [size, plan.outputs])],
+            outputs,
             self.graph.initializers,
         )
+        opset, ir_version = lowest_versions(self.graph.nodes, self.graph.initializers)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=ir_version,
             producer_name="edge-nas",
         )
         helper.set_model_props(model, metadata)
         return model
 
-    def _run(self) -> Value:
+    def _run(self) -> Any:
         environment: dict[fx.Node, Any] = {}
-        context = Context(self.graph, self._shape, self._own_shape)
+        context = self._context()
         for node in self._traced.nodes:
             self._node = node
             arguments = fx.node.map_arg(node.args, environment.__getitem__)
@@ -244,37 +184,127 @@ class _Translator:
                 self.graph.unique(INPUT)
                 result: Any = Value(INPUT)
             elif node.op == "get_attr":
-                tensor: Any = self.network
-                for part in node.target.split("."):
-                    tensor = getattr(tensor, part)
-                result = Value(self.graph.constant(tensor.detach().numpy(), name=node.target))
+                result = Value(self._constant(_attribute(self.network, str(node.target)), node))
             elif node.op == "call_module":
-                module = self._modules[node.target]
-                translate: Callable[..., Value] = (
-                    self._layer if isinstance(module, PlainLayer) else self._source
-                )
+                module = self._modules[str(node.target)]
+                translate = self._layer if isinstance(module, PlainLayer) else self._source
                 result = translate(module, *arguments)
             elif node.op == "output":
                 return arguments[0]
             else:
-                result = self._call(context, node, arguments, options)
+                result = self._call(context, node, arguments, options, environment)
             environment[node] = result
             if isinstance(result, Value):
                 self._nodes[id(result)] = node
                 self._keep.append(result)
         raise AssertionError("a traced graph ends with its output")
 
-    def _call(self, context: Context, node: fx.Node, arguments: Any, options: Any) -> Any:
-        name = node.target if isinstance(node.target, str) else node.target.__name__
+    def _context(self) -> Context:
+        return Context(
+            self.graph,
+            self._shape,
+            self._own_shape,
+            self._pattern,
+            lambda: self._pattern_of(self._node),
+            lambda value: self._nodes[id(value)].meta["tensor_meta"].dtype is torch.bool,
+            INPUT,
+        )
+
+    def _constant(self, tensor: torch.Tensor, node: fx.Node) -> str:
+        return self.graph.constant(tensor.detach().cpu().numpy(), name=str(node.target))
+
+    def _call(
+        self,
+        context: Context,
+        node: fx.Node,
+        arguments: Any,
+        options: Any,
+        environment: dict[fx.Node, Any],
+    ) -> Any:
+        name = packet(node)
+        if name == "sym_size":
+            return self._shape(arguments[0])[arguments[1]]
         if name in ("size", "dim") or (name == "getattr" and arguments[1] in ("shape", "ndim")):
             shape = self._shape(arguments[0])
             if name == "size":
                 return shape[arguments[1]] if len(arguments) > 1 else shape
             return shape if name == "getattr" and arguments[1] == "shape" else len(shape)
+        if name == "getitem" and not isinstance(arguments[0], Value):
+            return arguments[0][arguments[1]]
         if node.op == "call_function" and not any(isinstance(a, Value) for a in _flat(arguments)):
-            assert callable(node.target)  # arithmetic on sizes
-            return node.target(*arguments, **options)
-        return OPERATIONS.get(name)(context, *arguments, **options)
+            result = node.target(*arguments, **options)  # type: ignore[operator]
+            # Arithmetic on sizes, or a tensor made of them.
+            return self._made(result, node) if isinstance(result, torch.Tensor) else result
+        reason: InputError | None = None
+        if name in OPERATIONS.names() and self._of_floats(node):
+            mark = len(self.graph.nodes)
+            try:
+                result = OPERATIONS.get(name)(context, *arguments, **options)
+                several = isinstance(node.meta["tensor_meta"], tuple)
+                return (result,) if several and isinstance(result, Value) else result
+            except InputError as error:
+                del self.graph.nodes[mark:]
+                reason = error
+            except TypeError as error:
+                # An overload with other arguments than the translation knows.
+                del self.graph.nodes[mark:]
+                reason = InputError(f"{name}: {error}")
+        if not isinstance(node.target, torch._ops.OpOverload):
+            # Spelt by a dataflow: the registry is what it may use.
+            if reason is not None:
+                raise reason
+            return OPERATIONS.get(name)(context, *arguments, **options)
+        return self._graft(node, environment)
+
+    def _of_floats(self, node: fx.Node) -> bool:
+        """Whether everything that a call reads and gives is float, as translations suppose."""
+        self._propagate_shapes()
+        for tensor in (node, *node.all_input_nodes):
+            kind = getattr(tensor.meta.get("tensor_meta"), "dtype", torch.float32)
+            mask = packet(node) == "scaled_dot_product_attention" and kind is torch.bool
+            if kind is not torch.float32 and not mask:
+                return False
+        return True
+
+    def _made(self, tensor: torch.Tensor, node: fx.Node) -> Value:
+        """Return a tensor made from sizes alone, where the batch has no part in its values."""
+        for axis, size in enumerate(self._pattern_of(node)):
+            if size is None:
+                first = tensor.narrow(axis, 0, 1)
+                if not torch.equal(first.expand_as(tensor), tensor):
+                    raise InputError(f"{node.target}: a tensor whose values depend on the batch")
+                tensor = first
+        return Value(self._constant(tensor, node))
+
+    def _graft(self, node: fx.Node, environment: dict[fx.Node, Any]) -> Any:
+        values = self._examples()
+        parents = [p for p in node.all_input_nodes if isinstance(environment[p], Value)]
+        found = graft(
+            self.graph,
+            node,
+            {p: self.graph.tensor(environment[p]) for p in parents},
+            {p: values[p] for p in parents},
+            {p: [a for a, s in enumerate(self._pattern_of(p)) if s is None] for p in parents},
+            environment.__getitem__,
+        )
+        if isinstance(values[node], (tuple, list)):
+            return tuple(Value(name) for name in found)
+        return Value(found[0])
+
+    def _examples(self) -> dict[fx.Node, Any]:
+        """Values of every node for random images of the traced batch."""
+        if not self._values:
+            module = fx.GraphModule(self.network, self._traced)
+            kept = self._values
+
+            class Keep(fx.Interpreter):
+                def run_node(self, n: fx.Node) -> Any:
+                    kept[n] = super().run_node(n)
+                    return kept[n]
+
+            images = torch.zeros(TRACED_BATCH, *self.network.plan.input_shape)
+            Keep(module, garbage_collect_values=False, graph=self._traced).run(images)
+        return self._values
 
     def _source(self, source: Source, x: Value) -> Value:
         if source.before is not None and source.bits < FLOAT_BITS:
@@ -293,15 +323,18 @@ class _Translator:
         if name in ("none", "stream"):
             return x
         translation = {"relu": "relu", "hswish": "hardswish", "hsigmoid": "hardsigmoid"}.get(name)
-        context = Context(self.graph, self._shape, self._own_shape)
-        return OPERATIONS.get(translation or name)(context, x)
+        return OPERATIONS.get(translation or name)(self._context(), x)
 
     def _layer(self, layer: PlainLayer, x: Value) -> Value:
         x = self._source(layer.source, x)
         if isinstance(layer.op, nn.Linear) and len(self._own_shape()) > 2:
             # The integer kernel with a bias takes matrices, so tokens become rows.
             rows = self.graph.rearrange(x, _reshaped((-1, layer.op.in_features)))
-            shape = (-1, *self._own_shape()[1:])
+            shape = tuple(-1 if s is None else s for s in self._pattern_of(self._node))
+            if shape.count(-1) > 1:
+                raise InputError(
+                    f"{layer.layer.name}: the batch is in more than one dimension of its input"
+                )
             return self.graph.rearrange(self._product(layer, rows), _reshaped(shape))
         return self._product(layer, x)
 
@@ -327,7 +360,7 @@ class _Translator:
         if saturates and np.abs(codes.astype(np.int16)).max() > REDUCED_CODE:
             codes, scale = reduce_codes(codes, scale)
             self.reduced.append(name)
-        codes, scale = _room_for_bias(codes, scale, folded.bias, x.grid.step)
+        codes, scale = room_for_bias(codes, scale, folded.bias, x.grid.step)
         self._count(codes, bits)
         # In units of codes that fill int8 the whole-numbered bias is fine enough; with 2 bits the
         # sum of a depthwise convolution spans a few units only.
@@ -389,7 +422,7 @@ class _Translator:
             note.key, note.value = WEIGHT_BITS, str(layer.layer.weight_bits)
 
     def _stored(self, codes: np.ndarray, bits: int, name: str) -> str:
-        width = _stored_bits(codes) if self.packed and bits <= 4 else 8
+        width = stored_bits(codes) if self.packed and bits <= 4 else 8
         if width == 8:
             return self.graph.constant(codes, name=f"{name}.codes")
         return self.graph.packed(codes, max(width, 2 if bits <= 2 else 4), name=f"{name}.codes")
@@ -398,13 +431,13 @@ class _Translator:
         """Return int8 codes times ``factor``; a runtime computes this once, at loading."""
         from onnx import TensorProto
 
-        if not self.packed or bits > 4 or _stored_bits(codes) == 8:
-            spread = (codes * _column(factor, codes.ndim)).astype(np.int8)
+        if not self.packed or bits > 4 or stored_bits(codes) == 8:
+            spread = (codes * column(factor, codes.ndim)).astype(np.int8)
             return self.graph.constant(spread, name=f"{name}.codes")
         stored = self._stored(codes, bits, name)
         wide = self.graph.node("Cast", [stored], to=TensorProto.INT32)
-        column = self.graph.constant(_column(factor, codes.ndim), name="factor")
-        spread = self.graph.node("Mul", [wide, column])
+        factors = self.graph.constant(column(factor, codes.ndim), name="factor")
+        spread = self.graph.node("Mul", [wide, factors])
         return self.graph.node("Cast", [spread], to=TensorProto.INT8)
 
     def _zeros(self, count: int, kind: type) -> str:
@@ -417,7 +450,7 @@ class _Translator:
         name = layer.layer.name
         stored = self._stored(codes, layer.layer.weight_bits, name)
         floats = self.graph.node("Cast", [stored], to=TensorProto.FLOAT)
-        steps = self.graph.constant(_column(scale, codes.ndim), name=f"{name}.scale")
+        steps = self.graph.constant(column(scale, codes.ndim), name=f"{name}.scale")
         return self.graph.node("Mul", [floats, steps], name=f"{name}.weight")
 
     def _count(self, codes: np.ndarray, bits: int) -> None:
@@ -430,7 +463,18 @@ class _Translator:
     def _own_shape(self) -> tuple[int, ...]:
         self._propagate_shapes()
         assert self._node is not None
-        return tuple(self._node.meta["tensor_meta"].shape)
+        meta = self._node.meta["tensor_meta"]
+        # Of several results, the first.
+        return tuple((meta if hasattr(meta, "shape") else meta[0]).shape)
+
+    def _pattern(self, value: Value) -> tuple[int | None, ...]:
+        return self._pattern_of(self._nodes[id(value)])
+
+    def _pattern_of(self, node: fx.Node | None) -> tuple[int | None, ...]:
+        """Return a node's shape, with None for what depends on the size of the batch."""
+        assert node is not None
+        self._propagate_shapes()
+        return self._patterns[node]
 
     def _propagate_shapes(self) -> None:
         if self._shapes_known:
@@ -438,40 +482,30 @@ class _Translator:
         from torch.fx.passes.shape_prop import ShapeProp
 
         module = fx.GraphModule(self.network, self._traced)
-        ShapeProp(module).propagate(torch.zeros(TRACED_BATCH, *self.network.plan.input_shape))
+        shapes: list[dict[fx.Node, tuple[int, ...]]] = []
+        for batch in (TRACED_BATCH + 1, TRACED_BATCH):
+            images = torch.zeros(batch, *self.network.plan.input_shape)
+            ShapeProp(module).propagate(images)
+            shapes.append(
+                {
+                    own: tuple(copied.meta["tensor_meta"].shape)
+                    for own, copied in zip(self._traced.nodes, module.graph.nodes, strict=True)
+                    if hasattr(copied.meta.get("tensor_meta"), "shape")
+                }
+            )
+        for own, copied in zip(self._traced.nodes, module.graph.nodes, strict=True):
+            own.meta["tensor_meta"] = copied.meta.get("tensor_meta")
+        more, traced = shapes
+        for node, shape in traced.items():
+            other = more.get(node, shape)
+            self._patterns[node] = tuple(
+                a if a == b else None for a, b in zip(shape, other, strict=True)
+            )
         self._shapes_known = True
 
 
 def _reshaped(shape: tuple[int, ...]) -> View:
     return lambda graph, name: graph.node("Reshape", [name, graph.constant(np.array(shape))])
-
-
-def _room_for_bias(
-    codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, step: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Widen the scale of channels whose weights are so small that the bias overflows int32.
-
-    The scale of channels without weights is free, and as fine as the bias allows.
-    """
-    without = ~codes.reshape(len(codes), -1).any(1)
-    scale = np.where(without, _SMALLEST_SCALE, scale)
-    # Spreading the codes later makes the scale finer again.
-    least = np.abs(bias) * LARGEST_CODE / (step * _LARGEST_BIAS)
-    small = scale < least
-    ratio = np.where(small, scale / np.maximum(least, _SMALLEST_SCALE), 1.0)
-    return (
-        np.round(codes * _column(ratio, codes.ndim)).astype(np.int8),
-        np.where(small, least, scale).astype(np.float32),
-    )
-
-
-def _stored_bits(codes: np.ndarray) -> int:
-    """Return the bits of the smallest ONNX integer that holds ``codes``: 2, 4 or 8."""
-    for bits in (2, 4):
-        low, high = weight_range(bits)
-        if not codes.size or (low <= codes.min() and codes.max() <= high):
-            return bits
-    return 8
 
 
 def _flat(arguments: Any) -> Iterator[Any]:
@@ -482,12 +516,11 @@ def _flat(arguments: Any) -> Iterator[Any]:
             yield argument
 
 
-def _column(values: np.ndarray, rank: int) -> np.ndarray:
-    return values.reshape(-1, *[1] * (rank - 1))
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
+def _attribute(module: nn.Module, path: str) -> torch.Tensor:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

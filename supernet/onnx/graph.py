@@ -11,11 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 25
-"""The first operator set with 2-bit integers."""
-
-IR_VERSION = 13
-
 _SHORT = {
     "QuantizeLinear": "q",
     "DequantizeLinear": "d",

@@ -21,7 +21,11 @@ Translation = Callable[..., Any]
 TRACED_BATCH = 2
 """Batch size of the shapes that translations see: not 1, so that it can be told from others."""
 
-OPERATIONS: Registry[Translation] = Registry("tensor operation", group="nas.onnx_operations")
+OPERATIONS: Registry[Translation] = Registry(
+    "tensor operation",
+    group="nas.onnx_operations",
+    modules=("supernet.onnx.aten", "supernet.onnx.pooling"),
+)
 """``name -> f(context, *arguments)``; tensors among the arguments are :class:`Value`."""
 
 
@@ -34,17 +38,27 @@ class Context:
         shape: returns the shape of a value of the traced network for :data:`TRACED_BATCH`
             images.
         output_shape: returns the shape of the operation's own result, likewise.
+        pattern, output_pattern: the same with None for what the size of the batch is part of,
+            where it is known.
     """
 
     graph: GraphBuilder
     shape: Callable[[Value], tuple[int, ...]]
     output_shape: Callable[[], tuple[int, ...]]
+    pattern: Callable[[Value], tuple[int | None, ...]] | None = None
+    output_pattern: Callable[[], tuple[int | None, ...]] | None = None
+    is_boolean: Callable[[Value], bool] | None = None
+    input_name: str = "input"
 
     def name(self, value: Value | float) -> str:
         """Return the float tensor of a value or of a number."""
         if isinstance(value, Value):
             return self.graph.tensor(value)
         return self.graph.constant(np.float32(value))
+
+    def boolean(self, value: Value) -> bool:
+        """Whether a value holds truth values."""
+        return self.is_boolean is not None and self.is_boolean(value)
 
     def apply(self, op: str, *inputs: Value | float, **attributes: Any) -> Value:
         """Add a node on float tensors."""
@@ -53,7 +67,7 @@ class Context:
 
 def _binary(op: str) -> Translation:
     def translate(context: Context, x: Value | float, y: Value | float, **rest: Any) -> Value:
-        _plain(op, {key: value for key, value in rest.items() if value not in (1, None)})
+        plain(op, {key: value for key, value in rest.items() if value not in (1, None)})
         return context.apply(op, x, y)
 
     return translate
@@ -112,7 +126,7 @@ def _hardtanh(
 
 @OPERATIONS.register("softmax")
 def _softmax(context: Context, x: Value, dim: int = -1, dtype: Any = None, **rest: Any) -> Value:
-    _plain("softmax", {"dtype": dtype} if dtype is not None else {})
+    plain("softmax", {"dtype": dtype} if dtype is not None else {})
     return context.apply("Softmax", x, axis=dim)
 
 
@@ -128,13 +142,23 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    if attn_mask is not None or is_causal or enable_gqa:
-        raise InputError("scaled_dot_product_attention with a mask has no ONNX form here")
+    if enable_gqa:
+        raise InputError("scaled_dot_product_attention of grouped queries has no ONNX form here")
     shape = context.shape(query)
     order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
-    turned = context.graph.rearrange(key, _transposed(order))
+    turned = context.graph.rearrange(key, transposed(order))
     scaled = context.apply("Mul", query, shape[-1] ** -0.5 if scale is None else scale)
     scores = context.apply("MatMul", scaled, turned)
+    if is_causal:
+        later = np.triu(np.ones((shape[-2], context.shape(key)[-2]), bool), 1)
+        hidden = np.where(later, np.float32(-np.inf), np.float32(0))
+        scores = context.apply("Add", scores, Value(context.graph.constant(hidden)))
+    if attn_mask is not None:
+        if context.boolean(attn_mask):
+            hide = Value(context.graph.constant(np.float32(-np.inf)))
+            none = Value(context.graph.constant(np.float32(0)))
+            attn_mask = context.apply("Where", attn_mask, none, hide)
+        scores = context.apply("Add", scores, attn_mask)
     return context.apply("MatMul", context.apply("Softmax", scores, axis=-1), value)
 
 
@@ -152,13 +176,17 @@ def _contiguous(context: Context, x: Value, **rest: Any) -> Value:
 def _mean(
     context: Context,
     x: Value,
-    dim: int | Sequence[int],
+    dim: int | Sequence[int] | None = None,
     keepdim: bool = False,
+    axis: int | Sequence[int] | None = None,
     **rest: Any,
 ) -> Value:
-    _plain("mean", rest)
-    axes = [dim] if isinstance(dim, int) else list(dim)
-    if sorted(axes) == [2, 3] or (min(axes) < 0 and _spatial(context.shape(x), axes)):
+    plain("mean", {key: value for key, value in rest.items() if value is not None})
+    dim = axis if dim is None else dim
+    rank = len(context.shape(x))
+    given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
+    axes = sorted(d % rank for d in given) or list(range(rank))
+    if rank == 4 and axes == [2, 3]:
         # This form has an integer kernel where a mean over axes has none.
         pooled = context.apply("GlobalAveragePool", x)
         return pooled if keepdim else context.graph.rearrange(pooled, _flatten(1))
@@ -168,41 +196,6 @@ def _mean(
         keepdims=int(keepdim),
     )
     return Value(mean)
-
-
-@OPERATIONS.register("adaptive_avg_pool2d")
-def _adaptive_pool(context: Context, x: Value, output_size: Any) -> Value:
-    if output_size not in (1, (1, 1), [1, 1]):
-        raise InputError(f"adaptive_avg_pool2d to {output_size!r} has no ONNX form; pool to 1")
-    return context.apply("GlobalAveragePool", x)
-
-
-@OPERATIONS.register("max_pool2d")
-def _max_pool(context: Context, x: Value, *args: Any, **options: Any) -> Value:
-    return _pool(context, "MaxPool", x, *args, **options)
-
-
-@OPERATIONS.register("avg_pool2d")
-def _avg_pool(context: Context, x: Value, *args: Any, **options: Any) -> Value:
-    return _pool(context, "AveragePool", x, *args, count_include_pad=1, **options)
-
-
-def _pool(
-    context: Context,
-    op: str,
-    x: Value,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    **options: Any,
-) -> Value:
-    attributes = {"count_include_pad": options.pop("count_include_pad", None)}
-    _plain(op, {k: v for k, v in options.items() if v not in (False, None, 1)})
-    kernel, pads = _pair(kernel_size), _pair(padding)
-    strides = kernel if stride is None else _pair(stride)
-    return context.apply(
-        op, x, kernel_shape=kernel, strides=strides, pads=[*pads, *pads], **attributes
-    )
 
 
 @OPERATIONS.register("layer_norm")
@@ -235,39 +228,18 @@ def _reshape(context: Context, x: Value, *shape: Any) -> Value:
     return _reshaped(context, x)
 
 
-@OPERATIONS.register("interpolate")
-def _interpolate(
+def gathered(
     context: Context,
     x: Value,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    **rest: Any,
+    source: Sequence[int],
+    target: Sequence[int],
+    factors: Sequence[float] | None = None,
 ) -> Value:
-    _plain("interpolate", {k: v for k, v in rest.items() if v not in (None, False)})
-    if mode != "nearest":
-        raise InputError(f"interpolate with mode={mode!r} has no ONNX form here; use 'nearest'")
-    source, target = context.shape(x), context.output_shape()
-    if source == target:
-        return x
-    if any(b % a for a, b in zip(source[2:], target[2:], strict=True)):
-        return _gathered(context, x, source, target)
-    scales = np.array([1, 1, *(b // a for a, b in zip(source[2:], target[2:], strict=True))])
-
-    def view(graph: GraphBuilder, name: str) -> str:
-        return graph.node(
-            "Resize", [name, "", graph.constant(scales.astype(np.float32))],
-            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-        )  # fmt: skip
-
-    return context.graph.rearrange(x, view)
-
-
-def _gathered(context: Context, x: Value, source: Sequence[int], target: Sequence[int]) -> Value:
     """Return ``x`` resized to the nearest pixels, which are picked by index.
 
-    Runtimes round the ratio of the two sizes each in its own way, so a Resize by a ratio that
-    is not whole can lose a row or pick another pixel than torch does.
+    ``factors``: by how much each axis grows, where that is not the ratio of its sizes. Runtimes
+    round the ratio of the two sizes each in its own way, so a Resize by a ratio that is not whole
+    can lose a row or pick another pixel than torch does.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -275,7 +247,11 @@ def _gathered(context: Context, x: Value, source: Sequence[int], target: Sequenc
     def view(graph: GraphBuilder, name: str) -> str:
         for axis in range(2, len(source)):
             pixels = torch.arange(source[axis], dtype=torch.float32)[None, None]
-            picked = interpolate(pixels, size=target[axis], mode="nearest")
+            picked = (
+                interpolate(pixels, size=target[axis], mode="nearest")
+                if factors is None
+                else interpolate(pixels, scale_factor=factors[axis - 2], mode="nearest")
+            )
             index = picked.flatten().numpy().astype(np.int64)
             name = graph.node("Gather", [name, graph.constant(index)], axis=axis)
         return name
@@ -291,7 +267,19 @@ OPERATIONS.register("unsqueeze")(_reshape)
 
 def _reshaped(context: Context, x: Value) -> Value:
     source, target = context.shape(x), context.output_shape()
-    if source[:1] == (TRACED_BATCH,):
+    if context.pattern is not None and context.output_pattern is not None:
+        pattern = context.output_pattern()
+        free = [place for place, size in enumerate(pattern) if size is None]
+        if len(free) > 1:
+            raise InputError(
+                f"a reshape of {source} to {target} divides the batch among dimensions; keep it "
+                "in one to export the network"
+            )
+        if free == [0] and context.pattern(x)[:1] == (None,) and source[0] == target[0]:
+            target = (0, *target[1:])
+        elif free:
+            target = tuple(-1 if size is None else size for size in pattern)
+    elif source[:1] == (TRACED_BATCH,):
         if target[:1] != (TRACED_BATCH,):
             raise InputError(
                 f"a reshape of {source} to {target} mixes the batch with other dimensions; keep "
@@ -311,19 +299,21 @@ def _reshaped(context: Context, x: Value) -> Value:
 def _permute(context: Context, x: Value, *dims: Any) -> Value:
     order = list(dims[0]) if len(dims) == 1 and not isinstance(dims[0], int) else list(dims)
     rank = len(context.shape(x))
-    return context.graph.rearrange(x, _transposed([d % rank for d in order]))
+    return context.graph.rearrange(x, transposed([d % rank for d in order]))
 
 
 @OPERATIONS.register("transpose")
 def _transpose(context: Context, x: Value, first: int, second: int) -> Value:
     order = list(range(len(context.shape(x))))
     order[first], order[second] = order[second], order[first]
-    return context.graph.rearrange(x, _transposed(order))
+    return context.graph.rearrange(x, transposed(order))
 
 
 @OPERATIONS.register("cat")
-def _cat(context: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
-    return context.apply("Concat", *tensors, axis=dim)
+def _cat(
+    context: Context, tensors: Sequence[Value], dim: int = 0, axis: int | None = None
+) -> Value:
+    return context.apply("Concat", *tensors, axis=dim if axis is None else axis)
 
 
 OPERATIONS.register("concat")(_cat)
@@ -359,22 +349,26 @@ def _getitem(context: Context, x: Any, index: Any) -> Any:
     raise InputError(f"indexing a tensor with {index!r} has no ONNX form here; use split or chunk")
 
 
-def _spatial(shape: tuple[int, ...], axes: list[int]) -> bool:
-    return len(shape) == 4 and sorted(a % 4 for a in axes) == [2, 3]
-
-
 def _flatten(axis: int) -> Callable[[GraphBuilder, str], str]:
     return lambda graph, name: graph.node("Flatten", [name], axis=axis)
 
 
-def _transposed(order: list[int]) -> Callable[[GraphBuilder, str], str]:
+def transposed(order: list[int]) -> Callable[[GraphBuilder, str], str]:
+    """Return a view that puts the axes into ``order``."""
     return lambda graph, name: graph.node("Transpose", [name], perm=order)
 
 
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
+def pair(value: Any) -> list[int]:
+    """Return a size for both axes of an image."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
 
 
-def _plain(op: str, rest: dict[str, Any]) -> None:
+def plain(op: str, rest: dict[str, Any]) -> None:
+    """Refuse options that a translation does not know.
+
+    Raises:
+        InputError: there are any.
+    """
     if rest:
         raise InputError(f"{op} with {rest} has no ONNX form here; write it without these options")

@@ -1,16 +1,15 @@
 """A plain torch module as a graph of layers, with what is known about the widths of its tensors.
 
-The module is traced with ``torch.fx``. Convolutions and linear layers (with the batch norm
-behind them) become layers, layer norms and parameters become operators; everything else
-stays the torch function it is. Channel counts that must be equal, because tensors are
-added or go through a depthwise convolution, are found and form one *width*.
+The module is read by :mod:`supernet.reading`. Convolutions and linear layers (with the batch norm
+behind them) become layers, layer norms, constants and products of activations become operators;
+everything else stays the ATen operation it is. Channel counts that must be equal, because tensors
+are added or go through a depthwise convolution, are found and form one *width*.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,29 +18,32 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
-from supernet.onnx.operators import OPERATIONS
+from supernet.reading.capture import arguments, module_path, packet
+from supernet.reading.reader import read_network
 
 BATCH = 2
-LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
 ACTIVATIONS = {"relu": "relu", "hardswish": "hswish", "hardsigmoid": "hsigmoid", "gelu": "gelu"}
-_ARITHMETIC = ("add", "sub", "mul", "maximum", "minimum", "truediv", "div")
-MIXING = ("add", "sub", "mul", "maximum", "minimum", "matmul", "bmm", "cat", "concat", "mean",
+_ARITHMETIC = ("add", "sub", "mul", "maximum", "minimum", "div")
+MIXING = ("add", "sub", "mul", "maximum", "minimum", "matmul", "bmm", "cat", "mean",
           "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d")  # fmt: skip
 """Operations that run on integers if what goes into them is quantised."""
 
-_MOVING = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "permute",
-           "transpose", "contiguous", "dropout", "getitem", "chunk", "split",
-           "interpolate")  # fmt: skip
+PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention", "conv_transpose2d", "conv1d", "conv2d",
+            "conv_transpose1d", "linear")  # fmt: skip
+"""Operations beside the layers that multiply and accumulate."""
+
+_SPLITTING = ("chunk", "split", "split_with_sizes", "unbind")
+_RESHAPING = ("flatten", "reshape", "squeeze", "unsqueeze", "unflatten")
+_MOVING = (*_RESHAPING, *_SPLITTING, "permute", "transpose", "getitem", "select", "slice",
+           "expand", "roll", "upsample_nearest2d")  # fmt: skip
 _KEEPS_GRID = (*_MOVING, "max_pool2d", "relu")
 _KEEPS_SIGN = (*_KEEPS_GRID, "mean", "adaptive_avg_pool2d", "avg_pool2d")
 _POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "exp")
 _POINTWISE = ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
-              "silu", "gelu", "neg", "exp", "sqrt", "abs", "dropout", "contiguous")  # fmt: skip
-_POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "interpolate")
-_NOT_IN_PLACE = {
-    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
-    "add_": "add", "mul_": "mul", "relu_": "relu",
-}  # fmt: skip
+              "silu", "gelu", "neg", "exp", "sqrt", "abs", "leaky_relu", "elu", "mish", "clamp",
+              "erf", "softplus")  # fmt: skip
+_POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "upsample_nearest2d",
+          "upsample_bilinear2d", "upsample_bicubic2d")  # fmt: skip
 
 
 @dataclass
@@ -85,100 +87,75 @@ class Element:
     marker: str
 
 
-class _Tracer(fx.Tracer):
-    def __init__(self, sequences: Sequence[str]) -> None:
-        super().__init__()
-        self.sequences = set(sequences)
-        self.places: list[tuple[str, int]] = []
-        self.passages: dict[tuple[str, int], tuple[fx.Node, fx.Node]] = {}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (nn.MultiheadAttention, nn.RNNBase)):
-            raise InputError(
-                f"{module_qualified_name}: a {type(m).__name__} cannot be taken apart; write it "
-                "with nn.Linear, matmul and softmax"
-            )
-        return isinstance(m, LEAVES)
-
-    def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
-        path = self.path_of_module(m)
-        parent, _, last = path.rpartition(".")
-        if parent not in self.sequences or not last.isdigit():
-            return super().call_module(m, forward, args, kwargs)
-        self.places.append((parent, int(last)))
-        try:
-            result = super().call_module(m, forward, args, kwargs)
-        finally:
-            place = self.places.pop()
-        if len(args) != 1 or not isinstance(result, fx.Proxy):
-            raise InputError(f"{path}: an element that can be left out takes and gives one tensor")
-        self.passages[place] = (args[0].node, result.node)
-        return result
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(*args, **kwargs)
-        node.meta["scope"] = tuple(self.places)
-        return node
-
-
 class ModuleGraph:
     """The graph of a module.
 
     Args:
-        module: takes one tensor (batch, channels, side, side) and returns (batch, outputs).
-        input_shape: (channels, side, side) of one image.
+        module: takes one tensor (batch, channels, height, width), or (batch, channels, samples),
+            and returns (batch, outputs).
+        input_shape: of one input.
         sequences: paths of the ``nn.Sequential`` modules whose depth varies.
+        sides: heights of the images that will occur; by default that of ``input_shape``.
 
     Attributes:
         graph: nodes; layers, operators and quantisation points are ``call_module`` nodes whose
             target is their role.
+        modules: layers and norms by path.
         layers: role -> path, for every convolution and linear layer in order of execution.
         norms: role of a layer -> path of the batch norm behind it.
-        operators: role -> path of a layer norm or of a parameter.
+        operators: role -> path of a layer norm or of a constant.
+        products: role -> node whose multiplications are beside those of the layers.
         points: role -> non-linearity before it.
         sources: role of a layer -> non-linearity before its input quantiser, see
             :class:`~search_spaces.plan.LayerPlan`.
         elements: of the sequences, those that can be left out.
 
     Raises:
-        InputError: something that cannot be traced, quantised or exported; the message names
-            it.
+        InputError: something that cannot be read or quantised; the message names it.
     """
 
     def __init__(
-        self, module: nn.Module, input_shape: tuple[int, int, int], *, sequences: Sequence[str] = ()
+        self,
+        module: nn.Module,
+        input_shape: tuple[int, ...],
+        *,
+        sequences: Sequence[str] = (),
+        sides: Sequence[int] = (),
     ) -> None:
         self.module = module
         self.input_shape = input_shape
-        self.modules = dict(module.named_modules())
+        own = dict(module.named_modules())
         for path in sequences:
-            if not isinstance(self.modules.get(path), nn.Sequential):
-                known = [p for p, m in self.modules.items() if isinstance(m, nn.Sequential) and p]
+            if not isinstance(own.get(path), nn.Sequential):
+                known = [p for p, m in own.items() if isinstance(m, nn.Sequential) and p]
                 raise InputError(f"{path!r} is no nn.Sequential of the module (there are: {known})")
-        training = module.training
-        module.eval()
-        try:
-            tracer = _Tracer(sequences)
-            self.graph = tracer.trace(module)
-        except (fx.proxy.TraceError, TypeError) as error:
-            raise InputError(
-                f"the module's forward depends on values of its tensors and cannot be traced: "
-                f"{error}"
-            ) from error
-        finally:
-            module.train(training)
+        self.lengths = {path: len(own[path]) for path in sequences}  # type: ignore[arg-type]
+        # Sizes that do not vary are constants, which more operations can be captured with.
+        dynamic = range(2, 1 + len(input_shape)) if len(set(sides)) > 1 else ()
+        read = read_network(
+            module, torch.zeros(BATCH, *input_shape), fold=False, dynamic=(0, *dynamic)
+        )
+        self.modules = dict(read.named_modules())
+        self.graph = read.graph
+        self._values = {
+            str(n.target): _attribute(read, str(n.target)) for n in read.graph.nodes
+            if n.op == "get_attr"
+        }  # fmt: skip
         self.layers: dict[str, str] = {}
         self.norms: dict[str, str] = {}
         self.operators: dict[str, str] = {}
+        self.products: dict[str, fx.Node] = {}
         self.points: dict[str, str] = {}
         self.sources: dict[str, str] = {}
-        self._traced = copy.deepcopy(self.graph)
+        self._read = fx.GraphModule(read, copy.deepcopy(self.graph))
+        # Roles take the place of paths, and no module has them.
+        self.graph.owning_module = None  # type: ignore[assignment]
         self._sizes: set[str] = set()
         self._shapes = {input_shape[1]: self._propagate(input_shape[1])}
-        self._check_operations()
-        self._merge_norms(tracer.passages)
+        self._set_scopes(set(sequences))
+        self._merge_norms()
         self._name_roles()
-        self.elements = self._elements(tracer.passages)
+        self.elements = self._elements()
         self.widths: list[Width] = []
         self._parents: list[int] = []
         self._tracks: dict[fx.Node, Track] = {}
@@ -210,6 +187,8 @@ class ModuleGraph:
     def input_width(self, node: fx.Node) -> tuple[int | None, int]:
         """Return the width of what goes into a layer and how often each channel occurs."""
         track = self._tracks.get(node.meta["input"])
+        if node.meta.get("own_inputs"):
+            track = None
         return (None, 1) if track is None else (self._root(track.width), track.repeat)
 
     def tie(self, names: Sequence[str]) -> None:
@@ -248,7 +227,8 @@ class ModuleGraph:
             if left_out & set(node.meta["scope"]):
                 continue
             if node.op == "placeholder":
-                values[node] = x
+                # Signals may come as images one pixel high.
+                values[node] = x.flatten(2) if len(self.input_shape) == 2 else x
             elif node.op == "output":
                 return fx.node.map_arg(node.args[0], values.__getitem__)  # type: ignore[no-any-return]
             else:
@@ -256,34 +236,34 @@ class ModuleGraph:
                 kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
                 if node.op == "call_module":
                     values[node] = ops[node.target](*args)
-                elif node.op == "call_method":
-                    values[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+                elif node.op == "get_attr":
+                    constant = self._values[node.target]
+                    values[node] = constant.to(x.device) if isinstance(x, Tensor) else constant
                 else:
                     values[node] = node.target(*args, **kwargs)
         raise AssertionError("a traced graph ends with its output")
 
     # --------------------------------------------------------------- building
 
-    def _check_operations(self) -> None:
-        for node in self.graph.nodes:
-            if node.op not in ("call_function", "call_method") or node.name in self._sizes:
-                continue
-            # In place, an operation would overwrite what quantisers need for gradients.
-            node.target = _NOT_IN_PLACE.get(node.target, node.target)
-            if node.kwargs.get("inplace"):
-                node.kwargs = {**node.kwargs, "inplace": False}
-            if _name(node) not in OPERATIONS:
-                raise InputError(
-                    f"{_where(node)}: the operation {_name(node)!r} cannot be exported "
-                    f"(known: {', '.join(OPERATIONS.names())})"
-                )
+    def value(self, path: str) -> Tensor:
+        """Return the constant called ``path``."""
+        return self._values[path].detach()
+
+    def value_of(self, path: str) -> Tensor:
+        """Return it as the module holds it: a parameter, or another tensor."""
+        return self._values[path]
+
+    def has_shape(self, node: fx.Node) -> bool:
+        """Whether a node is a tensor."""
+        return node.meta.get("value", node.name) in self._shapes[self.input_shape[1]]
 
     def _propagate(self, side: int) -> dict[str, tuple[int, ...]]:
-        # The graph as it was traced: its nodes keep their names when it is changed later.
-        parameter = next(self.module.parameters(), torch.zeros(1))
-        images = torch.zeros(BATCH, self.input_shape[0], side, side, device=parameter.device)
+        # The graph as it was read: its nodes keep their names when it is changed later.
+        channels, height, *rest = self.input_shape
+        sizes = [side, *(round(width * side / height) for width in rest)]
+        images = torch.zeros(BATCH, channels, *sizes)
         shapes: dict[str, tuple[int, ...]] = {}
-        sizes = self._sizes
+        known = self._sizes
 
         class Shapes(fx.Interpreter):
             def run_node(self, n: fx.Node) -> Any:
@@ -291,42 +271,49 @@ class ModuleGraph:
                 if isinstance(value, Tensor):
                     shapes[n.name] = tuple(value.shape)
                 elif isinstance(value, (int, float, torch.Size)):
-                    sizes.add(n.name)
+                    known.add(n.name)
                 return value
 
-        training = self.module.training
-        self.module.eval()
         try:
             with torch.no_grad():
-                Shapes(fx.GraphModule(self.module, self._traced)).run(images)
+                Shapes(self._read).run(images)
         except RuntimeError as error:
             raise InputError(
                 f"the module does not run on images {tuple(images.shape[1:])}: {error}"
             ) from error
-        finally:
-            self.module.train(training)
         return shapes
 
-    def _merge_norms(self, passages: dict[tuple[str, int], tuple[fx.Node, fx.Node]]) -> None:
+    def _set_scopes(self, sequences: set[str]) -> None:
+        """Note the elements of sequences that each node belongs to, the outermost first."""
+        for node in self.graph.nodes:
+            found = []
+            for entry in (node.meta.get("nn_module_stack") or {}).values():
+                parent, _, last = str(entry[0]).rpartition(".")
+                if parent in sequences and last.isdigit():
+                    found.append((parent, int(last)))
+            node.meta["scope"] = tuple(found)
+        for node in self.graph.nodes:
+            if node.op == "get_attr":
+                # Of a constant, where it is used.
+                scopes = [user.meta["scope"] for user in node.users] or [()]
+                first = scopes[0]
+                alike = next(
+                    (
+                        n
+                        for n in range(len(first), 0, -1)
+                        if all(s[:n] == first[:n] for s in scopes)
+                    ),
+                    0,
+                )
+                node.meta["scope"] = first[:alike]
+
+    def _merge_norms(self) -> None:
         for node in list(self.graph.nodes):
-            module = self._module(node)
-            if not isinstance(module, nn.BatchNorm2d):
+            if not isinstance(self._module(node), nn.BatchNorm2d):
                 continue
             before = node.args[0]
-            if not isinstance(self._module(before), nn.Conv2d) or len(before.users) > 1:
-                raise InputError(
-                    f"{node.target}: a batch norm must stand directly behind a convolution that "
-                    "nothing else reads; it is folded into that convolution on export"
-                )
-            if not module.affine or not module.track_running_stats:
-                raise InputError(f"{node.target}: a batch norm needs affine and running statistics")
             before.meta["norm"] = node.target
             node.replace_all_uses_with(before)
-            for place, (source, result) in passages.items():
-                passages[place] = (
-                    before if source is node else source,
-                    before if result is node else result,
-                )
             self.graph.erase_node(node)
 
     def _name_roles(self) -> None:
@@ -334,6 +321,11 @@ class ModuleGraph:
         for node in list(self.graph.nodes):
             if node.op == "call_module":
                 module, path = self._module(node), node.target
+                if "_call" in path:
+                    raise InputError(
+                        f"{path.partition('_call')[0]} is used twice; a layer must have its own "
+                        "weights and its own place"
+                    )
                 role = path.replace(".", "_")
                 node.target = role
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -341,39 +333,53 @@ class ModuleGraph:
                     if "norm" in node.meta:
                         self.norms[role] = node.meta["norm"]
                 else:
-                    if len(module.normalized_shape) != 1:
-                        raise InputError(f"{path}: a layer norm over one dimension is supported")
                     self.operators[role] = path
-            elif node.op == "get_attr":
+            elif node.op == "get_attr" and self._values[node.target].is_floating_point():
                 path, role = node.target, "value_" + node.target.replace(".", "_")
                 node.op, node.target, node.args = "call_module", role, ()
                 self.operators[role] = path
+            elif packet(node) in PRODUCTS:
+                self.products[f"product_{node.name}"] = node
+                continue
             else:
                 continue
             if role in used:
                 raise InputError(
-                    f"{path} is used twice, or its name is that of {used[role]} but for dots; a "
-                    "layer must have its own weights and its own place"
+                    f"the name of {path} is that of {used[role]} but for dots; rename one of them"
                 )
             used[role] = path
         if not self.layers:
             raise InputError("the module has no convolution and no linear layer")
 
-    def _elements(
-        self, passages: Mapping[tuple[str, int], tuple[fx.Node, fx.Node]]
-    ) -> list[Element]:
+    def _elements(self) -> list[Element]:
         found = []
-        for (sequence, position), (source, result) in passages.items():
-            inside = [
-                node for node in self.layer_nodes() if (sequence, position) in node.meta["scope"]
-            ]
-            if not inside:
-                raise InputError(
-                    f"{sequence}.{position} has no layer; elements of a sequence of elastic depth "
-                    "need one"
-                )
-            found.append(Element(sequence, position, source, result, inside[0].target))
+        for sequence, length in self.lengths.items():
+            for position in range(length):
+                found.append(self._element(sequence, position))
         return found
+
+    def _element(self, sequence: str, position: int) -> Element:
+        place, name = (sequence, position), f"{sequence}.{position}"
+        inside = [n for n in self.graph.nodes if place in n.meta["scope"]]
+        layers = [n for n in inside if n.target in self.layers]
+        if not layers:
+            raise InputError(
+                f"{name} has no layer; elements of a sequence of elastic depth need one"
+            )
+        sources = {
+            parent: None
+            for n in inside
+            for parent in self._tensors(n)
+            if place not in parent.meta["scope"] and not self._is_constant(parent)
+        }
+        results = {n: None for n in inside if any(place not in u.meta["scope"] for u in n.users)}
+        if len(sources) != 1 or len(results) != 1:
+            raise InputError(f"{name}: an element that can be left out takes and gives one tensor")
+        (source,), (result,) = sources, results
+        return Element(sequence, position, source, result, layers[0].target)
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        return node.op == "get_attr" or self._is_value(node)
 
     # ----------------------------------------------------------------- widths
 
@@ -393,7 +399,7 @@ class ModuleGraph:
                 self._pin(result, element.result, "leaves an element of elastic depth")
 
     def _track_node(self, node: fx.Node) -> Track | None:
-        name, tensors = _name(node), self._tensors(node)
+        name, tensors = packet(node), self._tensors(node)
         if node.target in self.layers:
             return self._track_layer(node)
         if node.op == "placeholder":
@@ -413,22 +419,23 @@ class ModuleGraph:
             return first
         if name in _ARITHMETIC:  # fmt: skip
             return self._track_together(node, tensors, shape)
-        if name in ("cat", "concat"):
-            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        if name == "cat":
+            axis = node.args[1] if len(node.args) > 1 else 0
             if here is not None and axis % len(here) != first.axis:
                 return self._track_together(node, tensors, shape)
         if name == "mean" and here is not None:
-            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
-            dims = [d % len(shape[0]) for d in ([dims] if isinstance(dims, int) else dims)]
+            given = arguments(node)
+            dims = [d % len(shape[0]) for d in given.get("dim") or ()]
             if dims and first.axis not in dims:
-                kept = len(here) == len(shape[0])
-                moved = 0 if kept else sum(d < first.axis for d in dims)
+                moved = 0 if given.get("keepdim") else sum(d < first.axis for d in dims)
                 return Track(first.axis - moved, first.width, first.repeat)
-        if name in ("flatten", "reshape", "view", "squeeze", "unflatten") and here is not None:
+        if name in _RESHAPING and here is not None:
             before, a = shape[0], first.axis
             if here[: a + 1] == before[: a + 1]:
+                self._free_axis(node, a)
                 return first
             if here[:a] == before[:a] and len(here) == a + 1:
+                self._free_axis(node, a)
                 return Track(a, first.width, first.repeat * math.prod(before[a + 1 :]))
         if name in ("permute", "transpose"):
             rank = len(shape[0])
@@ -437,12 +444,20 @@ class ModuleGraph:
                 i, j = (a % rank for a in node.args[1:3])
                 order[i], order[j] = order[j], order[i]
             else:
-                dims = node.args[1:] if isinstance(node.args[1], int) else node.args[1]
-                order = [d % rank for d in dims]
+                order = [d % rank for d in node.args[1]]
             return Track(order.index(first.axis), first.width, first.repeat)
         for track in tracks:
             self._pin(track, node)
         return None
+
+    def _free_axis(self, node: fx.Node, axis: int) -> None:
+        """Let a reshape find the size of the channels itself, which may be fewer."""
+        if packet(node) != "reshape":
+            return
+        shape = list(node.args[1])  # type: ignore[arg-type]
+        if isinstance(shape[axis], int) and -1 not in shape:
+            shape[axis] = -1
+            node.args = (node.args[0], shape)
 
     def _track_layer(self, node: fx.Node) -> Track:
         module = self.modules[self.layers[node.target]]
@@ -454,7 +469,8 @@ class ModuleGraph:
             rank = len(self.shape(source, self.input_shape[1]))
             if track is not None and track.axis != rank - 1:
                 self._pin(track, node)
-                self._tracks.pop(source)
+                # What is multiplied along another axis has its own inputs here.
+                node.meta["own_inputs"] = True
             return Track(rank - 1, self._new(module.out_features, layer=path))
         if track is not None and track.axis != 1:
             self._pin(track, node)
@@ -515,7 +531,7 @@ class ModuleGraph:
         width.pinned = (
             width.pinned
             or reason
-            or (f"they go into {_name(node)!r} ({_where(node)}), which needs all of them")
+            or (f"they go into {packet(node)!r} ({_where(node)}), which needs all of them")
         )
 
     # ----------------------------------------------------------------- points
@@ -523,10 +539,10 @@ class ModuleGraph:
     def _place_points(self) -> None:
         floats = self._float_additions()
         for node in list(self.graph.nodes):
-            if node.op == "call_module" or _name(node) not in MIXING or node in floats:
+            if node.op == "call_module" or packet(node) not in MIXING or node in floats:
                 continue
             tensors = self._tensors(node)
-            if _name(node) in _ARITHMETIC and len(tensors) < 2:
+            if packet(node) in _ARITHMETIC and len(tensors) < 2:
                 continue  # with a number, which no integer kernel takes
             for tensor in tensors:
                 if not self._on_grid(tensor) and not self._is_value(tensor):
@@ -585,7 +601,7 @@ class ModuleGraph:
                 that can be left out.
         """
         borders = {e.source for e in self.elements} | {e.result for e in self.elements}
-        found = ACTIVATIONS.get(_name(tensor))
+        found = ACTIVATIONS.get(packet(tensor))
         if found is not None and tensor.kwargs.get("approximate", "none") == "none":
             before = tensor.args[0]
             if (border or tensor not in borders) and not self._on_grid(before):
@@ -596,15 +612,15 @@ class ModuleGraph:
         if node.op == "call_module":
             return node.target in self.points
         tensors = self._tensors(node)
-        return _name(node) in _KEEPS_GRID and bool(tensors) and self._on_grid(tensors[0])
+        return packet(node) in _KEEPS_GRID and bool(tensors) and self._on_grid(tensors[0])
 
     def _never_negative(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return self.points.get(node.target) in ("relu", "hsigmoid")
         tensors = self._tensors(node)
-        if _name(node) in _POSITIVE:
+        if packet(node) in _POSITIVE:
             return True
-        return _name(node) in _KEEPS_SIGN and bool(tensors) and self._never_negative(tensors[0])
+        return packet(node) in _KEEPS_SIGN and bool(tensors) and self._never_negative(tensors[0])
 
     def _is_value(self, node: fx.Node) -> bool:
         return node.op == "call_module" and str(node.target).startswith("value_")
@@ -613,7 +629,7 @@ class ModuleGraph:
         """Return the additions of a float stream: those whose sums a layer norm reads."""
         found: set[fx.Node] = set()
         for node in reversed(list(self.graph.nodes)):
-            if _name(node) == "add" and any(
+            if packet(node) == "add" and any(
                 user in found or (user.target in self.operators and not self._is_value(user))
                 for user in node.users
             ):
@@ -632,13 +648,13 @@ class ModuleGraph:
         return self.modules.get(node.target)
 
 
-def _name(node: fx.Node) -> str:
-    if node.op in ("call_function", "call_method"):
-        return node.target if isinstance(node.target, str) else node.target.__name__
-    return str(node.target)
-
-
 def _where(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack")
-    path = next(reversed(stack.values()))[0] if stack else ""
+    path = module_path(node)
     return f"{path} ({node.name})" if path else node.name
+
+
+def _attribute(module: nn.Module, path: str) -> Tensor:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]

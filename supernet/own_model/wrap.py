@@ -26,7 +26,9 @@ from search_spaces.plan import FLOAT_BITS, LayerPlan, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Arch, Choice, Condition
 from supernet.batchnorm import EPSILON
-from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.graph import BATCH, ModuleGraph
+from supernet.ptq.quantize import sides_of
+from supernet.reading.capture import packet
 from supernet.training.subnets import float_plan
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ KIND = "graph"
 def wrap(
     module: nn.Module,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     name: str = "module",
     widths: Options | None = None,
     kernels: Options | None = None,
@@ -60,9 +62,11 @@ def wrap(
     one of them is enough. Dropout is left out.
 
     Args:
-        module: takes one tensor (batch, channels, side, side), returns (batch, outputs), and can
-            be traced by ``torch.fx``. It is the largest variant, and is not changed.
-        input_shape: (channels, side, side) of one image.
+        module: takes one tensor (batch, channels, height, width) or (batch, channels, samples),
+            returns (batch, outputs), and can be captured by ``torch.export``. It is the largest
+            variant, and is not changed.
+        input_shape: (channels, height, width) of one image, or (channels, samples) of a signal;
+            only the resolution of square images can vary.
         name: of the space.
         widths: layer -> allowed shares of its output channels, ascending, at most 1.
         kernels: convolution -> allowed kernel sides, ascending; the largest is its own.
@@ -98,7 +102,7 @@ def wrap(
 def bits_space(
     module: nn.Module,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     name: str = "module-bits",
     weight_bits: Bits = (2, 3, 4, 8),
     activation_bits: Bits = (2, 3, 4, 8),
@@ -140,7 +144,7 @@ class ModuleSpace(PlannedSpace):
         self,
         module: nn.Module,
         *,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         name: str,
         widths: Options,
         kernels: Options,
@@ -152,17 +156,28 @@ class ModuleSpace(PlannedSpace):
         ties: Sequence[Sequence[str]],
         divisor: int,
     ) -> None:
-        if len(input_shape) != 3 or input_shape[1] != input_shape[2]:
-            raise InputError(f"input_shape={input_shape} must be (channels, side, side)")
+        if len(input_shape) not in (2, 3):
+            raise InputError(
+                f"input_shape={input_shape} must be (channels, height, width), or (channels, "
+                "samples) of a signal"
+            )
         _ascending("resolutions", resolutions)
         if resolutions[-1] != input_shape[1]:
             raise InputError(
                 f"resolutions={list(resolutions)} must end with the side of input_shape, "
                 f"{input_shape[1]}"
             )
+        if len(resolutions) > 1 and len(set(input_shape[1:])) > 1:
+            raise InputError(
+                f"resolutions={list(resolutions)}: the resolution of inputs {input_shape} that "
+                "are not square cannot vary"
+            )
         whole("divisor", divisor)
         self.module = copy.deepcopy(module).cpu().eval()
-        self.graph = ModuleGraph(self.module, input_shape, sequences=tuple(depths))
+        self.graph = ModuleGraph(
+            self.module, input_shape, sequences=tuple(depths), sides=resolutions
+        )
+        self._input_shape = input_shape
         self._side, self._divisor = input_shape[1], divisor
         self._names = list(self.graph.layers.values())
         self._nodes = {self.graph.layers[n.target]: n for n in self.graph.layer_nodes()}
@@ -223,9 +238,22 @@ class ModuleSpace(PlannedSpace):
             found[layer] = (mean if bias is None else mean - bias.detach(), variance)
         return found
 
+    def input_shape(self, side: int) -> tuple[int, int, int]:
+        """Return (channels, height, width) of one input of the height ``side``; a signal has 1."""
+        channels, height, *rest = self._input_shape
+        if not rest:
+            return channels, 1, height
+        return channels, side, rest[0] * side // height
+
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Side of the square input image in pixels for gene rows: (n,) int64."""
-        return self._column(np.asarray(genes), "resolution").astype(np.int64)
+        """Width of the input for gene rows: (n,) int64."""
+        sides = self._column(np.asarray(genes), "resolution").astype(np.int64)
+        return sides * self._input_shape[-1] // self._input_shape[1]
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Rows of the input for gene rows: (n,) int64."""
+        sides = self._column(np.asarray(genes), "resolution").astype(np.int64)
+        return np.ones_like(sides) if len(self._input_shape) == 2 else sides
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe the network, which is one block, for gene rows (n, choices)."""
@@ -238,6 +266,10 @@ class ModuleSpace(PlannedSpace):
         operators = tuple(
             OperatorColumn(self._operator(genes, node), self._active(genes, node))
             for node in self.graph.operator_nodes()
+        )
+        operators += tuple(
+            OperatorColumn(self._product(genes, role, node), self._active(genes, node))
+            for role, node in self.graph.products.items()
         )
         scopes = {n.target: n for n in self.graph.graph.nodes if n.target in self.graph.points}
         return [
@@ -275,7 +307,10 @@ class ModuleSpace(PlannedSpace):
                     operator.scale.copy_(norm.weight)
                     operator.shift.copy_(0 if norm.bias is None else norm.bias)
             else:
-                operator.set(self._value(path))
+                operator.set(self.graph.value(path))
+                # What was computed from weights, or is none, is no weight of its own.
+                learned = isinstance(self.graph.value_of(path), nn.Parameter)
+                operator.value.requires_grad_(learned)
 
     # ------------------------------------------------------------------ reading
 
@@ -292,7 +327,7 @@ class ModuleSpace(PlannedSpace):
     def _read_depths(self, depths: Options) -> dict[str, tuple[int, ...]]:
         found = {}
         for path, options in depths.items():
-            elements = len(self.graph.modules[path])
+            elements = self.graph.lengths[path]
             options = _ascending(f"depths[{path!r}]", options)
             for depth in options:
                 whole(f"depths[{path!r}]", depth)
@@ -359,7 +394,12 @@ class ModuleSpace(PlannedSpace):
                         f"kernels[{pattern!r}]={list(options)}: the kernel of {name} has the side "
                         f"{own}; list sides that differ from it by an even number, ending with it"
                     )
-                if _padding(module, name) < module.dilation[0] * (own - options[0]) // 2:
+                if len(set(module.kernel_size)) > 1:
+                    raise InputError(
+                        f"kernels[{pattern!r}]: the kernel of {name} is not square, so it cannot "
+                        "vary"
+                    )
+                if int(module.padding[0]) < module.dilation[0] * (own - options[0]) // 2:
                     raise InputError(
                         f"kernels[{pattern!r}]: {name} has a padding of {module.padding[0]}, too "
                         f"little for a kernel of {options[0]} to give maps of the same size"
@@ -461,42 +501,62 @@ class ModuleSpace(PlannedSpace):
                 self._channels(genes, before, module.in_features),
                 self._channels(genes, after, module.out_features),
                 1, 1, 1, 1, 1, *bits, "none", self.graph.sources[node.target], "linear", False,
-                tokens=source[:, 1:-1].prod(1),
+                tokens=np.maximum(1, source[:, :-1].prod(1) // BATCH),
             )  # fmt: skip
         result = self._sizes(genes, node)
-        _square(module, name, source, result)
         inputs = self._channels(genes, before, module.in_channels)
-        own = module.kernel_size[0]
-        kernel = np.full(len(genes), own)
+        sides: dict[str, Any] = sides_of(module)
         if name in self._kernels:
+            own = module.kernel_size[0]
             kernel = self._column(genes, f"kernel.{name}").astype(np.int64)
-        padding = _padding(module, name) - module.dilation[0] * (own - kernel) // 2
+            sides["padding"] = sides["padding"] - module.dilation[0] * (own - kernel) // 2
+            sides["kernel"] = kernel
+        if (source[:, -2:-1] != source[:, -1:]).any() or (result[:, -2] != result[:, -1]).any():
+            sides |= {"in_height": source[:, -2], "out_height": result[:, -2]}
         depthwise = module.groups == module.in_channels == module.out_channels != 1
         return LayerPlan(
-            name, node.target, inputs,
-            self._channels(genes, after, module.out_channels),
-            kernel, module.stride[0], inputs if depthwise else module.groups,
-            source[:, 2], result[:, 2], *bits, "none", self.graph.sources[node.target], "conv",
-            node.target in self.graph.norms, padding=padding, dilation=module.dilation[0],
-        )  # fmt: skip
+            name=name,
+            role=node.target,
+            in_channels=inputs,
+            out_channels=self._channels(genes, after, module.out_channels),
+            groups=inputs if depthwise else module.groups,
+            in_size=source[:, -1],
+            out_size=result[:, -1],
+            weight_bits=bits[0],
+            activation_bits=bits[1],
+            source=self.graph.sources[node.target],
+            batch_norm=node.target in self.graph.norms,
+            **sides,
+        )
+
+    def _product(self, genes: np.ndarray, role: str, node: fx.Node) -> OperatorPlan:
+        """Multiplications of an operation that is no layer, at its full width."""
+        tensors = [self._sizes(genes, n) for n in node.all_input_nodes if self.graph.has_shape(n)]
+        result = self._sizes(genes, node)
+        count = result.prod(1) // BATCH
+        name = packet(node)
+        if name == "scaled_dot_product_attention":
+            query, key = tensors[0], tensors[1]
+            macs = query.prod(1) // BATCH * key[:, -2] + count * key[:, -2]
+        elif name in ("matmul", "bmm"):
+            macs = count * tensors[0][:, -1]
+        elif name.startswith("conv_transpose"):
+            macs = tensors[0].prod(1) // BATCH * tensors[1][:, 1:].prod(1)
+        else:
+            macs = count * tensors[1][:, 1:].prod(1)
+        return OperatorPlan(role, role, "product", int(result[0, -1]), macs=macs)
 
     def _operator(self, genes: np.ndarray, node: fx.Node) -> OperatorPlan:
         path = self.graph.operators[node.target]
         if path not in self.graph.modules:
-            count = self._value(path).numel()
+            count = self.graph.value(path).numel()
             return OperatorPlan(path, node.target, "value", count, parameters=count)
         size = self.graph.modules[path].normalized_shape[0]
         channels = self._channels(genes, self.graph.output_width(node), size)
-        tokens = self._sizes(genes, node)[:, 1:-1].prod(1)
+        tokens = np.maximum(1, self._sizes(genes, node)[:, :-1].prod(1) // BATCH)
         return OperatorPlan(
             path, node.target, "layer_norm", channels, tokens, parameters=2 * channels
         )
-
-    def _value(self, path: str) -> Tensor:
-        value: Any = self.module
-        for part in path.split("."):
-            value = getattr(value, part)
-        return value.detach()  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         """Compare the largest architecture with the module, and run the smallest."""
@@ -505,7 +565,7 @@ class ModuleSpace(PlannedSpace):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network: Supernet = Supernet(self)
-            images = torch.randn(2, self.input_channels, self._side, self._side)
+            images = torch.randn(2, *self._input_shape)
         largest = float_plan(self.plan(self.largest()))
         found = network.evaluate(images, largest, self.pretrained_statistics())
         with torch.no_grad():
@@ -525,7 +585,7 @@ class ModuleSpace(PlannedSpace):
         side = smallest.input_shape[1]
         try:
             with torch.no_grad():
-                network(torch.randn(2, self.input_channels, side, side), smallest)
+                network(torch.randn(2, *smallest.input_shape), smallest)
         except RuntimeError as error:
             raise InputError(
                 f"the smallest network does not run ({error}); a fixed number of channels or "
@@ -537,22 +597,3 @@ def _ascending(name: str, values: Any) -> tuple[Any, ...]:
     values = tuple(values) if isinstance(values, (list, tuple)) else values
     ascending(name, values)
     return values  # type: ignore[no-any-return]
-
-
-def _padding(module: nn.Conv2d, name: str) -> int:
-    if module.padding_mode != "zeros":
-        raise InputError(f"{name}: padding_mode={module.padding_mode!r} cannot be exported")
-    if module.padding == "valid":
-        return 0
-    if module.padding == "same":
-        return int(module.dilation[0] * (module.kernel_size[0] - 1) // 2)
-    return int(module.padding[0])
-
-
-def _square(module: nn.Conv2d, name: str, source: np.ndarray, result: np.ndarray) -> None:
-    for what in ("kernel_size", "stride", "dilation", "padding"):
-        value = getattr(module, what)
-        if not isinstance(value, str) and value[0] != value[1]:
-            raise InputError(f"{name}: {what}={value} is not square")
-    if (source[:, 2] != source[:, 3]).any() or (result[:, 2] != result[:, 3]).any():
-        raise InputError(f"{name}: its feature maps are not square")

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from supernet.ptq.graph import LAYERS, FloatGraph, shape_of
+from supernet.reading.capture import arguments, packet
 
-HOMOGENEOUS = frozenset(
-    {"relu", "relu_", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten"}
-    | {"dropout", "contiguous"}
-)
+_ELEMENTWISE = frozenset({"relu", "leaky_relu"})
+_POOLS = frozenset({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"})
+_MOVING = frozenset({"flatten", "reshape", "squeeze", "unsqueeze"})
+HOMOGENEOUS = _ELEMENTWISE | _POOLS | _MOVING | {"mean"}
 """Operations that a positive factor of a channel passes through."""
 
 _SMALLEST = 1e-8
@@ -57,20 +58,41 @@ def equalizable_pairs(graph: FloatGraph) -> list[tuple[str, str]]:
 
 
 def _next_layer(graph: FloatGraph, node: fx.Node) -> fx.Node | None:
-    while len(node.users) == 1:
-        node = next(iter(node.users))
-        if node.op == "call_module" and isinstance(graph.module.get_submodule(node.target), LAYERS):
-            return node
-        if node.op not in ("call_function", "call_method") or operation(node) not in HOMOGENEOUS:
-            return None
-        if operation(node) == "flatten" and set(shape_of(node.all_input_nodes[0])[2:]) - {1}:
-            return None  # A feature is then no channel.
+    """Return the layer whose input channels are the output channels of ``node``."""
+    conv = isinstance(graph.module.get_submodule(str(node.target)), nn.Conv2d)
+    axis: int | None = 1 if conv else len(shape_of(node)) - 1
+    while len(node.users) == 1 and axis is not None:
+        before, node = node, next(iter(node.users))
+        if node.op == "call_module":
+            layer = graph.module.get_submodule(str(node.target))
+            if not isinstance(layer, LAYERS):
+                return None
+            needed = 1 if isinstance(layer, nn.Conv2d) else len(shape_of(before)) - 1
+            return node if axis == needed else None
+        axis = _axis_after(before, node, axis)
     return None
 
 
-def operation(node: fx.Node) -> str:
-    """Return the name of a function or method call."""
-    return node.target if isinstance(node.target, str) else node.target.__name__
+def _axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
+    """Return where the channels of ``before`` are in ``node``; None where they are mixed."""
+    name, source = packet(node), shape_of(before)
+    if name not in HOMOGENEOUS or node.args[0] is not before:
+        return None
+    if name in _ELEMENTWISE:
+        return axis
+    if name in _POOLS:
+        # Pooling runs over the last two dimensions.
+        return axis if axis == len(source) - 3 else None
+    if name == "mean":
+        given = arguments(node)
+        dims = given.get("dim")
+        if not dims:
+            return None
+        dims = {d % len(source) for d in dims}
+        if axis in dims:
+            return None
+        return axis if given.get("keepdim") else axis - sum(d < axis for d in dims)
+    return axis if shape_of(node)[: axis + 1] == source[: axis + 1] else None
 
 
 def _depthwise(layer: nn.Module) -> bool:

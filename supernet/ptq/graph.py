@@ -1,11 +1,11 @@
 """A float network as a graph of its convolutions and linear layers, batch norm folded.
 
-Any module that ``torch.fx`` can trace will do: a user's own, or an extracted network in float.
+Any module that :mod:`supernet.reading` can read will do: a user's own, or an extracted network
+in float.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
 from supernet.plain import PlainLayer
+from supernet.reading.reader import read_network
 
 LAYERS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True)
@@ -44,52 +44,54 @@ class FloatGraph:
         set_submodule(self.module, str(self.layers[name].target), module)
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LAYERS + NORMS)
-
-
 @torch.no_grad()
 def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> FloatGraph:
-    """Trace ``module`` and fold its batch norms.
+    """Read ``module`` and fold its batch norms.
 
     Args:
-        module: left as it is; traced in evaluation mode.
-        example: images (batch, channels, height, width), for shapes.
+        module: left as it is; read in evaluation mode.
+        example: images (batch, channels, height, width) or signals (batch, channels, samples),
+            for shapes.
         fold: fold batch norms into the layers before them; one that follows no layer becomes a
             1x1 depthwise convolution.
 
     Raises:
-        InputError: the module cannot be traced, or calls one layer twice.
+        InputError: the module cannot be read, see :func:`supernet.reading.reader.read_network`.
     """
     from torch.fx.passes.shape_prop import ShapeProp
 
-    own = copy.deepcopy(module).eval()
-    names = _plan_names(own)
-    try:
-        graph = _Tracer().trace(own)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise InputError(
-            f"{type(module).__name__} cannot be traced by torch.fx: {error}; its forward must not "
-            "depend on values of tensors"
-        ) from error
-    traced = fx.GraphModule(own, graph).eval()
-    if fold:
-        from supernet.ptq.folding import fold_batch_norms
-
-        fold_batch_norms(traced)
-    ShapeProp(traced).propagate(example)
+    names = _plan_names(module)
+    read = read_network(module, example, fold=fold)
+    read.meta["batch_first"] = _batch_first(read, example)
+    ShapeProp(read).propagate(example)
     layers: dict[str, fx.Node] = {}
-    seen: set[str] = set()
-    for node in traced.graph.nodes:
-        if node.op == "call_module" and isinstance(traced.get_submodule(node.target), LAYERS):
-            if node.target in seen:
-                raise InputError(f"the layer {node.target} is called twice; give each call its own")
-            seen.add(node.target)
-            layers[names.get(node.target, node.target)] = node
+    for node in read.graph.nodes:
+        if node.op == "call_module" and isinstance(read.get_submodule(str(node.target)), LAYERS):
+            layers[names.get(str(node.target), str(node.target))] = node
     if not layers:
         raise InputError(f"{type(module).__name__} has no convolution and no linear layer")
-    return FloatGraph(traced, layers, tuple(example.shape[1:]))
+    return FloatGraph(read, layers, tuple(example.shape[1:]))
+
+
+def _batch_first(module: fx.GraphModule, example: Tensor) -> bool:
+    """Whether the batch is the first dimension, or part of it, of all that follows the input."""
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    first = example[:1]
+    found = []
+    for count in (2, 3):
+        ShapeProp(module).propagate(first.expand(count, *first.shape[1:]))
+        found.append(
+            [
+                tuple(meta.shape)
+                for node in module.graph.nodes
+                if hasattr(meta := node.meta.get("tensor_meta"), "shape")
+            ]
+        )
+    return all(
+        small == large or (small[1:] == large[1:] and small[0] * 3 == large[0] * 2)
+        for small, large in zip(*found, strict=True)
+    )
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -146,6 +148,8 @@ class Recorded:
         Returns:
             (versions, batch, outputs).
         """
+        if not self.module.meta.get("batch_first", True):
+            return torch.stack([self._rerun(node, one) for one in versions])
         count = len(versions)
         values: dict[fx.Node, Any] = {node: versions.flatten(0, 1)}
         changed = {node}
@@ -166,6 +170,16 @@ class Recorded:
                     changed.add(other)
         result = value(next(reversed(self.module.graph.nodes)))
         return result.unflatten(0, (count, self.batch))
+
+    def _rerun(self, node: fx.Node, version: Tensor) -> Tensor:
+        values: dict[fx.Node, Any] = {node: version}
+        for other in self.module.graph.nodes:
+            if other is not node and any(parent in values for parent in other.all_input_nodes):
+                values[other] = run_node(
+                    self.module, other, lambda parent: values.get(parent, self.values[parent])
+                )
+        last = next(reversed(self.module.graph.nodes))
+        return values.get(last, self.values[last])  # type: ignore[no-any-return]
 
     def _tiled(self, node: fx.Node, count: int) -> Any:
         value = self.values[node]

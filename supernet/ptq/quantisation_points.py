@@ -12,24 +12,21 @@ from torch import fx
 
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import Source
-from supernet.ptq.equalize import operation
+from supernet.reading.capture import packet
 
-INTEGER = frozenset(
-    {"add", "iadd", "add_", "cat", "concat", "mean", "adaptive_avg_pool2d", "avg_pool2d"}
-    | {"max_pool2d"}
-)
+INTEGER = frozenset({"add", "cat", "mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"})
 """Operations that integer runtimes do on codes."""
 
 VIEWS = frozenset(
     {"flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "permute", "transpose"}
-    | {"dropout", "contiguous", "getitem"}
+    | {"getitem", "chunk", "split", "split_with_sizes", "unbind", "select", "slice", "expand"}
 )
 """Operations that move values and change none."""
 
-SIZES = frozenset({"size", "dim", "getattr"})
+SIZES = frozenset({"sym_size"})
 """Operations that look at no values."""
 
-RELU = frozenset({"relu", "relu_"})
+RELU = frozenset({"relu"})
 
 
 def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list[fx.Node]:
@@ -40,7 +37,7 @@ def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list
     is_layer = set(layers.values())
     points = []
     for node in list(module.graph.nodes):
-        if node.op in ("output", "get_attr") or _is_view(node):
+        if node.op in ("output", "get_attr") or _is_view(node) or not _is_float(node):
             continue
         if _is_relu_next(node):
             continue  # The ReLU's output is quantised instead.
@@ -79,7 +76,7 @@ def layer_source(bits: int, *, quantized: bool) -> Source:
 
 def operation_or_none(node: fx.Node) -> str | None:
     """Return the name of a function or method call, None for other nodes."""
-    return operation(node) if node.op in ("call_function", "call_method") else None
+    return packet(node) or None
 
 
 def _users(node: fx.Node) -> list[fx.Node]:
@@ -89,6 +86,11 @@ def _users(node: fx.Node) -> list[fx.Node]:
         if operation_or_none(user) not in SIZES:
             found.update(dict.fromkeys(_users(user) if _is_view(user) else [user]))
     return list(found)
+
+
+def _is_float(node: fx.Node) -> bool:
+    meta = node.meta.get("tensor_meta")
+    return bool(getattr(getattr(meta, "dtype", None), "is_floating_point", False))
 
 
 def _is_view(node: fx.Node) -> bool:

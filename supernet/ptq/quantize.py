@@ -7,6 +7,7 @@ bias see the errors that the layers before it have left.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,11 +32,16 @@ from supernet.ptq.quantisation_points import (
     operation_or_none,
 )
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
+from supernet.reading.compare import node_values, relative_difference
+from supernet.reading.reader import TOLERANCE
 
 STEPS = ("equalize", "mse", "bias", "adaround")
 """What may be done beyond folding batch norms and rounding to nearest over the whole range."""
 
 Bits = tuple[int, int]
+
+_COMPARED = 8
+"""Images on which a network is compared with itself before a step."""
 
 
 @torch.no_grad()
@@ -53,7 +59,7 @@ def quantize_post_training(
     """Return ``module`` as a quantised network for :func:`supernet.onnx.export.export_onnx`.
 
     Args:
-        module: a trained float network that ``torch.fx`` can trace, or one extracted in float
+        module: a trained float network that ``torch.export`` can capture, or one extracted in float
             (:func:`supernet.training.subnets.float_plan`). Left as it is.
         batches: calibration images (batch, channels, height, width), not augmented; targets of
             (images, targets) are ignored. 256 to 1000 images are enough.
@@ -80,10 +86,44 @@ def quantize_post_training(
     graph = trace_float(module, images[0])
     wanted = layer_bits(tuple(graph.layers), bits, edge_bits)
     if "equalize" in steps:
+        before = node_values(graph.module, [images[0][:_COMPARED]])
         equalize(graph)
+        _check_equalised(graph, before, images[0][:_COMPARED])
     walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed)
     walk.run(images)
-    return walk.network()
+    network = walk.network()
+    difference = relative_difference(network(images[0]), walk.outputs)
+    if difference > TOLERANCE:
+        raise InputError(
+            f"the quantised network differs from its own layers by {difference:.3g} (relative); "
+            "its forward depends on something that reading misses"
+        )
+    return network
+
+
+def _check_equalised(graph: FloatGraph, before: Mapping[fx.Node, Any], images: Tensor) -> None:
+    """Compare a network with itself before its ranges were equalised.
+
+    Raises:
+        InputError: its outputs differ; the message names the first layer whose outputs are no
+            multiples, channel by channel, of what they were.
+    """
+    after = node_values(graph.module, [images])
+    last = next(reversed(graph.module.graph.nodes))
+    difference = relative_difference(after[last], before[last])
+    if difference <= 10 * TOLERANCE:
+        return
+    for name, node in graph.layers.items():
+        channels = 1 if isinstance(graph.layer(name), nn.Conv2d) else before[node].dim() - 1
+        axes = [axis for axis in range(before[node].dim()) if axis != channels]
+        ratio = after[node].abs().sum(axes) / before[node].abs().sum(axes).clamp(min=1e-12)
+        shape = [-1 if axis == channels else 1 for axis in range(before[node].dim())]
+        if relative_difference(after[node], before[node] * ratio.view(shape)) > 10 * TOLERANCE:
+            break
+    raise InputError(
+        f"equalising ranges changes the outputs by {difference:.3g} (relative), first at the layer "
+        f"{name}; leave out the step 'equalize'"
+    )
 
 
 def layer_bits(
@@ -118,6 +158,7 @@ class _Walk:
     seed: int
     names: dict[fx.Node, str] = field(default_factory=dict)
     quantized: dict[str, PlainLayer] = field(default_factory=dict)
+    outputs: Any = None
 
     def __post_init__(self) -> None:
         self.body = self.graph.module
@@ -146,6 +187,8 @@ class _Walk:
             else:
                 floats[node] = self._each(node, floats, len(images))
                 codes[node] = self._each(node, codes, len(images))
+            if node.op == "output":
+                self.outputs = codes[node][0]
             for done in last_use.get(node, ()):
                 floats.pop(done, None)
                 codes.pop(done, None)
@@ -254,23 +297,47 @@ def _layer_plan(
     name: str, node: fx.Node, op: nn.Module, weight_bits: int, activation_bits: int
 ) -> LayerPlan:
     before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
-    conv = isinstance(op, nn.Conv2d)
+    shared: dict[str, Any] = {
+        "name": name,
+        "role": name.rpartition(".")[2],
+        "out_channels": op.weight.shape[0],
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "source": "none",
+        "batch_norm": False,
+    }
+    if not isinstance(op, nn.Conv2d):
+        return LayerPlan(
+            **shared, in_channels=op.in_features, kernel=1, stride=1, groups=1, in_size=1,
+            out_size=1, kind="linear", tokens=max(1, math.prod(after[1:-1])),
+        )  # fmt: skip
+    heights = {"in_height": before[-2], "out_height": after[-2]}
+    square = before[-2] == before[-1] and after[-2] == after[-1]
     return LayerPlan(
-        name=name,
-        role=name.rpartition(".")[2],
-        in_channels=op.in_channels if conv else op.in_features,
-        out_channels=op.weight.shape[0],
-        kernel=op.kernel_size[0] if conv else 1,
-        stride=op.stride[0] if conv else 1,
-        groups=op.groups if conv else 1,
-        in_size=before[-1] if conv else 1,
-        out_size=after[-1] if conv else 1,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        source="none",
-        kind="conv" if conv else "linear",
-        batch_norm=False,
+        **shared,
+        in_channels=op.in_channels,
+        groups=op.groups,
+        in_size=before[-1],
+        out_size=after[-1],
+        **({} if square else heights),
+        **sides_of(op),
     )
+
+
+def sides_of(op: nn.Conv2d) -> dict[str, int]:
+    """Return a layer plan's fields of a convolution's kernel, stride, padding and dilation."""
+    found = {}
+    for name, value in (
+        ("kernel", op.kernel_size),
+        ("stride", op.stride),
+        ("padding", op.padding),
+        ("dilation", op.dilation),
+    ):
+        height, width = (int(side) for side in value)
+        found[name] = width
+        if height != width:
+            found[f"{name}_height"] = height
+    return found
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

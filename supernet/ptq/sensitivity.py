@@ -126,7 +126,7 @@ def layer_sensitivity(
     before the layer is computed once.
 
     Args:
-        module: any network that ``torch.fx`` can trace; an extracted network must be in float
+        module: any network that ``torch.export`` can capture; an extracted network must be in float
             (see :func:`supernet.training.subnets.float_plan`). Not changed.
         batches: images (batch, channels, height, width), or (images, targets) whose targets are
             ignored. A few hundred images are enough.

@@ -164,10 +164,15 @@ def test_what_cannot_be_traced_or_measured_is_refused(network):
         def forward(self, x):
             return self.layer(x) if x.sum() > 0 else x
 
-    with pytest.raises(InputError, match="Peeks cannot be traced"):
+    with pytest.raises(InputError, match="Peeks cannot be captured"):
         layer_sensitivity(Peeks(), [torch.zeros(1, 2)])
     with pytest.raises(InputError, match="at least one batch"):
         layer_sensitivity(network, [])
+
+
+def test_a_layer_that_is_called_twice_counts_at_each_place():
     shared = nn.Linear(4, 4)
-    with pytest.raises(InputError, match="called twice"):
-        layer_sensitivity(nn.Sequential(shared, nn.ReLU(), shared), [torch.zeros(1, 4)])
+    table = layer_sensitivity(
+        nn.Sequential(shared, nn.ReLU(), shared), [torch.randn(2, 4)], weight_bits=(8,)
+    )
+    assert table.layers == ("0", "0_call2")

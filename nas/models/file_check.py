@@ -1,0 +1,122 @@
+"""An exported file against the network it was made from, and the first layer that differs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from supernet.plain import PlainNetwork
+
+TOLERANCE = 0.05
+"""Largest relative error of outputs; a rounding that falls the other way gives less."""
+
+FLOAT_TOLERANCE = 1e-3
+"""The same where nothing is quantised."""
+
+_NOISE = 1e-4
+
+
+def file_problem(network: PlainNetwork, path: Path, images: Tensor) -> str | None:
+    """Return in words where a file differs from its network; None if it does not.
+
+    The file runs unoptimised, which is what it says; what a runtime makes of it is
+    :func:`nas.models.parity.check_optimised`'s question. Rounding to few bits can turn a
+    difference in the last digit into one of a whole step, so a network may differ by three
+    times what noise of a ten-thousandth of its input does to it.
+
+    Args:
+        network: in evaluation mode.
+        path: the file.
+        images: (batch, channels, height, width).
+    """
+    import torch
+
+    from nas.models.parity import evaluate_onnx
+    from search_spaces.plan import FLOAT_BITS
+
+    found = evaluate_onnx(path, [images], optimise=False)
+    with torch.no_grad():
+        expected = _first(network(images))
+        if found.shape != expected.shape:
+            return f"it returns {found.shape} where the network returns {expected.shape}"
+        error = _relative(found, expected)
+        whole = any(
+            min(layer.weight_bits, layer.activation_bits) < FLOAT_BITS
+            for layer in network.plan.layers()
+        )
+        allowed = TOLERANCE if whole else FLOAT_TOLERANCE
+        if error <= allowed:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(images.shape, generator=generator) * images.std() * _NOISE
+        allowed = max(allowed, 3 * _relative(_first(network(images + noise)), expected))
+    if error <= allowed:
+        return None
+    layer = _first_layer(network, path, images, allowed)
+    where = f"first at the layer {layer}" if layer else "though every layer agrees"
+    return (
+        f"its outputs differ from the network's by {error:.3g} (relative; at most {allowed:.3g} "
+        f"is rounding), {where}"
+    )
+
+
+def _first_layer(network: PlainNetwork, path: Path, images: Tensor, tolerance: float) -> str | None:
+    import onnx
+    import torch
+
+    wanted: dict[str, np.ndarray] = {}
+    handles = [
+        layer.register_forward_hook(
+            lambda _m, _i, out, name=layer.layer.name: wanted.setdefault(name, out.cpu().numpy())
+        )
+        for layer in network.plain_layers()
+    ]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    model = onnx.load(path)
+    made = {output for node in model.graph.node for output in node.output}
+    names = [name for name in wanted if name in made]
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        with_layers = Path(folder) / "layers.onnx"
+        onnx.save(model, with_layers)
+        found = _outputs(with_layers, names, images)
+    for name in names:
+        here, there = found[name], wanted[name]
+        if here.size != there.size or _relative(here.reshape(there.shape), there) > tolerance:
+            return name
+    return None
+
+
+def _outputs(path: Path, names: list[str], images: Tensor) -> dict[str, np.ndarray]:
+    from nas.models.parity import open_session
+
+    session = open_session(path, optimise=False)
+    feed = {session.get_inputs()[0].name: images.cpu().numpy().astype(np.float32)}
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def _first(outputs: Any) -> np.ndarray:
+    first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+    array: np.ndarray = first.detach().cpu().numpy()
+    return array
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    if not np.isfinite(found).all():
+        return float("inf")
+    norm = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / norm if norm else float(np.any(found))
