@@ -240,7 +240,7 @@ class _Translator:
             mark = len(self.graph.nodes)
             try:
                 result = OPERATIONS.get(name)(context, *arguments, **options)
-                several = isinstance(node.meta["tensor_meta"], tuple)
+                several = not hasattr(node.meta["tensor_meta"], "shape")
                 return (result,) if several and isinstance(result, Value) else result
             except InputError as error:
                 del self.graph.nodes[mark:]
@@ -520,7 +520,8 @@ def _attribute(module: nn.Module, path: str) -> torch.Tensor:
     found: Any = module
     for part in path.split("."):
         found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+    assert isinstance(found, torch.Tensor)
+    return found
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -161,9 +161,9 @@ def _resized(
     def along(rows: Tensor, axis: int) -> Tensor:
         # A column of pixels for each row of the matrix; the other axis has one pixel.
         column = rows.unsqueeze(-1)
-        size = {"size": (target[axis], 1)}
+        size: dict[str, Any] = {"size": (target[axis], 1)}
         if factors is not None:
-            size = {"scale_factor": (factors[axis], 1.0)}  # type: ignore[dict-item]
+            size = {"scale_factor": (factors[axis], 1.0)}
         return F.interpolate(
             column, mode=mode, align_corners=bool(align_corners), antialias=antialias, **size
         ).squeeze(-1)

@@ -68,12 +68,11 @@ def first_difference(
     for node, value in found.items():
         if node.op != "call_module" or str(node.target) not in wanted:
             continue
-        here = relative_difference(value, wanted[str(node.target)])
+        path = str(node.target)
+        here = relative_difference(value, wanted[path])
         # A batch norm folded into its convolution differs there, and is right after it.
-        if here > tolerance and not _norm_follows(
-            module, str(node.target), value, wanted, tolerance
-        ):
-            return f"the first layer that differs is {node.target}, by {here:.3g} (relative)"
+        if here > tolerance and not _norm_follows(path, value, wanted, tolerance):
+            return f"the first layer that differs is {path}, by {here:.3g} (relative)"
     return f"every layer agrees, but the outputs differ by {difference:.3g} (relative)"
 
 

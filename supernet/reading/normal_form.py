@@ -132,7 +132,7 @@ def _fold_constants(module: fx.GraphModule) -> None:
             if "rand" in packet(node) or packet(node) in ("bernoulli", "multinomial"):
                 continue
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            values[node] = node.target(*args, **kwargs)
     for node in list(graph.nodes):
         if node.op != "call_function" or node not in values:
             continue
@@ -208,7 +208,7 @@ def _convolution(module: fx.GraphModule, node: fx.Node, names: _Names) -> None:
     if weight is None or not _constant_or_absent(module, bias):
         return  # Of tensors that depend on the input: an operation like any other.
     rank = weight.dim() - 2
-    kind = nn.Conv1d if rank == 1 else nn.Conv2d
+    kind: Any = nn.Conv1d if rank == 1 else nn.Conv2d
     source = given["input"]
     if _dimensions(source) != rank + 2:
         return
@@ -369,6 +369,7 @@ def _place_norm(module: fx.GraphModule, node: fx.Node, *, fold: bool) -> None:
         column = gain.view(-1, *[1] * (layer.weight.dim() - 1))
         layer.weight = nn.Parameter(layer.weight.detach() * column)
         layer.bias = nn.Parameter(shift + old * gain)
+        assert isinstance(before, fx.Node)
         node.replace_all_uses_with(before)
         module.graph.erase_node(node)
         return
