@@ -582,7 +582,6 @@ class ModuleSpace(PlannedSpace):
                 "does something that tracing misses, such as a branch or a global"
             )
         smallest = float_plan(self.plan(self.smallest()))
-        side = smallest.input_shape[1]
         try:
             with torch.no_grad():
                 network(torch.randn(2, *smallest.input_shape), smallest)
