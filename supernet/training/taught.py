@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search_spaces.plan import NetworkPlan
+from search_spaces.plan import FLOAT_BITS, NetworkPlan
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 from search_spaces.space import Arch
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 POOL = 4096
 """Architectures from which those of each step are drawn."""
 
+ONE_PAIR = 0.25
+"""Share of the subnets that have one pair of bit-widths for all layers."""
+
 
 class Taught(StagedSchedule):
     """One teacher, then subnets of every size alike, at bits of their own.
@@ -40,8 +43,9 @@ class Taught(StagedSchedule):
     and then an architecture that has it, as AttentiveNAS draws by FLOPs (Wang et al., CVPR 2021,
     section 3.2).
 
-    Every subnet has the bits it was drawn with, or those of the stage next to them. What is drawn
-    depends on (seed, step) alone.
+    Every subnet has the bits it was drawn with, or those of the stage next to them, but a quarter
+    have one pair for all layers: such are compared with each other, and hardly ever drawn layer by
+    layer. What is drawn depends on (seed, step) alone.
     """
 
     def __init__(
@@ -79,10 +83,14 @@ class Taught(StagedSchedule):
         if stage is None:
             return [float_plan(self.space.plan(self.space.largest()))]
         rng = derive_rng(self.seed, "taught", step)
-        return [
-            self.quantised(self.space.plan(self._drawn(rng)), True, stage, rng)
-            for _ in range(self.random_subnets)
-        ]
+        return [self._plan(stage, rng) for _ in range(self.random_subnets)]
+
+    def _plan(self, stage: BitsStage, rng: np.random.Generator) -> NetworkPlan:
+        plan = self.quantised(self.space.plan(self._drawn(rng)), True, stage, rng)
+        in_float = all(layer.weight_bits == FLOAT_BITS for layer in plan.layers())
+        if in_float or rng.random() >= ONE_PAIR:
+            return plan
+        return self.at(plan, *self.bit_odds.draw(stage.bits, rng))
 
     def teaching(self, progress: float) -> Teaching:
         """Return ``remembered`` once the largest network is trained."""

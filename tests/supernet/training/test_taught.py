@@ -39,6 +39,16 @@ def test_sizes_are_drawn_evenly_on_a_scale_of_ratios(schedule):
     assert (np.array(sizes) < near).mean() > 1.5 * (plain < near).mean()
 
 
+def test_some_have_one_pair_of_bits_for_all_layers(schedule):
+    def pairs(plan):
+        searched = [layer for layer in plan.layers() if layer.role in ("expand", "project")]
+        return {(layer.weight_bits, layer.activation_bits) for layer in searched}
+
+    one = [len(pairs(plan)) == 1 for step in range(200) for plan in schedule.plans(step, 0.7)]
+    # By chance three blocks of four bit-widths are alike once in sixteen times.
+    assert 0.2 < sum(one) / len(one) < 0.45
+
+
 def test_the_largest_is_not_trained_again(schedule):
     largest = schedule.space.plan(schedule.space.largest()).macs
     drawn = [plan.macs for step in range(100) for plan in schedule.plans(step, 0.7)]
