@@ -277,7 +277,7 @@ _HEADER = """/* {name}. Generated; change the model, not this file. */
 #define EDGE_NAS_INPUT_HIGH {high}
 #define EDGE_NAS_OUTPUTS {outputs}
 
-/* All working memory; beside it only the stack is used, below 1 KiB. */
+/* All working memory; beside it only the stack is used, below 2 KiB. */
 #define EDGE_NAS_ARENA_BYTES {arena}
 #define EDGE_NAS_WEIGHT_BYTES {weights}
 #define EDGE_NAS_CHANNEL_BYTES {records}

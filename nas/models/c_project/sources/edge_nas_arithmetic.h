@@ -10,9 +10,13 @@ int32_t en_round_exactly(int32_t acc, int32_t mantissa, int shift, int32_t low, 
 /* The same; only what lies close to the middle of two numbers needs the long way. */
 static inline int32_t en_round(int32_t acc, int32_t mantissa, int shift, int32_t low,
                                int32_t high) {
-  if (shift >= 33) {
-    const int64_t product = (int64_t)acc * mantissa;
-    const int n = shift - 32;
+  int64_t product = (int64_t)acc * mantissa;
+  int n = shift - 32;
+  if (n < 1 && n > -7 && acc > -(1 << 24) && acc < (1 << 24)) { /* large multipliers */
+    product *= (int64_t)1 << (1 - n);
+    n = 1;
+  }
+  if (n >= 1) {
     const int32_t top = (int32_t)(product >> 32);
     const uint32_t fraction = ((uint32_t)top << (32 - n)) | ((uint32_t)product >> n);
     const int32_t rounded = (top >> n) + (int32_t)(fraction >> 31);

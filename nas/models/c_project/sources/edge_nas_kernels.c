@@ -54,8 +54,9 @@ static const int8_t *unpack(const en_conv *conv, uint32_t first, int count, int8
 }
 
 /* sums[p] += x[p] . w for BLOCK pixels. */
-static void dot_block(const uint8_t *const *x, const int8_t *w, int count, int32_t *sums) {
-  const uint8_t *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+static void dot_block(const uint8_t *const *x, int from, const int8_t *w, int count,
+                      int32_t *sums) {
+  const uint8_t *x0 = x[0] + from, *x1 = x[1] + from, *x2 = x[2] + from, *x3 = x[3] + from;
   int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
   int i = 0;
 #if EN_DSP
@@ -114,74 +115,103 @@ static int32_t with_function(const en_conv *conv, uint32_t v, int32_t low, int32
   return en_float_round(en_float_over(gate, conv->out_scale), low, high);
 }
 
-/* Writes what `sum` of output channel n gives at `pixel`. */
-static void finish(const en_conv *conv, int32_t sum, uint32_t n, uint32_t pixel, uint8_t *out) {
-  const en_channel *c = conv->channels + n;
-  const int32_t acc = sum * c->factor + c->bias;
-  const uint32_t at = pixel * conv->outputs + n;
+/* Writes what the sums of output channel n give at `count` pixels. */
+static void finish(const en_conv *conv, const int32_t *sums, int count, uint32_t n,
+                   uint32_t pixel, uint8_t *restrict out) {
+  const en_channel c = conv->channels[n];
+  const uint32_t stride = conv->outputs;
   const int32_t zero = conv->out_zero_point;
   const int32_t low = -zero, high = conv->out_high - zero;
+  int p;
   if (conv->kind == EN_FLOATS) {
-    const uint32_t bits = en_float(acc, c->mantissa, c->shift);
-    memcpy(out + 4 * at, &bits, 4);
-  } else if (conv->function == EN_IDENTITY) {
-    out[at] = (uint8_t)(en_round(acc, c->mantissa, c->shift, low, high) + zero);
-  } else {
-    const uint32_t v = en_float(acc, c->mantissa, c->shift);
-    out[at] = (uint8_t)(with_function(conv, v, low, high) + zero);
+    out += 4 * (pixel * stride + n);
+    for (p = 0; p < count; ++p, out += 4 * stride) {
+      const uint32_t bits = en_float(sums[p] * c.factor + c.bias, c.mantissa, c.shift);
+      memcpy(out, &bits, 4);
+    }
+    return;
+  }
+  out += pixel * stride + n;
+  for (p = 0; p < count; ++p, out += stride) {
+    const int32_t acc = sums[p] * c.factor + c.bias;
+    if (conv->function == EN_IDENTITY)
+      *out = (uint8_t)(en_round(acc, c.mantissa, c.shift, low, high) + zero);
+    else
+      *out = (uint8_t)(with_function(conv, en_float(acc, c.mantissa, c.shift), low, high) + zero);
   }
 }
 
-/* Short filters: a patch of BLOCK pixels is gathered once for all outputs. */
-static void run_patches(const en_conv *conv, const uint8_t *in, uint8_t *out, int depth) {
-  uint8_t patch[BLOCK][EN_CHUNK];
+/* Copies what a filter sees at one output pixel; returns `to`. */
+static const uint8_t *gathered(const en_conv *conv, const uint8_t *in, uint32_t pixel,
+                               uint32_t offset, int channels, uint8_t *restrict to) {
+  const int y0 = (int)(pixel / conv->out_width) * conv->stride_h - conv->pad_top;
+  const int x0 = (int)(pixel % conv->out_width) * conv->stride_w - conv->pad_left;
+  const uint8_t *const start = to;
+  const uint8_t *const table = conv->table;
+  int i, j, k;
+  for (i = 0; i < conv->kernel_h; ++i)
+    for (j = 0; j < conv->kernel_w; ++j) {
+      const int y = y0 + i * conv->dilation_h, x = x0 + j * conv->dilation_w;
+      if (y < 0 || y >= conv->height || x < 0 || x >= conv->width) {
+        memset(to, conv->zero_point, (size_t)channels);
+      } else {
+        const uint8_t *from =
+            in + ((uint32_t)y * conv->width + (uint32_t)x) * conv->inputs + offset;
+        if (table)
+          for (k = 0; k < channels; ++k) to[k] = table[from[k]];
+        else
+          for (k = 0; k < channels; ++k) to[k] = from[k];
+      }
+      to += channels;
+    }
+  return start;
+}
+
+/* A patch of BLOCK pixels is gathered once for all outputs; a filter of one pixel is read where
+ * it lies. */
+static void run_patches(const en_conv *conv, const uint8_t *in, uint8_t *restrict out, int depth,
+                        int direct) {
+  uint8_t patch[BLOCK][EN_PATCH];
   int8_t unpacked[EN_CHUNK];
   const int channels = conv->inputs / conv->groups;
   const uint32_t per_group = (uint32_t)(conv->outputs / conv->groups);
   const uint32_t pixels = (uint32_t)conv->out_height * conv->out_width;
-  const uint8_t *rows[BLOCK];
+  const int piece = conv->bits == 8 ? depth : EN_CHUNK;
   uint32_t pixel, group, n;
   int p;
-  for (p = 0; p < BLOCK; ++p) rows[p] = patch[p];
   for (pixel = 0; pixel < pixels; pixel += BLOCK) {
     const int count = pixels - pixel < BLOCK ? (int)(pixels - pixel) : BLOCK;
     for (group = 0; group < conv->groups; ++group) {
-      for (p = 0; p < count; ++p) {
-        const int y0 = (int)((pixel + p) / conv->out_width) * conv->stride_h - conv->pad_top;
-        const int x0 = (int)((pixel + p) % conv->out_width) * conv->stride_w - conv->pad_left;
-        uint8_t *to = patch[p];
-        int i, j, k;
-        for (i = 0; i < conv->kernel_h; ++i)
-          for (j = 0; j < conv->kernel_w; ++j) {
-            const int y = y0 + i * conv->dilation_h, x = x0 + j * conv->dilation_w;
-            if (y < 0 || y >= conv->height || x < 0 || x >= conv->width) {
-              for (k = 0; k < channels; ++k) *to++ = conv->zero_point;
-            } else {
-              const uint8_t *from = in + ((uint32_t)y * conv->width + (uint32_t)x) * conv->inputs +
-                                    group * (uint32_t)channels;
-              if (conv->table)
-                for (k = 0; k < channels; ++k) *to++ = conv->table[*from++];
-              else
-                for (k = 0; k < channels; ++k) *to++ = *from++;
-            }
-          }
-      }
-      for (; p < BLOCK; ++p) memset(patch[p], 0, (size_t)depth);
-      for (n = group * per_group; n < (group + 1) * per_group; ++n) {
-        const int8_t *w = unpack(conv, n * (uint32_t)depth, depth, unpacked);
-        int32_t sums[BLOCK] = {0, 0, 0, 0};
-        if (count == 1)
-          sums[0] = dot(patch[0], w, depth);
+      const uint8_t *rows[BLOCK];
+      for (p = 0; p < BLOCK; ++p)
+        if (direct)
+          rows[p] = in + (pixel + (uint32_t)(p < count ? p : 0)) * conv->inputs;
+        else if (p < count)
+          rows[p] = gathered(conv, in, pixel + (uint32_t)p, group * (uint32_t)channels, channels,
+                             patch[p]);
         else
-          dot_block(rows, w, depth, sums);
-        for (p = 0; p < count; ++p) finish(conv, sums[p], n, pixel + (uint32_t)p, out);
+          rows[p] = patch[0];
+      for (n = group * per_group; n < (group + 1) * per_group; ++n) {
+        int32_t sums[BLOCK] = {0, 0, 0, 0};
+        uint32_t first = n * (uint32_t)depth;
+        int from;
+        for (from = 0; from < depth; from += piece) {
+          const int length = depth - from < piece ? depth - from : piece;
+          const int8_t *w = unpack(conv, first, length, unpacked);
+          first += (uint32_t)length;
+          if (count == 1)
+            sums[0] += dot(rows[0] + from, w, length);
+          else
+            dot_block(rows, from, w, length, sums);
+        }
+        finish(conv, sums, count, n, pixel, out);
       }
     }
   }
 }
 
 /* Long filters: weights are unpacked in chunks, each for PIXELS pixels. */
-static void run_long(const en_conv *conv, const uint8_t *in, uint8_t *out, int depth) {
+static void run_long(const en_conv *conv, const uint8_t *in, uint8_t *restrict out, int depth) {
   uint8_t zeros[EN_CHUNK], read[BLOCK][EN_CHUNK];
   int8_t unpacked[EN_CHUNK];
   int16_t ys[PIXELS], xs[PIXELS];
@@ -232,56 +262,69 @@ static void run_long(const en_conv *conv, const uint8_t *in, uint8_t *out, int d
             if (count == 1)
               sums[0] += dot(rows[0], w, length);
             else
-              dot_block(rows, w, length, sums + p);
+              dot_block(rows, 0, w, length, sums + p);
           }
         }
       }
-      for (p = 0; p < count; ++p) finish(conv, sums[p], n, pixel + (uint32_t)p, out);
+      finish(conv, sums, count, n, pixel, out);
     }
   }
 }
 
 void en_run_conv(const en_conv *conv, const uint8_t *in, uint8_t *out) {
-  const int depth = conv->kernel_h * conv->kernel_w * (conv->inputs / conv->groups);
-  const int plain = conv->kernel_h * conv->kernel_w == 1 && !conv->table && conv->bits == 8;
-  if (depth <= EN_CHUNK && !plain)
-    run_patches(conv, in, out, depth);
+  const int taps = conv->kernel_h * conv->kernel_w;
+  const int depth = taps * (conv->inputs / conv->groups);
+  const int direct = taps == 1 && conv->groups == 1 && !conv->table && conv->stride_h == 1 &&
+                     conv->stride_w == 1 && conv->pad_top == 0 && conv->pad_left == 0 &&
+                     conv->out_height == conv->height && conv->out_width == conv->width;
+  /* Weights of odd widths take long to unpack: then for more than BLOCK pixels at once. */
+  const int quick = conv->bits == 8 || conv->bits == 4;
+  if (direct ? quick : depth <= (quick ? EN_PATCH : EN_CHUNK))
+    run_patches(conv, in, out, depth, direct);
   else
     run_long(conv, in, out, depth);
 }
 
 /* A filter for each channel; its constants have no zero point folded in. */
-void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *out) {
+void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *restrict out) {
   int8_t unpacked[EN_CHUNK];
-  const int taps = conv->kernel_h * conv->kernel_w;
-  const int zero = conv->zero_point;
-  const uint32_t channels = conv->inputs, row = conv->dilation_w * channels;
+  const int kernel_h = conv->kernel_h, kernel_w = conv->kernel_w;
+  const int step_h = conv->dilation_h, step_w = conv->dilation_w;
+  const int height = conv->height, width = conv->width, zero = conv->zero_point;
+  const uint8_t *const table = conv->table;
+  const uint32_t channels = conv->inputs, column = (uint32_t)step_w * channels;
   uint32_t n;
   for (n = 0; n < channels; ++n) {
-    const int8_t *w = unpack(conv, n * (uint32_t)taps, taps, unpacked);
+    const int taps = kernel_h * kernel_w;
+    const int8_t *const weights = unpack(conv, n * (uint32_t)taps, taps, unpacked);
     uint32_t pixel = 0;
-    int oy, ox;
-    for (oy = 0; oy < conv->out_height; ++oy)
+    int oy, ox, i, j;
+    for (oy = 0; oy < conv->out_height; ++oy) {
+      const int y0 = oy * conv->stride_h - conv->pad_top;
+      int top = 0, bottom = kernel_h;
+      while (top < bottom && y0 + top * step_h < 0) ++top;
+      while (top < bottom && y0 + (bottom - 1) * step_h >= height) --bottom;
       for (ox = 0; ox < conv->out_width; ++ox, ++pixel) {
-        const int y0 = oy * conv->stride_h - conv->pad_top;
         const int x0 = ox * conv->stride_w - conv->pad_left;
-        int first = 0, last = conv->kernel_w, i, j;
+        int left = 0, right = kernel_w;
         int32_t sum = 0;
-        while (first < last && x0 + first * conv->dilation_w < 0) ++first;
-        while (first < last && x0 + (last - 1) * conv->dilation_w >= conv->width) --last;
-        for (i = 0; i < conv->kernel_h; ++i) {
-          const int y = y0 + i * conv->dilation_h;
-          const int8_t *weight = w + i * conv->kernel_w + first;
-          const uint8_t *x;
-          if (y < 0 || y >= conv->height || first == last) continue;
-          x = in + n + ((uint32_t)y * conv->width + (uint32_t)(x0 + first * conv->dilation_w)) *
-                           channels;
-          if (conv->table)
-            for (j = first; j < last; ++j, x += row) sum += (conv->table[*x] - zero) * *weight++;
-          else
-            for (j = first; j < last; ++j, x += row) sum += (*x - zero) * *weight++;
+        while (left < right && x0 + left * step_w < 0) ++left;
+        while (left < right && x0 + (right - 1) * step_w >= width) --right;
+        if (left < right) {
+          const int aside = kernel_w - (right - left);
+          const uint32_t line = (uint32_t)(step_h * width) * channels -
+                                (uint32_t)(right - left) * column;
+          const uint8_t *x = in + n;
+          const int8_t *w = weights + top * kernel_w + left;
+          x += (uint32_t)((y0 + top * step_h) * width + x0 + left * step_w) * channels;
+          for (i = bottom - top; i > 0; --i, x += line, w += aside)
+            if (table)
+              for (j = right - left; j > 0; --j, x += column) sum += (table[*x] - zero) * *w++;
+            else
+              for (j = right - left; j > 0; --j, x += column) sum += (*x - zero) * *w++;
         }
-        finish(conv, sum, n, pixel, out);
+        finish(conv, &sum, 1, n, pixel, out);
       }
+    }
   }
 }

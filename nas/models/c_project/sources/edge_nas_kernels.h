@@ -9,8 +9,10 @@
 
 #include <stdint.h>
 
-/* Weights that are unpacked at once, and entries of a gathered patch. */
+/* Weights that are unpacked at once, and entries of a gathered patch; four of these and three of
+ * those are on the stack. */
 #define EN_CHUNK 64
+#define EN_PATCH 256
 
 /* Constants of an output channel. The multiplier is mantissa * 2^-shift. */
 typedef struct {

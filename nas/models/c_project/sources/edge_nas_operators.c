@@ -9,19 +9,21 @@ static uint8_t sum_exactly(const en_sum *s, uint8_t a, uint8_t b) {
   return (uint8_t)en_float_round(en_float_fma(a, s->ratio_a, inner), 0, s->high);
 }
 
-void en_run_sum(const en_sum *s, const uint8_t *a, const uint8_t *b, uint8_t *out,
+void en_run_sum(const en_sum *s, const uint8_t *a, const uint8_t *b, uint8_t *restrict out,
                 uint32_t count) {
-  const uint32_t mask = (1u << s->point) - 1u, half = 1u << (s->point - 1);
+  const int32_t fixed_a = s->fixed_a, fixed_b = s->fixed_b;
+  const int32_t constant = s->fixed_constant + (int32_t)(1u << (s->point - 1));
+  const int point = s->point, high = s->high;
+  const uint32_t mask = (1u << point) - 1u;
   const uint32_t doubt = (uint32_t)s->doubt;
   uint32_t i;
   for (i = 0; i < count; ++i) {
-    const int32_t v =
-        a[i] * s->fixed_a + b[i] * s->fixed_b + s->fixed_constant + (int32_t)half;
-    const int32_t rounded = v >> s->point;
+    const int32_t v = a[i] * fixed_a + b[i] * fixed_b + constant;
+    const int32_t rounded = v >> point;
     if ((((uint32_t)v + doubt) & mask) < 2 * doubt)
       out[i] = sum_exactly(s, a[i], b[i]);
     else
-      out[i] = (uint8_t)(rounded < 0 ? 0 : rounded > s->high ? s->high : rounded);
+      out[i] = (uint8_t)(rounded < 0 ? 0 : rounded > high ? high : rounded);
   }
 }
 
@@ -46,7 +48,8 @@ void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t chan
   uint32_t p, c;
   for (c = 0; c < channels; ++c) {
     int32_t sum = -(int32_t)pixels * zero_in;
-    for (p = 0; p < pixels; ++p) sum += in[p * channels + c];
+    const uint8_t *from = in + c;
+    for (p = 0; p < pixels; ++p, from += channels) sum += *from;
     out[c] = (uint8_t)(en_round(sum, mantissa, shift, -zero_point, high - zero_point) +
                        zero_point);
   }

@@ -8,7 +8,7 @@ static int semihosting(int operation, const void *argument) {
   register int a0 __asm__("a0") = operation;
   register const void *a1 __asm__("a1") = argument;
   __asm__ volatile(
-      ".option push\n.option norvc\n.balign 16\n"
+      ".balign 16\n.option push\n.option norvc\n"
       "slli x0, x0, 0x1f\nebreak\nsrai x0, x0, 7\n.option pop"
       : "+r"(a0)
       : "r"(a1)

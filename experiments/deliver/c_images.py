@@ -1,0 +1,254 @@
+"""C projects on emulated microcontrollers: bits of the outputs, size of the image, instructions.
+
+    python -m experiments.deliver.c_images
+
+Networks with random weights of spaces for images and signals, at several bits, are written as C
+projects, built for Cortex-M4, Cortex-M7 and RISC-V, and run under QEMU. Outputs are compared with
+the low-bit runtime bit for bit; flash and RAM of the linked image with what the search promises.
+The promise does not count code, which is the same for all networks: what the image of one network,
+which is left out of the result, has beyond its promise is taken as the code of all.
+Instruction counts come from the emulator: estimates of work, not of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.results_index import record_claim
+from nas.models.c_project.project import ProjectReport, write_c_project
+from search_spaces.atomic import write_json_atomic
+from search_spaces.model_files.packing import pack_onnx
+
+RESULT = Path(__file__).parents[1] / "results" / "deliver" / "c_images.json"
+COMMAND = "python -m experiments.deliver.c_images"
+TARGETS = {
+    "cortex-m4": "arm-none-eabi-",
+    "cortex-m7": "arm-none-eabi-",
+    "rv32imc": "riscv64-unknown-elf-",
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "vision mobilenet 28x28": {"name": "mobilenet", "preset": "28x28", "input_channels": 1},
+    "vision mobilenet 32x32": {"name": "mobilenet", "preset": "32x32", "input_channels": 3},
+    "vision resnet 28x28": {"name": "resnet", "preset": "28x28", "input_channels": 1},
+    "signal 256": {"name": "signal", "preset": "256", "input_channels": 3},
+    "audio signal 1024": {"name": "signal", "preset": "1024", "input_channels": 1},
+}
+BITS = ((8, 8), (4, 8), (3, 8), (1, 4))
+CODE_OF = ("vision mobilenet 28x28", 8)
+"""The network whose image says how many bytes the code takes."""
+
+SIZE_TARGET = 0.02
+
+
+def network(config: dict[str, Any], bits: tuple[int, int], folder: Path, seed: int) -> Any:
+    """Return the packed model of a random architecture with random weights, and its plan."""
+    import torch
+
+    from search_spaces.bits import set_bits
+    from search_spaces.spaces.registry import build_space
+    from supernet.network import Supernet
+    from supernet.onnx.export import export_onnx
+    from supernet.quantizers.registry import QuantizerScheme
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    allowed = {"weight_bits": [1, 2, 3, 4, 8], "activation_bits": [4, 8]}
+    space = build_space(**config, outputs=10, **allowed)
+    scheme = QuantizerScheme(weights={"default": "lsq", 1: "binary"})
+    made = Supernet(space, quantizers=scheme)
+    with torch.no_grad():
+        for key, parameter in made.named_parameters():
+            if key.endswith("gamma"):  # those of residual blocks start at 0
+                parameter.copy_(torch.empty_like(parameter).uniform_(0.3, 1.2))
+        genes = set_bits(space, space.genes([space.sample(np.random.default_rng(seed))]), *bits)
+        plan = space.plan(space.decode(genes)[0])
+        images = torch.randn(8, *plan.input_shape, generator=torch.Generator().manual_seed(1))
+        extracted = made.extract(plan, made.statistics(plan, [images])).eval()
+    export_onnx(extracted, folder / "model.onnx")
+    return pack_onnx(folder / "model.onnx", folder / "model.lowbit"), plan
+
+
+def image(project: Path, target: str) -> dict[str, Any]:
+    """Build and run a project for a target; returns sizes, equality and instructions."""
+    done = subprocess.run(
+        ["make", "-s", "run", f"TARGET={target}"], cwd=project, text=True, timeout=900,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    program = project / "build" / target / "example.elf"
+    if not program.is_file():
+        raise RuntimeError(done.stdout[-2000:])
+    prefix = TARGETS[target]
+    sizes = dict.fromkeys(("text", "data", "bss"), 0)
+    listed = subprocess.run(
+        [f"{prefix}size", "-A", str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    for section, size in re.findall(r"^\.(text|data|bss)\s+(\d+)", listed, re.M):
+        sizes[section] = int(size)
+    symbols = subprocess.run(
+        [f"{prefix}nm", "-S", str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    vectors = sum(
+        int(size, 16) for size in re.findall(r"^\S+ (\S+) \w test_(?:in|out)puts$", symbols, re.M)
+    )
+    count = re.search(r"\(estimate\): (\d+)", done.stdout)
+    return {
+        "equal": done.returncode == 0 and "PASS 3 of 3" in done.stdout,
+        "flash_bytes": sizes["text"] + sizes["data"] - vectors,
+        "ram_bytes": sizes["data"] + sizes["bss"],
+        "instructions_estimate": int(count[1]) if count else None,
+    }
+
+
+def rows(seed: int, networks: list[str]) -> list[dict[str, Any]]:
+    """Return a row for every network, pair of bits, storage and target."""
+    found = []
+    for name in networks:
+        for bits in BITS:
+            with tempfile.TemporaryDirectory() as folder:
+                model, plan = network(NETWORKS[name], bits, Path(folder), seed)
+                costs = {"peak_memory_kib": plan.peak_memory_kib, "flash_kib": plan.flash_kib}
+                # In 4 and 8 bits the two are the same.
+                for storage in ("fields",) if bits[0] in (4, 8) else ("fields", "packed"):
+                    project = Path(folder) / storage
+                    report = write_c_project(model, project, storage=storage, promised=costs)
+                    for target in TARGETS:
+                        row = {
+                            "network": name,
+                            "weight_bits": bits[0],
+                            "activation_bits": bits[1],
+                            "storage": storage,
+                            "target": target,
+                            "macs": int(sum(layer.macs for layer in plan.layers())),
+                            "input_shape": list(plan.input_shape),
+                            **_promise(report),
+                            **image(project, target),
+                        }
+                        print(json.dumps(row), flush=True)
+                        found.append(row)
+    return found
+
+
+def _promise(report: ProjectReport) -> dict[str, Any]:
+    assert report.promised_peak_kib is not None and report.promised_flash_kib is not None
+    return {
+        "arena_bytes": report.arena_bytes,
+        "peak_promised_bytes": round(report.promised_peak_kib * 1024),
+        "constants_bytes": report.weight_bytes + report.channel_bytes + report.table_bytes,
+        "flash_promised_bytes": round(report.promised_flash_kib * 1024),
+    }
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the errors of the promises and whether all outputs are equal."""
+    code = {
+        row["target"]: row["flash_bytes"] - row["flash_promised_bytes"]
+        for row in found
+        if (row["network"], row["weight_bits"]) == CODE_OF and row["storage"] == "fields"
+    }
+    fields = [row for row in found if row["storage"] == "fields"]
+    others = [row for row in fields if (row["network"], row["weight_bits"]) != CODE_OF]
+
+    def worst(values: list[float]) -> float:
+        return round(max(map(abs, values)), 4)
+
+    packed = {
+        (r["network"], r["weight_bits"], r["target"]): r for r in found if r["storage"] == "packed"
+    }
+    return {
+        "code_bytes": code,
+        "all_equal": all(row["equal"] for row in found),
+        "rows": len(found),
+        "flash_error_constants": worst(
+            [r["constants_bytes"] / r["flash_promised_bytes"] - 1 for r in fields]
+        ),
+        "flash_error_image": worst(
+            [r["flash_bytes"] / (r["flash_promised_bytes"] + code[r["target"]]) - 1 for r in others]
+        ),
+        "ram_error": worst([r["ram_bytes"] / r["peak_promised_bytes"] - 1 for r in found]),
+        "packed_over_fields_flash": round(
+            float(
+                np.mean(
+                    [
+                        packed[r["network"], r["weight_bits"], r["target"]]["flash_bytes"]
+                        / r["flash_bytes"]
+                        for r in fields
+                        if r["weight_bits"] < 4
+                    ]
+                )
+            ),
+            3,
+        ),
+        "instructions_per_mac": {
+            target: round(
+                float(
+                    np.median(
+                        [
+                            r["instructions_estimate"] / r["macs"]
+                            for r in fields
+                            if r["target"] == target
+                        ]
+                    )
+                ),
+                2,
+            )
+            for target in TARGETS
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the tools."""
+    tools = [*(f"{prefix}gcc" for prefix in TARGETS.values()), "qemu-system-arm"]
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for tool in tools:
+        done = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
+        found[tool] = done.stdout.splitlines()[0]
+    return found
+
+
+def main() -> None:
+    """Measure, write the result and record the claims."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    missing = [t for t in (*TARGETS.values(),) if not shutil.which(f"{t}gcc")]
+    if missing or not shutil.which("qemu-system-arm"):
+        parser.error(f"cross compilers or QEMU are missing: {missing}; see docs/export-formats.md")
+    found = rows(options.seed, list(NETWORKS))
+    result = {
+        "command": COMMAND,
+        "seed": options.seed,
+        "versions": versions(),
+        "summary": summary(found),
+        "rows": found,
+    }
+    write_json_atomic(RESULT, result)
+    record(result["summary"])
+
+
+def record(figures: dict[str, Any]) -> None:
+    """Enter the claims."""
+    file = "experiments/results/deliver/c_images.json"
+    record_claim(
+        "deliver.c_bit_exact", figures["all_equal"], True, figures["all_equal"], file, COMMAND
+    )
+    error = {
+        "flash of the image, weights in 4 or 8 bits": figures["flash_error_image"],
+        "ram of the image": figures["ram_error"],
+    }
+    met = max(error.values()) <= SIZE_TARGET
+    record_claim("deliver.c_image_size_error", error, SIZE_TARGET, met, file, COMMAND)
+
+
+if __name__ == "__main__":
+    main()

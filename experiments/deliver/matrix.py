@@ -1,0 +1,107 @@
+"""Every export format of several networks: by how much its outputs differ from the ONNX file's.
+
+    python -m experiments.deliver.matrix [--merge]
+
+Formats whose packages are not installed are named with the reason; ``--merge`` keeps the cells that
+an earlier call, in another environment, has filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from experiments.deliver.c_images import NETWORKS, network
+from experiments.results_index import record_claim
+from nas.models.formats.base import FORMATS, Source
+from search_spaces.atomic import write_json_atomic
+from search_spaces.errors import InputError, MissingExtraError
+
+RESULT = Path(__file__).parents[1] / "results" / "deliver" / "matrix.json"
+COMMAND = "python -m experiments.deliver.matrix"
+BITS = ((8, 8), (4, 8), (1, 4))
+LARGEST_ERROR = 0.05
+"""Relative error of the outputs beyond which a file is wrong, not rounded."""
+
+PACKAGES = ("onnxruntime", "ai-edge-litert", "openvino", "ncnn", "pnnx", "MNN", "executorch")
+
+
+def cell(name: str, source: Source, folder: Path) -> dict[str, Any]:
+    """Return what writing one format gives: an error figure, or the reason why there is none."""
+    try:
+        written = FORMATS.get(name).write(source, folder)
+    except MissingExtraError as error:
+        return {"missing": str(error)}
+    except InputError as error:
+        return {"refused": str(error).replace(str(folder), "FOLDER")}
+    size = sum((folder / file).stat().st_size for file in written.files)
+    return {
+        "relative_error": written.relative_error,
+        "reference": written.reference,
+        "note": written.note,
+        "bytes": size,
+    }
+
+
+def main() -> None:
+    """Fill the matrix and record the claim."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--merge", action="store_true", help="keep cells that are filled already")
+    options = parser.parse_args()
+    before = json.loads(RESULT.read_text())["cells"] if options.merge and RESULT.exists() else {}
+    cells: dict[str, dict[str, Any]] = {}
+    for name, config in NETWORKS.items():
+        for bits in BITS:
+            label = f"{name} W{bits[0]}A{bits[1]}"
+            with tempfile.TemporaryDirectory() as folder:
+                network(config, bits, Path(folder), 0)
+                source = Source(Path(folder) / "model.onnx", "m")
+                row = {}
+                for form in FORMATS:
+                    target = Path(folder) / form
+                    target.mkdir()
+                    found = cell(form, source, target)
+                    if "missing" in found and "missing" not in before.get(label, {}).get(
+                        form, found
+                    ):
+                        found = before[label][form]
+                    row[form] = found
+                cells[label] = row
+                print(label, json.dumps(row), flush=True)
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    write_json_atomic(RESULT, {"command": COMMAND, "versions": versions, "cells": cells})
+    record(cells)
+
+
+def record(cells: dict[str, dict[str, Any]]) -> None:
+    """Enter the claim: cells with a figure, with a reason, and the largest error of a format."""
+    every = [(form, found) for row in cells.values() for form, found in row.items()]
+    errors: dict[str, float] = {}
+    for form, found in every:
+        if found.get("relative_error") is not None:
+            errors[form] = max(errors.get(form, 0.0), found["relative_error"])
+    value = {
+        "networks": len(cells),
+        "cells with a figure": sum(f.get("relative_error") is not None for _, f in every),
+        "cells with a reason": sum("missing" in f or "refused" in f for _, f in every),
+        "largest relative error": {form: round(error, 5) for form, error in errors.items()},
+    }
+    met = max(errors.values()) <= LARGEST_ERROR
+    target = f"every cell filled or explained, errors <= {LARGEST_ERROR}"
+    record_claim(
+        "deliver.matrix", value, target, met, "experiments/results/deliver/matrix.json", COMMAND
+    )
+
+
+if __name__ == "__main__":
+    main()
