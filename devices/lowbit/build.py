@@ -100,8 +100,21 @@ def is_built() -> bool:
     return _target(compiler, {name: _flags(name) for name in _sources()}).is_file()
 
 
-def build_selftest(folder: Path, *, compiler: str | None = None, sanitize: bool = True) -> Path:
+def build_selftest(
+    folder: Path,
+    *,
+    compiler: str | None = None,
+    sanitize: bool = True,
+    machine: str | None = None,
+) -> Path:
     """Compile the self-test program into ``folder``, by default under ASan and UBSan.
+
+    Args:
+        folder: for the program and its objects.
+        compiler: by default that of this machine.
+        sanitize: under the sanitizers.
+        machine: what a cross compiler compiles for, such as ``aarch64``; the program is then
+            static, to run under an emulator without that machine's libraries.
 
     Raises:
         EnvironmentProblem: there is no compiler, or it fails, for instance for want of the
@@ -109,10 +122,11 @@ def build_selftest(folder: Path, *, compiler: str | None = None, sanitize: bool 
     """
     compiler = compiler or find_compiler()
     extra = _SANITIZE if sanitize else ()
-    flags = {name: (*_flags(name), *extra) for name in (*_sources(), "selftest.cpp")}
+    static = () if machine is None else ("-static",)
+    flags = {name: (*_flags(name, machine), *extra) for name in (*_sources(), "selftest.cpp")}
     objects = _compile(compiler, flags, folder)
     program = folder / "lowbit_selftest"
-    _call([compiler, "-o", str(program), *objects, "-pthread", *extra])
+    _call([compiler, "-o", str(program), *objects, "-pthread", *extra, *static])
     return program
 
 
@@ -138,8 +152,8 @@ def _sources() -> list[str]:
     return sorted(p.name for p in KERNELS.glob("*.cpp") if p.name != "selftest.cpp")
 
 
-def _flags(name: str) -> tuple[str, ...]:
-    machine = platform.machine().lower()
+def _flags(name: str, machine: str | None = None) -> tuple[str, ...]:
+    machine = machine or platform.machine().lower()
     if machine in ("x86_64", "amd64"):
         return (*_FLAGS, *_X86.get(name, ()))
     return _FLAGS

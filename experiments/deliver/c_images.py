@@ -43,7 +43,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "signal 256": {"name": "signal", "preset": "256", "input_channels": 3},
     "audio signal 1024": {"name": "signal", "preset": "1024", "input_channels": 1},
 }
-BITS = ((8, 8), (4, 8), (3, 8), (1, 4))
+BITS = ((8, 8), (4, 8), (1, 4))
 CODE_OF = ("vision mobilenet 28x28", 8)
 """The network whose image says how many bytes the code takes."""
 

@@ -23,3 +23,17 @@ def test_the_kernels_are_clean_under_asan_and_ubsan(tmp_path):
     done = subprocess.run([program, "40"], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "exact" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_arm_kernels_are_exact_under_an_emulator(tmp_path):
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if not emulator or not compiler:
+        pytest.skip("needs qemu-aarch64 and aarch64-linux-gnu-g++; scripts/cross-tools")
+    program = build_selftest(tmp_path, compiler=compiler, sanitize=False, machine="aarch64")
+    done = subprocess.run(
+        [emulator, str(program), "40"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "exact" in done.stdout and "neon" in done.stdout
