@@ -96,7 +96,12 @@ class RawData:
 DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
     "data source",
     group="nas.data_sources",
-    modules=("nas.data.sources", "nas.data.signals", "nas.data.labelled"),
+    modules=(
+        "nas.data.sources",
+        "nas.data.labelled",
+        "nas.data.made_signals",
+        "nas.data.signals",
+    ),
 )
 """Functions that read one data set: ``source(config, **options) -> RawData``.
 

@@ -672,8 +672,8 @@ def _check_search(
     names = None if devices is None else [device.name for device in devices]
     known = _quantities(task)
     if "objectives" in search.model_fields_set:
-        yield from _check_objectives(search.objectives, names, known)
-    yield from _check_constraints(search.constraints, names, known)
+        yield from _check_objectives(search.objectives, names, known, task)
+    yield from _check_constraints(search.constraints, names, known, task)
     metric = None if task is None else task.metric_name
     if search.early_stopping is not None and task is not None and not task.can_stop_early():
         yield (
@@ -811,20 +811,31 @@ def _unknown_options(
 
 
 def _quantities(task: Any) -> list[str]:
-    """Return what a job may bound and trade off; ``task`` is its class, None for an unknown one."""
+    """Return what a job may bound and trade off; ``task`` is its class, None for an unknown one.
+
+    Metrics of other tasks are left out. Those that nothing gives are there, to be told as such.
+    """
     names = _metric_names()
     if task is None:
         return names
-    names = [n for n in names if n in ConstraintsConfig.model_fields or METRICS.get(n).cost]
+    tasks = registry_for("task")
+    others = {tasks.get(name).metric_name for name in tasks} - {task.metric_name}
     if not task.compares_classes():
-        names.remove("worst_class_accuracy")
-    if task.metric_name not in names:
-        names[names.index("accuracy")] = task.metric_name
-    return names
+        others.add("worst_class_accuracy")
+    return [name for name in names if name not in others]
+
+
+def _gives_value(name: str, task: Any) -> bool:
+    """Whether a run of ``task`` has a value of the metric ``name``."""
+    known = name in ConstraintsConfig.model_fields or METRICS.get(name).cost is not None
+    return known or task is None or name == task.metric_name
 
 
 def _check_objectives(
-    objectives: Sequence[str], devices: Sequence[str] | None, allowed: Sequence[str]
+    objectives: Sequence[str],
+    devices: Sequence[str] | None,
+    allowed: Sequence[str],
+    task: Any,
 ) -> Iterator[Finding]:
     for i, text in enumerate(objectives):
         at = ("search", "objectives", i)
@@ -837,7 +848,7 @@ def _check_objectives(
                 f"{where}: unknown objective {name!r}{_nearest(name, allowed)} "
                 f"(allowed: {', '.join(allowed)})",
             )
-        elif name not in ConstraintsConfig.model_fields and METRICS.get(name).cost is None:
+        elif not _gives_value(name, task):
             yield at, f"{where}: {_without_value(name)}"
         elif bracket and not METRICS.get(name).per_device:
             yield at, f"{where}: {name} does not depend on a device; write {name}"
@@ -850,15 +861,18 @@ def _check_objectives(
 
 
 def _check_constraints(
-    constraints: ConstraintsConfig, devices: Sequence[str] | None, allowed: Sequence[str]
+    constraints: ConstraintsConfig,
+    devices: Sequence[str] | None,
+    allowed: Sequence[str],
+    task: Any,
 ) -> Iterator[Finding]:
     for name in (*ConstraintsConfig.model_fields, *(constraints.model_extra or {})):
         limit = getattr(constraints, name)
         at = ("search", "constraints", name)
         if limit is not None and limit != {} and name not in allowed:
             yield at, _unknown_key(at, allowed)
-        elif name not in allowed and METRICS.get(name).cost is None:
-            continue
+        elif not _gives_value(name, task):
+            yield at, f"{_dotted(at)}: {_without_value(name)}"
         elif isinstance(limit, Bound):
             yield from _check_bound(limit, at)
         elif limit is not None:

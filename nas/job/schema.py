@@ -100,7 +100,7 @@ class DataConfig(_Section):
 
     name: StrictStr
     """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
-    signal_numpy, or a source of a plug-in."""
+    signal_numpy, cylinder_bell_funnel, or a source of a plug-in."""
     path: StrictStr | None = None
     """Folder of the data; relative to the job file. Not needed for digits."""
     download: StrictBool = False

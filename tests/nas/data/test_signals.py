@@ -78,7 +78,7 @@ def test_files_that_are_no_problem_of_the_archive_are_refused(tmp_path, text, me
 
 
 def test_a_folder_without_or_with_several_problems_says_so(tmp_path):
-    with pytest.raises(EnvironmentProblem, match="holds no NAME_TRAIN.ts"):
+    with pytest.raises(EnvironmentProblem, match=r"holds no NAME_TRAIN.ts"):
         signal_ts(config("signal_ts", tmp_path))
     for name in ("A", "B"):
         write_ts(tmp_path, ["1,2:9", "3,4:10"], name=name)
@@ -145,7 +145,7 @@ def test_mistakes_of_a_csv_file_are_told_with_line_and_column(tmp_path):
     with pytest.raises(InputError, match=r"train.csv:2: 2 cells.*names 3"):
         signal_csv(config("signal_csv", tmp_path))
     path.write_text("t0,t1,what\n1,2,a\n")
-    with pytest.raises(InputError, match="data.options.targets"):
+    with pytest.raises(InputError, match=r"data.options.targets"):
         signal_csv(config("signal_csv", tmp_path))
 
 

@@ -61,7 +61,7 @@ def test_a_target_that_never_changes_is_named(source):
 
 
 def test_data_of_another_kind_name_the_tasks_that_suit_them(source):
-    with pytest.raises(InputError, match="numbers to predict.*image_regression"):
+    with pytest.raises(InputError, match=r"numbers to predict.*image_regression"):
         ImageClassification().load(source(np.ones((40, 1)), ("a",)), seed=0)
-    with pytest.raises(InputError, match="one class an example.*image_classification"):
+    with pytest.raises(InputError, match=r"one class an example.*image_classification"):
         ImageRegression().load(source(np.arange(40) % 2, ("a", "b"), "classes"), seed=0)

@@ -1,0 +1,78 @@
+"""Signals that are made, not read: for demonstrations and tests without a download."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
+from search_spaces.errors import InputError
+from search_spaces.seeds import derive_rng
+
+if TYPE_CHECKING:
+    from nas.job.schema import DataConfig
+
+CLASSES = ("cylinder", "bell", "funnel")
+
+
+@DATA_SOURCES.register("cylinder_bell_funnel")
+def cylinder_bell_funnel(
+    config: DataConfig, *, examples: int = 1200, length: int = 128, kind: str | None = None
+) -> RawData:
+    """Return cylinder, bell and funnel (Saito, 1994): an event in noise, of one of three shapes.
+
+    The event begins at a random moment between 1/8 and 1/4 of the signal and lasts 1/4 to 3/4 of
+    it; its level is 6 plus normal noise, and noise of deviation 1 lies over everything. The test
+    set is another draw of half as many.
+
+    Args:
+        config: of the job; nothing of it is needed.
+        examples: signals to learn from, at least 30.
+        length: of a signal, at least 16.
+        kind: ``classes`` (the shape) or ``values`` (where the event begins and how long it
+            lasts, as shares of the signal); by default the task's.
+
+    Raises:
+        InputError: fewer examples or a shorter length; labels, which there are none of.
+    """
+    for name, value, least in (("examples", examples, 30), ("length", length, 16)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
+    kind = kind or "classes"
+    if kind == "labels":
+        raise InputError("cylinder_bell_funnel has one shape a signal, not several labels")
+    train, test = (
+        _draw(count, length, kind, derive_rng(0, "cylinder bell funnel", part))
+        for part, count in (("train", examples), ("test", max(30, examples // 2)))
+    )
+    return RawData(
+        train=train,
+        test=test,
+        classes=CLASSES if kind == "classes" else ("onset", "duration"),
+        channels=1,
+        image_size=(1, length),
+        origin="cylinder_bell_funnel, made",
+        scale=1.0 if kind == "values" else 0.9,
+        noise=0.05,
+        targets=kind,
+        input_text="A signal as (1, 1, length), its values as they are",
+    )
+
+
+def _draw(count: int, length: int, kind: str, rng: np.random.Generator) -> ImageArrays:
+    shape = np.arange(count) % len(CLASSES)
+    begin = rng.uniform(length / 8, length / 4, (count, 1))
+    lasts = rng.uniform(length / 4, 3 * length / 4, (count, 1))
+    time = np.arange(length)[None]
+    inside = (time >= begin) & (time <= begin + lasts)
+    share = (time - begin) / lasts
+    form = np.select([shape[:, None] == 0, shape[:, None] == 1], [np.ones_like(share), share],
+                     1 - share)  # fmt: skip
+    level = 6 + rng.standard_normal((count, 1))
+    values = level * inside * form + rng.standard_normal((count, length))
+    if kind == "classes":
+        targets = shape.astype(np.int64)
+    else:
+        targets = (np.concatenate([begin, lasts], axis=1) / length).astype(np.float32)
+    return ImageArrays(values.astype(np.float32)[:, None, None], targets)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.data.labelled import image_csv
+from nas.data.splits import load_splits
+from nas.job.schema import DataConfig
+from search_spaces.errors import EnvironmentProblem, InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 255, (9, 9), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def config(folder, **rest):
+    return DataConfig(name="image_csv", path=str(folder), channels=1, image_size=8, **rest)
+
+
+def table(folder, head, rows):
+    (folder / "labels.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def test_values_are_all_other_columns_and_splits_are_kept(folder):
+    parts = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    table(folder, "file,height,width,split", [f"{i}.png,{i}.5,-1,{parts[i]}" for i in range(20)])
+    raw = image_csv(config(folder), kind="values")
+    assert raw.classes == ("height", "width") and raw.targets == "values"
+    assert [len(part.labels) for part in (raw.train, raw.validation, raw.test)] == [12, 4, 4]
+    assert raw.train.labels[3].tolist() == [3.5, -1.0] and not raw.flip
+    only = image_csv(config(folder), kind="values", targets=["height"])
+    assert only.classes == ("height",)
+    splits = load_splits(config(folder, options={"targets": ["height"]}), 0, kind="values")
+    images, targets = next(iter(splits.evaluation_batches(splits.test("check"))))
+    assert images.shape == (4, 1, 8, 8) and targets.shape == (4, 1)
+
+
+def test_labels_are_columns_of_zero_and_one_or_names_in_one_cell(folder):
+    table(folder, "image,cat,dog", [f"{i}.png,{i % 2},{i % 3 == 0:d}" for i in range(20)])
+    columns = image_csv(config(folder), kind="labels")
+    cells = [
+        "|".join(n for n, on in (("cat", i % 2), ("dog", i % 3 == 0)) if on) for i in range(20)
+    ]
+    table(folder, "image,labels", [f"{i}.png,{cell}" for i, cell in enumerate(cells)])
+    names = image_csv(config(folder), kind="labels")
+    assert columns.classes == names.classes == ("cat", "dog")
+    np.testing.assert_array_equal(columns.train.labels, names.train.labels)
+    splits = load_splits(config(folder, validation=0.3), 0, kind="labels")
+    assert splits.targets == "labels" and splits.train.labels.shape == (20, 2)
+
+
+def test_one_class_an_image_is_a_column_of_words(folder):
+    table(folder, "file,label", [f"{i}.png,{'ab'[i % 2]}" for i in range(20)])
+    raw = image_csv(config(folder))
+    assert raw.classes == ("a", "b") and raw.train.labels.tolist() == [i % 2 for i in range(20)]
+
+
+def test_every_mistake_is_told_with_its_line(folder):
+    (folder / "note.txt").write_text("no image")
+    table(folder, "file,cat,split", ["0.png,1,train", "99.png,1,train", "note.txt,0,train",
+                                     "3.png,2,train", "4.png,,later"])  # fmt: skip
+    with pytest.raises(InputError) as error:
+        image_csv(config(folder), kind="labels")
+    path = folder / "labels.csv"
+    for line, words in ((3, "99.png is not there"), (4, "no ending of an image"),
+                        (5, "2 is neither 0 nor 1"), (6, "a value is missing"),
+                        (6, "split 'later'")):  # fmt: skip
+        assert any(
+            told.startswith(f"{path}:{line}: ") and words in told
+            for told in str(error.value).splitlines()
+        ), (line, words, str(error.value))
+
+
+def test_a_group_is_never_in_two_sets(folder):
+    rows = [f"{i}.png,{i % 2},{i // 5}" for i in range(20)]
+    table(folder, "file,label,patient", rows)
+    splits = load_splits(config(folder, validation=0.25, options={"group": "patient"}), 0)
+    sets = [
+        set((part.indices // 5).tolist())
+        for part in (splits.train, splits.validation, splits._test)
+    ]
+    assert all(sets) and not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+    table(folder, "file,label,patient,split", [f"{r},{'train' if i < 13 else 'test'}"
+                                               for i, r in enumerate(rows)])  # fmt: skip
+    with pytest.raises(InputError, match=r"patient '2' is in the test set and in the train set"):
+        image_csv(config(folder), group="patient")
+
+
+def test_a_missing_file_or_column_says_what_is_needed(folder):
+    with pytest.raises(EnvironmentProblem, match=r"labels.csv is not there"):
+        image_csv(config(folder))
+    table(folder, "name,label", ["0.png,a"])
+    with pytest.raises(InputError, match="the images have no names"):
+        image_csv(config(folder))
