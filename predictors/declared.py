@@ -15,6 +15,7 @@ from predictors.ridge import RidgeFit, fit_ridge
 from search_spaces.tables.table import LatencyTable
 
 _LARGEST_LOG = 50.0
+_NO_FEATURES = ("declared", "log_declared", "more_costs", "devices", "log_devices")
 
 
 class DeclaredCosts:
@@ -51,31 +52,42 @@ class DeclaredCosts:
         return np.maximum(np.log(self._values).std(axis=0), 1e-9)
 
     @classmethod
-    def of(cls, table: LatencyTable) -> DeclaredCosts:
+    def of(cls, table: LatencyTable, names: Sequence[str] | None = None) -> DeclaredCosts:
         """Take the costs of a table whose rows have all of them, above zero.
 
         A cost that is missing or zero for more than half of the rows, or equal for all, is
         ignored.
+
+        Args:
+            names: take these costs whatever their values are; nothing where one is not there.
         """
         columns = {n: np.asarray(v, dtype=np.float64) for n, v in sorted(table.costs.items())}
         kept = {n: v for n, v in columns.items() if _says_something(v)}
+        if names is not None:
+            kept = {n: columns[n] for n in names if n in columns}
+            if len(kept) < len(names):
+                return cls.none(table.genes.shape[1])
         matrix = np.column_stack([np.zeros((len(table), 0)), *kept.values()])
         with np.errstate(invalid="ignore"):
             whole = np.flatnonzero((np.isfinite(matrix) & (matrix > 0)).all(axis=1))
         genes = table.genes[whole]
-        _, first = np.unique(genes, axis=0, return_index=True)
-        return cls(tuple(kept), genes[first], matrix[whole][first])
+        if not len(genes):
+            return cls.none(table.genes.shape[1])
+        # Declared several times, the last counts.
+        _, after = np.unique(genes[::-1], axis=0, return_index=True)
+        last = len(genes) - 1 - after
+        return cls(tuple(kept), genes[last], matrix[whole][last])
 
     def __bool__(self) -> bool:
         return bool(self.names) and len(self._genes) > 0
 
     def and_those_of(self, other: DeclaredCosts) -> DeclaredCosts:
-        """Return these with the architectures of ``other`` added; known ones stay."""
+        """Return these with what ``other`` declares; where both do, ``other`` counts."""
         if not self or self.names != other.names:
             return self
-        new = [i for i, key in enumerate(gene_keys(other._genes)) if key not in self._place]
-        both = np.concatenate([self._genes, other._genes[new]])
-        merged = DeclaredCosts(self.names, both, np.concatenate([self._values, other._values[new]]))
+        old = [i for i, key in enumerate(gene_keys(self._genes)) if key not in other._place]
+        both = np.concatenate([self._genes[old], other._genes])
+        merged = DeclaredCosts(self.names, both, np.concatenate([self._values[old], other._values]))
         merged._estimates, merged._scale = self._estimates, self._scale
         return merged
 
@@ -97,16 +109,20 @@ class DeclaredCosts:
             np.concatenate([spread, np.maximum(costs.std(axis=0), 1e-9)]),
         )
 
-    def features(self, genes: np.ndarray, blocks: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return log costs and costs of gene rows, scaled: (n, 2 * costs).
+    def features(
+        self, genes: np.ndarray, blocks: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return costs and log costs of gene rows, scaled: two (n, costs) arrays.
 
-        The mean squared norm is 1 over the architectures of :meth:`learn`.
+        Each column has mean 0 and mean square 1 over the architectures of :meth:`learn`.
         """
         logs = self.logarithms(genes, blocks)
+        count = logs.shape[1]
         centre, spread = self._scale
-        costs = np.exp(np.minimum(logs - centre[: logs.shape[1]], _LARGEST_LOG))
+        costs = np.exp(np.minimum(logs - centre[:count], _LARGEST_LOG))
         both = np.concatenate([logs, costs], axis=1)
-        return (both - centre) / spread / np.sqrt(both.shape[1])
+        scaled = (both - centre) / spread
+        return scaled[:, count:], scaled[:, :count]
 
     def logarithms(self, genes: np.ndarray, blocks: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return log costs of gene rows: (n, costs); estimated where none is declared."""
@@ -162,7 +178,7 @@ def gene_keys(genes: np.ndarray) -> list[bytes]:
 
 
 def _columns(blocks: Mapping[str, np.ndarray]) -> np.ndarray:
-    names = [n for n in sorted(blocks) if n not in ("declared", "devices", "log_devices")]
+    names = [n for n in sorted(blocks) if n not in _NO_FEATURES]
     return np.concatenate([blocks[n] for n in names], axis=1)
 
 

@@ -67,8 +67,12 @@ _OWN_UNITS = ("costs", "cost_details", "values", "log_values", "totals")
 
 def role(block: str) -> str:
     """Return the kind of a block: ``onehot, counts, costs, declared, numeric`` or ``detail``."""
-    if block in ("onehot", "costs", "declared"):
+    if block in ("onehot", "costs"):
         return block
+    if block == "more_costs":
+        return "costs"
+    if block in ("declared", "log_declared"):
+        return "declared"
     if block in ("values", "log_values"):
         return "numeric"
     if block == "totals" or block.endswith("counts"):

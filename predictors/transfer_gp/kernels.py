@@ -56,6 +56,7 @@ _BROAD = {
     "numeric": 0.5,
     "costs": 1.0,
     "declared": 1.0,
+    "bent": 0.1,
     "radial_counts": 0.5,
     "radial_detail": 0.5,
     "radial_numeric": 0.5,
@@ -83,6 +84,8 @@ _NUMBERS = {
 }
 _DECLARED = {
     "declared": 3.0,
+    "bent": 0.1,
+    "costs": 0.3,
     "counts": 0.1,
     "onehot": 0.1,
     "numeric": 0.1,
@@ -91,6 +94,8 @@ _DECLARED = {
     "radial_detail": 0.1,
     "radial_numeric": 0.1,
 }
+_NUMBERS_ALONE = {"log_values": 1.0, "values": 0.1}
+_DECLARED_ALONE = {"declared": 1.0}
 _NOISE = 0.3
 
 
@@ -105,6 +110,11 @@ class Kernels:
     def __init__(self, reference: Features, columns: np.ndarray) -> None:
         self.columns = columns
         self.blocks = [name for name in reference if name not in ("devices", "log_devices")]
+        if "declared" in self.blocks:
+            # A declared cost on the scale that is modelled keeps its order; the other scale
+            # bends it.
+            self.blocks = [name for name in self.blocks if role(name) != "declared"]
+            self.blocks += ["declared", "bent"]
         self.names = [*self.blocks, "radial_detail"]
         rng = np.random.default_rng(0)
         rows = rng.permutation(len(next(iter(reference.values()))))[:200]
@@ -178,7 +188,7 @@ class Kernels:
                 fa, fb = self._single(a, k, log), self._single(b, k, log)
                 out[at] = np.outer(fa, fb)
             else:
-                out[at] = a[name] @ b[name].T
+                out[at] = _block(a, name, log) @ _block(b, name, log).T
         return out
 
     def diagonal(self, a: Features, *, log: bool) -> np.ndarray:
@@ -196,7 +206,7 @@ class Kernels:
             elif k >= self._first_single:
                 out.append(self._single(a, k, log) ** 2)
             else:
-                out.append((a[name] ** 2).sum(axis=1))
+                out.append((_block(a, name, log) ** 2).sum(axis=1))
         return np.stack(out)
 
     def _devices(self, a: Features, log: bool) -> np.ndarray:
@@ -204,6 +214,12 @@ class Kernels:
 
     def _single(self, a: Features, k: int, log: bool) -> np.ndarray:
         return a["log_devices" if log else "devices"][:, k - self._first_single]
+
+
+def _block(features: Features, name: str, log: bool) -> np.ndarray:
+    if name in ("declared", "bent"):
+        name = "log_declared" if (name == "declared") == log else "declared"
+    return features[name]
 
 
 def _counts(features: Features) -> np.ndarray:
@@ -230,8 +246,11 @@ def groups(kernels: Kernels) -> list[Group]:
     share = 0.3 if kernels.singles else 1.0
     if "log_values" in kernels.blocks:
         found.append(Group(_NUMBERS, 64, share))
+        found.append(Group(_NUMBERS_ALONE, 16, share))
     if "declared" in kernels.blocks:
         found.append(Group(_DECLARED, 32, share))
+        # Where tokens say nothing more, faint beliefs in them fit noise and disturb the order.
+        found.append(Group(_DECLARED_ALONE, 16, 4 * share))
     return found
 
 

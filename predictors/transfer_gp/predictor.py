@@ -118,7 +118,11 @@ class TransferGP(SavedPredictor):
         """What is known of gene rows without any device."""
         blocks = self._scaler(genes)
         if self._declared:
-            blocks["declared"] = self._declared.features(genes, blocks)
+            costs, logs = self._declared.features(genes, blocks)
+            # The first (MACs) is most of what costs say, more only adds to it.
+            blocks |= {"declared": costs[:, :1], "log_declared": logs[:, :1]}
+            if logs.shape[1] > 1:
+                blocks["more_costs"] = logs[:, 1:] / np.sqrt(logs.shape[1] - 1)
         return blocks
 
     def declare(self, table: LatencyTable) -> None:
@@ -127,11 +131,11 @@ class TransferGP(SavedPredictor):
         Before :meth:`meta_fit` they only wait for it; a predictor that was fitted without any
         declared cost goes on without.
         """
-        found = DeclaredCosts.of(table)
         if self._fitted:
+            found = DeclaredCosts.of(table, self._declared.names)
             self._declared = self._declared.and_those_of(found)
         else:
-            self._waiting = found
+            self._waiting = DeclaredCosts.of(table)
 
     def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> TransferGP:
         """Learn the device functions, the prior of the weights and the interval widths.
@@ -279,7 +283,9 @@ class TransferGP(SavedPredictor):
         bad = degenerate(self.space, genes[candidates])
         candidates = candidates[np.argsort(bad, kind="stable")]
         enough = max(int((~bad).sum()), n)
-        candidates = candidates[: min(enough, max(_CANDIDATES, 3 * n))]
+        # A design of the whole pool would be the same every time, and its luck, too.
+        part = min(_CANDIDATES, 2 * len(genes) // 3)
+        candidates = candidates[: min(enough, max(part, 3 * n))]
         features = self.features(genes[candidates])
         log_weights = self._prior.log_weights
         top = np.argsort(-log_weights, kind="stable")[:: max(1, len(kernels.weights) // 64)][:24]

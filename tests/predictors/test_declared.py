@@ -29,8 +29,11 @@ def test_declared_costs_come_back_exactly_and_others_are_estimated() -> None:
     copy = DeclaredCosts.from_arrays(costs.names, costs.arrays())
     np.testing.assert_allclose(copy.logarithms(table.genes, blocks), found)
     features = costs.features(table.genes, blocks)
-    assert (features**2).sum(axis=1).mean() == pytest.approx(1)
-    np.testing.assert_allclose(copy.features(table.genes, blocks), features)
+    again = copy.features(table.genes, blocks)
+    for one, other in zip(features, again, strict=True):
+        assert (one**2).sum(axis=1).mean() == pytest.approx(1)
+        assert (np.diff(one[:, 0]) > 0).all()  # the order is the cost's
+        np.testing.assert_allclose(other, one)
 
 
 def test_costs_that_say_nothing_are_ignored() -> None:
@@ -41,11 +44,23 @@ def test_costs_that_say_nothing_are_ignored() -> None:
     assert not DeclaredCosts.of(_table({}))
 
 
-def test_further_architectures_add_and_do_not_replace() -> None:
+def test_of_several_declarations_the_last_counts() -> None:
     table = _table({"macs": np.arange(1.0, 9.0)})
     costs = DeclaredCosts.of(table.rows(range(4)))
     other = _table({"macs": np.full(8, 100.0) + np.arange(8)})
     both = costs.and_those_of(DeclaredCosts.of(other))
     found = np.exp(both.logarithms(table.genes, {}))[:, 0]
-    np.testing.assert_allclose(found, [1, 2, 3, 4, 104, 105, 106, 107])
+    np.testing.assert_allclose(found, [100, 101, 102, 103, 104, 105, 106, 107])
+    part = costs.and_those_of(DeclaredCosts.of(other.rows([2, 3, 5])))
+    found = np.exp(part.logarithms(table.genes[[0, 1, 2, 3, 5]], {}))[:, 0]
+    np.testing.assert_allclose(found, [1, 2, 102, 103, 105])
+    one = other.rows([6])  # a cost of one architecture says nothing, but may be added
+    assert not DeclaredCosts.of(one)
+    more = costs.and_those_of(DeclaredCosts.of(one, costs.names))
+    np.testing.assert_allclose(np.exp(more.logarithms(one.genes, {})), [[106]])
+    again = LatencyTable(
+        SPACE, table.genes[[0, 1, 0]], (), np.zeros((3, 0)), {}, {"macs": np.array([1.0, 2.0, 3.0])}
+    )
+    found = np.exp(DeclaredCosts.of(again).logarithms(table.genes[:2], {}))[:, 0]
+    np.testing.assert_allclose(found, [3, 2])
     assert costs.and_those_of(DeclaredCosts.of(_table({"parameters": np.arange(1.0, 9)}))) is costs

@@ -15,8 +15,14 @@ def _width(scale: ErrorScale, left_out: np.ndarray) -> float:
 
 def test_intervals_follow_the_errors_on_the_measurements() -> None:
     scale = usual(10)
-    assert _width(scale, 0.3 * USUAL) < 0.6 * _width(scale, USUAL)
-    assert _width(scale, 2 * USUAL) > 1.5 * _width(scale, USUAL)
+    assert _width(scale, 0.3 * USUAL) < 0.8 * _width(scale, USUAL)
+    assert _width(scale, 2 * USUAL) > 1.2 * _width(scale, USUAL)
+
+
+def test_practice_lets_intervals_follow_more_closely() -> None:
+    rng = np.random.default_rng(0)
+    runs = [Run(rng.normal(size=10), rng.normal(size=200)) for _ in range(9)]
+    assert usual(10).slope < learned(runs, 9, 10).slope <= 1
 
 
 def test_perfect_and_few_errors_leave_some_doubt() -> None:
@@ -30,9 +36,9 @@ def test_one_glitch_does_not_widen_everything() -> None:
     assert size(glitched) < 2 * size(USUAL)
 
 
-def test_usual_widths_shrink_with_measurements_and_grow_with_coverage() -> None:
+def test_usual_widths_are_near_those_of_a_true_model_and_grow_with_coverage() -> None:
     widths = [_width(usual(n), USUAL) for n in (5, 10, 20, 40, 100)]
-    assert widths == sorted(widths, reverse=True)
+    assert 1.3 < min(widths) and max(widths) < 2.3  # 1.645 if a model's deviation were right
     assert (np.diff(usual(7).widths.widths) > 0).all()
 
 
