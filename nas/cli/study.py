@@ -277,7 +277,7 @@ def value(
 
 def _tell_member(done: int, total: int, record: Mapping[str, Any]) -> None:
     accuracies = "".join(
-        f" {kind} {100 * file['accuracy']:.2f} %" for kind, file in record["files"].items()
+        f" {kind} {file['accuracy']:.4f}" for kind, file in record["files"].items()
     )
     print(
         f"{done}/{total} {record['member']} seed {record['seed']}: "

@@ -23,7 +23,7 @@ class Point:
     Attributes:
         name: its id, or the member's name.
         weights_kib: packed weights.
-        validation, accuracy: of the validation and of the test set, 0 to 1.
+        validation, accuracy: the task's metric on the validation and on the test set.
         right: which test images it names rightly, (images,) bool; None for a task without classes.
         latency_ms: by device.
     """
@@ -40,7 +40,9 @@ class Point:
         return self.weights_kib if device is None else self.latency_ms.get(device, math.inf)
 
 
-def best_within(points: Sequence[Point], budget: float, device: str | None = None) -> Point | None:
+def best_within(
+    points: Sequence[Point], budget: float, device: str | None = None, *, higher: bool = True
+) -> Point | None:
     """Return the point of best validation accuracy within a budget, or None where none is.
 
     Of equals the cheaper one.
@@ -49,10 +51,12 @@ def best_within(points: Sequence[Point], budget: float, device: str | None = Non
         points: to choose from.
         budget: KiB, or ms on ``device``.
         device: whose latency the budget bounds; None bounds packed weights.
+        higher: whether the metric is better when larger.
     """
+    sign = -1.0 if higher else 1.0
     # A budget that is a model's own size, written to a few digits, has room for that model.
     fitting = [p for p in points if p.cost(device) <= budget * (1 + 1e-9)]
-    return min(fitting, key=lambda p: (-p.validation, p.cost(device)), default=None)
+    return min(fitting, key=lambda p: (sign * p.validation, p.cost(device)), default=None)
 
 
 def compare(
@@ -61,6 +65,8 @@ def compare(
     budgets: Sequence[float],
     *,
     device: str | None = None,
+    higher: bool = True,
+    unit: float = 100.0,
 ) -> dict[str, Any]:
     """Compare a front with a family at each of several budgets.
 
@@ -72,21 +78,22 @@ def compare(
         front: its models.
         families: the family once for each seed.
         budgets: KiB, or ms on ``device``, ascending.
-        device: see :func:`best_within`.
+        device, higher: see :func:`best_within`.
+        unit: what a difference of 1 counts: 100 gives percentage points of a share.
 
     Returns:
         ``rows``: for each budget ``front`` and ``family`` (names, accuracies; None where nothing
-        fits), ``ahead``, ``low`` and ``high`` in percentage points; and over the budgets where
-        both sides have a model ``mean`` with ``low`` and ``high``, and ``worst``. ``missing``
-        counts the budgets at which the front has no model and the family has one.
+        fits), ``ahead``, ``low`` and ``high`` in units (above 0 the front is better); and over the
+        budgets where both sides have a model ``mean`` with ``low`` and ``high``, and ``worst``.
+        ``missing`` counts the budgets at which the front has no model and the family has one.
     """
     rows = []
     paired: list[list[np.ndarray | None]] = []
     values: list[list[float]] = []
     missing = 0
     for budget in budgets:
-        ours = best_within(front, budget, device)
-        others = [best_within(family, budget, device) for family in families]
+        ours = best_within(front, budget, device, higher=higher)
+        others = [best_within(family, budget, device, higher=higher) for family in families]
         found = [other for other in others if other is not None]
         row: dict[str, Any] = {
             "budget": budget,
@@ -98,7 +105,8 @@ def compare(
         }
         missing += ours is None and bool(found)
         if ours is not None and found and len(found) == len(families):
-            differences = [100 * (ours.accuracy - other.accuracy) for other in found]
+            sign = unit if higher else -unit
+            differences = [sign * (ours.accuracy - other.accuracy) for other in found]
             images = [_paired(ours, other) for other in found]
             row |= _interval(differences, images)
             values.append(differences)
@@ -108,11 +116,11 @@ def compare(
     if values:
         # By seed, so that what budgets have in common is not taken for more evidence.
         each = np.mean(values, axis=0)
-        together: list[np.ndarray | None] = []
+        images = []
         for seed in range(len(families)):
-            known = [one for row in paired if (one := row[seed]) is not None]
-            together.append(np.mean(known, axis=0) if len(known) == len(paired) else None)
-        total = _interval(list(each), together)
+            known = [part for row in paired if (part := row[seed]) is not None]
+            images.append(np.mean(known, axis=0) if len(known) == len(paired) else None)
+        total = _interval(list(each), images)
         whole = {
             "mean": total["ahead"],
             "low": total["low"],

@@ -7,12 +7,12 @@ widths are chosen by size, so that the family covers the sizes that it is compar
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,16 @@ class Request:
 
     @classmethod
     def of(cls, splits: DataSplits, outputs: int, sizes_kib: Sequence[float]) -> Request:
-        """Return the request for the images of a run."""
+        """Return the request for the images of a run.
+
+        Raises:
+            InputError: its inputs are not square images.
+        """
+        if splits.input_size[0] != splits.input_size[1]:
+            height, width = splits.input_size
+            raise InputError(
+                f"a family is made for square images, and inputs of this run are {height} x {width}"
+            )
         return cls(splits.channels, splits.image_size, outputs, tuple(sorted(sizes_kib)))
 
 
@@ -127,8 +136,7 @@ class PlainMobileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, outputs) of images (batch, channels, side, side)."""
         x = self.head(self.blocks(self.stem(x)))
-        logits: Tensor = self.classifier(x.mean((2, 3)))
-        return logits
+        return self.classifier(x.mean((2, 3)))
 
 
 def _conv(
@@ -188,10 +196,8 @@ def plain_mobilenets(request: Request) -> list[Member]:
         # Of equal networks the first width names it.
         index = sizes.index(sizes[fitting[-1]]) if fitting else 0
         width = widths[index]
-        found.setdefault(
-            sizes[index],
-            Member(f"mbconv-x{width:g}", partial(make, width), sizes[index]),
-        )
+        member = Member(f"mbconv-x{width:g}", functools.partial(make, width), sizes[index])
+        found.setdefault(sizes[index], member)
     return list(found.values())
 
 

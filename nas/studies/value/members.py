@@ -117,10 +117,9 @@ class Bench:
             device=plan.device,
         )
         trainer.warm_up()
-        shape = (splits.channels, splits.image_size, splits.image_size)
         files: dict[str, dict[str, Any]] = {}
         if work.kind == "qat":
-            network, arch, training = trainer.train_quantised(module, shape)
+            network, arch, training = trainer.train_quantised(module, splits.input_shape)
             files["qat"] = self._file(work, "qat", extract(network, arch, self._calibration))
         else:
             training = trainer.train(module)
@@ -171,15 +170,15 @@ class Bench:
             "weights_kib": weights_kib,
             "macs": int(macs),
             "size_kib": path.stat().st_size / 1024,
-            **self.test_file(path, self.opened.splits.image_size),
+            **self.test_file(path, self.opened.splits.input_size),
         }
 
-    def test_file(self, path: Path, size: int) -> dict[str, Any]:
+    def test_file(self, path: Path, size: tuple[int, int]) -> dict[str, Any]:
         """Return a file's metric on the validation and on the test set.
 
         Args:
             path: ONNX file.
-            size: side of the images that it takes.
+            size: height and width of the images that it takes.
 
         Returns:
             ``validation``, ``accuracy`` (of the test set), and for a task with classes
@@ -194,23 +193,23 @@ class Bench:
             found["right"] = pack_bits(right)
         return found
 
-    def _metric(self, path: Path, subset: Subset, size: int) -> tuple[float, list[bool] | None]:
+    def _metric(
+        self, path: Path, subset: Subset, size: tuple[int, int]
+    ) -> tuple[float, list[bool] | None]:
         import torch
 
         from nas.models.parity import evaluate_onnx
         from supernet.resolution import resize_images
 
         task = self.opened.task
-        by_class = hasattr(task, "per_class")
-        total = weight = 0.0
+        score = task.score()
         right: list[bool] = []
         for images, targets in self.opened.splits.evaluation_batches(subset, batch_size=250):
             outputs = torch.from_numpy(evaluate_onnx(path, [resize_images(images, size)]))
-            part, part_weight = task.metric(outputs, targets)
-            total, weight = total + part, weight + part_weight
-            if by_class:
+            score.add(outputs, targets)
+            if task.has_classes:
                 right += (outputs.argmax(1) == targets).tolist()
-        return total / weight, right if by_class else None
+        return score.values()[task.metric_name], right if task.has_classes else None
 
 
 def pack_bits(values: Sequence[bool]) -> str:

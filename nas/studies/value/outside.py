@@ -7,12 +7,11 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.atomic import write_atomic
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
 
 
@@ -45,7 +44,7 @@ def quantize_onnxruntime(
         def __init__(self, name: str) -> None:
             self._batches = iter([{name: x.cpu().numpy()} for x in calibration])
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> dict[str, Any] | None:
             return next(self._batches, None)
 
     folded = quantize_post_training(module, calibration[:1], (32, 32), steps=(), edge_bits=None)

@@ -195,8 +195,8 @@ class ValueStudy:
             if store.get(key) is None:
                 if not found:
                     RunStore.open(source.folder).event("test_read_by_study", study="value")
-                size = entry["plan"]["input_shape"][1]
-                store.add(key, bench.test_file(path, size))
+                _, height, width = entry["plan"]["input_shape"]
+                store.add(key, bench.test_file(path, (height, width)))
             found[entry["id"]] = store.get(key) or {}
         return found
 
@@ -234,6 +234,11 @@ class ValueStudy:
         measured: Sequence[Measured],
     ) -> dict[str, Any]:
         images = len(opened.splits._test)
+        kind_of_metric = opened.task.metric_kind()
+        how: dict[str, Any] = {
+            "higher": opened.task.higher_is_better,
+            "unit": 100.0 if kind_of_metric.share else 1.0,
+        }
         front = [
             Point(
                 entry["id"],
@@ -285,6 +290,7 @@ class ValueStudy:
         return {
             "family": self.family or "plain MBConv networks (built-in)",
             "metric": opened.task.metric_name,
+            **how,
             "budget": {**budget, "of_a_member": plan.seconds},
             "recipe": {**asdict(self.recipe), "quantised_after_training": list(KINDS["int8"])},
             "seeds": self.seeds,
@@ -302,10 +308,10 @@ class ValueStudy:
             ],
             "members": rows,
             "latency": [asdict(item) for item in measured],
-            "at_size": {kind: compare(front, seeds, sizes) for kind, seeds in sets.items()},
+            "at_size": {kind: compare(front, seeds, sizes, **how) for kind, seeds in sets.items()},
             "at_latency": {
                 item.device: {
-                    kind: compare(front, seeds, budgets, device=item.device)
+                    kind: compare(front, seeds, budgets, device=item.device, **how)
                     for kind, seeds in sets.items()
                     if (budgets := _latency_budgets(seeds[0], item.device))
                 }

@@ -25,10 +25,11 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield ""
         yield f"against {label}"
-        yield from _table(result["at_size"][kind], "KiB at most", "{:.1f}")
+        unit = result["unit"]
+        yield from _table(result["at_size"][kind], "KiB at most", "{:.1f}", unit)
         for device, kinds in result["at_latency"].items():
             if kind in kinds:
-                yield from _table(kinds[kind], f"ms on {device}", "{:.4f}")
+                yield from _table(kinds[kind], f"ms on {device}", "{:.4f}", unit)
     for item in result["latency"]:
         if item["unavailable"]:
             yield f"no latency on {item['device']}: {item['unavailable']}"
@@ -36,14 +37,15 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{item['device']} cannot run {name}: {why}"
 
 
-def _table(comparison: Mapping[str, Any], title: str, form: str) -> Iterator[str]:
-    yield f"{title:>16}{'front %':>10}{'family %':>10}{'ahead':>8}   95 % interval"
+def _table(comparison: Mapping[str, Any], title: str, form: str, unit: float) -> Iterator[str]:
+    share = " %" if unit == 100.0 else ""
+    yield f"{title:>16}{'front' + share:>10}{'family' + share:>10}{'ahead':>8}   95 % interval"
     for row in comparison["rows"]:
-        ours = "-" if row["front"] is None else f"{100 * row['front']['accuracy']:.2f}"
+        ours = "-" if row["front"] is None else f"{unit * row['front']['accuracy']:.2f}"
         family = "-"
         if row["family"]:
             each = [found["accuracy"] for found in row["family"]]
-            family = f"{100 * sum(each) / len(each):.2f}"
+            family = f"{unit * sum(each) / len(each):.2f}"
         yield f"{form.format(row['budget']):>16}{ours:>10}{family:>10}{_ahead(row, 'ahead')}"
     yield f"{'on average':>16}{'':>20}{_ahead(comparison, 'mean')}"
     if comparison["missing"]:

@@ -121,3 +121,11 @@ def test_the_mean_over_budgets_does_not_count_the_same_images_twice():
     once, thrice = compare(front, [family], [1.0]), compare(front, [family], [1.0, 2.0, 3.0])
     assert thrice["mean"] == once["mean"]
     assert (thrice["low"], thrice["high"]) == (once["low"], once["high"])
+
+
+def test_a_metric_that_is_better_when_smaller():
+    front = [Point("f", 1, validation=2.0, accuracy=2.5), Point("g", 1, 3.0, 1.0)]
+    family = [Point("m", 1, validation=3.0, accuracy=3.25), Point("n", 1, 9.0, 0.5)]
+    row = compare(front, [family], [1.0], higher=False, unit=1.0)["rows"][0]
+    assert (row["front"]["name"], row["family"][0]["name"]) == ("f", "m")
+    assert row["ahead"] == 0.75
