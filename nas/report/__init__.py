@@ -21,8 +21,10 @@ def write_report(run: Path) -> Path:
         The path of the page: one file that needs no network.
 
     Raises:
-        InputError: the folder has no readable ``results.json``.
+        InputError: the folder has no readable ``results.json``, or a damaged result of
+            ``nas study value``.
     """
+    from nas.report.family import load_study
     from nas.report.front import write_front_csv
     from nas.report.page import render
     from nas.report.results import load_results
@@ -30,7 +32,7 @@ def write_report(run: Path) -> Path:
 
     run = Path(run)
     results = load_results(run)
-    page = render(results)
+    page = render(results, load_study(run))
     write_front_csv(results, run / "front.csv")
     write_text_atomic(run / "report.html", page)
     return run / "report.html"

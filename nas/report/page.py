@@ -13,21 +13,26 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from nas.report.family import family_rows, family_section
 from nas.report.payload import budgets, build_payload
 from nas.report.results import complete, device_names, metric_of, metric_text, number
 
 MISSING = "not recorded"
 
 
-def render(results: dict[str, Any]) -> str:
+def render(results: dict[str, Any], study: Mapping[str, Any] | None = None) -> str:
     """Return the page for the content of ``results.json``; missing parts say "not recorded".
+
+    Args:
+        results: of the run.
+        study: the content of ``studies/value.json``, drawn beside the front.
 
     Raises:
         InputError: a part of the results is of the wrong type.
@@ -39,12 +44,13 @@ def render(results: dict[str, Any]) -> str:
         "script_hash": f"sha256-{digest}",
         "style": _asset("report.css"),
         "script": script,
-        "data": embed_json(build_payload(results)),
+        "data": embed_json(build_payload(results) | {"family": family_rows(study)}),
         "title": escape(str(results.get("name") or "run")),
         "summary": _summary(results),
         "cards": _cards(results),
         "budgets": _budgets(results),
         "table": _table(results),
+        "value": family_section(study),
         "timing": _timing(results),
         "command": escape(str(results.get("command") or MISSING)),
         "provenance": _provenance(results),

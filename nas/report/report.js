@@ -231,7 +231,7 @@
     const of = (m) => (key === "size_kib" ? m.size_kib : m.costs[key]);
     if (models.some((m) => known(of(m)))) costs.push({ key, label, of });
   }
-  const view = { cost: costs.length ? costs[0].key : null, split: "test", log: null, dots: true };
+  const view = { cost: costs.length ? costs[0].key : null, split: "test", log: null, dots: true, family: true };
   if (!front.some((m) => known(m.test))) view.split = "validation";
 
   function valueOf(m) {
@@ -291,6 +291,10 @@
     }
     return out;
   }
+  function familyValue(m) { return view.split === "test" ? m.test : m.validation; }
+  function triangle(g, x, y) {
+    s(g, "path", { d: "M" + x + " " + (y - 5.5) + "l5.5 9.5h-11z", class: "mark" });
+  }
   function drawFront() {
     const cost = costs.find((c) => c.key === view.cost);
     const shown = cost ? models.filter((m) => known(cost.of(m)) && known(valueOf(m))) : [];
@@ -314,6 +318,8 @@
       ys.push(valueOf(m));
       if (view.split === "test" && m.kind === "front") ys.push(m.test_low, m.test_high);
     }
+    const family = view.family ? (D.family || []).filter((m) => known(cost.of(m)) && known(familyValue(m))) : [];
+    for (const m of family) { xs.push(cost.of(m)); ys.push(familyValue(m)); }
     // The axis follows the verified models; far-off evaluations may fall outside and are counted.
     for (const i of dots) xs.push(dotX[i]);
     const sorted = dots.map((i) => E.accuracy[i]).sort((a, b) => a - b);
@@ -358,6 +364,16 @@
     }
     const steps = shown.filter((m) => m.kind === "front").sort((a, b) => cost.of(a) - cost.of(b));
     s(plot, "path", { d: path(unbeaten(steps, cost.of, valueOf).map((m) => [f.x(cost.of(m)), f.y(valueOf(m))])), class: "frontline" });
+    if (family.length) {
+      const made = s(plot, "g", { class: "family" });
+      s(made, "path", { d: path(unbeaten(family, cost.of, familyValue).map((m) => [f.x(cost.of(m)), f.y(familyValue(m))])), class: "familyline" });
+      for (const m of family) {
+        const g = s(made, "g", {});
+        triangle(g, f.x(cost.of(m)), f.y(familyValue(m)));
+        s(g, "title", {}, m.id + "\ntest " + D.metric.name + " " + score(m.test) + "\nvalidation " + D.metric.name + " " + score(m.validation) +
+          "\n" + cost.label + " " + trim(cost.of(m)) + (m.seeds > 1 ? "\nmean of " + m.seeds + " trainings" : ""));
+      }
+    }
     const order = [...shown.filter((m) => m.kind !== "front").sort((a, b) => cost.of(a) - cost.of(b)), ...steps];
     const nodes = [];
     for (const m of order) {
@@ -392,6 +408,7 @@
     if (steps.length) items.push([key("front"), "on the front (" + yname + ")"]);
     if (steps.some((m) => m.knee)) items.push([key("front", true), "knee of the front"]);
     if (order.length > steps.length) items.push([key("rejected"), "verified and rejected (validation " + D.metric.name + ")"]);
+    if (family.length) items.push([(svg) => triangle(s(svg, "g", { class: "family" }), 11, 8), "made by hand, 8 bits, trained in the same time (" + yname + ")"]);
     if (dots.length) items.push([(svg) => s(svg, "circle", { cx: 11, cy: 7, r: 2.5, class: "dot" }), "search evaluation (validation " + D.metric.name + ")"]);
     if (bounds.length) items.push([(svg) => s(svg, "line", { x1: 0, x2: 22, y1: 7, y2: 7, class: "budget" }), "budget"]);
     legend("front-legend", items);
@@ -425,6 +442,7 @@
     choose(c, "Axis", [["auto", "automatic"], ["log", "logarithmic"], ["linear", "linear"]], "auto",
       (v) => { view.log = v === "auto" ? null : v === "log"; drawFront(); });
     if (D.evaluations.number.length) check(c, "show search evaluations", true, (v) => { view.dots = v; drawFront(); });
+    if ((D.family || []).length) check(c, "show networks made by hand", true, (v) => { view.family = v; drawFront(); });
   }
 
   // ---------------------------------------------------------- selected model
