@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "latency" / "tables.json"
 COMMAND = "python -m experiments.latency.tables TABLE.csv"
 SIMPLE = ("one_known_device", "known_devices_ridge", "counts_ridge", "log_ridge", "macs")
 TOLERANCE = 0.005
-ROWS, POOL = 450, 200
+ROWS, POOL = 400, 200
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,9 @@ def cases(published: Path | None) -> Iterator[Case]:
         ("gpu3", *others),
         (10, 20),
     )
-    yield Case("chains, 3 graphics cards known", chains, ("gpu0", "gpu1", "gpu2"), others, (20,))
-    yield Case("chains, 2 phones known", chains, ("phone0", "phone1"), ("gpu3", *others), (20,))
     ofa = families.ofa_like(ROWS, devices_of({"gpu": 2, "cpu": 3, "phone": 3}))
     new = ("gpu1", "cpu2", "phone1", "phone2")
-    yield Case("resolution and blocks, 4 known", ofa, ("gpu0", "cpu0", "cpu1", "phone0"), new)
     yield Case("resolution and blocks, 1 known", ofa, ("gpu0",), new)
-    ten = families.transformers(ROWS, devices_of({"gpu": 2, "cpu": 2, "phone": 1}))
-    yield Case("ten numbers, none known", ten, (), ten.devices, (10, 20))
     yolo = families.yolo_like(ROWS, devices_of({"gpu": 2, "cpu": 2, "phone": 1}))
     yield Case("families of detectors, none known", yolo, (), yolo.devices)
     models = families.collection(ROWS, devices_of({"gpu": 2, "cpu": 2}))
@@ -83,7 +78,17 @@ def cases(published: Path | None) -> Iterator[Case]:
     chips = families.accelerators(ROWS, devices_of({"tpu": 3, "fpga": 3, "gpu": 2}))
     new = ("tpu0", "fpga0", "fpga1", "gpu1")
     yield Case("accelerators with MACs, 1 known", chips, ("gpu0",), new)
+    yield Case(
+        "resolution and blocks, 4 known",
+        ofa,
+        ("gpu0", "cpu0", "cpu1", "phone0"),
+        ("gpu1", "cpu2", "phone1", "phone2"),
+    )
+    yield Case("chains, 3 graphics cards known", chains, ("gpu0", "gpu1", "gpu2"), others, (20,))
+    yield Case("chains, 2 phones known", chains, ("phone0", "phone1"), ("gpu3", *others), (20,))
     yield Case("accelerators with MACs, 3 known", chips, ("gpu0", "tpu1", "fpga2"), new)
+    ten = families.transformers(ROWS, devices_of({"gpu": 2, "cpu": 2, "phone": 1}))
+    yield Case("ten numbers, none known", ten, (), ten.devices, (10, 20))
     if published is not None:
         table = read_table(published, NasBench201())
         table = table.rows(derive_rng(0, "rows").permutation(len(table))[:ROWS])
@@ -142,8 +147,8 @@ def claims(results: dict[str, list[dict[str, object]]]) -> None:
         for key, found in means.items()
         if found[DEFAULT_METHOD] < max(found.values()) - TOLERANCE
     ]
-    share = round(1 - len(below) / len(means), 3)
-    record_claim("latency.never_below_baseline", share, 1.0, not below, name, COMMAND)
+    value = {"share": round(1 - len(below) / len(means), 3), "cases": len(means)}
+    record_claim("latency.never_below_baseline", value, {"share": 1.0}, not below, name, COMMAND)
     coverage = [
         float(row["coverage_90"])  # type: ignore[arg-type]
         for rows in results.values()
@@ -182,7 +187,7 @@ def main() -> None:
         for key in list(results)[-len(case.measurements) :]:
             found = {method: round(mean, 3) for method, mean in means_of(results[key]).items()}
             print(key, found, flush=True)
-    claims(results)
+        claims(results)
 
 
 if __name__ == "__main__":

@@ -283,9 +283,7 @@ class TransferGP(SavedPredictor):
         bad = degenerate(self.space, genes[candidates])
         candidates = candidates[np.argsort(bad, kind="stable")]
         enough = max(int((~bad).sum()), n)
-        # A design of the whole pool would be the same every time, and its luck, too.
-        part = min(_CANDIDATES, 2 * len(genes) // 3)
-        candidates = candidates[: min(enough, max(part, 3 * n))]
+        candidates = candidates[: min(enough, max(_CANDIDATES, 3 * n))]
         features = self.features(genes[candidates])
         log_weights = self._prior.log_weights
         top = np.argsort(-log_weights, kind="stable")[:: max(1, len(kernels.weights) // 64)][:24]
