@@ -7,6 +7,7 @@ and several processes may use a file at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ class SqliteFile:
             split at semicolons).
         kind: what the file is, for error messages ("measurement store").
         connect: opens a connection, as :func:`sqlite3.connect` does.
+        private: only its owner may read it, or the files beside it that SQLite makes.
 
     Raises:
         InputError: the file is something else, or of a later version.
@@ -41,6 +43,7 @@ class SqliteFile:
         migrations: Sequence[str],
         kind: str,
         connect: Connect = sqlite3.connect,
+        private: bool = False,
     ) -> None:
         self.path = Path(path)
         self._application_id = application_id
@@ -53,7 +56,19 @@ class SqliteFile:
             raise EnvironmentProblem(
                 f"cannot make the folder {self.path.parent}: {error.strerror}"
             ) from error
+        if private:
+            self._make_private()
         self._prepare()
+
+    def _make_private(self) -> None:
+        try:
+            # Made here, so that it is never readable; what SQLite makes beside it follows it.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(f"{self.path}{suffix}", 0o600)
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot open {self.path}: {error.strerror}") from error
 
     def open(self) -> sqlite3.Connection:
         """Return a new connection in autocommit mode; the caller begins and closes."""

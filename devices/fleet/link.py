@@ -21,12 +21,15 @@ from devices.fleet.address import check_address
 from devices.fleet.messages import DEVICE_HEADER
 from devices.fleet.token_file import read_token
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.terminal import plain_text
 
 M = TypeVar("M", bound=BaseModel)
 
 _CONNECT_S = 10.0
 _ANSWER_S = 20.0
 _PIECE = 1 << 16
+MAX_ANSWER_BYTES = 320 << 20
+"""32 results of the largest size, which is what one answer holds."""
 
 
 class HubUnreachable(EnvironmentProblem):
@@ -91,6 +94,7 @@ class HubLink:
             transport=transport,
             trust_env=False,
             follow_redirects=False,
+            headers={"accept-encoding": "identity"},
         )
 
     def speak_for(self, device: str) -> None:
@@ -170,9 +174,10 @@ class HubLink:
         with self._reached():
             response = self._client.send(request, stream=True)
         try:
+            self._refuse_packed(response)
             with self._reached():
                 if response.status_code >= 400:
-                    response.read()
+                    self._read(response)
             self._check(response)
             yield self._pieces(response)
         finally:
@@ -180,7 +185,10 @@ class HubLink:
 
     def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
         with self._reached():
-            yield from response.iter_bytes(_PIECE)
+            if response.is_stream_consumed:
+                yield response.content
+            else:
+                yield from response.iter_raw(_PIECE)
 
     def _send(
         self,
@@ -194,18 +202,46 @@ class HubLink:
         timeout = httpx.Timeout(_ANSWER_S + wait_s, connect=_CONNECT_S)
         for attempt in range(2):
             authorisation = self._authorisation()
+            request = self._client.build_request(
+                method,
+                path,
+                content=content() if callable(content) else content,
+                headers={**(headers or {}), **authorisation},
+                timeout=timeout,
+            )
             with self._reached():
-                response = self._client.request(
-                    method,
-                    path,
-                    content=content() if callable(content) else content,
-                    headers={**(headers or {}), **authorisation},
-                    timeout=timeout,
-                )
+                response = self._client.send(request, stream=True)
+                try:
+                    self._read(response)
+                finally:
+                    response.close()
             if response.status_code != 401 or attempt or not self._reread():
                 break
         self._check(response)
         return response
+
+    def _read(self, response: httpx.Response) -> None:
+        """Read an answer, as large as an answer of a hub can be and as it is.
+
+        Raises:
+            HubUnreachable: it is packed, so that a little of it may be very much, or too large.
+        """
+        self._refuse_packed(response)
+        if response.is_stream_consumed:
+            return  # by a transport that gives whole answers
+        pieces, size = [], 0
+        for piece in response.iter_raw(_PIECE):
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
+                raise HubUnreachable(
+                    f"{self.url} answers with more than {MAX_ANSWER_BYTES >> 20} MiB"
+                )
+            pieces.append(piece)
+        response._content = b"".join(pieces)
+
+    def _refuse_packed(self, response: httpx.Response) -> None:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise HubUnreachable(f"{self.url} answers packed, which a hub does not")
 
     def _authorisation(self) -> dict[str, str]:
         with self._lock:
@@ -231,10 +267,17 @@ class HubLink:
         status = response.status_code
         if status < 300:
             return
+        if status < 400:
+            # A login page of the network, a moved hub: nothing that a board should stop for.
+            raise HubUnreachable(
+                f"{self.url} answers with a redirect (status {status}); it is not followed, since "
+                "the token would go with it. Is this the hub's own address?"
+            )
         code, detail = "http", f"status {status}"
         with contextlib.suppress(ValueError, AttributeError):
             value = response.json()
             code, detail = str(value.get("error", code)), str(value.get("detail", detail))
+        detail = plain_text(detail[:2000])
         if status in (408, 429) or status >= 500:
             raise HubUnreachable(f"the hub at {self.url} cannot serve: {detail}")
         if status == 401:

@@ -5,9 +5,19 @@ The models are shared by the three sides, so they cannot part. Unknown fields ar
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 HEARTBEAT_S = 5.0
 """How often an agent reports."""
@@ -20,13 +30,49 @@ MAX_JOBS = 1000
 MAX_WAIT_S = 30.0
 """Longest long poll."""
 
+MAX_JSON_DEPTH = 32
+
+
+def finite_json(value: Any) -> Any:
+    """Return ``value``; free JSON is bounded in depth, and its numbers are numbers.
+
+    ``NaN`` and ``1e999`` are no JSON, though Python reads them: kept once, they would break
+    whoever reads them.
+
+    Raises:
+        ValueError: they are not, or it is nested too deeply.
+    """
+    stack = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError("nested too deeply")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValueError("numbers must be finite")
+        if isinstance(item, dict):
+            stack.extend((child, depth + 1) for child in item.values())
+        elif isinstance(item, (list, tuple)):
+            stack.extend((child, depth + 1) for child in item)
+    return value
+
+
+def stored_json(text: str) -> Any:
+    """Return what is kept as JSON; what an earlier version kept as NaN or 1e999 is null."""
+
+    def number(digits: str) -> float | None:
+        value = float(digits)
+        return value if math.isfinite(value) else None
+
+    return json.loads(text, parse_float=number, parse_constant=lambda name: None)
+
+
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 JobId = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(strict=True, max_length=2000)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
-Json = dict[str, JsonValue]
+Json = Annotated[dict[str, JsonValue], AfterValidator(finite_json)]
 
 State = Literal["queued", "leased", "running", "done", "failed", "expired", "cancelled"]
 OPEN_STATES = ("queued", "leased", "running")
@@ -110,7 +156,7 @@ class LeasedJob(Message):
 class LeaseReply(Message):
     """The jobs an agent may work on now."""
 
-    jobs: list[LeasedJob]
+    jobs: Annotated[list[LeasedJob], Field(max_length=64)]
 
 
 class Beat(Message):
@@ -155,6 +201,11 @@ class Samples(BaseModel):
     runtime: Name
     runtime_version: Text
     protocol: Json
+
+    @model_validator(mode="after")
+    def _finite(self) -> Samples:
+        finite_json(self.__pydantic_extra__ or {})
+        return self
 
 
 class Result(Message):

@@ -6,6 +6,24 @@ from pathlib import Path
 
 from search_spaces.errors import InputError
 
+LEAST_ADMIN = 12
+"""Characters of an admin token: fewer can be guessed."""
+
+
+def read_admin_token(path: Path) -> str:
+    """Return the token that may do everything at a hub.
+
+    Raises:
+        InputError: as :func:`read_token`; it is short enough to be guessed.
+    """
+    token = read_token(path)
+    if len(token) < LEAST_ADMIN or len(set(token)) < 6:
+        raise InputError(
+            f"the admin token in {path} can be guessed; make one of at least {LEAST_ADMIN} random "
+            f"characters, for instance: openssl rand -hex 32 > {path}"
+        )
+    return token
+
 
 def read_token(path: Path) -> str:
     """Return the token of a token file: its only line.

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from devices import user_folders
 from search_spaces.errors import EnvironmentProblem
 
 _LOG = logging.getLogger(__name__)
@@ -78,9 +79,10 @@ def build(*, force: bool = False) -> Path:
     path = _target(compiler, flags)
     if path.is_file() and not force:
         return path
+    # Before minutes of compiling: there must be somewhere to put the result.
+    user_folders.make_cache(path.parent)
     # A warning, so that whoever waits for it sees why without setting up a log.
     _LOG.warning("compiling the low-bit kernels, once on this machine; it may take minutes")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         objects = _compile(compiler, flags, Path(folder))
         made = Path(folder) / _LIBRARY
@@ -173,10 +175,7 @@ def _target(compiler: str, flags: dict[str, tuple[str, ...]]) -> Path:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("EDGE_NAS_CACHE")
-    if base:
-        return Path(base) / "lowbit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-nas" / "lowbit"
+    return user_folders.cache_folder("lowbit")
 
 
 def _compile(compiler: str, flags: dict[str, tuple[str, ...]], folder: Path) -> list[str]:

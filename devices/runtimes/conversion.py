@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from abc import abstractmethod
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from devices import user_folders
 from devices.runtime import Runtime, Session, TensorSpec, existing_file
 from devices.runtimes.agreement import check_parity
 from devices.runtimes.onnxruntime import OnnxRuntime
@@ -86,7 +86,7 @@ class ConvertingRuntime(Runtime):
             return folder
         reference = _reference(self, path)
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            user_folders.make_cache(folder.parent)
             made = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
         except OSError as error:
             raise EnvironmentProblem(
@@ -114,11 +114,7 @@ class ConvertingRuntime(Runtime):
 
 def cache_folder() -> Path:
     """Return where conversions are kept: ``$EDGE_NAS_CACHE``, or a folder of the user's."""
-    base = os.environ.get("EDGE_NAS_CACHE")
-    if base:
-        return Path(base) / "converted"
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edge-nas" / "converted"
+    return user_folders.cache_folder("converted")
 
 
 def read_specs(path: Path) -> tuple[TensorSpec, ...]:

@@ -9,7 +9,6 @@ are loaded in a measuring process with a memory limit and a deadline.
 
 from __future__ import annotations
 
-import math
 import mmap
 import struct
 from collections.abc import Callable, Sequence
@@ -23,6 +22,24 @@ _BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 8: 64, 9: 8, 10: 64, 11:
 
 
 _MAX_RANK = 16
+_HUGE = 1 << 62
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Return the product of the absolute sizes of a shape, at most ``2**62``.
+
+    Python multiplies whole numbers of any length: of a hundred thousand sizes the product has a
+    million digits, and the time of making it grows as the square of their number.
+    """
+    if 0 in shape:
+        return 0
+    count = 1
+    for size in shape:
+        count *= abs(size)
+        if count > _HUGE:
+            return _HUGE
+    return count
+
 
 Bytes = bytes | mmap.mmap
 
@@ -285,7 +302,7 @@ def _elements(shape: Sequence[int], most: int) -> int:
         raise FlatbufferRefused(f"a tensor has more than {_MAX_RANK} dimensions")
     if any(size < 0 for size in shape):
         raise FlatbufferRefused("a tensor has a negative size")
-    count = math.prod(shape)
+    count = element_count(shape)
     if count > most:
         raise FlatbufferRefused(f"a tensor has more than the {most} elements allowed")
     return count

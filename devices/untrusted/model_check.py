@@ -11,7 +11,6 @@ process, which has a memory limit and a deadline.
 
 from __future__ import annotations
 
-import math
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.untrusted.flatbuffer_check import check_executorch, check_litert
+from devices.untrusted.flatbuffer_check import check_executorch, check_litert, element_count
 from devices.untrusted.onnx_operators import MICROSOFT, STANDARD
 from search_spaces.errors import InputError
 
@@ -234,7 +233,7 @@ class _Walk:
             raise _Refused(f"tensor {name[:80]!r} has a type ({data_type}) that is not allowed")
         if any(size < 0 for size in dims):
             raise _Refused(f"tensor {name[:80]!r} has a negative size")
-        elements = math.prod(dims)
+        elements = element_count(dims)
         self.elements += elements
         if elements > self.limits.elements or self.elements > self.limits.elements:
             raise _Refused(
@@ -435,7 +434,7 @@ def _signed(value: int) -> int:
 
 
 def _product(sizes: list[int]) -> int:
-    return math.prod(abs(size) for size in sizes if size)
+    return element_count([size for size in sizes if size])
 
 
 def _small(ints: list[int]) -> np.ndarray | None:

@@ -31,6 +31,7 @@ from nas.cli.device_options import (
     key_values,
 )
 from search_spaces.errors import InputError
+from search_spaces.terminal import plain_text
 
 if TYPE_CHECKING:
     from devices.fleet.link import HubLink
@@ -423,11 +424,13 @@ def _fact(name: str, value: object) -> str:
 
 
 def _board_lines(view: DeviceView) -> list[str]:
-    return [
+    lines = [
         f"{view.name}: {view.state}, heartbeat {_age(view)}, {view.queued} queued, "
         f"{view.running} running, {view.done} done; health: {view.health}",
         *_about(view.description),
     ]
+    # A board writes its own description.
+    return [plain_text(line.replace("\n", " ")) for line in lines]
 
 
 def _age(view: DeviceView) -> str:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ from nas.cli.hand_over import demo, export
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
 from search_spaces.errors import EnvironmentProblem, InputError, NasError
+from search_spaces.terminal import plain_text
 
 if TYPE_CHECKING:
     from nas.job.schema import Job
@@ -46,6 +48,24 @@ SUB_APPS = {
 
 OWN_PACKAGES = ("nas", "supernet", "predictors", "devices", "search_spaces")
 """A module missing from one of these is a fault of the installation, told with its traceback."""
+
+
+OUT_OF_MEMORY = (
+    "memory ran out. What was finished is kept: give the process more (ulimit -v, the container's "
+    "limit), or ask for less at a time (workers, supernet.batch_size, data.image_size), then go on "
+    "with: nas resume RUN"
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in whichever library it did."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return any(
+        words in text
+        for words in ("can't allocate memory", "out of memory", "bad_alloc", "start new thread")
+    )
 
 
 class _Group(TyperGroup):
@@ -90,6 +110,12 @@ class _Group(TyperGroup):
             _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _fail(f"error: {OUT_OF_MEMORY}", EnvironmentProblem.exit_code)
+        except BrokenExecutor:
+            _fail(f"error: a worker process died; {OUT_OF_MEMORY}", EnvironmentProblem.exit_code)
 
 
 app = typer.Typer(
@@ -450,5 +476,5 @@ def _missing_module(error: ModuleNotFoundError) -> str:
 
 def _fail(message: str, code: int) -> None:
     # Straight to the stream: no wrapping, so that other tools can read path:line:column.
-    print(message, file=sys.stderr, flush=True)
+    print(plain_text(message), file=sys.stderr, flush=True)
     raise SystemExit(code)

@@ -1,8 +1,4 @@
-"""Several processes of this machine.
-
-Started afresh (``spawn``), since a forked copy of a process that ran torch's thread pool hangs
-at its first parallel region.
-"""
+"""Several processes of this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +8,10 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any
 
 from nas.executors.base import EXECUTORS, MAX_ATTEMPTS, Executor, Item, Work
+from nas.executors.pool import worker_pool
 from search_spaces.errors import EnvironmentProblem, InputError
 
 _function: Callable[[Item], Any] | None = None
@@ -89,12 +85,8 @@ class ProcessExecutor(Executor):
             self.close()
         if self._pool is None:
             threads = max(1, _cores() // self.workers)
-            self._pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=get_context("spawn"),
-                initializer=_start,
-                initargs=(Work(work.target, dict(work.settings)), threads),
-            )
+            described = Work(work.target, dict(work.settings))
+            self._pool = worker_pool(self.workers, _start, (described, threads))
             self._work = work
         return self._pool
 

@@ -41,6 +41,7 @@ from nas.job.schema import (
 )
 from nas.job.trust import require_trust
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
+from nas.record.database_url import without_password
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.spaces.registry import SPACES, build_space
@@ -700,8 +701,8 @@ def _check_study(study: str) -> Iterator[Finding]:
     if not mark or not scheme:
         yield (
             ("study",),
-            f"study: {study!r} is no database URL; write sqlite:///{study} for a file, or "
-            "postgresql+psycopg2://user@host/name",
+            f"study: {without_password(study)!r} is no database URL; write sqlite:///{study} for "
+            "a file, or postgresql+psycopg2://user@host/name",
         )
     elif scheme.split("+")[0] == "sqlite" and len(rest) < 2:
         yield ("study",), f"study: {study!r} names no file; write sqlite:///shared.db"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.record.claims import Claims
+from nas.record.database_url import scrubbed, without_password
 from nas.record.quiet_optuna import quiet_optuna
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.space import Arch, SearchSpace
@@ -140,6 +141,11 @@ class StudyRecord:
         return self._studies[stage]
 
     @property
+    def shown(self) -> str:
+        """The database's address as it may be shown: without a password."""
+        return without_password(self.url)
+
+    @property
     def shared(self) -> bool:
         """Whether other processes may use the record at the same time."""
         return self._claims is not None
@@ -250,9 +256,9 @@ class StudyRecord:
         """Return (architecture, reason) of every failed evaluation of a stage."""
         import optuna
 
-        trials = self.study(stage).get_trials(
-            deepcopy=False, states=(optuna.trial.TrialState.FAIL,)
-        )
+        study = self.study(stage)
+        with self._problems():
+            trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
         return [
             (self.space.parse(t.user_attrs["arch"]), t.user_attrs["failure"])
             for t in trials
@@ -379,8 +385,8 @@ class StudyRecord:
         ):
             if mine != theirs:
                 raise InputError(
-                    f"study {study.study_name!r} in {self.url} has {what} {theirs!r}, the job has "
-                    f"{mine!r}; use another output folder or change the job back"
+                    f"study {study.study_name!r} in {self.shown} has {what} {theirs!r}, the job "
+                    f"has {mine!r}; use another output folder or change the job back"
                 )
         return study
 
@@ -394,7 +400,10 @@ class StudyRecord:
             yield
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
             cause = error.__cause__ or error
-            raise EnvironmentProblem(f"the study {self.url} failed: {cause}") from error
+            raise EnvironmentProblem(
+                f"the study {self.shown} failed: {scrubbed(_first_line(cause), self.url)}; what "
+                "was finished is kept: see that the database answers, then: nas resume RUN"
+            ) from None
 
     def _lock(self) -> contextlib.AbstractContextManager[Any]:
         if self._server_lock is not None:
@@ -419,6 +428,7 @@ class _ServerLock:
     def __init__(self, url: str) -> None:
         import sqlalchemy as sa
 
+        self._url = url
         try:
             self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
         except ModuleNotFoundError as error:
@@ -437,18 +447,30 @@ class _ServerLock:
                 self._connection = self._engine.connect()
                 self._connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK_KEY})"))
             except sa.exc.SQLAlchemyError as error:
-                raise EnvironmentProblem(f"the study cannot be reached: {error}") from error
+                raise EnvironmentProblem(
+                    f"the study {without_password(self._url)} cannot be reached: "
+                    f"{scrubbed(_first_line(error), self._url)}"
+                ) from None
         self._depth += 1
 
     def __exit__(self, *exc: object) -> None:
+        import sqlalchemy as sa
+
         self._depth -= 1
         if not self._depth and self._connection is not None:
-            # Without a pool, closing ends the session and with it the lock.
-            self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            # Without a pool, closing ends the session and with it the lock. A server that went
+            # away has ended it already; whatever was being done has told that.
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
+                connection.close()
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what a driver says, without the statement and link that SQLAlchemy adds."""
+    return " ".join(str(error).split("\n[SQL")[0].split("\n(Background")[0].split())
 
 
 def _is_postgresql(url: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.record.database_url import HIDDEN, password_of, with_password, without_password
 from nas.record.json_lines import append_line, read_lines
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -35,6 +37,7 @@ class RunStore:
         self.events_path = self.folder / "events.jsonl"
         self.checkpoint = self.folder / "supernet" / "checkpoint.safetensors"
         self.study = self.folder / "study.db"
+        self.secret = self.folder / ".study-password"
         self.measurements = self.folder / "measurements.db"
         self.models = self.folder / "models"
         self.work = self.folder / "work"
@@ -65,8 +68,27 @@ class RunStore:
             raise InputError(f"{folder} is not empty; choose another folder with --output")
         for path in torn:
             path.unlink(missing_ok=True)
-        write_json_atomic(store.manifest_path, dict(manifest))
+        manifest = dict(manifest)
+        address = (manifest.get("job") or {}).get("study")
+        if address is not None and password_of(address) is not None:
+            # Others may read a manifest, and it is handed on with a run.
+            manifest["job"] = {**manifest["job"], "study": without_password(address)}
+            store._keep_secret(password_of(address) or "")
+        write_json_atomic(store.manifest_path, manifest)
         return store
+
+    def _keep_secret(self, password: str) -> None:
+        self.secret.unlink(missing_ok=True)
+        handle = os.open(self.secret, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(password)
+
+    def _with_secret(self, job: Any) -> Any:
+        """Return the recorded job with the password of its study, which is kept apart."""
+        address = job.get("study") if isinstance(job, dict) else None
+        if not isinstance(address, str) or HIDDEN not in address or not self.secret.is_file():
+            return job
+        return {**job, "study": with_password(address, self.secret.read_text(encoding="utf-8"))}
 
     @classmethod
     def open(cls, folder: Path) -> RunStore:
@@ -102,7 +124,7 @@ class RunStore:
         from nas.job.schema import Job
 
         try:
-            return Job.model_validate(self.manifest().get("job"))
+            return Job.model_validate(self._with_secret(self.manifest().get("job")))
         except ValidationError as error:
             found = error.errors()[0]
             where = ".".join(map(str, ("job", *found["loc"])))

@@ -164,6 +164,16 @@ class Pipeline:
 
     def execute(self) -> None:
         """Run every stage; whatever is recorded is not done again."""
+        try:
+            self._execute()
+        finally:
+            study = getattr(self, "study", None)
+            if study is not None:
+                # A database that went away has been told of; its claims end by their age.
+                with contextlib.suppress(EnvironmentProblem):
+                    study.close()
+
+    def _execute(self) -> None:
         from nas.report import write_report
         from nas.report.results import doubts, load_results
 

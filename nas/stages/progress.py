@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from search_spaces.terminal import plain_text
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -53,7 +55,7 @@ class Progress:
 
     def log(self, message: str) -> None:
         """Write one line, with the time since the start in front of it."""
-        line = f"[{_duration(self._clock() - self._start)}] {message}"
+        line = f"[{_duration(self._clock() - self._start)}] {plain_text(message)}"
         if self._rich is not None:
             self._rich.console.print(line, markup=False, highlight=False)
         else:

@@ -209,15 +209,11 @@ def compute_all(
         for item in work:
             yield item, bench.compute(item)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import as_completed
 
-    with ProcessPoolExecutor(
-        min(workers, len(work)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(source, recipe, images),
-    ) as pool:
+    from nas.executors.pool import worker_pool
+
+    with worker_pool(min(workers, len(work)), _begin, (source, recipe, images)) as pool:
         pending = {pool.submit(_compute, item): item for item in work}
         try:
             for future in as_completed(pending):

@@ -20,6 +20,7 @@ from devices.fleet.agent.workshop import Stopped, Workshop
 from devices.fleet.link import HubLink, HubRefused, HubUnreachable
 from devices.fleet.messages import (
     HEARTBEAT_S,
+    MAX_JOBS,
     Beat,
     BeatReply,
     Failed,
@@ -286,7 +287,7 @@ class Agent:
         with self._lock:
             held = dict(self._held)
         held.update({item.job: item for item in self._outbox.holding()})
-        return list(held.values())
+        return list(held.values())[:MAX_JOBS]
 
     def _any_wanted(self) -> bool:
         with self._lock:

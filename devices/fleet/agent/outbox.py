@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from devices.fleet.messages import Held, Result
+from devices.fleet.messages import MAX_JOBS, Held, Result
 from search_spaces.atomic import write_text_atomic
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ class Outbox:
 
     def holding(self) -> list[Held]:
         """Return the leases that the waiting results answer."""
-        return [Held(job=result.job, fence=result.fence) for result in self.waiting()]
+        # As many as a message may name; the others are told of when these are delivered.
+        waiting = self.waiting()[:MAX_JOBS]
+        return [Held(job=result.job, fence=result.fence) for result in waiting]
 
     def remove(self, result: Result) -> None:
         """Forget a result: it was delivered, or refused for good."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -15,12 +14,12 @@ from devices.fleet.agent.workshop import Workshop
 from devices.fleet.link import HubLink, TlsFiles
 from devices.locks import folder_lock
 from devices.runtimes.command import COMMANDS
+from devices.user_folders import home
 
 
 def default_folder() -> Path:
     """Return where an agent keeps its files unless it is told: the user's state folder."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "edge-nas" / "agent"
+    return home("XDG_STATE_HOME", ".local/state", "--data") / "edge-nas" / "agent"
 
 
 def run_agent(

@@ -169,14 +169,12 @@ class Workshop:
             parameters = self.config.parameters(first.runtime, first.parameters)
             protocol = self.config.protocol(first.protocol)
             spec = _spec(first.runtime, parameters)
-        except (InputError, TypeError) as error:
-            return _failed("refused", error)
-        try:
             runtime = spec.make_runtime()
-        except InputError as error:
-            return _failed("refused", error)
         except EnvironmentProblem as error:
             return _failed("unsupported", error)
+        except Exception as error:
+            # Words of the job that no check foresaw: its fault, not the board's, whatever it is.
+            return _failed("refused", error)
         device = LocalDevice(
             spec,
             sampler=_Interruptible(self._sampler or runtime.sampler() or ChildSampler(), wanted),
@@ -187,7 +185,8 @@ class Workshop:
             device.measure(models, protocol=protocol, on_result=done)
         except Stopped:
             raise
-        except InputError as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            # Raised here, not in the process that measures: by a value that the job holds.
             return _failed("refused", error)
         except (EnvironmentProblem, OSError, MemoryError) as error:
             return _failed("infrastructure", error)

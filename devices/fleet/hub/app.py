@@ -47,6 +47,13 @@ M = TypeVar("M", bound=BaseModel)
 
 _LOG = logging.getLogger(__name__)
 
+MAX_CONTAINERS = 100_000
+"""Lists and objects in one message: a few bytes of text are a few hundred in memory."""
+MAX_VALUES = 1_000_000
+"""Values in one message."""
+_RESULTS_AT_ONCE = 2
+_LARGE = 1 << 16
+
 
 def make_app(hub: Hub) -> Guard:
     """Return the ASGI application of a hub, its guard before it."""
@@ -121,8 +128,14 @@ def _add_refusals(app: FastAPI) -> None:
 
 
 async def _message(request: Request, model: type[M]) -> M:
+    body = await request.body()
+    if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS or body.count(b",") > MAX_VALUES:
+        raise refusals.malformed("the message has more values than allowed")
     try:
-        return model.model_validate_json(await request.body())
+        if len(body) > _LARGE:
+            # Seconds for the largest, in which the loop must go on to answer others.
+            return await run_in_threadpool(model.model_validate_json, body)
+        return model.model_validate_json(body)
     except (ValidationError, ValueError) as error:
         raise refusals.malformed(_first(error)) from None
 
@@ -191,9 +204,9 @@ def _add_client_routes(app: FastAPI, hub: Hub) -> None:
         return Jobs(jobs=await hub.ledger.run(hub.leases.recent))
 
     @app.post("/api/jobs")
-    async def submit(request: Request, _: Client) -> Jobs:
+    async def submit(request: Request, client: Client) -> Jobs:
         message = await _message(request, Submit)
-        jobs = await hub.ledger.run(lambda t: hub.leases.submit(t, message.jobs))
+        jobs = await hub.ledger.run(lambda t: hub.leases.submit(t, message.jobs, owner=client.name))
         for device in {job.device for job in message.jobs}:
             hub.bells.ring(f"device:{device}")
         return Jobs(jobs=jobs)
@@ -209,8 +222,9 @@ def _add_client_routes(app: FastAPI, hub: Hub) -> None:
         return Jobs(jobs=await hub.bells.until(look, keys, message.wait_s))
 
     @app.delete("/api/jobs/{job}")
-    async def cancel(job: JobNumber, _: Client) -> JobView:
-        view = await hub.ledger.run(lambda t: hub.leases.cancel(t, job))
+    async def cancel(job: JobNumber, client: Client) -> JobView:
+        owner = None if client.scope == "admin" else client.name
+        view = await hub.ledger.run(lambda t: hub.leases.cancel(t, job, owner=owner))
         hub.bells.ring(f"job:{job}")
         return view
 
@@ -224,15 +238,18 @@ def _add_blob_routes(app: FastAPI, hub: Hub) -> None:
         return Response(status_code=200 if found else 404)
 
     @app.put("/api/blobs/{sha256}")
-    async def upload(sha256: Sha256, request: Request, _: Client) -> dict[str, str]:
+    async def upload(sha256: Sha256, request: Request, client: Client) -> dict[str, str]:
         declared = int(request.headers.get("content-length", 0))
         await run_in_threadpool(hub.require_space, declared)
+        used = await hub.ledger.run(hub.leases.models_in_use)
+        await run_in_threadpool(hub.require_quota, client.name, declared, used)
         incoming = hub.blobs.receive(sha256)
         await run_in_threadpool(incoming.__enter__)
         try:
             async for piece in request.stream():
                 await run_in_threadpool(incoming.write, piece)
-            await run_in_threadpool(incoming.finish)
+            path = await run_in_threadpool(incoming.finish)
+            hub.uploaded(client.name, sha256, path)
         except ClientDisconnect:
             raise refusals.Refusal(400, "disconnected", "the upload was cut off") from None
         finally:
@@ -252,6 +269,8 @@ def _add_blob_routes(app: FastAPI, hub: Hub) -> None:
 
 
 def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
+    reading = asyncio.Semaphore(_RESULTS_AT_ONCE)
+
     @app.get("/api/agent/whoami")
     async def whoami(request: Request) -> dict[str, str | None]:
         identity: Identity = request.scope["identity"]
@@ -309,8 +328,10 @@ def _add_agent_routes(app: FastAPI, hub: Hub) -> None:
 
     @app.post("/api/agent/result")
     async def result(request: Request, device: Board) -> dict[str, bool]:
-        message = await _message(request, Result)
-        counted = await hub.ledger.run(lambda t: hub.leases.finish(t, device, message))
+        # Values in memory take many times the room of their text, so a few at a time.
+        async with reading:
+            message = await _message(request, Result)
+            counted = await hub.ledger.run(lambda t: hub.leases.finish(t, device, message))
         hub.bells.ring(f"job:{message.job}")
         return {"counted": counted}
 

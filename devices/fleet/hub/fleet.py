@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from pydantic import ValidationError
 
 from devices.fleet.hub import refusals
 from devices.fleet.hub.clock import Clock
 from devices.fleet.hub.ledger import Transaction
-from devices.fleet.messages import EXPIRY_S, Description, DeviceState, DeviceView
+from devices.fleet.messages import EXPIRY_S, Description, DeviceState, DeviceView, stored_json
 from devices.measuring.store import canonical_json, fingerprint_id
+
+
+def _described(text: str) -> Description:
+    """Return a kept description; one that cannot be read is empty, and a board may register anew.
+
+    One damaged entry must not hide the whole fleet.
+    """
+    try:
+        return Description.model_validate(stored_json(text))
+    except (ValidationError, ValueError):
+        return Description(fingerprint={}, runtimes=[])
+
 
 QUARANTINE_AFTER = 5
 """Infrastructure failures in a row after which a board gets no more work."""
@@ -86,7 +98,7 @@ class Fleet:
         ).fetchone()
         if row is None:
             raise refusals.unknown(f"no device called {device} has registered with this hub")
-        return Description.model_validate_json(row[0])
+        return _described(row[0])
 
     def quarantine(self, transaction: Transaction, device: str) -> str | None:
         """Return why a board gets no work, or None."""
@@ -157,7 +169,7 @@ class Fleet:
             health = "no heartbeat"
         else:
             health = f"{failures} failures since the last success" if failures else "ok"
-        about = Description.model_validate(json.loads(description))
+        about = _described(description)
         return DeviceView(
             name=name,
             state=state,

@@ -133,6 +133,8 @@ class Guard:
     def _limit(self, scope: Scope, upload: bool) -> int:
         if upload:
             return self._limits.blob_bytes
+        if "identity" not in scope:
+            return 0  # the page and the health take no body, and nobody has said who asks
         if scope["path"] == "/api/agent/result":
             return self._limits.result_bytes
         return self._limits.message_bytes

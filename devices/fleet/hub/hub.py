@@ -17,6 +17,7 @@ from devices.fleet.hub.fleet import Fleet
 from devices.fleet.hub.guard import GuardLimits
 from devices.fleet.hub.leases import Leases
 from devices.fleet.hub.ledger import Ledger
+from devices.fleet.hub.refusals import Refusal
 from devices.fleet.hub.tokens import Tokens
 from devices.fleet.messages import EXPIRY_S, HEARTBEAT_S
 from devices.sqlite_file import Connect
@@ -39,6 +40,7 @@ class HubLimits:
         guard: sizes and rates of requests.
         model: what a model may ask for.
         total_model_bytes: of all models kept.
+        unused_bytes: of models that one client has uploaded and submitted no job for.
         expiry_s: silence after which a lease is over.
         heartbeat_s: how often agents report.
     """
@@ -46,6 +48,7 @@ class HubLimits:
     guard: GuardLimits = field(default_factory=GuardLimits)
     model: ModelLimits = field(default_factory=ModelLimits)
     total_model_bytes: int = 16 << 30
+    unused_bytes: int = 4 << 30
     expiry_s: float = EXPIRY_S
     heartbeat_s: float = HEARTBEAT_S
 
@@ -95,6 +98,8 @@ class Hub:
             expiry_s=self.limits.expiry_s,
         )
         self.bells = Bells()
+        # Client -> model -> bytes, of what it uploaded and no job has used since.
+        self._uploads: dict[str, dict[str, int]] = {}
 
     async def expire(self) -> None:
         """Take back leases whose time is over and wake whoever waits for their jobs."""
@@ -111,6 +116,29 @@ class Hub:
         """
         if self._free_bytes(self.folder) - size < _RESERVE_BYTES:
             raise EnvironmentProblem("no space left for a model file")
+
+    def require_quota(self, client: str, size: int, used: set[str]) -> None:
+        """Check that a client may leave ``size`` more bytes of models that no open job uses.
+
+        Raises:
+            Refusal: 413, jobs for those it has uploaded come first.
+        """
+        kept = self._uploads.setdefault(client, {})
+        for sha256 in [name for name in kept if name in used or name not in self.blobs]:
+            del kept[sha256]
+        idle = sum(kept.values())
+        if idle + size > self.limits.unused_bytes:
+            raise Refusal(
+                413,
+                "quota",
+                f"{idle >> 20} MiB of models wait for jobs already (at most "
+                f"{self.limits.unused_bytes >> 20}); submit those first, in smaller groups",
+            )
+
+    def uploaded(self, client: str, sha256: str, path: Path) -> None:
+        """Note who brought a model; see :meth:`require_quota`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._uploads.setdefault(client, {})[sha256] = path.stat().st_size
 
     def prune(self, used: set[str]) -> None:
         """Remove models beyond the total that no open job uses and that are not new."""

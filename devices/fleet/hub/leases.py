@@ -34,6 +34,7 @@ from devices.fleet.messages import (
     JobView,
     LeasedJob,
     Result,
+    stored_json,
 )
 from devices.measuring.protocol import Protocol
 from devices.measuring.store import canonical_json
@@ -76,24 +77,30 @@ class Leases:
 
     # ------------------------------------------------------------------ clients
 
-    def submit(self, transaction: Transaction, requests: Sequence[JobRequest]) -> list[JobView]:
+    def submit(
+        self, transaction: Transaction, requests: Sequence[JobRequest], *, owner: str = ""
+    ) -> list[JobView]:
         """Queue measurements, or give back the jobs that have the same key.
 
         A job is queued again only when it never had its chance: its leases were lost, it was
         cancelled, or the board's infrastructure failed.
+
+        Args:
+            owner: name of the token that asks; it may cancel what it queued.
 
         Raises:
             Refusal: an unknown device, a runtime it does not offer, a bad protocol, or a
                 model file that must be uploaded first (409, ``model-missing``).
         """
         described: dict[str, Description] = {}
-        return [self._submit(transaction, request, described) for request in requests]
+        return [self._submit(transaction, request, described, owner) for request in requests]
 
     def _submit(
         self,
         transaction: Transaction,
         request: JobRequest,
         described: dict[str, Description],
+        owner: str,
     ) -> JobView:
         if request.device not in described:
             described[request.device] = self._fleet.describe(transaction, request.device)
@@ -112,7 +119,7 @@ class Leases:
             job = uuid.uuid4().hex
             transaction.db.execute(
                 "INSERT INTO jobs (job, key, device, model, runtime, parameters, protocol, state, "
-                "created, changed) VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                "created, changed, owner) VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
                 (
                     job,
                     key,
@@ -123,6 +130,7 @@ class Leases:
                     canonical_json(protocol),
                     now,
                     now,
+                    owner,
                 ),
             )
             transaction.event(now, "queued", job=job, device=request.device)
@@ -133,8 +141,8 @@ class Leases:
                 self._require_model(request.model)
                 transaction.db.execute(
                     "UPDATE jobs SET state = 'queued', attempts = 0, failure = NULL, "
-                    "fence = fence + 1, changed = ? WHERE job = ?",
-                    (now, job),
+                    "fence = fence + 1, changed = ?, owner = ? WHERE job = ?",
+                    (now, owner, job),
                 )
                 transaction.event(now, "queued-again", job=job, device=request.device)
         return self._view(transaction, job)
@@ -172,9 +180,22 @@ class Leases:
         ).fetchall()
         return self.view(transaction, [row[0] for row in rows])
 
-    def cancel(self, transaction: Transaction, job: str) -> JobView:
-        """End an open job; its board is told with the next heartbeat."""
+    def cancel(self, transaction: Transaction, job: str, *, owner: str | None = None) -> JobView:
+        """End an open job; its board is told with the next heartbeat.
+
+        Args:
+            owner: name of the token that asks, which must have queued it; None for an
+                administrator.
+
+        Raises:
+            Refusal: 403, somebody else queued it.
+        """
         view = self._view(transaction, job)
+        (queued_by,) = transaction.db.execute(
+            "SELECT owner FROM jobs WHERE job = ?", (job,)
+        ).fetchone()
+        if owner is not None and queued_by != owner:
+            raise refusals.forbidden()
         if view.state in OPEN_STATES:
             self._take_back(transaction, job, "cancelled", "cancelled")
         return self._view(transaction, job)
@@ -225,8 +246,8 @@ class Leases:
                     fence=fence,
                     model=model,
                     runtime=first[0],
-                    parameters=json.loads(first[1]),
-                    protocol=json.loads(first[2]),
+                    parameters=stored_json(first[1]),
+                    protocol=stored_json(first[2]),
                 )
             )
         self._renew(transaction, [job for job, _ in rows])
@@ -304,7 +325,7 @@ class Leases:
         if state not in ("leased", "running") or fence != result.fence:
             raise refusals.late()
         if result.measurement is not None:
-            whole = whole_measurement(result.measurement, runtime, json.loads(protocol))
+            whole = whole_measurement(result.measurement, runtime, stored_json(protocol))
             self._close(transaction, result.job, "done", content, result=json.dumps(whole))
             self._fleet.succeeded(transaction, device)
             return True
@@ -461,5 +482,5 @@ class Leases:
         return JobView(
             **dict(zip(names, row, strict=False)),
             failure=None if row[8] is None else Failed.model_validate_json(row[8]),
-            measurement=None if row[9] is None else json.loads(row[9]),
+            measurement=None if row[9] is None else stored_json(row[9]),
         )

@@ -75,6 +75,9 @@ _MIGRATIONS = (
     );
     CREATE INDEX events_job ON events (job);
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 
@@ -128,6 +131,7 @@ class Ledger:
             migrations=_MIGRATIONS,
             kind="hub database",
             connect=connect,
+            private=True,
         )
         self._most = most
         self._queue: queue.Queue[tuple[Change[Any], Future[Any]] | None] = queue.Queue()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from devices.fleet.address import is_loopback
 from devices.fleet.hub.hub import Hub, HubLimits
-from devices.fleet.token_file import read_token
+from devices.fleet.token_file import read_admin_token
 from devices.locks import folder_lock
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
@@ -58,10 +58,11 @@ def serve(
             f"host {host} can be reached by others, so tokens would travel in clear: give "
             f"--tls-cert and --tls-key, or serve on 127.0.0.1"
         )
-    admin_token = read_token(token_file)
+    admin_token = read_admin_token(token_file)
     try:
         import uvicorn
 
+        from devices.fleet.hub.accept import Acceptor, allow_many_files
         from devices.fleet.hub.app import make_app
         from devices.fleet.hub.connections import GuardedProtocol
     except ModuleNotFoundError as error:
@@ -85,7 +86,25 @@ def serve(
         if tls is not None:
             config.load()
             config.ssl = tls_context(tls)
-        server = uvicorn.Server(config)
+        allow_many_files()
+
+        class Server(uvicorn.Server):
+            """uvicorn's, whose connections come through our own acceptor."""
+
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets=[])
+                if not self.lifespan.should_exit:
+                    self.servers = [
+                        Acceptor(one, self._protocol, config.ssl)  # type: ignore[list-item]
+                        for one in sockets or []
+                    ]
+
+            def _protocol(self) -> asyncio.Protocol:
+                return config.http_protocol_class(  # type: ignore[call-arg]
+                    config=config, server_state=self.server_state, app_state=self.lifespan.state
+                )
+
+        server = Server(config)
         scheme = "http" if tls is None else "https"
         shown = f"[{host}]" if ":" in host else host
         address = f"{scheme}://{shown}:{listener.getsockname()[1]}"

@@ -1,8 +1,10 @@
+import gzip
+
 import httpx
 import pytest
 
 from devices.fleet.link import HubLink, HubRefused, HubUnreachable, TlsFiles
-from devices.fleet.messages import Devices
+from devices.fleet.messages import Devices, LeaseReply
 from search_spaces.errors import InputError
 
 URL = "http://127.0.0.1:1"
@@ -61,7 +63,7 @@ def test_answers_after_which_asking_again_may_help(link, status):
         link(lambda r: httpx.Response(status, json={"detail": "busy"})).tell("GET", "/x")
 
 
-@pytest.mark.parametrize("status", [302, 400, 403, 404, 409, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 422])
 def test_answers_after_which_it_does_not(link, status):
     body = {"error": "late", "detail": "the lease is over"}
     with pytest.raises(HubRefused, match="the lease is over") as caught:
@@ -125,3 +127,70 @@ def test_the_board_is_named(link):
 def test_bad_certificates_are_named_before_anything_is_sent(token, tmp_path):
     with pytest.raises(InputError, match=r"cannot use the TLS files .*absent\.pem"):
         HubLink("https://hub.example", token, tls=TlsFiles(ca=tmp_path / "absent.pem"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_no_hub_and_is_not_followed(link, status):
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return httpx.Response(status, headers={"location": "http://elsewhere/"}, json={})
+
+    with pytest.raises(HubUnreachable, match="redirect"):
+        link(answer).tell("GET", "/x")
+    with pytest.raises(HubUnreachable, match="redirect"), link(answer).download("0" * 64):
+        pass
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_packed_answer_is_not_unpacked(link, encoding):
+    """A few kilobytes may be gigabytes."""
+    asked = []
+
+    def answer(request):
+        asked.append(request.headers["accept-encoding"])
+        body = gzip.compress(b" " * 1000)
+        return httpx.Response(
+            200, headers={"content-encoding": encoding}, stream=httpx.ByteStream(body)
+        )
+
+    with pytest.raises(HubUnreachable, match="packed"):
+        link(answer).ask("GET", "/api/devices", Devices)
+    with pytest.raises(HubUnreachable, match="packed"), link(answer).download("0" * 64) as pieces:
+        list(pieces)
+    assert set(asked) == {"identity"}
+
+
+def test_an_answer_larger_than_a_hub_gives_is_not_read_to_its_end(link, monkeypatch):
+    monkeypatch.setattr("devices.fleet.link.MAX_ANSWER_BYTES", 100_000)
+    read = []
+
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self):
+            while True:
+                read.append(1)
+                yield b" " * 60_000
+
+    with pytest.raises(HubUnreachable, match="more than"):
+        link(lambda r: httpx.Response(200, stream=Endless())).tell("GET", "/x")
+    assert len(read) <= 4
+
+
+def test_more_leases_than_can_be_asked_for_are_no_answer_of_a_hub(link):
+    job = {
+        "job": "0" * 32, "fence": 1, "model": "0" * 64, "runtime": "r", "parameters": {},
+        "protocol": {},
+    }  # fmt: skip
+    with pytest.raises(HubUnreachable, match="does not answer as a hub"):
+        link(lambda r: httpx.Response(200, json={"jobs": [job] * 1001})).ask(
+            "POST", "/x", LeaseReply
+        )
+
+
+def test_what_a_hub_says_cannot_move_the_cursor(link):
+    body = {"error": "late", "detail": "\x1b]0;owned\x07\x1b[2J over"}
+    with pytest.raises(HubRefused) as caught:
+        link(lambda r: httpx.Response(409, json=body)).tell("GET", "/x")
+    assert "\x1b" not in str(caught.value) and "owned" in str(caught.value)

@@ -1,6 +1,6 @@
 import pytest
 
-from devices.fleet.token_file import read_token
+from devices.fleet.token_file import read_admin_token, read_token
 from search_spaces.errors import InputError
 
 
@@ -26,3 +26,14 @@ def test_files_that_cannot_be_read(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not text"):
         read_token(path)
+
+
+@pytest.mark.parametrize("token", ["a", "secret", "aaaaaaaaaaaaaaaaaaaaaaaa", "abababababababab"])
+def test_an_admin_token_that_can_be_guessed_is_refused(tmp_path, token):
+    path = tmp_path / "token"
+    path.write_text(token)
+    with pytest.raises(InputError, match="can be guessed"):
+        read_admin_token(path)
+    assert read_token(path) == token
+    path.write_text("the-admin-token")
+    assert read_admin_token(path) == "the-admin-token"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from devices.measuring.fitness import reference_model
+from devices.untrusted.flatbuffer_check import element_count
 from devices.untrusted.model_check import ModelLimits, check_model
 from search_spaces.errors import InputError
 
@@ -211,3 +212,21 @@ def test_litert_files_are_known_by_their_mark(check):
     assert check(whole) == "litert"
     with pytest.raises(InputError, match="truncated"):
         check((2000).to_bytes(4, "little") + b"TFL3" + bytes(40))
+
+
+@pytest.mark.parametrize("count", [60_000, 240_000])
+@pytest.mark.timeout(120)
+def test_many_large_sizes_are_refused_without_multiplying_them_all(check, count):
+    """The product of a hundred thousand sizes has a million digits, and took minutes."""
+    sizes = varint(2**62 + 1) * count
+    tensor = field(1, sizes) + field(2, 1) + field(8, b"w")
+    graph = field(5, tensor) + field(2, b"g")
+    content = field(1, 8) + field(7, graph) + field(8, field(2, 17))
+    with pytest.raises(InputError, match=r"elements allowed|does not hold"):
+        check(content, fields=10**6)
+
+
+def test_a_product_of_sizes_is_bounded_and_exact_below():
+    assert element_count([]) == 1 and element_count([3, -4, 5]) == 60
+    assert element_count([2**61, 2**61, 0]) == 0
+    assert element_count([2**40] * 10**5) == 2**62

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import types
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,25 @@ def test_a_lack_of_permission_is_told_without_an_option_the_command_may_not_have
 ):
     pipeline.error = PermissionError(errno.EACCES, "denied", "/run/.lock")
     assert "--output" not in call("resume", tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 4),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
+                      "memory: you tried to allocate 400000000 bytes"), 4),
+        (RuntimeError("can't start new thread"), 4),
+        (RuntimeError("std::bad_alloc"), 4),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), 4),
+        (RuntimeError("something else"), 1),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_is_no_traceback(monkeypatch, error, code):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("nas.job.schema.load_job", fails)
+    done = CliRunner().invoke(app, ["validate", "job.yaml"])
+    assert done.exit_code == code
+    assert ("memory ran out" in done.stderr) == (code == 4)

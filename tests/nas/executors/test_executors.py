@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nas.executors import EXECUTORS, Executor, Work
+from nas.executors.processes import ProcessExecutor
 from nas.testing import ExecutorContract
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -111,3 +114,68 @@ def test_the_local_one_uses_what_is_built_already():
 def test_numbers_of_workers_that_cannot_be_are_refused(name, workers):
     with pytest.raises(InputError, match="worker"):
         EXECUTORS.get(name)(workers=workers)
+
+
+PARENT = """
+import sys, time
+from nas.executors.base import Work
+from nas.executors.processes import ProcessExecutor
+
+if __name__ == "__main__":
+    with ProcessExecutor(workers=2) as pool:
+        for index, pid in pool.run(Work("work_of_test:factory"), [{}, {}, {}, {}]):
+            print(pid, flush=True)
+        print("waiting", flush=True)
+        time.sleep(600)
+"""
+CHILD = """
+import os, time
+
+def factory(*, threads):
+    def run(item):
+        time.sleep(0.2)
+        return os.getpid()
+    return run
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    (tmp_path / "work_of_test.py").write_text(CHILD)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    workers = set()
+    for line in parent.stdout:
+        if line == "waiting\n":
+            break
+        workers.add(int(line))
+    assert workers
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 60
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+def alive(pid: int) -> bool:
+    # Whoever adopts an orphan may leave it a zombie for a while; that holds no memory.
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_system_without_shared_memory_is_told_so(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("nas.executors.pool.ProcessPoolExecutor", missing)
+    with pytest.raises(EnvironmentProblem, match=r"/dev/shm.*executor: local"):
+        list(ProcessExecutor(workers=2).run(Work("os:getcwd"), [{}]))

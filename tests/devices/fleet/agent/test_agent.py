@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 
 import httpx
@@ -11,7 +12,7 @@ from devices.fleet.agent import outbox as outbox_module
 from devices.fleet.agent.agent import Agent, Superseded
 from devices.fleet.agent.config import AgentConfig, AgentLimits
 from devices.fleet.link import HubRefused, HubUnreachable
-from devices.fleet.messages import Held, JobRequest
+from devices.fleet.messages import Held, JobRequest, Jobs, Submit
 from devices.measuring.protocol import Protocol
 from devices.measuring.store import MeasurementStore, Query
 from devices.testing import Faults, InstantSampler, Killed
@@ -524,3 +525,42 @@ def test_data_folders_must_hold_text(tmp_path):
     bad.write_text("name: [1]\n")
     with pytest.raises(InputError, match="name"):
         AgentConfig.load(bad)
+
+
+WILD = [None, -1, 0, 1.5, 2**70, -(2**70), "x", "", [], [999], {}, {"a": {}}, True, ["x"], 1e300]
+NAMES = [
+    ("parameters", name)
+    for name in ("threads", "batch", "shapes", "provider", "graph_optimization", "tool", "nothing")
+] + [
+    ("protocol", name)
+    for name in ("seed", "cores", "memory_limit_mib", "runs", "processes", "deadline_s", "nothing")
+]
+
+
+@pytest.mark.parametrize(("where", "name"), NAMES)
+def test_a_value_that_a_job_got_wrong_is_its_own_fault_and_no_boards(fleet, where, name):
+    agent = fleet.agent()
+    agent.step()
+    models = fleet.models(1)
+    link = fleet.link()
+    sha256 = hashlib.sha256(models[0].read_bytes()).hexdigest()
+    link.upload(sha256, models[0])
+    jobs = []
+    for value in WILD:
+        base = {"processes": 2, "runs": 3, "retries": 0} if where == "protocol" else {}
+        asked = {"parameters": {}, "protocol": {}} | {where: {**base, name: value}}
+        if where == "parameters":
+            asked["protocol"] = {"processes": 2, "runs": 3, "retries": 0}
+        request = JobRequest(device="board", model=sha256, runtime="onnxruntime", **asked)
+        with contextlib.suppress(HubRefused):  # said at once, which is better still
+            jobs += link.ask("POST", "/api/jobs", Jobs, Submit(jobs=[request])).jobs
+    finish(agent, rounds=80)
+    (view,) = fleet.hub.ledger.call(fleet.hub.fleet.view)
+    assert view.failures == 0 and view.state != "quarantined"
+    for job in jobs:
+        ((state, failure),) = fleet.rows("SELECT state, failure FROM jobs WHERE job = ?", job.job)
+        kind = json.loads(failure)["kind"] if failure else None
+        assert state == "done" or (state, kind) in (
+            ("failed", "refused"),
+            ("failed", "unsupported"),
+        )

@@ -4,12 +4,14 @@ import base64
 import hashlib
 import json
 import random
+import stat
 import string
 
 import httpx
 import pytest
 
 from devices.fleet.hub.guard import REFUSAL_BYTES
+from devices.fleet.hub.hub import HubLimits
 from devices.fleet.messages import JobRequest
 from devices.measuring.protocol import Protocol
 from devices.measuring.store import fingerprint_id
@@ -415,3 +417,117 @@ def test_the_page_runs_only_its_own_script_and_needs_no_network(ask):
 
 def test_health_needs_no_token(ask):
     assert ask("GET", "/api/health", token=None).json() == {"status": "ok"}
+
+
+# ------------------------------------------------------------------- hostile clients
+
+BAD_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999"]
+
+
+@pytest.mark.parametrize("number", BAD_NUMBERS)
+@pytest.mark.parametrize("where", ["fingerprint", "hardware", "limits"])
+def test_numbers_that_are_no_json_are_never_kept_of_a_board(fleet, ask, number, where):
+    fleet.agent().step()
+    token = text_of(fleet.token_files["board"])
+    about = {"fingerprint": {}, "runtimes": [], "hardware": {}, "limits": {}}
+    body = json.dumps({"device": "board", "description": {**about, where: {"a": [{"b": "X"}]}}})
+    body = body.replace('"X"', number)
+    assert refused(ask("POST", "/api/agent/register", token=token, content=body), 422)
+    assert ask("GET", "/api/devices").status_code == 200
+
+
+@pytest.mark.parametrize("number", BAD_NUMBERS)
+@pytest.mark.parametrize("where", ["parameters", "protocol"])
+def test_numbers_that_are_no_json_are_never_kept_of_a_job(fleet, ask, number, where):
+    fleet.agent().step()
+    job = {"device": "board", "model": "0" * 64, "runtime": "onnxruntime", where: {"a": "X"}}
+    body = json.dumps({"jobs": [job]}).replace('"X"', number)
+    assert refused(ask("POST", "/api/jobs", content=body), 422)
+
+
+def test_what_an_earlier_version_kept_does_not_hide_the_fleet(fleet, ask):
+    agent = fleet.agent()
+    agent.step()
+    fleet.hub.ledger.call(
+        lambda t: t.db.execute(
+            "UPDATE devices SET description = replace(description, '{', '{\"x\": NaN, ')"
+        )
+    )
+    for _ in range(2):
+        (view,) = ask("GET", "/api/devices").json()["devices"]
+        assert view["name"] == "board"
+        fleet.network.restart()
+    fleet.agent().step()  # registers anew
+    assert ask("GET", "/api/devices").json()["devices"][0]["description"]["runtimes"]
+
+
+def test_free_json_is_bounded_in_depth_and_number_of_values(fleet, ask):
+    fleet.agent().step()
+    token = text_of(fleet.token_files["board"])
+    for nested in (
+        "[" * 60 + "]" * 60,
+        "[" + "[]," * 120_000 + "[]]",
+        "[" + "1," * 1_100_000 + "1]",
+    ):
+        body = (
+            '{"job": "' + "0" * 32 + '", "fence": 1, "measurement": {"latency_ms": 1, "extra": '
+            + nested + "}}"
+        )  # fmt: skip
+        assert refused(ask("POST", "/api/agent/result", token=token, content=body), 422)
+
+
+def test_a_client_cancels_its_own_jobs_and_an_administrator_all(fleet, ask):
+    fleet.agent().step()
+    one, two = (text_of(fleet.token(name, "submit")) for name in ("one", "two"))
+    jobs = []
+    for model in fleet.models(2):
+        content = model.read_bytes()
+        name = hashlib.sha256(content).hexdigest()
+        ask("PUT", f"/api/blobs/{name}", token=one, content=content)
+        asked = {"jobs": [{"device": "board", "model": name, "runtime": "onnxruntime"}]}
+        jobs.append(ask("POST", "/api/jobs", token=one, json=asked).json()["jobs"][0]["job"])
+    assert refused(ask("DELETE", f"/api/jobs/{jobs[0]}", token=two), 403) == "forbidden"
+    assert ask("DELETE", f"/api/jobs/{jobs[0]}", token=one).json()["state"] == "cancelled"
+    assert ask("DELETE", f"/api/jobs/{jobs[1]}").json()["state"] == "cancelled"
+
+
+def test_a_client_cannot_fill_the_disk_with_models_that_no_job_uses(fleet, ask):
+    fleet.hub_options["limits"] = HubLimits(unused_bytes=5000)
+    fleet.network.restart()
+    fleet.agent().step()
+    token, other = (text_of(fleet.token(name, "submit")) for name in ("one", "two"))
+    answers, names = [], []
+    for model in fleet.models(12):
+        content = model.read_bytes()
+        names.append(hashlib.sha256(content).hexdigest())
+        answers.append(ask("PUT", f"/api/blobs/{names[-1]}", token=token, content=content))
+    kept = [answer.status_code for answer in answers]
+    assert kept[0] == 200 and kept[-1] == 413 and sorted(kept) == kept
+    assert refused(answers[-1], 413) == "quota"
+    assert ask("PUT", f"/api/blobs/{names[-1]}", token=other, content=content).status_code == 200
+    asked = [
+        {"device": "board", "model": name, "runtime": "onnxruntime"}
+        for name, status in zip(names, kept, strict=True)
+        if status == 200
+    ]
+    ask("POST", "/api/jobs", token=token, json={"jobs": asked})
+    model = fleet.models(13)[-1].read_bytes()
+    name = hashlib.sha256(model).hexdigest()
+    assert ask("PUT", f"/api/blobs/{name}", token=token, content=model).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/api/health", "/nothing"])
+def test_without_a_token_no_body_is_taken(fleet, ask, path):
+    answer = ask("POST", path, token=None, content=b"x" * 1000)
+    assert refused(answer, 413) == "too-large"
+
+
+def test_the_database_is_readable_by_its_owner_only(fleet):
+    fleet.agent().step()
+    found = list((fleet.folder / "hub").glob("hub.db*"))
+    assert found
+    for path in found:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (fleet.folder / "hub" / "hub.db").chmod(0o644)  # as an earlier version left it
+    fleet.network.restart()
+    assert stat.S_IMODE((fleet.folder / "hub" / "hub.db").stat().st_mode) == 0o600

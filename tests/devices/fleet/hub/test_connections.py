@@ -85,3 +85,48 @@ def test_a_killed_hub_comes_back_with_what_it_had(hub):
     who = {"authorization": f"Bearer {made['token']}"}
     answer = httpx.get(f"{url}/api/agent/whoami", headers=who)
     assert answer.json() == {"scope": "measure", "device": "board"}
+
+
+def test_many_silent_connections_keep_nobody_out_and_fill_no_log(hub, tmp_path):
+    process, url = hub()
+    silent = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            connection = stack.enter_context(connect(url))
+            silent.append(connection)
+            if len(silent) % 100 == 0:
+                assert httpx.get(f"{url}/api/devices", headers=HEADERS).status_code == 200
+    assert process.poll() is None
+
+
+def test_a_process_out_of_files_says_so_once_and_goes_on(tmp_path):
+    """The limit of open files stands in for a thousand connections."""
+    (tmp_path / "token").write_text("the-admin-token\n")
+    code = CODE.replace(
+        "folder = Path",
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\nfolder = Path",
+    )
+    errors = tmp_path / "errors"
+    with open(errors, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        url = process.stdout.readline().strip()
+        connections = [connect(url) for _ in range(200)]
+        for connection in connections:
+            connection.close()
+        for _ in range(50):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/api/devices", headers=HEADERS).status_code == 200:
+                    break
+        else:
+            pytest.fail("the hub serves nobody any more")
+        assert len(errors.read_bytes()) < 5000
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -173,3 +174,20 @@ def test_old_protocols_are_off(certificates, tmp_path):
     assert tls_context(Tls(certificate, key, ours.pem)).verify_mode == ssl.CERT_REQUIRED
     with pytest.raises(InputError, match=r"absent\.pem"):
         tls_context(Tls(tmp_path / "absent.pem", key))
+
+
+def test_connections_without_a_handshake_are_let_go_and_keep_nobody_out(serve, certificates):
+    ours, _ = certificates
+    url, token = serve()
+    host, port = url.removeprefix("https://").split(":")
+    with contextlib.ExitStack() as stack:
+        # More than handshakes that may be under way at a time.
+        mute = [
+            stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(400)
+        ]
+        assert ask(url, token, ca=ours.pem) == []
+        mute[0].settimeout(20)
+        assert mute[0].recv(1) == b""  # the oldest was given up
+        mute[-1].settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert mute[-1].recv(1) == b""  # its time for a handshake is over

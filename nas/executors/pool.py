@@ -1,0 +1,65 @@
+"""Pools of worker processes that end with their parent and say what they lack."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import connection, get_context, parent_process
+from typing import Any
+
+from search_spaces.errors import EnvironmentProblem
+
+
+def worker_pool(
+    workers: int, start: Callable[..., None], arguments: tuple[Any, ...]
+) -> ProcessPoolExecutor:
+    """Return a pool of processes of this machine, started afresh (``spawn``).
+
+    A forked copy of a process that ran torch's thread pool hangs at its first parallel region.
+
+    Args:
+        workers: processes.
+        start: called in each worker with ``arguments``, before its first work.
+        arguments: can be pickled.
+
+    Raises:
+        EnvironmentProblem: the system has no semaphores for processes (no ``/dev/shm``).
+    """
+    try:
+        return ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_begin,
+            initargs=(start, arguments),
+        )
+    except (OSError, ImportError) as error:
+        raise EnvironmentProblem(
+            f"worker processes cannot be started: {error}. They need shared memory: /dev/shm must "
+            "be there, writable and not full (a container: --shm-size=1g); or compute in one "
+            "process (executor: local, --workers 1)"
+        ) from error
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, however that ends.
+
+    A parent that is killed tells nobody, and a worker that waits for its next item, with the
+    supernet in its memory, would wait for ever.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        # Becomes readable when the parent is gone.
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    start(*arguments)
