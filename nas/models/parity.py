@@ -164,7 +164,7 @@ def evaluate_onnx(
     """
     session = open_session(path, optimise=optimise, threads=threads)
     name = session.get_inputs()[0].name
-    outputs = [session.run(None, {name: _array(batch)})[0] for batch in batches]
+    outputs = [_run(session, name, _array(batch)) for batch in batches]
     if not outputs:
         raise InputError(f"no images to run {path} on")
     return np.concatenate(outputs)
@@ -192,7 +192,7 @@ def check_optimised(
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimised.onnx"
         session = open_session(path, optimise=True, dump=dump)
-        optimised = session.run(None, {session.get_inputs()[0].name: images})[0]
+        optimised = _run(session, session.get_inputs()[0].name, images)
         graph = onnx.load(dump).graph
     plain = evaluate_onnx(path, [images], optimise=False)
     finite = bool(np.isfinite(optimised).all() and np.isfinite(plain).all())
@@ -252,7 +252,7 @@ def check_parity(
             check = check_optimised(path, x[:64])
         with torch.no_grad():
             references.append(network(x).cpu().numpy())
-        outputs.append(session.run(None, {name: _array(x)})[0])
+        outputs.append(_run(session, name, _array(x)))
         if y is not None:
             truths.append(np.asarray(y))
     if not outputs or check is None:
@@ -378,6 +378,23 @@ def open_session(
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base class of their own
         raise UnusableModel(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _run(session: onnxruntime.InferenceSession, name: str, images: np.ndarray) -> np.ndarray:
+    """Return a file's outputs for ``images`` (n, ...), whatever number it takes at once.
+
+    A file of a fixed batch, as boards want it, gets its images in such groups, the last of them
+    filled up with zeros.
+    """
+    size = session.get_inputs()[0].shape[0]
+    if not isinstance(size, int) or size < 1 or len(images) == size:
+        return session.run(None, {name: images})[0]
+    parts = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        parts.append(session.run(None, {name: np.concatenate([part, padding])})[0][: len(part)])
+    return np.concatenate(parts)
 
 
 def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:

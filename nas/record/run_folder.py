@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from nas.job.schema import Job
 
 
+JOB_FILE = "job.yaml"
+"""The whole job of a run, every default written out: ``nas run RUN/job.yaml`` makes it again."""
+
+
 class RunStore:
     """A run folder.
 
@@ -64,6 +68,7 @@ class RunStore:
         store.folder.mkdir(parents=True, exist_ok=True)
         # A manifest that was being written at a crash; any other file is somebody else's.
         torn = set(store.folder.glob(f".{store.manifest_path.name}.*.tmp"))
+        torn |= {store.secret} & {*store.folder.iterdir()}
         if {*store.folder.iterdir()} - torn - {store.folder / ".lock"}:
             raise InputError(f"{folder} is not empty; choose another folder with --output")
         for path in torn:
@@ -75,6 +80,9 @@ class RunStore:
             manifest["job"] = {**manifest["job"], "study": without_password(address)}
             store._keep_secret(password_of(address) or "")
         write_json_atomic(store.manifest_path, manifest)
+        if manifest.get("job"):
+            # JSON is YAML, so it is a job file.
+            write_json_atomic(store.folder / JOB_FILE, manifest["job"])
         return store
 
     def _keep_secret(self, password: str) -> None:

@@ -31,7 +31,7 @@ from nas.job.schema import Job
 from nas.models.size_model import FileSizes
 from nas.record.evaluations import StudyRecord
 from nas.record.results import Verified, assemble
-from nas.record.run_folder import RunStore
+from nas.record.run_folder import JOB_FILE, RunStore
 from nas.record.spending import Spending
 from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget
 from nas.stages.build_supernet import focus_archs
@@ -106,7 +106,7 @@ def create_run(job: Job, folder: Path, *, measurements: Path | None = None) -> R
         folder,
         {
             "job": job.resolved(),
-            "command": shlex.join(["nas", *sys.argv[1:]]),
+            "command": _command(folder),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "measurements": replayed,
             "versions": _versions(),
@@ -536,6 +536,19 @@ class Pipeline:
                 self.progress.log(f"{model} is not exported as {name}: {error}")
 
             export_formats(self.store.folder, entry["id"], formats=formats, failed=failed)
+
+
+def _command(folder: Path) -> str:
+    """Return the command that makes such a run again.
+
+    One that Python code began is made again from the job that the run folder holds.
+    """
+    program = Path(sys.argv[0])
+    if program.stem == "torchrun" and program.parent.name == "stages":
+        return shlex.join(["torchrun", "-m", "nas.stages.torchrun", *sys.argv[1:]])
+    if program.stem == "nas" or program.parts[-2:] in (("nas", "__main__.py"), ("cli", "main.py")):
+        return shlex.join(["nas", *sys.argv[1:]])
+    return shlex.join(["nas", "run", str(folder / JOB_FILE), "--output", "NEW_FOLDER"])
 
 
 def _store_file(path: Path) -> Path:

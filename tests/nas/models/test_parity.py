@@ -24,11 +24,11 @@ from search_spaces.spaces.mobilenet import MobileNetSpace
 from supernet.network import Supernet
 
 
-def write_model(path, nodes, constants, *, shape=(4,), outputs="y") -> None:
+def write_model(path, nodes, constants, *, shape=(4,), outputs="y", batch="batch") -> None:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *shape])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
@@ -36,11 +36,12 @@ def write_model(path, nodes, constants, *, shape=(4,), outputs="y") -> None:
     onnx.save(model, path)
 
 
-def scaled_identity(path, factor: float) -> None:
+def scaled_identity(path, factor: float, batch: int | str = "n") -> None:
     write_model(
         path,
         [helper.make_node("Mul", ["x", "factor"], ["y"], name="scale")],
         {"factor": np.float32(factor)},
+        batch=batch,
     )
 
 
@@ -215,3 +216,17 @@ def test_a_missing_runtime_concerns_every_model(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError) as found:
         check_parity(torch.nn.Identity(), tmp_path / "m.onnx", torch.eye(4))
     assert not isinstance(found.value, UnusableModel)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100, 128])
+def test_a_file_of_a_fixed_batch_is_compared_like_any_other(tmp_path, batch):
+    scaled_identity(tmp_path / "any.onnx", 2.0)
+    scaled_identity(tmp_path / "fixed.onnx", 2.0, batch=batch)
+    images = torch.eye(4).repeat(25, 1)
+    double = torch.nn.Linear(4, 4, bias=False)
+    double.weight.data = 2 * torch.eye(4)
+    expected = evaluate_onnx(tmp_path / "any.onnx", [images])
+    np.testing.assert_array_equal(evaluate_onnx(tmp_path / "fixed.onnx", [images]), expected)
+    assert check_optimised(tmp_path / "fixed.onnx", images).passed
+    found = check_parity(double, tmp_path / "fixed.onnx", images, batch_size=9)
+    assert (found.images, found.agreement, found.max_logit_error) == (100, 1.0, 0.0)

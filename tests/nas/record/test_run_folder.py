@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas.job.schema import load_job
 from nas.record.run_folder import RunStore
+from nas.stages import pipeline
 from search_spaces.errors import EnvironmentProblem, InputError
 
 MANIFEST = {"name": "job", "seed": 1}
@@ -174,3 +177,30 @@ def test_a_job_that_this_version_does_not_understand_is_named(store):
         store.job()
     store.update_manifest(job=sound)
     assert store.job().name == "x"
+
+
+def test_the_job_of_a_run_is_a_job_file_that_can_be_run_again(tmp_path):
+    (tmp_path / "job.yaml").write_text(
+        "name: again\ndata: {name: digits}\nsupernet: {epochs: 3}\n"
+        "search: {evaluations: 9, initial: 4, front_size: 2}\n"
+    )
+    job = load_job(tmp_path / "job.yaml")
+    store = RunStore.create(tmp_path / "run", {"job": job.resolved()})
+    assert load_job(store.folder / "job.yaml") == job
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        ("/usr/bin/nas", ["run", "my job.yaml"], "nas run 'my job.yaml'"),
+        ("/x/nas/__main__.py", ["run", "j.yaml"], "nas run j.yaml"),
+        ("/x/nas/cli/main.py", ["run", "j.yaml"], "nas run j.yaml"),
+        ("/x/nas/stages/torchrun.py", ["j.yaml"], "torchrun -m nas.stages.torchrun j.yaml"),
+        ("script.py", ["--fast"], "nas run runs/a/job.yaml --output NEW_FOLDER"),
+        ("", [], "nas run runs/a/job.yaml --output NEW_FOLDER"),
+        ("-c", [], "nas run runs/a/job.yaml --output NEW_FOLDER"),
+    ],
+)
+def test_the_command_to_make_a_run_again(monkeypatch, program, arguments, said):
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    assert pipeline._command(Path("runs/a")) == said

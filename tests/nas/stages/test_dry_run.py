@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_a_budget_is_divided_and_told_in_steps_and_epochs():
     assert any(line == "budget: 10 min" for line in found.lines())
     cpu = plan(budget={"cpu_minutes": 10}, search={"front_size": 4, "latency_samples": 5})
     assert any(line.startswith("budget of processor time: ") for line in cpu.lines())
+
+
+def test_a_machine_too_busy_for_one_timed_pass_has_a_throughput_all_the_same(monkeypatch):
+    times = itertools.count(step=10.0)
+    monkeypatch.setattr("nas.stages.dry_run.time.monotonic", lambda: next(times))
+    assert 0 < measure_throughput(8) < float("inf")
+    monkeypatch.setattr("nas.stages.dry_run.time.perf_counter", lambda: 1.0)
+    assert 0 < measure_throughput(8) < float("inf")
