@@ -234,11 +234,12 @@ def _table(results: dict[str, Any]) -> str:
     names = device_names(results)
     runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
     further = list((results.get("task") or {}).get("further_metrics") or {})
-    heads = ["Model", f"Test {metric}", f"Validation {metric}"]
-    heads += [f"Test {name}" for name in further]
+    # What a narrow screen shows without scrolling comes first.
+    heads = ["Model", f"Test {metric}"]
     for name in names:
         source = _source(next((d for e in results["front"] if (d := _device(e, name))), {}))
         heads.append(f"Latency on {name}, ms, {source} ({runtimes.get(name) or MISSING})")
+    heads += [f"Test {name}" for name in further] + [f"Validation {metric}"]
     heads += ["Weights, KiB", "File, KiB", "Weight bits", "Activation bits", "MACs"]
     heads += ["Agreement", "Within budgets", "File"]
     body = []
@@ -250,14 +251,7 @@ def _table(results: dict[str, Any]) -> str:
             f"<td data-sort='{name}'><a href='#m={escape(quote(str(entry['id'])))}' "
             f"data-model='{name}'>{name}</a>{knee}</td>",
             _cell(entry.get("test_accuracy"), _accuracy(entry.get("test_accuracy"), results)),
-            _cell(
-                entry.get("validation_accuracy"),
-                _accuracy(entry.get("validation_accuracy"), results),
-            ),
         ]
-        for key in further:
-            value = number((entry.get("test") or {}).get(key))
-            cells.append(_cell(value, MISSING if value is None else f"{value:.4g}"))
         for device in names:
             found = _device(entry, device)
             value = number(found.get("latency_ms"))
@@ -275,6 +269,11 @@ def _table(results: dict[str, Any]) -> str:
             elif found.get("valid") is None:
                 extra += "<br><span class='muted'>validity not recorded</span>"
             cells.append(_cell(value, text, extra))
+        for key in further:
+            value = number((entry.get("test") or {}).get(key))
+            cells.append(_cell(value, MISSING if value is None else f"{value:.4g}"))
+        checked = entry.get("validation_accuracy")
+        cells.append(_cell(checked, _accuracy(checked, results)))
         for value, text in (
             (costs.get("weights_kib"), "{:.1f}"),
             (entry.get("size_kib"), "{:.1f}"),

@@ -190,3 +190,42 @@ def test_it_says_so_when_nothing_was_found(tmp_path, save):
     path = write_report(save(tmp_path / "run", {"name": "none", "front": []}))
     document, console = browse(path, tmp_path)
     assert console == [] and "No model was recorded" in document
+
+
+NARROW = """
+const frame = document.createElement("iframe");
+frame.style.width = "390px"; frame.style.height = "1200px"; frame.style.border = "0";
+frame.onload = () => {
+  const page = frame.contentDocument;
+  const width = page.documentElement.clientWidth;
+  const right = (node) => node.getBoundingClientRect().right;
+  const heads = [...page.querySelectorAll("#front-table th")];
+  const latency = heads.findIndex((h) => h.textContent.startsWith("Latency"));
+  const cells = [...page.querySelectorAll("#front-table tbody tr")].map((r) => r.cells[latency]);
+  const out = {
+    width, overflow: page.documentElement.scrollWidth - width,
+    links: [...page.querySelectorAll("nav a")].map(right),
+    latency: [heads[latency], ...cells].map(right),
+  };
+  const report = document.createElement("pre");
+  report.id = "outcome"; report.textContent = JSON.stringify(out);
+  document.body.appendChild(report);
+};
+frame.srcdoc = PAGE;
+document.body.appendChild(frame);
+"""
+
+
+def test_a_phone_shows_every_part_and_the_latency_without_scrolling_sideways(results, tmp_path):
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
+    # A window of a desktop's browser cannot be as narrow as a phone; a frame can.
+    text = json.dumps(page).replace("</", "<\\/")
+    path = tmp_path / "phone.html"
+    path.write_text(
+        f"<!DOCTYPE html><body><script>const PAGE = {text};{NARROW}</script></body>", "utf-8"
+    )
+    document, _ = browse(path, tmp_path)
+    out = json.loads(unescape(re.search(r'<pre id="outcome">(.*?)</pre>', document, re.DOTALL)[1]))
+    assert out["width"] == 390 and out["overflow"] <= 0
+    assert len(out["links"]) == 7 and max(out["links"]) <= 390
+    assert len(out["latency"]) > 2 and max(out["latency"]) <= 390
