@@ -110,12 +110,12 @@ class _Group(TyperGroup):
             _fail(f"error: {_missing_module(error)}", EnvironmentProblem.exit_code)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
+        except BrokenExecutor:
+            _fail(f"error: a worker process died; {OUT_OF_MEMORY}", EnvironmentProblem.exit_code)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             _fail(f"error: {OUT_OF_MEMORY}", EnvironmentProblem.exit_code)
-        except BrokenExecutor:
-            _fail(f"error: a worker process died; {OUT_OF_MEMORY}", EnvironmentProblem.exit_code)
 
 
 app = typer.Typer(

@@ -358,7 +358,7 @@ class StudyRecord:
                 return optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
             scheme = self.url.partition("://")[0]
-            hint = " (pip install psycopg2-binary)" if scheme.startswith("postgresql") else ""
+            hint = _driver_hint(scheme)
             raise EnvironmentProblem(
                 f"the study's database needs a driver for {scheme}:// that is not installed{hint}"
             ) from error
@@ -434,7 +434,7 @@ class _ServerLock:
         except ModuleNotFoundError as error:
             raise EnvironmentProblem(
                 f"the study {url.split('@')[-1]} needs a driver that is not installed: {error}; "
-                "pip install psycopg2-binary"
+                f"{_driver_hint(url.partition('://')[0]).strip(' ()')}"
             ) from error
         self._connection: sa.Connection | None = None
         self._depth = 0
@@ -466,6 +466,15 @@ class _ServerLock:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _driver_hint(scheme: str) -> str:
+    """Return how to install what a PostgreSQL address needs; SQLAlchemy's own choice is new."""
+    if not scheme.startswith("postgres"):
+        return ""
+    if scheme.endswith("+psycopg2"):
+        return " (pip install psycopg2-binary)"
+    return " (pip install 'psycopg[binary]', or write postgresql+psycopg2:// and install that)"
 
 
 def _first_line(error: BaseException) -> str:

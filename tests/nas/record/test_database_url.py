@@ -65,6 +65,8 @@ def test_an_error_of_a_database_says_no_password_and_no_statement():
     pytest.importorskip("psycopg2")
     space = SearchSpace("tiny", [Choice("k", (1, 2))])
     with pytest.raises(EnvironmentProblem) as found:
-        StudyRecord("postgresql://me:s3cr3t@127.0.0.1:1/db", space=space, goals=[], owner="a")
+        StudyRecord(
+            "postgresql+psycopg2://me:s3cr3t@127.0.0.1:1/db", space=space, goals=[], owner="a"
+        )
     assert "s3cr3t" not in str(found.value) and "sqlalche.me" not in str(found.value)
     assert "me:***@127.0.0.1:1" in str(found.value)

@@ -173,6 +173,7 @@ def test_a_picture_that_turns_out_damaged_is_noted_so_that_it_may_be_repaired(tm
             self.store, self.path = RunStore.create(tmp_path / "run", {"job": {}}), path
             splits = SimpleNamespace(digest_of=lambda path: digest)
             self.context = SimpleNamespace(splits=splits)
+            self.budget = None
 
         def _stages(self):
             raise DamagedPicture(self.path, "cut off")
