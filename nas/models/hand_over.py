@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.models.card import ModelCard
-from nas.report.results import load_results
+from nas.report.results import is_file_name, load_results
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -53,7 +53,18 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def picked(results: dict[str, Any], pick: str, run: Path) -> dict[str, Any]:
-    """Return the entry of the front that ``pick`` names: ``knee`` or an id."""
+    """Return the entry of the front that ``pick`` names: ``knee`` or an id.
+
+    Raises:
+        InputError: there is none, or one in the front has an id that is no name of a file: what
+            is exported is named by it.
+    """
+    for entry in results["front"]:
+        if not is_file_name(str(entry["id"])):
+            raise InputError(
+                f"{run}: the front has the id {str(entry['id'])[:80]!r}; an id names files, so it "
+                "may hold only letters, digits and . _ + - and begins with one of the first two"
+            )
     front = results["front"]
     if not front:
         raise InputError(

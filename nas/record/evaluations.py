@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.record.claims import Claims
+from nas.record.database_server import ServerLock, driver_hint, first_line, is_postgresql
 from nas.record.database_url import scrubbed, without_password
 from nas.record.quiet_optuna import quiet_optuna
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import optuna
 
 _WAIT_SECONDS = 60.0
-_LOCK_KEY = 0x6E61735F  # "nas_": one lock for all studies of a database
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class StudyRecord:
         self._studies: dict[str, optuna.Study] = {}
         self._known: dict[str, dict[Arch, Evaluation]] = {}
         self._read: dict[str, int] = {}
-        self._server_lock = _ServerLock(self.url) if _is_postgresql(self.url) else None
+        self._server_lock = ServerLock(self.url) if is_postgresql(self.url) else None
         self._storage = self._open()
         self._claims: Claims | None = None
         if owner is not None:
@@ -358,7 +358,7 @@ class StudyRecord:
                 return optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
             scheme = self.url.partition("://")[0]
-            hint = _driver_hint(scheme)
+            hint = driver_hint(scheme)
             raise EnvironmentProblem(
                 f"the study's database needs a driver for {scheme}:// that is not installed{hint}"
             ) from error
@@ -401,7 +401,7 @@ class StudyRecord:
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
             cause = error.__cause__ or error
             raise EnvironmentProblem(
-                f"the study {self.shown} failed: {scrubbed(_first_line(cause), self.url)}; what "
+                f"the study {self.shown} failed: {scrubbed(first_line(cause), self.url)}; what "
                 "was finished is kept: see that the database answers, then: nas resume RUN"
             ) from None
 
@@ -417,73 +417,6 @@ class StudyRecord:
         if not hasattr(self, "_file_lock"):
             self._file_lock = filelock.FileLock(f"{self._path}.lock", timeout=_WAIT_SECONDS)
         return self._file_lock
-
-
-class _ServerLock:
-    """An advisory lock of PostgreSQL, held by a session, so that it ends with its process.
-
-    Re-entrant for one object, like the lock of a file.
-    """
-
-    def __init__(self, url: str) -> None:
-        import sqlalchemy as sa
-
-        self._url = url
-        try:
-            self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-        except ModuleNotFoundError as error:
-            raise EnvironmentProblem(
-                f"the study {url.split('@')[-1]} needs a driver that is not installed: {error}; "
-                f"{_driver_hint(url.partition('://')[0]).strip(' ()')}"
-            ) from error
-        self._connection: sa.Connection | None = None
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        import sqlalchemy as sa
-
-        if not self._depth:
-            try:
-                self._connection = self._engine.connect()
-                self._connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK_KEY})"))
-            except sa.exc.SQLAlchemyError as error:
-                raise EnvironmentProblem(
-                    f"the study {without_password(self._url)} cannot be reached: "
-                    f"{scrubbed(_first_line(error), self._url)}"
-                ) from None
-        self._depth += 1
-
-    def __exit__(self, *exc: object) -> None:
-        import sqlalchemy as sa
-
-        self._depth -= 1
-        if not self._depth and self._connection is not None:
-            connection, self._connection = self._connection, None
-            # Without a pool, closing ends the session and with it the lock. A server that went
-            # away has ended it already; whatever was being done has told that.
-            with contextlib.suppress(sa.exc.SQLAlchemyError):
-                connection.close()
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-
-def _driver_hint(scheme: str) -> str:
-    """Return how to install what a PostgreSQL address needs; SQLAlchemy's own choice is new."""
-    if not scheme.startswith("postgres"):
-        return ""
-    if scheme.endswith("+psycopg2"):
-        return " (pip install psycopg2-binary)"
-    return " (pip install 'psycopg[binary]', or write postgresql+psycopg2:// and install that)"
-
-
-def _first_line(error: BaseException) -> str:
-    """Return what a driver says, without the statement and link that SQLAlchemy adds."""
-    return " ".join(str(error).split("\n[SQL")[0].split("\n(Background")[0].split())
-
-
-def _is_postgresql(url: str) -> bool:
-    return url.split("://")[0].split("+")[0] in ("postgresql", "postgres")
 
 
 def _locate(location: Path | str) -> tuple[str, Path | None]:

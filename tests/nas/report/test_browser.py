@@ -226,6 +226,6 @@ def test_a_phone_shows_every_part_and_the_latency_without_scrolling_sideways(res
     )
     document, _ = browse(path, tmp_path)
     out = json.loads(unescape(re.search(r'<pre id="outcome">(.*?)</pre>', document, re.DOTALL)[1]))
-    assert out["width"] == 390 and out["overflow"] <= 0
-    assert len(out["links"]) == 7 and max(out["links"]) <= 390
-    assert len(out["latency"]) > 2 and max(out["latency"]) <= 390
+    assert 370 <= out["width"] <= 390 and out["overflow"] <= 0  # less by a scrollbar
+    assert len(out["links"]) == 7 and max(out["links"]) <= out["width"]
+    assert len(out["latency"]) > 2 and max(out["latency"]) <= out["width"]
