@@ -13,12 +13,14 @@ Instruction counts come from the emulator: estimates of work, not of time.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,6 @@ TARGETS = {
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "vision mobilenet 28x28": {"name": "mobilenet", "preset": "28x28", "input_channels": 1},
-    "vision mobilenet 32x32": {"name": "mobilenet", "preset": "32x32", "input_channels": 3},
     "vision resnet 28x28": {"name": "resnet", "preset": "28x28", "input_channels": 1},
     "signal 256": {"name": "signal", "preset": "256", "input_channels": 3},
     "audio signal 1024": {"name": "signal", "preset": "1024", "input_channels": 1},
@@ -78,10 +79,37 @@ def network(config: dict[str, Any], bits: tuple[int, int], folder: Path, seed: i
     return pack_onnx(folder / "model.onnx", folder / "model.lowbit"), plan
 
 
-def image(project: Path, target: str) -> dict[str, Any]:
+def kernels(project: Path, target: str, folder: Path) -> list[str]:
+    """Compile the kernels, which are the same in every project, once; returns the objects."""
+    made = []
+    options = subprocess.run(
+        ["make", "-s", "-n", f"TARGET={target}", "CC=cc"], cwd=project, text=True, check=True,
+        capture_output=True,
+    ).stdout  # fmt: skip
+    flags = [
+        word
+        for word in options.replace("\\\n", " ").split()
+        if word.startswith(("-std", "-W", "-O", "-f", "-m", "--specs")) and "-Wl," not in word
+    ]
+    for name in ("kernels", "operators", "arithmetic"):
+        source = f"edge_nas_{name}.c"
+        if not (project / source).is_file():
+            raise RuntimeError(f"{project} has no {source}")
+        object_ = folder / f"{target}-{name}.o"
+        if not object_.is_file():
+            command = [f"{TARGETS[target]}gcc", *flags, "-c", source, "-o", str(object_)]
+            subprocess.run(command, cwd=project, check=True)
+        made.append(str(object_))
+    return made
+
+
+def image(project: Path, target: str, objects: Path) -> dict[str, Any]:
     """Build and run a project for a target; returns sizes, equality and instructions."""
+    port = "port_riscv.c" if target.startswith("rv") else "port_cortex_m.c"
+    sources = " ".join(["main.c", "model.c", port, *kernels(project, target, objects)])
     done = subprocess.run(
-        ["make", "-s", "run", f"TARGET={target}"], cwd=project, text=True, timeout=900,
+        ["make", "-s", "run", f"TARGET={target}", f"SOURCES={sources}"],
+        cwd=project, text=True, timeout=900,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     program = project / "build" / target / "example.elf"
@@ -109,33 +137,37 @@ def image(project: Path, target: str) -> dict[str, Any]:
     }
 
 
-def rows(seed: int, networks: list[str]) -> list[dict[str, Any]]:
-    """Return a row for every network, pair of bits, storage and target."""
-    found = []
-    for name in networks:
-        for bits in BITS:
-            with tempfile.TemporaryDirectory() as folder:
-                model, plan = network(NETWORKS[name], bits, Path(folder), seed)
-                costs = {"peak_memory_kib": plan.peak_memory_kib, "flash_kib": plan.flash_kib}
-                # In 4 and 8 bits the two are the same.
-                for storage in ("fields",) if bits[0] in (4, 8) else ("fields", "packed"):
-                    project = Path(folder) / storage
-                    report = write_c_project(model, project, storage=storage, promised=costs)
-                    for target in TARGETS:
-                        row = {
-                            "network": name,
-                            "weight_bits": bits[0],
-                            "activation_bits": bits[1],
-                            "storage": storage,
-                            "target": target,
-                            "macs": int(sum(layer.macs for layer in plan.layers())),
-                            "input_shape": list(plan.input_shape),
-                            **_promise(report),
-                            **image(project, target),
-                        }
-                        print(json.dumps(row), flush=True)
-                        found.append(row)
-    return found
+def rows(seed: int, objects: Path, known: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for every network, pair of bits, storage and target that is not known yet."""
+    done = {_key(row) for row in known}
+    for bits, name in itertools.product(BITS, NETWORKS):
+        # In 4 and 8 bits the two are the same.
+        storages = ("fields",) if bits[0] in (4, 8) else ("fields", "packed")
+        cells = [c for c in itertools.product(storages, TARGETS) if (name, *bits, *c) not in done]
+        if not cells:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            model, plan = network(NETWORKS[name], bits, Path(folder), seed)
+            costs = {"peak_memory_kib": plan.peak_memory_kib, "flash_kib": plan.flash_kib}
+            for storage, target in cells:
+                project = Path(folder) / storage
+                report = write_c_project(model, project, storage=storage, promised=costs)
+                yield {
+                    "network": name,
+                    "weight_bits": bits[0],
+                    "activation_bits": bits[1],
+                    "storage": storage,
+                    "target": target,
+                    "macs": int(sum(layer.macs for layer in plan.layers())),
+                    "input_shape": list(plan.input_shape),
+                    **_promise(report),
+                    **image(project, target, objects),
+                }
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    columns = ("network", "weight_bits", "activation_bits", "storage", "target")
+    return tuple(row[column] for column in columns)
 
 
 def _promise(report: ProjectReport) -> dict[str, Any]:
@@ -175,35 +207,24 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
             [r["flash_bytes"] / (r["flash_promised_bytes"] + code[r["target"]]) - 1 for r in others]
         ),
         "ram_error": worst([r["ram_bytes"] / r["peak_promised_bytes"] - 1 for r in found]),
-        "packed_over_fields_flash": round(
-            float(
-                np.mean(
-                    [
-                        packed[r["network"], r["weight_bits"], r["target"]]["flash_bytes"]
-                        / r["flash_bytes"]
-                        for r in fields
-                        if r["weight_bits"] < 4
-                    ]
-                )
-            ),
-            3,
+        "packed_over_fields_flash": _median(
+            [
+                packed[key]["flash_bytes"] / r["flash_bytes"]
+                for r in fields
+                if (key := (r["network"], r["weight_bits"], r["target"])) in packed
+            ]
         ),
         "instructions_per_mac": {
-            target: round(
-                float(
-                    np.median(
-                        [
-                            r["instructions_estimate"] / r["macs"]
-                            for r in fields
-                            if r["target"] == target
-                        ]
-                    )
-                ),
-                2,
+            target: _median(
+                [r["instructions_estimate"] / r["macs"] for r in fields if r["target"] == target]
             )
             for target in TARGETS
         },
     }
+
+
+def _median(values: list[float]) -> float | None:
+    return round(float(np.median(values)), 3) if values else None
 
 
 def versions() -> dict[str, str]:
@@ -220,14 +241,30 @@ def main() -> None:
     """Measure, write the result and record the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, help="file to keep rows in, and to go on from")
+    parser.add_argument("--known-only", action="store_true", help="write what --rows holds")
     options = parser.parse_args()
     missing = [t for t in (*TARGETS.values(),) if not shutil.which(f"{t}gcc")]
     if missing or not shutil.which("qemu-system-arm"):
         parser.error(f"cross compilers or QEMU are missing: {missing}; see docs/export-formats.md")
-    found = rows(options.seed, list(NETWORKS))
+    known = []
+    if options.rows is not None and options.rows.exists():
+        known = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    with tempfile.TemporaryDirectory() as objects:
+        for row in () if options.known_only else rows(options.seed, Path(objects), known):
+            print(json.dumps(row), flush=True)
+            known.append(row)
+            if options.rows is not None:
+                with open(options.rows, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+    write(options.seed, known)
+
+
+def write(seed: int, found: list[dict[str, Any]]) -> None:
+    """Write the result and record the claims."""
     result = {
         "command": COMMAND,
-        "seed": options.seed,
+        "seed": seed,
         "versions": versions(),
         "summary": summary(found),
         "rows": found,
