@@ -98,6 +98,7 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
     group="nas.data_sources",
     modules=(
         "nas.data.sources",
+        "nas.data.audio",
         "nas.data.labelled",
         "nas.data.made_signals",
         "nas.data.signals",

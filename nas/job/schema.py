@@ -100,7 +100,7 @@ class DataConfig(_Section):
 
     name: StrictStr
     """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
-    signal_numpy, cylinder_bell_funnel, or a source of a plug-in."""
+    signal_numpy, cylinder_bell_funnel, audio_folder, or a source of a plug-in."""
     path: StrictStr | None = None
     """Folder of the data; relative to the job file. Not needed for digits."""
     download: StrictBool = False
@@ -509,7 +509,8 @@ class Job(_Section):
     run folder."""
     task: StrictStr = "image_classification"
     """image_classification, image_regression, multi_label_classification, signal_classification,
-    signal_regression, or a task of a plug-in (entry-point group nas.tasks)."""
+    signal_regression, audio_classification, or a task of a plug-in (entry-point group
+    nas.tasks)."""
     data: DataConfig
     space: SpaceConfig = SpaceConfig()
     supernet: SupernetConfig = SupernetConfig()

@@ -1,12 +1,18 @@
 """What networks are trained for; :mod:`nas.tasks.base` says what a task is."""
 
 from nas.tasks.base import TASKS, Task
-from nas.tasks.classification import Classification, ImageClassification, SignalClassification
+from nas.tasks.classification import (
+    AudioClassification,
+    Classification,
+    ImageClassification,
+    SignalClassification,
+)
 from nas.tasks.multi_label import MultiLabelClassification
 from nas.tasks.regression import ImageRegression, Regression, SignalRegression
 
 __all__ = [
     "TASKS",
+    "AudioClassification",
     "Classification",
     "ImageClassification",
     "ImageRegression",

@@ -75,6 +75,11 @@ class ImageClassification(Classification):
     """One class an image."""
 
 
+@TASKS.register("audio_classification")
+class AudioClassification(Classification):
+    """One class a sound, from its spectrogram."""
+
+
 @TASKS.register("signal_classification")
 class SignalClassification(Classification):
     """One class a signal: a window of one or more channels."""

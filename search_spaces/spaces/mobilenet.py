@@ -220,6 +220,21 @@ PRESETS: dict[str, MobileNetParameters] = {
         resolutions=(24, 28, 32),
         widths=(0.5, 0.75, 1.0),
     ),
+    # Spectrograms of 49 frames and 40 bands, or of other numbers: the height follows the data.
+    "49x40": MobileNetParameters(
+        stages=(
+            Stage(24, 1, (1, 2)),
+            Stage(40, 2, (1, 2)),
+            Stage(64, 2, (1, 2)),
+        ),
+        stem_channels=16,
+        stem_kernel=5,
+        head_channels=128,
+        resolutions=(40,),
+        widths=(0.5, 0.75, 1.0),
+        kernels=(3, 5),
+        expands=(2, 3),
+    ),
     "96x96": MobileNetParameters(
         stages=(
             Stage(16, 1, (1, 2)),

@@ -5,6 +5,7 @@ import torch
 
 from nas.tasks import (
     TASKS,
+    AudioClassification,
     ImageClassification,
     ImageRegression,
     MultiLabelClassification,
@@ -29,6 +30,12 @@ class TestImageClassification(OneClass):
     @pytest.fixture
     def task(self):
         return ImageClassification(label_smoothing=0.1)
+
+
+class TestAudioClassification(OneClass):
+    @pytest.fixture
+    def task(self):
+        return AudioClassification()
 
 
 class TestSignalClassification(OneClass):
@@ -71,6 +78,6 @@ class TestSignalRegression(Values):
 
 def test_every_built_in_task_is_here():
     tested = {ImageClassification, SignalClassification, MultiLabelClassification}
-    tested |= {ImageRegression, SignalRegression}
+    tested |= {ImageRegression, SignalRegression, AudioClassification}
     built_in = {TASKS.get(name) for name in TASKS if TASKS.get(name).__module__.startswith("nas.")}
     assert built_in == tested

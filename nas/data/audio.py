@@ -1,0 +1,291 @@
+"""Spoken words and other sounds from WAV and FLAC files, as log-mel spectrograms.
+
+A sound becomes an input (1, frames, bins): the logarithm of the energy in ``bins`` bands of the
+mel scale (O'Shaughnessy, 1987), for a window every ``hop_ms``. That is the front end of the keyword
+networks of Zhang et al. (2017, "Hello Edge") without the last cosine transform.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.data.problems import Problems
+from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from nas.job.schema import DataConfig
+
+SUFFIXES = (".wav", ".flac")
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """How a sound becomes a spectrogram.
+
+    Attributes:
+        rate: samples a second.
+        seconds: of a sound; shorter ones get silence on both sides, longer ones lose both ends.
+        bins: mel bands.
+        window_ms, hop_ms: of the short-time Fourier transform, Hann window.
+        lowest_hz: of the lowest band.
+    """
+
+    rate: int = 16000
+    seconds: float = 1.0
+    bins: int = 40
+    window_ms: float = 30.0
+    hop_ms: float = 20.0
+    lowest_hz: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "seconds", "bins", "window_ms", "hop_ms"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise InputError(f"data.options.{name}: {value!r} is no number above 0")
+        if self.frames < 1:
+            raise InputError(
+                f"data.options.window_ms: a window of {self.window_ms:g} ms is longer than the "
+                f"sound of {self.seconds:g} s"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Samples of a sound."""
+        return round(self.seconds * self.rate)
+
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        return round(self.window_ms * self.rate / 1000)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one window to the next."""
+        return max(1, round(self.hop_ms * self.rate / 1000))
+
+    @property
+    def frames(self) -> int:
+        """Windows of a sound."""
+        return (self.samples - self.window) // self.hop + 1
+
+    @property
+    def fft(self) -> int:
+        """Points of the Fourier transform: the power of two that holds a window."""
+        return 1 << (self.window - 1).bit_length()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a sound's front end, about: real FFTs, powers, bands."""
+        transform = self.fft * int(math.log2(self.fft))
+        bands = int(np.count_nonzero(self.filters))
+        return self.frames * (self.window + transform + self.fft + bands)
+
+    @cached_property
+    def filters(self) -> np.ndarray:
+        """Triangular bands, (bins, fft / 2 + 1)."""
+
+        def mel(hz: np.ndarray | float) -> np.ndarray:
+            return np.asarray(2595 * np.log10(1 + np.asarray(hz) / 700))
+
+        edges = np.linspace(mel(self.lowest_hz), mel(self.rate / 2), self.bins + 2)
+        points = mel(np.arange(self.fft // 2 + 1) * self.rate / self.fft)
+        rising = (points - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+        falling = (edges[2:, None] - points) / (edges[2:] - edges[1:-1])[:, None]
+        return np.maximum(0, np.minimum(rising, falling))
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray:
+        """Return the spectrogram (frames, bins) float32 of samples (n,) within -1 to 1."""
+        missing = self.samples - len(sound)
+        if missing > 0:
+            sound = np.pad(sound, (missing // 2, missing - missing // 2))
+        elif missing < 0:
+            sound = sound[-missing // 2 :][: self.samples]
+        starts = np.arange(self.frames)[:, None] * self.hop
+        windows = sound[starts + np.arange(self.window)] * np.hanning(self.window)
+        power = np.abs(np.fft.rfft(windows, self.fft)) ** 2
+        return np.log(power @ self.filters.T + _FLOOR).astype(np.float32)
+
+    def text(self) -> str:
+        """Return how a user makes an input, for the model card."""
+        return (
+            f"Log-mel spectrogram as (1, {self.frames}, {self.bins}): {self.seconds:g} s at "
+            f"{self.rate} Hz within -1 to 1, Hann windows of {self.window} samples every "
+            f"{self.hop}, powers of a real FFT of {self.fft} points, {self.bins} triangular mel "
+            f"bands (2595 log10(1 + f / 700)) from {self.lowest_hz:g} to {self.rate // 2} Hz, "
+            f"ln(energy + {_FLOOR:g}); about {self.macs:,} multiply-accumulates, which the costs "
+            "of the network do not hold. As a stream, a new frame comes every "
+            f"{1000 * self.hop / self.rate:g} ms. Values as they are"
+        )
+
+
+@DATA_SOURCES.register("audio_folder")
+def audio_folder(
+    config: DataConfig,
+    *,
+    words: Sequence[str] | None = None,
+    unknown: str | None = None,
+    rate: int = 16000,
+    seconds: float = 1.0,
+    bins: int = 40,
+    window_ms: float = 30.0,
+    hop_ms: float = 20.0,
+) -> RawData:
+    """Return sounds laid out as Speech Commands (Warden, 2018): a folder of files for each word.
+
+    ``validation_list.txt`` and ``testing_list.txt`` name the files of these sets, if they are
+    there. Otherwise the sets are drawn by speaker, the part of a name before ``_nohash_``, so that
+    no voice is in two of them. Folders that begin with ``_`` or ``.`` are left out.
+
+    Args:
+        config: ``path`` is the folder.
+        words: the classes; by default every folder.
+        unknown: name of one class for all folders that are not among ``words``.
+        rate, seconds, bins, window_ms, hop_ms: see :class:`LogMel`.
+
+    Raises:
+        InputError: files of another rate, empty or damaged ones: all at once, by name.
+        EnvironmentProblem: the folder is not there.
+    """
+    front = LogMel(rate, seconds, bins, window_ms, hop_ms)
+    if config.path is None:
+        raise InputError("data.path: audio_folder needs the folder of the sounds")
+    root = Path(config.path)
+    if not root.is_dir():
+        raise EnvironmentProblem(f"data.path: {root} is not a folder")
+    folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name[0] not in "_.")
+    wanted = list(words) if words is not None else folders
+    for word in wanted:
+        if word not in folders:
+            raise InputError(f"data.options.words: {root / word} is no folder of sounds")
+    classes = (*wanted, *([unknown] if unknown is not None and unknown not in wanted else []))
+    files: list[Path] = []
+    labels: list[int] = []
+    for name in folders:
+        label = name if name in wanted else unknown
+        if label is None:
+            continue
+        found = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in SUFFIXES)
+        if not found and name in wanted:
+            raise InputError(f"{root / name}: holds no sounds ({', '.join(SUFFIXES)})")
+        files += found
+        labels += [classes.index(label)] * len(found)
+    if len(classes) < 2:
+        raise InputError(f"{root}: needs at least two folders of sounds, found {len(classes)}")
+    spectrograms = _spectrograms(root, files, front)
+    parts = _parts(root, files)
+    arrays = {
+        part: ImageArrays(spectrograms[rows], np.array(labels, dtype=np.int64)[rows])
+        for part, rows in parts.items()
+    }
+    return RawData(
+        train=arrays["train"],
+        test=arrays.get("test"),
+        validation=arrays.get("validation"),
+        classes=classes,
+        channels=1,
+        image_size=(front.frames, front.bins),
+        origin=str(root),
+        crop_padding=2,
+        noise=0.1,
+        groups=_speakers(files)[parts["train"]],
+        input_text=front.text(),
+    )
+
+
+def read_sound(path: Path) -> tuple[int, np.ndarray]:
+    """Return the rate and the samples (n,) float32 within -1 to 1 of a file, channels averaged.
+
+    Raises:
+        InputError: the file is damaged or of another format.
+        MissingExtraError: a FLAC file, and soundfile is not installed.
+    """
+    if path.suffix.lower() == ".flac":
+        try:
+            import soundfile
+        except ImportError as error:
+            raise MissingExtraError("soundfile", "audio") from error
+        try:
+            sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path}: cannot be read as FLAC ({error})") from error
+        return int(rate), sound.mean(axis=1)
+    import warnings
+
+    from scipy.io import wavfile
+
+    try:
+        with warnings.catch_warnings():
+            # Chunks of text that some programs add are skipped.
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)
+            rate, sound = wavfile.read(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as WAV ({error})") from error
+    scale = {"i": -float(np.iinfo(sound.dtype).min) if sound.dtype.kind == "i" else 1.0, "u": 128.0}
+    values = sound.astype(np.float32)
+    if sound.dtype.kind == "u":
+        values -= 128.0
+    values /= scale.get(sound.dtype.kind, 1.0)
+    return int(rate), values if values.ndim == 1 else values.mean(axis=1)
+
+
+def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarray:
+    """Return (n, 1, frames, bins) float32; decoded in threads, mistakes told all at once."""
+
+    def one(path: Path) -> np.ndarray | str:
+        try:
+            rate, sound = read_sound(path)
+        except InputError as error:
+            return str(error).removeprefix(f"{path}: ")
+        if rate != front.rate:
+            return f"has {rate} samples a second, not {front.rate}"
+        if not len(sound):
+            return "is empty"
+        if not np.isfinite(sound).all():
+            return "holds values that are not finite"
+        return front(sound)
+
+    problems = Problems(root)
+    out = np.zeros((len(files), 1, front.frames, front.bins), dtype=np.float32)
+    with ThreadPoolExecutor(4, thread_name_prefix="sound") as pool:
+        for i, found in enumerate(pool.map(one, files)):
+            if isinstance(found, str):
+                problems.add(files[i], found)
+            else:
+                out[i, 0] = found
+    problems.raise_any("resample or leave out what is named, or say data.options.rate")
+    return out
+
+
+def _parts(root: Path, files: Sequence[Path]) -> dict[str, np.ndarray]:
+    names = {f"{path.parent.name}/{path.name}": i for i, path in enumerate(files)}
+    rows = {"train": np.ones(len(files), dtype=bool)}
+    for part, listed in LISTS.items():
+        if not (root / listed).is_file():
+            continue
+        here = np.zeros(len(files), dtype=bool)
+        for line in (root / listed).read_text(encoding="utf-8").split():
+            if line in names:
+                here[names[line]] = True
+        rows["train"] &= ~here
+        if here.any():
+            rows[part] = here
+    if not rows["train"].any():
+        raise InputError(f"{root}: the lists of validation and test leave nothing to learn from")
+    return {part: np.flatnonzero(here) for part, here in rows.items()}
+
+
+def _speakers(files: Sequence[Path]) -> np.ndarray:
+    names = [re.sub(r"_nohash_.*$", "", path.stem) for path in files]
+    return np.unique(names, return_inverse=True)[1]
