@@ -71,11 +71,16 @@ def _first_layer(network: PlainNetwork, path: Path, images: Tensor, tolerance: f
     import torch
 
     wanted: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
+            # A hook that returned something would replace the output.
+            wanted.setdefault(name, output.cpu().numpy())
+
+        return hook
+
     handles = [
-        layer.register_forward_hook(
-            lambda _m, _i, out, name=layer.layer.name: wanted.setdefault(name, out.cpu().numpy())
-        )
-        for layer in network.plain_layers()
+        layer.register_forward_hook(keep(layer.layer.name)) for layer in network.plain_layers()
     ]
     try:
         with torch.no_grad():
