@@ -32,9 +32,8 @@ BASE = (
     "nas export --list-formats",
     "nas doctor --quick",
 )
-SEARCH = (
-    *BASE,
-    "nas demo --small --output demo",
+DEMO = "nas demo --small --output demo"
+EXPORT = (
     "nas export demo",
     "nas export demo --format onnx --format lowbit --format c",
     "nas export demo --embed-preprocessing --output uint8",
@@ -42,12 +41,22 @@ SEARCH = (
 GIB = 2**30
 
 
-def tried(environment: Path, commands: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Run commands one after another in an empty folder; returns exit codes and seconds."""
+def tried(
+    environment: Path, commands: tuple[str, ...], run: Path | None = None
+) -> list[dict[str, Any]]:
+    """Run commands one after another in an empty folder; returns exit codes and seconds.
+
+    Args:
+        environment: its folder.
+        commands: in order.
+        run: a finished run, copied to ``demo`` where the demo itself is not tried.
+    """
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     clean["PATH"] = f"{environment / 'bin'}{os.pathsep}{clean['PATH']}"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        if run is not None:
+            shutil.copytree(run, Path(folder) / "demo")
         for command in commands:
             began = time.monotonic()
             done = subprocess.run(
@@ -77,16 +86,27 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--search", type=Path, required=True)
     parser.add_argument("--cuda", type=Path, help="environment with the extra and CUDA")
+    parser.add_argument("--run", type=Path, help="a finished run, instead of the demo")
     parser.add_argument("--downloads", type=json.loads, default={}, help="JSON: set-up -> bytes")
     options = parser.parse_args()
     rows = {
         "base": tried(options.base.resolve(), BASE),
-        "search": tried(options.search.resolve(), SEARCH),
+        "search": tried(
+            options.search.resolve(),
+            (*BASE, *((DEMO,) if options.run is None else ()), *EXPORT),
+            options.run,
+        ),
     }
     folders = {"base": options.base, "search, CPU": options.search, "search, CUDA": options.cuda}
     disk = {k: round(disk_bytes(v) / GIB, 2) for k, v in folders.items() if v is not None}
     downloads = {k: round(v / GIB, 2) for k, v in options.downloads.items()}
-    result = {"command": COMMAND, "commands": rows, "disk_gib": disk, "download_gib": downloads}
+    result = {
+        "command": COMMAND,
+        "demo": "run" if options.run is None else "not run: a finished run was given",
+        "commands": rows,
+        "disk_gib": disk,
+        "download_gib": downloads,
+    }
     write_json_atomic(RESULT, result | {"compiler": bool(shutil.which("c++"))})
     record(result)
 
@@ -98,9 +118,9 @@ def record(result: dict[str, Any]) -> None:
     worked = sum(row["exit_code"] == 0 for row in every)
     record_claim(
         "deliver.wheel_commands",
-        {"worked": worked, "tried": len(every)},
-        "every command ends with 0",
-        worked == len(every),
+        {"worked": worked, "tried": len(every), "demo": result["demo"]},
+        "every command ends with 0, the demo included",
+        worked == len(every) and result["demo"] == "run",
         file,
         COMMAND,
     )

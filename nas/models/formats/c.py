@@ -40,11 +40,17 @@ class CProject(Format):
         )
         return Written(
             cls.name,
-            tuple(f"{project.name}/{p.name}" for p in sorted(project.iterdir()) if p.is_file()),
+            tuple(f"{project.name}/{name}" for name in _files(project)),
             error,
             "the run's ONNX file, unoptimised",
             note or _tried(project),
         )
+
+
+def _files(project: Path) -> list[str]:
+    """Return the names of the files, what to read first at the head."""
+    names = sorted(path.name for path in project.iterdir() if path.is_file())
+    return sorted(names, key=lambda name: name != "README.md")
 
 
 def _tried(project: Path) -> str:
