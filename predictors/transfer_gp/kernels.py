@@ -94,7 +94,7 @@ _DECLARED = {
     "radial_detail": 0.1,
     "radial_numeric": 0.1,
 }
-_NUMBERS_ALONE = {"log_values": 1.0, "values": 0.1}
+_NUMBERS_ALONE = {"log_values": 1.0, "onehot": 0.1}
 _DECLARED_ALONE = {"declared": 1.0}
 _NOISE = 0.3
 
