@@ -98,9 +98,9 @@ class Latencies:
             by device, the measurements of the architectures it can run.
 
         Raises:
-            EnvironmentProblem: a device can run none of them.
+            EnvironmentProblem: a device can run none of them, or none has a usable file.
         """
-        paths = [self._files(arch, variant) for arch in archs]
+        archs, paths = self._usable_files(archs, variant)
         names = list(self.devices)
         total = len(names) * len(archs)
         where = ", ".join(names)
@@ -122,6 +122,23 @@ class Latencies:
             found = {n: measure_on(n) for n in names if n not in waiting}
             found |= {name: thread.result() for name, thread in waiting.items()}
         return {name: self._usable(name, archs, found[name]) for name in names}
+
+    def _usable_files(self, archs: Sequence[Arch], variant: str) -> tuple[list[Arch], list[Path]]:
+        """Return the architectures with a file that computes what its network does, and it."""
+        from nas.models.parity import UnusableModel
+
+        found: dict[Arch, Path] = {}
+        last = None
+        for arch in archs:
+            try:
+                found[arch] = self._files(arch, variant)
+            except UnusableModel as error:
+                # One model less to learn latencies from; the others tell as much.
+                self._failed(arch, str(error))
+                last = error
+        if last is not None and not found:
+            raise last
+        return list(found), list(found.values())
 
     def _usable(
         self, name: str, archs: Sequence[Arch], found: Sequence[Measurement]

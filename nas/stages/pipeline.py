@@ -486,12 +486,23 @@ class Pipeline:
 
     def _file_sizes(self, models: Models, archs: Sequence[Arch]) -> dict[Arch, float]:
         """Return the KiB of a few files, always of the same architectures for a resumed run."""
-        found = {}
-        for arch in archs[:_SIZED_FILES]:
+        from nas.models.parity import UnusableModel
+
+        found: dict[Arch, float] = {}
+        last = None
+        for arch in archs:
+            if len(found) == _SIZED_FILES:
+                break
             path = models.path(arch, "search")
-            if not path.exists():
-                models.export(arch, "search")
+            try:
+                if not path.exists():
+                    models.export(arch, "search")
+            except UnusableModel as error:
+                last = error
+                continue
             found[arch] = path.stat().st_size / 1024
+        if last is not None and not found:
+            raise last
         return found
 
     def _front(self, verified: Sequence[Verified]) -> dict[Verified, tuple[str, ...]]:

@@ -23,3 +23,27 @@ def test_a_file_of_other_weights_names_the_first_layer_that_differs(tmp_path):
     assert told is not None and "its outputs differ" in told
     # The hooks are gone and left the network as it was.
     assert np.isfinite(network(images).detach().numpy()).all()
+
+
+def test_a_sample_without_a_usable_file_is_left_out_of_the_measurements(tmp_path):
+    from types import SimpleNamespace
+
+    import pytest
+
+    from nas.models.parity import UnusableModel
+    from nas.stages.latencies import Latencies
+
+    def files(arch, variant):
+        if arch in bad:
+            raise UnusableModel(f"{arch} differs")
+        return tmp_path / arch
+
+    told = []
+    latencies = SimpleNamespace(_files=files, _failed=lambda arch, why: told.append((arch, why)))
+    bad = {"b"}
+    archs, paths = Latencies._usable_files(latencies, ["a", "b", "c"], "search")
+    assert archs == ["a", "c"] and [path.name for path in paths] == ["a", "c"]
+    assert told == [("b", "b differs")]
+    bad = {"a", "b"}
+    with pytest.raises(UnusableModel, match="b differs"):
+        Latencies._usable_files(latencies, ["a", "b"], "search")
