@@ -6,7 +6,7 @@ of runs (other seeds, strategies or budgets of one job) are held against one ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nas.fronts.pareto import (
     nondominated,
     reference_point,
 )
+from nas.record.result_types import Results
 from nas.report.comparison import maximised, objective_value
 from nas.report.results import load_results, metric_of, number
 from search_spaces.errors import InputError
@@ -241,9 +242,7 @@ def compare_runs(
     )
 
 
-def _goals(
-    result: dict[str, Any], objectives: Sequence[str] | None, device: str | None
-) -> list[str]:
+def _goals(result: Results, objectives: Sequence[str] | None, device: str | None) -> list[str]:
     """Return full names of the objectives to compare."""
     from nas.fronts.metrics import METRICS
 
@@ -252,7 +251,7 @@ def _goals(
         if device is not None:
             found = [g for g in found if "[" not in g or g.endswith(f"[{device}]")]
         return found
-    devices = [str(d["name"]) for d in result["devices"] if isinstance(d, dict)]
+    devices = [str(d["name"]) for d in result["devices"] if isinstance(d, Mapping)]
     found = []
     for goal in objectives:
         if goal in METRICS.names() and METRICS.get(goal).per_device:

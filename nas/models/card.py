@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nas.record.result_types import Results
 from nas.report.results import is_file_name, number
 from search_spaces.atomic import write_json_atomic, write_text_atomic
 from search_spaces.errors import InputError
@@ -62,9 +63,7 @@ class ModelCard:
     task: str = "image_classification"
 
     @classmethod
-    def from_results(
-        cls, results: Mapping[str, Any], entry: Mapping[str, Any], model: Path
-    ) -> ModelCard:
+    def from_results(cls, results: Results, entry: Mapping[str, Any], model: Path) -> ModelCard:
         """Build the card of one entry of a run's front.
 
         Args:
@@ -186,7 +185,7 @@ class ModelCard:
         return paths
 
 
-def _latency(results: Mapping[str, Any], entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _latency(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     devices = {d.get("name"): d for d in results.get("devices") or []}
     rows = []
     for name, values in (entry.get("devices") or {}).items():

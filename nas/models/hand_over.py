@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.models.card import ModelCard
+from nas.record.result_types import Results
 from nas.report.results import is_file_name, load_results
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -52,7 +53,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def picked(results: dict[str, Any], pick: str, run: Path) -> dict[str, Any]:
+def picked(results: Results, pick: str, run: Path) -> dict[str, Any]:
     """Return the entry of the front that ``pick`` names: ``knee`` or an id.
 
     Raises:

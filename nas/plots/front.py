@@ -19,6 +19,7 @@ from nas.plots.style import (
     results_of,
     spread,
 )
+from nas.record.result_types import Results
 from nas.report.payload import (
     budgets,
     evaluation_rows,
@@ -148,7 +149,7 @@ def devices(run: Run, *, split: str = "test") -> Figure:
     return figure
 
 
-def _cost(results: dict[str, Any], cost: str | None) -> str:
+def _cost(results: Results, cost: str | None) -> str:
     if cost is not None:
         return cost
     return f"latency_ms[{device_of(results, None)}]" if device_names(results) else "weights_kib"
@@ -177,7 +178,7 @@ def _accuracy(model: Mapping[str, Any], split: str) -> Any:
     return model["test"] if split == "test" and model["kind"] == "front" else model["validation"]
 
 
-def _models(results: dict[str, Any], cost: str, split: str) -> list[dict[str, Any]]:
+def _models(results: Results, cost: str, split: str) -> list[dict[str, Any]]:
     if split not in SPLITS:
         raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     metric, _ = metric_of(results)
@@ -298,7 +299,7 @@ def _told(model: Mapping[str, Any]) -> str:
 
 def _budgets(
     figure: Figure,
-    results: dict[str, Any],
+    results: Results,
     cost: str,
     metric: str,
     scale: str,

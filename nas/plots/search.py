@@ -16,6 +16,7 @@ from nas.plots.style import (
     new_figure,
     results_of,
 )
+from nas.record.result_types import Results
 from nas.report.payload import evaluation_rows, importance_rows, sample_rows
 from nas.report.results import device_names, metric_of, number
 from search_spaces.errors import InputError
@@ -61,7 +62,7 @@ def hypervolume(runs: Run | Mapping[str, Run]) -> Figure:
     return figure
 
 
-def _common_volumes(named: Mapping[str, dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+def _common_volumes(named: Mapping[str, Results]) -> dict[str, list[tuple[int, float]]]:
     """Volumes of the feasible evaluations of every run, against one reference point."""
     import numpy as np
 

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nas.record.result_types import Results
 from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ BITS = {
 """Bit-width -> colour, as in the report; the number always stands beside it."""
 
 
-def results_of(run: Run) -> dict[str, Any]:
+def results_of(run: Run) -> Results:
     """Return the results of a run folder, or complete those that were given.
 
     Raises:
@@ -39,7 +40,7 @@ def results_of(run: Run) -> dict[str, Any]:
     from nas.report.results import complete, load_results
 
     if isinstance(run, Mapping):
-        return complete(dict(run))
+        return complete(run)
     return load_results(Path(run))
 
 
@@ -74,7 +75,7 @@ def spread(values: list[float]) -> str:
     return "linear"
 
 
-def device_of(results: Mapping[str, Any], device: str | None) -> str:
+def device_of(results: Results, device: str | None) -> str:
     """Return the device, by default the first of the run.
 
     Raises:
@@ -82,7 +83,7 @@ def device_of(results: Mapping[str, Any], device: str | None) -> str:
     """
     from nas.report.results import device_names
 
-    names = device_names(dict(results))
+    names = device_names(results)
     if not names:
         raise InputError("the run has no device")
     if device is None:
@@ -92,7 +93,7 @@ def device_of(results: Mapping[str, Any], device: str | None) -> str:
     return device
 
 
-def entry_of(results: Mapping[str, Any], model: str) -> dict[str, Any]:
+def entry_of(results: Results, model: str) -> dict[str, Any]:
     """Return a model of the front by its id, or the knee.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,17 @@ import numpy as np
 from nas.fronts.costs import exact_names
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import hypervolume, knee, nondominated, reference_point
+from nas.record.result_types import (
+    SCHEMA,
+    BoundRecord,
+    DeviceRecord,
+    Evaluated,
+    FrontRecord,
+    Latency,
+    Model,
+    Results,
+    Sample,
+)
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 
@@ -131,8 +142,8 @@ def assemble(
     task: Task,
     splits: DataSplits,
     beside: Mapping[Arch, Mapping[str, float]],
-) -> dict[str, Any]:
-    """Return the content of ``results.json``.
+) -> Results:
+    """Return what ``results.json`` will hold; an undefined figure is None.
 
     Args:
         job, store, space, fronts, goals, constraints, specs: of the run.
@@ -159,94 +170,95 @@ def assemble(
     # The front that comes first is the one of all devices, where there is one.
     at_knee = next((arch for arch in knees.values() if arch is not None), None)
 
-    def entry(item: Verified) -> dict[str, Any]:
-        return {
-            "id": item.arch.id,
-            "arch": str(item.arch),
+    def model(item: Verified) -> Model:
+        return Model(
+            id=item.arch.id,
+            arch=str(item.arch),
             # The task's metric, whatever its name; "validation" has it by name.
-            "validation_accuracy": item.metrics[metric],
-            "validation": _finite({metric: item.metrics[metric], **beside.get(item.arch, {})}),
-            "metrics": _finite(item.metrics),
-            "costs": _finite({name: item.metrics[name] for name in exact_names(item.metrics)}),
-            "size_kib": item.path.stat().st_size / 1024,
-            "knee": item.arch == at_knee,
-            "feasible": _feasible(constraints, item.metrics),
-            "devices": {
-                name: {
+            validation_accuracy=item.metrics[metric],
+            validation=_finite({metric: item.metrics[metric], **beside.get(item.arch, {})}),
+            metrics=_finite(item.metrics),
+            costs=_finite({name: item.metrics[name] for name in exact_names(item.metrics)}),
+            size_kib=item.path.stat().st_size / 1024,
+            knee=item.arch == at_knee,
+            feasible=_feasible(constraints, item.metrics),
+            devices={
+                name: Latency(
                     **_measured(measurement),
                     **_prediction(predictors.get(name), item.arch),
-                    "feasible": _feasible_on(name, constraints, item.metrics),
-                }
+                    feasible=_feasible_on(name, constraints, item.metrics),
+                )
                 for name, measurement in item.measurements.items()
             },
-            "parity": item.parity.to_json(),
-            "plan": asdict(space.plan(item.arch)),
-        }
-
-    entries = []
-    for item in members:
-        entries.append(
-            {
-                **entry(item),
-                "test_accuracy": tested[item.arch]["metrics"][metric],
-                "test": _finite(tested[item.arch]["metrics"]),
-                "per_class": tested[item.arch]["per_class"],
-                "model": f"models/{item.arch.id}.onnx",
-                "fronts": list(front[item]),
-                "knees": [name for name, arch in knees.items() if arch == item.arch],
-            }
+            parity=item.parity.to_json(),
+            plan=asdict(space.plan(item.arch)),
         )
+
+    entries = [
+        replace(
+            model(item),
+            test_accuracy=tested[item.arch]["metrics"][metric],
+            test=_finite(tested[item.arch]["metrics"]),
+            per_class=tested[item.arch]["per_class"],
+            model=f"models/{item.arch.id}.onnx",
+            fronts=tuple(front[item]),
+            knees=tuple(name for name, arch in knees.items() if arch == item.arch),
+        )
+        for item in members
+    ]
     rejected = []
     for item in verified:
         if item.arch not in on_front:
-            described = entry(item)
-            why = "dominated when measured" if described["feasible"] else "misses a bound"
-            rejected.append({**described, "why": why})
-    return {
-        "name": job.name,
-        "seed": job.seed,
-        "command": manifest["command"],
-        "metric": metric,
-        "higher_is_better": task.higher_is_better,
-        "task": _task(job.task, task, splits),
-        "space": {
+            described = model(item)
+            why = "dominated when measured" if described.feasible else "misses a bound"
+            rejected.append(replace(described, why=why))
+    found = Results(
+        schema=SCHEMA,
+        name=job.name,
+        seed=job.seed,
+        command=manifest["command"],
+        metric=metric,
+        higher_is_better=task.higher_is_better,
+        task=_task(job.task, task, splits),
+        space={
             "name": space.name,
             "preset": job.space.preset,
             "cardinality": str(space.cardinality()),
         },
-        "devices": [
-            {"name": s.name, "runtime": s.runtime, "parameters": dict(s.parameters)}
-            | {"runtime_version": _runtime_version(samples.get(s.name, {}))}
+        devices=tuple(
+            DeviceRecord(
+                name=s.name,
+                runtime=s.runtime,
+                parameters=dict(s.parameters),
+                runtime_version=_runtime_version(samples.get(s.name, {})),
+            )
             for s in specs
-        ],
-        "fronts": [
-            {
-                "name": f.name,
-                "goals": [str(goal.metric) for goal in f.goals],
-                "constraints": [c.name for c in f.constraints],
-            }
+        ),
+        fronts=tuple(
+            FrontRecord(
+                name=f.name,
+                goals=tuple(str(goal.metric) for goal in f.goals),
+                constraints=tuple(c.name for c in f.constraints),
+            )
             for f in fronts
-        ],
-        "goals": [str(goal.metric) for goal in goals],
-        "constraints": [
-            {
-                "metric": str(c.metric),
-                "bound": c.bound,
-                "upper": c.upper,
-                "confidence": c.confidence,
-            }
+        ),
+        goals=tuple(str(goal.metric) for goal in goals),
+        constraints=tuple(
+            BoundRecord(metric=str(c.metric), bound=c.bound, upper=c.upper, confidence=c.confidence)
             for c in constraints
-        ],
-        "front": entries,
-        "rejected": rejected,
-        "evaluations": [_evaluation(e, constraints) for e in evaluations],
-        "hypervolume": _hypervolumes(evaluations, goals, constraints),
-        "latency_samples": list(_latency_samples(samples, fitted, predictors)),
-        "accuracy_predictor": [dict(q) for q in quality],
-        "training": [dict(record) for record in training],
-        "timing": store.timing(),
-        "provenance": _provenance(manifest, job.seed),
-    }
+        ),
+        front=tuple(entries),
+        rejected=tuple(rejected),
+        evaluations=tuple(_evaluation(e, constraints) for e in evaluations),
+        hypervolume=_hypervolumes(evaluations, goals, constraints),
+        latency_samples=tuple(_latency_samples(samples, fitted, predictors)),
+        accuracy_predictor=tuple(dict(q) for q in quality),
+        training=tuple(dict(record) for record in training),
+        timing=tuple(store.timing()),
+        provenance=_provenance(manifest, job.seed),
+    )
+    # As it will be read: a metric of which there is none must not take the results with it.
+    return Results.from_json(found.to_json())
 
 
 def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
@@ -267,34 +279,34 @@ def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
     }
 
 
-def _evaluation(evaluation: Evaluation, constraints: Sequence[Constraint]) -> dict[str, Any]:
-    return {
-        "number": evaluation.number,
-        "round": evaluation.attributes.get("round", 0),
-        "id": evaluation.arch.id,
-        "metrics": _finite(evaluation.metrics),
-        "early_stopped": bool(evaluation.attributes.get("early_stopped", False)),
-        "feasible": _feasible(constraints, evaluation.metrics),
-        "choices": dict(evaluation.arch.items),
-        "latency_source": "predicted",
-    }
+def _evaluation(evaluation: Evaluation, constraints: Sequence[Constraint]) -> Evaluated:
+    return Evaluated(
+        number=evaluation.number,
+        round=evaluation.attributes.get("round", 0),
+        id=evaluation.arch.id,
+        metrics=_finite(evaluation.metrics),
+        early_stopped=bool(evaluation.attributes.get("early_stopped", False)),
+        feasible=_feasible(constraints, evaluation.metrics),
+        choices=dict(evaluation.arch.items),
+        latency_source="predicted",
+    )
 
 
 def _latency_samples(
     samples: Mapping[str, Mapping[Arch, Measurement]],
     fitted: Mapping[str, Sequence[Arch]],
     predictors: Mapping[str, Adapted],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Sample]:
     for device, found in samples.items():
         learned_from = set(fitted[device])
         for arch, measurement in found.items():
-            yield {
-                "device": device,
-                "id": arch.id,
-                "role": "fit" if arch in learned_from else "verify",
+            yield Sample(
+                device=device,
+                id=arch.id,
+                role="fit" if arch in learned_from else "verify",
                 **_measured(measurement),
                 **_prediction(predictors.get(device), arch),
-            }
+            )
 
 
 def _provenance(manifest: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -333,7 +345,7 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
         "source": measurement.conditions.get("latency_source", "measured"),
         "energy_mj": measurement.energy_mj,
         "valid": measurement.valid,
-        "reasons": [getattr(reason, "value", str(reason)) for reason in measurement.reasons],
+        "reasons": tuple(getattr(one, "value", str(one)) for one in measurement.reasons),
     }
 
 

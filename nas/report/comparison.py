@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from nas.fronts.metrics import METRICS
 from nas.fronts.pareto import FrontDifference, difference
+from nas.record.result_types import Model, Results
 from nas.report.results import device_names, metric_of, number
 from search_spaces.errors import InputError
 
@@ -95,9 +97,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare_results(
-    a: dict[str, Any], b: dict[str, Any], *, names: tuple[str, str] = ("A", "B")
-) -> Comparison:
+def compare_results(a: Results, b: Results, *, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """Compare the fronts of two results, as :func:`nas.report.results.load_results` gives them.
 
     Volumes and coverage use the objectives both runs searched for, with validation accuracy
@@ -131,7 +131,7 @@ def compare_results(
             f"(A: {', '.join(_goals(a))}; B: {', '.join(_goals(b))})"
         )
 
-    def points(results: dict[str, Any]) -> np.ndarray:
+    def points(results: Results) -> np.ndarray:
         sign = [-1.0 if maximised(goal, metric, higher) else 1.0 for goal in goals]
         return np.array(
             [
@@ -166,11 +166,11 @@ def compare_results(
     )
 
 
-def _goals(results: dict[str, Any]) -> list[str]:
+def _goals(results: Results) -> list[str]:
     return [str(goal) for goal in results["goals"]] or [metric_of(results)[0]]
 
 
-def _identity(entry: dict[str, Any]) -> str:
+def _identity(entry: Model) -> str:
     return str(entry.get("arch") or entry["id"])
 
 
@@ -187,7 +187,7 @@ def maximised(goal: str, metric: str, higher: bool) -> bool:
     return name in METRICS.names() and METRICS.get(name).maximise
 
 
-def objective_value(entry: dict[str, Any], goal: str, metric: str, accuracy: str) -> float | None:
+def objective_value(entry: Model, goal: str, metric: str, accuracy: str) -> float | None:
     """Return what an architecture of the front has of an objective; None if not recorded.
 
     Args:
@@ -268,7 +268,7 @@ def _gap_text(gap: Gap) -> str:
     return head + text
 
 
-def _notes(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def _notes(a: Results, b: Results) -> list[str]:
     notes = []
     for label, get in (
         ("search space", lambda r: _space(r)),
@@ -282,9 +282,9 @@ def _notes(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _space(results: dict[str, Any]) -> str | None:
+def _space(results: Results) -> str | None:
     space = results.get("space")
-    if not isinstance(space, dict):
+    if not isinstance(space, Mapping):
         return None
     size = space.get("cardinality")
     return f"{space.get('name')} ({space.get('preset')}, {size} architectures)"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.report.results import metric_of
+from nas.record.result_types import Latency, Model, Results
+from nas.report.results import complete
 from search_spaces.atomic import write_text_atomic
 
 COLUMNS = (
@@ -48,81 +50,81 @@ COLUMNS = (
 sizes KiB, energy mJ an inference."""
 
 
-def columns(results: dict[str, Any]) -> tuple[str, ...]:
+def columns(results: Results) -> tuple[str, ...]:
     """Return the columns of a run's ``front.csv``.
 
     Those of :data:`COLUMNS` first. A task with another metric than accuracy leaves ``accuracy``
     and ``validation_accuracy`` empty and has its metric by name instead, on the test split, and
     ``validation_NAME``; further metrics of the test split come last.
     """
-    metric, _ = metric_of(results)
-    further = (results.get("task") or {}).get("further_metrics") or {}
+    metric, further = results.metric, (results.task or {}).get("further_metrics") or {}
     names = [] if metric == "accuracy" else [metric, f"validation_{metric}"]
     return (*COLUMNS, *names, *further)
 
 
-def front_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of ``front.csv`` as dictionaries; what is not recorded is ``None``.
-
-    Args:
-        results: the content of ``results.json``.
-    """
-    runtimes = {
-        device.get("name"): device.get("runtime") for device in results.get("devices") or []
-    }
+def front_rows(results: Results) -> list[dict[str, Any]]:
+    """Return the rows of ``front.csv`` as dictionaries; what is not recorded is ``None``."""
+    results = complete(results)
+    runtimes = {device.name: device.runtime for device in results.devices}
+    names = columns(results)
     rows = []
-    names, (metric, _) = columns(results), metric_of(results)
-    right = metric == "accuracy"
-    further = (results.get("task") or {}).get("further_metrics") or {}
-    classes = (results.get("task") or {}).get("has_classes", right)
-    for entry in results.get("front") or []:
-        costs = entry.get("costs") or {}
-        common = {
-            "id": entry.get("id"),
-            "arch": entry.get("arch"),
-            "accuracy": entry.get("test_accuracy") if right else None,
-            **({} if right else {metric: entry.get("test_accuracy")}),
-            **({} if right else {f"validation_{metric}": entry.get("validation_accuracy")}),
-            **{name: (entry.get("test") or {}).get(name) for name in further},
-            "weight_bits_mean": costs.get("weight_bits_mean"),
-            "activation_bits_mean": costs.get("activation_bits_mean"),
-            "weights_kib": costs.get("weights_kib"),
-            "size_kib": entry.get("size_kib"),
-            "macs": _whole(costs.get("macs")),
-            "feasible_all": entry.get("feasible"),
-            "model": entry.get("model"),
-            "validation_accuracy": entry.get("validation_accuracy") if right else None,
-            "bops": _whole(costs.get("bops")),
-            "parameters": _whole(costs.get("parameters")),
-            "agreement": (entry.get("parity") or {}).get("agreement"),
-            "knee": bool(entry.get("knee")),
-            "fronts": " ".join(entry.get("fronts") or []) or None,
-            "worst_class_accuracy": _worst(entry.get("per_class")) if classes else None,
-            "peak_memory_kib": costs.get("peak_memory_kib"),
-            "flash_kib": costs.get("flash_kib"),
-        }
-        for name, measured in (entry.get("devices") or {}).items():
-            latency = measured.get("latency_ms")
-            row = {
-                **common,
-                "latency_ms": latency,
-                "latency_low_ms": measured.get("low_ms"),
-                "latency_high_ms": measured.get("high_ms"),
-                "device": name,
-                "runtime": runtimes.get(name),
-                "feasible": measured.get("feasible"),
-                "latency_source": None if latency is None else measured.get("source", "measured"),
-                "latency_valid": measured.get("valid"),
-                "predicted_latency_ms": measured.get("predicted_ms"),
-                "predicted_low_ms": measured.get("predicted_low_ms"),
-                "predicted_high_ms": measured.get("predicted_high_ms"),
-                "energy_mj": measured.get("energy_mj"),
-            }
+    for model in results.front:
+        common = _of_model(results, model)
+        for name, latency in model.devices.items():
+            row = {**common, **_on_device(latency), "device": name, "runtime": runtimes.get(name)}
             rows.append({column: row[column] for column in names})
     return rows
 
 
-def write_front_csv(results: dict[str, Any], path: Path) -> None:
+def _of_model(results: Results, model: Model) -> dict[str, Any]:
+    """Return what is the same on every device."""
+    task, costs, metric = results.task or {}, model.costs, results.metric
+    right = metric == "accuracy"
+    named: dict[str, Any] = {"accuracy": model.test_accuracy}
+    named["validation_accuracy"] = model.validation_accuracy
+    if not right:
+        named = {metric: model.test_accuracy, f"validation_{metric}": model.validation_accuracy}
+        named |= {"accuracy": None, "validation_accuracy": None}
+    classes = task.get("has_classes", right)
+    return {
+        **named,
+        **{name: model.test.get(name) for name in task.get("further_metrics") or {}},
+        "id": model.id,
+        "arch": model.arch,
+        "weight_bits_mean": costs.get("weight_bits_mean"),
+        "activation_bits_mean": costs.get("activation_bits_mean"),
+        "weights_kib": costs.get("weights_kib"),
+        "size_kib": model.size_kib,
+        "macs": _whole(costs.get("macs")),
+        "feasible_all": model.feasible,
+        "model": model.model,
+        "bops": _whole(costs.get("bops")),
+        "parameters": _whole(costs.get("parameters")),
+        "agreement": (model.parity or {}).get("agreement"),
+        "knee": model.knee,
+        "fronts": " ".join(model.fronts) or None,
+        "worst_class_accuracy": _worst(model.per_class) if classes else None,
+        "peak_memory_kib": costs.get("peak_memory_kib"),
+        "flash_kib": costs.get("flash_kib"),
+    }
+
+
+def _on_device(latency: Latency) -> dict[str, Any]:
+    return {
+        "latency_ms": latency.latency_ms,
+        "latency_low_ms": latency.low_ms,
+        "latency_high_ms": latency.high_ms,
+        "feasible": latency.feasible,
+        "latency_source": None if latency.latency_ms is None else latency.source,
+        "latency_valid": latency.valid,
+        "predicted_latency_ms": latency.predicted_ms,
+        "predicted_low_ms": latency.predicted_low_ms,
+        "predicted_high_ms": latency.predicted_high_ms,
+        "energy_mj": latency.energy_mj,
+    }
+
+
+def write_front_csv(results: Results, path: Path) -> None:
     """Write ``front.csv`` from the content of ``results.json``, atomically.
 
     Columns are those of :func:`columns`; truth values are ``true`` and ``false``, and what is
@@ -137,7 +139,7 @@ def write_front_csv(results: dict[str, Any], path: Path) -> None:
     write_text_atomic(path, text.getvalue())
 
 
-def _worst(per_class: dict[str, float | None] | None) -> float | None:
+def _worst(per_class: Mapping[str, float | None] | None) -> float | None:
     """Return the lowest test accuracy of a class that has test images."""
     return min((v for v in (per_class or {}).values() if v is not None), default=None)
 

@@ -20,6 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from nas.record.result_types import Model, Results
 from nas.report.family import family_rows, family_section
 from nas.report.payload import budgets, build_payload
 from nas.report.results import complete, device_names, metric_of, metric_text, number
@@ -27,7 +28,7 @@ from nas.report.results import complete, device_names, metric_of, metric_text, n
 MISSING = "not recorded"
 
 
-def render(results: dict[str, Any], study: Mapping[str, Any] | None = None) -> str:
+def render(results: Results, study: Mapping[str, Any] | None = None) -> str:
     """Return the page for the content of ``results.json``; missing parts say "not recorded".
 
     Args:
@@ -89,7 +90,7 @@ def _asset(name: str) -> str:
 # ------------------------------------------------------------------------ figures
 
 
-def _accuracy(value: Any, results: dict[str, Any]) -> str:
+def _accuracy(value: Any, results: Results) -> str:
     return metric_text(value, results) or MISSING
 
 
@@ -116,14 +117,14 @@ def _best(entries: list[dict[str, Any]], value: Any, *, most: bool = False) -> A
     return max(with_value, key=value) if most else min(with_value, key=value)
 
 
-def _device(entry: dict[str, Any], name: str) -> dict[str, Any]:
+def _device(entry: Model, name: str) -> dict[str, Any]:
     return (entry.get("devices") or {}).get(name) or {}
 
 
 # --------------------------------------------------------------------------- parts
 
 
-def _summary(results: dict[str, Any]) -> str:
+def _summary(results: Results) -> str:
     front = results["front"]
     if not front:
         rejected = len(results["rejected"])
@@ -154,7 +155,7 @@ def _summary(results: dict[str, Any]) -> str:
     return f"<p class='lead'>{escape(sentence)}.{escape(origin)}</p>"
 
 
-def _cards(results: dict[str, Any]) -> str:
+def _cards(results: Results) -> str:
     front = results["front"]
     metric, higher = metric_of(results)
     runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
@@ -171,7 +172,7 @@ def _cards(results: dict[str, Any]) -> str:
                 f"<span class='card-id'>{name}</span></a>"
             )
 
-    def accuracy(entry: dict[str, Any]) -> str:
+    def accuracy(entry: Model) -> str:
         return f"{_accuracy(entry.get('test_accuracy'), results)} test {metric}"
 
     best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
@@ -218,7 +219,7 @@ def _source(found: dict[str, Any]) -> str:
     return str(found.get("source") or "measured")
 
 
-def _budgets(results: dict[str, Any]) -> str:
+def _budgets(results: Results) -> str:
     if not results["constraints"]:
         return "<p class='budgets'>No budget was set.</p>"
     items = "".join(
@@ -229,7 +230,7 @@ def _budgets(results: dict[str, Any]) -> str:
     return f"<h3>Budgets</h3><ul class='budgets'>{items}</ul>"
 
 
-def _table(results: dict[str, Any]) -> str:
+def _table(results: Results) -> str:
     metric, _ = metric_of(results)
     names = device_names(results)
     runtimes = {d.get("name"): d.get("runtime") for d in results["devices"]}
@@ -310,11 +311,11 @@ def _cell(value: Any, text: str, extra: str = "") -> str:
     return f"<td class='num' data-sort='{sort}'>{escape(text)}{extra}</td>"
 
 
-def _timing(results: dict[str, Any]) -> str:
+def _timing(results: Results) -> str:
     rows = [
         (str(row.get("stage")), number(row.get("seconds")))
         for row in results["timing"]
-        if isinstance(row, dict)
+        if isinstance(row, Mapping)
     ]
     if not rows:
         return f"<p class='muted'>{MISSING.capitalize()}.</p>"
@@ -344,7 +345,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _provenance(results: dict[str, Any]) -> str:
+def _provenance(results: Results) -> str:
     whole = {
         "seed": results.get("seed"),
         "search space": results.get("space"),
@@ -352,22 +353,22 @@ def _provenance(results: dict[str, Any]) -> str:
         "objectives": results["goals"] or None,
     }
     recorded = results.get("provenance")
-    whole.update(recorded if isinstance(recorded, dict) else {"versions, hardware, data": None})
+    whole.update(recorded if isinstance(recorded, Mapping) else {"versions, hardware, data": None})
     return _tree(whole)
 
 
 def _tree(value: Any, depth: int = 0) -> str:
-    if value is None or value in ({}, []):
+    if value is None or value in ({}, [], ()):
         return f"<span class='muted'>{MISSING}</span>"
-    if isinstance(value, dict) and depth and len(value) <= 2 and _scalars(value.values()):
+    if isinstance(value, Mapping) and depth and len(value) <= 2 and _scalars(value.values()):
         return escape(", ".join(f"{k} {v}" for k, v in value.items()))
-    if isinstance(value, dict) and depth < 6:
+    if isinstance(value, Mapping) and depth < 6:
         rows = "".join(
             f"<div><dt>{escape(str(k))}</dt><dd>{_tree(v, depth + 1)}</dd></div>"
             for k, v in value.items()
         )
         return f"<dl>{rows}</dl>"
-    if isinstance(value, list) and depth < 6:
+    if isinstance(value, (list, tuple)) and depth < 6:
         if _scalars(value):
             return escape(", ".join(map(str, value)))
         return "".join(_tree(item, depth + 1) for item in value)

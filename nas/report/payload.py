@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from nas.record.result_types import Model, Results
 from nas.report.importance import Importance, choice_importance, family_importance
 from nas.report.results import (
     device_names,
@@ -52,7 +53,7 @@ LAYER_FIELDS = (
 )
 
 
-def build_payload(results: dict[str, Any]) -> dict[str, Any]:
+def build_payload(results: Results) -> dict[str, Any]:
     """Return what the page embeds, JSON without non-finite numbers.
 
     Args:
@@ -61,7 +62,7 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
     metric, higher = metric_of(results)
     images = test_images(results)
     names = device_names(results)
-    runtimes = {str(d.get("name")): d for d in results["devices"] if isinstance(d, dict)}
+    runtimes = {str(d.get("name")): d for d in results["devices"] if isinstance(d, Mapping)}
     samples = sample_rows(results)
     return _finite(
         {
@@ -100,13 +101,13 @@ def build_payload(results: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def each_word(results: dict[str, Any]) -> str:
+def each_word(results: Results) -> str:
     """Return what the metric is given for one by one: ``class``, ``label`` or ``output``."""
     targets = (results.get("task") or {}).get("targets", "classes")
     return {"labels": "label", "values": "output"}.get(targets, "class")
 
 
-def budgets(results: dict[str, Any]) -> list[dict[str, Any]]:
+def budgets(results: Results) -> list[dict[str, Any]]:
     """Return each constraint with its wording and how many models of the front meet it."""
     out = []
     for constraint in results["constraints"]:
@@ -151,7 +152,7 @@ def budgets(results: dict[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
-def test_images(results: dict[str, Any]) -> int | None:
+def test_images(results: Results) -> int | None:
     """Return the number of test images, where the provenance records it."""
     splits = (results.get("provenance") or {}).get("splits")
     for _ in range(2):
@@ -212,7 +213,7 @@ def latency_fit(
     }
 
 
-def model_rows(results: dict[str, Any], images: int | None) -> list[dict[str, Any]]:
+def model_rows(results: Results, images: int | None) -> list[dict[str, Any]]:
     """Return the verified models, those of the front first, as the page draws them.
 
     Args:
@@ -229,7 +230,7 @@ def model_rows(results: dict[str, Any], images: int | None) -> list[dict[str, An
     return models
 
 
-def _model(entry: dict[str, Any], kind: str, images: int | None) -> dict[str, Any]:
+def _model(entry: Model, kind: str, images: int | None) -> dict[str, Any]:
     costs = entry.get("costs") or {}
     test = number(entry.get("test_accuracy"))
     low, high = wilson(test, images) if test is not None and images and 0 <= test <= 1 else (
@@ -269,7 +270,7 @@ def _model(entry: dict[str, Any], kind: str, images: int | None) -> dict[str, An
 
 
 def _plan(plan: Any) -> dict[str, Any] | None:
-    if not isinstance(plan, dict) or not plan.get("blocks"):
+    if not isinstance(plan, Mapping) or not plan.get("blocks"):
         return None
     return {
         "input_shape": plan.get("input_shape"),
@@ -288,9 +289,7 @@ def _plan(plan: Any) -> dict[str, Any] | None:
     }
 
 
-def evaluation_rows(
-    results: dict[str, Any], metric: str, samples: list[dict[str, Any]]
-) -> dict[str, Any]:
+def evaluation_rows(results: Results, metric: str, samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the evaluations of the search, column by column.
 
     Args:
@@ -329,7 +328,7 @@ def _source(row: dict[str, Any], name: str, measured: dict[tuple[str, str], floa
     """Say where the latency of an evaluation comes from: measured, predicted or not recorded."""
     device = name.partition("[")[2].rstrip("]")
     stated = row.get("latency_source")
-    if isinstance(stated, dict):
+    if isinstance(stated, Mapping):
         stated = stated.get(device)
     if stated:
         return str(stated)
@@ -354,7 +353,7 @@ def _axes(rows: list[dict[str, Any]]) -> list[str]:
     return kept[:6]
 
 
-def sample_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+def sample_rows(results: Results) -> list[dict[str, Any]]:
     """Every measured sample; verified models were measured after the predictor was fitted."""
     verified = {str(entry["id"]) for entry in [*results["front"], *results["rejected"]]}
     return [
@@ -374,7 +373,7 @@ def sample_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def importance_rows(results: dict[str, Any], metric: str, names: list[str]) -> dict[str, Any]:
+def importance_rows(results: Results, metric: str, names: list[str]) -> dict[str, Any]:
     """Return what each choice explains of the metric, of the latencies and of the sizes.
 
     Args:
@@ -412,7 +411,7 @@ def _importance_row(item: Importance) -> dict[str, Any]:
     }
 
 
-def _metric(entry: dict[str, Any], name: str, device: str | None, of_task: str) -> float | None:
+def _metric(entry: Model, name: str, device: str | None, of_task: str) -> float | None:
     if device is not None:
         found = (entry.get("devices") or {}).get(device) or {}
         return number(found.get(name))
@@ -457,7 +456,7 @@ def _finite(value: Any) -> Any:
     """Replace every number that JSON has no word for by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]

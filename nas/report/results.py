@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
+from nas.record.result_types import Results, number
 from search_spaces.errors import InputError
 
-LISTS = (
-    "devices",
-    "goals",
-    "constraints",
-    "front",
-    "rejected",
-    "evaluations",
-    "latency_samples",
-    "accuracy_predictor",
-    "training",
-    "timing",
-)
-"""Keys that hold a list; an absent one is an empty list after :func:`load_results`."""
+__all__ = [
+    "complete",
+    "device_names",
+    "doubts",
+    "is_accuracy",
+    "is_file_name",
+    "is_share",
+    "load_results",
+    "metric_of",
+    "metric_text",
+    "metric_unit",
+    "number",
+]
 
 
-def load_results(run: Path) -> dict[str, Any]:
-    """Return the results of a run, every list of :data:`LISTS` present.
+def load_results(run: Path) -> Results:
+    """Return the results of a run.
 
     Raises:
         InputError: no results yet, no JSON, or a key that holds something else than it should.
@@ -47,18 +47,13 @@ def load_results(run: Path) -> dict[str, Any]:
     return complete(results, source=str(path))
 
 
-def doubts(results: dict[str, Any]) -> list[str]:
-    """Return a line for each device whose latencies on the front did not pass the protocol.
-
-    Args:
-        results: as :func:`load_results` returns them.
-    """
+def doubts(results: Results) -> list[str]:
+    """Return a line for each device whose latencies on the front did not pass the protocol."""
     lines = []
-    entries = [entry.get("devices") or {} for entry in results["front"]]
-    for device in dict.fromkeys(name for entry in entries for name in entry):
-        found = [entry[device] for entry in entries if device in entry]
-        bad = [one for one in found if one.get("valid") is False]
-        reasons = ", ".join(dict.fromkeys(r for one in bad for r in one.get("reasons") or []))
+    for device in dict.fromkeys(name for model in results.front for name in model.devices):
+        found = [model.devices[device] for model in results.front if device in model.devices]
+        bad = [one for one in found if one.valid is False]
+        reasons = ", ".join(dict.fromkeys(reason for one in bad for reason in one.reasons))
         if bad:
             lines.append(
                 f"{len(bad)} of the front's {len(found)} latencies on {device} are marked invalid"
@@ -67,27 +62,18 @@ def doubts(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def complete(results: Any, *, source: str = "results") -> dict[str, Any]:
-    """Return a copy with every list of :data:`LISTS` present.
+def complete(results: Any, *, source: str = "results") -> Results:
+    """Return results as the type they have, from what a file of any version holds.
 
     Raises:
-        InputError: the value or one of those keys is of another type.
+        InputError: a part is of another type, or a model has no id that may name its files.
     """
-    if not isinstance(results, dict):
-        raise InputError(f"{source} must hold an object, not {type(results).__name__}")
-    whole = dict(results)
-    for key in LISTS:
-        value = whole.get(key)
-        if value is None:
-            value = []
-        if not isinstance(value, list):
-            raise InputError(f"{source}: {key!r} must be a list, not {type(value).__name__}")
-        whole[key] = value
-    for key in ("front", "rejected"):
-        for i, entry in enumerate(whole[key]):
-            if not isinstance(entry, dict) or not entry.get("id"):
+    found = Results.from_json(results, source)
+    for key, models in (("front", found.front), ("rejected", found.rejected)):
+        for i, model in enumerate(models):
+            if not model.id:
                 raise InputError(f"{source}: {key}[{i}] has no 'id'")
-    return whole
+    return found
 
 
 def is_file_name(text: str) -> bool:
@@ -95,23 +81,16 @@ def is_file_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", text) is not None
 
 
-def number(value: Any) -> float | None:
-    """Return a finite number as it is, anything else as ``None`` (not recorded)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def device_names(results: dict[str, Any]) -> list[str]:
+def device_names(results: Results) -> list[str]:
     """Return every device of the job, then those that only appear in measurements."""
-    names = [str(d["name"]) for d in results["devices"] if isinstance(d, dict) and d.get("name")]
-    for entry in [*results["front"], *results["rejected"]]:
-        names += list(entry.get("devices") or {})
-    names += [str(s["device"]) for s in results["latency_samples"] if s.get("device")]
+    names = [device.name for device in results.devices if device.name]
+    for model in (*results.front, *results.rejected):
+        names += list(model.devices)
+    names += [sample.device for sample in results.latency_samples if sample.device]
     return list(dict.fromkeys(names))
 
 
-def metric_text(value: Any, results: dict[str, Any]) -> str | None:
+def metric_text(value: Any, results: Results) -> str | None:
     """Return a value of the task's metric as people read it; None for one that is no number."""
     value = number(value)
     if value is None:
@@ -122,22 +101,22 @@ def metric_text(value: Any, results: dict[str, Any]) -> str | None:
     return f"{value:.4g} {unit}".rstrip()
 
 
-def is_share(results: dict[str, Any]) -> bool:
+def is_share(results: Results) -> bool:
     """Return whether the task's metric is a share of 0 to 1."""
-    metric = (results.get("task") or {}).get("metric") or {}
+    metric = (results.task or {}).get("metric") or {}
     return bool(metric.get("share", "accuracy" in metric_of(results)[0]))
 
 
-def is_accuracy(results: dict[str, Any]) -> bool:
+def is_accuracy(results: Results) -> bool:
     """Return whether the metric counts right answers, so that a share of images has an interval."""
-    return bool((results.get("task") or {}).get("has_classes", is_share(results)))
+    return bool((results.task or {}).get("has_classes", is_share(results)))
 
 
-def metric_unit(results: dict[str, Any]) -> str:
+def metric_unit(results: Results) -> str:
     """Return the unit of the task's metric, empty for none."""
-    return str(((results.get("task") or {}).get("metric") or {}).get("unit") or "")
+    return str(((results.task or {}).get("metric") or {}).get("unit") or "")
 
 
-def metric_of(results: dict[str, Any]) -> tuple[str, bool]:
+def metric_of(results: Results) -> tuple[str, bool]:
     """Return the name of the task's metric and whether more of it is better."""
-    return str(results.get("metric") or "accuracy"), bool(results.get("higher_is_better", True))
+    return results.metric, results.higher_is_better

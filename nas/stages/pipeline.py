@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from devices.device import device_fingerprint
 from devices.measuring.store import MeasurementStore, Store
@@ -30,6 +30,7 @@ from nas.job.known_devices import known_devices
 from nas.job.schema import Job
 from nas.models.size_model import FileSizes
 from nas.record.evaluations import StudyRecord
+from nas.record.result_types import Results
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import JOB_FILE, RunStore
 from nas.record.spending import Spending
@@ -45,7 +46,7 @@ from nas.stages.warm_start import WarmStart
 from nas.stages.winners import Winners
 from predictors.registry import LatencyPredictor
 from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
-from search_spaces.atomic import null_for_undefined, write_json_atomic
+from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
 from search_spaces.space import Arch
 
@@ -410,10 +411,8 @@ class Pipeline:
             splits=self.context.splits,
             beside=verification.beside,
         )
-        # A metric of which there is none is null; it must not take the results with it.
-        results = null_for_undefined(results)
         self._write_cards(results)
-        write_json_atomic(self.store.results, results)
+        write_json_atomic(self.store.results, results.to_json())
         self._export_formats(results)
 
     @contextlib.contextmanager
@@ -527,14 +526,14 @@ class Pipeline:
         for item in front:
             shutil.copy2(item.path, self.store.models / f"{item.arch.id}.onnx")
 
-    def _write_cards(self, results: dict[str, Any]) -> None:
+    def _write_cards(self, results: Results) -> None:
         from nas.models.card import ModelCard
 
         for entry in results["front"]:
             model = self.store.folder / entry["model"]
             ModelCard.from_results(results, entry, model).write(self.store.models)
 
-    def _export_formats(self, results: dict[str, Any]) -> None:
+    def _export_formats(self, results: Results) -> None:
         """Write the front in the job's formats; a model that one cannot hold is named."""
         from nas.models.export_formats import export_formats
 
