@@ -55,7 +55,7 @@ def job_text(data: str, *, path: str | None = None, latency_ms: float | None = N
         f"  validation: {start.validation}  # training images set apart to guide the search",
         "",
         "budget:",
-        f"  minutes: {start.minutes}  # of the whole run; `nas run --dry-run` says how it is divided",
+        f"  minutes: {start.minutes}  # of the whole run; `nas run --dry-run` says how it is used",
         "",
         "space:",
         "  name: mobilenet",

@@ -56,8 +56,11 @@ class Record(Mapping[str, Any]):
         if not isinstance(value, Mapping):
             raise InputError(f"{place} must hold an object, not {type(value).__name__}")
         kinds = _kinds(cls)
+        join = f"{place}: {{!r}}" if cls is Results else f"{place}.{{}}"
         known = {
-            key: _read(kinds[key], value[key], f"{place}.{key}") for key in kinds if key in value
+            key: _read(kind, value[key], join.format(key))
+            for key, kind in kinds.items()
+            if key in value
         }
         present = {key: one for key, one in known.items() if one is not None}
         extra = {key: one for key, one in value.items() if key not in kinds}

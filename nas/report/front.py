@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.record.result_types import Latency, Model, Results
-from nas.report.results import complete
 from search_spaces.atomic import write_text_atomic
 
 COLUMNS = (
@@ -57,6 +56,7 @@ def columns(results: Results) -> tuple[str, ...]:
     and ``validation_accuracy`` empty and has its metric by name instead, on the test split, and
     ``validation_NAME``; further metrics of the test split come last.
     """
+    results = Results.from_json(results)
     metric, further = results.metric, (results.task or {}).get("further_metrics") or {}
     names = [] if metric == "accuracy" else [metric, f"validation_{metric}"]
     return (*COLUMNS, *names, *further)
@@ -64,7 +64,7 @@ def columns(results: Results) -> tuple[str, ...]:
 
 def front_rows(results: Results) -> list[dict[str, Any]]:
     """Return the rows of ``front.csv`` as dictionaries; what is not recorded is ``None``."""
-    results = complete(results)
+    results = Results.from_json(results)
     runtimes = {device.name: device.runtime for device in results.devices}
     names = columns(results)
     rows = []

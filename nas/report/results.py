@@ -49,6 +49,7 @@ def load_results(run: Path) -> Results:
 
 def doubts(results: Results) -> list[str]:
     """Return a line for each device whose latencies on the front did not pass the protocol."""
+    results = Results.from_json(results)
     lines = []
     for device in dict.fromkeys(name for model in results.front for name in model.devices):
         found = [model.devices[device] for model in results.front if device in model.devices]
@@ -83,6 +84,7 @@ def is_file_name(text: str) -> bool:
 
 def device_names(results: Results) -> list[str]:
     """Return every device of the job, then those that only appear in measurements."""
+    results = Results.from_json(results)
     names = [device.name for device in results.devices if device.name]
     for model in (*results.front, *results.rejected):
         names += list(model.devices)
@@ -103,20 +105,21 @@ def metric_text(value: Any, results: Results) -> str | None:
 
 def is_share(results: Results) -> bool:
     """Return whether the task's metric is a share of 0 to 1."""
-    metric = (results.task or {}).get("metric") or {}
+    metric = (results.get("task") or {}).get("metric") or {}
     return bool(metric.get("share", "accuracy" in metric_of(results)[0]))
 
 
 def is_accuracy(results: Results) -> bool:
     """Return whether the metric counts right answers, so that a share of images has an interval."""
-    return bool((results.task or {}).get("has_classes", is_share(results)))
+    return bool((results.get("task") or {}).get("has_classes", is_share(results)))
 
 
 def metric_unit(results: Results) -> str:
     """Return the unit of the task's metric, empty for none."""
-    return str(((results.task or {}).get("metric") or {}).get("unit") or "")
+    return str(((results.get("task") or {}).get("metric") or {}).get("unit") or "")
 
 
 def metric_of(results: Results) -> tuple[str, bool]:
     """Return the name of the task's metric and whether more of it is better."""
+    results = Results.from_json(results)
     return results.metric, results.higher_is_better

@@ -77,10 +77,10 @@ def test_an_undefined_figure_is_null():
     ("results", "message"),
     [
         ([], "results must hold an object, not list"),
-        ({"front": {}}, r"results\.front must be a list, not dict"),
-        ({"front": [{"id": "a"}, 3]}, r"results\.front\[1\] must hold an object, not int"),
+        ({"front": {}}, "results: 'front' must be a list, not dict"),
+        ({"front": [{"id": "a"}, 3]}, r"results: 'front'\[1\] must hold an object, not int"),
         ({"front": [{"id": "a", "devices": {"cpu": 3}}]}, r"devices\.cpu must hold an object"),
-        ({"evaluations": [{"metrics": []}]}, r"evaluations\[0\]\.metrics must hold an object"),
+        ({"evaluations": [{"metrics": []}]}, r"'evaluations'\[0\]\.metrics must hold an object"),
         ({"front": [{"arch": "x"}]}, r"front\[0\] has no 'id'"),
     ],
 )
