@@ -67,7 +67,7 @@ def complete(results: Any, *, source: str = "results") -> Results:
     """Return results as the type they have, from what a file of any version holds.
 
     Raises:
-        InputError: a part is of another type, or a model has no id that may name its files.
+        InputError: a part is of another type, or a model has no id.
     """
     found = Results.from_json(results, source)
     for key, models in (("front", found.front), ("rejected", found.rejected)):

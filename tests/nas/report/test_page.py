@@ -106,7 +106,7 @@ def test_the_policy_admits_the_one_script_of_the_page(results):
 def test_text_of_a_run_is_never_markup(results):
     plain = Page(render(results))
     results["name"] = results["command"] = EVIL
-    results["front"][0].update(arch=EVIL, model=EVIL)
+    results["front"][0].update(id=EVIL, arch=EVIL, model=EVIL)
     results["front"][0]["plan"]["blocks"][0]["name"] = EVIL
     results["front"][0]["per_class"] = {EVIL: 0.5}
     results["front"][0]["devices"]["cpu"].update(valid=False, reasons=[EVIL])
@@ -121,7 +121,7 @@ def test_text_of_a_run_is_never_markup(results):
     assert len(page.scripts) == len(plain.scripts) == 2
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
     assert not any(name.startswith("on") for _, a in page.elements for name in a)
-    assert page.data["models"][0]["arch"] == EVIL
+    assert page.data["models"][0]["id"] == EVIL
     # Text that looks like a placeholder of the template is text.
     assert "{{command}}" in page.words
 
