@@ -89,13 +89,13 @@ def demo(
     Needs the extra search, no data and no repository: the job is part of the package. About five
     minutes on two cores; with --small one, and a front that means nothing.
     """
+    if output.exists():
+        raise InputError(f"{output} exists; go on with nas resume {output}, or give --output")
     from nas.job.demo import demo_job
     from nas.models.export_formats import export_formats
     from nas.stages import pipeline
     from nas.stages.progress import Progress
 
-    if output.exists():
-        raise InputError(f"{output} exists; go on with nas resume {output}, or give --output")
     pipeline.run(demo_job(small=small), output, progress=Progress())
     typer.echo(f"front:  {output / 'front.csv'}")
     typer.echo(f"report: {output / 'report.html'}")
