@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.fronts.costs import exact_names
+from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import hypervolume, knee, nondominated, reference_point
 from nas.record.result_types import (
@@ -71,9 +72,10 @@ def pick_spread(
 ) -> list[Arch]:
     """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
 
-    Fronts are peeled off until there are enough; within the last one taken, points far
-    from those chosen go first, distances after scaling each objective to 0..1, costs by their
-    logarithm: from 5 to 10 KiB is as far as from 50 to 100. Where none
+    Fronts are peeled off until there are enough. Within one, of one quality and costs, those go
+    first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`); then, or
+    with other objectives, points far from those chosen, distances after scaling each objective to
+    0..1, costs by their logarithm: from 5 to 10 KiB is as far as from 50 to 100. Where none
     is feasible: with ``infeasible_too`` those that miss the constraints by least, for a
     measurement may be kinder than a prediction; otherwise none.
     """
@@ -94,10 +96,18 @@ def pick_spread(
     low = scaled[left].min(axis=0)
     span = np.maximum(scaled[left].max(axis=0) - low, 1e-12)
     scaled = (scaled - low) / span
+    costs = [j for j in range(len(goals)) if (objectives[:, j] > 0).all()]
     chosen: list[int] = []
     while left.size and len(chosen) < count:
         front = left[nondominated(objectives[left])]
         left = np.setdiff1d(left, front)
+        if costs and len(costs) == len(goals) - 1:
+            (quality,) = set(range(len(goals))).difference(costs)
+            useful = most_useful(
+                -objectives[front][:, quality], objectives[front][:, costs], count - len(chosen)
+            )
+            chosen += [int(front[i]) for i in useful]
+            front = np.setdiff1d(front, chosen)
         chosen += _farthest_first(scaled, front, chosen, count - len(chosen))
     return [archs[i] for i in chosen]
 

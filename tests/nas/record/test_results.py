@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,12 +75,9 @@ def test_a_later_front_is_begun_only_when_the_earlier_are_used_up(values, count)
 
 
 @given(points, st.integers(2, 30))
-def test_the_extremes_of_the_front_are_taken_first(values, count):
+def test_the_best_of_the_front_is_taken_first(values, count):
     picked = pick(values, count)
-    front = [i for i, number in fronts(values, range(len(values))).items() if number == 0]
-    assert max(values[i][0] for i in picked) == max(a for a, _ in values)
-    if len(front) > 1:
-        assert min(values[i][1] for i in picked[:2]) == min(values[i][1] for i in front)
+    assert values[picked[0]][0] == max(a for a, _ in values)
 
 
 @given(points, st.integers(1, 30))
@@ -87,12 +86,12 @@ def test_more_places_only_add_within_a_front(values, count):
     assert more[: len(fewer)] == fewer
 
 
-def test_the_middle_of_a_line_follows_its_ends():
+def test_the_middle_of_a_line_follows_its_best_point():
     # Costs are spread by their ratios: the middle of 1 and 1024 is 32.
     values = [(i / 20, 2.0 ** (i / 2)) for i in range(21)]
-    picked = pick(values, 5)
-    assert set(picked[:2]) == {0, 20} and picked[2] == 10
-    assert sorted(picked)[1] in range(4, 7) and sorted(picked)[3] in range(14, 17)
+    picked = pick(values, 6)
+    assert picked[:2] == [20, 10]
+    assert all(1 <= b - a <= 5 for a, b in itertools.pairwise(sorted(picked)))
 
 
 def test_scales_of_the_objectives_do_not_matter():
