@@ -208,6 +208,10 @@ class ModuleGraph:
                 )
             self._union(a, b)
 
+    def free_widths(self) -> list[Width]:
+        """Return every width that layers have, each once."""
+        return [w for i, w in enumerate(self.widths) if self._root(i) == i and w.layers]
+
     # ---------------------------------------------------------------- running
 
     def run(self, x: Tensor, ops: Mapping[str, Any], residual: bool = False) -> Tensor:

@@ -26,6 +26,7 @@ from search_spaces.plan import FLOAT_BITS, LayerPlan, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Arch, Choice, Condition
 from supernet.batchnorm import EPSILON
+from supernet.own_model import importance
 from supernet.own_model.graph import BATCH, ModuleGraph
 from supernet.ptq.quantize import sides_of
 from supernet.reading.capture import packet
@@ -54,6 +55,7 @@ def wrap(
     edge_bits: int | None = 8,
     ties: Sequence[Sequence[str]] = (),
     divisor: int = 4,
+    sort_channels: bool = False,
 ) -> ModuleSpace:
     """Return the search space of the variants of ``module``.
 
@@ -78,6 +80,8 @@ def wrap(
         edge_bits: bits of the first and the last layer; ``None`` searches them like the others.
         ties: groups of layers that have one width choice, besides those the graph ties.
         divisor: narrower widths are rounded to multiples of it.
+        sort_channels: put channels in the order of their importance, see
+            :mod:`supernet.own_model.importance`: for a trained module.
 
     Raises:
         InputError: an unknown name; a layer whose width cannot vary, and why; widths that clash;
@@ -96,6 +100,7 @@ def wrap(
         edge_bits=edge_bits,
         ties=ties,
         divisor=divisor,
+        sort_channels=sort_channels,
     )
 
 
@@ -155,6 +160,7 @@ class ModuleSpace(PlannedSpace):
         edge_bits: int | None,
         ties: Sequence[Sequence[str]],
         divisor: int,
+        sort_channels: bool,
     ) -> None:
         if len(input_shape) not in (2, 3):
             raise InputError(
@@ -183,6 +189,8 @@ class ModuleSpace(PlannedSpace):
         self._nodes = {self.graph.layers[n.target]: n for n in self.graph.layer_nodes()}
         for group in ties:
             self.graph.tie([name for pattern in group for name in self._find(pattern)])
+        if sort_channels:
+            importance.sort_channels(self.graph)
         self._depths = self._read_depths(depths)
         self._widths = self._read_widths(widths)
         self._kernels = self._read_kernels(kernels)

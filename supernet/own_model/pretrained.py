@@ -1,0 +1,208 @@
+"""A trained network as the supernet: what may vary in it is found, and its function is kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import round_channels
+from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.sources import load_network
+from supernet.own_model.wrap import Bits, ModuleSpace, wrap
+
+SHARES = (0.5, 0.75, 1.0)
+"""Shares of their channels that layers may keep."""
+
+
+def module_space(
+    *,
+    input_channels: int,
+    outputs: int,
+    model: str,
+    input_size: tuple[int, int] | None = None,
+    weights: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    elastic: str | Mapping[str, Any] = "auto",
+    shares: Sequence[float] = SHARES,
+    weight_bits: Bits = (4, 8),
+    activation_bits: Bits = (8,),
+    edge_bits: int | None = 8,
+    divisor: int = 4,
+    resolution: int | None = None,
+) -> ModuleSpace:
+    """Return the space of the variants of a network called by name.
+
+    The largest variant is the network; its channels are sorted by importance, so that narrower
+    layers keep the best of them.
+
+    Args:
+        input_channels: of the data; a network for three takes one by summing its first weights,
+            which is what it computes for the same picture in all three.
+        outputs: of the task; a network with others gets a new last layer.
+        model, weights, arguments: as in :func:`supernet.own_model.sources.load_network`.
+        input_size: (height, width) of the data.
+        elastic: ``auto`` for everything that :func:`find_elastic` finds, or widths, kernels and
+            depths as in :func:`supernet.own_model.wrap.wrap`.
+        shares: of the channels, for ``auto``.
+        weight_bits, activation_bits, edge_bits, divisor: as in ``wrap``.
+        resolution: side of the images, where the data do not say it.
+
+    Raises:
+        InputError: no such network, or one that cannot be wrapped.
+    """
+    network = load_network(model, weights=None if weights is None else Path(weights),
+                           arguments=arguments)  # fmt: skip
+    network = for_channels(network, input_channels)
+    sides = input_size or ((resolution, resolution) if resolution else (224, 224))
+    shape = (input_channels, *sides)
+    network = for_outputs(network, outputs, shape)
+    if elastic == "auto":
+        found = find_elastic(network, shape, shares=shares, divisor=divisor)
+    elif isinstance(elastic, str):
+        raise InputError(f"elastic: {elastic!r} is neither 'auto' nor widths, kernels and depths")
+    else:
+        found = dict(elastic)
+    return wrap(
+        network,
+        input_shape=shape,
+        name=model.replace(":", "."),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        edge_bits=edge_bits,
+        divisor=divisor,
+        sort_channels=True,
+        **found,
+    )
+
+
+def find_elastic(
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    shares: Sequence[float] = SHARES,
+    divisor: int = 4,
+) -> dict[str, dict[str, list[float]]]:
+    """Return what may vary in a network, as arguments of :func:`supernet.own_model.wrap.wrap`.
+
+    Widths of all layers that are not fixed, by the first layer that has each; depths of
+    sequences whose last elements keep the shape of what goes in. Kernels are left alone: the
+    centre of a trained kernel is no good kernel until it is trained again.
+    """
+    graph = ModuleGraph(copy.deepcopy(network).cpu(), input_shape)
+    widths: dict[str, list[float]] = {}
+    for width in graph.free_widths():
+        if width.pinned:
+            continue
+        # Shares that rounding makes equal are one.
+        counts = {
+            min(width.size, int(round_channels(width.size * share, divisor))): share
+            for share in sorted(shares)
+        }
+        counts[width.size] = 1.0
+        if len(counts) > 1:
+            widths[width.layers[0]] = sorted(counts.values())
+    return {"widths": widths, "depths": _depths(network, input_shape)}
+
+
+@torch.no_grad()
+def _depths(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, list[float]]:
+    own = copy.deepcopy(network).cpu().eval()
+    shapes: dict[str, tuple[Any, Any]] = {}
+    handles = []
+    sequences = {
+        path: part for path, part in own.named_modules()
+        if isinstance(part, nn.Sequential) and path and len(part) > 1
+        and all(any(True for _ in child.children()) for child in part)
+    }  # fmt: skip
+    for path, part in sequences.items():
+        for index, child in enumerate(part):
+
+            def note(_m: Any, given: Any, out: Any, name: str = f"{path}.{index}") -> None:
+                shapes.setdefault(name, (_shape(given), _shape((out,))))
+
+            handles.append(child.register_forward_hook(note))
+    try:
+        own(torch.zeros(2, *input_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: dict[str, list[float]] = {}
+    for path, part in sequences.items():
+        least = len(part)
+        while least > 1:
+            before, after = shapes.get(f"{path}.{least - 1}", (None, "unknown"))
+            if before is None or before != after:
+                break
+            least -= 1
+        if least < len(part):
+            found[path] = list(range(least, len(part) + 1))
+    if found and not _can_be_left_out(network, input_shape, tuple(found)):
+        # Elements of one of them pass more than one tensor.
+        found = {p: o for p, o in found.items() if _can_be_left_out(network, input_shape, (p,))}
+    return found
+
+
+def _can_be_left_out(
+    network: nn.Module, input_shape: tuple[int, ...], paths: tuple[str, ...]
+) -> bool:
+    try:
+        ModuleGraph(copy.deepcopy(network).cpu(), input_shape, sequences=paths)
+    except InputError:
+        return False
+    return True
+
+
+def _shape(values: Any) -> tuple[int, ...] | None:
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    return tuple(tensors[0].shape) if len(tensors) == len(values) == 1 else None
+
+
+@torch.no_grad()
+def for_channels(network: nn.Module, channels: int) -> nn.Module:
+    """Return a network for inputs of ``channels``, changed where it was made for others.
+
+    Raises:
+        InputError: neither are the inputs of one channel, nor do they fit.
+    """
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels == channels:
+        return network
+    if channels != 1 or first.groups != 1:
+        raise InputError(
+            f"the network takes {first.in_channels} channels and the data have {channels}; give "
+            "'arguments' that make it for them"
+        )
+    first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
+    first.in_channels = 1
+    return network
+
+
+def for_outputs(network: nn.Module, outputs: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """Return a network with ``outputs``: with a new last layer, if it has others.
+
+    Raises:
+        InputError: the last layer of a network with other outputs is not linear.
+    """
+    with torch.no_grad():
+        found = network.eval()(torch.zeros(2, *input_shape))
+    if not isinstance(found, torch.Tensor) or found.dim() != 2:
+        raise InputError("the network must return one tensor (batch, outputs)")
+    if found.shape[1] == outputs:
+        return network
+    layers = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not layers or layers[-1][1].out_features != found.shape[1]:
+        raise InputError(
+            f"the network has {found.shape[1]} outputs and the task {outputs}; give 'arguments' "
+            "that make it for them"
+        )
+    path, last = layers[-1]
+    parent, _, name = path.rpartition(".")
+    head = nn.Linear(last.in_features, outputs)
+    setattr(network.get_submodule(parent), name, head)
+    return network

@@ -1,0 +1,142 @@
+"""A trained network becomes a supernet: its function stays, its best channels come first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from search_spaces.errors import InputError
+from supernet.network import Supernet
+from supernet.own_model.pretrained import find_elastic, for_channels, module_space
+from supernet.own_model.sources import load_network
+from supernet.own_model.wrap import wrap
+from supernet.training.subnets import float_plan
+
+SOURCE = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(2 * channels)
+        self.mix = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.back = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x):
+        return x + self.back(F.relu(self.mix(F.relu(self.norm(self.conv(x))))))
+
+
+class Net(nn.Module):
+    def __init__(self, channels=3):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 8, 3, padding=1)
+        self.blocks = nn.Sequential(Block(8), Block(8))
+        self.wide, self.norm, self.fc = nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.blocks(F.relu(self.stem(x))).mean((2, 3))
+        return self.fc(self.norm(F.gelu(self.wide(x))))
+
+
+def make():
+    torch.manual_seed(0)
+    net = Net()
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    return net.eval()
+"""
+
+
+@pytest.fixture
+def name(tmp_path):
+    path = tmp_path / "own_net.py"
+    path.write_text(SOURCE)
+    return f"{path}:make"
+
+
+def evaluated(space, arch, images):
+    supernet = Supernet(space)
+    return supernet.evaluate(images, float_plan(space.plan(arch)), space.pretrained_statistics())
+
+
+def test_everything_that_can_vary_is_found(name):
+    found = find_elastic(load_network(name), (3, 8, 8), shares=(0.5, 1.0))
+    # The stem, the ends of the blocks and the input of the head are added to each other.
+    assert found["widths"] == {
+        "stem": [0.5, 1.0], "blocks.0.conv": [0.5, 1.0], "blocks.1.conv": [0.5, 1.0],
+        "wide": [0.5, 1.0],
+    }  # fmt: skip
+    assert found["depths"] == {"blocks": [1, 2]}
+
+
+def test_sorting_keeps_the_function_of_the_largest(name):
+    network = load_network(name)
+    space = module_space(input_channels=3, outputs=5, model=name, input_size=(8, 8))
+    images = torch.randn(6, 3, 8, 8)
+    found = evaluated(space, space.largest(), images)
+    torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-5)
+    # In order, each channel matters no more than the one before it.
+    first = space.graph.modules["blocks.0.conv"].weight
+    assert not torch.equal(first, network.blocks[0].conv.weight)
+
+
+class Uneven(nn.Module):
+    """Its first channels hardly matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 3)
+        with torch.no_grad():
+            self.first.weight[:8] *= 1e-3
+            self.first.bias[:8] *= 1e-3
+
+    def forward(self, x):
+        return self.fc(F.relu(self.second(F.relu(self.first(x)))).mean((2, 3)))
+
+
+def test_half_the_channels_are_the_better_half():
+    torch.manual_seed(0)
+    network = Uneven().eval()
+    images = torch.randn(16, 2, 6, 6)
+    errors = []
+    for sort in (False, True):
+        space = wrap(network, input_shape=(2, 6, 6), widths={"first": (0.5, 1.0)},
+                     sort_channels=sort)  # fmt: skip
+        half = space.arch({**dict(space.largest().items), "width.first": 0.5})
+        errors.append((evaluated(space, half, images) - network(images)).norm())
+    assert errors[1] < 0.01 * errors[0]
+
+
+def test_one_channel_is_the_same_picture_in_all_three():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 2)).eval()
+    images = torch.randn(2, 1, 6, 6)
+    expected = network(images.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(for_channels(network, 1)(images), expected)
+    with pytest.raises(InputError, match="takes 1 channels and the data have 4"):
+        for_channels(network, 4)
+
+
+def test_other_outputs_get_a_new_last_layer(name):
+    space = module_space(input_channels=1, outputs=7, model=name, input_size=(8, 8))
+    assert space.outputs == 7
+    assert space.input_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing", "names no network"), ("missing.py:make", "no file missing.py"),
+     ("torch.nn:Nothing", "has no 'Nothing'"), ("json:loads", "'s'")],
+)  # fmt: skip
+def test_what_is_no_network_is_told(name, message):
+    with pytest.raises((InputError, TypeError), match=message):
+        load_network(name)
