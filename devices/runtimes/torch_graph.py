@@ -67,6 +67,28 @@ class GraphModule(nn.Module):
             for node in graph.nodes
         ]
 
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes in order."""
+        return [node for node, _, _ in self._nodes]
+
+    @property
+    def constants_by_name(self) -> dict[str, str]:
+        """Name of a constant in the file -> name of its buffer here."""
+        return dict(self._constants)
+
+    def rename_constant(self, name: str, buffer: str) -> None:
+        """Call the buffer of a constant of the file ``buffer``, numbered if that is taken."""
+        taken, count = dict(self.named_buffers()), 1
+        wanted = buffer
+        while wanted in taken:
+            count += 1
+            wanted = f"{buffer.removesuffix('_weight')}_{count}_weight"
+        value = getattr(self, self._constants[name])
+        delattr(self, self._constants[name])
+        self.register_buffer(wanted, value)
+        self._constants[name] = wanted
+
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs for ``inputs`` in the file's order."""
         values: dict[str, Any] = dict(zip(self.inputs, inputs, strict=True))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +86,7 @@ def module_source(
     """Return the network that ``module:callable`` makes.
 
     Args:
-        name: ``package.module:callable``; found in the current folder too. Called without
-            arguments it returns the network.
+        name: as in :func:`load_source`; modules of the current folder are found too.
         weights: a .safetensors file with its state; the network's own otherwise.
         data, data_path, image_size: a data set as in a job, whose calibration images are used
             and on whose validation images accuracy is reported.
@@ -101,10 +98,7 @@ def module_source(
     Raises:
         InputError: no such callable, weights that do not fit, or no images.
     """
-    module = _load_module(name)
-    if weights is not None:
-        _load_weights(module, weights)
-    module = module.eval()
+    module = load_source(name, weights)
     about: dict[str, Any] = {"source": name}
     if weights is not None:
         about["weights"] = str(weights)
@@ -171,38 +165,27 @@ def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
     return latency
 
 
-def _load_module(name: str) -> nn.Module:
-    from torch import nn
+def load_source(name: str, weights: Path | None = None) -> nn.Module:
+    """Return the network that a command line names, in evaluation mode.
 
-    path, _, attribute = name.partition(":")
-    if not attribute:
-        raise InputError(
-            f"{name!r} is neither a run folder, nor a model file of one, nor module:callable"
-        )
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise InputError(f"module {path!r} cannot be imported: {error}") from error
-    if not hasattr(found, attribute):
-        raise InputError(f"module {path!r} has no {attribute!r}")
-    module = getattr(found, attribute)
-    if not isinstance(module, nn.Module):
-        module = module()
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{name} returns a {type(module).__name__}, not a torch.nn.Module")
-    return module
+    Args:
+        name: an ONNX file, or as in :func:`supernet.own_model.sources.load_network`.
+        weights: a .safetensors file with its state; the network's own otherwise.
 
+    Raises:
+        InputError: no such network, weights that do not fit, or weights for an ONNX file.
+    """
+    from supernet.own_model.sources import load_network
 
-def _load_weights(module: nn.Module, path: Path) -> None:
-    from supernet.training.checkpoint import load_checkpoint
+    if not name.endswith(".onnx"):
+        return load_network(name, weights=weights)
+    from nas.bits.onnx_source import OnnxNetwork
 
-    tensors, _ = load_checkpoint(path)
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit the network: {error}") from error
+    if weights is not None:
+        raise InputError(f"{name} has its weights within; leave out --weights")
+    if not Path(name).is_file():
+        raise InputError(f"there is no file {name}")
+    return OnnxNetwork(Path(name)).eval()
 
 
 def _read_array(path: Path, images: int) -> list[Tensor]:

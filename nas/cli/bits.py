@@ -28,8 +28,8 @@ def bits(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="module:callable that returns a torch network, a run folder (with --pick), or "
-            "a model file in a run's models folder.",
+            help="module:callable or file.py:callable that returns a torch network, timm:NAME, an "
+            "ONNX file, a run folder (with --pick), or a model file in a run's models folder.",
         ),
     ],
     budget: Budget = None,
@@ -75,13 +75,15 @@ def bits(
 
     The allocation is the proven optimum of an integer programme over measured sensitivities.
     """
+    from nas.bits.onnx_source import is_run_model
     from nas.bits.search import allocate_bits, write_bits
     from nas.bits.source import module_source, read_layer_latencies, run_source
 
     budgets = dict(_budget(text) for text in budget or ())
     if not budgets:
         raise InputError("give at least one budget, such as --budget weights_kib=60%")
-    if Path(model).exists():
+    place = Path(model)
+    if place.is_dir() or is_run_model(place):
         source = run_source(Path(model), pick, images=count)
     else:
         source = module_source(

@@ -40,6 +40,7 @@ SUB_APPS = {
     "latency": "nas.cli.latency",
     "device": "nas.cli.device",
     "bits": "nas.cli.bits",
+    "inspect": "nas.cli.inspect",
     "compare": "nas.cli.compare",
     "study": "nas.cli.study",
     "deploy": "nas.cli.deploy",

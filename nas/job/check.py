@@ -39,7 +39,7 @@ from nas.job.schema import (
     SupernetConfig,
     registry_for,
 )
-from nas.job.trust import require_trust
+from nas.job.trust import require_trust_of_space
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 from nas.record.database_url import without_password
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -461,7 +461,7 @@ def _check_one_bit(space: SpaceConfig, supernet: SupernetConfig | None) -> Itera
 def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
     try:
         if ":" in name:
-            require_trust(name)
+            require_trust_of_space(name, config)
         build_space(name, **config)
     except InputError as error:
         return str(error)

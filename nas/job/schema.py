@@ -28,13 +28,14 @@ from pydantic import (
     StrictBool,
     StrictStr,
     create_model,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from devices.measuring.protocol import Protocol
 from nas.fronts.metrics import METRICS, Constraint, Goal, Metric
-from nas.job.trust import require_trust
+from nas.job.trust import MODULE_SPACE, require_trust_of_space
 from nas.job.yaml_source import YamlSource
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
@@ -131,7 +132,8 @@ class SpaceConfig(BaseModel):
     )
 
     name: StrictStr = "mobilenet"
-    """Registered name of the space."""
+    """Registered name of the space; ``module`` for the network that ``model`` names, see the page
+    on your own model."""
     preset: StrictStr | None = None
     """A named set of the space's parameters, such as 28x28; null takes the space's defaults."""
 
@@ -139,6 +141,11 @@ class SpaceConfig(BaseModel):
     def overrides(self) -> dict[str, Any]:
         """The parameters the job sets beyond the preset."""
         return dict(self.model_extra or {})
+
+    @field_validator("name")
+    @classmethod
+    def _module(cls, name: str) -> str:
+        return MODULE_SPACE if name == "module" else name
 
 
 class BitsStage(_Section):
@@ -655,7 +662,7 @@ def job_space(
             the job names and nobody trusts.
     """
     if ":" in job.space.name:
-        require_trust(job.space.name)
+        require_trust_of_space(job.space.name, job.space.overrides)
     config = dict(job.space.overrides)
     if job.space.preset is not None:
         config["preset"] = job.space.preset

@@ -13,7 +13,7 @@ import importlib.machinery
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from search_spaces.atomic import write_json_atomic
@@ -91,6 +91,24 @@ def set_trust(trust: Trust) -> None:
 def require_trust(name: str) -> None:
     """Raise InputError where the code that a job calls ``name`` may not run."""
     _current.require(name)
+
+
+MODULE_SPACE = "supernet.own_model.pretrained:module_space"
+"""What ``space.name: module`` stands for: the network that ``model`` names."""
+
+_COLLECTIONS = ("torchvision.models:", "timm:")
+"""Networks of these are nobody's own code."""
+
+
+def require_trust_of_space(name: str, parameters: Mapping[str, object]) -> None:
+    """Raise InputError where the code that a space runs may not: its own, or its model's."""
+    if name != MODULE_SPACE:
+        require_trust(name)
+        return
+    model = str(parameters.get("model", ""))
+    if ":" in model and not model.startswith(_COLLECTIONS):
+        place, _, function = model.rpartition(":")
+        require_trust(f"{place.removesuffix('.py')}:{function}")
 
 
 def _place(name: str) -> str:

@@ -208,6 +208,10 @@ class ModuleGraph:
                 )
             self._union(a, b)
 
+    def operations(self) -> Iterator[fx.Node]:
+        """Yield the operations of the module as it was read, without layers and constants."""
+        return (n for n in self._read.graph.nodes if n.op == "call_function")
+
     def free_widths(self) -> list[Width]:
         """Return every width that layers have, each once."""
         return [w for i, w in enumerate(self.widths) if self._root(i) == i and w.layers]
@@ -535,7 +539,11 @@ class ModuleGraph:
         width.pinned = (
             width.pinned
             or reason
-            or (f"they go into {packet(node)!r} ({_where(node)}), which needs all of them")
+            or (
+                "they are the network's outputs"
+                if node.op == "output"
+                else f"they go into {packet(node)!r} ({_where(node)}), which needs all of them"
+            )
         )
 
     # ----------------------------------------------------------------- points

@@ -1,0 +1,123 @@
+"""Do exported files load in other versions of ONNX Runtime, with the same outputs?
+
+Each version is installed in an environment of its own; its Python interpreter is an argument.
+Run from the repository::
+
+    python -m experiments.own.oldest_runtime /path/to/ort-1.20/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from experiments.results_index import record_claim
+from nas.models.parity import evaluate_onnx
+from search_spaces.atomic import write_json_atomic
+from supernet.onnx.export import export_onnx
+from supernet.ptq.quantize import quantize_post_training
+
+COMMAND = "python -m experiments.own.oldest_runtime ORT_1_20/bin/python"
+RESULT = Path("experiments/results/own/oldest_runtime.json")
+
+RUN = """
+import json, sys
+import numpy, onnxruntime
+found = {"version": onnxruntime.__version__}
+images = numpy.load(sys.argv[1])
+for path in sys.argv[2:]:
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found[path] = session.run(None, {"input": images})[0].tolist()
+    except Exception as error:
+        found[path] = str(error)[:200]
+print(json.dumps(found))
+"""
+
+
+class Tokens(nn.Module):
+    """Attention over patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.layer = nn.Conv2d(3, 16, 4, 4), nn.TransformerEncoderLayer(16, 2, 32)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``: (batch, 3, height, width) -> (batch, 4)."""
+        return self.head(self.layer(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def convolutions() -> nn.Module:
+    """Pools that round up, squeezing, hard-swish, group norm, transposed convolution."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Hardswish(),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(16, 16, 3, padding=1, groups=16),
+        nn.GroupNorm(4, 16), nn.ReLU(), nn.ConvTranspose2d(16, 8, 2, 2), nn.GELU(),
+        nn.Conv2d(8, 16, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Export files of every kind and run them with each interpreter."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("python", nargs="+")
+    interpreters = parser.parse_args().python
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 16, 16)
+    rows: list[dict[str, Any]] = []
+    with TemporaryDirectory() as folder:
+        np.save(f"{folder}/images.npy", images.numpy())
+        for name, make in (("convolutions", convolutions), ("tokens", Tokens)):
+            network = make().eval()
+            for bits in (32, 8, 4, 2):
+                for storage in ("int8", "packed") if bits < 8 else ("int8",):
+                    pair = (bits, 8 if bits < 32 else 32)
+                    quantised = quantize_post_training(
+                        network, [images], pair, steps=(), edge_bits=None
+                    )
+                    path = Path(folder) / f"{name}-{bits}-{storage}.onnx"
+                    export_onnx(quantised, path, weight_storage=storage)
+                    model = onnx.load(path)
+                    versions = {"opset": model.opset_import[0].version, "ir": model.ir_version}
+                    rows.append({"file": path.name, "bits": bits, "storage": storage, **versions})
+        files = [str(Path(folder) / row["file"]) for row in rows]
+        expected = {f: evaluate_onnx(Path(f), [images]) for f in files}
+        for python in interpreters:
+            done = subprocess.run(
+                [python, "-c", RUN, f"{folder}/images.npy", *files],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            found = json.loads(done.stdout.splitlines()[-1])
+            for row, file in zip(rows, files, strict=True):
+                got = found[file]
+                row[found["version"]] = (
+                    got if isinstance(got, str)
+                    else float(np.abs(np.array(got) - expected[file]).max())
+                )  # fmt: skip
+            versions_seen = found["version"]
+            wide = [r[versions_seen] for r in rows if r["storage"] == "int8"]
+            equal = all(isinstance(e, float) and e < 1e-4 for e in wide)
+            loading = sum(isinstance(row[versions_seen], float) for row in rows)
+            if versions_seen.startswith("1.20"):
+                value = f"{loading} of {len(rows)} files; all of storage int8: {equal}"
+                record_claim(
+                    "own.oldest_onnxruntime", value, "every file", loading == len(rows) and equal,
+                    str(RESULT), COMMAND,
+                )  # fmt: skip
+    write_json_atomic(RESULT, {"command": COMMAND, "torch": torch.__version__, "rows": rows})
+    for row in rows:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

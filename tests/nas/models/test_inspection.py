@@ -1,0 +1,83 @@
+"""What a network consists of is told before any work, and ONNX files are networks too."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from nas.bits.onnx_source import OnnxNetwork
+from nas.cli.main import app
+from nas.models.inspection import inspect_network, inspection_lines
+from search_spaces.errors import InputError
+from supernet.onnx.export import export_onnx
+from supernet.ptq.quantize import quantize_post_training
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(1, 8, (3, 1), padding=(1, 0)), nn.Conv2d(8, 12, 1)
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.fc(torch.relu(self.wide(x.roll(1, 2))).mean((2, 3)))
+
+
+def test_layers_costs_and_what_may_vary():
+    found = inspect_network(Net(), (1, 6, 5))
+    by_name = {layer.name: layer for layer in found.layers}
+    assert [layer.kernel for layer in found.layers] == ["3x1", "1x1", "1x1"]
+    assert by_name["stem"].macs == 8 * 3 * 6 * 5
+    assert by_name["wide"].width == "" and by_name["fc"].width == "they are the network's outputs"
+    assert "roll" in by_name["stem"].width
+    assert found.macs == sum(layer.macs for layer in found.layers)
+    assert found.parameters == sum(p.numel() for p in Net().parameters())
+    assert found.operations["relu"] == 2
+    text = "\n".join(inspection_lines(found))
+    assert "fixed: they go into 'roll'" in text
+
+
+def onnx_file(path):
+    torch.manual_seed(0)
+    module = Net().eval()
+    images = torch.randn(4, 1, 6, 5)
+    export_onnx(quantize_post_training(module, [images], (32, 32), steps=()), path)
+    return module, images
+
+
+def test_an_onnx_file_is_a_network(tmp_path):
+    module, images = onnx_file(tmp_path / "m.onnx")
+    network = OnnxNetwork(tmp_path / "m.onnx")
+    torch.testing.assert_close(network(images), module(images), rtol=1e-4, atol=1e-5)
+    codes = quantize_post_training(network, [images], (8, 8), steps=("mse",))
+    assert [layer.layer.name for layer in codes.plain_layers()] == [
+        "stem", "wide", "fc",
+    ]  # fmt: skip
+    error = (codes(images) - module(images)).norm() / module(images).norm()
+    assert error < 0.1
+
+
+def test_command_line(tmp_path):
+    onnx_file(tmp_path / "m.onnx")
+    run = CliRunner().invoke
+    found = run(app, ["inspect", str(tmp_path / "m.onnx"), "--input", "1x6x5", "--json"])
+    assert found.exit_code == 0, found.output
+    assert len(json.loads(found.stdout)["layers"]) == 3
+    wrong = run(app, ["inspect", str(tmp_path / "m.onnx"), "--input", "six"])
+    assert wrong.exit_code == 2
+    missing = run(app, ["bits", str(tmp_path / "none.onnx"), "--budget", "bops=50%"])
+    assert missing.exit_code == 2
+
+
+def test_what_cannot_be_read_says_why():
+    class Peeks(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(InputError, match="cannot be captured"):
+        inspect_network(Peeks(), (1, 6, 5))
