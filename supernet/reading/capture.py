@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,9 +58,10 @@ def capture(
             program = torch.export.export(
                 own, tuple(inputs), dynamic_shapes=_per_argument(own, shapes), strict=False
             )
-            graph = _plain(program)
+            first = _first_names(own)
+            graph = _plain(program, first)
             if graph is None:
-                graph = _plain(program.run_decompositions({}))
+                graph = _plain(program.run_decompositions({}), first)
     except InputError:
         raise
     except Exception as error:  # torch.export raises whatever the module's forward raises
@@ -125,7 +126,16 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _plain(program: Any) -> fx.GraphModule | None:
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """Return, for each parameter's name, the first that it has where layers share it."""
+    seen: dict[int, str] = {}
+    return {
+        name: seen.setdefault(id(parameter), name)
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
+
+
+def _plain(program: Any, first: Mapping[str, str]) -> fx.GraphModule | None:
     """Return the graph with its state as attributes; None if in-place calls reach views."""
     signature = program.graph_signature
     if signature.buffers_to_mutate:
@@ -144,8 +154,8 @@ def _plain(program: Any) -> fx.GraphModule | None:
         if node.op == "placeholder" and node.name in state:
             if not node.users:
                 continue
-            name = state[node.name]
-            put(root, name, values[name])
+            name = first.get(state[node.name], state[node.name])
+            put(root, name, values[state[node.name]])
             nodes[node] = graph.get_attr(name)
         elif node.op == "placeholder":
             nodes[node] = graph.placeholder(node.name)
