@@ -16,6 +16,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,15 @@ def sizes() -> dict[str, Any]:
 
 
 def type_findings() -> int:
-    """Return how many errors mypy reports over the five packages."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """Return how many errors mypy reports over the five packages, those that are let pass too."""
+    whole = (ROOT / "pyproject.toml").read_text("utf-8").replace("ignore_errors = true", "")
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "pyproject.toml"
+        config.write_text(whole, "utf-8")
+        command = [sys.executable, "-m", "mypy", "--config-file", str(config), *PACKAGES]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(done.stdout + done.stderr)
     return sum(": error:" in line for line in done.stdout.splitlines())
 
 

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devices.fleet.address import is_loopback
 from devices.fleet.hub.hub import Hub, HubLimits
@@ -94,10 +95,11 @@ def serve(
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets=[])
                 if not self.lifespan.should_exit:
-                    self.servers = [
-                        Acceptor(one, self._protocol, config.ssl)  # type: ignore[list-item]
-                        for one in sockets or []
+                    # uvicorn closes them and waits; it needs no more of a server than that.
+                    accepting: list[Any] = [
+                        Acceptor(one, self._protocol, config.ssl) for one in sockets or []
                     ]
+                    self.servers = accepting
 
             def _protocol(self) -> asyncio.Protocol:
                 return config.http_protocol_class(  # type: ignore[call-arg]
