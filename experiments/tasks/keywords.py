@@ -1,6 +1,6 @@
 """Keyword spotting with new voices: the best within 53,936 bytes, and the smallest above 85 %.
 
-python -m experiments.tasks.spoken_words experiments/spoken_words
+python -m experiments.tasks.spoken_words experiments/tasks/spoken_words
 python -m experiments.tasks.keywords
 """
 
@@ -20,7 +20,7 @@ from nas.report.results import load_results
 from nas.stages.pipeline import run
 from search_spaces.atomic import write_json_atomic
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tasks_keywords.json"
 LIMIT_KIB = 53936 / 1024
 

@@ -10,7 +10,7 @@ from typing import Any
 from nas.job.schema import Job, load_job
 
 _SMALL: dict[str, dict[str, Any]] = {
-    "supernet": {"epochs": 2, "batch_size": 64, "warmup_epochs": 1},
+    "budget": {"minutes": 0.8, "supernet": 0.25},
     "search": {
         "objectives": ["accuracy", "latency_ms", "weights_kib"],
         "evaluations": 16,
@@ -26,7 +26,7 @@ def demo_job(*, small: bool = False) -> Job:
     """Return the job on scikit-learn's digits.
 
     Args:
-        small: a tenth of the training and search, to see that everything works.
+        small: a third of the time and of the search, to see that everything works.
     """
     with ExitStack() as stack:
         file = resources.files("nas.job") / "digits.yaml"

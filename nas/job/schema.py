@@ -528,7 +528,9 @@ class Job(_Section):
     """How one latency is measured; a limit of null is not applied."""
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig | None = None
-    """Time for the whole run; null trains the epochs that supernet and finetune give."""
+    """Time for the whole run. A job that says nothing of time, neither here nor in supernet and
+    finetune, gets minutes by its amount of data, 25 at most; null trains the epochs that they
+    give."""
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     output: StrictStr | None = None
@@ -544,6 +546,24 @@ class Job(_Section):
         if not isinstance(supernet, dict):
             return raw
         return {**raw, "supernet": {"schedule": "taught", **supernet}}
+
+    def says_how_long(self) -> bool:
+        """Return whether the job says anything of how long to train: a budget, passes or minutes.
+
+        ``budget: null`` says that supernet and finetune keep to their numbers of epochs.
+        """
+        return (
+            "budget" in self.model_fields_set
+            or self.supernet.epochs is not None
+            or self.supernet.minutes is not None
+            or self.supernet.focus is not None
+            or self.finetune.epochs is not None
+        )
+
+    def with_minutes(self, minutes: float) -> Job:
+        """Return the job with a budget of ``minutes`` on the wall clock."""
+        raw = self.model_dump(mode="json", exclude_unset=True)
+        return Job.model_validate(raw | {"budget": {"minutes": minutes}})
 
     def run_folder(self) -> Path:
         """Return the run folder the job asks for."""

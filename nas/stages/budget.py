@@ -31,6 +31,26 @@ ENDING_SHARE = 0.04
 """Of the budget kept for what nobody can time beforehand: files, test set, report."""
 
 
+DEFAULT_MINUTES = (10.0, 25.0)
+"""The least and the most that a job gets which says nothing of time."""
+
+MUCH_DATA = 4e7
+"""Values of training data (55,000 images of 28x28) for which the most of them is given."""
+
+
+def default_minutes(values: int) -> float:
+    """Return the minutes of a run whose job says nothing of time.
+
+    They grow with the square root of the data: a network needs more than one look at few images,
+    and less than a whole one at many.
+
+    Args:
+        values: numbers in the training data, samples times the size of one.
+    """
+    least, most = DEFAULT_MINUTES
+    return round(min(most, max(least, most * (values / MUCH_DATA) ** 0.5)), 1)
+
+
 @dataclass(frozen=True)
 class Division:
     """Seconds of a whole budget for each stage.

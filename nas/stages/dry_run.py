@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nas.job.schema import Job
 from nas.record.spending import tree_cpu_seconds
-from nas.stages.budget import divide
+from nas.stages.budget import default_minutes, divide
 from nas.stages.training import plan_training
 from nas.stages.winners import FIRST_RUNG
 from search_spaces.planned import PlannedSpace
@@ -110,6 +110,8 @@ def estimate(
 
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
+    if not job.says_how_long():
+        job = job.with_minutes(default_minutes(len(splits.train) * math.prod(splits.input_shape)))
     space = network_space(job, task, splits)
     mean = _mean_macs(space)
     speed = (macs_per_second or measure_throughput)(splits.image_size)

@@ -9,11 +9,13 @@ resumed takes the same path as one that was not.
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,7 +36,7 @@ from nas.record.result_types import Results
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import JOB_FILE, RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget
+from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, default_minutes
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -220,6 +222,9 @@ class Pipeline:
             )
         # Sums depend on the number of threads, so a resumed run keeps it.
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
+        if "data" not in manifest and not store.checkpoint.exists() and not job.says_how_long():
+            self._give_time()
+            job = self.job
         self.context.splits.on_test_read = self._test_read
         for warning in self.context.splits.warnings():
             self.progress.log(f"warning: {warning}")
@@ -269,6 +274,22 @@ class Pipeline:
             constraints=self.constraints,
             # Only a study that a job names may be used by others at the same time.
             owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
+        )
+
+    def _give_time(self) -> None:
+        """Give a job that says nothing of time the minutes that suit its data, and record them."""
+        splits = self.context.splits
+        minutes = default_minutes(len(splits.train) * math.prod(splits.input_shape))
+        self.job = self.job.with_minutes(minutes)
+        assert self.job.budget is not None
+        self.context = replace(self.context, job=self.job)
+        self.budget = Budget.of(self.job.budget, self.store.budget)
+        # Only what changed: the recorded job holds no passwords.
+        resolved = self.job.resolved()
+        changed = {key: resolved[key] for key in ("budget", "supernet")}
+        self.store.update_manifest(job={**self.store.manifest()["job"], **changed})
+        self.progress.log(
+            f"budget: {minutes:g} minutes, since the job says nothing of time; give budget.minutes"
         )
 
     def _check_predictor(self) -> None:

@@ -18,5 +18,5 @@ def test_it_is_the_job_of_the_experiments():
 def test_small_is_smaller_and_otherwise_the_same():
     whole, small = demo_job(), demo_job(small=True)
     assert small.search.evaluations < whole.search.evaluations
-    assert small.supernet.epochs < whole.supernet.epochs
+    assert small.budget.minutes < whole.budget.minutes
     assert small.objectives() == whole.objectives() and small.space == whole.space

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from nas.job.schema import BudgetConfig
-from nas.stages.budget import Budget, divide
+from nas.job.schema import BudgetConfig, Job
+from nas.stages.budget import Budget, default_minutes, divide
 from search_spaces.errors import InputError
 
 
@@ -75,3 +75,31 @@ def test_the_parts_are_the_whole():
 def test_a_budget_that_measuring_would_eat_is_refused():
     with pytest.raises(InputError, match=r"measuring alone takes about 80 of 100 s; give more"):
         divide(100.0, BudgetConfig(minutes=1), measuring=40.0)
+
+
+def test_a_job_that_says_nothing_of_time_gets_minutes_by_its_data():
+    assert default_minutes(1_000 * 64) == 10.0
+    assert default_minutes(55_000 * 784) == 25.0
+    assert default_minutes(10_000_000 * 784) == 25.0
+    assert 10.0 < default_minutes(10_000 * 784) < 25.0
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({}, False),
+        ({"supernet": {"batch_size": 32}}, False),
+        ({"budget": None}, True),
+        ({"budget": {"cpu_minutes": 3}}, True),
+        ({"supernet": {"epochs": 2}}, True),
+        ({"supernet": {"minutes": 2}}, True),
+        ({"finetune": {"epochs": 1}}, True),
+    ],
+)
+def test_what_a_job_says_of_time(more, says):
+    job = Job.model_validate({"name": "x", "data": {"name": "digits"}, **more})
+    assert job.says_how_long() is says
+    if not says:
+        given = job.with_minutes(7.5)
+        assert given.budget.minutes == 7.5 and given.supernet.schedule == "taught"
+        assert given.supernet.batch_size == job.supernet.batch_size
