@@ -21,7 +21,7 @@ from nas.stages.pipeline import run
 from search_spaces.atomic import write_json_atomic
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "tasks_keywords.json"
+RESULTS = HERE.parent / "results" / "tasks_keywords.json"
 LIMIT_KIB = 53936 / 1024
 
 
