@@ -175,7 +175,7 @@ def test_bits_alone_keep_the_weights():
 @pytest.mark.parametrize(
     ("case", "options", "message"),
     [
-        ("residual", {"widths": {"fc": (0.5, 1.0)}}, "fc cannot vary, because they are the network"),
+        ("residual", {"widths": {"fc": (0.5, 1.0)}}, "fc cannot vary, because they are the"),
         ("residual", {"widths": {"steem": (0.5, 1.0)}}, "no layer is called 'steem'"),
         ("residual", {"widths": {"stem.0": (0.5, 1), "body.0.conv2": (0.25, 1)}}, "equal widths"),
         ("residual", {"widths": {"stem.0": (0.9, 1.0)}}, "leave out the equal ones"),
