@@ -9,6 +9,7 @@ Each fault names the tests of its kind; a fault counts as mended when every one 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -138,6 +139,7 @@ def main() -> None:
             "failed": sorted(test for test, outcome in outcomes.items() if outcome == "failed"),
             "python": platform.python_version(),
             "machine": platform.machine(),
+            "load": os.getloadavg(),
             "command": "python -m experiments.cases_mended",
         },
     )
