@@ -2,7 +2,7 @@
 
     nas run experiments/fashion_mnist.yaml --output runs/fashion_mnist
     nas run experiments/digits.yaml --output runs/digits
-    python experiments/main_job.py runs/fashion_mnist runs/digits
+    python -m experiments.main_job runs/fashion_mnist runs/digits
 
 Each run gives ``results/main_job/<name>.json`` and ``<name>_front.csv``.
 """
@@ -57,7 +57,7 @@ def summarise(run: Path) -> dict[str, Any]:
 def record(summary: dict[str, Any], file: str) -> None:
     """Enter the claims of a run into the index."""
     name = summary["name"]
-    command = f"nas run experiments/{name}.yaml && python experiments/main_job.py runs/{name}"
+    command = f"nas run experiments/{name}.yaml && python -m experiments.main_job runs/{name}"
 
     def claim(key: str, value: float, target: str, met: bool) -> None:
         record_claim(f"main.{name}_{key}", value, target, met, file, command)
