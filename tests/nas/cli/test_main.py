@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import nas
+import nas.stages
 from nas.cli.main import app
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, MissingExtraError
 
@@ -48,7 +48,7 @@ def pipeline(monkeypatch):
 
     stand_in.run = stand_in.resume = record
     monkeypatch.setitem(sys.modules, "nas.stages.pipeline", stand_in)
-    monkeypatch.setattr(nas, "pipeline", stand_in, raising=False)
+    monkeypatch.setattr(nas.stages, "pipeline", stand_in, raising=False)
     return stand_in
 
 
@@ -91,6 +91,7 @@ def test_a_bad_job_never_reaches_the_pipeline(call, job, pipeline):
 
 def test_a_dry_run_writes_nothing(call, job, pipeline, tmp_path):
     before = sorted(tmp_path.rglob("*"))
+    job.write_text(GOOD + "budget: null\n")
     result = call("run", job, "--dry-run")
     assert result.exit_code == 0
     for part in ("exactly 2361471489403697233920 architectures", "evaluations: 200", "front.csv",
