@@ -78,8 +78,12 @@ def front(
     members = [m for m in models if m["kind"] == "front"]
     if rejected:
         _points(figure, rejected, cost, split, "verified and rejected", ORANGE, "circle-open")
-    _line(figure, members, cost, split, BLUE, higher=higher)
-    _points(figure, members, cost, split, "on the front", BLUE, "circle")
+    standing = [m for m in members if m["pareto"]]
+    beaten = [m for m in members if not m["pareto"]]
+    _line(figure, standing, cost, split, BLUE, higher=higher)
+    _points(figure, standing, cost, split, "on the front", BLUE, "circle")
+    if beaten:
+        _points(figure, beaten, cost, split, "beaten by the final figures", BLUE, "circle-open")
     knee = [m for m in members if m["knee"]]
     if knee:
         _points(figure, knee, cost, split, "knee", AMBER, "diamond", bars=False)
@@ -116,7 +120,7 @@ def fronts(
         colour, symbol = SERIES[i % len(SERIES)]
         members = [m for m in _models(results, cost, split) if m["kind"] == "front"]
         values += [_value(m, cost) for m in members]
-        _line(figure, members, cost, split, colour, higher=higher)
+        _line(figure, [m for m in members if m["pareto"]], cost, split, colour, higher=higher)
         _points(figure, members, cost, split, name, colour, symbol)
     scale = spread(values)
     figure.update_xaxes(type=scale)

@@ -152,6 +152,8 @@ class Model(Record):
         plan: layers, as :class:`search_spaces.plan.NetworkPlan` has them.
         per_class: the metric of each class.
         model: path inside the run folder; ``fronts``: those it is on.
+        pareto: False where the final figures say that it is beaten on every front it is on;
+            ``beaten_by``: name of a front -> id of a row that beats it there.
         why: of a rejected one.
     """
 
@@ -173,6 +175,8 @@ class Model(Record):
     model: str | None = None
     fronts: tuple[str, ...] = ()
     knees: tuple[str, ...] = ()
+    pareto: bool = True
+    beaten_by: Mapping[str, str] = field(default_factory=dict)
     why: str | None = None
 
 

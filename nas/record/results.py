@@ -12,7 +12,7 @@ import numpy as np
 from nas.fronts.costs import exact_names
 from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, violations
-from nas.fronts.pareto import hypervolume, knee, nondominated, reference_point
+from nas.fronts.pareto import hypervolume, nondominated, reference_point
 from nas.record.result_types import (
     SCHEMA,
     BoundRecord,
@@ -24,6 +24,7 @@ from nas.record.result_types import (
     Results,
     Sample,
 )
+from nas.record.standing import Standing, standing
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 
@@ -174,11 +175,19 @@ def assemble(
     metric, sign = task.metric_name, -1.0 if task.higher_is_better else 1.0
     members = sorted(front, key=lambda v: (sign * v.metrics[metric], str(v.arch)))
     on_front = {v.arch for v in members}
-    knees = {
-        spec.name: _knee(spec, [v for v in members if spec.name in front[v]]) for spec in fronts
+    standings = {
+        spec.name: standing(
+            spec,
+            [v for v in members if spec.name in front[v]],
+            tested,
+            task,
+            validation_images=len(splits.validation),
+            test_images=len(splits._test),
+        )
+        for spec in fronts
     }
     # The front that comes first is the one of all devices, where there is one.
-    at_knee = next((arch for arch in knees.values() if arch is not None), None)
+    at_knee = next((s.knee for s in standings.values() if s.knee is not None), None)
 
     def model(item: Verified) -> Model:
         return Model(
@@ -212,7 +221,8 @@ def assemble(
             per_class=tested[item.arch]["per_class"],
             model=f"models/{item.arch.id}.onnx",
             fronts=tuple(front[item]),
-            knees=tuple(name for name, arch in knees.items() if arch == item.arch),
+            knees=tuple(name for name, s in standings.items() if s.knee == item.arch),
+            **_stands(item.arch, {name: standings[name] for name in front[item]}),
         )
         for item in members
     ]
@@ -336,10 +346,10 @@ def _feasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -
     return all(v <= 0 for v in violations(constraints, metrics).values())
 
 
-def _knee(front: FrontSpec, members: Sequence[Verified]) -> Arch | None:
-    if not members:
-        return None
-    return members[knee(front.objectives([v.metrics for v in members]))].arch
+def _stands(arch: Arch, standings: Mapping[str, Standing]) -> dict[str, Any]:
+    """Return whether a row is Pareto-optimal on any of its fronts by its final figures."""
+    beaten = {name: s.beaten[arch].id for name, s in standings.items() if arch in s.beaten}
+    return {"pareto": len(beaten) < len(standings), "beaten_by": beaten}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.record.result_types import Latency, Model, Results
+from nas.report.payload import test_images, wilson
 from search_spaces.atomic import write_text_atomic
 
 COLUMNS = (
@@ -43,10 +44,16 @@ COLUMNS = (
     "peak_memory_kib",
     "flash_kib",
     "energy_mj",
+    "accuracy_low",
+    "accuracy_high",
+    "pareto",
+    "dominated_by",
 )
 """Columns in order; :func:`columns` says which follow for other tasks. Accuracies are 0..1,
-``accuracy`` and ``worst_class_accuracy`` on the test split; latencies ms with 95 % intervals,
-sizes KiB, energy mJ an inference."""
+``accuracy`` and ``worst_class_accuracy`` on the test split, ``accuracy_low`` and
+``accuracy_high`` its 95 % interval for so many test images (Wilson); latencies ms with 95 %
+intervals, sizes KiB, energy mJ an inference. ``pareto`` is false for a row that the final figures
+say is beaten on each of its fronts, by ``dominated_by`` among others."""
 
 
 def columns(results: Results) -> tuple[str, ...]:
@@ -106,6 +113,9 @@ def _of_model(results: Results, model: Model) -> dict[str, Any]:
         "worst_class_accuracy": _worst(model.per_class) if classes else None,
         "peak_memory_kib": costs.get("peak_memory_kib"),
         "flash_kib": costs.get("flash_kib"),
+        **_accuracy_interval(model.test_accuracy if right else None, test_images(results)),
+        "pareto": model.pareto,
+        "dominated_by": None if model.pareto else dominator(model),
     }
 
 
@@ -137,6 +147,18 @@ def write_front_csv(results: Results, path: Path) -> None:
     for row in front_rows(results):
         writer.writerow([_cell(row[column]) for column in names])
     write_text_atomic(path, text.getvalue())
+
+
+def dominator(model: Model) -> str | None:
+    """Return the id of a row that beats ``model`` by the final figures, or None."""
+    return next(iter(model.beaten_by.values()), None)
+
+
+def _accuracy_interval(accuracy: float | None, images: int | None) -> dict[str, float | None]:
+    if accuracy is None or not images or not 0 <= accuracy <= 1:
+        return {"accuracy_low": None, "accuracy_high": None}
+    low, high = wilson(accuracy, images)
+    return {"accuracy_low": low, "accuracy_high": high}
 
 
 def _worst(per_class: Mapping[str, float | None] | None) -> float | None:

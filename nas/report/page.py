@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from nas.record.result_types import Model, Results
 from nas.report.family import family_rows, family_section
+from nas.report.front import dominator
 from nas.report.payload import budgets, build_payload
 from nas.report.results import complete, device_names, metric_of, metric_text, number
 
@@ -139,6 +140,9 @@ def _summary(results: Results) -> str:
     sentence = f"{count} verified model{'s' if count != 1 else ''} on the front"
     if results["constraints"]:
         sentence += f", {within} of them within every budget"
+    beaten = sum(entry.get("pareto") is False for entry in front)
+    if beaten:
+        sentence += f", {beaten} of them beaten by the final figures of others"
     best = _best(front, lambda e: e.get("test_accuracy"), most=higher)
     if best is not None:
         sentence += f"; the best reaches {_accuracy(best['test_accuracy'], results)} test {metric}"
@@ -248,6 +252,9 @@ def _table(results: Results) -> str:
         costs = entry.get("costs") or {}
         name = escape(str(entry["id"]))
         knee = " <span class='tag'>knee</span>" if entry.get("knee") else ""
+        if entry.get("pareto") is False:
+            by = escape(str(dominator(entry)))
+            knee += f" <span class='muted'>beaten by {by} by the final figures</span>"
         cells = [
             f"<td data-sort='{name}'><a href='#m={escape(quote(str(entry['id'])))}' "
             f"data-model='{name}'>{name}</a>{knee}</td>",

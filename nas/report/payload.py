@@ -248,6 +248,8 @@ def _model(entry: Model, kind: str, images: int | None) -> dict[str, Any]:
         "costs": {name: number(value) for name, value in costs.items()},
         "size_kib": number(entry.get("size_kib")),
         "knee": bool(entry.get("knee")),
+        "pareto": entry.get("pareto") is not False,
+        "beaten_by": [str(other) for other in (entry.get("beaten_by") or {}).values()],
         "feasible": entry.get("feasible"),
         "devices": {
             str(name): {

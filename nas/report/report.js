@@ -241,6 +241,7 @@
   function describe(m) {
     const lines = [m.id + (m.knee ? " (knee)" : "") + (m.kind === "rejected" ? " – rejected" : "")];
     if (m.kind === "rejected" && m.why) lines.push("why: " + m.why);
+    if (m.kind === "front" && !m.pareto) lines.push("beaten by " + m.beaten_by[0] + " by the final figures");
     if (m.kind === "front") lines.push("test " + D.metric.name + " " + score(m.test));
     lines.push("validation " + D.metric.name + " " + score(m.validation));
     for (const name in m.devices) {
@@ -363,7 +364,7 @@
       }
     }
     const steps = shown.filter((m) => m.kind === "front").sort((a, b) => cost.of(a) - cost.of(b));
-    s(plot, "path", { d: path(unbeaten(steps, cost.of, valueOf).map((m) => [f.x(cost.of(m)), f.y(valueOf(m))])), class: "frontline" });
+    s(plot, "path", { d: path(unbeaten(steps.filter((m) => m.pareto), cost.of, valueOf).map((m) => [f.x(cost.of(m)), f.y(valueOf(m))])), class: "frontline" });
     if (family.length) {
       const made = s(plot, "g", { class: "family" });
       s(made, "path", { d: path(unbeaten(family, cost.of, familyValue).map((m) => [f.x(cost.of(m)), f.y(familyValue(m))])), class: "familyline" });
@@ -380,7 +381,7 @@
       const found = cost.device ? m.devices[cost.device] : null;
       const invalid = found && found.valid === false;
       const g = s(plot, "g", {
-        class: "point " + m.kind + (m.knee ? " knee" : "") + (invalid ? " invalid" : ""),
+        class: "point " + m.kind + (m.knee ? " knee" : "") + (m.kind === "front" && !m.pareto ? " beaten" : "") + (invalid ? " invalid" : ""),
         tabindex: -1, role: "button", "data-model": m.id, "aria-label": describe(m).replace(/\n/g, ", "),
       });
       const x = f.x(cost.of(m)), y = f.y(valueOf(m));
@@ -403,9 +404,10 @@
     const items = [];
     const key = (c, knee) => (svg) => {
       const g = s(svg, "g", { class: "point " + c + (knee ? " knee" : "") });
-      mark(g, { knee, kind: c }, 11, 7);
+      mark(g, { knee, kind: c.split(" ")[0] }, 11, 7);
     };
     if (steps.length) items.push([key("front"), "on the front (" + yname + ")"]);
+    if (steps.some((m) => !m.pareto)) items.push([key("front beaten"), "on the front by validation, beaten by the final figures"]);
     if (steps.some((m) => m.knee)) items.push([key("front", true), "knee of the front"]);
     if (order.length > steps.length) items.push([key("rejected"), "verified and rejected (validation " + D.metric.name + ")"]);
     if (family.length) items.push([(svg) => triangle(s(svg, "g", { class: "family" }), 11, 8), "made by hand, 8 bits, trained in the same time (" + yname + ")"]);

@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.executors import Executor, Work
 from nas.fronts.spec import FrontSpec
+from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
 from nas.stages.evaluator import worst_class
@@ -274,7 +275,8 @@ class Verification:
 
         Returns:
             of each ``metrics`` by name, ``worst_class`` and ``per_class`` (None for a task
-            without classes, labels or outputs).
+            without classes, labels or outputs); for a task with classes ``right``, which images
+            it answers rightly, as ``nas.record.bit_text`` writes them.
         """
         keys = {
             item.arch: f"{item.arch} {hashlib.sha256(item.path.read_bytes()).hexdigest()}"
@@ -303,8 +305,11 @@ class Verification:
     def _metrics_of(self, path: Path, subset: Any, arch: Arch, keep: str) -> dict[str, Any]:
         """Return the metrics of an exported file on ``subset``, and the metric of each class."""
         score = self.task.score()
+        right: list[bool] = []
         for outputs, targets in self._outputs(path, subset, arch, keep):
             score.add(outputs, targets)
+            if self.task.has_classes:
+                right += (outputs.argmax(1) == targets).tolist()
         shares = score.by_class()
         each: dict[str, float | None] | None = None
         if shares is not None:
@@ -314,6 +319,7 @@ class Verification:
             "metrics": score.values(),
             "worst_class": worst_class(self.task, score),
             "per_class": each,
+            **({"right": pack_bits(right)} if self.task.has_classes else {}),
         }
 
     def _outputs(self, path: Path, subset: Any, arch: Arch, keep: str) -> Iterator[Any]:

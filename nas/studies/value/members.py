@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.record.bit_text import pack_bits
 from nas.studies.source import Opened, Source, open_source
 from nas.studies.value.family import Member, Request, find_family
 from nas.studies.value.training import TimedRecipe, TimedTrainer, extract
@@ -182,7 +182,7 @@ class Bench:
 
         Returns:
             ``validation``, ``accuracy`` (of the test set), and for a task with classes
-            ``right``: which test images it names rightly, as :func:`pack_bits` writes them.
+            ``right``: which test images it names rightly, as ``nas.record.bit_text`` writes them.
         """
         if self._test is None:
             self._test = self.opened.splits.test("a reference family beside the front")
@@ -210,21 +210,6 @@ class Bench:
             if task.has_classes:
                 right += (outputs.argmax(1) == targets).tolist()
         return score.values()[task.metric_name], right if task.has_classes else None
-
-
-def pack_bits(values: Sequence[bool]) -> str:
-    """Return truth values as text: base64 of the bits, the first value the highest bit."""
-    import numpy as np
-
-    return base64.b64encode(np.packbits(np.asarray(values, dtype=bool)).tobytes()).decode()
-
-
-def unpack_bits(text: str, count: int) -> Any:
-    """Return ``count`` truth values that :func:`pack_bits` wrote: (count,) bool."""
-    import numpy as np
-
-    raw = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
-    return np.unpackbits(raw, count=count).astype(bool)
 
 
 def compute_members(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.record.bit_text import unpack_bits
 from nas.record.run_folder import RunStore
 from nas.record.spending import spent
 from nas.report.results import load_results
@@ -16,7 +17,7 @@ from nas.studies.source import Opened, Source, open_source
 from nas.studies.value.comparison import Point, compare
 from nas.studies.value.family import MEMBERS, Member, Request, family_sizes, find_family
 from nas.studies.value.latencies import Measured, measure_together
-from nas.studies.value.members import Bench, MemberWork, Plan, compute_members, unpack_bits
+from nas.studies.value.members import Bench, MemberWork, Plan, compute_members
 from nas.studies.value.training import TimedRecipe
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,12 +11,12 @@ from devices.device import DeviceSpec, LocalDevice
 from devices.measuring.measurement import Measurement
 from nas.job.schema import Job
 from nas.models.parity import export_checked
+from nas.record.bit_text import unpack_bits
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
 from nas.studies.source import find_source
 from nas.studies.value.family import PlainMobileNet
 from nas.studies.value.latencies import interleaved
-from nas.studies.value.members import pack_bits, unpack_bits
 from nas.studies.value.study import ValueStudy
 from nas.studies.value.text import lines
 from search_spaces.errors import InputError
@@ -234,8 +233,3 @@ def test_interleaving_keeps_proportions():
     assert sorted(order) == sorted([*(f"a{i}" for i in range(6)), *(f"b{i}" for i in range(3))])
     for start in range(0, 9, 3):
         assert sum(name[0] == "b" for name in order[start : start + 3]) == 1
-
-
-def test_bits_survive_packing():
-    values = np.random.default_rng(0).random(77) < 0.5
-    assert (unpack_bits(pack_bits(values.tolist()), 77) == values).all()
