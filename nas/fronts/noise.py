@@ -91,8 +91,8 @@ def beaten_by(objectives: np.ndarray, beyond: np.ndarray) -> list[int | None]:
     """
     objectives = np.asarray(objectives, dtype=float)
     no_worse = (objectives[:, None, :] <= objectives[None, :, :]).all(axis=2)
-    beats = no_worse & np.asarray(beyond, dtype=bool).any(axis=2)
-    stands = ~beats.any(axis=0)
+    beats = np.logical_and(no_worse, np.asarray(beyond, dtype=bool).any(axis=2))
+    stands = np.logical_not(beats.any(axis=0))
     found: list[int | None] = []
     for i in range(len(objectives)):
         by = np.flatnonzero(beats[:, i])
@@ -159,7 +159,7 @@ def unbeaten_knee(
         as_good = ~beyond[:, :, quality].T
         no_dearer = (objectives[:, None, costs] <= objectives[None, :, costs]).all(axis=2)
         undercut = as_good & no_dearer & beyond[:, :, costs].any(axis=2)
-        kept = _narrowed(kept, ~undercut.any(axis=0))
+        kept = _narrowed(kept, np.logical_not(undercut.any(axis=0)))
     rows = np.flatnonzero(kept)
     # Scaled over the whole front, so that leaving rows out does not move the axes.
     low, high = objectives.min(axis=0), objectives.max(axis=0)

@@ -118,8 +118,8 @@ def _beyond_metric(task: Task, values: np.ndarray, images: int) -> np.ndarray:
 def _beyond_tested(
     task: Task, rows: Sequence[Verified], tested: Tested, found: np.ndarray, images: int
 ) -> np.ndarray:
-    answers = [tested[row.arch].get("right") for row in rows]
-    if None not in answers and task.metric_kind().share:
+    answers = [text for row in rows if (text := tested[row.arch].get("right")) is not None]
+    if len(answers) == len(rows) and task.metric_kind().share:
         right = np.stack([unpack_bits(text, images) for text in answers])
         # A metric of another kind, such as the mean over classes, is no mean over images.
         if np.allclose(right.mean(axis=1), found, atol=1e-6):
