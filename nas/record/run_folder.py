@@ -146,6 +146,14 @@ class RunStore:
         """Set entries of the manifest, atomically."""
         write_json_atomic(self.manifest_path, {**self.manifest(), **entries})
 
+    def _weights_digest(self) -> str:
+        # Of the contents, where they are recorded: the order of a header's entries is by chance.
+        from safetensors import safe_open
+
+        with safe_open(self.checkpoint, framework="np") as file:
+            recorded = (file.metadata() or {}).get("sha256")
+        return str(recorded or hashlib.sha256(self.checkpoint.read_bytes()).hexdigest())
+
     def evaluation_context(self, job: Job) -> str:
         """Return a name for what an accuracy of this run depends on besides the architecture.
 
@@ -153,7 +161,7 @@ class RunStore:
         them, so one's evaluations hold for the other.
         """
         known = {
-            "supernet": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest(),
+            "supernet": self._weights_digest(),
             "data": self.manifest()["data"],
             "images": job.search.validation_images,
             "task": job.task,
