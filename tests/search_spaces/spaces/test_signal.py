@@ -16,8 +16,8 @@ def test_layers_run_along_the_length_alone():
     assert depthwise.kernel == 33
     assert depthwise.weight_count == depthwise.out_channels * 33
     assert depthwise.macs == depthwise.weight_count * depthwise.out_size
-    assert depthwise.sides(depthwise.kernel, 1) == (1, 33)
-    assert depthwise.sides(depthwise.pad, 0) == (0, 16)
+    assert depthwise.kernel_sides == (1, 33)
+    assert depthwise.pads == (0, 16)
 
 
 def test_a_resolution_is_a_share_of_the_data(rng=np.random.default_rng(0)):
