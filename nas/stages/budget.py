@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import BudgetConfig
+    from devices.measuring.protocol import Protocol
+    from nas.data.splits import DataSplits
+    from nas.job.schema import BudgetConfig, Job
 
 SAVED_EVERY_S = 2.0
 """So much of the time is lost to the record when a run is killed."""
@@ -38,17 +41,44 @@ MUCH_DATA = 4e7
 """Values of training data (55,000 images of 28x28) for which the most of them is given."""
 
 
-def default_minutes(values: int) -> float:
+PROCESS_START_S = 1.5
+"""Seconds until a fresh measuring process has loaded its runtime and a model."""
+
+
+def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
+    """Return about how long one model is measured that takes ``inference_ms``."""
+    return protocol.processes * (
+        PROCESS_START_S
+        + protocol.warmup_windows * protocol.warmup_window_ms / 1e3
+        + protocol.runs * max(protocol.min_sample_ms, inference_ms) / 1e3
+    )
+
+
+def round_seconds(job: Job, one: float) -> float:
+    """Return the seconds of one round of measurements, each of ``one``: samples or the front."""
+    return len(job.devices) * max(job.search.latency_samples, job.search.front_size) * one
+
+
+def default_minutes(values: int, *, measuring: float = 0.0) -> float:
     """Return the minutes of a run whose job says nothing of time.
 
     They grow with the square root of the data: a network needs more than one look at few images,
-    and less than a whole one at many.
+    and less than a whole one at many. Measuring comes on top, and takes half at most.
 
     Args:
         values: numbers in the training data, samples times the size of one.
+        measuring: seconds of one round of measurements; there are two.
     """
     least, most = DEFAULT_MINUTES
-    return round(min(most, max(least, most * (values / MUCH_DATA) ** 0.5)), 1)
+    training = min(most, max(least, most * (values / MUCH_DATA) ** 0.5))
+    return round(max(training + 2 * measuring / 60, 4 * measuring / 60 + 0.1), 1)
+
+
+def minutes_for(job: Job, splits: DataSplits) -> float:
+    """Return the minutes that ``job`` gets where it says nothing of time."""
+    one = measurement_seconds(job.measurement_protocol())
+    values = len(splits.train) * math.prod(splits.input_shape)
+    return default_minutes(values, measuring=round_seconds(job, one))
 
 
 @dataclass(frozen=True)

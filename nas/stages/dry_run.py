@@ -16,15 +16,13 @@ from pathlib import Path
 
 from nas.job.schema import Job
 from nas.record.spending import tree_cpu_seconds
-from nas.stages.budget import default_minutes, divide
+from nas.stages.budget import divide, measurement_seconds, minutes_for, round_seconds
 from nas.stages.training import plan_training
 from nas.stages.winners import FIRST_RUNG
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
 FORWARD_TO_TRAINING = 3.0
-PROCESS_START_S = 1.5
-"""Seconds until a fresh measuring process has loaded its runtime and a model."""
 FAKE_QUANTISER_FACTOR = 1.6
 """Training with simulated quantisation against float training of the same network."""
 THREAD_GAIN = 0.6
@@ -111,7 +109,7 @@ def estimate(
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
     if not job.says_how_long():
-        job = job.with_minutes(default_minutes(len(splits.train) * math.prod(splits.input_shape)))
+        job = job.with_minutes(minutes_for(job, splits))
     space = network_space(job, task, splits)
     mean = _mean_macs(space)
     speed = (macs_per_second or measure_throughput)(splits.image_size)
@@ -135,11 +133,7 @@ def estimate(
     images = min(search.validation_images or len(splits.validation), len(splits.validation))
     one_evaluation = FAKE_QUANTISER_FACTOR * mean / speed * (images + len(splits.calibration))
     protocol = job.measurement_protocol()
-    one_measurement = protocol.processes * (
-        PROCESS_START_S
-        + protocol.warmup_windows * protocol.warmup_window_ms / 1e3
-        + protocol.runs * max(protocol.min_sample_ms, 1e3 * mean / speed) / 1e3
-    )
+    one_measurement = measurement_seconds(protocol, 1e3 * mean / speed)
     sampled = len(job.devices) * search.latency_samples
     verified = len(job.devices) * search.front_size
     finetune = (
@@ -170,7 +164,7 @@ def estimate(
         times = per_step(training, space, task, batches, seed=job.seed, focus=focus, now=clock)
         stages = _divided(
             job,
-            measuring=max(sampled, verified) * one_measurement,
+            measuring=round_seconds(job, one_measurement),
             step_seconds=times,
             epoch_steps=len(batches),
             winner_step_s=FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed

@@ -9,7 +9,6 @@ resumed takes the same path as one that was not.
 from __future__ import annotations
 
 import contextlib
-import math
 import platform
 import shlex
 import shutil
@@ -36,7 +35,7 @@ from nas.record.result_types import Results
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import JOB_FILE, RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, default_minutes
+from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -278,8 +277,7 @@ class Pipeline:
 
     def _give_time(self) -> None:
         """Give a job that says nothing of time the minutes that suit its data, and record them."""
-        splits = self.context.splits
-        minutes = default_minutes(len(splits.train) * math.prod(splits.input_shape))
+        minutes = minutes_for(self.job, self.context.splits)
         self.job = self.job.with_minutes(minutes)
         assert self.job.budget is not None
         self.context = replace(self.context, job=self.job)

@@ -103,3 +103,11 @@ def test_what_a_job_says_of_time(more, says):
         given = job.with_minutes(7.5)
         assert given.budget.minutes == 7.5 and given.supernet.schedule == "taught"
         assert given.supernet.batch_size == job.supernet.batch_size
+
+
+def test_measuring_comes_on_top_and_takes_half_at_most():
+    assert default_minutes(1_000 * 64, measuring=60.0) == 12.0
+    for measuring in (0.0, 100.0, 700.0, 5000.0):
+        seconds = 60 * default_minutes(1_000 * 64, measuring=measuring)
+        config = BudgetConfig(minutes=seconds / 60)
+        assert divide(seconds, config, measuring=measuring).winners > 0
