@@ -297,6 +297,7 @@ def init(
     nas init job.yaml --data image_folder --path photos --latency-ms 0
     """
     from nas.job.schema import load_job
+    from nas.job.survey import survey_pictures
     from nas.job.template import DATA_CHOICES, job_text
     from search_spaces.atomic import write_text_atomic
 
@@ -313,7 +314,15 @@ def init(
     if latency_ms is None:
         question = "Largest latency in ms (0 for no limit)"
         latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0
-    write_text_atomic(job_file, job_text(data, path=path, latency_ms=latency_ms or None))
+    survey = None
+    if data == "image_folder" and path is not None:
+        try:
+            survey = survey_pictures(job_file.parent / path)
+        except InputError as problem:
+            # The job can be written before the folder is filled.
+            typer.echo(f"the job is for photographs of any size: {problem}", err=True)
+    text = job_text(data, path=path, latency_ms=latency_ms or None, survey=survey)
+    write_text_atomic(job_file, text)
     load_job(job_file)
     typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
 

@@ -60,6 +60,23 @@ def open_picture(path: Path, channels: int) -> Image:
         raise DamagedPicture(path, str(error)) from error
 
 
+def picture_header(path: Path) -> tuple[int, int, str]:
+    """Return width, height and Pillow's mode of a picture, from its header alone.
+
+    Raises:
+        DamagedPicture: no picture, or one that is too large.
+    """
+    from PIL import Image
+
+    try:
+        with _opened(path) as opened:
+            return opened.width, opened.height, opened.mode
+    except DamagedPicture:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DamagedPicture(path, str(error)) from error
+
+
 def inspect_pictures(paths: Sequence[Path], each: Map = map) -> None:
     """Look at the header and the end of every file; what looks cut off is decoded.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.job.default_time import default_minutes
 from nas.record.spending import tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
@@ -33,14 +34,6 @@ SEARCH_SHARE = 0.12
 ENDING_SHARE = 0.04
 """Of the budget kept for what nobody can time beforehand: files, test set, report."""
 
-
-DEFAULT_MINUTES = (10.0, 25.0)
-"""The least and the most that a job gets which says nothing of time."""
-
-MUCH_DATA = 4e7
-"""Values of training data (55,000 images of 28x28) for which the most of them is given."""
-
-
 PROCESS_START_S = 1.5
 """Seconds until a fresh measuring process has loaded its runtime and a model."""
 
@@ -57,21 +50,6 @@ def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
 def round_seconds(job: Job, one: float) -> float:
     """Return the seconds of one round of measurements, each of ``one``: samples or the front."""
     return len(job.devices) * max(job.search.latency_samples, job.search.front_size) * one
-
-
-def default_minutes(values: int, *, measuring: float = 0.0) -> float:
-    """Return the minutes of a run whose job says nothing of time.
-
-    They grow with the square root of the data: a network needs more than one look at few images,
-    and less than a whole one at many. Measuring comes on top, and takes half at most.
-
-    Args:
-        values: numbers in the training data, samples times the size of one.
-        measuring: seconds of one round of measurements; there are two.
-    """
-    least, most = DEFAULT_MINUTES
-    training = min(most, max(least, most * (values / MUCH_DATA) ** 0.5))
-    return round(max(training + 2 * measuring / 60, 4 * measuring / 60 + 0.1), 1)
 
 
 def minutes_for(job: Job, splits: DataSplits) -> float:

@@ -295,6 +295,38 @@ PRESETS: dict[str, MobileNetParameters] = {
         activation_bits=(8,),
         granularity="block",
     ),
+    # The same for photographs: their classes need more layers than maps of letters do, and where a
+    # map has few pixels, depthwise convolutions keep many channels small.
+    "64x64-lean": MobileNetParameters(
+        stages=(
+            Stage(16, 1, (1, 2), fused=True),
+            Stage(32, 2, (1, 2), fused=True),
+            Stage(64, 2, (1, 2), fused=True),
+            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
+        ),
+        stem_channels=16,
+        resolutions=(48, 64),
+        widths=(0.5, 0.75, 1.0),
+        kernels=(3,),
+        expands=(1, 2),
+        activation_bits=(8,),
+        granularity="block",
+    ),
+    "128x128-lean": MobileNetParameters(
+        stages=(
+            Stage(16, 2, (1, 2), fused=True),
+            Stage(32, 2, (1, 2), fused=True),
+            Stage(64, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
+            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
+        ),
+        stem_channels=16,
+        resolutions=(96, 112, 128),
+        widths=(0.5, 0.75, 1.0),
+        kernels=(3,),
+        expands=(1, 2),
+        activation_bits=(8,),
+        granularity="block",
+    ),
     # OFA-MobileNetV3 (Once-for-All, appendix B): 4 x 4 x 4 x 4 x 4 blocks at the largest.
     "224x224-ofa": MobileNetParameters(
         stages=(

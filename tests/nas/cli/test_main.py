@@ -159,7 +159,10 @@ def test_init_writes_a_valid_job(call, tmp_path, data, latency):
     arguments = ["init", "new.yaml", "--data", data, "--latency-ms", latency]
     if data != "digits":
         arguments += ["--path", str(folder)]
-    assert call(*arguments).exit_code == 0
+    written = call(*arguments)
+    assert written.exit_code == 0
+    # Nothing is in the folder yet, so the job is for photographs of any size, and says so.
+    assert ("class folders" in written.stderr) == (data == "image_folder")
     assert call("validate", "new.yaml").exit_code == 0
     again = call(*arguments)
     assert again.exit_code == 2 and "exists" in again.stderr

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from nas.job.default_time import default_minutes
 from nas.job.schema import BudgetConfig, Job
-from nas.stages.budget import Budget, default_minutes, divide
+from nas.stages.budget import Budget, divide
 from search_spaces.errors import InputError
 
 
