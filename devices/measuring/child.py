@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from devices.measuring.protocol import Protocol
+from devices.measuring.quiet import steady_median
 from devices.measuring.sampling import REFERENCE, Block, Failure, block_from_json
 from devices.runtime import Runtime
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -95,7 +96,7 @@ class ChildSampler(Sampler):
                 "cores": list(cores),
             }
             done, failure = self._run(request, runtime, protocol)
-            outcomes |= with_reference(done)
+            outcomes |= with_reference(done, own_core=runtime.runs_on_cpu and runtime.threads == 1)
             if failure is None or len(done) == len(rest):
                 break
             culprit = rest[len(done)]
@@ -188,6 +189,8 @@ class ChildSampler(Sampler):
 
 def with_reference(
     done: Sequence[tuple[int, Block | Failure]],
+    *,
+    own_core: bool = False,
 ) -> dict[int, Block | Failure]:
     """Give each block the reference's latency before and after it, and drop the reference."""
     looks = [
@@ -203,16 +206,13 @@ def with_reference(
             earlier = [look for at, look in looks if at < place]
             later = [look for at, look in looks if at > place]
             if earlier and later:
-                pair = (_median(earlier[-1]), _median(later[0]))
+                pair = (
+                    steady_median(earlier[-1], own_core=own_core),
+                    steady_median(later[0], own_core=own_core),
+                )
                 outcome = replace(outcome, reference_ms=pair)
         outcomes[index] = outcome
     return outcomes
-
-
-def _median(block: Block) -> float:
-    ordered = sorted(block.samples_ms)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _follow(child: subprocess.Popen[bytes]) -> queue.Queue[Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from devices.measuring.attempt import Attempt, conclude
 from devices.measuring.child import ChildSampler, Sampler
 from devices.measuring.conditions import allowed_cores, choose_cores, machine
-from devices.measuring.measurement import FINAL, Attempt, Measurement, conclude
+from devices.measuring.measurement import FINAL, Measurement, Reason
 from devices.measuring.protocol import Protocol
-from devices.measuring.sampling import REFERENCE, Failure
+from devices.measuring.quiet import quiet_level
+from devices.measuring.sampling import REFERENCE, Block, Failure
+from devices.measuring.statistics import Spread, pooled
 from devices.runtime import Runtime
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
@@ -60,25 +64,24 @@ def measure(
             raise InputError(f"no model file at {path}")
     cores = _cores(runtime, protocol)
     attempts: list[list[Attempt]] = [[] for _ in models]
+    probed: list[Block] = []
     waiting = list(range(len(models)))
-    for attempt in range(1 + protocol.retries):
-        collected: dict[int, list] = {index: [] for index in waiting}
-        for process in range(protocol.processes):
-            sequence = order(waiting, protocol, attempt, process, with_reference=bool(reference))
+    for number in range(1 + protocol.retries):
+        collected: dict[int, list[Block | Failure]] = {
+            index: list(attempts[index][-1].carried) if number else [] for index in waiting
+        }
+        for process in range(_processes(protocol, [attempts[index] for index in waiting])):
+            sequence = order(waiting, protocol, number, process, with_reference=bool(reference))
             outcomes = sampler.sample(
                 runtime, models, sequence, protocol, reference=reference, cores=cores
             )
             for index in waiting:
                 missing = Failure("process-crashed", "the process reported nothing")
-                collected[index].append(outcomes.get(index, missing))
-        for index in waiting:
-            outcome = Attempt(
-                outcomes=tuple(collected[index]),
-                runs_on_cpu=runtime.runs_on_cpu,
-                threads=runtime.threads,
-                protocol=protocol,
-            )
-            attempts[index].append(outcome)
+                outcome = outcomes.get(index, missing)
+                collected[index].append(outcome)
+                probed += [outcome] if isinstance(outcome, Block) else []
+        for index, attempt in _judged(collected, runtime, protocol, probed).items():
+            attempts[index].append(attempt)
         waiting = [
             index
             for index in waiting
@@ -100,6 +103,56 @@ def measure(
         for doubt in measurement.conditions["doubts"]:
             _LOG.warning("%s on %s: %s", path.name, runtime.name, doubt)
     return measurements
+
+
+def _judged(
+    collected: Mapping[int, Sequence[Block | Failure]],
+    runtime: Runtime,
+    protocol: Protocol,
+    probed: Sequence[Block],
+) -> dict[int, Attempt]:
+    """Return the attempt at each model, knowing how far apart processes of the others lie.
+
+    Args:
+        collected: outcomes by model.
+        probed: every block of this measurement so far; its probes tell the machine's speed.
+    """
+    levels = {
+        index: quiet_level(probed, [one for one in outcomes if isinstance(one, Block)])
+        for index, outcomes in collected.items()
+    }
+
+    def judge(index: int, peers: Spread | None) -> Attempt:
+        return Attempt(
+            outcomes=tuple(collected[index]),
+            runs_on_cpu=runtime.runs_on_cpu,
+            threads=runtime.threads,
+            protocol=protocol,
+            level=levels[index],
+            peers=peers,
+        )
+
+    alone = {index: judge(index, None) for index in collected}
+    # What is rejected for another reason than its width says nothing about its neighbours.
+    sound = {i: a for i, a in alone.items() if set(a.reasons) <= {Reason.INTERVAL}}
+    spreads = {i: attempt.spread for i, attempt in sound.items() if attempt.spread is not None}
+    return {
+        index: judge(index, pooled([one for i, one in spreads.items() if i != index]))
+        for index in collected
+    }
+
+
+def _processes(protocol: Protocol, waiting: Sequence[Sequence[Attempt]]) -> int:
+    """Return how many processes the next attempt takes.
+
+    As many as the protocol says, or, where what is undisturbed stays, as many as are missing:
+    at least two, and half of the protocol's for an interval that is still too wide.
+    """
+    tried = [attempts[-1] for attempts in waiting if attempts]
+    if not tried or not all(attempt.carried for attempt in tried):
+        return protocol.processes
+    lacking = max(protocol.processes - len(attempt.carried) for attempt in tried)
+    return min(protocol.processes, max(2, lacking, math.ceil(protocol.processes / 2)))
 
 
 def order(

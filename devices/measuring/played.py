@@ -38,6 +38,7 @@ class PlayedMachine:
     wall: int = 0
     processor: int = 0
     effect: float = 1.0
+    probe_ms: float = 0.05
     noise: list[float] = field(default_factory=list)
 
     def start_process(self) -> None:
@@ -47,10 +48,18 @@ class PlayedMachine:
 
     def infer(self, factor: float) -> None:
         """Let the clocks run on by one inference of ``factor`` x ``base_ms``."""
+        self.work(self.base_ms * factor * self.effect)
+
+    def probe(self) -> None:
+        """Let the clocks run on by the probe; a process's own speed is not the probe's."""
+        self.work(self.probe_ms)
+
+    def work(self, quiet_ms: float) -> None:
+        """Let the clocks run on by what takes ``quiet_ms`` when nothing disturbs it."""
         if not self.noise:
             self.noise = np.exp(self.rng.normal(0, self.within, 1000)).tolist()
         now = self.wall * 1e-9
-        busy = self.base_ms * factor * self.effect * self.noise.pop() * self.slowdown(now)
+        busy = quiet_ms * self.noise.pop() * self.slowdown(now)
         self.wall += int((busy + self.preempt(now)) * 1e6)
         self.processor += int(busy * 1e6)
 
@@ -58,7 +67,10 @@ class PlayedMachine:
     def clocks(self) -> Clocks:
         """The clocks of this machine, which stand still unless it works or sleeps."""
         return Clocks(
-            wall_ns=lambda: self.wall, processor_ns=lambda: self.processor, sleep=self.sleep
+            wall_ns=lambda: self.wall,
+            processor_ns=lambda: self.processor,
+            waited_ns=lambda: self.wall - self.processor,
+            sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -139,6 +151,7 @@ class PlayedSampler(Sampler):
             clocks=self.machine.clocks,
             reader=self.machine.read,
             cores=[0],
+            probe=self.machine.probe,
         )
         done: list[tuple[int, Block | Failure]] = []
         for message in messages:
@@ -146,4 +159,4 @@ class PlayedSampler(Sampler):
                 done.append((message["index"], block_from_json(message["block"])))
             elif message["event"] == "failure":
                 done.append((message["index"], Failure(message["kind"], message["detail"])))
-        return with_reference(done)
+        return with_reference(done, own_core=runtime.runs_on_cpu and runtime.threads == 1)

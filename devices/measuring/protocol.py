@@ -32,7 +32,8 @@ class Protocol:
             another.
         max_temperature_c: hottest thermal zone, degrees Celsius.
         max_starvation: share of the time in which a single-threaded inference had no
-            processor.
+            processor; where a probe runs between the samples, any number asks for processes
+            that met a quiet machine, and null takes every sample.
         outlier_factor: a run is an outlier when it takes this many medians, or the median
             takes this many of it.
         max_outlier_share: share of outliers in a process.

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from devices.measuring.conditions import Reader, read_conditions, read_system_file
+from devices.measuring.counters import Counters, Counts, NoCounters, make_counters, waited_ns
 from devices.measuring.energy import EnergyMeter, NoMeter, make_meter
+from devices.measuring.probe import make_probe
 from devices.measuring.protocol import Protocol
 from devices.runtime import Runtime, random_inputs
 from search_spaces.errors import EnvironmentProblem, NasError
@@ -32,10 +34,12 @@ REFERENCE = -1
 
 @dataclass(frozen=True)
 class Clocks:
-    """Wall and processor time, both monotonic and in ns; and a pause in seconds."""
+    """Wall time, processor time and time spent waiting for a core, monotonic and in ns; and a
+    pause in seconds."""
 
     wall_ns: Callable[[], int] = time.perf_counter_ns
     processor_ns: Callable[[], int] = time.process_time_ns
+    waited_ns: Callable[[], int] = waited_ns
     sleep: Callable[[float], object] = time.sleep
 
 
@@ -53,6 +57,15 @@ class Block:
         settled: whether the warm-up windows came to agree.
         finite: whether every output of the first inference was finite.
         processor_share: processor time over wall time of the samples.
+        processor_ns: processor time of each sample; empty where the clock is too coarse.
+        waited_ns: how long threads waited for a core in each sample; empty where one thread's
+            processor time says it.
+        probes_ns: durations of the probe, before, between and after the samples (one more than
+            there are samples), when it finds its own data in the caches; empty where none ran,
+            see :mod:`devices.measuring.probe`.
+        first_probes_ns: of the run before each of these, which finds what the model and others
+            left.
+        cycles, instructions: of one inference in user mode; None where the kernel gives none.
         before, after: the machine's state around the samples.
         cores: where the process was kept; empty when it was not.
         memory_limited: whether the limit on its memory could be set.
@@ -77,6 +90,12 @@ class Block:
     energy_mj: float | None = None
     arithmetic: Mapping[str, int] | None = None
     doubts: tuple[str, ...] = ()
+    processor_ns: tuple[int, ...] = ()
+    waited_ns: tuple[int, ...] = ()
+    probes_ns: tuple[int, ...] = ()
+    first_probes_ns: tuple[int, ...] = ()
+    cycles: float | None = None
+    instructions: float | None = None
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
@@ -103,6 +122,7 @@ def run_sequence(
     clocks: Clocks | None = None,
     reader: Reader = read_system_file,
     cores: Sequence[int] = (),
+    probe: Callable[[], object] | None = None,
 ) -> None:
     """Measure models one after another and report each as it is done.
 
@@ -110,11 +130,18 @@ def run_sequence(
         sequence: indices into ``models``, or ``REFERENCE``.
         cores: where this process is kept.
         emit: takes ``{"event": "start" | "block" | "failure", "index": ..., ...}``.
+        probe: what runs between samples; by default :func:`devices.measuring.probe.make_probe`
+            for a runtime on the processor, and nothing for another.
 
     Raises:
         EnvironmentProblem: the machine lacks something, so no model can be measured.
     """
     clocks = clocks or Clocks()
+    if not runtime.runs_on_cpu:
+        probe = None
+    elif probe is None:
+        probe = make_probe()
+    counters = make_counters()
     rng = derive_rng(protocol.seed, "pause", clocks.wall_ns())
     clocks.sleep(float(rng.uniform(0, LONGEST_PAUSE_S)))
     for index in sequence:
@@ -122,7 +149,7 @@ def run_sequence(
         path = reference if index == REFERENCE else models[index]
         assert path is not None
         try:
-            block = _measure_one(runtime, path, protocol, clocks, reader, cores)
+            block = _measure_one(runtime, path, protocol, clocks, reader, cores, probe, counters)
         except EnvironmentProblem:
             raise
         except MemoryError as error:
@@ -142,6 +169,9 @@ def time_calls(
     clocks: Clocks,
     conditions: Callable[[], Mapping[str, Any]] = dict,
     meter: EnergyMeter | None = None,
+    probe: Callable[[], object] | None = None,
+    counters: Counters | None = None,
+    own_core: bool = False,
 ) -> Block:
     """Warm a call up and take its samples; ``finite`` is left to the caller.
 
@@ -149,33 +179,49 @@ def time_calls(
         call: one inference.
         conditions: reads the machine's state, outside the timed part.
         meter: of the energy of the samples.
+        probe: fixed work that runs before, between and after the samples.
+        counters: of hardware events.
+        own_core: whether an inference is the work of one thread, which then warms up by its
+            processor time: that of others says nothing about being warm.
     """
-    meter = meter or NoMeter()
+    meter, counters = meter or NoMeter(), counters or NoCounters()
+    fine = own_core and probe is not None and _fine_processor_clock()
     with _no_collection():
-        latency_ns, settled = _warm_up(call, protocol, clocks)
+        timer = clocks.processor_ns if fine else clocks.wall_ns
+        latency_ns, settled = _warm_up(call, protocol, clocks, timer)
         wanted_ns = protocol.min_sample_ms * 1e6
         calls = max(1, math.ceil(wanted_ns / max(latency_ns, 1.0)))
         before = conditions()
         while True:
-            meter.start()
-            wall, processor = clocks.wall_ns(), clocks.processor_ns()
-            samples = _sample(call, calls, protocol.runs, clocks.wall_ns)
-            wall, processor = clocks.wall_ns() - wall, clocks.processor_ns() - processor
-            energy = meter.stop()
-            median = float(np.median(samples))
+            # Energy cannot be told apart: where it is measured, no probe runs.
+            if isinstance(meter, NoMeter):
+                taken = _sample(call, calls, protocol.runs, clocks, probe, fine)
+                energy = None
+            else:
+                meter.start()
+                taken = _sample(call, calls, protocol.runs, clocks, None, fine)
+                energy = meter.stop()
+            median = float(np.median(taken.samples_ns))
             if median >= wanted_ns:
                 break
             # The warm-up was slower than the samples: they are all taken again, longer.
             calls = max(calls + 1, math.ceil(calls * 1.05 * wanted_ns / max(median, 1.0)))
+        counts = _count(call, calls, counters)
         return Block(
             calls=calls,
-            samples_ns=tuple(samples),
+            samples_ns=tuple(taken.samples_ns),
             settled=settled,
             finite=True,
-            processor_share=processor / wall if wall else 1.0,
+            processor_share=taken.processor_share,
             before=before,
             after=conditions(),
             energy_mj=None if energy is None else energy / (calls * protocol.runs),
+            processor_ns=tuple(taken.processor_ns),
+            waited_ns=tuple(taken.waited_ns),
+            probes_ns=tuple(taken.probes_ns),
+            first_probes_ns=tuple(taken.first_probes_ns),
+            cycles=None if counts is None else counts.cycles / calls,
+            instructions=None if counts is None else counts.instructions / calls,
         )
 
 
@@ -192,6 +238,12 @@ def block_from_json(value: Mapping[str, Any]) -> Block:
         energy_mj=value.get("energy_mj"),
         arithmetic=value.get("arithmetic"),
         doubts=tuple(value.get("doubts", ())),
+        processor_ns=tuple(int(n) for n in value.get("processor_ns", ())),
+        waited_ns=tuple(int(n) for n in value.get("waited_ns", ())),
+        probes_ns=tuple(int(n) for n in value.get("probes_ns", ())),
+        first_probes_ns=tuple(int(n) for n in value.get("first_probes_ns", ())),
+        cycles=value.get("cycles"),
+        instructions=value.get("instructions"),
     )
 
 
@@ -202,6 +254,8 @@ def _measure_one(
     clocks: Clocks,
     reader: Reader,
     cores: Sequence[int],
+    probe: Callable[[], object] | None,
+    counters: Counters,
 ) -> Block:
     session = runtime.load(path)
     inputs = random_inputs(session.inputs, derive_seed(protocol.seed, "inputs"))
@@ -215,6 +269,9 @@ def _measure_one(
         clocks=clocks,
         conditions=lambda: read_conditions(cores, reader=reader),
         meter=make_meter(protocol.energy_source, reader=reader),
+        probe=probe,
+        counters=counters,
+        own_core=runtime.runs_on_cpu and runtime.threads == 1,
     )
     return replace(block, finite=finite, arithmetic=arithmetic, doubts=tuple(doubts))
 
@@ -231,8 +288,13 @@ def _fall_back(path: Path, arithmetic: Mapping[str, int] | None) -> list[str]:
     ]
 
 
-def _warm_up(call: Callable[[], object], protocol: Protocol, clocks: Clocks) -> tuple[float, bool]:
+def _warm_up(
+    call: Callable[[], object], protocol: Protocol, clocks: Clocks, timer: Callable[[], int]
+) -> tuple[float, bool]:
     """Call until the medians of successive windows agree.
+
+    Args:
+        timer: what a call is timed by; windows are of wall time.
 
     Returns:
         The fastest of these medians, ns, and whether they agreed.
@@ -240,13 +302,17 @@ def _warm_up(call: Callable[[], object], protocol: Protocol, clocks: Clocks) -> 
     start = clocks.wall_ns()
     windows: list[float] = []
     while True:
-        opened = before = clocks.wall_ns()
+        opened = clocks.wall_ns()
+        before = timer()
         durations = []
-        while before - opened < protocol.warmup_window_ms * 1e6:
+        while True:
             call()
-            after = clocks.wall_ns()
+            after = timer()
             durations.append(after - before)
             before = after
+            now = clocks.wall_ns()
+            if now - opened >= protocol.warmup_window_ms * 1e6:
+                break
         # The median: one preemption within a window says nothing about being warm.
         windows.append(float(np.median(durations)))
         recent = windows[-protocol.warmup_windows :]
@@ -254,21 +320,83 @@ def _warm_up(call: Callable[[], object], protocol: Protocol, clocks: Clocks) -> 
         if len(recent) == protocol.warmup_windows:
             if max(recent) <= fastest * (1 + protocol.warmup_tolerance):
                 return fastest, True
-            if before - start >= protocol.warmup_max_s * 1e9:
+            if now - start >= protocol.warmup_max_s * 1e9:
                 return fastest, False
 
 
+@dataclass
+class _Taken:
+    """What one round of samples gave; lists by sample, those of probes with one more."""
+
+    samples_ns: list[int]
+    processor_ns: list[int]
+    waited_ns: list[int]
+    probes_ns: list[int]
+    first_probes_ns: list[int]
+    processor_share: float
+
+    def look(self, probe: Callable[[], object], clock: Callable[[], int]) -> None:
+        """Run the probe twice and keep both durations."""
+        self.first_probes_ns.append(_timed(probe, clock))
+        self.probes_ns.append(_timed(probe, clock))
+
+
 def _sample(
-    call: Callable[[], object], calls: int, runs: int, clock: Callable[[], int]
-) -> list[int]:
+    call: Callable[[], object],
+    calls: int,
+    runs: int,
+    clocks: Clocks,
+    probe: Callable[[], object] | None,
+    fine: bool,
+) -> _Taken:
+    """Take samples, a probe between any two.
+
+    Args:
+        fine: whether processor time tells how long a sample had no core; else waiting does.
+    """
     repeat = range(calls)
-    samples = [0] * runs
+    wall, processor = clocks.wall_ns, clocks.processor_ns
+    taken = _Taken([0] * runs, [], [], [], [], 1.0)
+    opened, used = wall(), processor()
     for run in range(runs):
-        start = clock()
+        if probe is not None:
+            taken.look(probe, wall)
+        waited = clocks.waited_ns() if probe is not None and not fine else 0
+        busy = processor()
+        start = wall()
         for _ in repeat:
             call()
-        samples[run] = clock() - start
-    return samples
+        taken.samples_ns[run] = wall() - start
+        if fine:
+            taken.processor_ns.append(processor() - busy)
+        elif probe is not None:
+            taken.waited_ns.append(clocks.waited_ns() - waited)
+    opened, used = wall() - opened, processor() - used
+    taken.processor_share = used / opened if opened else 1.0
+    if probe is not None:
+        taken.look(probe, wall)
+    return taken
+
+
+def _timed(work: Callable[[], object], clock: Callable[[], int]) -> int:
+    start = clock()
+    work()
+    return clock() - start
+
+
+def _count(call: Callable[[], object], calls: int, counters: Counters) -> Counts | None:
+    """Return the hardware events of ``calls`` inferences, where there are counters."""
+    if isinstance(counters, NoCounters):
+        return None
+    counters.start()
+    for _ in range(calls):
+        call()
+    return counters.stop()
+
+
+def _fine_processor_clock() -> bool:
+    """Whether processor time is counted finely enough for single samples (not on Windows)."""
+    return time.get_clock_info("process_time").resolution <= 1e-5
 
 
 @contextlib.contextmanager
@@ -294,6 +422,12 @@ def _as_json(block: Block) -> dict[str, Any]:
         "energy_mj": block.energy_mj,
         "arithmetic": block.arithmetic,
         "doubts": list(block.doubts),
+        "processor_ns": list(block.processor_ns),
+        "waited_ns": list(block.waited_ns),
+        "probes_ns": list(block.probes_ns),
+        "first_probes_ns": list(block.first_probes_ns),
+        "cycles": block.cycles,
+        "instructions": block.instructions,
     }
 
 

@@ -56,15 +56,17 @@ def test_a_rejected_sample_is_retried_and_kept_beside_the_good_one(play):
     assert result.valid and result.attempts == 2
     assert result.latency_ms == pytest.approx(1.2, rel=0.02)
     (rejected,) = result.rejected
-    assert "process-medians-apart" in rejected.reasons
-    assert [len(samples) for samples in rejected.samples_ms] == [30, 30, 30]
+    assert rejected.reasons == ("machine-never-quiet",)
+    assert [len(samples) for samples in rejected.samples_ms] == [30]
+    # What the machine was quiet for is kept: two processes, and two more.
+    assert [len(samples) for samples in result.samples_ms] == [30] * 4
 
 
 def test_after_three_retries_it_is_invalid_with_reasons_and_figures(play):
     played = play(slowdown=lambda now: 1 + 0.2 * np.sin(now))
     (result,) = run(played, Protocol(processes=3, runs=30, retries=3, pin=False))
-    assert not result.valid and result.attempts == 4 and len(result.rejected) == 3
-    assert "process-medians-apart" in result.reasons
+    assert not result.valid and result.attempts == 4
+    assert "machine-never-quiet" in result.reasons
     assert 0.9 < result.latency_ms < 1.6
 
 
@@ -119,7 +121,7 @@ def test_drift_of_the_reference_model_is_seen_between_models(play):
 
     played.runtime.load = load_and_slow
     results = run(played, models=models)
-    assert all("reference-model-drift" in result.reasons for result in results)
+    assert all("machine-never-quiet" in result.reasons for result in results)
 
 
 def throttled(rng, seconds, *, visible):
@@ -156,15 +158,17 @@ def cycling(rng, seconds):
     return {"slowdown": lambda now: factor if (now / period) % 1 < share else 1.0}
 
 
-def rejected_share(play, count, disturb):
+def outcomes(play, count, disturb, protocol=FULL):
+    """Return measurements of a model of 1.2 ms on machines that are disturbed in many ways."""
     rng = np.random.default_rng(11)
     quiet = play()
-    run(quiet, FULL)
+    run(quiet, protocol)
     seconds = quiet.machine.wall * 1e-9
-    rejected = [
-        not run(play(seed=seed, **disturb(rng, seconds)), FULL)[0].valid for seed in range(count)
-    ]
-    return np.mean(rejected)
+    return [run(play(seed=seed, **disturb(rng, seconds)), protocol)[0] for seed in range(count)]
+
+
+def wrong(result):
+    return result.valid and abs(result.latency_ms / 1.2 - 1) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -178,12 +182,28 @@ def rejected_share(play, count, disturb):
     ],
     ids=["throttled", "throttled-unseen", "preempted", "crowded", "cycling"],
 )
-def test_disturbed_measurements_are_rejected(play, disturb):
-    assert rejected_share(play, 100, disturb) >= 0.95
+def test_a_disturbed_measurement_is_rejected_or_right(play, disturb):
+    assert np.mean([wrong(result) for result in outcomes(play, 60, disturb)]) <= 0.05
+
+
+def test_a_shared_core_still_gives_the_latency(play):
+    results = outcomes(play, 60, preempted)
+    assert np.mean([r.valid and not wrong(r) for r in results]) >= 0.9
+
+
+def test_a_model_longer_than_a_time_slice_is_timed_by_the_processor(play):
+    def shared(rng, seconds):
+        return {"preempt": lambda now: 3.0, "base_ms": 12.0}
+
+    protocol = Protocol(processes=3, runs=20, retries=0, pin=False)
+    (result,) = outcomes(play, 1, shared, protocol)
+    assert result.valid and result.conditions["samples"] == ["lowest-processor"] * 3
+    assert result.latency_ms == pytest.approx(12.0, rel=0.02)
 
 
 def test_quiet_measurements_are_kept(play):
-    assert rejected_share(play, 100, lambda rng, seconds: {}) <= 0.02
+    results = outcomes(play, 100, lambda rng, seconds: {})
+    assert np.mean([not result.valid for result in results]) <= 0.02
 
 
 def test_the_95_percent_interval_of_whole_measurements_covers_the_truth(play):

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from devices.measuring.measurement import Attempt, Measurement, Reason, conclude, plausible
+from devices.measuring.attempt import Attempt, conclude
+from devices.measuring.measurement import Measurement, Reason, plausible
 from devices.measuring.protocol import Protocol
+from devices.measuring.quiet import Level
 from devices.measuring.sampling import Block, Failure
 
 QUIET = Block(
@@ -70,7 +72,65 @@ def test_each_reason_is_found(outcome, reason):
 
 
 def test_every_reason_has_a_case():
-    assert {reason for _, reason in CASES} == set(Reason)
+    assert {reason for _, reason in CASES} | {Reason.DISTURBED} == set(Reason)
+
+
+LEVEL = Level(50_000.0, 50_000.0)
+
+
+def probed(factor=1.0, *, probe=1.0, away=0.0, start=0):
+    """A block with probes: ``probe`` times the quiet level, its core lost for ``away`` ms."""
+    count = len(QUIET.samples_ns)
+    block = scaled(QUIET, factor)
+    lost = [round(away * 1e6) if i >= start else 0 for i in range(count)]
+    return replace(
+        block,
+        samples_ns=tuple(n + more for n, more in zip(block.samples_ns, lost, strict=True)),
+        processor_ns=block.samples_ns,
+        probes_ns=(round(50_000 * probe),) * (count + 1),
+        first_probes_ns=(round(50_000 * probe),) * (count + 1),
+    )
+
+
+def test_a_process_that_met_no_quiet_machine_does_not_count():
+    slow = probed(1.3, probe=1.3)
+    enough = replace(attempt(*[probed()] * 3, slow, protocol=Protocol(processes=4)), level=LEVEL)
+    found = finish(enough)
+    assert found.valid and found.latency_ms == pytest.approx(1.003)
+    assert [r.reasons for r in found.rejected] == [("machine-never-quiet",)]
+    assert found.rejected[0].samples_ms == (slow.samples_ms,)
+    few = replace(attempt(probed(), slow, slow), level=LEVEL)
+    assert Reason.DISTURBED in few.reasons and few.missing == 2
+    # There are figures all the same, of all that was measured, and they are marked.
+    assert not finish(few).valid and finish(few).latency_ms > 1.2
+
+
+def test_a_slow_process_with_quick_probes_is_never_left_out():
+    found = replace(attempt(probed(), probed(1.3), probed()), level=LEVEL)
+    assert len(found.counting) == 3 and Reason.SPREAD in found.reasons
+
+
+def test_samples_that_lost_the_core_are_left_out_or_timed_by_the_processor():
+    some = [probed(away=3.0, start=20)] * 3
+    assert finish(replace(attempt(*some), level=LEVEL)).latency_ms == pytest.approx(1.003)
+    every = finish(replace(attempt(*[probed(away=3.0)] * 3), level=LEVEL))
+    assert every.valid and every.latency_ms == pytest.approx(1.0, abs=0.002)
+    assert every.conditions["samples"] == ["lowest-processor"] * 3
+    # Threads wait for one another, so their processor time is not the latency.
+    waiting = [
+        replace(block, waited_ns=(3_000_000,) * 40, processor_ns=())
+        for block in [probed(away=3.0)] * 3
+    ]
+    threads = replace(attempt(*waiting, threads=2), level=LEVEL)
+    assert Reason.DISTURBED in threads.reasons
+
+
+def test_a_measurement_of_an_earlier_version_has_no_floor():
+    value = finish(attempt(QUIET, QUIET, QUIET)).to_json()
+    for name in ("floor_ms", "processor_ms"):
+        del value[name]
+    again = Measurement.from_json(value)
+    assert again.floor_ms is None and again.processor_ms is None and again.valid
 
 
 def test_throttling_between_two_processes_is_found():

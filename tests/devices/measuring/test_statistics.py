@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.measuring.statistics import interval, student_t, summarise
+from devices.measuring.statistics import (
+    Spread,
+    interval,
+    pooled,
+    spread_of,
+    student_t,
+    summarise,
+)
 from search_spaces.errors import InputError
 
 
@@ -71,7 +78,7 @@ def test_figures_are_ordered_and_scale_with_the_unit(processes):
 
 
 def test_figures_of_known_samples():
-    figures = summarise([[1.0, 2.0, 3.0], [1.0, 2.0, 4.0]])
+    figures = summarise([[1.0, 2.0, 3.0], [1.0, 2.0, 4.0], [2.0]])
     assert (figures.median, figures.low, figures.high) == (2.0, 2.0, 2.0)
     assert figures.mad == 1.0
 
@@ -79,3 +86,36 @@ def test_figures_of_known_samples():
 def test_one_process_has_no_interval():
     with pytest.raises(InputError, match="at least 2 processes"):
         interval(np.array([1.0]))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("models", [2, 4, 8])
+@pytest.mark.parametrize("apart", [0.0, 0.6])
+def test_variances_lent_by_neighbours_leave_the_coverage(processes, models, apart):
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(400):
+        deviations = 0.006 * np.exp(rng.normal(0, apart, models))
+        medians = np.exp(rng.normal(0, 1, (models, processes)) * deviations[:, None])
+        spreads = [spread_of([[m] for m in row]) for row in medians]
+        for j, row in enumerate(medians):
+            peers = pooled([one for i, one in enumerate(spreads) if i != j])
+            low, high = interval(row, peers=peers)
+            covered.append(low <= 1 <= high)
+    assert 0.915 <= np.mean(covered) <= 0.985
+
+
+def test_two_processes_get_no_interval_of_three_decades():
+    # Student's t with one degree of freedom makes 0.0015 to 9600 of these.
+    wild = np.array([1.0, 14.0])
+    alone = interval(wild)
+    assert alone[0] > 1e-5
+    among = interval(np.array([1.0, 1.02]), peers=Spread(0.01**2, 7))
+    assert among[0] > 0.97 and among[1] < 1.05
+    # Four processes and more speak for themselves.
+    many = np.array([1.0, 1.01, 0.99, 1.02, 1.0])
+    assert interval(many) == interval(many, peers=Spread(0.0, 0))
+
+
+def test_nothing_is_pooled_of_nobody():
+    assert pooled([]) == Spread(0.0, 0)
