@@ -39,6 +39,7 @@ __all__ = [
     "LayerColumn",
     "OperatorColumn",
     "PlannedSpace",
+    "require_kind_of_networks",
     "require_networks",
 ]
 
@@ -209,11 +210,30 @@ def require_networks(space: SearchSpace, purpose: str) -> PlannedSpace:
         InputError: its architectures are rows of a table or cells without layers.
     """
     if not isinstance(space, PlannedSpace):
-        raise InputError(
-            f"the space {space.name!r} has no networks that could be built; {purpose} needs a "
-            "space of layers, such as mobilenet"
-        )
+        raise _without_networks(space.name, purpose)
     return space
+
+
+def require_kind_of_networks(name: str, kind: type[SearchSpace], purpose: str) -> None:
+    """Refuse a registered space without networks before it asks for parameters of its own.
+
+    Args:
+        name: it is registered by.
+        kind: its class.
+        purpose: as of :func:`require_networks`.
+
+    Raises:
+        InputError: its architectures are rows of a table or cells without layers.
+    """
+    if not issubclass(kind, PlannedSpace):
+        raise _without_networks(name, purpose)
+
+
+def _without_networks(name: str, purpose: str) -> InputError:
+    return InputError(
+        f"the space {name!r} has no networks that could be built; {purpose} needs a "
+        "space of layers, such as mobilenet"
+    )
 
 
 _Plan = TypeVar("_Plan", LayerPlan, OperatorPlan)

@@ -312,6 +312,15 @@ class ReplayStore(Store):
                 )
             return _measurement(db, row)
 
+    def holds(self, space: str, arch: str, variant: str) -> bool:
+        """Whether any device measured this variant of an architecture in the earlier run."""
+        with translated(self.path, _KIND), contextlib.closing(self._open()) as db:
+            row = db.execute(
+                "SELECT 1 FROM measurements WHERE space = ? AND arch = ? AND variant = ? LIMIT 1",
+                (space, arch, variant),
+            ).fetchone()
+        return row is not None
+
     def put(self, query: Query, measurement: Measurement) -> None:
         raise InputError(f"{self.path} is being replayed and takes no measurement")
 

@@ -190,7 +190,7 @@ SCENARIOS: dict[str, dict[str, Maker]] = {
 
 
 def rejection(each: int = 200) -> dict[str, Any]:
-    """The share of disturbed measurements that are rejected or right, and rejected undisturbed ones.
+    """How many disturbed measurements are rejected or right, and how many undisturbed are rejected.
 
     Right is within 5 % of the truth: what was disturbed now and then is measured in between.
     """

@@ -120,14 +120,17 @@ def calibrate(
     from nas.boards.model_files import UntrainedFiles
     from nas.plots.board import check_plot_file, write_foretold
     from predictors.pool import default_pool
-    from search_spaces.planned import require_networks
-    from search_spaces.spaces.registry import build_space
+    from search_spaces.planned import require_kind_of_networks, require_networks
+    from search_spaces.spaces.registry import SPACES, build_space
     from search_spaces.tables.table import read_table, write_table
 
     if plot is not None:
         check_plot_file(plot)
     given: dict[str, Any] = {} if preset is None else {"preset": preset}
-    built = require_networks(build_space(space, **given), "nas device calibrate --space")
+    purpose = "nas device calibrate --space"
+    if ":" not in space:
+        require_kind_of_networks(space, SPACES.get(space), purpose)
+    built = require_networks(build_space(space, **given), purpose)
     wanted = QUICK.to_json() | key_values(protocol, "--protocol")
     known_devices = default_pool(built) if known is None else read_table(known, built)
     store = store or cache_folder().parent / "calibration.db"

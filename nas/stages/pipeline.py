@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.device import device_fingerprint
-from devices.measuring.store import MeasurementStore, Store
+from devices.measuring.store import MeasurementStore, ReplayStore, Store
 from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
 from nas.fronts.metrics import Metric, require_feasible
@@ -353,7 +353,8 @@ class Pipeline:
             self.context.task,
             device=self.context.accelerator,
         )
-        models = Models(self.context, self.store, evaluator)
+        replayed = self.measurements if isinstance(self.measurements, ReplayStore) else None
+        models = Models(self.context, self.store, evaluator, replayed=replayed)
         sizes = FileSizes(self.space)
         latencies = Latencies(
             self.space,

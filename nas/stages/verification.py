@@ -21,6 +21,7 @@ from nas.stages.search_stage import WORST, costs
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
+    from devices.measuring.store import ReplayStore
     from nas.models.parity import Parity
     from nas.record.evaluations import Evaluation, StudyRecord
     from nas.record.run_folder import RunStore
@@ -39,10 +40,19 @@ class Models:
         context: job, data and space.
         store: the run folder; files are kept in its ``work``.
         evaluator: gives the networks.
+        replayed: measurements that stand for those of this run; None where it measures.
     """
 
-    def __init__(self, context: RunContext, store: RunStore, evaluator: Evaluator) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        store: RunStore,
+        evaluator: Evaluator,
+        *,
+        replayed: ReplayStore | None = None,
+    ) -> None:
         self._context, self._store, self._evaluator = context, store, evaluator
+        self._replayed = replayed
 
     def path(self, arch: Arch, variant: str) -> Path:
         """Return where the file of ``arch`` is or will be."""
@@ -51,13 +61,18 @@ class Models:
     def file(self, arch: Arch, variant: str) -> Path:
         """Return the file of ``arch``, exported if it is not there.
 
-        A run that replays measurements needs no files to measure.
+        A run that replays measurements needs no files to measure. Of an architecture that the
+        earlier run has not measured it makes the file all the same, to see whether that run had
+        to leave it out.
 
         Raises:
             UnusableModel: the exported file does not compute what its network does.
         """
         path = self.path(arch, variant)
-        if not path.exists() and self._store.manifest()["measurements"] is None:
+        known = self._replayed is not None and self._replayed.holds(
+            self._context.space.name, str(arch), variant
+        )
+        if not path.exists() and not known:
             self.export(arch, variant)
         return path
 

@@ -164,6 +164,15 @@ def test_replay_refuses_what_was_not_measured(store, query, change):
     assert (str(value) if isinstance(value, str) else '"threads":2') in str(error.value)
 
 
+def test_a_replay_says_which_variants_of_an_architecture_were_measured(store, query):
+    store.put(query(variant="search"), measurement())
+    replayed = MeasurementStore.replay(store.path)
+    assert replayed.holds("mobilenet", "d2:k3", "search")
+    assert not replayed.holds("mobilenet", "d2:k3", "verify")
+    assert not replayed.holds("mobilenet", "d1:k3", "search")
+    assert not replayed.holds("resnet", "d2:k3", "search")
+
+
 def test_replay_takes_no_measurement(store, query):
     before = store.path.read_bytes()
     with pytest.raises(InputError, match="replayed"):

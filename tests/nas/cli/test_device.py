@@ -98,6 +98,9 @@ def test_tokens_are_made_listed_rotated_and_revoked(hub, tmp_path):
         (["measure", __file__, "--protocol", "rums=3"], "rums"),
         (["list", "--hub", URL], "--hub needs --token-file"),
         (["calibrate", "--space", "nowhere"], "nowhere"),
+        # Rows of a table and cells without layers have no files that a board could run.
+        (["calibrate", "--space", "nasbench201"], "no networks that could be built"),
+        (["calibrate", "--space", "tokens"], "'tokens' has no networks"),
         (["export", "absent.db", "t.csv"], "no measurement store"),
         (["serve", "--data", "d", "--token-file", "t", "--tls-cert", "c"], "belong together"),
         (["serve", "--data", "d", "--token-file", "t", "--client-ca", "c"], "--tls-cert"),

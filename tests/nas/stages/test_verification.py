@@ -11,7 +11,7 @@ from nas.models.parity import Parity, UnusableModel
 from nas.record.run_folder import RunStore
 from nas.stages.pipeline import Pipeline
 from nas.stages.progress import Progress
-from nas.stages.verification import Verification
+from nas.stages.verification import Models, Verification
 from search_spaces.errors import EnvironmentProblem, MissingExtraError
 from search_spaces.space import Choice, SearchSpace
 
@@ -182,3 +182,44 @@ def test_a_picture_that_turns_out_damaged_is_noted_so_that_it_may_be_repaired(tm
     with pytest.raises(DamagedPicture):
         pipeline.execute()
     assert pipeline.store.manifest()["damaged_pictures"] == {str(tmp_path / "a.png"): "abc123"}
+
+
+class Exporting(Models):
+    """Notes what it exports; of an odd architecture the file is another network."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.exported: list[int] = []
+
+    def export(self, arch, variant):
+        self.exported.append(arch["n"])
+        if arch["n"] % 2:
+            raise UnusableModel("the file computes something else")
+        path = self.path(arch, variant)
+        path.write_bytes(b"model")
+        return None, path
+
+
+def test_a_replay_makes_only_the_files_that_the_earlier_run_did_not_measure(store):
+    measured = {str(SPACE.arch({"n": n})) for n in (0, 1)}
+    replayed = SimpleNamespace(
+        holds=lambda space, arch, variant: (
+            (space, variant) == ("numbers", "search") and arch in measured
+        )
+    )
+    models = Exporting(SimpleNamespace(space=SPACE), store, None, replayed=replayed)
+    for n in (0, 1):
+        assert not models.file(SPACE.arch({"n": n}), "search").exists()
+    assert models.exported == []
+    # Left out by the earlier run for the same reason, so by this one too.
+    with pytest.raises(UnusableModel):
+        models.file(SPACE.arch({"n": 3}), "search")
+    # Neither measured nor left out: the store says so when it is asked.
+    assert models.file(SPACE.arch({"n": 4}), "search").exists()
+
+
+def test_a_run_that_measures_makes_every_file_once(store):
+    models = Exporting(SimpleNamespace(space=SPACE), store, None)
+    for _ in range(2):
+        assert models.file(SPACE.arch({"n": 2}), "search").exists()
+    assert models.exported == [2]
