@@ -187,8 +187,7 @@ class ElasticLayer(nn.Module):
 
     def quantized_weight(self, layer: LayerPlan) -> Tensor:
         """Return the fake-quantised slice for ``layer``: (out, in / groups, k or 1, k)."""
-        inputs = layer.in_channels // layer.groups
-        w = self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
+        w = self.slice_of(layer)
         full = None
         if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
             full = self._transformed(self.weight, layer.kernel)
@@ -196,6 +195,11 @@ class ElasticLayer(nn.Module):
         # Channels last is the faster layout on CPUs, and a one-channel image alone does not
         # say which layout is meant (a clone does); another layout would sum in another order.
         return w.clone(memory_format=torch.channels_last)
+
+    def slice_of(self, layer: LayerPlan) -> Tensor:
+        """Return the weights that ``layer`` uses, in float: (out, in / groups, k or 1, k)."""
+        inputs = layer.in_channels // layer.groups
+        return self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
 
     @torch.no_grad()
     def weight_step(self, layer: LayerPlan) -> Tensor:

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.plan import LayerPlan, NetworkPlan
 from search_spaces.planned import PlannedSpace
+from supernet.narrow import narrowed
 from supernet.network import Supernet
 from supernet.plain import PlainLayer, PlainNetwork
 from supernet.training.subnets import BitsStage, SandwichSampler, float_plan
@@ -94,6 +95,22 @@ class SupernetContract:
                 expected = supernet.evaluate(images, plan, statistics)
                 assert torch.equal(network(images), expected)
                 assert network(images).shape == (BATCH, supernet.space.outputs)
+
+    def test_a_narrowed_copy_is_the_same_network_with_its_own_weights_alone(
+        self, supernet: Supernet
+    ) -> None:
+        for plan in plans_of(supernet.space, 2):
+            network, images, statistics = extracted(supernet, plan)
+            copied = narrowed(supernet, plan)
+            with torch.no_grad():
+                assert torch.equal(copied.evaluate(images, plan, statistics), network(images))
+            outputs = copied(images, plan)
+            outputs.square().sum().backward()
+            for layer in plan.layers():
+                gradient = copied.layer(layer.name).weight.grad
+                assert gradient is not None and gradient.numel() == layer.weight_count
+            shared = {p.data_ptr() for p in supernet.parameters() if p.numel()}
+            assert not any(p.data_ptr() in shared for p in copied.parameters() if p.numel())
 
     def test_costs_are_those_of_the_network_that_is_built(self, supernet: Supernet) -> None:
         for plan in plans_of(supernet.space, 3):

@@ -118,7 +118,7 @@ def train(candidate: Candidate, splits: DataSplits, seconds: float, seed: int) -
     training.run(until=seconds / 2, total=seconds)
     training.plan = plan
     training.run(until=seconds, total=seconds)
-    evaluator = Evaluator(training.averaged(), splits, task)
+    evaluator = Evaluator(training.reached(), splits, task)
     costs = space.costs(space.genes([space.largest()]))
     return {
         **asdict(candidate),

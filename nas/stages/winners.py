@@ -8,7 +8,6 @@ in equal seconds, in which a small network takes many more steps than a large on
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +65,7 @@ class WinnerTrainer:
 
         Returns:
             ``arch``, ``rung``, ``until``, ``total``, ``accuracy`` and ``worst_class_accuracy`` on
-            the validation images with averaged weights, and the ``steps`` and ``seconds`` taken.
+            the validation images, and the ``steps`` and ``seconds`` taken.
 
         Raises:
             TrainingCollapse: the loss is no longer finite.
@@ -86,7 +85,7 @@ class WinnerTrainer:
             total=float(item["total"]),
             validate=lambda weights: quality(weights).accuracy,
         )
-        found = quality(training.averaged())
+        found = quality(training.reached())
         return {
             **item,
             "accuracy": found.accuracy,
@@ -97,15 +96,17 @@ class WinnerTrainer:
 
     def trained(self, arch: Arch) -> Supernet:
         """Return the weights of ``arch`` from the run folder."""
-        return self._training(arch, cpu=True).averaged()
+        return self._training(arch, cpu=True).reached()
 
     def _training(self, arch: Arch, *, cpu: bool) -> OwnTraining:
+        from supernet.narrow import narrowed
         from supernet.training.own_time import OwnTraining
 
         supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
+        plan = supernet.plan(arch)
         return OwnTraining(
-            copy.deepcopy(supernet),
-            supernet.plan(arch),
+            narrowed(supernet, plan),
+            plan,
             batches=self._batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,

@@ -36,7 +36,8 @@ class OwnRecipe:
     The learning rate rises, stays, and falls linearly to zero (warm-up, stable, decay; Hu et al.,
     MiniCPM, 2024, section 4): while it stays, nothing depends on when training will end, so an
     architecture can be given more time, or none, by what it has reached so far. What it has
-    reached is told by the average of its weights, which stands about where the decay would end.
+    reached is told by the average of its weights, which stands about where the decay would end;
+    at the end of the decay the weights themselves are better, which an average only trails.
 
     Attributes:
         learning_rate: peak.
@@ -83,6 +84,7 @@ class OwnTraining:
         step, spent: optimiser steps and seconds so far.
         checks: what each look at its validation gave.
         ends: seconds after which it ends because it gained no more; infinite before.
+        decayed: whether the learning rate has fallen to zero.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class OwnTraining:
         self._begun = 0.0
         self.checks: list[float] = []
         self.ends = math.inf
+        self.decayed = False
         self._guard = CollapseGuard(self.recipe.learning_rate)
         self._optimizer = make_optimizer(
             self.network, Recipe(steps=1, weight_decay=self.recipe.weight_decay)
@@ -153,7 +156,7 @@ class OwnTraining:
             for images, targets in self.batches.epoch(epoch, start=index):
                 self._train_step(images, targets, total)
                 if validate is not None and self._due(total):
-                    self._look(validate(self.averaged()))
+                    self._look(validate(self.reached()))
                     total, until = min(total, self.ends), min(until, self.ends)
                 self.spent = self.now() - self._begun
                 if self.checkpoint is not None and self.spent - saved >= self.checkpoint_every_s:
@@ -161,6 +164,7 @@ class OwnTraining:
                     saved = self.spent
                 if self.spent >= until:
                     break
+        self.decayed = self.spent >= min(total, self.ends)
         if self.checkpoint is not None and self.spent > saved:
             self.save(self.checkpoint)
 
@@ -218,12 +222,15 @@ class OwnTraining:
         )
 
     @torch.no_grad()
-    def averaged(self) -> Supernet:
-        """Return the network with the average of its weights, to evaluate; it shares no tensors."""
+    def reached(self) -> Supernet:
+        """Return the network as far as training has come, to evaluate; it shares no tensors.
+
+        With the average of its weights, and with the weights themselves once it is decayed.
+        """
         found = copy.deepcopy(self.network)
         for name, parameter in found.named_parameters():
             parameter.grad = None
-            if name in self._average:
+            if name in self._average and not self.decayed:
                 parameter.copy_(self._average[name])
         return found
 
@@ -238,6 +245,7 @@ class OwnTraining:
             for key, value in self._optimizer.state.get(parameters[name], {}).items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         state = {"step": self.step, "spent": self.spent, "checks": self.checks}
+        state["decayed"] = self.decayed
         # JSON has no infinity.
         state["ends"] = self.ends if math.isfinite(self.ends) else None
         save_checkpoint(path, tensors, state)
@@ -265,6 +273,7 @@ class OwnTraining:
                 entry[key] = value.to(self.device)
         self.step, self.spent = int(state["step"]), float(state["spent"])
         self.checks = list(state["checks"])
+        self.decayed = bool(state.get("decayed", False))
         self.ends = math.inf if state["ends"] is None else float(state["ends"])
         if not math.isfinite(self.spent):
             raise InputError(f"{path}: {self.spent} seconds spent cannot be; remove the file")

@@ -77,7 +77,7 @@ def test_seconds_are_kept_to_and_the_network_learns(supernet):
     training.run(until=30.0, total=30.0)
     assert training.spent == 30.0
     assert 25 <= training.step <= 30
-    assert loss_of(training.averaged()) < loss_of(supernet)
+    assert loss_of(training.reached()) < loss_of(supernet)
 
 
 def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path):
@@ -89,7 +89,7 @@ def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path):
         parts = begin(supernet, checkpoint=tmp_path / "a.safetensors", checkpoint_every_s=3.0)
         parts.run(until=until, total=24.0)
     assert (parts.step, parts.spent) == (whole.step, whole.spent)
-    expected, found = whole.averaged().state_dict(), parts.averaged().state_dict()
+    expected, found = whole.reached().state_dict(), parts.reached().state_dict()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
 
@@ -97,7 +97,7 @@ def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path):
 def test_averages_follow_the_weights_and_share_nothing_with_them(supernet):
     training = begin(supernet, recipe=OwnRecipe(average=0.0))
     training.run(until=9.0, total=90.0)
-    averaged = training.averaged()
+    averaged = training.reached()
     own = dict(training.network.named_parameters())
     for name, parameter in averaged.named_parameters():
         assert torch.equal(parameter, own[name]), name
@@ -164,3 +164,16 @@ def test_a_checkpoint_of_another_space_is_refused(supernet, tmp_path):
     )
     with pytest.raises(InputError, match="of another training; remove the file"):
         begin(other, checkpoint=path)
+
+
+def test_once_the_rate_has_fallen_the_weights_themselves_are_what_it_has_reached(
+    supernet, tmp_path
+):
+    training = begin(supernet, checkpoint=tmp_path / "a.safetensors")
+    training.run(until=12.0, total=24.0)
+    own = dict(training.network.named_parameters())
+    assert any(not torch.equal(p, own[n]) for n, p in training.reached().named_parameters())
+    training.run(until=24.0, total=24.0)
+    again = begin(supernet, checkpoint=tmp_path / "a.safetensors")
+    for name, parameter in again.reached().named_parameters():
+        assert torch.equal(parameter, own[name]), name
