@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nas.data.augment import Augmentation, Normalisation
+from nas.data.held import HeldImages
 from nas.data.images import Crops, Images, MemoryImages
 from search_spaces.seeds import derive_rng
 
@@ -50,6 +51,14 @@ class Batches:
     """The training batches of every epoch, each a function of (seed, epoch, index).
 
     A last batch that is not full is left out, unless it would be the only one.
+
+    Args:
+        subset: what to draw from.
+        batch_size: examples in each.
+        seed: of order and augmentation.
+        normalisation, augmentation: of the inputs.
+        rounds: epochs that differ from each other; those after them begin anew, as if each
+            example had so many copies that were augmented beforehand. None draws every epoch.
     """
 
     def __init__(
@@ -60,8 +69,12 @@ class Batches:
         seed: int,
         normalisation: Normalisation,
         augmentation: Augmentation | None = None,
+        rounds: int | None = None,
     ) -> None:
         self.subset = subset
+        # A few views of an example are counted already, and need no epoch to be the same again.
+        countless = augmentation is not None and augmentation.views is None
+        self.rounds = rounds if countless else None
         self.batch_size = min(batch_size, len(subset))
         self.seed = seed
         self.normalisation = normalisation
@@ -78,6 +91,7 @@ class Batches:
         Yields:
             inputs: (batch, channels, height, width) float32, normalised; targets: (batch, ...).
         """
+        epoch = self._drawn_as(epoch)
         order = self._order(epoch)
 
         def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -97,6 +111,8 @@ class Batches:
     @property
     def views(self) -> int | None:
         """How many different images training can see; None where they are countless."""
+        if self.rounds is not None:
+            return self.rounds * len(self.subset)
         each = 1 if self.augmentation is None else self.augmentation.views
         return None if each is None else each * len(self.subset)
 
@@ -107,12 +123,19 @@ class Batches:
         """
         if self.views is None:
             return None
+        epoch = self._drawn_as(epoch)
         positions = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        if self.rounds is not None:
+            return positions + len(self.subset) * epoch
         if self.augmentation is None or not self.augmentation.flip:
             return positions
         # Where nothing else is drawn, whether to mirror is what a batch draws first.
         rng = derive_rng(self.seed, "augment", epoch, index)
         return positions + len(self.subset) * self.augmentation.mirrored(len(positions), rng)
+
+    def _drawn_as(self, epoch: int) -> int:
+        """Return the epoch whose draws are those of ``epoch``."""
+        return epoch if self.rounds is None else epoch % self.rounds
 
     def _order(self, epoch: int) -> Tensor:
         """Return the order of the images in ``epoch``: (images,) int64."""
@@ -126,7 +149,7 @@ def ahead(
     batch: Callable[[int], tuple[Tensor, Tensor]], indices: range, images: Images
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``batch`` of every index in order; those of files are made while others are used."""
-    if isinstance(images, MemoryImages):
+    if isinstance(images, (MemoryImages, HeldImages)):
         yield from map(batch, indices)
         return
     # Files are decoded while the caller still works on the batch before.

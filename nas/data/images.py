@@ -106,8 +106,9 @@ class MemoryImages:
 class FileImages:
     """Images decoded from files when asked for.
 
-    The shorter side is scaled to 8/7 of ``size`` and the middle is cut out, the usual
-    evaluation transform of 256 and 224 pixels.
+    Of a picture that is large enough the shorter side is scaled to 8/7 of ``size`` and the middle
+    is cut out, the usual evaluation transform of 256 and 224 pixels. A picture that is no larger
+    than the image made of it is seen to its edges.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class FileImages:
 
         image = open_picture(self.paths[index], self.channels)
         if crop is None:
-            width = height = min(image.size) * 7 / 8
+            width = height = _seen(min(image.size), self.size)
             left, top = (image.width - width) / 2, (image.height - height) / 2
         else:
             left, top, width, height = crop.boxes(image.width, image.height)[0].tolist()
@@ -170,6 +171,11 @@ class FileImages:
         )
         pixels = np.asarray(image, dtype=np.uint8).reshape(self.size, self.size, self.channels)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _seen(side: int, size: int) -> float:
+    """Return how much of a picture's shorter side an image of ``size`` pixels shows."""
+    return min(side, max(size, side * 7 / 8))
 
 
 def _file_digest(path: Path, limit: int) -> bytes:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from nas.data.augment import Augmentation, Normalisation
 from nas.data.batches import Batches, Subset, ahead
+from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.pictures import readable
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
@@ -86,14 +87,15 @@ class DataSplits:
             self.on_test_read(reason)
         return self._test
 
-    def training_batches(self, batch_size: int, *, seed: int) -> Batches:
-        """Return augmented batches of the training set."""
+    def training_batches(self, batch_size: int, *, seed: int, rounds: int | None = None) -> Batches:
+        """Return augmented batches of the training set; for ``rounds`` see :class:`Batches`."""
         return Batches(
             self.train,
             batch_size=batch_size,
             seed=seed,
             normalisation=self.normalisation,
             augmentation=self.augmentation,
+            rounds=rounds,
         )
 
     def evaluation_batches(
@@ -308,6 +310,8 @@ def _open(
             raise InputError(f"images of files become squares, not {size[0]} x {size[1]}")
         files = FileImages(data.paths, size=size[0], channels=channels)
         files.inspect()
+        if holds(files):
+            files = HeldImages(data.paths, size=size[0], channels=channels)
         return files, labels
     return MemoryImages(_prepare(data.images, size, channels)), labels
 

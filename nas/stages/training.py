@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from search_spaces.space import Arch
     from supernet.network import Supernet
 
+TAUGHT_ROUNDS = 8
+"""Epochs whose augmentation differs, where a teacher is asked once for each image it can be shown:
+to ask the largest network in every step costs more than training the small ones does."""
+
 
 def train_supernet(
     context: RunContext, store: RunStore, progress: Progress, *, budget: Budget | None = None
@@ -50,7 +54,11 @@ def train_supernet(
     supernet = make_supernet(space, config)
     if config.init_from is not None and not store.checkpoint.exists():
         _start_from(supernet, Path(config.init_from), progress)
-    batches = context.splits.training_batches(config.batch_size, seed=job.seed)
+    batches = context.splits.training_batches(
+        config.batch_size,
+        seed=job.seed,
+        rounds=TAUGHT_ROUNDS if config.schedule == "taught" else None,
+    )
     focus = _focus(context, store)
     if budget is None:
         steps = _steps(context, store, batches, focus)

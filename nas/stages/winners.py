@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nas.executors import Executor, Work
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
+from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -52,7 +53,9 @@ class WinnerTrainer:
         self._job, self._store, self._evaluator = job, store, evaluator
         config = job.finetune
         self._batches = evaluator.splits.training_batches(
-            config.batch_size, seed=derive_seed(job.seed, "winners")
+            config.batch_size,
+            seed=derive_seed(job.seed, "winners"),
+            rounds=TAUGHT_ROUNDS if config.distillation else None,
         )
         self._teacher: RememberingTeacher | None = None
 

@@ -28,37 +28,50 @@ class RememberingTeacher:
 
     Small networks see each image tens of times, and the large one that teaches them costs more
     than they do; where augmentation only mirrors, it is asked twice for each image in all.
-    With crops every image is new, and the network is asked every time (as it should be: outputs
-    for another crop teach worse, Beyer et al., CVPR 2022).
+    Where every image is new, the network is asked every time (outputs for another crop of it
+    teach worse, Beyer et al., CVPR 2022), and so it is where outputs are too many to be kept.
 
     Args:
         network: images (batch, channels, height, width) -> outputs (batch, units), in evaluation
             mode, so that an image's outputs do not depend on its batch.
         views: of the training batches.
+        limit_bytes: memory that outputs may take.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], views: CountedViews) -> None:
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        views: CountedViews,
+        *,
+        limit_bytes: int = 2**29,
+    ) -> None:
         self._network = network
         self._views = views
+        self._limit = limit_bytes
+        self._too_many = False
         self._known: Tensor | None = None
         self._outputs: Tensor | None = None
 
     @property
     def remembers(self) -> bool:
         """Whether images come again, so that it is asked for each of them once only."""
-        return self._views.views is not None
+        return self._views.views is not None and not self._too_many
 
     @torch.no_grad()
     def outputs(self, images: Tensor, epoch: int, index: int) -> Tensor:
         """Return outputs (batch, units) for the ``images`` of batch ``index`` of ``epoch``."""
         numbers = self._views.views_of(epoch, index)
-        if numbers is None or self._views.views is None or len(numbers) != len(images):
+        if not self.remembers or numbers is None or len(numbers) != len(images):
             return self._network(images)
         if self._known is None:
+            assert self._views.views is not None
             self._known = torch.zeros(self._views.views, dtype=torch.bool)
         new = ~self._known[numbers]
         if bool(new.any()):
             found = self._network(images[new.to(images.device)])
+            if found[0].numel() * found.element_size() * len(self._known) > self._limit:
+                self._too_many = True
+                return self._network(images)
             if self._outputs is None:
                 self._outputs = found.new_zeros(len(self._known), found.shape[1])
             self._outputs[numbers[new]] = found

@@ -442,3 +442,29 @@ def _lopsided(n: int) -> Subset:
     """Images that differ from each other and from their mirror images."""
     pixels = torch.arange(n * 16, dtype=torch.uint8).view(n, 1, 4, 4)
     return Subset(MemoryImages(pixels), torch.arange(n), torch.arange(n))
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop_padding": 1}, {"erase": 0.5}, {"scale": 0.5}, {"noise": 0.1, "gain": 0.2}]
+)
+def test_views_are_countable_where_epochs_repeat(change):
+    batches = Batches(
+        _lopsided(10), batch_size=3, seed=5, normalisation=PLAIN,
+        augmentation=Augmentation(flip=True, **change), rounds=3,
+    )  # fmt: skip
+    assert batches.views == 30
+    seen: dict[int, torch.Tensor] = {}
+    for epoch in range(6):
+        for index, (images, _) in enumerate(batches.epoch(epoch)):
+            numbers = batches.views_of(epoch, index)
+            for number, image in zip(numbers.tolist(), images, strict=True):
+                assert torch.equal(seen.setdefault(number, image), image)
+    # One of ten images is left out of each of the three rounds.
+    assert len(seen) == 27
+    # What an epoch is does not depend on how many there are before it begins anew.
+    plain = Batches(
+        _lopsided(10), batch_size=3, seed=5, normalisation=PLAIN,
+        augmentation=Augmentation(flip=True, **change),
+    )  # fmt: skip
+    for one, other in zip(plain.epoch(2), batches.epoch(5), strict=True):
+        assert torch.equal(one[0], other[0])

@@ -60,3 +60,15 @@ def test_a_part_of_a_batch_is_not_taken_for_the_whole():
     numbers = Views().views_of(0, 0)
     part = IMAGES[numbers][2:]
     assert torch.equal(teacher.outputs(part, 0, 0), part.flatten(1)[:, :3] * 2)
+
+
+def test_outputs_that_would_take_too_much_memory_are_asked_for_every_time():
+    network = Counting()
+    teacher = RememberingTeacher(network, Views(), limit_bytes=6 * 3 * 4 - 1)
+    assert teacher.remembers
+    for epoch in range(2):
+        numbers = Views().views_of(epoch, 0)
+        found = teacher.outputs(IMAGES[numbers], epoch, 0)
+        assert torch.equal(found, IMAGES[numbers].flatten(1)[:, :3] * 2)
+    assert not teacher.remembers
+    assert RememberingTeacher(network, Views(), limit_bytes=6 * 3 * 4).remembers
