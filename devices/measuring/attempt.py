@@ -128,7 +128,7 @@ class Attempt:
             if block.probes_ns
             and self.level is not None
             and kept.samples_ms
-            and not judge_block(block, kept.samples_ms, self.protocol)
+            and not judge_block(block, kept, self.protocol)
         )
 
 
@@ -271,7 +271,7 @@ def _judge(attempt: Attempt) -> tuple[Reason, ...]:
     counting = attempt.counting
     blocks = [block for block, _ in counting]
     for block, kept in counting:
-        found |= judge_block(block, kept.samples_ms, protocol)
+        found |= judge_block(block, kept, protocol)
         if (
             attempt.own_core
             and not block.probes_ns

@@ -8,21 +8,41 @@ import numpy as np
 
 from devices.measuring.measurement import Reason
 from devices.measuring.protocol import Protocol
+from devices.measuring.quiet import EVERY, UNDISTURBED, Kept
 from devices.measuring.sampling import Block
 
 
-def judge_block(block: Block, values_ms: Sequence[float], protocol: Protocol) -> set[Reason]:
+def judge_block(block: Block, kept: Kept, protocol: Protocol) -> set[Reason]:
     """Return what speaks against a process.
 
     Args:
-        values_ms: its samples that count, in ms.
+        kept: its samples that count.
     """
     found = set()
-    samples = np.asarray(values_ms)
     if not block.settled:
         found.add(Reason.UNSETTLED)
     if not block.finite:
         found.add(Reason.NON_FINITE)
+    # The fastest samples are a few from anywhere: how they lie says nothing.
+    if kept.which in (UNDISTURBED, EVERY):
+        found |= _judge_samples(np.asarray(kept.samples_ms), protocol)
+    # Probes tell more finely what the reference model, a few models away, tells otherwise.
+    if block.reference_ms is not None and not block.probes_ns:
+        first, second = block.reference_ms
+        if outside_limit(abs(second / first - 1), protocol.max_spread):
+            found.add(Reason.REFERENCE_DRIFT)
+    # A cooling device that is at work throttles already, also when it began before.
+    if _increase(block, "throttle_count") > 0 or (block.after.get("cooling_state") or 0) > 0:
+        found.add(Reason.THROTTLING)
+    hottest = block.after.get("temperature_c")
+    if hottest is not None and outside_limit(hottest, protocol.max_temperature_c):
+        found.add(Reason.THROTTLING)
+    return found
+
+
+def _judge_samples(samples: np.ndarray, protocol: Protocol) -> set[Reason]:
+    """Return what the order and the spread of samples (n,), in ms, show."""
+    found = set()
     half = len(samples) // 2
     if half:
         first, second = np.median(samples[:half]), np.median(samples[half:])
@@ -38,17 +58,6 @@ def judge_block(block: Block, values_ms: Sequence[float], protocol: Protocol) ->
         _shift(ratio), protocol.max_iqr
     ):
         found.add(Reason.SCATTERED)
-    # Probes tell more finely what the reference model, a few models away, tells otherwise.
-    if block.reference_ms is not None and not block.probes_ns:
-        first, second = block.reference_ms
-        if outside_limit(abs(second / first - 1), protocol.max_spread):
-            found.add(Reason.REFERENCE_DRIFT)
-    # A cooling device that is at work throttles already, also when it began before.
-    if _increase(block, "throttle_count") > 0 or (block.after.get("cooling_state") or 0) > 0:
-        found.add(Reason.THROTTLING)
-    hottest = block.after.get("temperature_c")
-    if hottest is not None and outside_limit(hottest, protocol.max_temperature_c):
-        found.add(Reason.THROTTLING)
     return found
 
 

@@ -45,7 +45,8 @@ class Protocol:
         pin: keep a process on as many cores as it has threads.
         cores: which cores; None chooses the fastest and idlest.
         nice: scheduling priority asked for a measuring process, -20 (first) to 19; below 0
-            needs privilege, and what was granted is recorded. None leaves it alone.
+            needs privilege, and what was granted is recorded. None asks for -15 and is content
+            with what it gets; 0 is the priority of others.
         energy_source: sysfs file of an energy counter or a power sensor, see
             :mod:`devices.energy`; None takes RAPL where it can be read.
         seed: of the inputs and of the order of the models.

@@ -144,7 +144,12 @@ def test_the_priority_that_was_granted_is_recorded(scripted, nice):
     wanted = None if nice is None else min(19, own + nice)
     protocol = Protocol(**{**QUICK.to_json(), "nice": wanted})
     (result,) = measure([model("fine")], runtime, protocol)
-    assert result.conditions["nice"] == [own if wanted is None else wanted] * 2
+    granted = result.conditions["nice"]
+    if wanted is None:
+        # As early as it gets: where the tests have the privilege, -15.
+        assert granted in ([own] * 2, [-15] * 2)
+    else:
+        assert granted == [wanted] * 2
 
 
 def test_what_a_library_prints_does_not_disturb_the_messages(scripted):
