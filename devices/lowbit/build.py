@@ -43,18 +43,21 @@ _FLAGS = (
 )
 _SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # A file for another instruction set is called only where the processor has it.
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (
+    *_AVX2,
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512dq",
+    "-mavx512vnni",
+    "-mprefer-vector-width=512",
+)
 _X86 = {
-    "avx2.cpp": ("-mavx2", "-mfma"),
-    "avx512.cpp": (
-        "-mavx2",
-        "-mfma",
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512vl",
-        "-mavx512dq",
-        "-mavx512vnni",
-        "-mprefer-vector-width=512",
-    ),
+    "avx2.cpp": _AVX2,
+    "grouped_avx2.cpp": _AVX2,
+    "avx512.cpp": _AVX512,
+    "grouped_avx512.cpp": _AVX512,
 }
 _LIBRARY = "liblowbit.so" if sys.platform != "darwin" else "liblowbit.dylib"
 

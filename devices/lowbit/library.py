@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +13,9 @@ import numpy as np
 
 from devices.lowbit.build import library_path
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.model_files.grouped import GroupedWeights
 
-ABI = 1
+ABI = 2
 CODES, FLOATS, SUMS = 0, 1, 2
 FUNCTIONS = {"identity": 0, "hard_swish": 1, "hard_sigmoid": 2, "sigmoid": 3, "silu": 4}
 
@@ -31,6 +32,13 @@ class _ConvStruct(ctypes.Structure):
     _fields_ = [*((name, c_int32) for name in _CONV_FIELDS.split()), ("scale", c_float)]
 
 
+_LINEAR_FIELDS = "input output rows channels outputs bits planes group"
+
+
+class _LinearStruct(ctypes.Structure):
+    _fields_ = [*((name, c_int32) for name in _LINEAR_FIELDS.split()), ("zero", c_float)]
+
+
 _I, _L, _F = c_int, c_int64, c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_abi": (c_int, []),
@@ -45,6 +53,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_void_p, POINTER(_ConvStruct), *[c_void_p] * 4],
     ),
+    "lowbit_add_linear": (c_int, [c_void_p, POINTER(_LinearStruct), *[c_void_p] * 5]),
     "lowbit_add_quantise": (c_int, [c_void_p, *[_I] * 5, _F, _I, _I]),
     "lowbit_add_dequantise": (c_int, [c_void_p, *[_I] * 5, _F, _I]),
     "lowbit_add_sum": (c_int, [c_void_p, _I, _I, _I, _L, _F, _F, _F, _I, _I]),
@@ -60,6 +69,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_layers": (c_int, [c_void_p]),
     "lowbit_kernels": (c_char_p, [c_void_p, _I]),
     "lowbit_choose": (c_int, [c_void_p, _I, c_char_p]),
+    "lowbit_compare": (c_int, [c_void_p, _I, c_char_p, _I, POINTER(c_double)]),
+    "lowbit_settle": (c_int, [c_void_p, _I]),
+    "lowbit_packed_bytes": (c_int64, [c_void_p, _I]),
     "lowbit_time": (c_double, [c_void_p, _I, _I]),
 }
 
@@ -148,6 +160,7 @@ class Native:
         self._handle = self._library.lowbit_create(threads)
         if not self._handle:
             raise InputError(_reason())
+        self._kept: list[np.ndarray] = []  # what the library reads where it lies
 
     def __del__(self) -> None:
         handle, self._handle = getattr(self, "_handle", None), None
@@ -209,6 +222,28 @@ class Native:
             "add_conv", ctypes.byref(struct), *(a.ctypes.data_as(c_void_p) for a in arrays)
         )
 
+    def linear(self, source: int, target: int, rows: int, weights: GroupedWeights) -> int:
+        """Add a linear layer of weights alone, on floats; its weights are not copied.
+
+        Args:
+            source, target: buffers of float32 (rows, channels) and (rows, outputs).
+            rows: that are quantised to 8 bits, each with a scale of its own.
+            weights: kept alive by this network; a mapped file stays mapped.
+        """
+        outputs, channels = weights.shape
+        struct = _LinearStruct(
+            source, target, rows, channels, outputs, weights.bits, weights.planes, weights.group,
+            weights.zero,
+        )  # fmt: skip
+        arrays = (weights.fields, weights.scales, weights.mins, weights.bias, weights.factor)
+        number = self._add(
+            "add_linear",
+            ctypes.byref(struct),
+            *(None if a is None else a.ctypes.data_as(c_void_p) for a in arrays),
+        )
+        self._kept += [a for a in arrays if a is not None]
+        return number
+
     def map(self, source: int, target: int, count: int, table: np.ndarray) -> int:
         """Add a table of 256 codes, applied to ``count`` codes."""
         table = np.ascontiguousarray(table, np.uint8)
@@ -256,6 +291,30 @@ class Native:
     def choose(self, layer: int, kernel: str) -> None:
         """Run a layer by ``kernel`` from now on."""
         _check(self._library.lowbit_choose(self._handle, layer, kernel.encode()))
+
+    def compare(self, layer: int, kernels: Sequence[str], rounds: int) -> np.ndarray:
+        """Time a layer by each of some kernels, in turn within a round.
+
+        Returns:
+            ms, (rounds, kernels). The weights as all of them read them are held until
+            :meth:`settle`; the last one is chosen.
+        """
+        times = np.zeros((rounds, len(kernels)))
+        at = times.ctypes.data_as(POINTER(c_double))
+        names = ",".join(kernels).encode()
+        _check(self._library.lowbit_compare(self._handle, layer, names, rounds, at))
+        return times * 1e-6
+
+    def settle(self, layer: int) -> None:
+        """Forget a layer's weights as other kernels than the chosen one read them."""
+        _check(self._library.lowbit_settle(self._handle, layer))
+
+    def packed_bytes(self, layer: int) -> int:
+        """Return the bytes of a layer's weights as they are kept for its kernel."""
+        size = self._library.lowbit_packed_bytes(self._handle, layer)
+        if size < 0:
+            raise InputError(_reason())
+        return size
 
     def time(self, layer: int, rounds: int) -> float:
         """Return the median time in ms of one layer by its kernel."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,12 @@ import numpy as np
 from devices.lowbit import floats
 from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
+from devices.lowbit.tuning import choose_kernel, choose_kernels
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
 _FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
-_FAR_BEHIND = 2.0
-_TURNS = 3
-_LONGEST_MS = 4.0
-"""Of the timings of one kernel in a turn."""
 _VIEWS = ("flatten", "reshape", "transpose")
 
 
@@ -71,7 +68,7 @@ class LowBitNetwork:
     def __init__(
         self, model: PackedModel, *, batch: int = 1, threads: int = 1, rounds: int = 5
     ) -> None:
-        self.model, self.batch = model, batch
+        self.model, self.batch, self._rounds = model, batch, rounds
         self.native = Native(threads)
         self.grids = model.graph["grids"]
         for name, grid in self.grids.items():
@@ -108,8 +105,8 @@ class LowBitNetwork:
             self._result: Callable[[], np.ndarray] = lambda: view
         else:
             self._result = lambda: self._arrays[result]
-        if rounds:
-            self.choose_kernels(rounds)
+        # The kernels have what they need of the weights: a mapped file goes back to the system.
+        self.model = replace(model, tensors={})
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run once; ``images`` float32 (batch, channels, height, width).
@@ -137,28 +134,8 @@ class LowBitNetwork:
         return self.execute
 
     def choose_kernels(self, rounds: int) -> None:
-        """Time the kernels of each layer on what its buffers hold and keep the fastest.
-
-        Portable kernels are timed only where there are no others, and one that is far behind at
-        its first run not again.
-        """
-        for layer in range(self.native.layers):
-            kernels = self.native.kernels(layer)
-            fast = [k for k in kernels if not k.endswith("_portable")] or list(kernels)
-            if len(fast) < 2:
-                continue
-            times = {}
-            for kernel in fast:
-                self.native.choose(layer, kernel)
-                times[kernel] = self.native.time(layer, 1)
-            limit = _FAR_BEHIND * min(times.values())
-            # Several turns, so that a disturbance does not fall on one kernel alone.
-            for _ in range(_TURNS):
-                for kernel in (k for k in fast if times[k] <= limit):
-                    self.native.choose(layer, kernel)
-                    count = max(1, min(rounds, int(_LONGEST_MS / max(times[kernel], 1e-6))))
-                    times[kernel] = min(times[kernel], self.native.time(layer, count))
-            self.native.choose(layer, min(times, key=times.__getitem__))
+        """Choose the kernel of each layer by timing, see :mod:`devices.lowbit.tuning`."""
+        choose_kernels(self.native, range(self.native.layers), rounds)
 
     def profile(self, rounds: int = 20) -> list[dict[str, Any]]:
         """Return name, kernel and mean ms of each native layer."""
@@ -279,6 +256,8 @@ class LowBitNetwork:
             bias=tensors[weights["bias"]],
             multiplier=multiplier,
         )
+        # At once, so that no more than one layer is held as several kernels read it.
+        choose_kernel(self.native, first, self._rounds)
         self._native(node.get("layer", out), first)
 
     def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:

@@ -15,8 +15,8 @@ from devices.runtime import RUNTIMES, Preparation, Runtime, Session, TensorSpec,
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
 
-_TIMINGS = 5
-"""Timings of a kernel when a layer's kernel is chosen."""
+_TIMINGS = 15
+"""Rounds in which the kernels of a layer are compared when a model is loaded."""
 
 
 @RUNTIMES.register("lowbit")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,15 @@ VERSION = 1
 LARGEST_HEADER = 64 * 2**20
 """Bytes of a header beyond which a file is refused."""
 
-_DTYPES = {"U8": "<u1", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
+_DTYPES = {
+    "U8": "<u1",
+    "I8": "<i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "F16": "<f2",
+    "F32": "<f4",
+}
 _DTYPE_NAMES = {np.dtype(text): name for name, text in _DTYPES.items()}
 
 
@@ -168,12 +178,18 @@ def write_packed_model(path: Path, model: PackedModel) -> int:
 def read_packed_model(path: Path) -> PackedModel:
     """Read a low-bit model file.
 
+    The tensors are views of the file, mapped into memory: they cost none until they are read, and
+    their pages go back to the system when nothing refers to them any more. Replace a file in use,
+    as :func:`write_packed_model` does; do not write into it.
+
     Raises:
         InputError: the file is missing, torn, or of another format or version.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0
+            data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     size = int.from_bytes(data[:8], "little")

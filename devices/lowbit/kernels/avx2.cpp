@@ -15,10 +15,14 @@
 #include "lowbit.h"
 
 namespace lowbit {
+
+void grouped_avx2(const GroupedStep&);
+
 namespace {
 
 #include "elementwise.inc"
 #include "sweep.inc"
+#include "fields_avx2.inc"
 
 using V32 = __m256i;
 
@@ -40,7 +44,8 @@ inline V32 high16(V32 v) { return _mm256_cvtepi16_epi32(_mm256_extracti128_si256
 
 // Grouped tables. `kDepth` lookups of a byte are summed before they could pass 255, then
 // vpmaddubsw weighs the planes of an output, which lie in adjacent bytes, and widens.
-template <int P, int V, int kPlanes, int kDepth, bool kTwo>
+// `kPacked`: two indices lie in a byte, those of vectors 0 and 1.
+template <int P, int V, int kPlanes, int kDepth, bool kTwo, bool kPacked = false>
 inline void lookup_tile(const Step& s) {
   constexpr int kHalves = kTwo ? 2 : 1;         // nibbles of the activations
   constexpr int kWide = kPlanes == 1 ? 2 : 1;   // of one plane: both bytes as a word, the odd one
@@ -74,7 +79,15 @@ inline void lookup_tile(const Step& s) {
     const uint8_t* index = s.weights + t * s.tap_stride;
     const auto group = [&](V32 (&sum)[P][V][kHalves], int g, bool begin) {
       V32 i[V];
-      for (int v = 0; v < V; ++v) i[v] = load(index + (g * V + v) * 32);
+      if constexpr (kPacked) {
+        static_assert(V == 2, "a byte holds the indices of two vectors");
+        const V32 both = load(index + g * 32), nibble = _mm256_set1_epi8(15);
+        _mm_prefetch(reinterpret_cast<const char*>(index + g * 32 + kAhead), _MM_HINT_T0);
+        i[0] = both & nibble;
+        i[1] = _mm256_srli_epi16(both, 4) & nibble;
+      } else {
+        for (int v = 0; v < V; ++v) i[v] = load(index + (g * V + v) * 32);
+      }
       for (int p = 0; p < P; ++p)
         for (int h = 0; h < kHalves; ++h) {
           const V32 entries = table_at(table[p] + g * kBytes + 16 * h);
@@ -137,6 +150,13 @@ void lookup_nibbles(const Step& s) {
   Step step = s;
   sweep<1>(step, [](auto p, const Step& tile) { lookup_tile<p, V, kPlanes, 4, true>(tile); });
 }
+
+template <int kPlanes, int kDepth, bool kTwo>
+void lookup_packed(const Step& s) {
+  lookup_tile<1, 2, kPlanes, kDepth, kTwo, true>(s);
+}
+#define PACKED_TABLES(planes, depth, two) \
+  {nullptr, nullptr, nullptr, nullptr, lookup_packed<planes, depth, two>}
 
 // Products by vpmaddubsw, summed in 16 bits for `depth` groups: exact, as `depth` is chosen from
 // the actual weights.
@@ -250,22 +270,25 @@ void multiply_wide(const Step& s) {
 #define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 #define TABLES(name, planes, lanes, depth)                                     \
   {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, depth,            \
-   TILES(lookup, planes, depth)}
+   TILES(lookup, planes, depth), PACKED_TABLES(planes, depth, false)}
 
 // By the most lookups whose sum fits a byte: 8 for codes to 7, 4 to 15, 2 to 31, 1 to 63.
 const DotKernel kDot[] = {
-    {"multiply_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 2, TILES(multiply)},
-    {"multiply_widen_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 1, TILES(multiply_widen)},
-    {"multiply_wide_avx2", Prepare::kWide, Layout::kDot2, 8, 64, 0, TILES(multiply_wide)},
+    {"multiply_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 2, TILES(multiply), PACKED_ROWS},
+    {"multiply_widen_avx2", Prepare::kRaw, Layout::kDot4, 8, 32, 1, TILES(multiply_widen), PACKED_ROWS},
+    {"multiply_wide_avx2", Prepare::kWide, Layout::kDot2, 8, 64, 0, TILES(multiply_wide), {}},
     TABLES("tables1x8_avx2", 1, 32, 8), TABLES("tables1x4_avx2", 1, 32, 4),
     TABLES("tables1x2_avx2", 1, 32, 2), TABLES("tables1x1_avx2", 1, 32, 1),
     TABLES("tables2x8_avx2", 2, 16, 8), TABLES("tables2x4_avx2", 2, 16, 4),
     TABLES("tables2x2_avx2", 2, 16, 2), TABLES("tables2x1_avx2", 2, 16, 1),
     TABLES("tables4x8_avx2", 4, 8, 8),  TABLES("tables4x4_avx2", 4, 8, 4),
     TABLES("tables4x2_avx2", 4, 8, 2),  TABLES("tables4x1_avx2", 4, 8, 1),
-    {"nibble_tables1_avx2", Prepare::kTables, Layout::kPlane1, 32, 32, 0, TILES(lookup_nibbles, 1)},
-    {"nibble_tables2_avx2", Prepare::kTables, Layout::kPlane2, 16, 32, 0, TILES(lookup_nibbles, 2)},
-    {"nibble_tables4_avx2", Prepare::kTables, Layout::kPlane4, 8, 32, 0, TILES(lookup_nibbles, 4)},
+    {"nibble_tables1_avx2", Prepare::kTables, Layout::kPlane1, 32, 32, 0, TILES(lookup_nibbles, 1),
+     PACKED_TABLES(1, 4, true)},
+    {"nibble_tables2_avx2", Prepare::kTables, Layout::kPlane2, 16, 32, 0, TILES(lookup_nibbles, 2),
+     PACKED_TABLES(2, 4, true)},
+    {"nibble_tables4_avx2", Prepare::kTables, Layout::kPlane4, 8, 32, 0, TILES(lookup_nibbles, 4),
+     PACKED_TABLES(4, 4, true)},
 };
 
 // Two codes and their sum lie in the first three of four bytes, the last is 0. A table entry is
@@ -512,7 +535,7 @@ const DepthwiseKernel kDepthwise[] = {
     {"depthwise_wide_avx2", 8, 2, 0, interleave<true>, depthwise<true>}};
 
 Backend make() {
-  Backend backend = {"avx2", {}, {}, prepare, finish,
+  Backend backend = {"avx2", {}, {}, prepare, finish, unpack, grouped_avx2, quantise_row,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
   for (const DotKernel& k : kDot) backend.dot.push_back(&k);
   for (const DepthwiseKernel& k : kDepthwise) backend.depthwise.push_back(&k);
@@ -523,7 +546,9 @@ Backend make() {
 
 const Backend* avx2_backend() {
   static const Backend backend = make();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &backend : nullptr;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                 __builtin_cpu_supports("f16c")
+             ? &backend : nullptr;
 }
 
 }  // namespace lowbit

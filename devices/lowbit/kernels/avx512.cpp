@@ -10,10 +10,14 @@
 #include "lowbit.h"
 
 namespace lowbit {
+
+void grouped_avx512(const GroupedStep&);
+
 namespace {
 
 #include "elementwise.inc"
 #include "sweep.inc"
+#include "fields_avx2.inc"
 
 constexpr int kLanes = 16;
 
@@ -51,7 +55,43 @@ void dot(const Step& s) {
   sweep<kPixels>(step, [](auto p, const Step& tile) { dot_tile<p, V>(tile); });
 }
 
-const DotKernel kDot = {"dot_vnni", Prepare::kRaw, Layout::kDot4, kLanes, 64, 0, {dot<1>, dot<2>}};
+// The same in the layout of eight outputs, for one row of weights as they are kept.
+template <int P, int V>
+inline void dot_half_tile(const Step& s) {
+  __m256i total[P][V];
+  for (int p = 0; p < P; ++p)
+    for (int v = 0; v < V; ++v) {
+      const void* from = s.sums + p * s.sum_stride + v * 8;
+      total[p][v] = s.first ? _mm256_setzero_si256() : _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    }
+  for (int t = 0; t < s.taps; ++t) {
+    const uint8_t* weights = s.weights + t * s.tap_stride;
+    for (int g = 0; g < s.groups; ++g)
+      for (int v = 0; v < V; ++v) {
+        const void* at = weights + (g * V + v) * 32;
+        const __m256i w = _mm256_loadu_si256(static_cast<const __m256i*>(at));
+        for (int p = 0; p < P; ++p)
+          total[p][v] = _mm256_dpbusd_epi32(
+              total[p][v], four_codes(s.rows[p * s.row_stride + t] + s.offset + g * 4), w);
+      }
+  }
+  for (int p = 0; p < P; ++p)
+    for (int v = 0; v < V; ++v) {
+      void* to = s.sums + p * s.sum_stride + v * 8;
+      _mm256_storeu_si256(static_cast<__m256i*>(to), total[p][v]);
+    }
+}
+
+template <int V>
+void dot_half(const Step& s) {
+  Step step = s;
+  sweep<4>(step, [](auto p, const Step& tile) { dot_half_tile<p, V>(tile); });
+}
+
+const DotKernel kDot[] = {
+    {"dot_vnni", Prepare::kRaw, Layout::kDot4, kLanes, 64, 0, {dot<1>, dot<2>}, {}},
+    {"rows_vnni", Prepare::kRaw, Layout::kDot4, 8, 32, 0, {dot_half<1>, dot_half<2>}, PACKED_ROWS},
+};
 
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
   avx2_backend()->prepare(kind, codes, channels, out, total);
@@ -104,7 +144,7 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
 }
 
 const Backend* make() {
-  static Backend backend = {"avx512vnni", {&kDot}, {}, prepare, finish,
+  static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack, grouped_avx512, quantise_row,
                             {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
   return &backend;
 }

@@ -11,6 +11,7 @@ constexpr int kSmall = 8;          // input channels below which taps are gather
 constexpr int kTilePixels = 32;    // output pixels worked on at once, about
 constexpr size_t kTileBytes = 48 << 10;  // of prepared activations, about
 constexpr int kChunkGroups = 256;  // groups of a chunk: its weights stay in the nearest cache
+constexpr size_t kKeepBytes = 256 << 10;  // of weights unpacked once for all tiles of a run
 
 class Conv : public KernelLayer<DotKernel, &Backend::dot> {
  public:
@@ -49,10 +50,14 @@ class Conv : public KernelLayer<DotKernel, &Backend::dot> {
       scratch.tags.assign(ring_rows_, -1);
       for (int g = 0; g < s_.groups; ++g) {
         if (g) std::fill(scratch.tags.begin(), scratch.tags.end(), -1);
-        for (int tile = first; tile < last; ++tile) run_tile(scratch, tile, g, from, to);
+        const bool kept = last - first > 1 && unpack_blocks(scratch, g, from, to);
+        for (int tile = first; tile < last; ++tile) run_tile(scratch, tile, g, from, to, kept);
       }
     });
   }
+
+  void settle() override { weights_.settle(); }
+  size_t packed_bytes() const override { return weights_.packed_bytes(); }
 
  private:
   bool fits(const DotKernel& k) const override {
@@ -86,6 +91,7 @@ class Conv : public KernelLayer<DotKernel, &Backend::dot> {
       const int largest = std::max(1, static_cast<int>(s_.largest));
       const int entry = k.prepare == Prepare::kTables ? 60 : 4 * largest;
       chunk_groups_ = std::min(chunk_groups_, kSumLimit / (up * entry));
+      chunk_groups_ -= chunk_groups_ % kPackedGroups;
     }
     lay_out_tiles();
   }
@@ -238,7 +244,20 @@ class Conv : public KernelLayer<DotKernel, &Backend::dot> {
     return (b * out_h_ + y0) * out_w_;
   }
 
-  void run_tile(Scratch& w, int tile, int g, int from_block, int to_block) {
+  // Unpacks the weights of some blocks, one after the other, where they are few enough to stay near.
+  bool unpack_blocks(Scratch& w, int g, int from, int to) const {
+    if (!weights_.compressed() || from == to) return false;
+    const size_t whole = weights_.plain_bytes(from);
+    if (whole * (to - from) > kKeepBytes) return false;
+    w.weights.at_least(whole * (to - from) + kUnpackSlack);
+    for (int block = from; block < to; ++block)
+      weights_.unpack(*backends_.front(), g, block, 0, weights_.plain_bytes(block),
+                      w.weights.data() + (block - from) * whole);
+    return true;
+  }
+
+  // `kept`: the weights of the blocks are unpacked already.
+  void run_tile(Scratch& w, int tile, int g, int from_block, int to_block, bool kept) {
     const DotKernel& k = *kernel_;
     int count = 0;
     const int first = ring_ ? ring_tile(w, tile, g, count) : gather_tile(w, tile, g, count);
@@ -252,10 +271,27 @@ class Conv : public KernelLayer<DotKernel, &Backend::dot> {
     std::copy_n(weights_.planes.coefficients, 4, step.coefficients);
     const size_t unit = prepared_bytes(k.prepare);
     const FinishKernel finish = backends_.front()->finish;
+    // One row of a product is done on the weights as they are kept.
+    const Field& field = weights_.field();
+    const StepKernel packed_run =
+        count == 1 && weights_.taps == 1 && !kept && field.bits <= 4 ? k.packed[field.bits] : nullptr;
+    Finish fields = finish_;  // of sums of fields
+    bool terms = offset_ != 0;
+    if (packed_run && !planes_of(k.layout)) {
+      int32_t total = 0;
+      for (int c = 0; c < weights_.inner; ++c) total += w.rows[0][c];
+      w.terms[0] = field.low * total;
+      fields.coefficient = field.bits == 1 ? field.step : 1;
+      terms = field.low != 0;
+    }
     const size_t size = s_.kind == LOWBIT_CODES ? 1 : 4;
+    const size_t first_bytes = weights_.plain_bytes(from_block);
+    if (!kept && weights_.compressed())
+      w.weights.at_least(chunk_groups_ * size_t{kVectors} * k.vector_bytes + kUnpackSlack);
     for (int block = from_block; block < to_block; ++block) {
       const int in_block = std::min(kVectors, weights_.vectors - block * kVectors);
-      const uint8_t* weights = weights_.block(g, block);
+      const uint8_t* unpacked = w.weights.data() + (block - from_block) * first_bytes;
+      const bool packed = packed_run && in_block == kVectors;
       const size_t group_step = static_cast<size_t>(in_block) * k.vector_bytes;
       step.tap_stride = group_step * weights_.groups4;
       step.first = true;
@@ -266,17 +302,25 @@ class Conv : public KernelLayer<DotKernel, &Backend::dot> {
           step.taps = std::min(chunk_taps, weights_.taps - t);
           step.groups = std::min(chunk_groups, weights_.groups4 - q);
           step.offset = q * unit;
-          step.weights = weights + t * step.tap_stride + q * group_step;
+          const size_t at = t * step.tap_stride + q * group_step;
+          const size_t bytes = (step.taps - 1) * step.tap_stride + step.groups * group_step;
+          step.weights = packed ? weights_.kept(g, block, at)
+                         : kept ? unpacked + at
+                                : weights_.unpack(*backends_.front(), g, block, at, at + bytes,
+                                                  w.weights.data());
           step.pixels = count;
           step.rows = w.rows.data() + t;
           step.sums = sums;
-          k.run[in_block - 1](step);
+          if (packed) step.groups = ceil_div(step.groups, kPackedGroups) * kPackedGroups;
+          (packed ? packed_run : k.run[in_block - 1])(step);
           step.first = false;
         }
       const int n = block * kVectors * k.lanes;
       const int outputs = std::min(in_block * k.lanes, group_out_ - n);
-      finish(finish_, sums, width, offset_ ? w.terms.data() : nullptr, count, g * group_out_ + n,
-             outputs, out_.data() + static_cast<size_t>(first) * s_.outputs * size, s_.outputs);
+      // Only whole codes have sums of fields, and only whole blocks of them.
+      const bool plain = !packed && !planes_of(k.layout);
+      finish(plain ? finish_ : fields, sums, width, terms && !plain ? w.terms.data() : nullptr, count,
+             g * group_out_ + n, outputs, out_.data() + static_cast<size_t>(first) * s_.outputs * size, s_.outputs);
     }
   }
 

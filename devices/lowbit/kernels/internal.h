@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "grouped.h"
+
 namespace lowbit {
 
 // How a kernel wants one pixel's channels laid out, in groups of four.
@@ -56,7 +58,13 @@ struct DotKernel {
   int depth;         // products: groups that 16-bit sums must hold, 0 for any weights;
                      // tables: lookups summed in a byte, 0 for any codes
   StepKernel run[kVectors];  // by vectors - 1
+  // The same on weights as they are kept, for one pixel, one tap and kVectors vectors, by the bits of
+  // a field; null: they are unpacked first. For codes the sums are those of fields, low is not added.
+  StepKernel packed[5];
 };
+
+// Groups of four channels that packed kernels take at a time: their weights fill whole units.
+constexpr int kPackedGroups = 4;
 
 // With acc = (sum * coefficient + term) * factor + bias, see lowbit_add_conv.
 struct Finish {
@@ -118,12 +126,28 @@ struct Elementwise {
   void (*maximum)(const uint8_t* in, uint8_t* out, int channels);
 };
 
+// How the bytes that a kernel reads are kept in fewer bits: byte = low + (field ? step : 0) for one
+// bit, low + field for 2 to 4. 8: as they are; 16: numbers of 16 bits, kept as bytes. A unit of 32
+// kept bytes (for 3 bits 64 of two bits, then 32 of one) holds 32 read bytes for each field of a byte:
+// bytes 0..31 are the lowest fields, and so on.
+struct Field {
+  int bits;
+  int8_t low;
+  uint8_t step;
+};
+// Writes whole units, up to at least `bytes` read bytes; of fields of 1 to 4 bits.
+using UnpackKernel = void (*)(const Field&, const uint8_t* from, uint8_t* to, size_t bytes);
+constexpr size_t kUnpackSlack = 512;  // two units
+
 struct Backend {
   const char* name;
   std::vector<const DotKernel*> dot;
   std::vector<const DepthwiseKernel*> depthwise;
   PrepareKernel prepare;
   FinishKernel finish;
+  UnpackKernel unpack;
+  GroupedKernel grouped;
+  QuantiseRow quantise_row;
   Elementwise elementwise;
 };
 

@@ -34,7 +34,7 @@ class Buffer {
 
 // One thread's working memory, shared by the layers of a network.
 struct Scratch {
-  Buffer gathered, prepared, sums;
+  Buffer gathered, prepared, sums, weights;
   std::vector<const uint8_t*> rows;
   std::vector<int32_t> totals, terms;
   std::vector<int> tags;
@@ -51,6 +51,10 @@ class Layer {
   virtual void run(const Context&) = 0;
   virtual std::vector<std::string> kernels() const { return {}; }
   virtual bool choose(const std::string&) { return false; }
+  // After the last choice: forget what other kernels would need.
+  virtual void settle() {}
+  // Bytes that the weights take, as they are kept.
+  virtual size_t packed_bytes() const { return 0; }
 };
 
 // A layer that one of several kernels does: those of `Kernels`, of each backend, that fit.
@@ -108,6 +112,11 @@ std::unique_ptr<Layer> make_conv(const lowbit_conv&, const int8_t* weights,
                                  const int32_t* factor, const int32_t* bias,
                                  const float* multiplier, const Buffer& in, Buffer& out,
                                  const std::vector<const Backend*>& backends);
+
+std::unique_ptr<Layer> make_linear(const lowbit_linear&, const uint8_t* weights,
+                                   const uint16_t* scales, const uint16_t* mins, const float* bias,
+                                   const float* factor, const Buffer& in, Buffer& out,
+                                   const Backend&);
 
 // Of a checked convolution.
 std::unique_ptr<Layer> make_dense(const lowbit_conv&, const int8_t* weights,

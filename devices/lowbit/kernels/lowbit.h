@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define LOWBIT_ABI 1
+#define LOWBIT_ABI 2
 
 typedef struct lowbit_network lowbit_network;
 
@@ -38,6 +38,14 @@ typedef struct {
   float scale;         // of the output codes: divides what `function` gives, if there is one
 } lowbit_conv;
 
+typedef struct {
+  int32_t input, output;  // buffers: float (rows, channels) and (rows, outputs)
+  int32_t rows, channels, outputs;
+  int32_t bits, planes;  // planes: 1, or up to 4 of one bit, each with scales of its own
+  int32_t group;         // channels of a scale: 32, 64 or 128; 0 for all
+  float zero;            // the field that means 0
+} lowbit_linear;
+
 int lowbit_abi(void);
 const char* lowbit_error(void);
 // Bit set of what this processor has and this build can use, and its names.
@@ -56,6 +64,15 @@ void* lowbit_data(lowbit_network*, int buffer);
 // with a function clamp(round_half_even(f(acc * multiplier) / scale) + out_zero_point).
 int lowbit_add_conv(lowbit_network*, const lowbit_conv*, const int8_t* weights,
                     const int32_t* factor, const int32_t* bias, const float* multiplier);
+// A linear layer of weights alone. Each row x of the input is quantised to 8 bits, a = round(x * factor
+// / s) with s = max |x * factor| / 127, and output n is bias + s * sum over groups of
+// (sum over planes of scale * sum of (field - zero) * a, plus min * sum of a). See grouped.h for the
+// order of weights, (outputs / 16 up, groups, planes, ...); scales float16 (outputs / 16 up, groups,
+// planes, 16); mins float16 (outputs / 16 up, groups, 16) or null; bias float (outputs,) or null;
+// factor float (channels,) or null. Nothing is copied: all must live as long as the network.
+int lowbit_add_linear(lowbit_network*, const lowbit_linear*, const uint8_t* weights,
+                      const uint16_t* scales, const uint16_t* mins, const float* bias,
+                      const float* factor);
 // Float (batch, channels, pixels) -> codes (batch, pixels, channels).
 int lowbit_add_quantise(lowbit_network*, int input, int output, int batch, int channels,
                         int pixels, float scale, int zero_point, int high);
@@ -93,6 +110,14 @@ int lowbit_layers(lowbit_network*);
 // Names of the kernels that can run a layer, separated by commas; the chosen one first.
 const char* lowbit_kernels(lowbit_network*, int layer);
 int lowbit_choose(lowbit_network*, int layer, const char* kernel);
+// Times of one layer in ns by each of `count` kernels, names separated by commas, in turn within each
+// of `rounds` rounds: ns[round * count + kernel]. The weights of all of them are held afterwards.
+int lowbit_compare(lowbit_network*, int layer, const char* kernels, int rounds, double* ns);
+// Forgets the weights as other kernels than the chosen one read them. Another choice makes them
+// anew from what is kept.
+int lowbit_settle(lowbit_network*, int layer);
+// Bytes that a layer's weights take, as they are kept for its kernel.
+int64_t lowbit_packed_bytes(lowbit_network*, int layer);
 // Median time in ns of one layer by its current kernel, over at least `rounds` runs.
 double lowbit_time(lowbit_network*, int layer, int rounds);
 

@@ -10,6 +10,9 @@
 #include "lowbit.h"
 
 namespace lowbit {
+
+void grouped_neon(const GroupedStep&);
+
 namespace {
 
 #include "elementwise.inc"
@@ -153,14 +156,14 @@ void dot_product(const Step& s) {
 #define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 #define TABLES(name, planes, lanes, depth)                                                  \
   {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, depth,                         \
-   TILES(lookup, planes, depth, false)}
+   TILES(lookup, planes, depth, false), {}}
 
 const DotKernel kDot[] = {
 #if defined(__ARM_FEATURE_DOTPROD)
     {"dot_product_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0,
-     {dot_product<1>, dot_product<2>}},
+     {dot_product<1>, dot_product<2>}, {}},
 #endif
-    {"dot_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0, {dot<1>, dot<2>}},
+    {"dot_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0, {dot<1>, dot<2>}, {}},
     TABLES("tables1x8_neon", 1, 32, 8), TABLES("tables1x4_neon", 1, 32, 4),
     TABLES("tables1x2_neon", 1, 32, 2), TABLES("tables1x1_neon", 1, 32, 1),
     TABLES("tables2x8_neon", 2, 16, 8), TABLES("tables2x4_neon", 2, 16, 4),
@@ -168,11 +171,11 @@ const DotKernel kDot[] = {
     TABLES("tables4x8_neon", 4, 8, 8),  TABLES("tables4x4_neon", 4, 8, 4),
     TABLES("tables4x2_neon", 4, 8, 2),  TABLES("tables4x1_neon", 4, 8, 1),
     {"nibble_tables1_neon", Prepare::kTables, Layout::kPlane1, 32, 32, 0,
-     TILES(lookup, 1, 4, true)},
+     TILES(lookup, 1, 4, true), {}},
     {"nibble_tables2_neon", Prepare::kTables, Layout::kPlane2, 16, 32, 0,
-     TILES(lookup, 2, 4, true)},
+     TILES(lookup, 2, 4, true), {}},
     {"nibble_tables4_neon", Prepare::kTables, Layout::kPlane4, 8, 32, 0,
-     TILES(lookup, 4, 4, true)},
+     TILES(lookup, 4, 4, true), {}},
 };
 
 void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int32_t* total) {
@@ -206,7 +209,7 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
 }
 
 Backend make() {
-  Backend backend = {"neon", {}, {}, prepare, finish_plain,
+  Backend backend = {"neon", {}, {}, prepare, finish_plain, unpack, grouped_neon, quantise_row,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
   for (const DotKernel& k : kDot) backend.dot.push_back(&k);
   return backend;

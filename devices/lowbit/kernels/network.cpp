@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -12,7 +13,7 @@ namespace lowbit {
 
 void Buffer::resize(size_t bytes) {
   constexpr size_t kLine = 64, kSlack = 128;
-  storage_.assign(bytes + kLine + kSlack, 0);
+  storage_ = std::vector<uint8_t>(bytes + kLine + kSlack);  // gives back what it had
   const auto address = reinterpret_cast<uintptr_t>(storage_.data());
   start_ = storage_.data() + (kLine - address % kLine) % kLine;
   size_ = bytes;
@@ -179,6 +180,17 @@ int lowbit_add_conv(lowbit_network* net, const lowbit_conv* spec, const int8_t* 
     net->layers.push_back(lowbit::make_conv(*spec, weights, factor, bias, multiplier,
                                             net->buffer(spec->input, 0),
                                             net->buffer(spec->output, 0), net->available));
+    return static_cast<int>(net->layers.size()) - 1;
+  });
+}
+
+int lowbit_add_linear(lowbit_network* net, const lowbit_linear* spec, const uint8_t* weights,
+                      const uint16_t* scales, const uint16_t* mins, const float* bias,
+                      const float* factor) {
+  return guarded([&] {
+    net->layers.push_back(lowbit::make_linear(*spec, weights, scales, mins, bias, factor,
+                                              net->buffer(spec->input, 0),
+                                              net->buffer(spec->output, 0), *net->available.front()));
     return static_cast<int>(net->layers.size()) - 1;
   });
 }
@@ -408,6 +420,41 @@ int lowbit_choose(lowbit_network* net, int layer, const char* kernel) {
     need(layer_of(net, layer).choose(kernel), "this layer has no such kernel");
     return 0;
   });
+}
+
+int lowbit_compare(lowbit_network* net, int layer, const char* kernels, int rounds, double* ns) {
+  return guarded([&] {
+    lowbit::Layer& one = layer_of(net, layer);
+    const lowbit::Context context = net->context();
+    std::vector<std::string> names;
+    std::istringstream list(kernels);
+    for (std::string name; std::getline(list, name, ',');) names.push_back(name);
+    for (int r = 0; r < rounds; ++r)
+      for (const std::string& name : names) {
+        need(one.choose(name), "this layer has no such kernel");
+        one.run(context);  // brings this kernel's weights near after the others ran
+        const double start = lowbit::now_ns();
+        one.run(context);
+        *ns++ = lowbit::now_ns() - start;
+      }
+    return 0;
+  });
+}
+
+int lowbit_settle(lowbit_network* net, int layer) {
+  return guarded([&] {
+    layer_of(net, layer).settle();
+    return 0;
+  });
+}
+
+int64_t lowbit_packed_bytes(lowbit_network* net, int layer) {
+  int64_t bytes = -1;
+  const int status = guarded([&] {
+    bytes = static_cast<int64_t>(layer_of(net, layer).packed_bytes());
+    return 0;
+  });
+  return status < 0 ? -1 : bytes;
 }
 
 double lowbit_time(lowbit_network* net, int layer, int rounds) {

@@ -5,6 +5,9 @@
 #include "lowbit.h"
 
 namespace lowbit {
+
+void grouped_portable(const GroupedStep&);
+
 namespace {
 
 #include "elementwise.inc"
@@ -59,19 +62,19 @@ void lookup(const Step& s) {
 #define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 
 const DotKernel kDot = {"dot_portable", Prepare::kRaw, Layout::kDot4, kLanes, 32, 0,
-                        {dot<1>, dot<2>}};
+                        {dot<1>, dot<2>}, {}};
 const DotKernel kLookup1 = {"tables1_portable", Prepare::kTable, Layout::kPlane1, 32, 32, 0,
-                            TILES(lookup, 1, false)};
+                            TILES(lookup, 1, false), {}};
 const DotKernel kLookup2 = {"tables2_portable", Prepare::kTable, Layout::kPlane2, 16, 32, 0,
-                            TILES(lookup, 2, false)};
+                            TILES(lookup, 2, false), {}};
 const DotKernel kLookup4 = {"tables4_portable", Prepare::kTable, Layout::kPlane4, 8, 32, 0,
-                            TILES(lookup, 4, false)};
+                            TILES(lookup, 4, false), {}};
 const DotKernel kNibbles1 = {"nibble_tables1_portable", Prepare::kTables, Layout::kPlane1, 32, 32,
-                             0, TILES(lookup, 1, true)};
+                             0, TILES(lookup, 1, true), {}};
 const DotKernel kNibbles2 = {"nibble_tables2_portable", Prepare::kTables, Layout::kPlane2, 16, 32,
-                             0, TILES(lookup, 2, true)};
+                             0, TILES(lookup, 2, true), {}};
 const DotKernel kNibbles4 = {"nibble_tables4_portable", Prepare::kTables, Layout::kPlane4, 8, 32,
-                             0, TILES(lookup, 4, true)};
+                             0, TILES(lookup, 4, true), {}};
 
 constexpr int kBlock = 16;
 
@@ -137,6 +140,9 @@ const Backend kBackend = {
     {&kDepthwise},
     prepare,
     finish_plain,
+    unpack,
+    grouped_portable,
+    quantise_row,
     {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
 
 }  // namespace

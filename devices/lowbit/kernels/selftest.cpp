@@ -1,4 +1,6 @@
 // A small program for the sanitizers: random layers through every kernel, against plain loops.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -101,12 +103,91 @@ int one(int round) {
   return tried;
 }
 
+// A linear layer of weights alone: every backend against plain loops, by a float's error.
+void linear(int round) {
+  lowbit_linear s{};
+  s.planes = round % 3 ? 1 : pick(2, 4);
+  s.bits = s.planes > 1 ? 1 : pick(1, 4);
+  const int groups[] = {0, 32, 64, 128};
+  s.group = groups[round % 4];
+  s.channels = s.group ? s.group * pick(1, 3) : pick(1, 90);
+  s.outputs = pick(1, 50);
+  s.rows = pick(1, 11);
+  s.zero = 1.5f;
+  const int padded = (s.channels + 31) / 32 * 32, group = s.group ? s.group : padded;
+  const int many = padded / group, blocks = (s.outputs + 15) / 16;
+  const size_t numbers = static_cast<size_t>(blocks) * many * 16;
+  // Exactly the bytes there are, so that the sanitizers see what is read beyond.
+  std::vector<uint8_t> weights(static_cast<size_t>(blocks) * 16 * padded * s.bits * s.planes / 8);
+  for (uint8_t& byte : weights) byte = static_cast<uint8_t>(pick(0, 255));
+  std::vector<uint16_t> scales(numbers * s.planes), mins(numbers);
+  for (uint16_t& scale : scales) scale = static_cast<uint16_t>(0x2c00 + pick(0, 1023));  // 1/16..1/8
+  for (uint16_t& min : mins) min = static_cast<uint16_t>(0xac00 + pick(0, 1023));
+  std::vector<float> bias(s.outputs), factor(s.channels);
+  for (float& b : bias) b = static_cast<float>(pick(-9, 9));
+  for (float& f : factor) f = static_cast<float>(pick(1, 4)) / 2;
+  const auto half = [](uint16_t h) {
+    return (h & 0x8000 ? -1.0 : 1.0) * (1 + (h & 1023) / 1024.0) / 16;
+  };
+  const auto field = [&](int n, int k, int plane) {
+    const int g = k / group, step = k % group / 16, j = k % 16 / 4 * 2 + n % 16 / 8;
+    const int lane = n % 8 * 4 + k % 4;
+    const size_t steps = ((static_cast<size_t>(n / 16) * many + g) * s.planes + plane) * (group / 16);
+    const uint8_t* at = weights.data() + (steps + step) * 32 * s.bits;
+    if (s.bits == 3) return (at[j / 4 * 32 + lane] >> (j % 4 * 2) & 3) | (at[64 + lane] >> j & 1) << 2;
+    const int fields = 8 / s.bits;
+    return at[j / fields * 32 + lane] >> (j % fields * s.bits) & ((1 << s.bits) - 1);
+  };
+
+  std::vector<float> x(static_cast<size_t>(s.rows) * s.channels);
+  for (float& v : x) v = static_cast<float>(pick(-1000, 1000)) / 512;
+  std::vector<double> expected;
+  for (int r = 0; r < s.rows; ++r) {
+    float most = 0;
+    std::vector<float> scaled(s.channels);
+    for (int k = 0; k < s.channels; ++k) {
+      scaled[k] = x[static_cast<size_t>(r) * s.channels + k] * factor[k];
+      most = std::max(most, std::fabs(scaled[k]));
+    }
+    for (int n = 0; n < s.outputs; ++n) {
+      double total = 0;
+      for (int k = 0; k < s.channels; ++k) {
+        const size_t at = (static_cast<size_t>(n / 16) * many + k / group);
+        const double a = std::nearbyint(most > 0 ? scaled[k] * (127.0f / most) : 0.0f);
+        double w = half(mins[at * 16 + n % 16]);
+        for (int p = 0; p < s.planes; ++p)
+          w += half(scales[(at * s.planes + p) * 16 + n % 16]) * (field(n, k, p) - s.zero);
+        total += w * a;
+      }
+      expected.push_back(total * (most / 127.0) + bias[n]);
+    }
+  }
+  lowbit_network* net = lowbit_create(pick(1, 3));
+  require(net != nullptr, "create");
+  s.input = lowbit_buffer(net, static_cast<int64_t>(x.size() * 4));
+  s.output = lowbit_buffer(net, static_cast<int64_t>(expected.size() * 4));
+  std::copy(x.begin(), x.end(), static_cast<float*>(lowbit_data(net, s.input)));
+  require(lowbit_add_linear(net, &s, weights.data(), scales.data(), mins.data(), bias.data(),
+                            factor.data()) == 0, "add_linear");
+  require(lowbit_run(net, 0, 1) == 0, "run linear");
+  const float* got = static_cast<const float*>(lowbit_data(net, s.output));
+  for (size_t i = 0; i < expected.size(); ++i)
+    require(std::fabs(got[i] - expected[i]) < 1e-3 * (1 + std::fabs(expected[i])),
+            "linear layer of " + std::to_string(s.bits) + " bits in round " + std::to_string(round));
+  lowbit_destroy(net);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const int rounds = count > 1 ? std::atoi(arguments[1]) : 60;
   int kernels = 0;
   for (int round = 0; round < rounds; ++round) kernels += one(round);
+  for (const char* instructions : {"", "portable", "avx2"}) {
+    require(lowbit_restrict(instructions) == 0, "restrict");
+    for (int round = 0; round < rounds; ++round) linear(round);
+  }
+  lowbit_restrict("");
   std::printf("%d layers, %d kernel runs, exact (%s)\n", rounds, kernels, lowbit_features());
   return kernels > rounds ? 0 : 1;
 }

@@ -1,0 +1,42 @@
+// Linear layers of weights alone: floats in and out, activations quantised by row as they come, weights of
+// 1 to 4 bits with scales for groups of input channels.
+//
+// Sixteen outputs are a block. Its weights lie in the order [group][plane][fields], the fields as in
+// Field: 256 of them, 16 channels of 16 outputs, are a step; of four channels first the first eight
+// outputs, each with its channels side by side, then the other eight.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace lowbit {
+
+constexpr int kBlockOutputs = 16;
+constexpr int kStepChannels = 16;
+
+// Rows of quantised activations times a block of outputs.
+struct GroupedStep {
+  int rows;
+  const int8_t* codes;  // [row][channel], within -127..127
+  size_t row_bytes;
+  const uint8_t* weights;  // of the block
+  int bits, planes, groups;
+  int steps;               // of a group
+  const uint16_t* scales;  // float16 [group][plane][output]
+  const uint16_t* mins;    // float16 [group][output], or null
+  const float* totals;     // [row][group]: sum of the group's codes
+  const float* zeros;      // [row][group]: the same times the field that means 0
+  float* sums;             // [row][output]: the result, set
+  uint8_t* room;           // steps * 256 + kUnpackSlack bytes
+};
+// Over the groups in their order, over the planes in theirs:
+// sum = fma(products - zeros, scale, sum), then sum = fma(min, total, sum). So all kernels give the
+// same bits.
+using GroupedKernel = void (*)(const GroupedStep&);
+
+// One row: codes = round(x * factor / scale) for scale = max |x * factor| / 127, and their sums by
+// group. `factor` is null for 1. `codes` past the last channel up to `padded` are set to 0. Returns
+// the scale, 0 for a row of zeros.
+using QuantiseRow = float (*)(const float* x, const float* factor, int channels, int padded,
+                              int group, int8_t* codes, float* totals);
+
+}  // namespace lowbit
