@@ -18,6 +18,7 @@ import numpy as np
 from predictors import baselines, simple_baselines
 from predictors import help as help_module
 from predictors.declared import gene_keys
+from predictors.help_devices import REFERENCES, choose_references
 from predictors.registry import LATENCY_PREDICTORS, LatencyPredictor
 from predictors.transfer_gp import predictor as latency
 from search_spaces.errors import InputError
@@ -136,10 +137,9 @@ def make_predictor(
     """Return an untrained predictor for the table's space; HELP takes the reference rows."""
     cls: Callable[..., LatencyPredictor] = LATENCY_PREDICTORS.get(method)
     if method == "help" and len(references):
-        if len(references) != help_module.REFERENCES:
+        if len(references) != REFERENCES:
             raise InputError(
-                f"HELP embeds a device by {help_module.REFERENCES} references, "
-                f"not {len(references)}"
+                f"HELP embeds a device by {REFERENCES} references, not {len(references)}"
             )
         return cls(table.space, seed=seed, references=table.genes[list(references)])
     if method == "macs":
@@ -178,10 +178,10 @@ def run_benchmark(
         raise InputError(f"seeds is {seeds}; it must be at least 1")
     for method in methods:
         LATENCY_PREDICTORS.get(method)
-    if "help" in methods and split.measurements <= help_module.REFERENCES:
+    if "help" in methods and split.measurements <= REFERENCES:
         raise InputError(
-            f"method help spends {help_module.REFERENCES} measurements on references and "
-            f"the rest on fine-tuning: --measurements must exceed {help_module.REFERENCES}"
+            f"method help spends {REFERENCES} measurements on references and "
+            f"the rest on fine-tuning: --measurements must exceed {REFERENCES}"
         )
     extra = [r for r in split.references if r >= split.pool]
     rows = np.array([*range(split.pool), *extra])
@@ -210,7 +210,7 @@ def _help_references(table: LatencyTable, split: Split) -> tuple[int, ...]:
     """Rows of the pool for HELP's embedding, measured on every test device."""
     pool = table.rows(range(split.pool))
     allowed = np.isfinite(pool.select(split.test).values).all(axis=1)
-    chosen = help_module.choose_references(pool.select(split.meta_train), allowed)
+    chosen = choose_references(pool.select(split.meta_train), allowed)
     return tuple(int(row) for row in chosen)
 
 

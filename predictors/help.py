@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.baselines import Ridge
+from predictors.help_devices import KnownDevice, check_count, choose_references, unit
+from predictors.help_network import Parameters, forward, initial_weights, inputs_of, take, width_of
 from predictors.registry import (
     LATENCY_PREDICTORS,
     Adapted,
@@ -38,10 +39,6 @@ from search_spaces.tables.table import LatencyTable
 if TYPE_CHECKING:
     import torch
 
-Parameters = dict[str, "torch.Tensor"]
-
-REFERENCES = 10
-"""Architectures in the hardware embedding."""
 
 _MODULATED = ("fc3", "fc4", "fc5")
 
@@ -117,8 +114,8 @@ class HelpPredictor(SavedPredictor):
         if references is None:
             references = table.genes[choose_references(table)]
         for name in table.devices:
-            _Device(table, name, references)
-        _check_count(measurements, len(references))
+            KnownDevice(table, name, references)
+        check_count(measurements, len(references))
 
     def required_genes(self) -> np.ndarray:
         """The reference architectures: (10, choices)."""
@@ -138,14 +135,14 @@ class HelpPredictor(SavedPredictor):
             raise InputError("HELP needs at least one meta-training device")
         if self.references is None:
             self.references = table.genes[choose_references(table)]
-        devices = [_Device(table, name, self.references) for name in table.devices]
+        devices = [KnownDevice(table, name, self.references) for name in table.devices]
         self._range = tuple(np.mean([device.reference_range() for device in devices], axis=0))
-        checks = [_Device(valid, n, self.references) for n in valid.devices] if valid else []
-        inputs = _inputs(self.space, table.genes)
-        valid_inputs = _inputs(self.space, valid.genes) if valid else None
+        checks = [KnownDevice(valid, n, self.references) for n in valid.devices] if valid else []
+        inputs = inputs_of(self.space, table.genes)
+        valid_inputs = inputs_of(self.space, valid.genes) if valid else None
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "help") % 2**62)
         rng = derive_rng(self.seed, "help episodes")
-        parameters = self._initial(generator, _width_of(inputs))
+        parameters = initial_weights(self.space, self.width, generator, width_of(inputs))
         optimiser = torch.optim.Adam(parameters.values(), lr=self.learning_rate)
         best, best_score = parameters, -np.inf
         for episode in range(1, self.episodes + 1):
@@ -171,7 +168,7 @@ class HelpPredictor(SavedPredictor):
     def _episode_loss(
         self,
         parameters: Parameters,
-        devices: list[_Device],
+        devices: list[KnownDevice],
         inputs: tuple[torch.Tensor, ...],
         rng: np.random.Generator,
         generator: torch.Generator,
@@ -187,12 +184,12 @@ class HelpPredictor(SavedPredictor):
             ys.append(device.scaled[support[-1]])
             yq.append(device.scaled[query[-1]])
         embedding = torch.stack([torch.from_numpy(d.embedding).float() for d in devices])
-        xs = _take(inputs, np.stack(support))
-        xq = _take(inputs, np.stack(query))
+        xs = take(inputs, np.stack(support))
+        xq = take(inputs, np.stack(query))
         ys_t = torch.from_numpy(np.stack(ys)).float()
         yq_t = torch.from_numpy(np.stack(yq)).float()
         adapted, kl = self._adapt(parameters, xs, ys_t, embedding, generator, train=True)
-        predicted = _forward(adapted, xq, embedding)
+        predicted = forward(adapted, xq, embedding)
         losses = ((predicted - yq_t) ** 2).mean(dim=1)
         return losses.mean() + self.kl_scale * kl.sum()
 
@@ -233,7 +230,7 @@ class HelpPredictor(SavedPredictor):
         if not train:
             model = {name: p.detach().requires_grad_() for name, p in model.items()}
         for _ in range(self.steps):
-            loss = ((_forward(model, xs, embedding) - ys) ** 2).mean(dim=1).sum()
+            loss = ((forward(model, xs, embedding) - ys) ** 2).mean(dim=1).sum()
             gradients = torch.autograd.grad(loss, list(model.values()), create_graph=train)
             model = {
                 name: p - parameters[f"rate.{name}"] * g
@@ -244,7 +241,7 @@ class HelpPredictor(SavedPredictor):
     def _validate(
         self,
         parameters: Parameters,
-        devices: list[_Device],
+        devices: list[KnownDevice],
         inputs: tuple[torch.Tensor, ...],
     ) -> float:
         from scipy.stats import spearmanr
@@ -256,8 +253,8 @@ class HelpPredictor(SavedPredictor):
             order = rng.permutation(device.trimmed)
             support, query = order[: self.support], order[self.support :]
             predicted = self._predict_mean(
-                frozen, _take(inputs, support), device.scaled[support], device.embedding
-            )(_take(inputs, query))[0]
+                frozen, take(inputs, support), device.scaled[support], device.embedding
+            )(take(inputs, query))[0]
             scores.append(spearmanr(predicted, device.scaled[query])[0])
         return float(np.mean(scores))
 
@@ -286,7 +283,7 @@ class HelpPredictor(SavedPredictor):
                         x[start : start + 2000].expand(self.draws, *x[start : start + 2000].shape)
                         for x in xq
                     )
-                    out = _forward(model, part, hardware).numpy()
+                    out = forward(model, part, hardware).numpy()
                     means.append(out.mean(axis=0))
                     spreads.append(out.std(axis=0))
             return np.concatenate(means), np.concatenate(spreads)
@@ -303,7 +300,7 @@ class HelpPredictor(SavedPredictor):
         """
         check_pool(len(genes), n)
         references = self._need_references()
-        _check_count(n, len(references))
+        check_count(n, len(references))
         place = {row.tobytes(): i for i, row in enumerate(np.ascontiguousarray(genes))}
         rows = np.ascontiguousarray(references.astype(genes.dtype))
         missing = [i for i, row in enumerate(rows) if row.tobytes() not in place]
@@ -353,53 +350,20 @@ class HelpPredictor(SavedPredictor):
 
         HELP's released protocol takes it from 900 measurements of the test device.
         """
-        embedding = _unit(reference_ms)
+        embedding = unit(reference_ms)
         targets = (latencies_ms - scale[0]) / scale[1] * 0.9 + 0.05
-        inputs = _inputs(self.space, genes)
+        inputs = inputs_of(self.space, genes)
         predict = self._predict_mean(self._parameters, inputs, targets, embedding)
         least = float(min(latencies_ms.min(), reference_ms.min()))
         # The references do not enter the fine-tuning, so they show the error on new ones.
         measured = (reference_ms - scale[0]) / scale[1] * 0.9 + 0.05
-        references = _inputs(self.space, self._need_references())
+        references = inputs_of(self.space, self._need_references())
         return AdaptedHelp(self.space, predict, scale, predict(references)[0] - measured, least)
 
     def _need_references(self) -> np.ndarray:
         if self.references is None or not self._parameters:
             raise InputError("HELP has not been meta-trained; call meta_fit or load first")
         return self.references
-
-    # ------------------------------------------------------------------- network
-
-    def _initial(self, generator: torch.Generator, inputs: int) -> Parameters:
-        import torch
-
-        def uniform(bound: float, *shape: int) -> torch.Tensor:
-            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-        width, wide = self.width, 2 * self.width
-        out: Parameters = {}
-
-        def linear(name: str, rows: int, columns: int) -> None:
-            out[f"{name}.weight"] = uniform(columns**-0.5, rows, columns)
-            out[f"{name}.bias"] = uniform(columns**-0.5, rows)
-
-        if hasattr(self.space, "graph_genes"):
-            for i in range(1, 5):
-                out[f"gc{i}.weight"] = uniform(0.05, inputs if i == 1 else width, width)
-                out[f"gc{i}.bias"] = uniform(width**-0.5, width)
-        else:
-            linear("fc1", width, inputs)
-            linear("fc2", width, width)
-        linear("hw1", width, REFERENCES)
-        linear("hw2", width, width)
-        linear("fc3", wide, wide)
-        linear("fc4", wide, wide)
-        linear("fc5", 1, wide)
-        rates = {f"rate.{name}": torch.full_like(p, 1e-3) for name, p in out.items()}
-        linear("z.0", 10, REFERENCES)
-        linear("z.1", 2 * 3 * (wide + 1), 10)
-        out.update(rates)
-        return {name: p.requires_grad_() for name, p in out.items()}
 
     # -------------------------------------------------------------------- files
 
@@ -423,8 +387,8 @@ class HelpPredictor(SavedPredictor):
         self._range = tuple(settings["range"])
         self.width, self.steps = settings["width"], settings["steps"]
         self.seed = settings["seed"]
-        inputs = _width_of(_inputs(self.space, self.references))
-        expected = self._initial(torch.Generator(), inputs)
+        inputs = width_of(inputs_of(self.space, self.references))
+        expected = initial_weights(self.space, self.width, torch.Generator(), inputs)
         shapes = {name: tuple(p.shape) for name, p in expected.items()}
         if {name: array.shape for name, array in arrays.items()} != shapes:
             raise InputError("the network's weights are not those of its space and width")
@@ -454,7 +418,7 @@ class AdaptedHelp(Adapted):
 
     def predict_genes(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in ms of gene rows (n, choices)."""
-        mean, spread = self._predict(_inputs(self.space, genes))
+        mean, spread = self._predict(inputs_of(self.space, genes))
         unit = self._scale[1] / 0.9
         mean_ms = self._scale[0] + (mean - 0.05) * unit
         std_ms = np.sqrt(spread**2 + self._residual**2) * unit
@@ -475,151 +439,3 @@ class AdaptedHelp(Adapted):
 
         mean, std = self.predict_genes(genes)
         return norm.cdf((budget_ms - mean) / np.maximum(std, 1e-9))
-
-
-def choose_references(table: LatencyTable, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Return rows of ten reference architectures: (10,) int.
-
-    Evenly spaced in mean latency rank over the known devices, away from the extremes. Rows
-    measured on every device come first; where there are not ten of them, those measured on most.
-
-    Args:
-        table: known devices.
-        allowed: (n,) bool, rows that may be chosen; default: all.
-
-    Raises:
-        InputError: fewer than ten different architectures may be chosen.
-    """
-    if not table.devices:
-        raise InputError("HELP needs at least one meta-training device")
-    measured = np.isfinite(table.values).sum(axis=1)
-    _, first = np.unique(table.genes, axis=0, return_index=True)
-    usable = np.zeros(len(table), dtype=bool)
-    usable[first] = True
-    usable &= measured > 0
-    if allowed is not None:
-        usable &= allowed
-    if usable.sum() < REFERENCES:
-        raise InputError(
-            f"HELP needs {REFERENCES} reference architectures that are measured on a meta-training "
-            f"device and can be measured on every new one; the pool has {int(usable.sum())}"
-        )
-    least = np.sort(measured[usable])[-REFERENCES]
-    rows = np.flatnonzero(usable & (measured >= least))
-    order = rows[np.argsort(_mean_rank(table.values)[rows], kind="stable")]
-    at = np.linspace(0.03, 0.97, REFERENCES) * (len(order) - 1)
-    return order[_distinct(np.round(at).astype(int), len(order))]
-
-
-def _mean_rank(values: np.ndarray) -> np.ndarray:
-    """Mean over devices of the rank (0..1) of each row among the measured: (n,)."""
-    ranks = np.full(values.shape, np.nan)
-    for j, column in enumerate(values.T):
-        rows = np.flatnonzero(np.isfinite(column))
-        ranks[rows[np.argsort(column[rows], kind="stable")], j] = np.linspace(0, 1, len(rows))
-    known = np.isfinite(ranks)
-    return np.where(known, ranks, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-
-
-def _distinct(at: np.ndarray, size: int) -> np.ndarray:
-    """Push equal places of an increasing list apart, within 0..size-1."""
-    at = np.maximum.accumulate(at - np.arange(len(at))) + np.arange(len(at))
-    return np.minimum(at, size - len(at) + np.arange(len(at)))
-
-
-class _Device:
-    """Targets of one known device, scaled and trimmed as HELP does."""
-
-    def __init__(self, table: LatencyTable, name: str, references: np.ndarray) -> None:
-        self.name = name
-        values = table.column(name)
-        finite = np.flatnonzero(np.isfinite(values))
-        order = finite[np.argsort(values[finite], kind="stable")]
-        # The outer tenth at each end is left out of training, as in the release.
-        self.trimmed = order[int(0.1 * len(order)) : int(0.9 * len(order))]
-        if len(self.trimmed) < 20:
-            raise InputError(
-                f"device {name!r} has {len(finite)} measurements: meta-training HELP takes at "
-                "least 25; leave the device out"
-            )
-        self.low, self.high = values[self.trimmed].min(), values[self.trimmed].max()
-        span = max(self.high - self.low, 1e-9)
-        self.scaled = (values - self.low) / span * 0.9 + 0.05
-        genes = np.ascontiguousarray(table.genes)
-        place = {genes[i].tobytes(): values[i] for i in finite[::-1]}
-        rows = np.ascontiguousarray(references.astype(table.genes.dtype))
-        self.reference = np.array([place.get(row.tobytes(), np.nan) for row in rows])
-        gaps = ~np.isfinite(self.reference)
-        if gaps.any():
-            known = Ridge(table.space).fit_mean(table.genes[finite], values[finite])
-            filled = known(references[gaps])
-            self.reference[gaps] = np.clip(filled, values[finite].min(), values[finite].max())
-        self.embedding = _unit(self.reference)
-
-    def reference_range(self) -> tuple[float, float]:
-        """Offset and span of the trimmed pool, in units of the references' range."""
-        low, high = self.reference.min(), self.reference.max()
-        span = max(high - low, 1e-9)
-        return (self.low - low) / span, (self.high - self.low) / span
-
-
-def _check_count(measurements: int, references: int) -> None:
-    if measurements <= references:
-        raise InputError(
-            f"HELP measures {references} reference architectures before it fine-tunes: "
-            f"it needs more than {references} measurements, not {measurements}"
-        )
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    span = max(values.max() - values.min(), 1e-9)
-    return (values - values.min()) / span
-
-
-def _inputs(space: SearchSpace, genes: np.ndarray) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    if hasattr(space, "graph_genes"):
-        return tuple(torch.from_numpy(x) for x in space.graph_genes(genes))
-    return (torch.from_numpy(space.encode_genes(genes)),)
-
-
-def _width_of(inputs: tuple[torch.Tensor, ...]) -> int:
-    return inputs[0].shape[-1]
-
-
-def _take(inputs: tuple[torch.Tensor, ...], index: np.ndarray) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    at = torch.from_numpy(np.ascontiguousarray(index))
-    return tuple(x[at] for x in inputs)
-
-
-def _forward(
-    model: Parameters, x: tuple[torch.Tensor, ...], embedding: torch.Tensor
-) -> torch.Tensor:
-    """Run T networks side by side. ``x``: (T, B, ...); ``embedding``: (T, 10) -> (T, B)."""
-    import torch
-
-    if len(x) == 2:
-        out, adjacency = x  # (T, B, nodes, types), (T, B, nodes, nodes)
-        for i in range(1, 5):
-            # Nodes flattened into rows: one matrix product a task instead of one a graph.
-            support = (out.flatten(1, 2) @ model[f"gc{i}.weight"]).unflatten(1, out.shape[1:3])
-            out = torch.relu(adjacency @ support + model[f"gc{i}.bias"][:, None, None])
-        out = out[:, :, -1]  # the global node
-    else:
-        out = x[0]
-        for layer in ("fc1", "fc2"):
-            out = torch.relu(_linear(model, layer, out))
-    hardware = embedding[:, None]
-    for layer in ("hw1", "hw2"):
-        hardware = torch.relu(_linear(model, layer, hardware))
-    out = torch.cat([out, hardware.expand(-1, out.shape[1], -1)], dim=-1)
-    for layer in ("fc3", "fc4"):
-        out = torch.relu(_linear(model, layer, out))
-    return _linear(model, "fc5", out)[..., 0]
-
-
-def _linear(model: Parameters, layer: str, x: torch.Tensor) -> torch.Tensor:
-    return x @ model[f"{layer}.weight"].transpose(1, 2) + model[f"{layer}.bias"][:, None]

@@ -12,7 +12,8 @@ import numpy as np
 
 from devices.runtime import RUNTIMES, Session, TensorSpec, one_line
 from devices.runtimes.conversion import ConvertingRuntime
-from devices.runtimes.litert_writer import TURNED, write_litert
+from devices.runtimes.tflite.file import TURNED
+from devices.runtimes.tflite.writer import write_litert
 from search_spaces.errors import InputError, MissingExtraError
 
 _WRITER = 2
@@ -23,7 +24,7 @@ _PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", 
 
 @RUNTIMES.register("litert")
 class LiteRt(ConvertingRuntime):
-    """``.tflite`` files, and ONNX files converted by :mod:`devices.runtimes.litert_writer`.
+    """``.tflite`` files, and ONNX files converted by :mod:`devices.runtimes.tflite.writer`.
 
     Args:
         xnnpack: run what XNNPACK can run on it; otherwise LiteRT's own kernels.

@@ -33,7 +33,7 @@ from predictors.benchmark import (
     make_predictor,
     run_benchmark,
 )
-from predictors.help import REFERENCES
+from predictors.help_devices import REFERENCES
 from predictors.registry import LatencyPredictor
 from search_spaces.atomic import write_json_atomic
 from search_spaces.seeds import derive_rng

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.help import HelpPredictor, choose_references
+from predictors.help import HelpPredictor
+from predictors.help_devices import choose_references
 from search_spaces.errors import InputError
 from search_spaces.spaces.nasbench201 import NasBench201
 from search_spaces.tables.synthetic import synthetic_table

@@ -1,0 +1,1 @@
+"""ONNX graphs as LiteRT (TensorFlow Lite) files."""
