@@ -29,10 +29,13 @@ class BlockKind:
             imports torch, which nobody needs who only counts costs.
         memory: the same on a tape of allocations; None where no peak of memory can be told, which
             is then NaN.
+        kept: whether it takes all tensors that are alive, ``(current, *kept)``, and says what is
+            alive after it; other kinds run on the current one, and what is kept passes by them.
     """
 
     dataflow: Union[str, Callable[..., Any]]
     memory: MemoryFlow | None
+    kept: bool = False
 
     def load_dataflow(self) -> Callable[..., Any]:
         """Return the dataflow's function, importing its module."""
@@ -44,5 +47,25 @@ class BlockKind:
 
 
 BLOCK_KINDS: Registry[BlockKind] = Registry(
-    "kind of block", group="nas.block_kinds", modules=("search_spaces.memory_flows",)
+    "kind of block",
+    group="nas.block_kinds",
+    modules=("search_spaces.memory_flows", "search_spaces.dense_flows"),
 )
+
+
+def on_current(run: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """Return ``run`` for ``(current, *kept)`` too: it runs on the first, the others pass by.
+
+    Args:
+        run: a dataflow or a memory flow of one tensor.
+        place: which of its arguments the tensor is.
+    """
+
+    def passing(*arguments: Any) -> Any:
+        x = arguments[place]
+        if not isinstance(x, tuple):
+            return run(*arguments)
+        current = run(*arguments[:place], x[0], *arguments[place + 1 :])
+        return (current, *x[1:])
+
+    return passing

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow
+from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow, on_current
 from search_spaces.columns import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.errors import InputError
 from search_spaces.layers import FLOAT_BITS, STREAM_BITS, LayerPlan, Numbers, OperatorPlan
@@ -122,8 +122,11 @@ MEMORY_FLOWS: Registry[MemoryFlow] = Registry("memory flow", group="nas.memory_f
 def memory_flow(kind: str) -> MemoryFlow | None:
     """Return how tensors run through blocks of ``kind``, or None where nobody said."""
     if kind in BLOCK_KINDS:
-        return BLOCK_KINDS.get(kind).memory
-    return MEMORY_FLOWS.get(kind) if kind in MEMORY_FLOWS else None
+        record = BLOCK_KINDS.get(kind)
+        if record.memory is None or record.kept:
+            return record.memory
+        return on_current(record.memory, 2)
+    return on_current(MEMORY_FLOWS.get(kind), 2) if kind in MEMORY_FLOWS else None
 
 
 class Roles:

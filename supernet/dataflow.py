@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from search_spaces.block_kinds import BLOCK_KINDS
+from search_spaces.block_kinds import BLOCK_KINDS, on_current
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
@@ -31,8 +31,10 @@ def dataflow_of(kind: str) -> Dataflow:
         InputError: the kind is registered nowhere; the message lists those that are.
     """
     if kind in DATAFLOWS and kind not in BLOCK_KINDS:
-        return DATAFLOWS.get(kind)
-    return BLOCK_KINDS.get(kind).load_dataflow()
+        return on_current(DATAFLOWS.get(kind), 0)
+    record = BLOCK_KINDS.get(kind)
+    run = record.load_dataflow()
+    return run if record.kept else on_current(run, 0)
 
 
 def activate(x: Tensor, name: str) -> Tensor:

@@ -59,8 +59,10 @@ class Supernet(nn.Module):
                     self.points[_key(f"{block.name}.{name}")] = point
         for plan in (space.plan(arch) for arch in space.decode(np.array(_bases(space)))):
             for planned in plan.blocks:
+                if not (zero_init_residual and planned.residual):
+                    continue
                 last = self.layer(planned.layers[-1].name)
-                if zero_init_residual and planned.residual and last.gamma is not None:
+                if last.gamma is not None:
                     nn.init.zeros_(last.gamma)
         space.initialize(self)
 

@@ -146,7 +146,7 @@ def operation(node: dict[str, Any], model: PackedModel) -> Operation:
     op, attributes = node["op"], node.get("attributes", {})
     if op in ("conv", "linear"):
         return _layer(node, model)
-    if op in ("flatten", "reshape", "transpose"):
+    if op in ("flatten", "reshape", "transpose", "resize"):
         return lambda x: rearranged(node, x)
     if op == "concat":
         return lambda *x: np.concatenate(x, node["axis"])
@@ -160,7 +160,10 @@ def operation(node: dict[str, Any], model: PackedModel) -> Operation:
 
 
 def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape after a flatten, reshape or transpose node."""
+    """Return the shape after a flatten, reshape, transpose or resize node."""
+    if node["op"] == "resize":
+        rows, columns = node["factors"]
+        return shape[0], shape[1], shape[2] * rows, shape[3] * columns
     if node["op"] == "flatten":
         return math.prod(shape[: node["axis"]]), math.prod(shape[node["axis"] :])
     if node["op"] == "transpose":
@@ -169,7 +172,10 @@ def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def rearranged(node: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """Flatten, reshape or transpose an array."""
+    """Flatten, reshape, transpose or enlarge an array, (batch, channels, ...)."""
+    if node["op"] == "resize":
+        rows, columns = node["factors"]
+        return x.repeat(rows, 2).repeat(columns, 3)
     if node["op"] == "transpose":
         return x.transpose(node["order"])
     return x.reshape(view_shape(node, x.shape))

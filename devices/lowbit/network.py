@@ -24,7 +24,7 @@ from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
 _FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
-_VIEWS = ("flatten", "reshape", "transpose")
+_VIEWS = ("flatten", "reshape", "transpose", "resize")
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,13 @@ class LowBitNetwork:
         result = model.graph["output"]
         if result in self._tensors:
             tensor = self._tensors[result]
-            view = self.native.array(tensor.buffer, tensor.stored, np.float32)
+            stored = self.native.array(tensor.buffer, tensor.stored, np.float32)
+            view = stored.transpose(0, 3, 1, 2) if stored.ndim == 4 else stored
             #: The result, valid after ``run``.
             self._result: Callable[[], np.ndarray] = lambda: view
         else:
-            self._result = lambda: self._arrays[result]
+            # Of codes that nothing turned into floats, too.
+            self._result = lambda: self._array(result)
         # The kernels have what they need of the weights: a mapped file goes back to the system.
         self.model = replace(model, tensors={})
 
@@ -377,13 +379,14 @@ class LowBitNetwork:
         self._native("concat", first)
 
     def _view(self, node: dict[str, Any]) -> None:
-        """Flatten, reshape or transpose codes: renaming where memory stays as it is."""
+        """Flatten, reshape, transpose or enlarge codes: renaming where memory stays as it is."""
         x = self._codes(node["inputs"][0])
         out, shape = node["output"], floats.view_shape(node, x.shape)
+        moves = node["op"] in ("transpose", "resize")
         trivial = len(x.shape) != 4 or math.prod(x.shape[2:]) == 1
-        if node["op"] != "transpose" and trivial and len(shape) != 4:
+        if not moves and trivial and len(shape) != 4:
             self._tensors[out] = _Tensor(x.buffer, shape, x.grid)
-        elif node["op"] != "transpose" and len(shape) == 2:
+        elif not moves and len(shape) == 2:
             target = self._new(out, shape, x.grid)
             first = self.native.layer(
                 "planar", x.buffer, target.buffer, self.batch, math.prod(x.shape[2:]), x.shape[1]

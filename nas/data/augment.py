@@ -72,29 +72,43 @@ class Augmentation:
         """Draw which of ``n`` images are mirrored: (n,) bool."""
         return torch.from_numpy(rng.random(n) < 0.5)
 
+    def moves(self, n: int, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None]:
+        """Draw how ``n`` images are mirrored, (n,) bool, and shifted, (2, n, 1) int64, or None."""
+        mirrored = self.mirrored(n, rng) if self.flip else None
+        pad = self.crop_padding
+        offsets = torch.from_numpy(rng.integers(0, 2 * pad + 1, size=(2, n, 1))) if pad else None
+        return mirrored, offsets
+
     def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the changed inputs: (n, channels, h, w), uint8 or float32 -> the same shape."""
+        return self.blanked(self.moved(pixels, *self.moves(len(pixels), rng)), rng)
+
+    def moved(self, pixels: Tensor, mirrored: Tensor | None, offsets: Tensor | None) -> Tensor:
+        """Return inputs (n, channels, h, w) mirrored and shifted as :meth:`moves` drew it."""
         n, _, height, width = pixels.shape
-        values = pixels.is_floating_point()
-        if self.crop_padding or self.flip:
+        if mirrored is None and offsets is None:
+            return pixels
+        rows = torch.arange(height).expand(n, height)
+        columns = torch.arange(width).expand(n, width)
+        if mirrored is not None:
+            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        if offsets is not None:
             pad = self.crop_padding
             # A signal has no rows to move along.
             above = 0 if height == 1 else pad
-            rows = torch.arange(height).expand(n, height)
-            columns = torch.arange(width).expand(n, width)
-            if self.flip:
-                mirrored = self.mirrored(n, rng)
-                columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-            if pad:
-                offsets = torch.from_numpy(rng.integers(0, 2 * pad + 1, size=(2, n, 1)))
-                rows, columns = rows + offsets[0] * (above > 0), columns + offsets[1]
-                # Black is no value of a signal, so what lies beyond its ends is what ends it.
-                mode = "replicate" if values else "constant"
-                pixels = F.pad(pixels, (pad, pad, above, above), mode=mode)
-            # Advanced indexing puts the channels last: (n, h, w, channels).
-            pixels = pixels[
-                torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]
-            ].permute(0, 3, 1, 2)
+            rows, columns = rows + offsets[0] * (above > 0), columns + offsets[1]
+            # Black is no value of a signal, so what lies beyond its ends is what ends it.
+            mode = "replicate" if pixels.is_floating_point() else "constant"
+            pixels = F.pad(pixels, (pad, pad, above, above), mode=mode)
+        # Advanced indexing puts the channels last: (n, h, w, channels).
+        return pixels[
+            torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]
+        ].permute(0, 3, 1, 2)
+
+    def blanked(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return inputs (n, channels, h, w) of which some have a square blanked."""
+        n, _, height, width = pixels.shape
+        values = pixels.is_floating_point()
         if self.erase:
             side = max(1, min(height, width) // 4)
             length = side if height > 1 else max(1, width // 4)

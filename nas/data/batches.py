@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from nas.data.augment import Augmentation, Normalisation
 from nas.data.held import HeldImages
 from nas.data.images import Crops, Images, MemoryImages
+from nas.data.placed import cropped, moved
 from search_spaces.seeds import derive_rng
 
 
@@ -25,14 +26,17 @@ class Subset:
 
     Attributes:
         images: the inputs of the whole set.
-        labels: the targets of the whole set: classes (n,) int64, or labels and values
-            (n, outputs) float32.
+        labels: the targets of the whole set: classes (n,) int64, labels and values
+            (n, outputs) float32, boxes (n, most, 6) float32 or masks (n, height, width) uint8.
         indices: which of them belong to the part: (m,) int64.
+        placed: ``boxes`` or ``masks`` for targets that have places in their images, which move
+            with them; see :mod:`nas.data.placed`.
     """
 
     images: Images
     labels: Tensor
     indices: Tensor
+    placed: str | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -40,11 +44,14 @@ class Subset:
     def at(self, positions: Tensor, crops: Crops | None = None) -> tuple[Tensor, Tensor]:
         """Return (inputs (n, channels, height, width), targets (n, ...)) at positions (n,)."""
         indices = self.indices[positions]
-        return self.images.at(indices, crops), self.labels[indices]
+        inputs, targets = self.images.at(indices, crops), self.labels[indices]
+        if self.placed is not None and crops is not None:
+            targets = cropped(self.placed, targets, crops, (inputs.shape[-2], inputs.shape[-1]))
+        return inputs, targets
 
     def first(self, count: int) -> Subset:
         """Return the first ``count`` images as a subset; the order of a subset is random."""
-        return Subset(self.images, self.labels, self.indices[:count])
+        return replace(self, indices=self.indices[:count])
 
 
 class Batches:
@@ -102,7 +109,14 @@ class Batches:
                 rng = derive_rng(self.seed, "augment", epoch, index)
                 crops = self.augmentation.crops(len(positions), rng)
                 pixels, labels = self.subset.at(positions, crops)
-                pixels = self.augmentation(pixels, rng)
+                moves = self.augmentation.moves(len(positions), rng)
+                pixels = self.augmentation.blanked(self.augmentation.moved(pixels, *moves), rng)
+                if self.subset.placed is not None:
+                    labels = moved(
+                        self.subset.placed, labels, mirrored=moves[0], offsets=moves[1],
+                        pad=self.augmentation.crop_padding,
+                        size=(pixels.shape[-2], pixels.shape[-1]),
+                    )  # fmt: skip
                 return self.augmentation.after(self.normalisation(pixels), rng), labels
             return self.normalisation(pixels), labels
 

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas.data.pictures import inspect_pictures, open_picture
 
@@ -83,20 +82,9 @@ class MemoryImages:
         pixels = self.pixels[indices]
         if crops is None:
             return pixels
-        height, width = pixels.shape[-2:]
-        boxes = torch.from_numpy(crops.boxes(width, height)).float()
-        # Pixel centres of the result, as coordinates in the source: (n, side).
-        columns = boxes[:, :1] + (torch.arange(width) + 0.5) * boxes[:, 2:3] / width
-        rows = boxes[:, 1:2] + (torch.arange(height) + 0.5) * boxes[:, 3:4] / height
-        grid = torch.stack(
-            [
-                (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
-                (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
-            ],
-            dim=-1,
-        )
-        out = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
-        return out if pixels.is_floating_point() else out.round_().to(torch.uint8)
+        from nas.data.placed import cut
+
+        return cut(pixels, crops)
 
     def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
         """SHA-256 of the values."""
@@ -108,13 +96,27 @@ class FileImages:
 
     Of a picture that is large enough the shorter side is scaled to 8/7 of ``size`` and the middle
     is cut out, the usual evaluation transform of 256 and 224 pixels. A picture that is no larger
-    than the image made of it is seen to its edges.
+    than the image made of it is seen to its edges. Or the whole picture is scaled to a square.
+
+    Args:
+        paths: of the files.
+        size: side of the images in pixels.
+        channels: 1 or 3.
+        whole: scale each picture as a whole, for targets that have places in it.
+        threads: that decode.
     """
 
     def __init__(
-        self, paths: tuple[Path, ...], *, size: int, channels: int, threads: int = 4
+        self,
+        paths: tuple[Path, ...],
+        *,
+        size: int,
+        channels: int,
+        whole: bool = False,
+        threads: int = 4,
     ) -> None:
         self.paths = paths
+        self.whole = whole
         self.size = size
         self.channels = channels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -125,6 +127,11 @@ class FileImages:
         Raises:
             InputError: a file is no image or is damaged.
         """
+        if self.whole and crops is not None:
+            from nas.data.placed import cut
+
+            # The targets are shares of the sides, so both are cut from the square.
+            return cut(self.at(indices), crops)
         each = [None if crops is None else crops[i] for i in range(len(indices))]
         return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
 
@@ -159,7 +166,9 @@ class FileImages:
         from PIL import Image
 
         image = open_picture(self.paths[index], self.channels)
-        if crop is None:
+        if self.whole:
+            left, top, width, height = 0.0, 0.0, float(image.width), float(image.height)
+        elif crop is None:
             width = height = _seen(min(image.size), self.size)
             left, top = (image.width - width) / 2, (image.height - height) / 2
         else:

@@ -36,7 +36,9 @@ class ImageArrays:
     Attributes:
         images: (n, channels, height, width), bytes (0 to 255) or floats, which are kept as they
             are but for the normalisation; a signal has height 1.
-        labels: classes (n,) int64, or labels and values (n, outputs) float32.
+        labels: classes (n,) int64, labels and values (n, outputs) float32, boxes (n, most, 6)
+            float32 as :func:`nas.data.placed.stack_boxes` makes them, or masks (n, height, width)
+            uint8 of the images' size, with :data:`nas.data.placed.IGNORE` where nothing counts.
     """
 
     images: np.ndarray
@@ -49,11 +51,14 @@ class ImageFiles:
 
     Attributes:
         paths: of each image.
-        labels: classes (n,) int64, or labels and values (n, outputs) float32.
+        labels: see :class:`ImageArrays`.
+        whole: each image is scaled as a whole, because its targets have places in it; otherwise
+            the middle is cut out.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class RawData:
             (height, width); a signal has height 1.
         origin: where the data was read from, for the manifest.
         crop_padding, scale, flip, noise, gain: the augmentation that suits the data.
-        targets: ``classes`` (one an example), ``labels`` (0 or 1 each) or ``values``.
+        targets: ``classes`` (one an example), ``labels`` (0 or 1 each), ``values``, ``boxes`` or
+            ``masks``.
         groups: by example of ``train``, a number that examples share which must not be divided
             among the sets (one speaker, patient or recording), (n,) int64; None for none.
         input_text: how a user makes an input of the network, for the model card; empty for images.
@@ -99,9 +105,14 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
     modules=(
         "nas.data.sources",
         "nas.data.audio",
+        "nas.data.annotations.coco",
         "nas.data.labelled",
         "nas.data.made_signals",
+        "nas.data.annotations.masks",
+        "nas.data.scenes",
         "nas.data.signals",
+        "nas.data.annotations.voc",
+        "nas.data.annotations.yolo",
     ),
 )
 """Functions that read one data set: ``source(config, **options) -> RawData``.

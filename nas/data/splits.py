@@ -19,10 +19,14 @@ from nas.data.batches import Batches, Subset, ahead
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.pictures import readable
+from nas.data.placed import IGNORE, presence
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
+
+PLACED = ("boxes", "masks")
+"""Targets that have places in their images."""
 
 STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
@@ -46,7 +50,8 @@ class DataSplits:
         input_size: height and width of the inputs; a signal has height 1.
         origin: where the data was read from.
         seed: that divided the data.
-        targets: ``classes``, ``labels`` or ``values``; see :class:`nas.data.sources.RawData`.
+        targets: ``classes``, ``labels``, ``values``, ``boxes`` or ``masks``; see
+            :class:`nas.data.sources.RawData`.
         input_text: how a user makes an input of the network; empty for images.
         on_test_read: called with the reason when the test set is handed out.
     """
@@ -126,6 +131,8 @@ class DataSplits:
             labels = part.labels[part.indices]
             if self.targets == "labels":
                 counts = labels.sum(0)
+            elif part.placed is not None:
+                counts = presence(part.placed, labels, len(self.classes)).sum(0)
             else:
                 counts = torch.bincount(labels, minlength=len(self.classes))
             missing = [self.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
@@ -208,7 +215,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         config: the job's section.
         seed: of the division.
         kind: of the targets that a task needs, for the sources that can give several:
-            ``classes``, ``labels`` or ``values``.
+            ``classes``, ``labels``, ``values``, ``boxes`` or ``masks``.
 
     Each part holds every class in proportion. Calibration takes at most the whole
     training set.
@@ -225,24 +232,25 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     channels = config.channels or raw.channels
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)
+    placed = raw.targets if raw.targets in PLACED else None
     rng = derive_rng(seed, "data", "order")
     order = _order(raw, labels.numpy(), rng)
     if raw.test is not None:
         test = _whole(raw, raw.test, size, channels)
     else:
         count = _share("data.test", config.test, order, raw.groups)
-        test = Subset(base, labels, torch.from_numpy(order[:count].copy()))
+        test = Subset(base, labels, torch.from_numpy(order[:count].copy()), placed)
         order = order[count:]
     if raw.validation is not None:
         validation = _whole(raw, raw.validation, size, channels)
     else:
         count = _share("data.validation", config.validation, order, raw.groups)
-        validation = Subset(base, labels, torch.from_numpy(order[:count].copy()))
+        validation = Subset(base, labels, torch.from_numpy(order[:count].copy()), placed)
         order = order[count:]
     if raw.groups is not None:
         # Sets are divided by group; within the training set the order is that of all others.
         order = order[_stratified_order(_strata(raw, labels.numpy()[order]), rng)]
-    train = Subset(base, labels, torch.from_numpy(order[: config.train].copy()))
+    train = Subset(base, labels, torch.from_numpy(order[: config.train].copy()), placed)
     calibration = train.first(config.calibration)
     augment = config.augment
 
@@ -308,7 +316,7 @@ def _open(
     if isinstance(data, ImageFiles):
         if size[0] != size[1]:
             raise InputError(f"images of files become squares, not {size[0]} x {size[1]}")
-        files = FileImages(data.paths, size=size[0], channels=channels)
+        files = FileImages(data.paths, size=size[0], channels=channels, whole=data.whole)
         files.inspect()
         if holds(files):
             files = HeldImages(data.paths, size=size[0], channels=channels)
@@ -320,6 +328,8 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
     if len(given) == 0:
         raise InputError("the data set holds no images" if raw.targets == "classes" else
                          f"{raw.origin} holds no examples")  # fmt: skip
+    if raw.targets in PLACED:
+        return _placed_targets(raw, given)
     if raw.targets != "classes":
         values = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
         if values.ndim != 2 or values.shape[1] != len(raw.classes):
@@ -337,13 +347,28 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
     return labels
 
 
+def _placed_targets(raw: RawData, given: np.ndarray) -> Tensor:
+    kind, rank = (np.uint8, 3) if raw.targets == "masks" else (np.float32, 3)
+    found = torch.from_numpy(np.ascontiguousarray(given, dtype=kind))
+    if found.ndim != rank or (raw.targets == "boxes" and found.shape[2] != 6):
+        raise InputError(f"{raw.origin}: {raw.targets} of shape {tuple(found.shape)}")
+    used = found[:, :, 0] if raw.targets == "boxes" else found[found != IGNORE]
+    if used.numel() and int(used.max()) >= len(raw.classes):
+        raise InputError(
+            f"{raw.origin}: {raw.targets} name class {int(used.max())}, and there are "
+            f"{len(raw.classes)}"
+        )
+    return found
+
+
 def _whole(
     raw: RawData, data: ImageArrays | ImageFiles, size: tuple[int, int], channels: int
 ) -> Subset:
     images, labels = _open(raw, data, size, channels)
     # In random order, so that the first images are a fair sample of all.
     order = derive_rng(0, "order of a whole set").permutation(len(labels))
-    return Subset(images, labels, torch.from_numpy(order))
+    placed = raw.targets if raw.targets in PLACED else None
+    return Subset(images, labels, torch.from_numpy(order), placed)
 
 
 def _prepare(images: np.ndarray, size: tuple[int, int], channels: int) -> Tensor:
@@ -402,7 +427,9 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
     """Return the stratum of each example, (n,): its class, its quantile, or one for all."""
     if raw.targets == "classes":
         return targets
-    if raw.targets == "labels":
+    if raw.targets in PLACED:
+        targets = presence(raw.targets, torch.from_numpy(targets), len(raw.classes)).numpy()
+    if raw.targets in ("labels", *PLACED):
         # Rare labels first: where an example has one, it decides.
         rare = np.argsort(targets.sum(0), kind="stable")
         first = np.argmax(targets[:, rare] > 0, axis=1)

@@ -251,7 +251,7 @@ def _accuracy_rows(card: ModelCard) -> list[tuple[str, str]]:
     classes = card.preprocessing.get("classes") or []
     for label, value in per_class.items():
         known = str(label).isdigit() and int(label) < len(classes)
-        word = "class" if card.task.endswith("classification") else "output"
+        word = "output" if card.task.endswith("regression") else "class"
         rows.append((f"{word} {classes[int(label)] if known else label}", _number(value, 4)))
     return rows
 

@@ -22,8 +22,9 @@ def write_report(run: Path) -> Path:
 
     Raises:
         InputError: the folder has no readable ``results.json``, or a damaged result of
-            ``nas study value``.
+            ``nas study value`` or ``examples.json``.
     """
+    from nas.report.examples import load_examples
     from nas.report.family import load_study
     from nas.report.front import write_front_csv
     from nas.report.page import render
@@ -32,7 +33,7 @@ def write_report(run: Path) -> Path:
 
     run = Path(run)
     results = load_results(run)
-    page = render(results, load_study(run))
+    page = render(results, load_study(run), load_examples(run))
     write_front_csv(results, run / "front.csv")
     write_text_atomic(run / "report.html", page)
     return run / "report.html"

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.record.result_types import Model, Results
+from nas.report.examples import examples_section
 from nas.report.family import family_rows, family_section
 from nas.report.front import dominator
 from nas.report.payload import budgets, build_payload
@@ -29,12 +30,17 @@ from nas.report.results import complete, device_names, metric_of, metric_text, n
 MISSING = "not recorded"
 
 
-def render(results: Results, study: Mapping[str, Any] | None = None) -> str:
+def render(
+    results: Results,
+    study: Mapping[str, Any] | None = None,
+    examples: Mapping[str, Any] | None = None,
+) -> str:
     """Return the page for the content of ``results.json``; missing parts say "not recorded".
 
     Args:
         results: of the run.
         study: the content of ``studies/value.json``, drawn beside the front.
+        examples: the content of ``examples.json``.
 
     Raises:
         InputError: a part of the results is of the wrong type.
@@ -53,6 +59,7 @@ def render(results: Results, study: Mapping[str, Any] | None = None) -> str:
         "budgets": _budgets(results),
         "table": _table(results),
         "value": family_section(study),
+        "examples": examples_section(examples),
         "timing": _timing(results),
         "command": escape(str(results.get("command") or MISSING)),
         "provenance": _provenance(results),

@@ -410,6 +410,7 @@ class Pipeline:
         with self.store.timed("test"):
             tested = verification.test(list(front))
             self._keep_models(list(front))
+            self._show_examples(list(front))
         results = assemble(
             job=self.job,
             store=self.store,
@@ -540,6 +541,18 @@ class Pipeline:
             evaluated = {str(item.arch): item.metrics for item in verified}
             require_feasible(self.fronts[0].constraints, evaluated)
         return {verified[index]: tuple(names) for index, names in sorted(on.items())}
+
+    def _show_examples(self, front: Sequence[Verified]) -> None:
+        """Keep a few validation examples, and what the best model of the front says of them."""
+        from nas.stages.examples import write_examples
+
+        if not front:
+            return
+        task = self.context.task
+        sign = 1 if task.higher_is_better else -1
+        best = max(front, key=lambda item: sign * item.metrics[task.metric_name])
+        size = self.space.plan(best.arch).input_size
+        write_examples(self.context, self.store.folder, best.path, size)
 
     def _keep_models(self, front: Sequence[Verified]) -> None:
         self.store.models.mkdir(exist_ok=True)

@@ -7,8 +7,10 @@ from nas.tasks.classification import (
     ImageClassification,
     SignalClassification,
 )
+from nas.tasks.detection import ObjectDetection
 from nas.tasks.multi_label import MultiLabelClassification
 from nas.tasks.regression import ImageRegression, Regression, SignalRegression
+from nas.tasks.segmentation import SemanticSegmentation
 
 __all__ = [
     "TASKS",
@@ -17,7 +19,9 @@ __all__ = [
     "ImageClassification",
     "ImageRegression",
     "MultiLabelClassification",
+    "ObjectDetection",
     "Regression",
+    "SemanticSegmentation",
     "SignalClassification",
     "SignalRegression",
     "Task",

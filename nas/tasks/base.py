@@ -14,10 +14,12 @@ from nas.fronts.metrics import METRICS, MetricKind
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from nas.data.splits import DataSplits
     from nas.job.schema import DataConfig
+    from nas.tasks.overlays import Drawing
     from nas.tasks.scores import Score
 
 TASKS: Registry[type[Task]] = Registry(
@@ -25,8 +27,10 @@ TASKS: Registry[type[Task]] = Registry(
     group="nas.tasks",
     modules=(
         "nas.tasks.classification",
+        "nas.tasks.detection",
         "nas.tasks.multi_label",
         "nas.tasks.regression",
+        "nas.tasks.segmentation",
     ),
 )
 
@@ -113,7 +117,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss, a scalar. outputs: (batch, units); targets: (batch, ...)."""
+        """Return the mean loss, a scalar. outputs: (batch, units); targets: (batch, ...).
+
+        Networks of some spaces have further axes, (batch, cells, units) for instance.
+        """
 
     @abstractmethod
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
@@ -183,6 +190,18 @@ class Task(ABC):
         Exported files are held against their networks by the share of equal decisions.
         """
         return None
+
+    def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
+        """Return what the report draws over an example, and the line under it.
+
+        Args:
+            output: of the network for one example, without the batch.
+            target: of the example.
+            classes: names of the classes, labels or values.
+        """
+        from nas.tasks.overlays import Drawing
+
+        return Drawing()
 
     def output_text(self, splits: DataSplits) -> str:
         """Return what the file's output means and how to decode it, for the model card."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
+from nas.tasks.overlays import Drawing
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from nas.data.splits import DataSplits
@@ -61,6 +63,11 @@ class Classification(Task):
     def decide(self, outputs: Tensor) -> Tensor:
         """Return the class of each example, (batch,)."""
         return outputs.argmax(dim=1)
+
+    def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
+        """See :meth:`Task.drawing`: the class that is told, and the right one where it is not."""
+        told, right = classes[int(output.argmax())], classes[int(target)]
+        return Drawing(caption=told if told == right else f"{told}, but it is {right}")
 
     def output_text(self, splits: DataSplits) -> str:
         """See :meth:`Task.output_text`."""

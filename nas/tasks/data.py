@@ -14,16 +14,21 @@ _WORDS = {
     "classes": "one class an example",
     "labels": "any number of labels an example (0 or 1 each)",
     "values": "numbers to predict",
+    "boxes": "boxes of objects",
+    "masks": "a mask of classes an image",
 }
 _TASKS = {
     "classes": "image_classification, signal_classification or audio_classification",
     "labels": "multi_label_classification",
     "values": "image_regression or signal_regression",
+    "boxes": "object_detection",
+    "masks": "semantic_segmentation",
 }
 
 
 def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
-    """Return ``splits`` if their targets are of ``kind``: ``classes``, ``labels`` or ``values``.
+    """Return ``splits`` if their targets are of ``kind``: ``classes``, ``labels``, ``values``,
+    ``boxes`` or ``masks``.
 
     Raises:
         InputError: they are of another; the message names the tasks that suit them.

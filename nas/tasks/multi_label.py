@@ -10,6 +10,7 @@ import numpy as np
 from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
+from nas.tasks.overlays import Drawing
 from nas.tasks.scores import Score, WholeScore
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class MultiLabelClassification(Task):
     def decide(self, outputs: Tensor) -> Tensor:
         """Return which labels are more likely there than not, (batch, labels) bool."""
         return outputs > 0
+
+    def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
+        """See :meth:`Task.drawing`: the labels that are told, and those that are there."""
+        told, there = (
+            ", ".join(n for n, on in zip(classes, each, strict=True) if on) or "nothing"
+            for each in (output > 0, target > 0.5)
+        )
+        return Drawing(caption=told if told == there else f"{told}, but it is {there}")
 
     def output_text(self, splits: DataSplits) -> str:
         """See :meth:`Task.output_text`."""

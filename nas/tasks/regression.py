@@ -10,6 +10,7 @@ import numpy as np
 from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
+from nas.tasks.overlays import Drawing
 from nas.tasks.scores import Score, WholeScore
 
 if TYPE_CHECKING:
@@ -90,6 +91,15 @@ class Regression(Task):
     def score(self) -> Score:
         """See :meth:`Task.score`."""
         return _RegressionScore(self)
+
+    def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
+        """See :meth:`Task.drawing`: each value that is told, and the right one."""
+        told = output * self.std.numpy() + self.mean.numpy()
+        parts = [
+            f"{name} {value:.4g} ({right:.4g})"
+            for name, value, right in zip(classes, told.tolist(), target.tolist(), strict=True)
+        ]
+        return Drawing(caption=", ".join(parts))
 
     def output_text(self, splits: DataSplits) -> str:
         """See :meth:`Task.output_text`."""

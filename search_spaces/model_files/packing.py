@@ -156,6 +156,8 @@ class _Packer:
             self._alias(node.input[0], out)
         elif op in _REARRANGE and self._codes(node.input[0]) is not None:
             self._rearrange(node)
+        elif op == "Resize" and (factors := self._factors(node)) is not None:
+            self._moved(node, "resize", factors=factors)
         elif op in _ON_CODES and all(self._codes(name) is not None for name in node.input):
             self._on_codes(node)
         else:
@@ -329,8 +331,6 @@ class _Packer:
         return f"{name}.bias"
 
     def _rearrange(self, node: onnx.NodeProto) -> None:
-        source, out = self._codes(node.input[0]), node.output[0]
-        assert source is not None
         op = _REARRANGE[node.op_type]
         entry: dict[str, Any] = {}
         if op == "reshape":
@@ -339,6 +339,31 @@ class _Packer:
             entry["order"] = list(_attributes(node)["perm"])
         else:
             entry["axis"] = int(_attributes(node).get("axis", 1))
+        self._moved(node, op, **entry)
+
+    def _factors(self, node: onnx.NodeProto) -> list[int] | None:
+        """Return by how much codes of images are enlarged, where each is only repeated."""
+        attributes = _attributes(node)
+        form = (attributes.get("mode", "nearest"),
+                attributes.get("coordinate_transformation_mode", "half_pixel"),
+                attributes.get("nearest_mode", "round_prefer_floor"))  # fmt: skip
+        scales = self.constants.get(node.input[2]) if len(node.input) > 2 else None
+        if (
+            self._codes(node.input[0]) is None
+            or form != ("nearest", "asymmetric", "floor")
+            or scales is None
+            or scales.value.shape != (4,)
+        ):
+            return None
+        factors = scales.value.tolist()
+        if factors[:2] != [1, 1] or any(f < 1 or f != int(f) for f in factors):
+            return None
+        return [int(f) for f in factors[2:]]
+
+    def _moved(self, node: onnx.NodeProto, op: str, **entry: Any) -> None:
+        """An operation that moves codes about and leaves their values as they are."""
+        source, out = self._codes(node.input[0]), node.output[0]
+        assert source is not None
         self._emit(op, [source], out, **entry)
         self.grids[out] = self.grids[source]
         self.names[out] = out

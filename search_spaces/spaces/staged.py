@@ -162,6 +162,20 @@ class Block:
         return LayerColumn(plan, self.active if active is None else active)
 
 
+@dataclass(frozen=True)
+class Features:
+    """A feature map over ``n`` architectures.
+
+    Attributes:
+        channels, size: channels and columns, (n,).
+        height: rows, (n,); -1 for as many as columns.
+    """
+
+    channels: np.ndarray
+    size: np.ndarray
+    height: np.ndarray | int
+
+
 class Columns:
     """The values of choices over gene rows (n, choices)."""
 
@@ -244,9 +258,8 @@ class StagedSpace(PlannedSpace):
             )
         self.parameters = parameters
         self.input_size = input_size
-        super().__init__(
-            self.NAME, _choices(parameters), input_channels=input_channels, outputs=outputs
-        )
+        choices = [*_choices(parameters), *self.end_choices(parameters)]
+        super().__init__(self.NAME, choices, input_channels=input_channels, outputs=outputs)
 
     @classmethod
     def from_config(
@@ -321,6 +334,7 @@ class StagedSpace(PlannedSpace):
 
         current = channels(p.stem_channels)
         blocks = [self._stem(current, size, height, every)]
+        after: dict[int, Features] = {}
         for stride in (p.stem_stride, 2 if p.stem_pool else 1):
             size = strided(size, stride)
             height = strided_height(height, stride, self.DIMENSIONS)
@@ -334,14 +348,36 @@ class StagedSpace(PlannedSpace):
                 )  # fmt: skip
                 blocks += stage.describe(block, b == 1)
                 current, size, height = out, block.out_size, block.out_height
+            after[s] = Features(current, size, height)
+            blocks += self.after_stage(columns, s)
             if s in p.exits:
                 wide = channels(2 * stage.channels) if p.head_channels else None
                 blocks.append(self._head(f"exit{s}", last == s, current, wide, None, size, height))
-        wide = channels(p.head_channels) if p.head_channels else None
-        feature = channels(p.feature_channels) if p.feature_channels else None
         here = last == len(p.stages)
-        blocks.append(self._head("head", here, current, wide, feature, size, height))
-        return blocks
+        return blocks + self.end(columns, after, here)
+
+    def after_stage(self, columns: Columns, stage: int) -> list[BlockColumn]:
+        """Describe what follows stage ``stage``, counted from 1; nothing, unless overridden."""
+        return []
+
+    def end_choices(self, parameters: Parameters) -> list[Choice]:
+        """Return the choices of what follows the last stage; none, unless overridden."""
+        return []
+
+    def end(
+        self, columns: Columns, after: Mapping[int, Features], active: np.ndarray
+    ) -> list[BlockColumn]:
+        """Describe what follows the last stage, in the rows ``active`` (n,): a head of classes.
+
+        ``after``: what each stage gives, by its number from 1.
+        """
+        p, width = self.parameters, columns.value("width")
+        wide, feature = (
+            round_channels(count * width, p.divisor) if count else None
+            for count in (p.head_channels, p.feature_channels)
+        )
+        x = after[len(p.stages)]
+        return [self._head("head", active, x.channels, wide, feature, x.size, x.height)]
 
     def _stem(
         self, out: np.ndarray, size: np.ndarray, height: np.ndarray | int, every: np.ndarray

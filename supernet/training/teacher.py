@@ -73,7 +73,7 @@ class RememberingTeacher:
                 self._too_many = True
                 return self._network(images)
             if self._outputs is None:
-                self._outputs = found.new_zeros(len(self._known), found.shape[1])
+                self._outputs = found.new_zeros(len(self._known), *found.shape[1:])
             self._outputs[numbers[new]] = found
             self._known[numbers[new]] = True
         assert self._outputs is not None

@@ -9,6 +9,8 @@ from nas.tasks import (
     ImageClassification,
     ImageRegression,
     MultiLabelClassification,
+    ObjectDetection,
+    SemanticSegmentation,
     SignalClassification,
     SignalRegression,
 )
@@ -79,5 +81,34 @@ class TestSignalRegression(Values):
 def test_every_built_in_task_is_here():
     tested = {ImageClassification, SignalClassification, MultiLabelClassification}
     tested |= {ImageRegression, SignalRegression, AudioClassification}
+    tested |= {ObjectDetection, SemanticSegmentation}
     built_in = {TASKS.get(name) for name in TASKS if TASKS.get(name).__module__.startswith("nas.")}
     assert built_in == tested
+
+
+class TestObjectDetection(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return ObjectDetection()
+
+    @pytest.fixture
+    def batch(self):
+        targets = torch.zeros(12, 3, 6)
+        targets[:, :, 0] = torch.randint(0, 4, (12, 3)).float()
+        corner = 0.6 * torch.rand(12, 3, 2)
+        targets[:, :, 1:3], targets[:, :, 3:5] = corner, corner + 0.1 + 0.3 * torch.rand(12, 3, 2)
+        targets[0, :, 0] = -1  # background alone
+        targets[1, 0, 5] = 1  # neither to be found nor wrong to be found
+        return torch.randn(12, 20, 8), targets
+
+
+class TestSemanticSegmentation(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return SemanticSegmentation()
+
+    @pytest.fixture
+    def batch(self):
+        masks = torch.randint(0, 5, (9, 16, 16)).to(torch.uint8)
+        masks[0, :4] = 255
+        return torch.randn(9, 5, 8, 8), masks

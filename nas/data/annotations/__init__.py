@@ -1,0 +1,1 @@
+"""Annotations in the formats that people have: boxes and masks of images in files."""

@@ -1,0 +1,170 @@
+"""Images with a mask file each, for segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.data.annotations.boxes import folder_of, picture_size
+from nas.data.placed import IGNORE
+from nas.data.problems import Problems
+from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
+from search_spaces.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from nas.job.schema import DataConfig
+
+_PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"),
+          "test": ("test", "testing")}  # fmt: skip
+
+
+@DATA_SOURCES.register("mask_folder")
+def mask_folder(
+    config: DataConfig,
+    *,
+    images: str = "images",
+    masks: str = "masks",
+    names: Sequence[str] | None = None,
+    ignore: int = IGNORE,
+) -> RawData:
+    """Return images and, under the same name, masks whose pixels are numbers of classes.
+
+    ``images/train`` and ``masks/train`` (and ``val``, ``test``), or ``train/images`` and
+    ``train/masks``, or all in ``images`` and ``masks``. Masks are PNG files of one channel: grey
+    values or numbers of a palette. ``classes.txt`` names the classes, a line each, from 0.
+    Masks are held in memory at the size of the images, a byte a pixel; images are not.
+
+    Args:
+        config: ``path`` is the folder of the data.
+        images, masks: names of the folders.
+        names: of the classes, in order.
+        ignore: value of pixels that count for nothing.
+
+    Raises:
+        InputError: mistakes in the files, all at once: an image without a mask, a mask of another
+            size than its image, of three channels, or with a number that no class has.
+        EnvironmentProblem: the folders are not there.
+    """
+    root = folder_of(config)
+    classes = _classes(root, names)
+    problems = Problems(root)
+    size = config.image_size or 192
+    pairs = {
+        part: _pairs(*folders, problems)
+        for part in _PARTS
+        if (folders := _folders(root, part, images, masks)) is not None
+    }
+    if not pairs.get("train"):
+        raise EnvironmentProblem(
+            f"{root}: there are no images in {images}/train, train/{images} or {images}"
+        )
+    found = {}
+    with ThreadPoolExecutor(4) as pool:
+        for part, files in pairs.items():
+            if not files:
+                continue
+            read = list(pool.map(lambda p: _mask(p[0], p[1], size, len(classes), ignore), files))
+            for (_, mask), (_, trouble) in zip(files, read, strict=True):
+                if trouble:
+                    problems.add(mask, trouble)
+            found[part] = ImageFiles(
+                tuple(image for image, _ in files),
+                np.stack([mask for mask, _ in read]),
+                whole=True,
+            )
+    problems.raise_any("Mend the masks; nothing was trained.")
+    return RawData(
+        train=found["train"],
+        validation=found.get("validation"),
+        test=found.get("test"),
+        classes=classes,
+        channels=config.channels or 3,
+        image_size=size,
+        origin=str(root),
+        scale=0.5,
+        flip=True,
+        targets="masks",
+        input_text=(
+            "Scale the whole image to the input's height and width, and 8-bit pixels to 0..1 "
+            "(divide by 255)"
+        ),
+    )
+
+
+def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
+    listed = root / "classes.txt"
+    if names is None and listed.is_file():
+        names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
+    if not names or len(names) < 2:
+        raise InputError(
+            f"{root}: classes.txt must name the classes, a line each, at least two (background "
+            "is one); or say data.options: {names: [background, ...]}"
+        )
+    return tuple(str(name) for name in names)
+
+
+def _folders(root: Path, part: str, images: str, masks: str) -> tuple[Path, Path] | None:
+    for word in _PARTS[part]:
+        for one, other in (
+            (root / images / word, root / masks / word),
+            (root / word / images, root / word / masks),
+        ):
+            if one.is_dir():
+                return one, other
+    if part == "train" and (root / images).is_dir():
+        return root / images, root / masks
+    return None
+
+
+def _pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Path]]:
+    found = []
+    by_stem = {path.stem: path for path in sorted(masks.glob("*")) if path.is_file()}
+    for path in sorted(images.glob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        mask = by_stem.get(path.stem)
+        if mask is None:
+            problems.add(path, f"has no mask {masks / path.stem}.png")
+        else:
+            found.append((path, mask))
+    return found
+
+
+def _mask(
+    image: Path, path: Path, size: int, classes: int, ignore: int
+) -> tuple[np.ndarray, str | None]:
+    """Return a mask (size, size) uint8 and what is wrong with it, or None."""
+    from PIL import Image
+
+    nothing = np.full((size, size), IGNORE, np.uint8)
+    try:
+        with Image.open(path) as opened:
+            if opened.mode not in ("L", "P", "1", "I;16", "I"):
+                return nothing, (
+                    f"has the channels {opened.mode}; a mask has one, of numbers of classes "
+                    "(save colours as a palette)"
+                )
+            values = np.asarray(opened).astype(np.int64)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return nothing, f"cannot be read as an image ({error})"
+    expected = picture_size(image)
+    if expected is None:
+        return nothing, f"{image} cannot be read as an image"
+    if values.shape[::-1] != expected:
+        return nothing, (
+            f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is "
+            f"{expected[0]} x {expected[1]}"
+        )
+    wrong = values[(values != ignore) & ((values < 0) | (values >= classes))]
+    if wrong.size:
+        return nothing, (
+            f"has {wrong.size} pixels of class {int(wrong[0])}, and the classes are 0 to "
+            f"{classes - 1}"
+        )
+    values = np.where(values == ignore, IGNORE, values).astype(np.uint8)
+    small = Image.fromarray(values).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(small), None

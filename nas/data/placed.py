@@ -1,0 +1,148 @@
+"""Targets that have places in their images: boxes and masks, moved as their images are moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.data.images import Crops
+
+NOTHING = -1.0
+"""Class of a row that stands for no box."""
+
+LEAST_VISIBLE = 0.3
+"""A box of which a crop leaves less is neither to be found nor wrong to be found."""
+
+IGNORE = 255
+"""Value of a mask's pixel that counts for nothing."""
+
+
+def stack_boxes(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the boxes of n images as one array.
+
+    Args:
+        each: of every image (boxes, 6) float: class, left, top, right and bottom as shares of
+            the image's sides, and 1 for a box that is neither to be found nor wrong to be found
+            (crowds, difficult objects), else 0.
+
+    Returns:
+        (n, most, 6) float32; rows of class :data:`NOTHING` fill up. At least one row.
+    """
+    most = max([1, *(len(boxes) for boxes in each)])
+    out = np.zeros((len(each), most, 6), np.float32)
+    out[:, :, 0] = NOTHING
+    for i, boxes in enumerate(each):
+        out[i, : len(boxes)] = boxes
+    return out
+
+
+def presence(targets: str, labels: Tensor, classes: int) -> Tensor:
+    """Return which classes each example has: (n, classes) bool.
+
+    Args:
+        targets: ``boxes`` or ``masks``.
+        labels: (n, most, 6), or (n, height, width).
+        classes: how many there are.
+    """
+    if targets == "boxes":
+        return (labels[:, :, 0, None] == torch.arange(classes)).any(1)
+    found = torch.zeros(len(labels), classes, dtype=torch.bool)
+    for k in range(classes):
+        found[:, k] = (labels == k).flatten(1).any(1)
+    return found
+
+
+def cut(pixels: Tensor, crops: Crops, *, nearest: bool = False) -> Tensor:
+    """Return images (n, channels, height, width) cut by their crops, at the same size.
+
+    Args:
+        pixels: uint8 or float32.
+        crops: one an image.
+        nearest: take the nearest pixel, as masks need it, in place of a mean of several.
+    """
+    height, width = pixels.shape[-2:]
+    boxes = torch.from_numpy(crops.boxes(width, height)).float()
+    # Pixel centres of the result, as coordinates in the source: (n, side).
+    columns = boxes[:, :1] + (torch.arange(width) + 0.5) * boxes[:, 2:3] / width
+    rows = boxes[:, 1:2] + (torch.arange(height) + 0.5) * boxes[:, 3:4] / height
+    grid = torch.stack(
+        [
+            (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
+            (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
+        ],
+        dim=-1,
+    )
+    mode = "nearest" if nearest else "bilinear"
+    out = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    return out if pixels.is_floating_point() else out.round_().to(torch.uint8)
+
+
+def cropped(targets: str, labels: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
+    """Return targets for images that were cut; ``size`` is their height and width in pixels."""
+    if targets == "masks":
+        return cut(labels[:, None], crops, nearest=True)[:, 0]
+    height, width = size
+    left, top, w, h = torch.from_numpy(crops.boxes(width, height)).float().T
+    begin = torch.stack([left / width, top / height], 1)[:, None, :]
+    span = torch.stack([w / width, h / height], 1)[:, None, :]
+    return _kept(labels, (labels[..., 1:3] - begin) / span, (labels[..., 3:5] - begin) / span)
+
+
+def moved(
+    targets: str,
+    labels: Tensor,
+    *,
+    mirrored: Tensor | None,
+    offsets: Tensor | None,
+    pad: int,
+    size: tuple[int, int],
+) -> Tensor:
+    """Return targets for images that were mirrored and shifted.
+
+    Args:
+        targets: ``boxes`` or ``masks``.
+        labels: (n, most, 6), or (n, height, width).
+        mirrored: (n,) bool, or None for no image.
+        offsets: (2, n, 1) rows and columns from 0 to twice ``pad``, or None for no shift.
+        pad: pixels around the image.
+        size: height and width in pixels.
+    """
+    height, width = size
+    if targets == "masks":
+        rows = torch.arange(height).expand(len(labels), height)
+        columns = torch.arange(width).expand(len(labels), width)
+        if mirrored is not None:
+            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        if offsets is not None:
+            labels = F.pad(labels[:, None], (pad,) * 4, value=IGNORE)[:, 0]
+            rows, columns = rows + offsets[0], columns + offsets[1]
+        n = torch.arange(len(labels))[:, None, None]
+        return labels[n, rows[:, :, None], columns[:, None, :]]
+    first, last = labels[..., 1:3], labels[..., 3:5]
+    if offsets is not None:
+        # As in the image: columns of the source are counted from the far side of mirrored ones.
+        down, right = (offsets[i] - pad for i in (0, 1))
+        by = torch.stack([right / width, down / height], -1)
+        first, last = first - by, last - by
+    if mirrored is not None:
+        x1, x2 = 1 - last[..., 0], 1 - first[..., 0]
+        flip = mirrored[:, None]
+        first = torch.stack([torch.where(flip, x1, first[..., 0]), first[..., 1]], -1)
+        last = torch.stack([torch.where(flip, x2, last[..., 0]), last[..., 1]], -1)
+    return _kept(labels, first, last)
+
+
+def _kept(labels: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Return boxes cut off at the image's edges; those that are gone or hardly there left out."""
+    whole = (last - first).clamp(min=1e-9).prod(-1)
+    first, last = first.clamp(0, 1), last.clamp(0, 1)
+    seen = (last - first).clamp(min=0).prod(-1) / whole
+    there = (labels[..., 0] >= 0) & (seen > 0)
+    ignored = torch.where(seen < LEAST_VISIBLE, torch.ones_like(seen), labels[..., 5])
+    kinds = torch.where(there, labels[..., 0], torch.full_like(seen, NOTHING))
+    out = torch.cat([kinds[..., None], first, last, ignored[..., None]], -1)
+    return torch.where(there[..., None], out, labels.new_tensor([NOTHING, 0, 0, 0, 0, 0]))

@@ -1,0 +1,164 @@
+"""A class for every pixel of an image."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nas.fronts.metrics import MetricKind
+from nas.tasks.base import TASKS, Task
+from nas.tasks.data import expect
+from nas.tasks.overlays import Drawing
+from nas.tasks.scores import Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.data.splits import DataSplits
+    from nas.job.schema import DataConfig
+
+IGNORED = 255
+"""Pixels of masks that count for nothing; :data:`nas.data.placed.IGNORE`."""
+
+
+@TASKS.register("semantic_segmentation")
+class SemanticSegmentation(Task):
+    """A class a pixel: cross-entropy at the size of the masks, mean intersection over union.
+
+    Networks answer on a grid coarser than the image. Losses and metric enlarge their values to the
+    size of the masks, bilinearly, as whoever uses the file does. Distillation is cross-entropy
+    against the teacher's probabilities, brought to the student's grid.
+    """
+
+    metric_name = "mean_iou"
+    metric_is_share = True
+    further_metrics: ClassVar[dict[str, MetricKind]] = {
+        "pixel_accuracy": MetricKind("", maximise=True, share=True),
+    }
+
+    def load(self, config: DataConfig, seed: int) -> DataSplits:
+        """See :meth:`Task.load`."""
+        from nas.data.splits import load_splits
+
+        return expect(load_splits(config, seed, kind="masks"), "masks", self)
+
+    def outputs(self, splits: DataSplits) -> int:
+        """Return the number of classes."""
+        return len(splits.classes)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy.
+
+        outputs: (batch, classes, height, width); targets: (batch, rows, columns) uint8.
+        """
+        from torch.nn import functional as F
+
+        truth = targets.long()
+        # Of a batch without a pixel that counts the mean would be 0 / 0.
+        count = (truth != IGNORED).sum().clamp(min=1)
+        total = F.cross_entropy(
+            enlarged(outputs, (truth.shape[-2], truth.shape[-1])),
+            truth,
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return total / count
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+        """Return the cross-entropy against the teacher's probabilities.
+
+        Both (batch, classes, height, width); the grids may differ.
+        """
+        from torch.nn import functional as F
+
+        size = (outputs.shape[-2], outputs.shape[-1])
+        taught = teacher_outputs.detach()
+        if tuple(taught.shape[-2:]) != size:
+            taught = F.interpolate(
+                taught, size, mode="bilinear", antialias=True, align_corners=False
+            )
+        return F.cross_entropy(outputs, taught.softmax(dim=1))
+
+    def score(self) -> Score:
+        """See :meth:`Task.score`."""
+        return _MaskScore()
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """Return the class of each place of the grid: (batch, height, width)."""
+        return outputs.argmax(dim=1)
+
+    def output_text(self, splits: DataSplits) -> str:
+        """See :meth:`Task.output_text`."""
+        return (
+            f"(batch, {len(splits.classes)}, height, width): a value a class before softmax for "
+            "every place of a grid over the image. Enlarge it bilinearly to the image's size "
+            "(pixel centres aligned, not corners); the class of a pixel is that of the largest "
+            f"value. Classes in order: {', '.join(splits.classes)}."
+        )
+
+    def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
+        """See :meth:`Task.drawing`: the mask that was found."""
+        import torch
+
+        size = (target.shape[-2], target.shape[-1])
+        found = enlarged(torch.from_numpy(output)[None].float(), size).argmax(1)[0].numpy()
+        counted = target != IGNORED
+        right = float((found == target)[counted].mean()) if counted.any() else math.nan
+        return Drawing(mask=found.astype(np.uint8), caption=f"{100 * right:.0f} % of pixels right")
+
+
+def enlarged(outputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return values (batch, classes, height, width) at another size, bilinearly."""
+    from torch.nn import functional as F
+
+    if tuple(outputs.shape[-2:]) == size:
+        return outputs
+    return F.interpolate(outputs, size, mode="bilinear", align_corners=False)
+
+
+class _MaskScore(Score):
+    """Sums of pixels by (class that is there, class that was told)."""
+
+    def __init__(self) -> None:
+        self._counts: np.ndarray | None = None
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """See :meth:`Score.add`."""
+        import torch
+
+        classes = outputs.shape[1]
+        if self._counts is None:
+            self._counts = np.zeros((classes, classes), dtype=np.int64)
+        truth = targets.long()
+        # A few images at once: values at the size of the masks are large.
+        for values, wanted in zip(outputs.split(32), truth.split(32), strict=True):
+            told = enlarged(values.float(), (wanted.shape[-2], wanted.shape[-1])).argmax(1)
+            counted = wanted != IGNORED
+            pairs = wanted[counted] * classes + told[counted]
+            found = torch.bincount(pairs, minlength=classes**2)
+            self._counts += found.reshape(classes, classes).cpu().numpy()
+
+    def values(self) -> dict[str, float]:
+        """See :meth:`Score.values`."""
+        counts = self._known()
+        each = [value for value in self.by_class() if not math.isnan(value)]
+        total = counts.sum()
+        return {
+            "mean_iou": float(np.mean(each)) if each else math.nan,
+            "pixel_accuracy": float(np.trace(counts) / total) if total else math.nan,
+        }
+
+    def by_class(self) -> list[float]:
+        """See :meth:`Score.by_class`: IoU of each class that is in a mask or was told."""
+        counts = self._known()
+        both = np.diag(counts).astype(float)
+        either = counts.sum(0) + counts.sum(1) - both
+        return [b / e if e else math.nan for b, e in zip(both, either, strict=True)]
+
+    def _known(self) -> np.ndarray:
+        if self._counts is None:
+            raise ValueError("there is nothing to evaluate: the batches are empty")
+        return self._counts

@@ -1,0 +1,55 @@
+"""How memory is used by blocks that join feature maps of several sizes: detection, segmentation."""
+
+from __future__ import annotations
+
+from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
+from search_spaces.layers import FLOAT_BITS
+from search_spaces.memory import Roles, Tape, Tensor
+
+Alive = "tuple[Tensor, ...] | Tensor"
+
+
+def _fork(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...]:
+    # Of an architecture without the fork the tensor is read by nobody later, and costs nothing.
+    alive = x if isinstance(x, tuple) else (x,)
+    return (alive[0], *alive[1:], alive[0])
+
+
+def _detect(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> Tensor:
+    current, *kept = x if isinstance(x, tuple) else (x,)
+    current = roles.chain(tape, current, ["top"], tape.stream_bits)
+    found = []
+    if "lateral" in roles:
+        lateral = roles.layers["lateral"]
+        side = roles.chain(tape, kept[0], ["lateral"], tape.stream_bits)
+        # Enlarging and adding is one operation: a value is read where it is added.
+        joined = tape.op([side, current], side.count, tape.stream_bits, lateral.active)
+        found.append(_tower(tape, roles, joined, "fine"))
+    if "coarse_predict" in roles:
+        found.append(_tower(tape, roles, current, "coarse"))
+    if len(found) == 1:
+        return found[0]
+    both = roles.layers["fine_predict"].active & roles.layers["coarse_predict"].active
+    return tape.op(found, found[0].count + found[1].count, FLOAT_BITS, both)
+
+
+def _tower(tape: Tape, roles: Roles, x: Tensor, level: str) -> Tensor:
+    parts = [f"{level}_{part}{i}" for i in (1, 2, 3) for part in ("depthwise", "pointwise")]
+    return roles.chain(tape, x, [*parts, f"{level}_predict"], FLOAT_BITS)
+
+
+def _decode(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> Tensor:
+    current, *kept = x if isinstance(x, tuple) else (x,)
+    current = roles.chain(tape, current, ["top"], tape.stream_bits)
+    for i in range(1, len(kept) + 1):
+        lateral = roles.layers[f"lateral{i}"]
+        side = roles.chain(tape, kept[-i], [f"lateral{i}"], tape.stream_bits)
+        joined = tape.op([current, side], side.count, tape.stream_bits, lateral.active)
+        current = roles.chain(tape, joined, [f"depthwise{i}", f"pointwise{i}"], tape.stream_bits)
+    return roles.chain(tape, current, ["classify"], tape.stream_bits)
+
+
+for _name, _flow in (("fork", _fork), ("detect", _detect), ("decode", _decode)):
+    BLOCK_KINDS.register(_name)(
+        BlockKind(f"supernet.dense:{_name}", _flow, kept=True)  # type: ignore[arg-type]
+    )
