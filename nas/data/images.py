@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nas.data.pictures import inspect_pictures, open_picture
+from nas.data.placed import cut
 
 FINGERPRINT_BYTES = 2**31
 """So much is read of the beginnings of a set's files, and of their ends, to know it again."""
@@ -82,8 +83,6 @@ class MemoryImages:
         pixels = self.pixels[indices]
         if crops is None:
             return pixels
-        from nas.data.placed import cut
-
         return cut(pixels, crops)
 
     def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
@@ -128,8 +127,6 @@ class FileImages:
             InputError: a file is no image or is damaged.
         """
         if self.whole and crops is not None:
-            from nas.data.placed import cut
-
             # The targets are shares of the sides, so both are cut from the square.
             return cut(self.at(indices), crops)
         each = [None if crops is None else crops[i] for i in range(len(indices))]

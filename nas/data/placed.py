@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.data.images import Crops
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.data.images import Crops
+
+PLACED = ("boxes", "masks")
+"""Kinds of targets that have places in their images."""
 
 NOTHING = -1.0
 """Class of a row that stands for no box."""
@@ -38,6 +45,24 @@ def stack_boxes(each: Sequence[np.ndarray]) -> np.ndarray:
     for i, boxes in enumerate(each):
         out[i, : len(boxes)] = boxes
     return out
+
+
+def checked(targets: str, given: np.ndarray, classes: int, origin: str) -> Tensor:
+    """Return targets of a source as a tensor: boxes float32, masks uint8.
+
+    Raises:
+        InputError: they are of another shape, or name a class that there is not.
+    """
+    kind = np.uint8 if targets == "masks" else np.float32
+    found = torch.from_numpy(np.ascontiguousarray(given, dtype=kind))
+    if found.ndim != 3 or (targets == "boxes" and found.shape[2] != 6):
+        raise InputError(f"{origin}: {targets} of shape {tuple(found.shape)}")
+    used = found[:, :, 0] if targets == "boxes" else found[found != IGNORE]
+    if used.numel() and int(used.max()) >= classes:
+        raise InputError(
+            f"{origin}: {targets} name class {int(used.max())}, and there are {classes}"
+        )
+    return found
 
 
 def presence(targets: str, labels: Tensor, classes: int) -> Tensor:

@@ -19,14 +19,11 @@ from nas.data.batches import Batches, Subset, ahead
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.pictures import readable
-from nas.data.placed import IGNORE, presence
+from nas.data.placed import PLACED, checked, presence
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
-
-PLACED = ("boxes", "masks")
-"""Targets that have places in their images."""
 
 STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
@@ -329,7 +326,7 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
         raise InputError("the data set holds no images" if raw.targets == "classes" else
                          f"{raw.origin} holds no examples")  # fmt: skip
     if raw.targets in PLACED:
-        return _placed_targets(raw, given)
+        return checked(raw.targets, given, len(raw.classes), raw.origin)
     if raw.targets != "classes":
         values = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
         if values.ndim != 2 or values.shape[1] != len(raw.classes):
@@ -345,20 +342,6 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
             f"but there are {len(raw.classes)} classes"
         )
     return labels
-
-
-def _placed_targets(raw: RawData, given: np.ndarray) -> Tensor:
-    kind, rank = (np.uint8, 3) if raw.targets == "masks" else (np.float32, 3)
-    found = torch.from_numpy(np.ascontiguousarray(given, dtype=kind))
-    if found.ndim != rank or (raw.targets == "boxes" and found.shape[2] != 6):
-        raise InputError(f"{raw.origin}: {raw.targets} of shape {tuple(found.shape)}")
-    used = found[:, :, 0] if raw.targets == "boxes" else found[found != IGNORE]
-    if used.numel() and int(used.max()) >= len(raw.classes):
-        raise InputError(
-            f"{raw.origin}: {raw.targets} name class {int(used.max())}, and there are "
-            f"{len(raw.classes)}"
-        )
-    return found
 
 
 def _whole(

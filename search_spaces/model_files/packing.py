@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.fills import unfilled
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
-    fill_factors,
     pack_codes,
     write_packed_model,
 )
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 WEIGHT_BITS = "weight_bits"
 """Note of a node's nominal weight bits, written by ``supernet.onnx.export``."""
 
-_FILLS = (127, 64)
 _REARRANGE = {"Flatten": "flatten", "Reshape": "reshape", "Transpose": "transpose"}
 _ON_CODES = {
     "Add": "add",
@@ -304,7 +303,9 @@ class _Packer:
         integer = integer and (bias is None or bias.codes is not None)
         fill = 0
         if integer:
-            codes, fill = _unfilled(codes, weight, bits, name)
+            assert weight.codes is not None
+            factored = weight.factored is not None
+            codes, fill = unfilled(codes, weight.codes, bits, name, factored=factored)
         encoding = Encoding.for_codes(codes, bits, name=name)
         self.tensors[f"{name}.codes"] = pack_codes(codes, encoding)
         self.tensors[f"{name}.scale"] = np.ascontiguousarray(scale)
@@ -473,46 +474,3 @@ def _nominal_bits(node: onnx.NodeProto, codes: np.ndarray) -> int:
             return int(note.value)
     size = int(np.abs(codes.astype(np.int64) + (codes < 0)).max()) if codes.size else 0
     return size.bit_length() + 1
-
-
-def _unfilled(codes: np.ndarray, weight: _Constant, bits: int, name: str) -> tuple[np.ndarray, int]:
-    """Return the codes without the factor of each channel, and the fill it follows from."""
-    used = weight.codes
-    assert used is not None
-    for fill in _FILLS:
-        bare = codes if weight.factored is not None else _divided(codes, fill, bits)
-        if bare is None:
-            continue
-        column = fill_factors(bare, fill).reshape(-1, *[1] * (bare.ndim - 1))
-        if np.array_equal(bare.astype(np.int64) * column, used.astype(np.int64)):
-            return bare, fill
-    if weight.factored is None:
-        return codes, 0
-    raise InputError(
-        f"{name}: the factors of its codes do not follow from the codes; export it again"
-    )
-
-
-def _divided(codes: np.ndarray, fill: int, bits: int) -> np.ndarray | None:
-    """Undo :func:`fill_factors`: divide each channel by a factor that its quotient leads to."""
-    rows = codes.astype(np.int64).reshape(len(codes), -1)
-    found = []
-    for row in rows:
-        common = int(np.gcd.reduce(row)) if row.size else 0
-        largest = int(np.abs(row).max()) if row.size else 0
-        if common == 0:
-            found.append(row)
-            continue
-        for factor in range(common, 0, -1):
-            quotient = largest // factor
-            if common % factor == 0 and max(fill // quotient, 1) == factor:
-                found.append(row // factor)
-                break
-        else:
-            return None
-    bare = np.array(found).reshape(codes.shape)
-    try:
-        Encoding.for_codes(bare, bits)
-    except InputError:
-        return None
-    return bare

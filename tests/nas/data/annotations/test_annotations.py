@@ -163,8 +163,12 @@ def test_crowds_are_ignored_and_names_above_others_are_no_classes(tmp_path):
 
 
 def test_every_mistake_of_yolo_is_told_with_its_line(tmp_path):
-    yolo(tmp_path, a="0 0.5 0.5 0.2 0.2\n5 0.5 0.5 0.1 0.1\n1 0.95 0.5 0.4 0.1\n", b="0 0.1 x 0.1\n",
-         c="0 0.1 0.1 0.2\n0 0.1 0.1 0.1 0.1 0.2 0.2\n")  # fmt: skip
+    yolo(
+        tmp_path,
+        a="0 0.5 0.5 0.2 0.2\n5 0.5 0.5 0.1 0.1\n1 0.95 0.5 0.4 0.1\n",
+        b="0 0.1 x 0.1\n",
+        c="0 0.1 0.1 0.2\n0 0.1 0.1 0.1 0.1 0.2 0.2\n",
+    )
     text = told("yolo_txt", tmp_path)
     for part in (
         "a.txt:2: class 5 is unknown: there are 0 to 1",
