@@ -26,9 +26,15 @@ class HeldImages(FileImages):
     """
 
     def __init__(
-        self, paths: tuple[Path, ...], *, size: int, channels: int, threads: int = 4
+        self,
+        paths: tuple[Path, ...],
+        *,
+        size: int,
+        channels: int,
+        whole: bool = False,
+        threads: int = 4,
     ) -> None:
-        super().__init__(paths, size=size, channels=channels, threads=threads)
+        super().__init__(paths, size=size, channels=channels, whole=whole, threads=threads)
         self._held: MemoryImages | None = None
         self._lock = threading.Lock()
 
@@ -51,11 +57,14 @@ class HeldImages(FileImages):
 def holds(files: FileImages) -> bool:
     """Whether the images of ``files`` fit in memory, and lose nothing by being scaled once.
 
-    They lose nothing where the pictures are hardly larger than the images made of them.
+    They lose nothing where the pictures are hardly larger than the images made of them, and where
+    targets have places in them: then crops are cut from the scaled image in any case.
     """
     count = len(files.paths)
     if count * files.channels * files.size**2 > HELD_BYTES:
         return False
+    if files.whole:
+        return True
     looked_at = files.paths[:: max(1, count // _LOOKED_AT)]
     sides = [min(picture_header(path)[:2]) for path in looked_at]
     return max(sides) <= files.size * 8 / 7

@@ -15,9 +15,6 @@ from search_spaces.errors import InputError
 if TYPE_CHECKING:
     from nas.data.images import Crops
 
-PLACED = ("boxes", "masks")
-"""Kinds of targets that have places in their images."""
-
 NOTHING = -1.0
 """Class of a row that stands for no box."""
 

@@ -66,6 +66,11 @@ def scenes(
         raise InputError(f"data.options.clutter: {clutter!r} is no number from 0 to 1")
     if objects not in OBJECTS:
         raise InputError(f"data.options.objects: {objects!r} is none of {', '.join(OBJECTS)}")
+    if config.image_size not in (None, side):
+        raise InputError(
+            f"data.image_size: scenes are made {side} pixels large; say data.options: "
+            f"{{side: {config.image_size}}} instead"
+        )
     kind = kind or "boxes"
     if kind not in ("boxes", "masks"):
         raise InputError(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 
+PLACED = ("boxes", "masks")
+"""Kinds of targets that have places in their images."""
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
@@ -97,6 +100,11 @@ class RawData:
     targets: str = "classes"
     groups: np.ndarray | None = None
     input_text: str = ""
+
+    @property
+    def placed(self) -> str | None:
+        """``boxes`` or ``masks``, whose targets move with their images; None for others."""
+        return self.targets if self.targets in PLACED else None
 
 
 DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(

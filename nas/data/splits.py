@@ -19,8 +19,8 @@ from nas.data.batches import Batches, Subset, ahead
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.pictures import readable
-from nas.data.placed import PLACED, checked, presence
-from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, RawData
+from nas.data.placed import checked, presence
+from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
@@ -229,25 +229,24 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     channels = config.channels or raw.channels
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)
-    placed = raw.targets if raw.targets in PLACED else None
     rng = derive_rng(seed, "data", "order")
     order = _order(raw, labels.numpy(), rng)
     if raw.test is not None:
         test = _whole(raw, raw.test, size, channels)
     else:
         count = _share("data.test", config.test, order, raw.groups)
-        test = Subset(base, labels, torch.from_numpy(order[:count].copy()), placed)
+        test = Subset(base, labels, torch.from_numpy(order[:count].copy()), raw.placed)
         order = order[count:]
     if raw.validation is not None:
         validation = _whole(raw, raw.validation, size, channels)
     else:
         count = _share("data.validation", config.validation, order, raw.groups)
-        validation = Subset(base, labels, torch.from_numpy(order[:count].copy()), placed)
+        validation = Subset(base, labels, torch.from_numpy(order[:count].copy()), raw.placed)
         order = order[count:]
     if raw.groups is not None:
         # Sets are divided by group; within the training set the order is that of all others.
         order = order[_stratified_order(_strata(raw, labels.numpy()[order]), rng)]
-    train = Subset(base, labels, torch.from_numpy(order[: config.train].copy()), placed)
+    train = Subset(base, labels, torch.from_numpy(order[: config.train].copy()), raw.placed)
     calibration = train.first(config.calibration)
     augment = config.augment
 
@@ -316,7 +315,7 @@ def _open(
         files = FileImages(data.paths, size=size[0], channels=channels, whole=data.whole)
         files.inspect()
         if holds(files):
-            files = HeldImages(data.paths, size=size[0], channels=channels)
+            files = HeldImages(files.paths, size=files.size, channels=channels, whole=files.whole)
         return files, labels
     return MemoryImages(_prepare(data.images, size, channels)), labels
 
@@ -350,8 +349,7 @@ def _whole(
     images, labels = _open(raw, data, size, channels)
     # In random order, so that the first images are a fair sample of all.
     order = derive_rng(0, "order of a whole set").permutation(len(labels))
-    placed = raw.targets if raw.targets in PLACED else None
-    return Subset(images, labels, torch.from_numpy(order), placed)
+    return Subset(images, labels, torch.from_numpy(order), raw.placed)
 
 
 def _prepare(images: np.ndarray, size: tuple[int, int], channels: int) -> Tensor:
