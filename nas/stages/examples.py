@@ -21,13 +21,16 @@ _MOST_SIDE = 256
 _MOST_SAMPLES = 256
 
 
-def write_examples(context: RunContext, folder: Path, model: Path, size: tuple[int, int]) -> None:
+def write_examples(
+    context: RunContext, folder: Path, model: Path, *, name: str, size: tuple[int, int]
+) -> None:
     """Write ``FOLDER/examples.json``: the first validation examples, and the answers to them.
 
     Args:
         context: of the run.
         folder: of the run.
-        model: an exported file; its name is told.
+        model: an exported file.
+        name: of the model, which is told.
         size: height and width of its input.
     """
     import torch
@@ -57,7 +60,7 @@ def write_examples(context: RunContext, folder: Path, model: Path, size: tuple[i
         )  # fmt: skip
     write_json_atomic(
         folder / "examples.json",
-        {"model": model.stem, "split": "validation", "classes": splits.classes, "examples": shown},
+        {"model": name, "split": "validation", "classes": splits.classes, "examples": shown},
     )
 
 

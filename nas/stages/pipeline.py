@@ -552,7 +552,7 @@ class Pipeline:
         sign = 1 if task.higher_is_better else -1
         best = max(front, key=lambda item: sign * item.metrics[task.metric_name])
         size = self.space.plan(best.arch).input_size
-        write_examples(self.context, self.store.folder, best.path, size)
+        write_examples(self.context, self.store.folder, best.path, name=best.arch.id, size=size)
 
     def _keep_models(self, front: Sequence[Verified]) -> None:
         self.store.models.mkdir(exist_ok=True)
