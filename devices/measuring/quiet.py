@@ -26,6 +26,12 @@ from devices.measuring.sampling import Block
 TOLERANCE = 0.03
 """How much slower than its quiet level a probe may be. On a quiet core 92 % of single probes lie
 within 3 % of their 5 % quantile; a lower step of the clock or a neighbour costs more."""
+MOST_TOLERANCE = 0.08
+"""On a machine whose probes scatter when it is quiet, the tolerance grows with the distance of
+their lowest quantiles up to this; more would take a step of the clock for noise."""
+_NOISE_FACTOR = 6.0
+"""For normal noise this many distances between the 5 and 10 % quantiles are 2.2 standard
+deviations, which reach from the 5 % quantile beyond the median."""
 QUIET_QUANTILE = 0.05
 """Quantile of the probes that is taken for the quiet level. Interference cannot raise it unless it
 is there nearly all the time."""
@@ -36,6 +42,11 @@ LEAST_SHARE = 0.2
 LOWEST_SHARE = 0.2
 """Share of the fastest samples that stand for the quiet ones on a loaded core. Their median is
 the 10 % quantile."""
+_CALM_AWAY = 0.02
+"""Share of samples that may have lost the core on a machine that only scatters."""
+_MOST_SKEW = 3.0
+"""Ratio of the two sides of the median, to the 10 and 90 % quantiles, up to which probes scatter by
+themselves. Of a hundred normal ones it is beyond 2 in one case of a hundred."""
 _AWAY_SHARE, _AWAY_NS = 0.02, 20_000
 """A sample whose wall time exceeds its processor time by more than both lost the core."""
 
@@ -50,10 +61,12 @@ class Level:
     Attributes:
         core: with their own data in the caches; the same beside every model.
         first: the run before that, beside one model.
+        tolerance: how much slower than either a probe may be, as a share.
     """
 
     core: float
     first: float
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -87,9 +100,9 @@ def quiet_level(every: Iterable[Block], own: Iterable[Block]) -> Level | None:
     first = [duration for block in own for duration in block.first_probes_ns]
     if not core or not first:
         return None
-    return Level(
-        float(np.quantile(core, QUIET_QUANTILE)), float(np.quantile(first, QUIET_QUANTILE))
-    )
+    lowest, low = np.quantile(core, [QUIET_QUANTILE, 2 * QUIET_QUANTILE])
+    noise = float(np.clip(_NOISE_FACTOR * (low / lowest - 1), TOLERANCE, MOST_TOLERANCE))
+    return Level(float(lowest), float(np.quantile(first, QUIET_QUANTILE)), noise)
 
 
 def undisturbed(block: Block, level: Level | None, *, own_core: bool) -> Kept:
@@ -104,12 +117,14 @@ def undisturbed(block: Block, level: Level | None, *, own_core: bool) -> Kept:
     if level is None or not block.probes_ns:
         return Kept(block.samples_ms, EVERY, 1.0)
     samples = np.asarray(block.samples_ms)
-    quick = _beside(block.probes_ns, level.core)
+    quick = _beside(block.probes_ns, level.core, level.tolerance)
     stayed = ~_away(block, own_core)
-    good = quick & stayed & _beside(block.first_probes_ns, level.first)
+    good = quick & stayed & _beside(block.first_probes_ns, level.first, level.tolerance)
     share = float(np.mean(good))
     if good.sum() >= max(LEAST, LEAST_SHARE * len(samples)):
         return Kept(tuple(samples[good].tolist()), UNDISTURBED, share)
+    if stayed.mean() >= 1 - _CALM_AWAY and _calm(block, level):
+        return Kept(tuple(samples[stayed].tolist()), UNDISTURBED, share)
     if quick.sum() < LEAST:
         return Kept((), UNDISTURBED, share)
     alone = quick & stayed
@@ -121,9 +136,25 @@ def undisturbed(block: Block, level: Level | None, *, own_core: bool) -> Kept:
     return Kept((), UNDISTURBED, share)
 
 
-def _beside(probes_ns: Sequence[int], level: float) -> np.ndarray:
+def _calm(block: Block, level: Level) -> bool:
+    """Whether the probes of a process scatter about the quiet level by themselves.
+
+    Noise of the clock lies on both sides of the median. What others take lies on one: above it, or
+    below it where they are there most of the time.
+    """
+    lowest = float(np.quantile(block.probes_ns, QUIET_QUANTILE))
+    if lowest > level.core * (1 + TOLERANCE):
+        return False
+    for probes in (block.probes_ns, block.first_probes_ns):
+        low, middle, high = np.quantile(probes, [0.1, 0.5, 0.9])
+        if not (high - middle) / _MOST_SKEW <= middle - low <= (high - middle) * _MOST_SKEW:
+            return False
+    return True
+
+
+def _beside(probes_ns: Sequence[int], level: float, tolerance: float) -> np.ndarray:
     """Return of which samples (n,) the probes before and after are at their quiet level."""
-    quiet = np.asarray(probes_ns) <= level * (1 + TOLERANCE)
+    quiet = np.asarray(probes_ns) <= level * (1 + tolerance)
     return quiet[:-1] & quiet[1:]
 
 

@@ -22,6 +22,12 @@ HANDSHAKE_S = 5.0
 """Time for a TLS handshake, from the connection on."""
 MAX_HANDSHAKES = 256
 """Handshakes at a time; beyond that the oldest is given up."""
+NEW_PER_S = 100.0
+"""New connections a second that are taken over time; those beyond wait in the system's queue. A
+connection costs the hub about a millisecond even where nothing comes of it, and boards keep
+theirs for many requests, so a flood of new ones may wait while boards are answered."""
+NEW_AT_ONCE = 300
+"""New connections that are taken at once after a quiet time: a fleet that comes back."""
 _OPEN_FILES = 16_384
 _AT_ONCE = 64
 _PAUSE_S = 0.1
@@ -36,6 +42,7 @@ class Acceptor:
         factory: makes a connection's protocol.
         context: of TLS, or None.
         handshake_s, most: see :data:`HANDSHAKE_S`, :data:`MAX_HANDSHAKES`.
+        new_per_s, new_at_once: see :data:`NEW_PER_S`, :data:`NEW_AT_ONCE`.
     """
 
     def __init__(
@@ -46,10 +53,14 @@ class Acceptor:
         *,
         handshake_s: float = HANDSHAKE_S,
         most: int = MAX_HANDSHAKES,
+        new_per_s: float = NEW_PER_S,
+        new_at_once: int = NEW_AT_ONCE,
     ) -> None:
         self._listener, self._factory, self._context = listener, factory, context
         self._handshake_s, self._most = handshake_s, most
         self._loop = asyncio.get_running_loop()
+        self._new_per_s, self._new_at_once = new_per_s, float(new_at_once)
+        self._allowed, self._counted = self._new_at_once, self._loop.time()
         self._under_way: dict[asyncio.Task[None], socket.socket] = {}
         self._complained = float("-inf")
         listener.setblocking(False)
@@ -71,6 +82,8 @@ class Acceptor:
 
     def _take(self) -> None:
         for _ in range(_AT_ONCE):
+            if not self._may_take():
+                return
             try:
                 connection, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -78,12 +91,25 @@ class Acceptor:
             except OSError as error:
                 self._rest(error)
                 return
+            self._allowed -= 1
             connection.setblocking(False)
             if len(self._under_way) >= self._most:
                 self._give_up_oldest()
             task = self._loop.create_task(self._greet(connection))
             self._under_way[task] = connection
             task.add_done_callback(lambda done: self._under_way.pop(done, None))
+
+    def _may_take(self) -> bool:
+        """Whether another connection may be taken now; looks away for a moment where not."""
+        now = self._loop.time()
+        earned = (now - self._counted) * self._new_per_s
+        self._allowed = min(self._new_at_once, self._allowed + earned)
+        self._counted = now
+        if self._allowed >= 1:
+            return True
+        self._loop.remove_reader(self._listener.fileno())
+        self._loop.call_later((1 - self._allowed) / self._new_per_s, self._listen)
+        return False
 
     def _rest(self, error: OSError) -> None:
         """Look away for a moment when no more files may be open, and make room."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ class Hub:
         self.bells = Bells()
         # Client -> model -> bytes, of what it uploaded and no job has used since.
         self._uploads: dict[str, dict[str, int]] = {}
+        # A client's uploads are counted in threads, several at a time.
+        self._counting = threading.Lock()
 
     async def expire(self) -> None:
         """Take back leases whose time is over and wake whoever waits for their jobs."""
@@ -123,10 +126,14 @@ class Hub:
         Raises:
             Refusal: 413, jobs for those it has uploaded come first.
         """
-        kept = self._uploads.setdefault(client, {})
-        for sha256 in [name for name in kept if name in used or name not in self.blobs]:
-            del kept[sha256]
-        idle = sum(kept.values())
+        with self._counting:
+            kept = dict(self._uploads.get(client, {}))
+        gone = [name for name in kept if name in used or name not in self.blobs]
+        with self._counting:
+            left = self._uploads.setdefault(client, {})
+            for sha256 in gone:
+                left.pop(sha256, None)
+            idle = sum(left.values())
         if idle + size > self.limits.unused_bytes:
             raise Refusal(
                 413,
@@ -138,7 +145,9 @@ class Hub:
     def uploaded(self, client: str, sha256: str, path: Path) -> None:
         """Note who brought a model; see :meth:`require_quota`."""
         with contextlib.suppress(FileNotFoundError):
-            self._uploads.setdefault(client, {})[sha256] = path.stat().st_size
+            size = path.stat().st_size
+            with self._counting:
+                self._uploads.setdefault(client, {})[sha256] = size
 
     def prune(self, used: set[str]) -> None:
         """Remove models beyond the total that no open job uses and that are not new."""

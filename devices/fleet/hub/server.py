@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from devices.fleet.hub.hub import Hub, HubLimits
 from devices.fleet.token_file import read_admin_token
 from devices.locks import folder_lock
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+
+_SWITCH_S = 5e-4
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ def serve(
             config.load()
             config.ssl = tls_context(tls)
         allow_many_files()
+        # Uploads are checked in threads, in Python: with the usual 5 ms a request that waits for
+        # the interpreter at each of its steps would take ten times as long beside a few of them.
+        sys.setswitchinterval(_SWITCH_S)
 
         class Server(uvicorn.Server):
             """uvicorn's, whose connections come through our own acceptor."""

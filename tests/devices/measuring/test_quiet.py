@@ -9,6 +9,7 @@ from devices.measuring.quiet import (
     EVERY,
     LOWEST,
     LOWEST_PROCESSOR,
+    MOST_TOLERANCE,
     UNDISTURBED,
     Level,
     quiet_level,
@@ -60,6 +61,26 @@ def test_on_a_quiet_machine_the_median_counts():
     kept = judged(block(np.random.default_rng(0)))
     assert kept.which == UNDISTURBED and kept.share > 0.9
     assert np.median(kept.samples_ms) == pytest.approx(1.0, abs=0.003)
+
+
+def test_a_machine_that_scatters_when_it_is_quiet_is_not_called_busy():
+    rng = np.random.default_rng(0)
+
+    def scattered(one):
+        noisy = np.exp(rng.normal(0, 0.05, (2, RUNS + 1))) * PROBE
+        return replace(
+            one, probes_ns=tuple(noisy[0].astype(int)), first_probes_ns=tuple(noisy[1].astype(int))
+        )
+
+    one, other = (scattered(block(rng, noise=0.05)) for _ in range(2))
+    kept = judged(one, [other])
+    assert kept.which == UNDISTURBED and np.median(kept.samples_ms) == pytest.approx(1, abs=0.02)
+    # The same core slowed by a tenth all the time does not hide in the scatter.
+    slow = tuple(round(1.1 * n) for n in one.probes_ns)
+    slowed = replace(one, probes_ns=slow)
+    level = quiet_level([one, other], [one])
+    assert undisturbed(slowed, level, own_core=True).samples_ms == ()
+    assert quiet_level([one], [one]).tolerance == MOST_TOLERANCE
 
 
 def test_without_probes_every_sample_counts():

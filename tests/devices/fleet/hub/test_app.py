@@ -491,6 +491,26 @@ def test_a_client_cancels_its_own_jobs_and_an_administrator_all(fleet, ask):
     assert ask("DELETE", f"/api/jobs/{jobs[1]}").json()["state"] == "cancelled"
 
 
+def test_uploads_are_counted_while_another_one_ends(fleet, tmp_path):
+    fleet.agent().step()
+    hub, path = fleet.hub, tmp_path / "model"
+    path.write_bytes(b"x")
+    for name in ("a", "b"):
+        hub.uploaded("me", name, path)
+
+    class Ending:
+        """Another upload of the client ends whenever one is looked for."""
+
+        def __contains__(self, name):
+            hub.uploaded("me", f"{name} and more", path)
+            return name != "a"
+
+    kept, hub.blobs = hub.blobs, Ending()
+    hub.require_quota("me", 1, set())
+    hub.blobs = kept
+    assert set(hub._uploads["me"]) == {"b", "a and more", "b and more"}
+
+
 def test_a_client_cannot_fill_the_disk_with_models_that_no_job_uses(fleet, ask):
     fleet.hub_options["limits"] = HubLimits(unused_bytes=5000)
     fleet.network.restart()
