@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     from nas.data.splits import DataSplits
     from nas.job.schema import DataConfig
 
+DICE_WEIGHT = 1.0
+"""Weight of the Dice loss beside the cross-entropy."""
+
 IGNORED = 255
 """Pixels of masks that count for nothing; :data:`nas.data.placed.IGNORE`."""
 
 
 @TASKS.register("semantic_segmentation")
 class SemanticSegmentation(Task):
-    """A class a pixel: cross-entropy at the size of the masks, mean intersection over union.
+    """A class a pixel: cross-entropy and Dice at the size of the masks, mean IoU.
+
+    Cross-entropy alone says little about classes of few pixels, which the mean over classes counts
+    as much as the background (Milletari et al., 3DV 2016, section 3).
 
     Networks answer on a grid coarser than the image. Losses and metric enlarge their values to the
     size of the masks, bilinearly, as whoever uses the file does. Distillation is cross-entropy
@@ -49,23 +55,24 @@ class SemanticSegmentation(Task):
         return len(splits.classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy.
+        """Return the cross-entropy plus the Dice loss.
 
         outputs: (batch, classes, height, width); targets: (batch, rows, columns) uint8.
         """
         from torch.nn import functional as F
 
         truth = targets.long()
+        values = enlarged(outputs, (truth.shape[-2], truth.shape[-1]))
         # Of a batch without a pixel that counts the mean would be 0 / 0.
         count = (truth != IGNORED).sum().clamp(min=1)
         total = F.cross_entropy(
-            enlarged(outputs, (truth.shape[-2], truth.shape[-1])),
+            values,
             truth,
             ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return total / count
+        return total / count + DICE_WEIGHT * _dice(values, truth)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Return the cross-entropy against the teacher's probabilities.
@@ -117,6 +124,25 @@ def enlarged(outputs: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(outputs.shape[-2:]) == size:
         return outputs
     return F.interpolate(outputs, size, mode="bilinear", align_corners=False)
+
+
+def _dice(values: Tensor, truth: Tensor) -> Tensor:
+    """Return one less the mean soft Dice over the classes of a batch, a scalar from 0 to 1.
+
+    Args:
+        values: before softmax, (batch, classes, height, width).
+        truth: (batch, height, width) int64.
+    """
+    from torch.nn import functional as F
+
+    counted = (truth != IGNORED)[:, None]
+    shares = values.softmax(1) * counted
+    wanted = F.one_hot(truth.where(counted[:, 0], 0), values.shape[1]).permute(0, 3, 1, 2) * counted
+    common = (shares * wanted).sum((0, 2, 3))
+    both = shares.sum((0, 2, 3)) + wanted.sum((0, 2, 3))
+    there = wanted.sum((0, 2, 3)) > 0
+    each = 1 - 2 * common / both.clamp(min=1.0)
+    return (each * there).sum() / there.sum().clamp(min=1)
 
 
 class _MaskScore(Score):
