@@ -25,6 +25,11 @@ def narrowed(supernet: Supernet, plan: NetworkPlan) -> Supernet:
         supernet: left as it is.
         plan: of the one architecture that the copy can run.
     """
+    if not supernet.fully_initialized():
+        # Steps that training never met follow from the widest weights, which the copy lacks.
+        supernet = copy.deepcopy(supernet)
+        for each in plan.layers():
+            supernet.layer(each.name).quantized_weight(each)
     used = {layer.name: layer for layer in plan.layers()}
     # What a copy is to have in the place of a parameter.
     instead: dict[int, Any] = {}

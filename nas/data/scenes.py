@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.placed import stack_boxes
+from nas.data.annotations.arrays import stack_boxes
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng

@@ -40,8 +40,8 @@ class ImageArrays:
         images: (n, channels, height, width), bytes (0 to 255) or floats, which are kept as they
             are but for the normalisation; a signal has height 1.
         labels: classes (n,) int64, labels and values (n, outputs) float32, boxes (n, most, 6)
-            float32 as :func:`nas.data.placed.stack_boxes` makes them, or masks (n, height, width)
-            uint8 of the images' size, with :data:`nas.data.placed.IGNORE` where nothing counts.
+            float32 or masks (n, height, width) uint8 of the images' size, see
+            :mod:`nas.data.annotations.arrays`.
     """
 
     images: np.ndarray

@@ -754,7 +754,7 @@ def _check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
     registry = registry_for("search.strategy")
-    if not search.options or search.strategy not in registry:
+    if search.strategy not in registry:
         return
     make = registry.get(search.strategy)
     at, what = ("search", "options"), f"strategy {search.strategy!r}"
@@ -772,6 +772,11 @@ def _check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
     message = _strategy_problem(make, search.options)
     if message is not None:
         yield at, f"search.options: {message}"
+        return
+    if "initial" in inspect.signature(make).parameters:
+        message = _strategy_problem(make, {**search.options, "initial": search.initial})
+        if message is not None:
+            yield ("search", "initial"), f"search.initial: {message}"
 
 
 def _strategy_problem(make: Any, options: Mapping[str, Any]) -> str | None:

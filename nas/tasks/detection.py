@@ -69,7 +69,7 @@ class ObjectDetection(Task):
         """Return the loss against boxes.
 
         outputs: (batch, cells, classes + 4); targets: (batch, most, 6), see
-        :func:`nas.data.placed.stack_boxes`.
+        :func:`nas.data.annotations.arrays.stack_boxes`.
         """
         import torch
 

@@ -23,7 +23,7 @@ DICE_WEIGHT = 1.0
 """Weight of the Dice loss beside the cross-entropy."""
 
 IGNORED = 255
-"""Pixels of masks that count for nothing; :data:`nas.data.placed.IGNORE`."""
+"""Pixels of masks that count for nothing; :data:`nas.data.annotations.arrays.IGNORE`."""
 
 
 @TASKS.register("semantic_segmentation")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.placed import stack_boxes
+from nas.data.annotations.arrays import stack_boxes
 from nas.data.problems import Problems
 from nas.data.sources import ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError

@@ -4,10 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas.data.annotations.arrays import stack_boxes
 from nas.data.augment import Augmentation
 from nas.data.batches import Batches, Subset
 from nas.data.images import MemoryImages
-from nas.data.placed import presence, stack_boxes
+from nas.data.placed import presence
 from nas.data.splits import Normalisation, load_splits
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError

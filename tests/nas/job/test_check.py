@@ -126,3 +126,8 @@ def test_a_job_with_a_budget_trains_a_teacher_first(tmp_path):
         job = load_job(path)
         assert job.supernet.schedule == schedule
         assert type(job).model_validate(job.resolved()) == job
+
+
+def test_too_few_first_evaluations_are_told_before_anything_is_trained(told):
+    line = told("search: {evaluations: 6, initial: 2, front_size: 1}\n")
+    assert line.startswith("3:") and "search.initial: initial 2 (at least 4)" in line
