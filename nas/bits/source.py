@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,12 +165,15 @@ def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
     return latency
 
 
-def load_source(name: str, weights: Path | None = None) -> nn.Module:
+def load_source(
+    name: str, weights: Path | str | None = None, *, arguments: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Return the network that a command line names, in evaluation mode.
 
     Args:
         name: an ONNX file, or as in :func:`supernet.own_model.sources.load_network`.
         weights: a .safetensors file with its state; the network's own otherwise.
+        arguments: for what makes the network.
 
     Raises:
         InputError: no such network, weights that do not fit, or weights for an ONNX file.
@@ -178,7 +181,8 @@ def load_source(name: str, weights: Path | None = None) -> nn.Module:
     from supernet.own_model.sources import load_network
 
     if not name.endswith(".onnx"):
-        return load_network(name, weights=weights)
+        path = None if weights is None else Path(weights)
+        return load_network(name, weights=path, arguments=arguments)
     from nas.bits.onnx_source import OnnxNetwork
 
     if weights is not None:

@@ -206,5 +206,5 @@ def _of_job(path: Path, name: str) -> Device:
         raise InputError(f"{path} has no device {name!r}, only {', '.join(entries)}")
     if entries[name].simulator is not None:
         raise InputError(f"the device {name!r} is a simulator; a deployment is measured")
-    space = job_space(job, input_channels=1, outputs=2)
+    space = job_space(job)
     return make_device(entries[name], require_networks(space, "a deployment"))

@@ -333,6 +333,7 @@ def _recipe(
     learning_rate: float | None,
     float_share: float,
 ) -> AloneRecipe:
+    from nas.stages.pretrained import learning_rate as shared_rate
     from nas.studies.source import default_steps
     from nas.studies.workers import AloneRecipe
 
@@ -340,7 +341,9 @@ def _recipe(
     return AloneRecipe(
         steps=default_steps(source, batch_size) if steps is None else steps,
         batch_size=batch_size,
-        learning_rate=config.learning_rate if learning_rate is None else learning_rate,
+        learning_rate=shared_rate(config.learning_rate, trained=False)
+        if learning_rate is None
+        else learning_rate,
         weight_decay=config.weight_decay,
         float_share=float_share,
     )

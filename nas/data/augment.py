@@ -19,14 +19,18 @@ class Normalisation:
     Attributes:
         mean, std: of values divided by ``scale``.
         scale: 255 for pixels of 8 bits, which are scaled to 0..1; 1 for values as they are.
+        reversed: the network takes blue, green and red in this order; ``mean`` and ``std`` too.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
+    reversed: bool = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return (n, channels, h, w), uint8 or float32, as float32 with mean 0, deviation 1."""
+        if self.reversed:
+            pixels = pixels.flip(1)
         std = torch.tensor(self.std).view(-1, 1, 1)
         shift = -torch.tensor(self.mean).view(-1, 1, 1) / std
         return torch.addcmul(shift, pixels.float(), 1.0 / (self.scale * std))

@@ -18,16 +18,13 @@ from nas.data.augment import Augmentation, Normalisation
 from nas.data.batches import Batches, Subset, ahead
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
+from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable
 from nas.data.placed import checked, presence
 from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
-
-STATISTICS_IMAGES = 4096
-"""Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
-
 
 @dataclass
 class DataSplits:
@@ -40,7 +37,7 @@ class DataSplits:
         train: to learn from.
         calibration: a part of ``train``, for batch norm statistics and quantiser ranges.
         validation: guides the search; disjoint from ``train``.
-        normalisation: computed from ``train``.
+        normalisation: computed from ``train``, or what the job says.
         augmentation: for training batches.
         classes: names of the classes, labels or values, in the order of the targets.
         channels: of the inputs.
@@ -177,6 +174,8 @@ class DataSplits:
             rest["targets"] = self.targets
         if self.normalisation.scale != 255.0:
             rest["pixel_scale"] = self.normalisation.scale
+        if self.normalisation.reversed:
+            rest["channel_order"] = "bgr"
         further = {"noise": self.augmentation.noise, "gain": self.augmentation.gain}
         return {
             "origin": self.origin,
@@ -258,7 +257,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         train=train,
         calibration=calibration,
         validation=validation,
-        normalisation=_statistics(train, channels),
+        normalisation=normalisation_of(config, train, channels),
         augmentation=Augmentation(
             chosen("crop_padding"),
             chosen("flip"),
@@ -449,36 +448,6 @@ def _share(key: str, wanted: float, order: np.ndarray, groups: np.ndarray | None
             "at least one must be taken and one left"
         )
     return count
-
-
-def _statistics(train: Subset, channels: int) -> Normalisation:
-    """Return the mean and deviation of each channel over the training inputs."""
-    subset = train if isinstance(train.images, MemoryImages) else train.first(STATISTICS_IMAGES)
-    if subset.at(torch.tensor([0]))[0].is_floating_point():
-        return _float_statistics(subset)
-    # Sums of integers are exact, so the result does not depend on threads or chunks.
-    histogram = torch.zeros(channels, 256, dtype=torch.int64)
-    for positions in torch.arange(len(subset)).split(1024):
-        pixels, _ = subset.at(positions)
-        for channel in range(channels):
-            histogram[channel] += torch.bincount(pixels[:, channel].flatten(), minlength=256)
-    weights = histogram.double() / histogram.sum(1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255.0
-    mean = (weights * values).sum(1)
-    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
-    if bool((variance == 0).any()):
-        raise InputError("a channel of the training images has the same value everywhere")
-    return Normalisation(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
-
-
-def _float_statistics(subset: Subset) -> Normalisation:
-    """Return the mean and deviation of each channel of inputs of floats, as they are."""
-    values = subset.at(torch.arange(len(subset)))[0].double().numpy()
-    # By NumPy, whose sums do not depend on the number of threads.
-    mean, std = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
-    if not (std > 0).all():
-        raise InputError("a channel of the training images has the same value everywhere")
-    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()), scale=1.0)
 
 
 def _indices_digest(indices: Tensor) -> str:

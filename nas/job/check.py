@@ -37,9 +37,15 @@ from nas.job.schema import (
     SearchConfig,
     SpaceConfig,
     SupernetConfig,
+    TeacherConfig,
     registry_for,
 )
-from nas.job.trust import require_trust_of_space
+from nas.job.trust import (
+    MODULE_SPACE,
+    OTHERS_NETWORKS,
+    require_trust,
+    require_trust_of_space,
+)
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 from nas.record.database_url import without_password
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -358,9 +364,11 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
     if data is not None:
         yield from _check_data(data, folder)
     if sections.get("space") is not None:
-        yield from _check_space(sections["space"])
+        yield from _check_space(sections["space"], folder)
     if sections.get("supernet") is not None:
         yield from _check_supernet(sections["supernet"], folder)
+        if sections.get("space") is not None:
+            yield from _check_epochs(sections["space"], sections["supernet"])
     if sections.get("budget") is not None:
         yield from _check_budget(
             sections["budget"], sections.get("supernet"), sections.get("finetune")
@@ -405,7 +413,7 @@ def _check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
         yield ("data", "name"), f"data.path: {data.name} needs the folder that holds it"
 
 
-def _check_space(space: SpaceConfig) -> Iterator[Finding]:
+def _check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
     # A function of the user's own, "module:function", is not registered.
     own = ":" in space.name
     found = [] if own else list(_unknown_name("space.name", ("space", "name"), space.name))
@@ -426,6 +434,8 @@ def _check_space(space: SpaceConfig) -> Iterator[Finding]:
         return
     base = {} if space.preset is None else {"preset": space.preset}
     if own:
+        if space.name == MODULE_SPACE:
+            config |= network_files(config, folder)
         message = _space_problem(space.name, {**base, **config})
         if message is not None:
             yield ("space", "name"), f"space: {message}"
@@ -488,6 +498,8 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
                 ("supernet", "focus", "run"),
                 f"supernet.focus.run: {path} is no run folder: it has no manifest.json",
             )
+    if supernet.teacher is not None:
+        yield from _check_teacher(supernet.teacher, folder)
     yield from _unknown_name("supernet.schedule", ("supernet", "schedule"), supernet.schedule)
     if supernet.quantizers.model_fields_set:
         # Imports torch, so only where the defaults, which are known, are replaced.
@@ -509,6 +521,31 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
         yield (
             ("supernet", "bits_schedule", 0, "start"),
             "supernet.bits_schedule.0.start: the first stage must start at 0",
+        )
+
+
+def _check_teacher(teacher: TeacherConfig, folder: Path) -> Iterator[Finding]:
+    files = network_files(vars(teacher), folder)
+    model, weights = str(files.get("model", teacher.model)), files.get("weights")
+    place = model if model.endswith(".onnx") else model.rpartition(":")[0]
+    if place.endswith((".onnx", ".py")) and not Path(place).is_file():
+        yield ("supernet", "teacher", "model"), f"supernet.teacher.model: {place} is no file"
+    if weights is not None and not Path(weights).is_file():
+        yield ("supernet", "teacher", "weights"), f"supernet.teacher.weights: {weights} is no file"
+    if ":" in model and not model.startswith(OTHERS_NETWORKS):
+        try:
+            require_trust(model)
+        except InputError as error:
+            yield ("supernet", "teacher", "model"), f"supernet.teacher.model: {error}"
+
+
+def _check_epochs(space: SpaceConfig, supernet: SupernetConfig) -> Iterator[Finding]:
+    """No training at all leaves random weights, unless they come from elsewhere."""
+    if supernet.epochs == 0 and supernet.init_from is None and ":" not in space.name:
+        yield (
+            ("supernet", "epochs"),
+            f"supernet.epochs: 0 leaves the random weights of {space.name}; give epochs, "
+            "supernet.init_from, or a network that comes trained (space.name: module)",
         )
 
 
@@ -959,6 +996,35 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else "nothing")
 
 
+def _with_absolute_network(space: SpaceConfig, folder: Path) -> SpaceConfig:
+    """Return the section with the files of a network of the user's own made absolute."""
+    if space.name != MODULE_SPACE:
+        return space
+    return space.model_copy(update=network_files(space.overrides, folder))
+
+
+def _absolute_teacher(teacher: TeacherConfig | None, folder: Path) -> TeacherConfig | None:
+    if teacher is None:
+        return None
+    return teacher.model_copy(update=network_files(vars(teacher), folder))
+
+
+def network_files(parameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return ``model`` and ``weights`` of a space, files among them relative to ``folder``."""
+    found: dict[str, Any] = {}
+    model, weights = parameters.get("model"), parameters.get("weights")
+    if isinstance(model, str):
+        place, mark, function = model.rpartition(":")
+        if model.endswith(".onnx"):
+            found["model"] = str((folder / Path(model).expanduser()).resolve())
+        elif place.endswith(".py"):
+            path = str((folder / Path(place).expanduser()).resolve())
+            found["model"] = f"{path}{mark}{function}"
+    if isinstance(weights, str):
+        found["weights"] = str((folder / Path(weights).expanduser()).resolve())
+    return found
+
+
 def _with_absolute_paths(job: Job, folder: Path) -> Job:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str((folder / Path(path).expanduser()).resolve())
@@ -971,6 +1037,7 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
     return job.model_copy(
         update={
             "study": database(job.study),
+            "space": _with_absolute_network(job.space, folder),
             "data": job.data.model_copy(update={"path": absolute(job.data.path)}),
             "devices": [
                 device.model_copy(
@@ -997,6 +1064,7 @@ def _with_absolute_paths(job: Job, folder: Path) -> Job:
             "supernet": job.supernet.model_copy(
                 update={
                     "init_from": absolute(job.supernet.init_from),
+                    "teacher": _absolute_teacher(job.supernet.teacher, folder),
                     "focus": None
                     if job.supernet.focus is None
                     else job.supernet.focus.model_copy(

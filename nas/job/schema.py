@@ -96,6 +96,24 @@ class AugmentConfig(_Section):
     """Largest relative change of an input's amplitude, such as 0.2; null as for noise."""
 
 
+class NormalisationConfig(_Section):
+    """How pixels become what the network is given: (pixels - mean) / deviation, by channel."""
+
+    mean: Annotated[list[Real], Field(min_length=1)]
+    """Of each channel, in the order of the network's channels; one entry is for all of them."""
+    deviation: Annotated[list[AboveZero], Field(min_length=1)]
+    """Of each channel, likewise."""
+    range: Literal["unit", "bytes"] = "unit"
+    """What mean and deviation are counted in: unit scales 8-bit pixels to 0..1 first (so -1..1 is a
+    mean and a deviation of 0.5), bytes takes them as 0..255."""
+    order: Literal["rgb", "bgr"] = "rgb"
+    """Of the channels that the network takes."""
+
+
+IMAGENET = NormalisationConfig(mean=[0.485, 0.456, 0.406], deviation=[0.229, 0.224, 0.225])
+"""What the networks of torchvision, and most of timm, were trained with."""
+
+
 class DataConfig(_Section):
     """Where the images or signals come from and how they are divided."""
 
@@ -119,6 +137,9 @@ class DataConfig(_Section):
     """Training images (without augmentation) that recalibrate batch norm statistics."""
     test: Share = 0.2
     """Share of test images, for sources that have no test set of their own."""
+    normalisation: Literal["imagenet"] | NormalisationConfig | None = None
+    """What a network that comes trained was trained with: imagenet, or mean and deviation; null
+    takes those of the training data."""
     augment: AugmentConfig = AugmentConfig()
     options: dict[StrictStr, Any] = {}
     """Settings of the source itself, such as {targets: [height, width]} of image_csv."""
@@ -189,6 +210,19 @@ class FocusConfig(_Section):
     """Probability with which each of its choices is redrawn; one changes at least."""
 
 
+class TeacherConfig(_Section):
+    """A trained network to learn from, of the same inputs and outputs."""
+
+    model: StrictStr
+    """torchvision.models:NAME, timm:NAME, module:callable, file.py:callable, or an ONNX file,
+    relative to the job file."""
+    weights: StrictStr | None = None
+    """Its state, a .safetensors file, relative to the job file; null takes what the callable
+    returns."""
+    arguments: dict[StrictStr, Any] = {}
+    """For what makes the network, such as {num_classes: 10}."""
+
+
 class SupernetConfig(_Section):
     """How the shared weights are trained."""
 
@@ -200,19 +234,25 @@ class SupernetConfig(_Section):
     quantizers: QuantizersConfig = QuantizersConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of convolutions and matrix products in training; quantisers and losses stay in float32."""
-    epochs: AboveZero | None = None
-    """Passes over the training images; 8 when minutes is not given either."""
+    epochs: NonNegative | None = None
+    """Passes over the training images; 8 when minutes is not given either. 0 keeps the weights of a
+    network that comes trained, or of init_from."""
     minutes: AboveZero | None = None
     """Time to train instead of epochs. The number of steps that fit is fixed at the start, from
     a measured step, and recorded, so that a resumed run takes the same steps."""
     batch_size: Positive = 128
-    learning_rate: AboveZero = 0.005
-    """Peak of the schedule: linear warm-up, then cosine to zero."""
+    learning_rate: AboveZero | None = None
+    """Peak of the schedule: linear warm-up, then cosine to zero. null is 0.005, and 0.001 for a
+    network that comes trained."""
     weight_decay: NonNegative = 0.01
     """Not applied to batch norm, biases and quantiser steps."""
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
-    distillation: StrictBool = True
-    """Smaller sub-networks learn from the largest one's outputs."""
+    distillation: StrictBool | Literal["only"] = True
+    """Smaller sub-networks learn from the largest one's outputs, or from the teacher's. only leaves
+    the labels out: whatever is trained learns from the teacher alone."""
+    teacher: TeacherConfig | None = None
+    """A trained network that every sub-network learns from; null takes a network that comes
+    trained as its own teacher, and otherwise what the schedule says."""
     random_subnets: Whole = 2
     """Sub-networks drawn at random in each step, beside the largest and the smallest."""
     warmup_epochs: NonNegative = 1.0
@@ -477,8 +517,9 @@ class FinetuneConfig(_Section):
     learning_rate: AboveZero | None = None
     """Peak; null is 0.005 where time is shared and 0.0005 for a number of epochs."""
     batch_size: Positive = 128
-    distillation: StrictBool = True
-    """Learn from the largest network's outputs beside the targets."""
+    distillation: StrictBool | Literal["only"] = True
+    """Learn from the largest network's outputs, or the teacher's, beside the targets; only leaves
+    the labels out."""
 
 
 class ExportConfig(_Section):

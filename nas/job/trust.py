@@ -58,7 +58,7 @@ class Trust:
         """
         place = _place(name)
         # Another module of that name, in another folder, is other code.
-        key = f"{name.partition(':')[0]} {place}"
+        key = f"{Path(name.rpartition(':')[0]).name} {place}"
         if self._remember and key in self._known():
             return
         question = f"the job runs code of yours or of somebody else: {name}, of {place}"
@@ -96,7 +96,7 @@ def require_trust(name: str) -> None:
 MODULE_SPACE = "supernet.own_model.pretrained:module_space"
 """What ``space.name: module`` stands for: the network that ``model`` names."""
 
-_COLLECTIONS = ("torchvision.models:", "timm:")
+OTHERS_NETWORKS = ("torchvision.models:", "timm:")
 """Networks of these are nobody's own code."""
 
 
@@ -106,14 +106,16 @@ def require_trust_of_space(name: str, parameters: Mapping[str, object]) -> None:
         require_trust(name)
         return
     model = str(parameters.get("model", ""))
-    if ":" in model and not model.startswith(_COLLECTIONS):
-        place, _, function = model.rpartition(":")
-        require_trust(f"{place.removesuffix('.py')}:{function}")
+    if ":" in model and not model.startswith(OTHERS_NETWORKS):
+        require_trust(model)
 
 
 def _place(name: str) -> str:
     """Return where the module of ``name`` lies, without running any of it."""
-    module = name.partition(":")[0]
+    module = name.rpartition(":")[0]
+    if module.endswith(".py"):
+        path = Path(module).resolve()
+        return str(path) if path.is_file() else f"{module} (not found)"
     if module.split(".")[0] in sys.builtin_module_names:
         return "Python itself"
     # As the import will look: what is installed first, then the current folder.

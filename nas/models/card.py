@@ -224,6 +224,8 @@ def _preprocessing(
         "pixel_scale": splits.get("pixel_scale", 1 / 255),
         "mean": list(splits.get("mean") or []),
         "std": list(splits.get("std") or []),
+        "layout": "NCHW",
+        "channel_order": splits.get("channel_order", "rgb"),
         "classes": classes,
         "outputs": outputs,
         # A task without classes of which one is right (regression, several labels) records none.
@@ -312,6 +314,8 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
         mean = ", ".join(f"{m:.6g}" for m in values["mean"])
         std = ", ".join(f"{s:.6g}" for s in values["std"])
         text += f", subtract the mean ({mean}) and divide by the deviation ({std}), by channel"
+    if values.get("channel_order") == "bgr":
+        text += "; the channels are blue, green, red"
     if values.get("output"):
         return f"{text}.\n\n`logits`: float32, {values['output']}"
     names = ", ".join(map(str, values.get("classes") or []))

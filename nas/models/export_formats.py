@@ -55,7 +55,10 @@ def export_formats(
         card.id,
         labels=labels,
         costs={k: float(v) for k, v in card.costs.items()},
-        preprocessing={k: card.preprocessing[k] for k in ("pixel_scale", "mean", "std")},
+        preprocessing={
+            key: card.preprocessing[key]
+            for key in ("pixel_scale", "mean", "std", "layout", "channel_order")
+        },
         embed=embed_preprocessing,
     )
     written, errors = [], {}

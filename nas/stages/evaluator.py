@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.stages.pretrained import module_statistics
 from search_spaces.space import Arch
 from supernet.resolution import resize_images
 
@@ -102,7 +103,9 @@ class Evaluator:
         plan = supernet.plan(arch)
         batches = self.batches("calibration", self.splits.calibration, plan.input_size)
         statistics = supernet.statistics(plan, (x for x, _ in batches))
-        return supernet.extract(plan, statistics).to(self.device)
+        # A network as it came answers by the statistics it came with, exactly.
+        known = module_statistics(supernet, plan) if own is None else None
+        return supernet.extract(plan, known or statistics).to(self.device)
 
     def quality(
         self,

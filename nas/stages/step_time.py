@@ -58,7 +58,7 @@ def step_seconds(
         recipe=Recipe(
             steps=_LONG,
             learning_rate=1e-6,
-            distillation=config.distillation,
+            distillation=bool(config.distillation),
             precision=config.precision,
         ),
         device=device,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
+from nas.stages.pretrained import Pretrained, fixed_teacher, learning_rate, own_space
+from search_spaces.errors import InputError
 from search_spaces.seeds import derive_seed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.data.splits import Batches
     from nas.record.run_folder import RunStore
     from nas.stages.budget import Budget
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from nas.stages.progress import Progress
     from search_spaces.space import Arch
     from supernet.network import Supernet
+    from supernet.training.gate import Gated
+    from supernet.training.train import Trainer
 
 TAUGHT_ROUNDS = 8
 """Epochs whose augmentation differs, where a teacher is asked once for each image it can be shown:
@@ -45,6 +52,7 @@ def train_supernet(
 
     from nas.stages.tracking import tensorboard_log, validation_of
     from supernet.training import distributed
+    from supernet.training.gate import snapshot
     from supernet.training.subnets import BitsStage, default_stages
     from supernet.training.train import Recipe, Trainer
 
@@ -59,16 +67,30 @@ def train_supernet(
         seed=job.seed,
         rounds=TAUGHT_ROUNDS if config.schedule == "taught" else None,
     )
+    begun = snapshot(supernet)
+    own = Pretrained(context, store, supernet) if own_space(space) is not None else None
+    trained = own is not None and own.trained
     focus = _focus(context, store)
     if budget is None:
         steps = _steps(context, store, batches, focus)
-        warmup = min(0.9, config.warmup_epochs * len(batches) / steps)
+        warmup = min(0.9, config.warmup_epochs * len(batches) / max(1, steps))
     else:
-        steps, warmup = _steps_in_budget(context, store, batches, focus, budget)
-    teacher_first = config.schedule == "taught"
+        steps, warmup = _steps_in_budget(context, store, batches, focus, budget, trained=trained)
+    teacher = fixed_teacher(
+        config.teacher, space, batches, trained=trained, device=context.accelerator
+    )
+    if config.distillation == "only" and teacher is None:
+        raise InputError(
+            "supernet.distillation: only learns from a teacher that does not change, and there is "
+            "none: name one as supernet.teacher, or begin with a network that comes trained"
+        )
+    if trained:
+        # It has learnt what the first phase would teach it.
+        warmup = 0.0
+    teacher_first = config.schedule == "taught" and not trained
     stages = (
         # A network that is trained to its end needs no high bits first to learn from.
-        default_stages(supernet.ranges, warmup=warmup, gradual=not teacher_first)
+        default_stages(supernet.ranges, warmup=warmup, gradual=not (teacher_first or trained))
         if config.bits_schedule is None
         # The job's stages divide what is left after the warm-up.
         else [
@@ -94,12 +116,14 @@ def train_supernet(
             distillation_loss=task.distillation_loss,
             recipe=Recipe(
                 steps=steps,
-                learning_rate=config.learning_rate,
+                learning_rate=learning_rate(config.learning_rate, trained=trained),
                 weight_decay=config.weight_decay,
-                distillation=config.distillation,
+                distillation=bool(config.distillation),
                 precision=config.precision,
                 restart=warmup if teacher_first else 0.0,
+                targets=config.distillation != "only",
             ),
+            teacher=teacher,
             checkpoint=store.checkpoint,
             checkpoint_every_s=config.checkpoint_every_s,
             device=context.accelerator,
@@ -111,7 +135,42 @@ def train_supernet(
             trainer.restore(store.checkpoint)
             bar.advance(trainer.step)
         trainer.run()
+        if distributed.rank() == 0:
+            _end(trainer, store, own, begun, progress)
     return supernet, trainer.history
+
+
+def _end(
+    trainer: Trainer,
+    store: RunStore,
+    own: Pretrained | None,
+    begun: dict[str, Tensor],
+    progress: Progress,
+) -> None:
+    """Keep what training made of a network of the user's own as far as nothing got worse."""
+    if own is not None and trainer.step and "gate" not in trainer.notes:
+        gated = own.gate(trainer.supernet, begun)
+        trainer.notes["gate"] = asdict(gated)
+        trainer.save(store.checkpoint)
+        progress.log(_told(gated))
+    elif not store.checkpoint.exists():
+        trainer.save(store.checkpoint)
+
+
+def _told(gated: Gated) -> str:
+    change = sum(gated.after[1:]) / len(gated.after[1:]) - sum(gated.before[1:]) / len(
+        gated.before[1:]
+    )
+    if gated.share == 0:
+        return (
+            "training made a sub-network or the network itself worse, so its weights stay as they "
+            "came; train for longer, or at a lower supernet.learning_rate"
+        )
+    return (
+        f"training keeps the network: {gated.before[0]:.4f} before, {gated.after[0]:.4f} after; "
+        f"its sub-networks gain {change:+.4f} on average"
+        + ("" if gated.share == 1 else f" ({gated.share:.0%} of the way that training went)")
+    )
 
 
 def _start_from(supernet: Supernet, path: Path, progress: Progress) -> None:
@@ -143,7 +202,7 @@ def _focus(context: RunContext, store: RunStore) -> list[Arch]:
 def _steps(context: RunContext, store: RunStore, batches: Batches, focus: Sequence[Arch]) -> int:
     epochs = context.job.supernet.passes()
     if epochs is not None:
-        return max(1, round(epochs * len(batches)))
+        return max(1, round(epochs * len(batches))) if epochs else 0
     recorded = store.manifest().get("training_steps")
     if recorded is None:
         recorded = _steps_in_time(context, batches, focus)
@@ -157,6 +216,8 @@ def _steps_in_budget(
     batches: Batches,
     focus: Sequence[Arch],
     budget: Budget,
+    *,
+    trained: bool,
 ) -> tuple[int, float]:
     """Return the steps that the budget gives the supernet, and the share of its first phase.
 
@@ -167,7 +228,8 @@ def _steps_in_budget(
         assert context.job.budget is not None
         recorded = plan_training(
             context.job.budget.supernet * budget.limit_s,
-            context.job.budget.teacher,
+            # A network that comes trained needs no time to become a teacher.
+            0.0 if trained else context.job.budget.teacher,
             measure_steps(context, batches, focus, now=budget.now),
         )
         store.update_manifest(training_plan=recorded)
@@ -207,7 +269,7 @@ def plan_training(
         step_seconds: of a step of the first phase, and of a later one.
     """
     first, later = step_seconds
-    of_teacher = max(1, round(teacher * seconds / first))
+    of_teacher = max(1, round(teacher * seconds / first)) if teacher else 0
     of_subnets = max(1, round((1 - teacher) * seconds / later))
     steps = of_teacher + of_subnets
     return {"steps": steps, "warmup": of_teacher / steps}

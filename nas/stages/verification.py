@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from devices.measuring.store import ReplayStore
+    from nas.data.splits import DataSplits
     from nas.models.parity import Parity
     from nas.record.evaluations import Evaluation, StudyRecord
     from nas.record.run_folder import RunStore
@@ -93,10 +95,25 @@ class Models:
             network,
             path,
             next(iter(calibration))[0][:32].cpu(),
-            metadata={"arch": str(arch)},
+            metadata={
+                "arch": str(arch),
+                "preprocessing": json.dumps(preprocessing_of(self._context.splits)),
+            },
             weight_storage=self._context.job.export.weights,
         )
         return network, path
+
+
+def preprocessing_of(splits: DataSplits) -> dict[str, Any]:
+    """Return how pixels become inputs, for a file: ``(pixels * pixel_scale - mean) / std``."""
+    normalisation = splits.normalisation
+    return {
+        "pixel_scale": 1.0 / normalisation.scale,
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+        "layout": "NCHW",
+        "channel_order": "bgr" if normalisation.reversed else "rgb",
+    }
 
 
 class Verification:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from nas.executors import Executor, Work
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
+from nas.stages.pretrained import came_trained, fixed_teacher
 from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from nas.fronts.spec import FrontSpec
-    from nas.job.schema import Job
+    from nas.job.schema import FinetuneConfig, Job
     from nas.record.evaluations import Evaluation
     from nas.record.run_folder import RunStore
     from nas.stages.budget import Budget
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""
+
+TRAINED_RATE = 2e-3
+"""Peak learning rate of what inherits from a network that came trained; a job may give another."""
 
 Predict = Callable[[Sequence[Arch]], Sequence[Mapping[str, float]]]
 """Architectures -> metrics that need no training: costs, predicted latencies and sizes."""
@@ -58,6 +62,7 @@ class WinnerTrainer:
             rounds=TAUGHT_ROUNDS if config.distillation else None,
         )
         self._teacher: RememberingTeacher | None = None
+        self._trained = came_trained(store)
 
     def path(self, arch: Arch) -> Path:
         """Return where the training of ``arch`` is kept."""
@@ -89,12 +94,20 @@ class WinnerTrainer:
             validate=lambda weights: quality(weights).accuracy,
         )
         found = quality(training.reached())
+        inherited = False
+        if self._trained:
+            before = self._evaluator.quality(self._evaluator.network(arch))
+            sign = 1 if self._evaluator.task.higher_is_better else -1
+            inherited = sign * found.accuracy < sign * before.accuracy
+            found = before if inherited else found
         return {
             **item,
             "accuracy": found.accuracy,
             "worst_class_accuracy": found.worst_class_accuracy,
             "steps": training.step,
             "seconds": round(training.spent, 3),
+            # What it inherits from a network that came trained was better.
+            **({"inherited": True} if inherited else {}),
         }
 
     def trained(self, arch: Arch) -> Supernet:
@@ -114,7 +127,7 @@ class WinnerTrainer:
             loss=task.loss,
             distillation_loss=task.distillation_loss,
             teacher=self._taught() if config.distillation else None,
-            recipe=_recipe(config.learning_rate),
+            recipe=_recipe(config, trained=self._trained),
             checkpoint=self.path(arch),
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
@@ -126,15 +139,27 @@ class WinnerTrainer:
         from supernet.training.train import frozen_teacher
 
         if self._teacher is None:
+            self._teacher = fixed_teacher(
+                self._job.supernet.teacher,
+                self._evaluator.supernet.space,
+                self._batches,
+                trained=self._trained,
+                device=self._evaluator.device,
+            )
+        if self._teacher is None:
             teacher = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
             self._teacher = RememberingTeacher(teacher.settled(self._batches), self._batches)
         return self._teacher
 
 
-def _recipe(learning_rate: float | None) -> OwnRecipe:
+def _recipe(config: FinetuneConfig, *, trained: bool) -> OwnRecipe:
     from supernet.training.own_time import OwnRecipe
 
-    return OwnRecipe() if learning_rate is None else OwnRecipe(learning_rate=learning_rate)
+    rate = config.learning_rate
+    if rate is None:
+        rate = TRAINED_RATE if trained else OwnRecipe.learning_rate
+    share = 1.0 if config.distillation == "only" else OwnRecipe.distillation
+    return OwnRecipe(learning_rate=rate, distillation=share)
 
 
 class Winners:
@@ -225,7 +250,8 @@ class Winners:
                 for line in self._train(items):
                     tell(line)
         for arch in staying:
-            self.evaluator.finetuned[arch] = self._trainer.trained(arch)
+            if not known[str(arch), 1].get("inherited"):
+                self.evaluator.finetuned[arch] = self._trainer.trained(arch)
         return self._metrics(staying, known, 1)
 
     def _lanes(self) -> int:

@@ -14,6 +14,7 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
+from nas.stages.pretrained import came_trained, fixed_teacher
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -71,24 +72,45 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
     """Train ``arch`` on its own as the job asks; return the supernet that holds its weights.
 
     The weights are kept in the run folder: training that was cut off goes on, and what is
-    finished is read back.
+    finished is read back. Where the network came trained and training made ``arch`` worse on the
+    validation images, that is the supernet itself, with the weights that ``arch`` inherits.
     """
     from supernet.training.finetune import finetune
 
-    config = job.finetune
-    return finetune(
+    config, trained = job.finetune, came_trained(store)
+    batches = evaluator.splits.training_batches(
+        config.batch_size, seed=derive_seed(job.seed, "finetune")
+    )
+    teacher = fixed_teacher(
+        job.supernet.teacher,
+        evaluator.supernet.space,
+        batches,
+        trained=trained,
+        device=evaluator.device,
+    )
+    found = finetune(
         evaluator.supernet,
         evaluator.supernet.plan(arch),
-        batches=evaluator.splits.training_batches(
-            config.batch_size, seed=derive_seed(job.seed, "finetune")
-        ),
+        batches=batches,
         loss=evaluator.task.loss,
+        teacher=teacher if config.distillation else None,
+        targets=config.distillation != "only",
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
         epochs=config.epochs or 0.0,
         learning_rate=config.learning_rate or FINETUNING_RATE,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
     )
+    if not trained:
+        return found
+    before = evaluator.accuracy(evaluator.network(arch))
+    evaluator.finetuned[arch] = found
+    try:
+        after = evaluator.accuracy(evaluator.network(arch))
+    finally:
+        del evaluator.finetuned[arch]
+    better = after >= before if evaluator.task.higher_is_better else after <= before
+    return found if better else evaluator.supernet
 
 
 def _evaluator(folder: str, threads: int | None) -> Evaluator:

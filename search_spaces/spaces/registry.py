@@ -26,9 +26,9 @@ def build_space(name: str, *, generator_seed: int = 0, **config: Any) -> SearchS
 
     Args:
         name: a registered name, or ``module:function`` of a function that takes
-            ``input_channels`` and ``outputs`` (3 and 10 unless they are in ``config``) and the
-            other keys of ``config``, and returns a space. The module is looked for in the
-            current folder, too.
+            ``input_channels`` and ``outputs`` (3 and 10 unless they are in ``config`` or have
+            defaults) and the other keys of ``config``, and returns a space. The module is looked
+            for in the current folder, too.
         generator_seed: by which such a function draws random numbers, the weights of a module among
             them; the module itself is imported under seed 0.
         config: parameters of the space.
@@ -40,7 +40,13 @@ def build_space(name: str, *, generator_seed: int = 0, **config: Any) -> SearchS
         return SPACES.get(name).from_config(**config)  # type: ignore[attr-defined]
     function = _function(name)
     with seeded(generator_seed, "own space"):
-        space = function(**{"input_channels": 3, "outputs": 10, **config})
+        known = inspect.signature(function).parameters
+        unsaid = {
+            name: value
+            for name, value in {"input_channels": 3, "outputs": 10}.items()
+            if name not in known or known[name].default is inspect.Parameter.empty
+        }
+        space = function(**{**unsaid, **config})
     if not isinstance(space, SearchSpace):
         raise InputError(f"{name} returned a {type(space).__name__}, not a search space")
     return space

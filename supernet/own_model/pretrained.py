@@ -19,12 +19,15 @@ from supernet.own_model.wrap import Bits, ModuleSpace, wrap
 SHARES = (0.5, 0.75, 1.0)
 """Shares of their channels that layers may keep."""
 
+SIDES = (28, 32, 64, 96, 128, 160, 192, 224, 240, 256, 299, 384)
+"""Sides of images that networks are made for, looked through where nothing else says it."""
+
 
 def module_space(
     *,
-    input_channels: int,
-    outputs: int,
     model: str,
+    input_channels: int | None = None,
+    outputs: int | None = None,
     input_size: tuple[int, int] | None = None,
     weights: str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -35,6 +38,7 @@ def module_space(
     edge_bits: int | None = 8,
     divisor: int = 4,
     resolution: int | None = None,
+    trained: bool | None = None,
 ) -> ModuleSpace:
     """Return the space of the variants of a network called by name.
 
@@ -42,36 +46,42 @@ def module_space(
     layers keep the best of them.
 
     Args:
-        input_channels: of the data; a network for three takes one by summing its first weights,
-            which is what it computes for the same picture in all three.
-        outputs: of the task; a network with others gets a new last layer.
         model, weights, arguments: as in :func:`supernet.own_model.sources.load_network`.
-        input_size: (height, width) of the data.
+        input_channels: of the data; a network for three takes one by summing its first weights,
+            which is what it computes for the same picture in all three. None keeps its own.
+        outputs: of the task; a network with others gets a new last layer. None keeps its own.
+        input_size: (height, width) of the data; None takes a size that the network runs at.
         elastic: ``auto`` for everything that :func:`find_elastic` finds, or widths, kernels and
             depths as in :func:`supernet.own_model.wrap.wrap`.
         shares: of the channels, for ``auto``.
         weight_bits, activation_bits, edge_bits, divisor: as in ``wrap``.
         resolution: side of the images, where the data do not say it.
+        trained: whether the network comes trained; None says so where it is given ``weights``,
+            or ``arguments`` that ask for some (``weights``, ``pretrained``), and otherwise
+            leaves it to be seen on data.
 
     Raises:
         InputError: no such network, or one that cannot be wrapped.
     """
     network = load_network(model, weights=None if weights is None else Path(weights),
                            arguments=arguments)  # fmt: skip
-    network = for_channels(network, input_channels)
-    sides = input_size or ((resolution, resolution) if resolution else (224, 224))
-    shape = (input_channels, *sides)
-    network = for_outputs(network, outputs, shape)
+    channels = input_channels or own_channels(network)
+    network = for_channels(network, channels)
+    side = resolution or (None if input_size else own_side(network, channels))
+    shape = (channels, *(input_size or (side, side)))
+    kept = outputs is None
+    if outputs is not None:
+        network, kept = for_outputs(network, outputs, shape)
     if elastic == "auto":
         found = find_elastic(network, shape, shares=shares, divisor=divisor)
     elif isinstance(elastic, str):
         raise InputError(f"elastic: {elastic!r} is neither 'auto' nor widths, kernels and depths")
     else:
         found = dict(elastic)
-    return wrap(
+    space = wrap(
         network,
         input_shape=shape,
-        name=model.replace(":", "."),
+        name=_space_name(model),
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         edge_bits=edge_bits,
@@ -79,6 +89,12 @@ def module_space(
         sort_channels=True,
         **found,
     )
+    if trained is None:
+        asked = [(arguments or {}).get(key) for key in ("weights", "pretrained")]
+        trained = True if weights is not None or any(asked) else None
+    # A new last layer answers nothing yet.
+    space.trained = trained if kept else False
+    return space
 
 
 def find_elastic(
@@ -183,8 +199,43 @@ def for_channels(network: nn.Module, channels: int) -> nn.Module:
     return network
 
 
-def for_outputs(network: nn.Module, outputs: int, input_shape: tuple[int, ...]) -> nn.Module:
-    """Return a network with ``outputs``: with a new last layer, if it has others.
+def _space_name(model: str) -> str:
+    place, _, function = model.rpartition(":")
+    # Where a file lies is nothing that a space should be known by.
+    return f"{Path(place).stem if place.endswith('.py') else place}.{function}"
+
+
+def own_channels(network: nn.Module) -> int:
+    """Return the channels that the first convolution of ``network`` takes; 3 without one."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels
+
+
+@torch.no_grad()
+def own_side(network: nn.Module, channels: int) -> int:
+    """Return the side of images that a network runs at: the smallest of the usual ones.
+
+    Raises:
+        InputError: it runs at none of them; the message says why not at the last.
+    """
+    problem = ""
+    for side in SIDES:
+        try:
+            network.eval()(torch.zeros(2, channels, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            problem = f"{side}x{side}: {error}"
+            continue
+        return side
+    raise InputError(
+        f"the network runs at no usual size of image ({problem}); give resolution, or data that "
+        "say it"
+    )
+
+
+def for_outputs(
+    network: nn.Module, outputs: int, input_shape: tuple[int, ...]
+) -> tuple[nn.Module, bool]:
+    """Return a network with ``outputs``, and whether they are its own: else its last is new.
 
     Raises:
         InputError: the last layer of a network with other outputs is not linear.
@@ -194,7 +245,7 @@ def for_outputs(network: nn.Module, outputs: int, input_shape: tuple[int, ...]) 
     if not isinstance(found, torch.Tensor) or found.dim() != 2:
         raise InputError("the network must return one tensor (batch, outputs)")
     if found.shape[1] == outputs:
-        return network
+        return network, True
     layers = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not layers or layers[-1][1].out_features != found.shape[1]:
         raise InputError(
@@ -205,4 +256,4 @@ def for_outputs(network: nn.Module, outputs: int, input_shape: tuple[int, ...]) 
     parent, _, name = path.rpartition(".")
     head = nn.Linear(last.in_features, outputs)
     setattr(network.get_submodule(parent), name, head)
-    return network
+    return network, False

@@ -143,7 +143,10 @@ class ModuleSpace(PlannedSpace):
     Attributes:
         graph: the traced module.
         module: a copy of it.
+        trained: whether the module came trained; None where nobody said.
     """
+
+    trained: bool | None = None
 
     def __init__(
         self,
@@ -245,6 +248,19 @@ class ModuleSpace(PlannedSpace):
             variance = norm.running_var + (norm.eps - EPSILON)
             found[layer] = (mean if bias is None else mean - bias.detach(), variance)
         return found
+
+    @torch.no_grad()
+    def holds_module(self, network: Supernet) -> bool:
+        """Whether ``network`` has the module's own weights, so that its statistics are right."""
+        from supernet.network import Supernet
+        from supernet.training.weights import plain_weights
+
+        own: Supernet = Supernet(self)
+        theirs = plain_weights(network)
+        return all(
+            torch.equal(value, theirs[name].to(value.device))
+            for name, value in plain_weights(own).items()
+        )
 
     def input_shape(self, side: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of one input of the height ``side``; a signal has 1."""

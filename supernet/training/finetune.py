@@ -10,6 +10,7 @@ import torch
 from search_spaces.plan import NetworkPlan
 from supernet.network import Supernet
 from supernet.training.subnets import Schedule
+from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import EpochBatches, Loss, Recipe, SubnetTeacher, Trainer
 
 
@@ -37,6 +38,8 @@ def finetune(
     epochs: float,
     learning_rate: float,
     distillation_loss: Loss | None = None,
+    teacher: RememberingTeacher | None = None,
+    targets: bool = True,
     checkpoint: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Supernet:
@@ -55,22 +58,27 @@ def finetune(
         distillation_loss: (outputs, teacher outputs) -> mean loss. With it the architecture
             learns from the targets and from the largest network of ``supernet`` at its highest
             bits, with equal weight; without it from the targets alone.
+        teacher: to learn from instead of the largest network.
+        targets: False learns from the teacher alone.
         checkpoint: file to continue from and to write to.
         device: where to compute.
     """
     own = copy.deepcopy(supernet)
-    teacher = None
-    if distillation_loss is not None:
-        teacher = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))
+    taught: RememberingTeacher | SubnetTeacher | None = teacher
+    if distillation_loss is not None and teacher is None:
+        taught = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))
     trainer = Trainer(
         own,
         sampler=FixedSubnets(plan),
         batches=batches,
         loss=loss,
         distillation_loss=loss if distillation_loss is None else distillation_loss,
-        teacher=teacher,
+        teacher=taught,
         recipe=Recipe(
-            steps=max(1, round(epochs * len(batches))), learning_rate=learning_rate, warmup=0.1
+            steps=max(1, round(epochs * len(batches))),
+            learning_rate=learning_rate,
+            warmup=0.1,
+            targets=targets,
         ),
         checkpoint=checkpoint,
         device=device,

@@ -64,6 +64,8 @@ class Recipe:
         distillation: subnets learn from the teacher's outputs, otherwise from the targets.
         precision: of convolutions and matrix products; parameters, quantisers and losses stay
             in float32.
+        targets: learn from the targets; False learns from a teacher that does not change alone,
+            so that images need no labels.
         restart: share of the steps after which a second cycle of the learning rate begins, where
             the first trains a teacher to its end; 0 for one cycle.
     """
@@ -76,6 +78,7 @@ class Recipe:
     distillation: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     restart: float = 0.0
+    targets: bool = True
 
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``."""
@@ -140,7 +143,8 @@ class Trainer:
         loss: (outputs, targets) -> mean loss.
         distillation_loss: (outputs, teacher outputs) -> mean loss.
         recipe: hyperparameters.
-        teacher: what every subnet learns from beside the targets; by default the schedule says.
+        teacher: what every subnet learns from beside the targets; by default the schedule says. One
+            that remembers is asked once for each image.
         validate: (supernet, teacher's plan) -> metric, larger is better; a fall ends training.
         validate_every: steps between validations; an epoch by default.
         checkpoint: file to continue from and to write to.
@@ -149,6 +153,9 @@ class Trainer:
         compiled: run steps of a single, unchanging float subnet (the warm-up of the largest)
             through ``torch.compile``.
         on_step: called after each step with its record.
+
+    Attributes:
+        notes: what whoever trains wants kept in the checkpoint, JSON-able.
     """
 
     def __init__(
@@ -160,7 +167,7 @@ class Trainer:
         loss: Loss,
         distillation_loss: Loss,
         recipe: Recipe,
-        teacher: Teacher | None = None,
+        teacher: Teacher | RememberingTeacher | None = None,
         validate: Callable[[Supernet, NetworkPlan], float] | None = None,
         validate_every: int | None = None,
         checkpoint: Path | None = None,
@@ -184,6 +191,7 @@ class Trainer:
         self.on_step = on_step
         self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.notes: dict[str, Any] = {}
         self._optimizer = make_optimizer(supernet, recipe)
         self._guard = CollapseGuard(recipe.learning_rate)
         self._frozen: SubnetTeacher | None = None
@@ -275,7 +283,9 @@ class Trainer:
                     memory_format=torch.channels_last
                 )
             outputs = self._outputs(sizes[size], plan, plans, norm)
-            if taught is not None:
+            if taught is not None and not self.recipe.targets:
+                loss = self.distillation_loss(outputs, taught)
+            elif taught is not None:
                 # The targets and the teacher with equal weight, as in Once-for-All's training.
                 loss = self.loss(outputs, targets) + self.distillation_loss(outputs, taught)
             elif first is None or not learn_from_first:
@@ -294,6 +304,8 @@ class Trainer:
         teaching = self.sampler.teaching(progress)
         if not self.recipe.distillation or (self.teacher is None and teaching == "none"):
             return None
+        if isinstance(self.teacher, RememberingTeacher):
+            return self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
         if self.teacher is not None:
             return self._forward(self.teacher, images)
         if teaching == "first":
@@ -359,6 +371,7 @@ class Trainer:
             "batches_per_epoch": len(self.batches),
             "space": self.supernet.space.name,
             "history": self.history,
+            "notes": self.notes,
         }
         save_checkpoint(path, tensors, state)
 
@@ -397,6 +410,7 @@ class Trainer:
             load_weights(self._frozen.supernet, tensors, prefix="teacher.", source=str(path))
         self.step = state["step"]
         self.history = list(state["history"])
+        self.notes = dict(state.get("notes", {}))
         # Anew, or after a second look at the file its first, low values would seem a fall.
         self._guard = CollapseGuard(self.recipe.learning_rate)
         for record in self.history:

@@ -72,3 +72,12 @@ def load_weights(
             )
     supernet.load_state_dict(found, strict=False)
     return sorted(set(own) - set(found))
+
+
+def plain_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a supernet without what belongs to its quantisers, by name."""
+    return {
+        name: value
+        for name, value in network.state_dict().items()
+        if not {"points", "weight_quantizer", "inputs"} & set(name.split("."))
+    }

@@ -34,6 +34,11 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Mapping[str, Any])
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    if preprocessing.get("channel_order", "rgb") != "rgb":
+        raise InputError(
+            "pre-processing of channels in the order blue, green, red cannot be embedded; export "
+            "it without --embed-preprocessing, and reverse the channels before the network"
+        )
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     shape = inputs[0].type.tensor_type.shape.dim if len(inputs) == 1 else []

@@ -1,0 +1,81 @@
+"""Training that begins with a network that works never ends below where it began.
+
+What a training has gained is measured on a panel of subnets before and after it. Where one of
+them lost, weights are moved back towards those it began with, in a straight line: between a
+trained network and its fine-tuned self there is no barrier, and points on the line are often
+better than both ends (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). At the
+line's beginning nothing is lost, so the guarantee holds whatever the training did.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supernet.network import Supernet
+from supernet.training.weights import plain_weights
+
+SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
+"""Of the way from where a training began to where it ended, tried in this order."""
+
+Measure = Callable[[Supernet], Sequence[float]]
+"""Metrics of the panel, larger is better: of the same subnets on the same images each time."""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What a gate let through.
+
+    Attributes:
+        share: of the way that training went; 0 keeps the network as it was.
+        before, after: metrics of the panel, of the network that training began with and of the
+            one that is kept.
+    """
+
+    share: float
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+def pass_gate(
+    supernet: Supernet, begun: Mapping[str, Tensor], before: Sequence[float], measure: Measure
+) -> Gated:
+    """Leave ``supernet`` with weights at which no subnet of the panel is worse than before.
+
+    Args:
+        supernet: as training left it; changed in place.
+        begun: its ``state_dict()`` before the training.
+        before: the panel's metrics with them.
+        measure: gives them for other weights.
+    """
+    ended = {name: value.clone() for name, value in supernet.state_dict().items()}
+    moved = plain_weights(supernet).keys()
+    for share in SHARES:
+        _load(
+            supernet,
+            {
+                name: torch.lerp(begun[name].to(value), value, share)
+                if name in moved and value.is_floating_point()
+                else value
+                for name, value in ended.items()
+            },
+        )
+        after = tuple(measure(supernet))
+        if all(now >= then for now, then in zip(after, before, strict=True)):
+            return Gated(share, tuple(before), after)
+    _load(supernet, begun)
+    return Gated(0.0, tuple(before), tuple(before))
+
+
+def snapshot(supernet: Supernet) -> dict[str, Tensor]:
+    """Return a copy of everything in ``supernet``, for :func:`pass_gate`."""
+    return {name: value.detach().clone() for name, value in supernet.state_dict().items()}
+
+
+@torch.no_grad()
+def _load(supernet: Supernet, tensors: Mapping[str, Tensor]) -> None:
+    supernet.load_state_dict(copy.copy(dict(tensors)))

@@ -1,0 +1,178 @@
+"""A network that comes trained: kept exactly, its own teacher, never worse for its training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from nas.job.schema import load_job
+from nas.stages.evaluator import Evaluator
+from nas.stages.opened_job import RunContext
+from nas.stages.pipeline import create_run
+from nas.stages.pretrained import came_trained
+from nas.stages.progress import Progress
+from nas.stages.training import train_supernet
+from nas.stages.worker_tasks import finetune_candidate
+from search_spaces.errors import InputError
+from supernet.own_model.sources import load_network
+from supernet.training.checkpoint import load_checkpoint
+from supernet.training.subnets import float_plan
+
+NETWORK = """
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.conv2, self.bn2 = nn.Conv2d(12, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.fc(F.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+def make():
+    return Net()
+"""
+
+JOB = """
+name: own
+threads: 1
+data: {name: digits, validation: 0.3, calibration: 128}
+space: {name: module, model: net.py:make, weights: net.safetensors, elastic: auto}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a network's source, its trained weights, and what it answers."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "net.py").write_text(NETWORK)
+    splits = RunContext.of(_job(folder, "net", trained=False), threads=1).splits
+    torch.manual_seed(0)
+    network = load_network(f"{folder}/net.py:make").train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    batches = splits.training_batches(64, seed=0)
+    for epoch in range(15):
+        for images, labels in batches.epoch(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+    save_file(network.state_dict(), folder / "net.safetensors")
+    return folder
+
+
+def _job(folder, name, *, trained=True, **supernet):
+    path = folder / f"{name}.yaml"
+    text = JOB if trained else JOB.replace("weights: net.safetensors, ", "")
+    path.write_text(text + "supernet: " + json.dumps({"batch_size": 64, **supernet}) + "\n")
+    return load_job(path)
+
+
+def begin(folder, tmp_path, **supernet):
+    job = _job(folder, f"job{len(list(folder.glob('*.yaml')))}", **supernet)
+    store = create_run(job, tmp_path / "run")
+    return RunContext.of(job, threads=1), store
+
+
+def accuracy(context, network):
+    return context.task.evaluate(
+        network, context.splits.evaluation_batches(context.splits.validation)
+    )
+
+
+def largest(context, supernet):
+    evaluator = Evaluator(supernet, context.splits, context.task)
+    return evaluator.network(float_plan(context.space.plan(context.space.largest())))
+
+
+def test_without_training_the_largest_is_the_network_exactly(folder, tmp_path):
+    context, store = begin(folder, tmp_path, epochs=0)
+    supernet, history = train_supernet(context, store, Progress())
+    module = load_network(f"{folder}/net.py:make", weights=folder / "net.safetensors")
+    images = torch.cat([x for x, _ in context.splits.evaluation_batches(context.splits.validation)])
+    with torch.no_grad():
+        expected, found = module(images), largest(context, supernet)(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert accuracy(context, largest(context, supernet)) == accuracy(context, module) > 0.8
+    assert not history and came_trained(store)
+    # Workers read the checkpoint.
+    assert load_checkpoint(store.checkpoint)[1]["step"] == 0
+    assert context.evaluator(store).supernet.space is context.space
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.001])
+def test_training_never_ends_below_where_it_began(folder, tmp_path, rate):
+    context, store = begin(folder, tmp_path, epochs=1, learning_rate=rate)
+    supernet, _ = train_supernet(context, store, Progress())
+    gate = load_checkpoint(store.checkpoint)[1]["notes"]["gate"]
+    before = store.manifest()["pretrained"]["before"]
+    assert gate["before"] == before and len(before) > 3
+    assert all(now >= then for now, then in zip(gate["after"], before, strict=True))
+    module = load_network(f"{folder}/net.py:make", weights=folder / "net.safetensors")
+    assert accuracy(context, largest(context, supernet)) >= accuracy(context, module)
+    # A rate at which nothing is learnt but much destroyed is seen and undone.
+    assert (gate["share"] < 1) == (rate == 0.3)
+    # Resumed after its end, the run has the same weights.
+    again, _ = train_supernet(context, store, Progress())
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_its_subnets_gain_by_its_answers_without_labels(folder, tmp_path):
+    context, store = begin(
+        folder, tmp_path, epochs=3, distillation="only", schedule="taught", random_subnets=2
+    )
+    labels = context.splits.train.labels
+    labels[context.splits.train.indices] = 0  # whoever learnt from them would answer nothing else
+    supernet, _ = train_supernet(context, store, Progress())
+    gate = load_checkpoint(store.checkpoint)[1]["notes"]["gate"]
+    assert gate["share"] > 0
+    assert sum(gate["after"]) > sum(gate["before"])
+
+
+def test_only_needs_somebody_to_learn_from(folder, tmp_path):
+    job = _job(folder, "alone", trained=False, epochs=1, distillation="only")
+    store = create_run(job, tmp_path / "run")
+    with pytest.raises(InputError, match="name one as supernet.teacher"):
+        train_supernet(RunContext.of(job, threads=1), store, Progress())
+
+
+def test_another_network_may_teach_and_must_fit(folder, tmp_path):
+    shutil.copy(folder / "net.safetensors", folder / "teacher.safetensors")
+    teacher = {"model": "net.py:make", "weights": "teacher.safetensors"}
+    context, store = begin(folder, tmp_path, epochs=0.1, distillation="only", teacher=teacher)
+    assert context.job.supernet.teacher.weights == str(folder / "teacher.safetensors")
+    train_supernet(context, store, Progress())
+    context, store = begin(folder, tmp_path / "other", epochs=0.1,
+                           teacher={"model": "torch.nn:Identity"})  # fmt: skip
+    with pytest.raises(InputError, match="the task has 10 outputs"):
+        train_supernet(context, store, Progress())
+
+
+def test_fine_tuning_that_harms_is_left_out(folder, tmp_path):
+    context, store = begin(folder, tmp_path, epochs=0)
+    supernet, _ = train_supernet(context, store, Progress())
+    evaluator = Evaluator(supernet, context.splits, context.task)
+    job = context.job
+    harmful = job.finetune.model_copy(update={"epochs": 1.0, "learning_rate": 3.0})
+    arch = context.space.largest()
+    job = job.model_copy(update={"finetune": harmful})
+    assert finetune_candidate(arch, job, store, evaluator) is supernet
+    assert not evaluator.finetuned
+
+
+def test_no_epochs_are_for_weights_that_come_from_somewhere(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("name: a\ndata: {name: digits}\nsupernet: {epochs: 0}\n")
+    with pytest.raises(InputError, match="0 leaves the random weights of mobilenet"):
+        load_job(path)
