@@ -68,8 +68,8 @@ class InputQuantizer(nn.Module):
             if quantizers is None
             else quantizers.activation_quantizer(bits, signed=signed)
         )
-        self._skip_unused()
-        self.register_load_state_dict_post_hook(lambda module, _: module._skip_unused())
+        self.skip_unused()
+        self.register_load_state_dict_post_hook(lambda module, _: module.skip_unused())
         self.before: ActivationQuantizer | None = None
         if source not in ("relu", "none", "stream") and self.quantizer.bits:
             self.before = ActivationQuantizer((STREAM_BITS,), signed=True)
@@ -85,8 +85,8 @@ class InputQuantizer(nn.Module):
         # Without a zero point the quantiser clips below zero, which is the ReLU.
         return self.quantizer(x if self.source == "relu" else activate(x, self.source), bits)
 
-    def _skip_unused(self) -> None:
-        # Bits that pass need no step, so nothing waits for data to initialise one.
+    def skip_unused(self) -> None:
+        """Mark bits that pass as ready: they need no step, so nothing waits for data."""
         unused = [b for b in self.quantizer.bits if self.passes(b)]
         self.quantizer.mark_unused(unused)
 

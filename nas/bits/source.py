@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.bits.allocation import Bits
+from nas.bits.named_network import load_source
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,33 +164,6 @@ def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
         return known[key]
 
     return latency
-
-
-def load_source(
-    name: str, weights: Path | str | None = None, *, arguments: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """Return the network that a command line names, in evaluation mode.
-
-    Args:
-        name: an ONNX file, or as in :func:`supernet.own_model.sources.load_network`.
-        weights: a .safetensors file with its state; the network's own otherwise.
-        arguments: for what makes the network.
-
-    Raises:
-        InputError: no such network, weights that do not fit, or weights for an ONNX file.
-    """
-    from supernet.own_model.sources import load_network
-
-    if not name.endswith(".onnx"):
-        path = None if weights is None else Path(weights)
-        return load_network(name, weights=path, arguments=arguments)
-    from nas.bits.onnx_source import OnnxNetwork
-
-    if weights is not None:
-        raise InputError(f"{name} has its weights within; leave out --weights")
-    if not Path(name).is_file():
-        raise InputError(f"there is no file {name}")
-    return OnnxNetwork(Path(name)).eval()
 
 
 def _read_array(path: Path, images: int) -> list[Tensor]:

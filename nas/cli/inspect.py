@@ -35,7 +35,7 @@ def inspect(
 
     The network is read as every command reads it, and compared with itself on data.
     """
-    from nas.bits.source import load_source
+    from nas.bits.named_network import load_source
     from nas.models.inspection import inspect_network, inspection_lines
 
     found = inspect_network(load_source(model, weights), _shape(input_shape))

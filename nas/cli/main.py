@@ -40,6 +40,7 @@ SUB_APPS = {
     "latency": "nas.cli.latency",
     "device": "nas.cli.device",
     "bits": "nas.cli.bits",
+    "compress": "nas.cli.compress",
     "inspect": "nas.cli.inspect",
     "compare": "nas.cli.compare",
     "study": "nas.cli.study",
@@ -129,6 +130,7 @@ app = typer.Typer(
     "  nas validate job.yaml     every mistake in it, with its line and the fix\n"
     "  nas run job.yaml          supernet, search, verification, models, report\n"
     "  nas export runs/NAME      hand over the knee of the front\n"
+    "  nas compress MODEL        the same from a network that is trained\n"
     "  nas demo                  all of it on the digits that come with scikit-learn\n\n"
     f"{EXIT_CODES}",
     no_args_is_help=True,
@@ -197,7 +199,7 @@ def run(
     from nas.stages import pipeline
     from nas.stages.progress import Progress
 
-    with _resumable(folder):
+    with resumable(folder):
         pipeline.run(
             job, folder, measurements=measurements, progress=Progress(), whole_process=True
         )
@@ -216,7 +218,7 @@ def resume(run_folder: RunFolder) -> None:
     from nas.stages import pipeline
     from nas.stages.progress import Progress
 
-    with _resumable(run_folder):
+    with resumable(run_folder):
         pipeline.resume(run_folder, progress=Progress(), whole_process=True)
     typer.echo(f"front:  {run_folder / 'front.csv'}")
     typer.echo(f"report: {run_folder / 'report.html'}")
@@ -450,7 +452,7 @@ def _constraint_text(constraint: Any) -> str:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
+def resumable(folder: Path) -> Iterator[None]:
     """Tell whoever interrupts a run how to go on with it."""
     try:
         yield

@@ -333,7 +333,7 @@ def _recipe(
     learning_rate: float | None,
     float_share: float,
 ) -> AloneRecipe:
-    from nas.stages.pretrained import learning_rate as shared_rate
+    from nas.models.own_network import learning_rate as shared_rate
     from nas.studies.source import default_steps
     from nas.studies.workers import AloneRecipe
 

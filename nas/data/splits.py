@@ -26,6 +26,7 @@ from nas.job.schema import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
+
 @dataclass
 class DataSplits:
     """The four sets of a run and how they came about.

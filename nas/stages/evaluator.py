@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.stages.pretrained import module_statistics
+from nas.models.own_network import as_it_came, own_space
 from search_spaces.space import Arch
 from supernet.resolution import resize_images
 
@@ -95,17 +95,18 @@ class Evaluator:
         From its own weights where ``finetuned`` has them, otherwise from the shared ones.
         """
         own = self.finetuned.get(arch) if isinstance(arch, Arch) else None
-        supernet = own or self.supernet
+        plan = self.supernet.plan(arch)
+        module = as_it_came(self.supernet, plan) if own is None else None
+        supernet = own or module or self.supernet
         if not supernet.fully_initialized():
             # A bit-width that training never met gets its steps from the first data it sees.
             # On a copy, so that no result depends on what was evaluated before.
             supernet = copy.deepcopy(supernet)
-        plan = supernet.plan(arch)
         batches = self.batches("calibration", self.splits.calibration, plan.input_size)
         statistics = supernet.statistics(plan, (x for x, _ in batches))
-        # A network as it came answers by the statistics it came with, exactly.
-        known = module_statistics(supernet, plan) if own is None else None
-        return supernet.extract(plan, known or statistics).to(self.device)
+        if module is not None and (space := own_space(module.space)) is not None:
+            statistics = space.pretrained_statistics()
+        return supernet.extract(plan, statistics).to(self.device)
 
     def quality(
         self,

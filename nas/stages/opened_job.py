@@ -67,6 +67,7 @@ class RunContext:
         Raises:
             InputError: the checkpoint does not belong to the space.
         """
+        from nas.models.own_network import came_trained, own_space
         from nas.stages.build_supernet import make_supernet
         from nas.stages.evaluator import Evaluator
         from supernet.training.checkpoint import load_checkpoint
@@ -80,6 +81,9 @@ class RunContext:
                 f"{store.checkpoint} lacks {len(missing)} tensors of this space, among them "
                 f"{missing[0]}; the run's checkpoint does not belong to its job"
             )
+        own = own_space(self.space)
+        if own is not None:
+            own.trained = came_trained(store)
         return Evaluator(supernet, self.splits, self.task, device=self.accelerator)
 
 

@@ -1,4 +1,4 @@
-"""What a run does otherwise where its network comes trained: its teacher, its pace, its gate.
+"""The gate of a run whose network comes trained: what it is measured by before and after.
 
 A supernet from random weights learns everything at a high rate. A network that works has most to
 lose: it teaches its own subnets from the first step, learns at a lower rate, and what training made
@@ -7,13 +7,12 @@ of it is kept as far as nothing on a panel of subnets got worse by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.models.own_network import own_space
 from search_spaces.choice_kinds import choice_kinds
-from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 from search_spaces.space import Arch
@@ -21,21 +20,11 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.data.splits import Batches
-    from nas.job.schema import TeacherConfig
     from nas.record.run_folder import RunStore
     from nas.stages.opened_job import RunContext
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
-    from supernet.own_model.wrap import ModuleSpace
     from supernet.training.gate import Gated
-    from supernet.training.teacher import RememberingTeacher
-
-LEARNING_RATE = 1e-3
-"""Peak for a network that comes trained, where the job gives none."""
-
-SCRATCH_RATE = 5e-3
-"""Peak for random weights, where the job gives none."""
 
 PANEL_SIZES = (0.0, 0.35, 0.7)
 """Quantiles of size of the subnets that stand for all, beside the largest."""
@@ -44,13 +33,6 @@ IMAGES = 2000
 """Validation images on which the panel is measured."""
 
 _POOL = 256
-
-
-def own_space(space: PlannedSpace) -> ModuleSpace | None:
-    """Return ``space`` where it is one of a network of the user's own."""
-    from supernet.own_model.wrap import ModuleSpace
-
-    return space if isinstance(space, ModuleSpace) else None
 
 
 def panel(space: PlannedSpace, seed: int) -> list[Arch]:
@@ -87,12 +69,14 @@ class Pretrained:
         self._panel = panel(space, context.job.seed)
         recorded = store.manifest().get("pretrained")
         if recorded is None:
+            said, space.trained = space.trained, space.trained is not False
             before = self.measure(supernet)
-            trained = space.trained if space.trained is not None else self._better(before[0])
+            trained = self._better(before[0]) if said is None else said
             recorded = {"trained": trained, "panel": [str(a) for a in self._panel],
                         "before": before}  # fmt: skip
             store.update_manifest(pretrained=recorded)
         self.trained = bool(recorded["trained"])
+        space.trained = self.trained
         self.before = tuple(map(float, recorded["before"]))
 
     def measure(self, supernet: Supernet) -> list[float]:
@@ -108,7 +92,7 @@ class Pretrained:
         """Leave ``supernet`` no worse than it ``begun``; see :mod:`supernet.training.gate`."""
         from supernet.training.gate import pass_gate
 
-        return pass_gate(supernet, begun, self.before, self.measure)
+        return pass_gate(supernet, begun, self.before, self.measure, noise=self._noise())
 
     def _metric(self, supernet: Supernet, plan: NetworkPlan) -> float:
         from nas.stages.evaluator import Evaluator
@@ -117,6 +101,13 @@ class Pretrained:
         evaluator = Evaluator(supernet, context.splits, context.task, device=context.accelerator)
         return evaluator.accuracy(evaluator.network(plan), images=IMAGES)
 
+    def _noise(self) -> list[float] | None:
+        """Return a standard error of a difference of each metric; none is known but of shares."""
+        if not self._context.task.metric_is_share and not self._context.task.has_classes:
+            return None
+        images = min(IMAGES, len(self._context.splits.validation))
+        return [(2 * max(0.0, p * (1 - p)) / images) ** 0.5 for p in self.before]
+
     def _better(self, metric: float) -> bool:
         splits, task = self._context.splits, self._context.task
         if not task.has_classes:
@@ -124,110 +115,3 @@ class Pretrained:
         chance = 1.0 / max(2, len(splits.classes))
         # Random weights may group images and be right more often than by chance.
         return metric > chance + 0.4 * (1 - chance)
-
-
-def learning_rate(given: float | None, *, trained: bool) -> float:
-    """Return the peak learning rate of the shared weights."""
-    if given is not None:
-        return given
-    return LEARNING_RATE if trained else SCRATCH_RATE
-
-
-def came_trained(store: RunStore) -> bool:
-    """Whether the network of a run came trained, as it was recorded when training began."""
-    return bool((store.manifest().get("pretrained") or {}).get("trained"))
-
-
-def fixed_teacher(
-    config: TeacherConfig | None,
-    space: PlannedSpace,
-    batches: Batches,
-    *,
-    trained: bool,
-    device: str = "cpu",
-) -> RememberingTeacher | None:
-    """Return a teacher that no training changes; None where the schedule's own is to teach.
-
-    Args:
-        config: a network that the job names; the space's own module where it names none.
-        space: of the run.
-        batches: training batches, for which it remembers its answers.
-        trained: whether the space's own module came trained.
-        device: where to compute.
-
-    Raises:
-        InputError: no such network, or one with other outputs than the space.
-    """
-    from supernet.training.teacher import RememberingTeacher
-
-    if config is not None:
-        network = named_teacher(config, space)
-    else:
-        own = own_space(space)
-        if own is None or not trained:
-            return None
-        network = own.module
-    return RememberingTeacher(_on(network, space, device), batches)
-
-
-def named_teacher(config: TeacherConfig, space: PlannedSpace) -> Any:
-    """Return the network that a job names as teacher, in evaluation mode.
-
-    Raises:
-        InputError: no such network, or one that does not take the inputs of ``space`` or has other
-            outputs.
-    """
-    import torch
-
-    from nas.bits.source import load_source
-
-    network = load_source(config.model, config.weights, arguments=config.arguments).eval()
-    shape = (2, *space.plan(space.largest()).input_shape)
-    try:
-        with torch.no_grad():
-            found = network(torch.zeros(shape))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"supernet.teacher: {config.model} does not take inputs {shape[1:]}: {error}"
-        ) from error
-    if tuple(found.shape) != (2, space.outputs):
-        raise InputError(
-            f"supernet.teacher: {config.model} returns {tuple(found.shape)} for a batch of 2; the "
-            f"task has {space.outputs} outputs"
-        )
-    return network
-
-
-def _on(network: Any, space: PlannedSpace, device: str) -> Callable[[Tensor], Tensor]:
-    import copy
-
-    from supernet.resolution import resize_images
-
-    network = copy.deepcopy(network).eval().to(device) if device != "cpu" else network.eval()
-    size = space.plan(space.largest()).input_size
-
-    def outputs(images: Tensor) -> Tensor:
-        found: Tensor = network(resize_images(images.to(device), size))
-        return found
-
-    return outputs
-
-
-def module_statistics(
-    supernet: Supernet, plan: NetworkPlan
-) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """Return the batch-norm statistics that a network came with, where they are those of ``plan``.
-
-    They are for the largest architecture with the weights the network came with, at 8 bits or
-    more; None for any other, whose statistics are recalibrated.
-    """
-    from supernet.training.subnets import float_plan
-
-    own = own_space(supernet.space)
-    if own is None or own.trained is False:
-        return None
-    lowest = min(min(x.weight_bits, x.activation_bits) for x in plan.layers())
-    largest = float_plan(own.plan(own.largest()))
-    if lowest < 8 or float_plan(plan) != largest or not own.holds_module(supernet):
-        return None
-    return own.pretrained_statistics()

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.models.own_network import fixed_teacher, learning_rate, own_space
 from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
-from nas.stages.pretrained import Pretrained, fixed_teacher, learning_rate, own_space
+from nas.stages.pretrained import Pretrained
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_seed
 
@@ -163,12 +164,12 @@ def _told(gated: Gated) -> str:
     )
     if gated.share == 0:
         return (
-            "training made a sub-network or the network itself worse, so its weights stay as they "
-            "came; train for longer, or at a lower supernet.learning_rate"
+            "training made a sub-network worse, so the weights stay as they came; train for "
+            "longer, or at a lower supernet.learning_rate"
         )
     return (
-        f"training keeps the network: {gated.before[0]:.4f} before, {gated.after[0]:.4f} after; "
-        f"its sub-networks gain {change:+.4f} on average"
+        f"the network itself keeps its {abs(gated.after[0]):.4f}; its sub-networks gain "
+        f"{change:+.4f} on average"
         + ("" if gated.share == 1 else f" ({gated.share:.0%} of the way that training went)")
     )
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.job.schema import Job
+from nas.models.own_network import came_trained, fixed_teacher
 from nas.record.run_folder import RunStore
 from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
-from nas.stages.pretrained import came_trained, fixed_teacher
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, check_bits, round_channels, whole
-from search_spaces.plan import FLOAT_BITS, LayerPlan, OperatorPlan
+from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Arch, Choice, Condition
 from supernet.batchnorm import EPSILON
@@ -249,18 +249,10 @@ class ModuleSpace(PlannedSpace):
             found[layer] = (mean if bias is None else mean - bias.detach(), variance)
         return found
 
-    @torch.no_grad()
-    def holds_module(self, network: Supernet) -> bool:
-        """Whether ``network`` has the module's own weights, so that its statistics are right."""
-        from supernet.network import Supernet
-        from supernet.training.weights import plain_weights
-
-        own: Supernet = Supernet(self)
-        theirs = plain_weights(network)
-        return all(
-            torch.equal(value, theirs[name].to(value.device))
-            for name, value in plain_weights(own).items()
-        )
+    def as_it_came(self, plan: NetworkPlan) -> bool:
+        """Whether ``plan`` is the module itself: all of it, in float or at 8 bits and more."""
+        lowest = min(min(layer.weight_bits, layer.activation_bits) for layer in plan.layers())
+        return lowest >= 8 and float_plan(plan) == float_plan(self.plan(self.largest()))
 
     def input_shape(self, side: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of one input of the height ``side``; a signal has 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -40,6 +41,7 @@ def finetune(
     distillation_loss: Loss | None = None,
     teacher: RememberingTeacher | None = None,
     targets: bool = True,
+    precision: Literal["float32", "bfloat16"] = "float32",
     checkpoint: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Supernet:
@@ -60,6 +62,7 @@ def finetune(
             bits, with equal weight; without it from the targets alone.
         teacher: to learn from instead of the largest network.
         targets: False learns from the teacher alone.
+        precision: of convolutions and matrix products.
         checkpoint: file to continue from and to write to.
         device: where to compute.
     """
@@ -79,6 +82,7 @@ def finetune(
             learning_rate=learning_rate,
             warmup=0.1,
             targets=targets,
+            precision=precision,
         ),
         checkpoint=checkpoint,
         device=device,

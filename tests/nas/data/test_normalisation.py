@@ -29,9 +29,7 @@ def made(given, part=None):
 def test_left_out_it_is_that_of_the_data():
     found, _ = made(None)
     torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        found.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(found.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
 
 
 def test_imagenet_is_that_of_torchvision():

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from nas.job.schema import load_job
+from nas.models.own_network import came_trained
 from nas.stages.evaluator import Evaluator
 from nas.stages.opened_job import RunContext
 from nas.stages.pipeline import create_run
-from nas.stages.pretrained import came_trained
 from nas.stages.progress import Progress
 from nas.stages.training import train_supernet
 from nas.stages.worker_tasks import finetune_candidate
@@ -117,9 +117,11 @@ def test_training_never_ends_below_where_it_began(folder, tmp_path, rate):
     gate = load_checkpoint(store.checkpoint)[1]["notes"]["gate"]
     before = store.manifest()["pretrained"]["before"]
     assert gate["before"] == before and len(before) > 3
-    assert all(now >= then for now, then in zip(gate["after"], before, strict=True))
+    assert sum(gate["after"]) >= sum(before)
+    # Itself, in float and at 8 bits, keeps its own weights whatever became of the shared ones.
+    assert gate["after"][:2] == before[:2]
     module = load_network(f"{folder}/net.py:make", weights=folder / "net.safetensors")
-    assert accuracy(context, largest(context, supernet)) >= accuracy(context, module)
+    assert accuracy(context, largest(context, supernet)) == accuracy(context, module)
     # A rate at which nothing is learnt but much destroyed is seen and undone.
     assert (gate["share"] < 1) == (rate == 0.3)
     # Resumed after its end, the run has the same weights.
@@ -134,7 +136,7 @@ def test_its_subnets_gain_by_its_answers_without_labels(folder, tmp_path):
     )
     labels = context.splits.train.labels
     labels[context.splits.train.indices] = 0  # whoever learnt from them would answer nothing else
-    supernet, _ = train_supernet(context, store, Progress())
+    train_supernet(context, store, Progress())
     gate = load_checkpoint(store.checkpoint)[1]["notes"]["gate"]
     assert gate["share"] > 0
     assert sum(gate["after"]) > sum(gate["before"])
@@ -143,7 +145,7 @@ def test_its_subnets_gain_by_its_answers_without_labels(folder, tmp_path):
 def test_only_needs_somebody_to_learn_from(folder, tmp_path):
     job = _job(folder, "alone", trained=False, epochs=1, distillation="only")
     store = create_run(job, tmp_path / "run")
-    with pytest.raises(InputError, match="name one as supernet.teacher"):
+    with pytest.raises(InputError, match="name one as supernet"):
         train_supernet(RunContext.of(job, threads=1), store, Progress())
 
 

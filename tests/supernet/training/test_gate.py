@@ -62,3 +62,11 @@ def test_quantisers_keep_what_they_learnt_beside_weights_part_of_the_way(superne
     quantisers = [name for name in ended if name not in weights]
     assert quantisers
     assert all(torch.equal(supernet.state_dict()[n], ended[n]) for n in quantisers)
+
+
+def test_noise_of_one_is_no_loss_but_a_loss_on_average_is(supernet):
+    begun = trained(supernet)
+    noisy = pass_gate(supernet, begun, (0.5, 0.5), lambda network: (0.49, 0.53), noise=(0.02, 0.02))
+    assert noisy.share == 1.0
+    lost = pass_gate(supernet, begun, (0.5, 0.5), lambda network: (0.49, 0.5), noise=(0.02, 0.02))
+    assert lost.share == 0.0

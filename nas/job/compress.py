@@ -1,0 +1,310 @@
+"""The job behind ``nas compress``: a trained network, budgets and data, as any other job."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas.fronts.metrics import METRICS
+from nas.job.schema import IMAGENET, DataConfig, registry_for
+from search_spaces.errors import InputError
+
+SHARED_COSTS = ("macs", "parameters", "weights_kib")
+"""Costs that may be bounded by a share of what the network has; weights in float32."""
+
+HERE = "cpu"
+"""The device of a budget that names none: this machine."""
+
+_LEAST = ("accuracy", "worst_class_accuracy")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One budget of the command line.
+
+    Attributes:
+        quantity: a metric's name.
+        value: the bound, or a share of what the network has.
+        device: where it is measured; empty for what is no measurement.
+        share: whether ``value`` is a share.
+    """
+
+    quantity: str
+    value: float
+    device: str = ""
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, as a job names it.
+
+    Attributes:
+        model, weights, arguments: as in ``space``; files absolute.
+        macs, parameters: of the network.
+        side: of the images that it was made for; None where any will do.
+        normalisation: that it was trained with, as in ``data``; None if nobody knows.
+    """
+
+    model: str
+    weights: str | None
+    arguments: Mapping[str, Any]
+    macs: int
+    parameters: int
+    side: int | None
+    normalisation: Any = None
+
+
+def read_limits(texts: Sequence[str]) -> list[Limit]:
+    """Return the budgets of texts such as ``latency_ms=3@board,size_kib=500`` or ``macs=50%``.
+
+    Raises:
+        InputError: an unknown quantity, no number, a device where none is measured, or none at all.
+    """
+    found: list[Limit] = []
+    for text in (part.strip() for whole in texts for part in whole.split(",")):
+        match = re.fullmatch(r"(\w+)=([0-9.eE+-]+)(%?)(?:@([A-Za-z0-9][\w.-]*))?", text)
+        if match is None:
+            raise InputError(
+                f"--budget {text!r} is not of the form QUANTITY=MAX or QUANTITY=MAX@DEVICE, such "
+                "as latency_ms=3@board, size_kib=500 or macs=50%"
+            )
+        quantity, number, percent, device = match.groups()
+        registry_for("task").names()  # knows the metrics of tasks once it is read
+        if quantity not in METRICS:
+            raise InputError(
+                f"--budget {text}: there is no quantity {quantity!r} (there are: "
+                f"{', '.join(METRICS)})"
+            )
+        try:
+            value = float(number)
+        except ValueError:
+            raise InputError(f"--budget {text}: {number!r} is no number") from None
+        measured = METRICS.get(quantity).per_device
+        if device and not measured:
+            raise InputError(f"--budget {text}: {quantity} is the same on every device")
+        if percent and quantity not in SHARED_COSTS:
+            raise InputError(
+                f"--budget {text}: a share is for {', '.join(SHARED_COSTS)}; give {quantity} a "
+                "number"
+            )
+        if value <= 0:
+            raise InputError(f"--budget {text}: a budget is above 0")
+        limit = Limit(quantity, value / 100 if percent else value,
+                      (device or HERE) if measured else "", bool(percent))  # fmt: skip
+        if any((o.quantity, o.device) == (limit.quantity, limit.device) for o in found):
+            raise InputError(f"--budget {text}: {quantity} has a budget already")
+        found.append(limit)
+    if not found:
+        raise InputError("give a budget, such as --budget latency_ms=3@board,size_kib=500")
+    return found
+
+
+def compress_job(
+    trained: Trained,
+    limits: Sequence[Limit],
+    data: Mapping[str, Any],
+    *,
+    name: str,
+    metric: str = "accuracy",
+    devices: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
+    weight_bits: Sequence[int] = (4, 8),
+    teacher: Mapping[str, Any] | None = None,
+    labels: bool = True,
+    evaluations: int = 60,
+    front: int = 6,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the job that searches the variants of a trained network within budgets.
+
+    Args:
+        trained: the network.
+        limits: see :func:`read_limits`.
+        data: the job's ``data``, without what follows from the network.
+        name: of the job.
+        metric: of the task.
+        devices: keys that every ``devices`` entry but this machine has, such as ``hub``.
+        minutes: of the whole run; None lets the amount of data say.
+        weight_bits: that layers may have, beside 8 for the first and last.
+        teacher: as ``supernet.teacher``; the network itself by default.
+        labels: False learns from the teacher alone.
+        evaluations, front, seed: as in a job.
+    """
+    names = list(dict.fromkeys(limit.device for limit in limits if limit.device)) or [HERE]
+    space: dict[str, Any] = {"name": "module", "model": trained.model}
+    if trained.weights is not None:
+        space["weights"] = trained.weights
+    if trained.arguments:
+        space["arguments"] = dict(trained.arguments)
+    space |= {"trained": True, "elastic": "auto", "weight_bits": list(weight_bits),
+              "activation_bits": [8]}  # fmt: skip
+    whole = dict(data)
+    if trained.side is not None and _resizes(whole):
+        whole.setdefault("image_size", trained.side)
+    if trained.normalisation is not None:
+        whole.setdefault("normalisation", trained.normalisation)
+    # The sandwich trains the network itself in every step, so that its subnets do it no harm.
+    supernet: dict[str, Any] = {"schedule": "sandwich", "random_subnets": 2}
+    job: dict[str, Any] = {"name": name, "seed": seed, "data": whole, "space": space}
+    if not labels:
+        supernet["distillation"] = "only"
+        job["finetune"] = {"distillation": "only"}
+    if teacher is not None:
+        supernet["teacher"] = dict(teacher)
+    if minutes is not None:
+        job["budget"] = {"minutes": minutes, "teacher": 0.01}
+    job["supernet"] = supernet
+    job["devices"] = [
+        {"name": one, **({} if one == HERE and "hub" in (devices or {}) else devices or {})}
+        for one in names
+    ]
+    bounded = [limit.quantity for limit in limits if limit.quantity not in _LEAST]
+    job["search"] = {
+        "objectives": [metric, *dict.fromkeys(bounded or ["latency_ms"])],
+        "constraints": _constraints(limits, trained),
+        "evaluations": evaluations,
+        "initial": min(20, evaluations),
+        "latency_samples": 10,
+        "front_size": front,
+    }
+    return job
+
+
+def _resizes(data: Mapping[str, Any]) -> bool:
+    """Whether pictures of a data set are made the size that a network was trained with."""
+    return data["name"] in ("image_folder", "cifar10", "cifar100")
+
+
+def _constraints(limits: Sequence[Limit], trained: Trained) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    whole = {"macs": trained.macs, "parameters": trained.parameters,
+             "weights_kib": trained.parameters * 4 / 1024}  # fmt: skip
+    for limit in limits:
+        value = limit.value * whole[limit.quantity] if limit.share else limit.value
+        bound = {"min" if limit.quantity in _LEAST else "max": float(f"{value:.6g}")}
+        if limit.device:
+            found.setdefault(limit.quantity, {})[limit.device] = bound
+        else:
+            found[limit.quantity] = bound
+    return found
+
+
+def job_yaml(job: Mapping[str, Any], command: str) -> str:
+    """Return the text of a job, with where it comes from and what to do with it."""
+    text = yaml.safe_dump(json.loads(json.dumps(job)), sort_keys=False, width=96)
+    return (
+        f"# Written by: {command}\n# A job as any other: change it, and run it with `nas run`.\n"
+        + text
+    )
+
+
+def read_normalisation(text: str) -> Any:
+    """Return ``data.normalisation`` of ``imagenet``, ``data`` (None) or ``MEANS/DEVIATIONS``.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if text == "data":
+        return None
+    if text == "imagenet":
+        return text
+    try:
+        mean, deviation = ([float(v) for v in part.split(",")] for part in text.split("/"))
+    except ValueError:
+        raise InputError(
+            f"--normalisation {text!r} is neither imagenet nor data nor MEANS/DEVIATIONS, such as "
+            "0.5,0.5,0.5/0.25,0.25,0.25 of pixels scaled to 0..1"
+        ) from None
+    return {"mean": mean, "deviation": deviation}
+
+
+def describe_network(
+    model: str,
+    weights: Path | None,
+    arguments: Mapping[str, Any],
+    *,
+    data: Mapping[str, Any],
+    seed: int = 0,
+) -> Trained:
+    """Return what a job must know of a trained network.
+
+    Args:
+        model, weights, arguments: as for :func:`supernet.own_model.sources.load_network`.
+        data: the job's ``data``, without what follows from the network.
+        seed: of the job.
+
+    Raises:
+        InputError: no such network, one that has random weights, or one that the data do not fit.
+    """
+    from nas.job.check import network_files
+    from supernet.own_model.pretrained import module_space
+    from supernet.own_model.sources import load_network
+
+    given = {"model": model, **({} if weights is None else {"weights": str(weights)})}
+    files = network_files(given, Path.cwd())
+    model = str(files.get("model", model))
+    collection = model.partition(":")[0]
+    asked = any(arguments.get(key) for key in ("weights", "pretrained"))
+    if collection in ("timm", "torchvision.models") and weights is None and not asked:
+        example = "pretrained=true" if collection == "timm" else "weights=DEFAULT"
+        raise InputError(
+            f"{model} has random weights: give --weights FILE, or --argument {example}, which "
+            "downloads them"
+        )
+    network = load_network(model, weights=weights, arguments=arguments)
+    task = registry_for("task").get("image_classification")()
+    known, own_side, normalisation = dict(getattr(network, "default_cfg", {}) or {}), None, None
+    if known.get("mean") and known.get("std"):
+        normalisation = {"mean": list(known["mean"]), "deviation": list(known["std"])}
+        own_side = int(known.get("input_size", (3, 224))[-1])
+    elif collection == "torchvision.models":
+        normalisation, own_side = "imagenet", 224
+    if normalisation == {"mean": IMAGENET.mean, "deviation": IMAGENET.deviation}:
+        normalisation = "imagenet"
+    chosen = data.get("image_size") or own_side
+    sized = {**data, **({"image_size": chosen} if chosen and _resizes(data) else {})}
+    splits = task.load(DataConfig.model_validate(sized), seed)
+    space = module_space(
+        model=model, weights=None if weights is None else str(weights), arguments=arguments,
+        input_channels=splits.channels, outputs=task.outputs(splits),
+        input_size=splits.input_size, trained=True,
+    )  # fmt: skip
+    plan = space.plan(space.largest())
+    return Trained(
+        model,
+        files.get("weights"),
+        dict(arguments),
+        macs=int(plan.macs),
+        parameters=sum(p.numel() for p in network.parameters()),
+        side=chosen,
+        normalisation=normalisation,
+    )
+
+
+def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str, Any]:
+    """Return the job's ``data`` for a folder of pictures, or a data set by name.
+
+    Raises:
+        InputError: neither a folder nor a name.
+    """
+    names: Callable[[], Sequence[str]] = registry_for("data.name").names
+    if Path(text).is_dir():
+        found: dict[str, Any] = {"name": "image_folder", "path": str(Path(text).resolve())}
+    elif text in names():
+        found = {"name": text}
+        if path is not None:
+            found["path"] = str(path.resolve())
+    else:
+        raise InputError(
+            f"--data {text!r} is neither a folder nor a data set (there are: {', '.join(names())})"
+        )
+    if image_size is not None:
+        found["image_size"] = image_size
+    return found
