@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.models.own_network import fixed_teacher, learning_rate, own_space
+from nas.models.training_gate import Pretrained
 from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
-from nas.stages.pretrained import Pretrained
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_seed
 
