@@ -304,7 +304,8 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
     ]
     return Images(
         np.concatenate([x for x, _ in batches]).astype(np.float32),
-        np.concatenate([y for _, y in batches]),
+        # Of boxes, masks and values no output is the right one.
+        np.concatenate([y for _, y in batches]) if splits.targets == "classes" else None,
         f"search-validation images of {job.name}",
     )
 

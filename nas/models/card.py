@@ -215,7 +215,9 @@ def _preprocessing(
     plan = entry.get("plan") or {}
     classes = list(splits.get("classes") or [])
     outputs = plan.get("outputs")
-    if outputs is not None and len(classes) != outputs:
+    # A detector has values beside those of its classes.
+    own = task.get("targets") == "boxes"
+    if outputs is not None and len(classes) != outputs and not own:
         classes = []  # names of the data that the outputs of its task have nothing to do with
     return {
         "input_shape": list(plan.get("input_shape") or []),
@@ -228,8 +230,8 @@ def _preprocessing(
         "channel_order": splits.get("channel_order", "rgb"),
         "classes": classes,
         "outputs": outputs,
-        # A task without classes of which one is right (regression, several labels) records none.
-        "one_class": entry.get("per_class") is not None,
+        # Of boxes, masks and several labels each class has a value, and none is the right one.
+        "one_class": bool(task.get("has_classes", entry.get("per_class") is not None)),
     }
 
 

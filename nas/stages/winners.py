@@ -80,6 +80,8 @@ class WinnerTrainer:
         """
         arch = self._evaluator.supernet.space.parse(item["arch"])
         training = self._training(arch, cpu=bool(item["cpu"]))
+        # Training asks for what is better when larger.
+        sign = 1 if self._evaluator.task.higher_is_better else -1
 
         def quality(weights: Supernet) -> Quality:
             self._evaluator.finetuned[arch] = weights
@@ -91,7 +93,7 @@ class WinnerTrainer:
         training.run(
             until=float(item["until"]),
             total=float(item["total"]),
-            validate=lambda weights: quality(weights).accuracy,
+            validate=lambda weights: sign * quality(weights).accuracy,
         )
         found = quality(training.reached())
         inherited = False
@@ -230,7 +232,7 @@ class Winners:
             def tell(line: Mapping[str, Any]) -> None:
                 known[line["arch"], line["rung"]] = dict(line)
                 append_line(self._record, dict(line))
-                bar.advance(1, f"accuracy {line['accuracy']:.4f}")
+                bar.advance(1, f"{self.evaluator.task.metric_name} {line['accuracy']:.4f}")
 
             left = [a for a in begun if (str(a), 0) not in known]
             for line in self._train([self._item(a, 0, FIRST_RUNG * each, each) for a in left]):
@@ -281,7 +283,8 @@ class Winners:
             line = known[str(arch), rung]
             found[arch] = {
                 **costs,
-                "accuracy": line["accuracy"],
+                # By the name of the task's metric, which goals and bounds call it by.
+                self.evaluator.task.metric_name: line["accuracy"],
                 "worst_class_accuracy": line["worst_class_accuracy"],
             }
         return found

@@ -111,16 +111,18 @@ def detections(
     order = np.argsort(-np.take_along_axis(scores, rough, 1), axis=1, kind="stable")
     top = np.take_along_axis(rough, order, 1)
     score = np.take_along_axis(scores, top, 1)
+    # Sorted, so that whatever is sure enough comes first.
+    busy = int((score >= least_score).sum(1).max(initial=0))
+    top, score = top[:, :busy], score[:, :busy]
     kind = top % classes
     every = np.clip(boxes_of(outputs), 0, 1)
     boxes = np.take_along_axis(every, (top // classes)[..., None], 1)
     clash = overlaps(boxes, boxes) > most_overlap
     clash &= kind[:, :, None] == kind[:, None, :]
     alive = score >= least_score
-    for i in range(count):
+    for i in range(busy):
         # All images at once: what a box that stands puts out among those after it.
-        clash_now = clash[:, i, i + 1 :] & alive[:, i, None]
-        alive[:, i + 1 :] &= ~clash_now
+        alive[:, i + 1 :] &= ~(clash[:, i, i + 1 :] & alive[:, i, None])
     return [
         np.concatenate([kind[b, on, None], score[b, on, None], boxes[b, on]], 1)
         for b, on in enumerate(alive)

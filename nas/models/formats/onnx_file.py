@@ -38,7 +38,8 @@ class OnnxFile(Format):
         note = ""
         if source.embed:
             model = with_preprocessing(model, source.preprocessing)
-            note = "uint8 pixels in; the outputs and the class out"
+            one = source.preprocessing.get("one_class", True)
+            note = f"uint8 pixels in; the outputs{' and the class' if one else ''} out"
         known = {entry.key for entry in model.metadata_props}
         notes = {
             "labels": json.dumps(list(source.labels)),
@@ -66,7 +67,7 @@ def _error(path: Path, source: Source) -> float:
         return relative_error(session(*inputs)[0], reference(*inputs)[0])
     pixels = np.random.default_rng(0).integers(0, 256, reference.inputs[0].shape).astype(np.uint8)
     expected = np.array(reference(prepared(pixels, source.preprocessing))[0])
-    outputs, classes = (np.array(o) for o in session(pixels))
-    if not np.array_equal(outputs.argmax(1), classes):
+    outputs, *classes = (np.array(o) for o in session(pixels))
+    if classes and not np.array_equal(outputs.argmax(1), classes[0]):
         raise InputError(f"{path}: the class is not the largest output")
     return relative_error(outputs, expected)

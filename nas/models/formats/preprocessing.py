@@ -1,4 +1,4 @@
-"""Pre-processing inside the model: uint8 pixels in, the number of a class out."""
+"""Pre-processing inside the model: uint8 pixels in, and where one is right a class out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Mapping[str, Any])
 
     The new input holds uint8 pixels (batch, channels, height, width); float32
     ``(pixels * pixel_scale - mean) / std`` goes into the network, as in training. The outputs of
-    the network stay, and an int64 output ``class`` (batch,), the largest one's number, is added.
+    the network stay. Where one class is right, an int64 output ``class`` (batch,), the largest
+    one's number, is added.
 
     Args:
         model: with one input of rank 4.
-        preprocessing: ``pixel_scale``, and ``mean`` and ``std`` with an entry a channel, in units
-            of scaled pixels.
+        preprocessing: ``pixel_scale``, ``mean`` and ``std`` with an entry a channel, in units of
+            scaled pixels, and perhaps ``one_class``.
 
     Raises:
         InputError: the input is no image, or what is recorded does not fit it.
@@ -77,10 +78,12 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Mapping[str, Any])
     ]
     nodes = list(graph.node)
     del graph.node[:]
-    logits = graph.output[0].name
-    after = helper.make_node("ArgMax", [logits], [CLASS], axis=1, keepdims=0)
-    graph.node.extend([*before, *nodes, after])
-    graph.output.append(helper.make_tensor_value_info(CLASS, TensorProto.INT64, dims[:1]))
+    graph.node.extend([*before, *nodes])
+    # Cards of earlier versions are all of classifications.
+    if preprocessing.get("one_class", True):
+        logits = graph.output[0].name
+        graph.node.append(helper.make_node("ArgMax", [logits], [CLASS], axis=1, keepdims=0))
+        graph.output.append(helper.make_tensor_value_info(CLASS, TensorProto.INT64, dims[:1]))
     onnx.checker.check_model(made)
     return made
 

@@ -15,7 +15,7 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.stages.budget import Budget
 from nas.stages.progress import Progress
-from nas.stages.winners import FIRST_RUNG, Winners
+from nas.stages.winners import FIRST_RUNG, Winners, WinnerTrainer
 from search_spaces import build_space
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
@@ -73,7 +73,9 @@ def kib(arch):
 
 @pytest.fixture
 def stage(tmp_path):
-    def make(executor, clock, *, limit=1000.0, folder=tmp_path / "run", **finetune):
+    def make(
+        executor, clock, *, limit=1000.0, folder=tmp_path / "run", metric="accuracy", **finetune
+    ):
         job = Job.model_validate(
             {
                 "name": "a",
@@ -91,12 +93,13 @@ def stage(tmp_path):
         evaluator = SimpleNamespace(
             supernet=SimpleNamespace(space=SPACE),
             finetuned={},
+            task=SimpleNamespace(metric_name=metric, higher_is_better=metric != "rmse"),
             splits=SimpleNamespace(training_batches=lambda size, seed: []),
         )
         winners = Winners(
             job,
             store,
-            [FrontSpec("joint", tuple(GOALS), ())],
+            [FrontSpec("joint", (Goal(Metric(metric)), *GOALS[1:]), ())],
             budget=Budget(limit, path=store.budget, now=clock),
             evaluator=evaluator,
             executor=executor,
@@ -185,3 +188,47 @@ def test_without_time_they_keep_what_they_inherit(stage):
     winners, _ = stage(Trained(clock, by_size), clock, limit=50.0)
     assert len(winners.run(evaluated(by_size), keep_s=100.0)) == 4
     assert clock.time == 0.0
+
+
+def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
+    """Of errors the smaller are better: the largest networks, here, and they are the front."""
+    clock = Clock()
+    winners, _ = stage(
+        Trained(clock, lambda arch, rung: 100 / kib(SPACE.parse(arch))), clock, metric="rmse"
+    )
+    begun = [
+        SimpleNamespace(arch=arch, metrics={"rmse": 100 / kib(arch), "weights_kib": kib(arch)})
+        for arch in ARCHS
+    ]
+    found = winners.run(begun, keep_s=0.0)
+    assert len(found) == 4
+    for arch, metrics in found.items():
+        assert metrics["rmse"] == pytest.approx(100 / kib(arch)) and "accuracy" not in metrics
+
+
+@pytest.mark.parametrize("higher, seen", [(True, 0.25), (False, -0.25)])
+def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
+    told = []
+
+    class Training:
+        step, spent = 3, 1.0
+
+        def run(self, *, until, total, validate):
+            told.append(validate(None))
+
+        def reached(self):
+            return None
+
+    evaluator = SimpleNamespace(
+        supernet=SimpleNamespace(space=SPACE),
+        finetuned={},
+        task=SimpleNamespace(metric_name="m", higher_is_better=higher),
+        splits=SimpleNamespace(training_batches=lambda size, **rest: []),
+        network=lambda arch: None,
+        quality=lambda network: SimpleNamespace(accuracy=0.25, worst_class_accuracy=float("nan")),
+    )
+    job = Job.model_validate({"name": "a", "data": {"name": "digits"}})
+    trainer = WinnerTrainer(job, SimpleNamespace(), evaluator)
+    monkeypatch.setattr(trainer, "_training", lambda arch, cpu: Training())
+    line = trainer.train({"arch": str(ARCHS[0]), "until": 1, "total": 1, "cpu": True})
+    assert told == [seen] and line["accuracy"] == 0.25

@@ -58,3 +58,8 @@ def test_what_does_not_fit_is_refused(changes, message):
 def test_only_images_have_pixels():
     with pytest.raises(InputError, match="only the pre-processing of images"):
         with_preprocessing(network(3), RECORDED)
+
+
+def test_a_class_comes_out_only_where_one_is_right():
+    made = with_preprocessing(network(), {**RECORDED, "one_class": False})
+    assert [output.name for output in made.graph.output] == [network().graph.output[0].name]

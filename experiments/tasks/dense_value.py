@@ -1,0 +1,136 @@
+"""What a front of detectors or segmenters is worth, and what its files give in three runtimes.
+
+For each run, after ``nas run`` of its job and ``nas study value`` with its family:
+
+    python -m experiments.tasks.dense_value detection runs/detection_fashion
+    python -m experiments.tasks.dense_value segmentation runs/segmentation_fashion
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devices.runtime import RUNTIMES
+from experiments.results_index import record_claim
+from nas.report.results import load_results
+from nas.stages.opened_job import RunContext
+from nas.stages.pipeline import RunStore
+from nas.tasks.boxes import detections
+from search_spaces.atomic import write_json_atomic
+from supernet.resolution import resize_images
+
+RESULTS = Path(__file__).parent.parent / "results"
+AHEAD = {"detection": "task.detection_ahead_ap50", "segmentation": "task.segmentation_ahead_miou"}
+TARGET = {"detection": 2.0, "segmentation": 0.0}
+"""Points of the metric ahead of a hand-made family of equal size."""
+
+RUNTIME_NAMES = ("onnxruntime", "litert", "lowbit")
+LARGEST_GAP = 0.5
+"""Points between an exported file and its network."""
+
+
+def main() -> None:
+    """Write ``results/tasks_TASK.json`` and record the claims."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=sorted(AHEAD))
+    parser.add_argument("run", type=Path)
+    given = parser.parse_args()
+    results = load_results(given.run)
+    study = json.loads((given.run / "studies" / "value.json").read_text())
+    at_size = study["at_size"]["int8"]
+    files = list(gaps(given.run, results))
+    command = f"python -m experiments.tasks.dense_value {given.task} RUN"
+    name = f"tasks_{given.task}.json"
+    report: dict[str, Any] = {
+        "metric": results["metric"],
+        "seeds": study["seeds"],
+        "budget_s": study["budget"],
+        "front": study["front"],
+        "members": [
+            {k: m.get(k) for k in ("member", "kind", "seed", "weights_kib", "accuracy")}
+            for m in study["members"]
+        ],
+        "at_size": at_size,
+        "files": files,
+        "job": results.get("command"),
+        "machine": platform.processor() or platform.machine(),
+        "load": os.getloadavg()[0],
+        "versions": {n: version(n) for n in ("torch", "numpy", "onnxruntime")},
+        "command": command,
+    }
+    if given.task == "detection":
+        report["decode_ms"] = decode_ms()
+    write_json_atomic(RESULTS / name, report)
+    file = f"results/{name}"
+    target = TARGET[given.task]
+    ahead = at_size["mean"]
+    record_claim(
+        AHEAD[given.task], ahead, f">= {target:g} points", (ahead or -1e9) >= target, file, command
+    )
+    worst = max(abs(gap) for one in files for gap in one["gap_points"].values())
+    record_claim(
+        f"task.export_metric_gap_{given.task}", round(worst, 3), f"<= {LARGEST_GAP:g} points",
+        worst <= LARGEST_GAP, file, command,
+    )  # fmt: skip
+    if given.task == "detection":
+        record_claim(
+            "task.detection_decode_ms", round(report["decode_ms"], 3), "told beside latencies",
+            True, file, command,
+        )  # fmt: skip
+    print(json.dumps({"ahead": ahead, "worst": at_size["worst"], "gap": worst}))
+
+
+def gaps(run: Path, results: Any) -> Iterator[dict[str, Any]]:
+    """Yield, for each model of the front, the metric of its file by runtime on validation images.
+
+    The network's own metric is that of the verification of the run, on all validation images.
+    """
+    context = RunContext.of(RunStore.open(run).job(), threads=1)
+    subset = context.splits.validation
+    sign = 100.0 if context.task.metric_kind().share else 1.0
+    for entry in results["front"]:
+        parity = entry["parity"]
+        size = tuple(entry["plan"]["input_shape"][1:])
+        found: dict[str, float] = {}
+        for name in RUNTIME_NAMES:
+            session = RUNTIMES.get(name)(threads=1).load(run / entry["model"])
+            score = context.task.score()
+            for pixels, targets in context.splits.evaluation_batches(subset, batch_size=100):
+                inputs = resize_images(pixels, size).numpy()
+                outputs = [np.array(session(one[None])[0]) for one in inputs]
+                score.add(torch.from_numpy(np.concatenate(outputs)), targets)
+            found[name] = score.values()[context.task.metric_name]
+        network = float(parity["reference_accuracy"])
+        yield {
+            "id": entry["id"],
+            "network": network,
+            "files": found,
+            "gap_points": {n: round(sign * (v - network), 3) for n, v in found.items()},
+        }
+
+
+def decode_ms(*, images: int = 200, cells: int = 180, classes: int = 10) -> float:
+    """Return processor time of decoding and suppression for one image, in ms; of 96 pixels."""
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(-6, 1.5, (images, 1, cells, classes + 4))
+    times = []
+    for one in outputs:
+        begin = time.process_time_ns()
+        detections(one)
+        times.append((time.process_time_ns() - begin) / 1e6)
+    return float(np.quantile(times, 0.25))
+
+
+if __name__ == "__main__":
+    main()
