@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from devices.device import BoardAddress, Device, DeviceSpec
 from devices.fleet.remote import make_device as device_of
-from nas.job.schema import DeviceConfig
+from nas.fronts.metrics import Metric
+from nas.job.schema import DeviceConfig, Job
+from search_spaces.errors import EnvironmentProblem
 from search_spaces.planned import PlannedSpace
 
 
@@ -61,3 +64,29 @@ def make_device(config: DeviceConfig, space: PlannedSpace, *, check: bool = True
     if check:
         device.check()
     return device
+
+
+def require_energy_meter(job: Job, wanted: Set[Metric]) -> None:
+    """Refuse energy of this machine where nothing can measure it, before any training.
+
+    Args:
+        job: a checked job.
+        wanted: its objectives and what it bounds.
+
+    Raises:
+        EnvironmentProblem: the machine exposes no counter.
+    """
+    from devices.measuring.energy import NoMeter, make_meter
+
+    here = [
+        device.name
+        for device in job.devices
+        if device.hub is None
+        and device.simulator is None
+        and Metric("energy_mj", device.name) in wanted
+    ]
+    if here and isinstance(make_meter(job.measurement_protocol().energy_source), NoMeter):
+        raise EnvironmentProblem(
+            f"energy_mj[{here[0]}]: this machine exposes no energy counter; leave energy_mj "
+            "out, name a sensor as protocol.energy_source, or measure on another device"
+        )

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,16 +21,16 @@ from devices.device import device_fingerprint
 from devices.measuring.store import MeasurementStore, ReplayStore, Store
 from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
-from nas.fronts.metrics import Metric, require_feasible
 from nas.fronts.spec import FrontSpec, job_fronts
-from nas.job.devices import make_device
-from nas.job.known_devices import known_devices
+from nas.job.devices import make_device, require_energy_meter
+from nas.job.known_devices import known_devices, require_enough_known
 from nas.job.schema import Job
+from nas.models.front_files import export_front, keep_models, write_cards
 from nas.models.size_model import FileSizes
 from nas.record.evaluations import StudyRecord
-from nas.record.result_types import Results
+from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
-from nas.record.run_folder import JOB_FILE, RunStore
+from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
 from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, minutes_for
 from nas.stages.build_supernet import focus_archs
@@ -42,7 +39,7 @@ from nas.stages.opened_job import RunContext, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.tracking import require_tensorboard
-from nas.stages.verification import Models, Verification
+from nas.stages.verification import Models, Verification, on_fronts
 from nas.stages.warm_start import WarmStart
 from nas.stages.winners import Winners
 from predictors.registry import LatencyPredictor
@@ -55,10 +52,6 @@ if TYPE_CHECKING:
     from nas.record.evaluations import Evaluation
     from nas.stages.evaluator import Evaluator
 
-_RECORDED_PACKAGES = (
-    "edge-nas", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "optuna",
-    "scikit-learn", "scipy", "moocore", "safetensors",
-)  # fmt: skip
 _SIZED_FILES = 6
 
 
@@ -108,10 +101,10 @@ def create_run(job: Job, folder: Path, *, measurements: Path | None = None) -> R
         folder,
         {
             "job": job.resolved(),
-            "command": _command(folder),
+            "command": command_of(folder),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "measurements": replayed,
-            "versions": _versions(),
+            "versions": versions(),
             "hardware": device_fingerprint(),
         },
     )
@@ -136,7 +129,7 @@ def resume(folder: Path, *, progress: Progress | None = None, whole_process: boo
             # Writing the report of a finished run again is no part of what its front cost.
             held.enter_context(Spending(folder, whole_process=whole_process))
         job = store.job()
-        store.event("resumed", versions=_versions())
+        store.event("resumed", versions=versions())
         pipeline = Pipeline(job, store, progress or Progress())
         if not store.results.exists():
             pipeline.prepare()
@@ -233,9 +226,10 @@ class Pipeline:
             make_device(config, self.space, check=replayed is None) for config in job.devices
         ]
         if replayed is None:
-            self._require_energy()
+            wanted = {goal.metric for goal in self.goals}
+            require_energy_meter(job, wanted | {bound.metric for bound in self.constraints})
         self.known_devices = known_devices(job, self.space)
-        self._check_predictor()
+        require_enough_known(job, self._new_predictor(), self.known_devices, self.space)
         if job.supernet.tensorboard:
             require_tensorboard()
         if "focus" not in manifest:
@@ -290,49 +284,10 @@ class Pipeline:
             f"budget: {minutes:g} minutes, since the job says nothing of time; give budget.minutes"
         )
 
-    def _check_predictor(self) -> None:
-        """Refuse a latency predictor that knows or will learn too little, before any training.
-
-        Raises:
-            InputError: it does.
-        """
-        job = self.job
-        table = self.known_devices or empty_table(self.space, [])
-        try:
-            self._new_predictor().check_use(table, job.search.latency_samples)
-        except InputError as error:
-            raise InputError(
-                f"latency.predictor: {job.latency.predictor}: {error} "
-                f"(search.latency_samples: {job.search.latency_samples}, latency.known_devices: "
-                f"{job.latency.known_devices or 'null'}, which gives {len(table.devices)})"
-            ) from error
-
     def _test_read(self, reason: str) -> None:
         # What a killed run has tested is kept, so a resumed one goes on with the same reading.
         begun = any(event["event"] == "test_read" for event in self.store.events())
         self.store.event("test_resumed" if begun else "test_read", reason=reason)
-
-    def _require_energy(self) -> None:
-        """Refuse energy of this machine where nothing can measure it, before any training.
-
-        Raises:
-            EnvironmentProblem: it exposes no counter.
-        """
-        from devices.measuring.energy import NoMeter, make_meter
-
-        wanted = {g.metric for g in self.goals} | {c.metric for c in self.constraints}
-        here = [
-            device.name
-            for device in self.job.devices
-            if device.hub is None
-            and device.simulator is None
-            and Metric("energy_mj", device.name) in wanted
-        ]
-        if here and isinstance(make_meter(self.job.measurement_protocol().energy_source), NoMeter):
-            raise EnvironmentProblem(
-                f"energy_mj[{here[0]}]: this machine exposes no energy counter; leave energy_mj "
-                "out, name a sensor as protocol.energy_source, or measure on another device"
-            )
 
     # ------------------------------------------------------------------- stages
 
@@ -406,10 +361,10 @@ class Pipeline:
                     candidates = self._train_winners(evaluated, search, evaluator, executor)
             with self.store.timed("verification"):
                 verified = verification.run(candidates)
-        front = self._front(verified)
+        front = on_fronts(self.fronts, verified)
         with self.store.timed("test"):
             tested = verification.test(list(front))
-            self._keep_models(list(front))
+            keep_models(self.store, list(front))
             self._show_examples(list(front))
         results = assemble(
             job=self.job,
@@ -432,9 +387,9 @@ class Pipeline:
             splits=self.context.splits,
             beside=verification.beside,
         )
-        self._write_cards(results)
+        write_cards(self.store, results)
         write_json_atomic(self.store.results, results.to_json())
-        self._export_formats(results)
+        export_front(self.store, results, self.job.export.formats, self.progress.log)
 
     @contextlib.contextmanager
     def _measuring_timed(self) -> Iterator[None]:
@@ -525,23 +480,6 @@ class Pipeline:
             raise last
         return found
 
-    def _front(self, verified: Sequence[Verified]) -> dict[Verified, tuple[str, ...]]:
-        """Return the members of any front, with the names of the fronts they are on.
-
-        Raises:
-            InfeasibleError: no front has a member.
-        """
-        metrics = [item.metrics for item in verified]
-        on: dict[int, list[str]] = {}
-        for front in self.fronts:
-            for index, inside in enumerate(front.members(metrics)):
-                if inside:
-                    on.setdefault(index, []).append(front.name)
-        if not on:
-            evaluated = {str(item.arch): item.metrics for item in verified}
-            require_feasible(self.fronts[0].constraints, evaluated)
-        return {verified[index]: tuple(names) for index, names in sorted(on.items())}
-
     def _show_examples(self, front: Sequence[Verified]) -> None:
         """Keep a few validation examples, and what the best model of the front says of them."""
         from nas.stages.examples import write_examples
@@ -554,58 +492,9 @@ class Pipeline:
         size = self.space.plan(best.arch).input_size
         write_examples(self.context, self.store.folder, best.path, name=best.arch.id, size=size)
 
-    def _keep_models(self, front: Sequence[Verified]) -> None:
-        self.store.models.mkdir(exist_ok=True)
-        for item in front:
-            shutil.copy2(item.path, self.store.models / f"{item.arch.id}.onnx")
-
-    def _write_cards(self, results: Results) -> None:
-        from nas.models.card import ModelCard
-
-        for entry in results["front"]:
-            model = self.store.folder / entry["model"]
-            ModelCard.from_results(results, entry, model).write(self.store.models)
-
-    def _export_formats(self, results: Results) -> None:
-        """Write the front in the job's formats; a model that one cannot hold is named."""
-        from nas.models.export_formats import export_formats
-
-        formats = self.job.export.formats
-        if formats == ["onnx"]:
-            return
-        for entry in results["front"]:
-
-            def failed(name: str, error: NasError, model: str = entry["id"]) -> None:
-                self.progress.log(f"{model} is not exported as {name}: {error}")
-
-            export_formats(self.store.folder, entry["id"], formats=formats, failed=failed)
-
-
-def _command(folder: Path) -> str:
-    """Return the command that makes such a run again.
-
-    One that Python code began is made again from the job that the run folder holds.
-    """
-    program = Path(sys.argv[0])
-    if program.stem == "torchrun" and program.parent.name == "stages":
-        return shlex.join(["torchrun", "-m", "nas.stages.torchrun", *sys.argv[1:]])
-    if program.stem == "nas" or program.parts[-2:] in (("nas", "__main__.py"), ("cli", "main.py")):
-        return shlex.join(["nas", *sys.argv[1:]])
-    return shlex.join(["nas", "run", str(folder / JOB_FILE), "--output", "NEW_FOLDER"])
-
 
 def _store_file(path: Path) -> Path:
     return path / "measurements.db" if path.is_dir() else path
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 __all__ = ["resume", "run"]

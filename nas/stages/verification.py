@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.metrics import require_feasible
 from nas.fronts.spec import FrontSpec
 from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
@@ -363,3 +364,23 @@ class Verification:
         size = self.space.plan(arch).input_size
         for images, targets in self.evaluator.batches(keep, subset, size):
             yield torch.from_numpy(evaluate_onnx(path, [images.cpu()])), targets.cpu()
+
+
+def on_fronts(
+    fronts: Sequence[FrontSpec], verified: Sequence[Verified]
+) -> dict[Verified, tuple[str, ...]]:
+    """Return the members of any front, with the names of the fronts they are on.
+
+    Raises:
+        InfeasibleError: no front has a member.
+    """
+    metrics = [item.metrics for item in verified]
+    on: dict[int, list[str]] = {}
+    for front in fronts:
+        for index, inside in enumerate(front.members(metrics)):
+            if inside:
+                on.setdefault(index, []).append(front.name)
+    if not on:
+        evaluated = {str(item.arch): item.metrics for item in verified}
+        require_feasible(fronts[0].constraints, evaluated)
+    return {verified[index]: tuple(names) for index, names in sorted(on.items())}

@@ -25,16 +25,8 @@ from search_spaces.spaces.mobilenet import MobileNetParameters
 from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.resnet import Stage as ResidualStage
-from search_spaces.spaces.staged import (
-    Columns,
-    Conditions,
-    Features,
-    Parameters,
-    Sizes,
-    StagedSpace,
-    bit_choices,
-    bits_name,
-)
+from search_spaces.spaces.staged import Columns, Features, Sizes, StagedSpace
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices, bits_name
 
 SCALES = ("coarse", "fine", "both")
 """Where a detector predicts: the last feature map, the one of ``fine_stage``, or both."""

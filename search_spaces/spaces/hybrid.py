@@ -20,14 +20,8 @@ from search_spaces.planned import BlockColumn, OperatorColumn
 from search_spaces.space import Choice
 from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import (
-    Block,
-    BlockStage,
-    Conditions,
-    Parameters,
-    StagedSpace,
-    bit_choices,
-)
+from search_spaces.spaces.staged import Block, BlockStage, StagedSpace
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 _ROLES = ("reduce", "qkv", "project", "expand", "contract")
 

@@ -19,14 +19,8 @@ from search_spaces.plan import LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import (
-    Block,
-    BlockStage,
-    Conditions,
-    Parameters,
-    StagedSpace,
-    bit_choices,
-)
+from search_spaces.spaces.staged import Block, BlockStage, StagedSpace
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 BLOCKS = ("mbconv", "fused")
 

@@ -17,15 +17,8 @@ from search_spaces.parameters import ascending, odd, one_of, round_channels
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import (
-    Block,
-    BlockStage,
-    Conditions,
-    Parameters,
-    Sizes,
-    StagedSpace,
-    bit_choices,
-)
+from search_spaces.spaces.staged import Block, BlockStage, Sizes, StagedSpace
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 BLOCKS = ("basic", "bottleneck")
 _ROLES = {"basic": ("conv1", "conv2"), "bottleneck": ("reduce", "conv", "restore")}

@@ -16,7 +16,8 @@ from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.resnet import Stage as ResidualStage
-from search_spaces.spaces.staged import Columns, Parameters, StagedSpace
+from search_spaces.spaces.staged import Columns, StagedSpace
+from search_spaces.spaces.staged_parameters import Parameters
 
 
 @dataclass(frozen=True)

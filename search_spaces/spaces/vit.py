@@ -21,8 +21,8 @@ from search_spaces.plan import LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import (
-    Columns,
+from search_spaces.spaces.staged import Columns
+from search_spaces.spaces.staged_parameters import (
     bit_choices,
     bits_name,
     check_common,

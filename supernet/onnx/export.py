@@ -8,7 +8,7 @@ in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,10 @@ from supernet.onnx.folding import (
     room_for_bias,
     stored_bits,
 )
-from supernet.onnx.graph import GraphBuilder, Value, View
+from supernet.onnx.graph import GraphBuilder, Value
 from supernet.onnx.operators import OPERATIONS, TRACED_BATCH, Context
 from supernet.onnx.opset import lowest_versions
+from supernet.onnx.tracing import LayerTracer, attribute_of, flat, reshaped, write_bytes
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.reading.capture import packet
 
@@ -101,7 +102,7 @@ def export_onnx(
     model = translator.model(batch, dict(metadata or {}))
     path = Path(path)
     data = model.SerializeToString()
-    write_atomic(path, lambda temporary: _write_bytes(temporary, data))
+    write_atomic(path, lambda temporary: write_bytes(temporary, data))
     beside = 4 * sum(operator.parameters for operator in network.plan.operators())
     return ExportSummary(
         path=path,
@@ -109,11 +110,6 @@ def export_onnx(
         size_kib=len(data) / 1024,
         reduced_layers=tuple(translator.reduced),
     )
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (PlainLayer, Source))
 
 
 class _Translator:
@@ -131,7 +127,7 @@ class _Translator:
         self._nodes: dict[int, fx.Node] = {}
         self._keep: list[Value] = []
         try:
-            self._traced = _Tracer().trace(network)
+            self._traced = LayerTracer().trace(network)
         except (fx.proxy.TraceError, TypeError) as error:
             raise InputError(
                 f"the dataflow of a block depends on values of its tensors and cannot be "
@@ -184,7 +180,7 @@ class _Translator:
                 self.graph.unique(INPUT)
                 result: Any = Value(INPUT)
             elif node.op == "get_attr":
-                result = Value(self._constant(_attribute(self.network, str(node.target)), node))
+                result = Value(self._constant(attribute_of(self.network, str(node.target)), node))
             elif node.op == "call_module":
                 module = self._modules[str(node.target)]
                 translate = self._layer if isinstance(module, PlainLayer) else self._source
@@ -231,7 +227,7 @@ class _Translator:
             return shape if name == "getattr" and arguments[1] == "shape" else len(shape)
         if name == "getitem" and not isinstance(arguments[0], Value):
             return arguments[0][arguments[1]]
-        if node.op == "call_function" and not any(isinstance(a, Value) for a in _flat(arguments)):
+        if node.op == "call_function" and not any(isinstance(a, Value) for a in flat(arguments)):
             result = node.target(*arguments, **options)  # type: ignore[operator]
             # Arithmetic on sizes, or a tensor made of them.
             return self._made(result, node) if isinstance(result, torch.Tensor) else result
@@ -329,13 +325,13 @@ class _Translator:
         x = self._source(layer.source, x)
         if isinstance(layer.op, nn.Linear) and len(self._own_shape()) > 2:
             # The integer kernel with a bias takes matrices, so tokens become rows.
-            rows = self.graph.rearrange(x, _reshaped((-1, layer.op.in_features)))
+            rows = self.graph.rearrange(x, reshaped((-1, layer.op.in_features)))
             shape = tuple(-1 if s is None else s for s in self._pattern_of(self._node))
             if shape.count(-1) > 1:
                 raise InputError(
                     f"{layer.layer.name}: the batch is in more than one dimension of its input"
                 )
-            return self.graph.rearrange(self._product(layer, rows), _reshaped(shape))
+            return self.graph.rearrange(self._product(layer, rows), reshaped(shape))
         return self._product(layer, x)
 
     def _product(self, layer: PlainLayer, x: Value) -> Value:
@@ -502,27 +498,3 @@ class _Translator:
                 a if a == b else None for a, b in zip(shape, other, strict=True)
             )
         self._shapes_known = True
-
-
-def _reshaped(shape: tuple[int, ...]) -> View:
-    return lambda graph, name: graph.node("Reshape", [name, graph.constant(np.array(shape))])
-
-
-def _flat(arguments: Any) -> Iterator[Any]:
-    for argument in arguments:
-        if isinstance(argument, (tuple, list)):
-            yield from _flat(argument)
-        else:
-            yield argument
-
-
-def _attribute(module: nn.Module, path: str) -> torch.Tensor:
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    assert isinstance(found, torch.Tensor)
-    return found
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -8,14 +8,8 @@ from search_spaces.block_kinds import BlockKind
 from search_spaces.memory import Roles, Tape, Tensor
 from search_spaces.planned import BlockColumn
 from search_spaces.space import Choice
-from search_spaces.spaces.staged import (
-    Block,
-    BlockStage,
-    Conditions,
-    Parameters,
-    StagedSpace,
-    bit_choices,
-)
+from search_spaces.spaces.staged import Block, BlockStage, StagedSpace
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 
 def dataflow(x: Any, ops: Mapping[str, Any], residual: bool) -> Any:
