@@ -99,7 +99,6 @@ class WinnerTrainer:
         inherited = False
         if self._trained:
             before = self._evaluator.quality(self._evaluator.network(arch))
-            sign = 1 if self._evaluator.task.higher_is_better else -1
             inherited = sign * found.accuracy < sign * before.accuracy
             found = before if inherited else found
         return {

@@ -228,7 +228,7 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
         quality=lambda network: SimpleNamespace(accuracy=0.25, worst_class_accuracy=float("nan")),
     )
     job = Job.model_validate({"name": "a", "data": {"name": "digits"}})
-    trainer = WinnerTrainer(job, SimpleNamespace(), evaluator)
+    trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict), evaluator)
     monkeypatch.setattr(trainer, "_training", lambda arch, cpu: Training())
     line = trainer.train({"arch": str(ARCHS[0]), "until": 1, "total": 1, "cpu": True})
     assert told == [seen] and line["accuracy"] == 0.25
