@@ -92,6 +92,15 @@ class Measurement:
     floor_ms: float | None = None
     processor_ms: float | None = None
 
+    @property
+    def busy(self) -> bool | None:
+        """Whether the machine was, so that the fastest samples stand for the latency.
+
+        None where nothing looked.
+        """
+        which = self.conditions.get("samples")
+        return None if not which else any(one.startswith("lowest") for one in which)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; NaN becomes None."""
         return {name: plain_json(value) for name, value in asdict(self).items()}

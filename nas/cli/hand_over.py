@@ -86,11 +86,13 @@ def demo(
 ) -> None:
     """Run the main job on the digits that come with scikit-learn, and hand over its knee.
 
-    Needs the extra search, no data and no repository: the job is part of the package. About five
+    Needs the extra search, no data and no repository: the job is part of the package. About three
     minutes on two cores; with --small one, and a front that means nothing.
     """
     if output.exists():
         raise InputError(f"{output} exists; go on with nas resume {output}, or give --output")
+    minutes = "a minute" if small else "three minutes"
+    typer.echo(f"handwritten digits, about {minutes} on two cores; all of it goes to {output}/")
     from nas.job.demo import demo_job
     from nas.models.export_formats import export_formats
     from nas.stages import pipeline

@@ -204,6 +204,7 @@ def _latency(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]
                 "source": values.get("source", "measured") if measured else "predicted",
                 "valid": values.get("valid") if measured else None,
                 "reasons": list(values.get("reasons") or []),
+                "busy": bool(values.get("busy")) and measured,
             }
         )
     return rows
@@ -271,6 +272,8 @@ def _latency_table(latency: tuple[Mapping[str, Any], ...]) -> str:
         if item.get("valid") is False:
             reasons = "; ".join(map(str, item.get("reasons") or [])) or "no reason recorded"
             source += f", INVALID ({reasons})"
+        elif item.get("busy"):
+            source += " on a busy machine (fastest samples)"
         runtime = " ".join(str(item[k]) for k in ("runtime", "runtime_version") if item.get(k))
         parameters = ", ".join(f"{k}={v}" for k, v in (item.get("parameters") or {}).items())
         rows.append(

@@ -92,6 +92,8 @@ class Latency(Record):
         source: ``measured``, or how else it came about.
         energy_mj: of one inference, millijoules.
         valid: whether every limit of the protocol was kept; ``reasons`` says which were not.
+        busy: whether the machine was, so that the fastest samples stand for the latency
+            (:mod:`devices.measuring.quiet`); None where it is not known.
         predicted_ms, predicted_low_ms, predicted_high_ms: before it was measured.
         feasible: whether the bounds of this device, and of none, hold.
     """
@@ -103,6 +105,7 @@ class Latency(Record):
     energy_mj: float | None = None
     valid: bool | None = None
     reasons: tuple[str, ...] = ()
+    busy: bool | None = None
     predicted_ms: float | None = None
     predicted_low_ms: float | None = None
     predicted_high_ms: float | None = None
@@ -129,6 +132,7 @@ class Sample(Record):
     energy_mj: float | None = None
     valid: bool | None = None
     reasons: tuple[str, ...] = ()
+    busy: bool | None = None
     predicted_ms: float | None = None
     predicted_low_ms: float | None = None
     predicted_high_ms: float | None = None

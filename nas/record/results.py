@@ -365,6 +365,7 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
         "source": measurement.conditions.get("latency_source", "measured"),
         "energy_mj": measurement.energy_mj,
         "valid": measurement.valid,
+        "busy": measurement.busy,
         "reasons": tuple(getattr(one, "value", str(one)) for one in measurement.reasons),
     }
 

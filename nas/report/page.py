@@ -281,6 +281,8 @@ def _table(results: Results) -> str:
                 extra += (
                     f"<details class='bad'><summary>⚠ invalid:</summary> {escape(why)}</details>"
                 )
+            elif found.get("busy"):
+                extra += "<br><span class='muted'>busy machine: fastest samples</span>"
             elif found.get("valid") is None:
                 extra += "<br><span class='muted'>validity not recorded</span>"
             cells.append(_cell(value, text, extra))

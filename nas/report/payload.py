@@ -259,6 +259,7 @@ def _model(entry: Model, kind: str, images: int | None) -> dict[str, Any]:
                 "source": found.get("source") or "measured",
                 "valid": found.get("valid"),
                 "reasons": [str(reason) for reason in found.get("reasons") or []],
+                "busy": bool(found.get("busy")),
                 "predicted": number(found.get("predicted_ms")),
                 "predicted_low": number(found.get("predicted_low_ms")),
                 "predicted_high": number(found.get("predicted_high_ms")),

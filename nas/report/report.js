@@ -605,6 +605,7 @@
       fact((d.source === "estimated" ? "Estimated" : "Measured") + " latency, " + name, ms(d.ms) + ", " + interval(d.low, d.high, " ms") + "; " + runtime(name));
       if (d.valid === false) fact("⚠ Invalid measurement", d.reasons.join("; ") || "reason not recorded", true);
       else if (d.valid !== true) fact("Validity", MISSING);
+      if (d.busy) fact("While it was measured", "the machine was busy, so the fastest of the samples that had a core stand for the latency");
       fact("Predicted latency, " + name, known(d.predicted) ? ms(d.predicted) + ", " + interval(d.predicted_low, d.predicted_high, " ms") : MISSING);
     }
     fact("Weights", known(m.costs.weights_kib) ? trim(m.costs.weights_kib) + " KiB" : MISSING);

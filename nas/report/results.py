@@ -48,7 +48,10 @@ def load_results(run: Path) -> Results:
 
 
 def doubts(results: Results) -> list[str]:
-    """Return a line for each device whose latencies on the front did not pass the protocol."""
+    """Return a line for each device whose latencies on the front need a word.
+
+    They did not pass the protocol, or were taken on a busy machine.
+    """
     results = Results.from_json(results)
     lines = []
     for device in dict.fromkeys(name for model in results.front for name in model.devices):
@@ -59,6 +62,12 @@ def doubts(results: Results) -> list[str]:
             lines.append(
                 f"{len(bad)} of the front's {len(found)} latencies on {device} are marked invalid"
                 f"{f' ({reasons})' if reasons else ''}; see the report"
+            )
+        busy = sum(bool(one.busy) and one.valid is not False for one in found)
+        if busy:
+            lines.append(
+                f"the machine was busy while {busy} of the front's {len(found)} latencies on "
+                f"{device} were measured: their fastest samples stand for them"
             )
     return lines
 

@@ -116,6 +116,9 @@ def test_samples_that_lost_the_core_are_left_out_or_timed_by_the_processor():
     every = finish(replace(attempt(*[probed(away=3.0)] * 3), level=LEVEL))
     assert every.valid and every.latency_ms == pytest.approx(1.0, abs=0.002)
     assert every.conditions["samples"] == ["lowest-processor"] * 3
+    assert every.busy is True
+    assert finish(replace(attempt(*[probed()] * 3), level=LEVEL)).busy is False
+    assert finish(attempt(QUIET, QUIET)).busy is None
     # Threads wait for one another, so their processor time is not the latency.
     waiting = [
         replace(block, waited_ns=(3_000_000,) * 40, processor_ns=())

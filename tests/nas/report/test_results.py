@@ -22,3 +22,14 @@ def test_invalid_latencies_are_counted_by_device():
 
 def test_nothing_is_said_of_sound_ones():
     assert doubts({"front": [entry(cpu=[]), {"id": "of an older file"}]}) == []
+
+
+def test_latencies_of_a_busy_machine_are_said_to_be():
+    front = [entry(cpu=[]), entry(cpu=[]), entry(cpu=["drift"])]
+    for one in front[1:]:
+        one["devices"]["cpu"]["busy"] = True
+    assert doubts({"front": front}) == [
+        "1 of the front's 3 latencies on cpu are marked invalid (drift); see the report",
+        "the machine was busy while 1 of the front's 3 latencies on cpu were measured: their "
+        "fastest samples stand for them",
+    ]
