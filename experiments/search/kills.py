@@ -43,6 +43,8 @@ RESULTS = Path(__file__).parents[1] / "results" / "search" / "kills.json"
 COMMAND = "python -m experiments.search.kills"
 KILLS = {"local": 20, "processes": 15, "measuring": 15}
 EVALUATIONS = 14
+LONGEST_S = 20.0
+"""A kill comes within this time or the length of a whole run, if that is shorter."""
 ORPHANS_S = 10.0
 """Time within which the processes of a killed run must be gone."""
 
@@ -279,7 +281,7 @@ def main() -> None:
             process.join()
             if process.exitcode != 0:
                 raise SystemExit("the run that nobody kills failed")
-        length_s = time.monotonic() - begun
+        length_s = min(time.monotonic() - begun, LONGEST_S)
         for mode in KILLS:
             spend(mode, folder, measured, reference, rows, length_s=length_s, keep=keep, end=end)
     right = sum(not row["wrong"] for row in rows)
