@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -71,7 +71,11 @@ class PlannedSpace(SearchSpace):
     Attributes:
         dataflows: how tensors run through blocks of kinds that this space alone has, for the
             supernet; the registered kinds need no entry.
+        ANSWERS: what its networks answer for: ``one`` (batch, outputs), ``cells`` (batch, cells,
+            outputs) or ``grid`` (batch, outputs, height, width). A task needs one of them.
     """
+
+    ANSWERS: ClassVar[str] = "one"
 
     def __init__(
         self, name: str, choices: Sequence[Choice], *, input_channels: int, outputs: int

@@ -365,6 +365,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_data(data, folder)
     if sections.get("space") is not None:
         yield from _check_space(sections["space"], folder)
+        if metric is not None:
+            yield from _check_answers(sections["task"], metric, sections["space"])
     if sections.get("supernet") is not None:
         yield from _check_supernet(sections["supernet"], folder)
         if sections.get("space") is not None:
@@ -453,6 +455,24 @@ def _check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
         message = _space_problem(space.name, {**base, **config})
         if message is not None:
             yield ("space",), f"space: {message}"
+
+
+def _check_answers(name: str, task: Any, space: SpaceConfig) -> Iterator[Finding]:
+    """Tell a space whose networks answer for something else than the task asks."""
+    if ":" in space.name or space.name == MODULE_SPACE or space.name not in SPACES:
+        return  # a module's outputs are known once it is made
+    found: Any = SPACES.get(space.name)
+    if not issubclass(found, PlannedSpace) or task.answers == found.ANSWERS:
+        return
+    fitting = [n for n in SPACES if getattr(SPACES.get(n), "ANSWERS", None) == task.answers]
+    words = {"one": "once for a whole example", "cells": "for the cells of an image",
+             "grid": "for every place of an image"}  # fmt: skip
+    yield (
+        ("space", "name"),
+        f"space.name: networks of {space.name!r} answer {words.get(found.ANSWERS, found.ANSWERS)}, "
+        f"and the task {name} needs answers {words.get(task.answers, task.answers)}; use "
+        f"{', '.join(fitting) or 'a space of your own'}",
+    )
 
 
 def _check_one_bit(space: SpaceConfig, supernet: SupernetConfig | None) -> Iterator[Finding]:

@@ -47,6 +47,8 @@ class Task(ABC):
         higher_is_better: which way the search goes.
         metric_is_share: whether the metric is a share of 0 to 1, shown in per cent.
         further_metrics: others that are reported beside it, by name.
+        answers: what networks answer for: ``one`` (batch, units), ``cells`` (batch, cells, units)
+            or ``grid`` (batch, units, height, width); spaces say which they have.
 
     Args:
         label_smoothing: of the job; a task without classes ignores it.
@@ -60,6 +62,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     metric_is_share: ClassVar[bool | None] = None
     further_metrics: ClassVar[Mapping[str, MetricKind]] = {}
+    answers: ClassVar[str] = "one"
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)

@@ -48,6 +48,7 @@ class ObjectDetection(Task):
 
     metric_name = "ap50"
     metric_is_share = True
+    answers = "cells"
     further_metrics: ClassVar[dict[str, MetricKind]] = {
         "ap": MetricKind("", maximise=True, share=True),
         "ap75": MetricKind("", maximise=True, share=True),

@@ -40,6 +40,7 @@ class SemanticSegmentation(Task):
 
     metric_name = "mean_iou"
     metric_is_share = True
+    answers = "grid"
     further_metrics: ClassVar[dict[str, MetricKind]] = {
         "pixel_accuracy": MetricKind("", maximise=True, share=True),
     }

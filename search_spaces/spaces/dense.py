@@ -250,6 +250,7 @@ class DetectorSpace(_DenseSpace):
     """
 
     NAME = "detector"
+    ANSWERS = "cells"
     PRESETS = DETECTORS
     PRESET = "96x96"
 
@@ -392,6 +393,7 @@ class SegmenterSpace(_DenseSpace):
     """
 
     NAME = "segmenter"
+    ANSWERS = "grid"
     PRESETS = SEGMENTERS
     PRESET = "96x96"
 

@@ -234,8 +234,23 @@ def user_family(name: str, request: Request) -> list[Member]:
     return sorted(members, key=lambda member: member.weights_kib)
 
 
-def find_family(name: str | None, request: Request) -> list[Member]:
-    """Return the members of the built-in family, or of ``module:function``."""
+def find_family(name: str | None, request: Request, *, answers: str = "one") -> list[Member]:
+    """Return the members of the built-in family, or of ``module:function``.
+
+    Args:
+        name: of the function; None for the built-in family.
+        request: what the networks are for.
+        answers: of the task, see :class:`nas.tasks.Task`.
+
+    Raises:
+        InputError: no such function, or a built-in family that does not suit the task.
+    """
+    if name is None and answers != "one":
+        raise InputError(
+            "the built-in family tells one class or value an example, and this run's task needs "
+            "more; give --family module:function (experiments.tasks.detection_family:family and "
+            "segmentation_family:family are two)"
+        )
     return plain_mobilenets(request) if name is None else user_family(name, request)
 
 

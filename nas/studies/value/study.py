@@ -98,7 +98,7 @@ class ValueStudy:
         front_kib = [float(entry["costs"]["weights_kib"]) for entry in results["front"]]
         sizes = tuple(self.sizes or family_sizes(front_kib, MEMBERS))
         request = Request.of(opened.splits, opened.task.outputs(opened.splits), sizes)
-        members = find_family(self.family, request)
+        members = find_family(self.family, request, answers=opened.task.answers)
         plan = Plan(
             source=source,
             family=self.family,

@@ -131,3 +131,16 @@ def test_a_job_with_a_budget_trains_a_teacher_first(tmp_path):
 def test_too_few_first_evaluations_are_told_before_anything_is_trained(told):
     line = told("search: {evaluations: 6, initial: 2, front_size: 1}\n")
     assert line.startswith("3:") and "search.initial: initial 2 (at least 4)" in line
+
+
+@pytest.mark.parametrize(
+    ("task", "space", "message"),
+    [
+        ("object_detection", "mobilenet", "needs answers for the cells of an image; use detector"),
+        ("semantic_segmentation", "detector", "for every place of an image; use segmenter"),
+        ("image_classification", "segmenter", "once for a whole example; use hybrid, mobilenet"),
+    ],
+)
+def test_a_space_that_answers_for_something_else_is_told(told, task, space, message):
+    line = told(f"task: {task}\nspace: {{name: {space}}}\n")
+    assert line.startswith("4:") and message in line

@@ -94,3 +94,9 @@ def test_a_family_of_the_users_own(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=why):
             find_family(name, request)
+
+
+@pytest.mark.parametrize("answers", ["cells", "grid"])
+def test_the_built_in_family_is_refused_where_it_cannot_answer(answers):
+    with pytest.raises(InputError, match="give --family module:function"):
+        find_family(None, Request(1, 96, 14, (20.0,)), answers=answers)
