@@ -21,7 +21,15 @@ from devices.measuring.measurement import (
     plain_json,
 )
 from devices.measuring.protocol import Protocol
-from devices.measuring.quiet import Kept, Level, shares, undisturbed
+from devices.measuring.quiet import (
+    LOWEST,
+    LOWEST_OFF,
+    LOWEST_PROCESSOR,
+    Kept,
+    Level,
+    shares,
+    undisturbed,
+)
 from devices.measuring.sampling import Block, Failure
 from devices.measuring.statistics import Figures, Spread, spread_of, summarise
 
@@ -107,7 +115,8 @@ class Attempt:
         """Median, interval and so on; None for fewer than two processes."""
         if len(self.counting) < 2:
             return None
-        return summarise(self.values_ms, peers=self.peers)
+        lowest = any(kept.which in (LOWEST, LOWEST_PROCESSOR) for _, kept in self.counting)
+        return summarise(self.values_ms, peers=self.peers, systematic=LOWEST_OFF if lowest else 0.0)
 
     @property
     def width(self) -> float:

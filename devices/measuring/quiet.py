@@ -42,6 +42,10 @@ LEAST_SHARE = 0.2
 LOWEST_SHARE = 0.2
 """Share of the fastest samples that stand for the quiet ones on a loaded core. Their median is
 the 10 % quantile."""
+LOWEST_OFF = 0.008
+"""How far, as a share, the 10 % quantile of samples on a busy core may be from the median on a
+quiet one: half a per cent below where the core was quiet now and then, a per cent above where the
+caches never were. Intervals are widened by it."""
 _CALM_AWAY = 0.02
 """Share of samples that may have lost the core on a machine that only scatters."""
 _MOST_SKEW = 3.0

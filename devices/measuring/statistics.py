@@ -59,7 +59,11 @@ def pooled(spreads: Sequence[Spread]) -> Spread:
 
 
 def summarise(
-    processes: Sequence[Sequence[float]], *, level: float = 0.95, peers: Spread | None = None
+    processes: Sequence[Sequence[float]],
+    *,
+    level: float = 0.95,
+    peers: Spread | None = None,
+    systematic: float = 0.0,
 ) -> Figures:
     """Return median, interval and spread of the samples of all processes.
 
@@ -70,9 +74,14 @@ def summarise(
         processes: one sequence of positive samples for each of at least two processes.
         level: coverage of the interval.
         peers: of the models measured beside it in the same processes.
+        systematic: half width, as a share, of what the samples may be off together; the
+            interval's own half width and this are added as squares.
     """
     medians = np.array([np.median(samples) for samples in processes])
     low, high = interval(medians, level=level, peers=peers)
+    half = math.hypot(math.log(high / low) / 2, systematic)
+    centre = math.sqrt(low * high)
+    low, high = centre * math.exp(-half), centre * math.exp(half)
     every = np.concatenate([np.asarray(samples, dtype=float) for samples in processes])
     median = float(np.median(every))
     quarter, three, p90, p99 = np.quantile(every, [0.25, 0.75, 0.9, 0.99])

@@ -122,6 +122,7 @@ async def upload(url: str, seed: int, counts: dict[str, int]) -> None:
         while True:
             content = malformed(rng)
             path = f"/api/blobs/{hashlib.sha256(content).hexdigest()}"
+            answer: int | str
             try:
                 answer = (await client.put(path, content=content)).status_code
             except httpx.HTTPError as error:
@@ -169,7 +170,8 @@ def hub(folder: Path) -> Iterator[str]:
         finally:
             served.terminate()
             served.wait()
-            served.stdout.close()
+            if served.stdout is not None:
+                served.stdout.close()
 
 
 async def boards(url: str, count: int, seconds: float, pause_s: float, round_: int) -> Timings:

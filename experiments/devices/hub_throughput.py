@@ -77,7 +77,8 @@ async def agent(
         "/api/agent/register",
         {"device": name, "description": description},
     )
-    session, held = answer["session"], []
+    session = answer["session"]
+    held: list[dict[str, Any]] = []
 
     async def beat() -> None:
         await asyncio.sleep(rng.uniform(0, 5))

@@ -8,6 +8,7 @@ until it ends; then it begins anew in another folder, until all kills are spent:
 - ``local``: candidates are evaluated in the run's own process; latencies are replayed from a
   finished run, so its results must be those of a run that nobody killed, byte for byte;
 - ``processes``: the same with two workers, which must be gone soon after the run's own process is;
+  two kills of three come when they are there;
 - ``measuring``: latencies are measured, and the kill comes while they are. Latencies differ from
   run to run, so this one is judged by what must hold of any: the evaluations that were asked for,
   each once, whole measurements in a sound file, accuracies of an architecture as in the other runs,
@@ -124,15 +125,19 @@ def events(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def await_measuring(process: Any, run: Path) -> None:
-    """Wait until a measuring process of the run is there, or the run has ended."""
+SIGNS = {"measuring": "devices.measuring.worker", "processes": "multiprocessing.spawn"}
+"""What the command line of a process says that a kill in this mode waits for."""
+
+
+def await_child(process: Any, sign: str) -> None:
+    """Wait until a process whose command line says ``sign`` is there, or the run has ended."""
     parent = psutil.Process(process.pid)
     while process.is_alive():
         try:
             lines = [" ".join(child.cmdline()) for child in parent.children(recursive=True)]
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        if any("devices.measuring.worker" in line for line in lines):
+        if any(sign in line for line in lines):
             return
         time.sleep(0.01)
 
@@ -185,7 +190,7 @@ def problems(run: Path, mode: str, reference: Path, accuracies: Mapping[str, flo
 
 def accuracies_of(runs: Sequence[Path]) -> dict[str, float]:
     """Return the test accuracy of every architecture on the fronts of finished runs."""
-    found = {}
+    found: dict[str, float] = {}
     for run in runs:
         with open(run / "front.csv", newline="", encoding="utf-8") as file:
             found |= {row["arch"]: float(row["accuracy"]) for row in csv.DictReader(file)}
@@ -216,9 +221,10 @@ def spend(
             process = start(run_or_resume, job, run, measurements)
             if left > 0:
                 rng = derive_rng(len(rows), "kill", mode, number, len(of_this_run))
-                if mode == "measuring":
-                    await_measuring(process, run)
-                    delay = float(rng.uniform(0, 1.5))
+                # Every third kill of the workers' runs comes at any time, as those of the others.
+                if mode == "measuring" or (mode == "processes" and len(of_this_run) % 3):
+                    await_child(process, SIGNS[mode])
+                    delay = float(rng.uniform(0, 1.5 if mode == "measuring" else 6.0))
                 else:
                     delay = float(rng.uniform(0.02, length_s))
                 process.join(delay)
@@ -267,8 +273,8 @@ def main() -> None:
 
     def keep() -> None:
         right = [row for row in rows if not row["wrong"]]
-        machine = {"system": platform.platform(), "cores": os.cpu_count()}
-        machine["load"] = round(os.getloadavg()[0], 2)
+        load = round(os.getloadavg()[0], 2)
+        machine = {"system": platform.platform(), "cores": os.cpu_count(), "load": load}
         out = {"right": len(right), "of": len(rows), "planned": KILLS, "kills": rows}
         write_json_atomic(options.output, {**out, "machine": machine, "command": COMMAND})
 

@@ -119,3 +119,11 @@ def test_two_processes_get_no_interval_of_three_decades():
 
 def test_nothing_is_pooled_of_nobody():
     assert pooled([]) == Spread(0.0, 0)
+
+
+def test_what_all_samples_may_be_off_together_widens_the_interval():
+    samples = [[1.0, 1.01], [1.0, 0.99], [1.01, 1.0]]
+    plain, wide = summarise(samples), summarise(samples, systematic=0.01)
+    assert wide.low < plain.low and wide.high > plain.high and wide.median == plain.median
+    half = np.log([plain.high / plain.low, wide.high / wide.low]) / 2
+    assert half[1] == pytest.approx(np.hypot(half[0], 0.01))
