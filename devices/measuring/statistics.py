@@ -78,7 +78,8 @@ def summarise(
             interval's own half width and this are added as squares.
     """
     medians = np.array([np.median(samples) for samples in processes])
-    low, high = interval(medians, level=level, peers=peers)
+    ends = interval(medians, level=level, peers=peers)
+    low, high = float(ends[0]), float(ends[1])
     half = math.hypot(math.log(high / low) / 2, systematic)
     centre = math.sqrt(low * high)
     low, high = centre * math.exp(-half), centre * math.exp(half)
@@ -87,8 +88,8 @@ def summarise(
     quarter, three, p90, p99 = np.quantile(every, [0.25, 0.75, 0.9, 0.99])
     return Figures(
         median=median,
-        low=min(float(low), median),
-        high=max(float(high), median),
+        low=min(low, median),
+        high=max(high, median),
         iqr=float(three - quarter),
         p90=float(p90),
         p99=float(p99),
