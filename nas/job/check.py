@@ -375,6 +375,8 @@ def _cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findi
         yield from _check_budget(
             sections["budget"], sections.get("supernet"), sections.get("finetune")
         )
+    if sections.get("finetune") is not None:
+        yield from _check_reconstruction(sections["finetune"])
     if sections.get("space") is not None:
         yield from _check_one_bit(sections["space"], sections.get("supernet"))
     devices = sections.get("devices")
@@ -541,6 +543,14 @@ def _check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]
         yield (
             ("supernet", "bits_schedule", 0, "start"),
             "supernet.bits_schedule.0.start: the first stage must start at 0",
+        )
+
+
+def _check_reconstruction(finetune: FinetuneConfig) -> Iterator[Finding]:
+    if finetune.reconstruct and finetune.epochs is None:
+        yield (
+            ("finetune", "reconstruct"),
+            "finetune.reconstruct: say finetune.epochs too (0 trains nothing after it)",
         )
 
 

@@ -517,6 +517,11 @@ class FinetuneConfig(_Section):
     learning_rate: AboveZero | None = None
     """Peak; null is 0.005 where time is shared and 0.0005 for a number of epochs."""
     batch_size: Positive = 128
+    reconstruct: StrictBool = False
+    """Before that, fit the weights of each architecture layer by layer to what the layers of the
+    largest network give, by least squares on the calibration images; it needs no labels. Where it
+    helps on the validation images, training goes on from there. Give a number of epochs with it,
+    0 too."""
     distillation: StrictBool | Literal["only"] = True
     """Learn from the largest network's outputs, or the teacher's, beside the targets; only leaves
     the labels out."""

@@ -258,7 +258,8 @@ class Verification:
     def _finetune(self, archs: Sequence[Arch]) -> None:
         from nas.stages.worker_tasks import finetune_candidate
 
-        if not self.job.finetune.epochs:
+        config = self.job.finetune
+        if not config.epochs and not (config.reconstruct and config.epochs == 0):
             return
 
         def here(item: Mapping[str, Any]) -> str:
@@ -274,9 +275,9 @@ class Verification:
                 bar.advance(1)
         for arch in archs:
             # Finished in the run folder, by whichever process; this only reads it.
-            self.evaluator.finetuned[arch] = finetune_candidate(
-                arch, self.job, self.store, self.evaluator
-            )
+            found = finetune_candidate(arch, self.job, self.store, self.evaluator)
+            if found is not self.evaluator.supernet:
+                self.evaluator.finetuned[arch] = found
 
     def failed(self, arch: Arch, reason: str) -> None:
         """Leave out a candidate that cannot be exported or measured, and say so."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.job.schema import Job
 from nas.models.own_network import came_trained, fixed_teacher
@@ -17,6 +17,9 @@ from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from supernet.network import Supernet
 
 FINETUNING_RATE = 5e-4
 """Peak learning rate of fine-tuning for a number of epochs, where the job gives none."""
@@ -88,11 +91,15 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         trained=trained,
         device=evaluator.device,
     )
+    start = _reconstructed(arch, evaluator) if config.reconstruct else evaluator.supernet
+    if not config.epochs:
+        return start
     found = finetune(
         evaluator.supernet,
         evaluator.supernet.plan(arch),
         batches=batches,
         loss=evaluator.task.loss,
+        start=start,
         teacher=teacher if config.distillation else None,
         targets=config.distillation != "only",
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
@@ -111,6 +118,26 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         del evaluator.finetuned[arch]
     better = after >= before if evaluator.task.higher_is_better else after <= before
     return found if better else evaluator.supernet
+
+
+def _reconstructed(arch: Arch, evaluator: Evaluator) -> Supernet:
+    """Return the weights that least squares give ``arch``, or the shared ones if better."""
+    from supernet.training.reconstruct import reconstruct
+
+    supernet = evaluator.supernet
+    plan, largest = supernet.plan(arch), supernet.plan(supernet.space.largest())
+    if plan.input_size != largest.input_size:
+        return supernet  # its layers see other maps than those of the largest
+    batches = evaluator.batches("calibration", evaluator.splits.calibration, plan.input_size)
+    found = reconstruct(supernet, plan, (images for images, _ in batches))
+    before = evaluator.accuracy(evaluator.network(arch))
+    evaluator.finetuned[arch] = found
+    try:
+        after = evaluator.accuracy(evaluator.network(arch))
+    finally:
+        del evaluator.finetuned[arch]
+    better = after > before if evaluator.task.higher_is_better else after < before
+    return found if better else supernet
 
 
 def _evaluator(folder: str, threads: int | None) -> Evaluator:

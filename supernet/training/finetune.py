@@ -39,6 +39,7 @@ def finetune(
     epochs: float,
     learning_rate: float,
     distillation_loss: Loss | None = None,
+    start: Supernet | None = None,
     teacher: RememberingTeacher | None = None,
     targets: bool = True,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -60,13 +61,14 @@ def finetune(
         distillation_loss: (outputs, teacher outputs) -> mean loss. With it the architecture
             learns from the targets and from the largest network of ``supernet`` at its highest
             bits, with equal weight; without it from the targets alone.
+        start: with the weights to begin with; those of ``supernet`` by default.
         teacher: to learn from instead of the largest network.
         targets: False learns from the teacher alone.
         precision: of convolutions and matrix products.
         checkpoint: file to continue from and to write to.
         device: where to compute.
     """
-    own = copy.deepcopy(supernet)
+    own = copy.deepcopy(supernet if start is None else start)
     taught: RememberingTeacher | SubnetTeacher | None = teacher
     if distillation_loss is not None and teacher is None:
         taught = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))

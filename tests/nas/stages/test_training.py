@@ -173,6 +173,21 @@ def test_fine_tuning_that_harms_is_left_out(folder, tmp_path):
     assert not evaluator.finetuned
 
 
+def test_layers_are_reconstructed_without_training_where_that_helps(folder, tmp_path):
+    context, store = begin(folder, tmp_path, epochs=0)
+    supernet, _ = train_supernet(context, store, Progress())
+    evaluator = Evaluator(supernet, context.splits, context.task)
+    config = context.job.finetune.model_copy(update={"epochs": 0.0, "reconstruct": True})
+    job = context.job.model_copy(update={"finetune": config})
+    values = {k: 0.5 if k.startswith("width.") else v for k, v in context.space.largest().items}
+    arch = context.space.arch(values)
+    before = evaluator.accuracy(evaluator.network(arch))
+    evaluator.finetuned[arch] = finetune_candidate(arch, job, store, evaluator)
+    assert evaluator.accuracy(evaluator.network(arch)) > before + 0.1
+    # There is nothing to make up for in the whole network.
+    assert finetune_candidate(context.space.largest(), job, store, evaluator) is supernet
+
+
 def test_no_epochs_are_for_weights_that_come_from_somewhere(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("name: a\ndata: {name: digits}\nsupernet: {epochs: 0}\n")

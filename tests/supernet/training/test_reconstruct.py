@@ -1,0 +1,68 @@
+"""Channels that are left stand in for those that are gone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from search_spaces.errors import InputError
+from supernet.network import Supernet
+from supernet.own_model.wrap import wrap
+from supernet.training.reconstruct import reconstruct
+from supernet.training.subnets import float_plan
+
+
+class Doubled(nn.Module):
+    """The second half of its hidden channels is a mixture of the first."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.second = nn.Conv2d(16, 12, 3, padding=1, bias=not norm)
+        self.norm = nn.BatchNorm2d(12) if norm else nn.Identity()
+        self.fc = nn.Linear(12, 4)
+        with torch.no_grad():
+            # Positive, so that the ReLU between them changes nothing.
+            self.first.weight.abs_()
+            self.first.bias.fill_(2.0)
+            mixture = torch.rand(8, 8)
+            self.first.weight[8:] = torch.einsum("ij,jkab->ikab", mixture, self.first.weight[:8])
+            self.first.bias[8:] = mixture @ self.first.bias[:8]
+
+    def forward(self, x):
+        hidden = F.relu(self.norm(self.second(F.relu(self.first(x)))))
+        return self.fc(hidden.mean((2, 3)))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_is_redundant_is_made_up_for_exactly(norm):
+    torch.manual_seed(0)
+    images = torch.rand(64, 3, 6, 6)
+    network = Doubled(norm).train()
+    for _ in range(40):
+        network(images)  # statistics
+    space = wrap(network.eval(), input_shape=(3, 6, 6), widths={"first": (0.5, 1.0)})
+    supernet = Supernet(space)
+    arch = space.arch({**dict(space.largest().items), "width.first": 0.5})
+    plan = float_plan(space.plan(arch))
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    own = reconstruct(supernet, plan, images.split(16), ridge=1e-9)
+    whole = float_plan(space.plan(space.largest()))
+    expected = supernet.evaluate(images, whole, supernet.statistics(whole, [images]))
+
+    def error(one):
+        found = one.evaluate(images, plan, one.statistics(plan, [images]))
+        return float((found - expected).norm() / expected.norm())
+
+    assert error(own) < 1e-3 < 0.01 < error(supernet)
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_it_needs_images():
+    torch.manual_seed(0)
+    space = wrap(Doubled(False).eval(), input_shape=(3, 6, 6), widths={"first": (0.5, 1.0)})
+    with pytest.raises(InputError, match="needs images"):
+        reconstruct(Supernet(space), space.plan(space.smallest()), [])
