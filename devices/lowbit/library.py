@@ -71,6 +71,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_choose": (c_int, [c_void_p, _I, c_char_p]),
     "lowbit_compare": (c_int, [c_void_p, _I, c_char_p, _I, POINTER(c_double)]),
     "lowbit_settle": (c_int, [c_void_p, _I]),
+    "lowbit_trim": (None, []),
     "lowbit_packed_bytes": (c_int64, [c_void_p, _I]),
     "lowbit_time": (c_double, [c_void_p, _I, _I]),
 }
@@ -308,6 +309,10 @@ class Native:
     def settle(self, layer: int) -> None:
         """Forget a layer's weights as other kernels than the chosen one read them."""
         _check(self._library.lowbit_settle(self._handle, layer))
+
+    def trim(self) -> None:
+        """Give back to the system what was freed, after the weights are packed."""
+        self._library.lowbit_trim()
 
     def packed_bytes(self, layer: int) -> int:
         """Return the bytes of a layer's weights as they are kept for its kernel."""

@@ -20,6 +20,7 @@ from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel, choose_kernels
 from search_spaces.errors import InputError
+from search_spaces.model_files.grouped import load_grouped
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
@@ -109,6 +110,7 @@ class LowBitNetwork:
             self._result = lambda: self._array(result)
         # The kernels have what they need of the weights: a mapped file goes back to the system.
         self.model = replace(model, tensors={})
+        self.native.trim()
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run once; ``images`` float32 (batch, channels, height, width).
@@ -153,6 +155,8 @@ class LowBitNetwork:
         op, out = node["op"], node["output"]
         if op in ("conv", "linear") and node["weights"]["fill"] is not None:
             self._layer(node)
+        elif op == "linear" and "grouped" in node["weights"]:
+            self._grouped(node)
         elif op == "quantize":
             self._quantize(node)
         elif op == "dequantize":
@@ -261,6 +265,28 @@ class LowBitNetwork:
         # At once, so that no more than one layer is held as several kernels read it.
         choose_kernel(self.native, first, self._rounds)
         self._native(node.get("layer", out), first)
+
+    def _grouped(self, node: dict[str, Any]) -> None:
+        """A linear layer of weights alone, on floats."""
+        source, out = node["inputs"][0], node["output"]
+        name = node.get("layer", out)
+        weights = load_grouped(self.model.tensors, node["weights"])
+        shape = self._shape(source)
+        if shape[-1] != weights.shape[1]:
+            raise InputError(f"{name}: {shape[-1]} channels come to weights of {weights.shape}")
+        rows = math.prod(shape[:-1])
+        taken = self.native.buffer(4 * rows * shape[-1])
+        given = self.native.buffer(4 * rows * weights.shape[0])
+        layer = self.native.linear(taken, given, rows, weights)
+        x = self.native.array(taken, shape, np.float32)
+        self._arrays[out] = self.native.array(given, (*shape[:-1], weights.shape[0]), np.float32)
+        self.names.append(name)
+
+        def step() -> None:
+            np.copyto(x, self._array(source))
+            self.native.run(layer, layer + 1)
+
+        self._steps.append(step)
 
     def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:
         """Return the activation and the quantiser that alone follow a layer, if they do."""

@@ -8,7 +8,9 @@ scales of its own. Fields lie in blocks of 16 outputs in the order that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,18 +85,54 @@ class GroupedWeights:
         """Return the fields, uint8 (planes, outputs, channels)."""
         return _unpack(self.fields, self.shape, self.bits, self.planes, self.group)
 
+    def by_output(self, numbers: np.ndarray) -> np.ndarray:
+        """Return numbers (blocks, groups, planes, 16) as (outputs, groups, planes)."""
+        blocks, groups, planes, _ = numbers.shape
+        ordered = numbers.transpose(0, 3, 1, 2).reshape(blocks * OUTPUTS, groups, planes)
+        return ordered[: self.shape[0]]
+
     def dequantised(self) -> np.ndarray:
         """Return the weights, float32 (outputs, channels), for the input before its factor."""
         centred = self.codes().astype(np.float32) - np.float32(self.zero)
-        outputs, channels = self.shape
-        scales = _by_output(self.scales, outputs).astype(np.float32)  # (outputs, groups, planes)
+        channels = self.shape[1]
+        scales = self.by_output(self.scales).astype(np.float32)
         width = self.group or channels
         wide = np.repeat(scales, width, axis=1)
         weights = np.einsum("pnk,nkp->nk", centred, wide)
         if self.mins is not None:
-            mins = _by_output(self.mins[:, :, None], outputs)[..., 0].astype(np.float32)
+            mins = self.by_output(self.mins[:, :, None])[..., 0].astype(np.float32)
             weights = weights + np.repeat(mins, width, axis=1)
         return weights if self.factor is None else weights * self.factor
+
+
+_PARTS = ("fields", "scales", "mins", "bias", "factor")
+
+
+def store_grouped(
+    tensors: dict[str, np.ndarray], name: str, weights: GroupedWeights
+) -> dict[str, Any]:
+    """Add the arrays of a layer to the tensors of a model file; return its entry of the graph."""
+    parts = {part: getattr(weights, part) for part in _PARTS}
+    names = {part: f"{name}.{part}" for part, array in parts.items() if array is not None}
+    tensors.update({names[part]: parts[part] for part in names})
+    form = {key: getattr(weights, key) for key in ("bits", "planes", "group", "zero")}
+    return {"grouped": {**form, **names}, "fill": None}
+
+
+def load_grouped(tensors: Mapping[str, np.ndarray], weights: Mapping[str, Any]) -> GroupedWeights:
+    """Return a layer of a model file; its arrays are those of the file, not copies.
+
+    Raises:
+        InputError: an array is missing or has another form.
+    """
+    entry = weights["grouped"]
+    try:
+        form = {key: entry[key] for key in ("bits", "planes", "group", "zero")}
+        parts: dict[str, Any] = {p: tensors[entry[p]] for p in _PARTS if p in entry}
+        outputs, channels = weights["shape"]
+        return GroupedWeights((outputs, channels), **form, **parts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"a layer of grouped weights is described wrongly: {error}") from error
 
 
 def check_form(shape: tuple[int, int], bits: int, planes: int, group: int, where: str = "") -> None:
@@ -181,12 +219,6 @@ def _sizes(shape: tuple[int, int], group: int) -> tuple[int, int, int]:
     """Blocks of outputs, groups, and channels filled up."""
     channels = -(-shape[1] // CHANNELS) * CHANNELS
     return -(-shape[0] // OUTPUTS), channels // (group or channels), channels
-
-
-def _by_output(numbers: np.ndarray, outputs: int) -> np.ndarray:
-    """(blocks, groups, planes, 16) -> (outputs, groups, planes)."""
-    blocks, groups, planes, _ = numbers.shape
-    return numbers.transpose(0, 3, 1, 2).reshape(blocks * OUTPUTS, groups, planes)[:outputs]
 
 
 def _pack(codes: np.ndarray, bits: int, group: int) -> np.ndarray:

@@ -13,25 +13,43 @@ namespace lowbit {
 constexpr int kBlockOutputs = 16;
 constexpr int kStepChannels = 16;
 
-// Rows of quantised activations times a block of outputs.
+// Rows of quantised activations times one or two blocks of outputs.
 struct GroupedStep {
   int rows;
+  int blocks;           // 2 only for at least kPairRows of linear.cpp
   const int8_t* codes;  // [row][channel], within -127..127
   size_t row_bytes;
-  const uint8_t* weights;  // of the block
+  const uint8_t* weights;  // of the first block
+  size_t block_bytes;      // from a block's weights to the next one's
   int bits, planes, groups;
   int steps;               // of a group
-  const uint16_t* scales;  // float16 [group][plane][output]
-  const uint16_t* mins;    // float16 [group][output], or null
+  const uint16_t* scales;  // float16 [block][group][plane][output]
+  const uint16_t* mins;    // float16 [block][group][output], or null
+  size_t numbers;          // groups times outputs of a block
   const float* totals;     // [row][group]: sum of the group's codes
   const float* zeros;      // [row][group]: the same times the field that means 0
-  float* sums;             // [row][output]: the result, set
-  uint8_t* room;           // steps * 256 + kUnpackSlack bytes
+  float* sums;             // [row][block][output]: the result, set
+  uint8_t* room;           // blocks * steps * 256 + 2 * kUnpackSlack bytes
 };
 // Over the groups in their order, over the planes in theirs:
 // sum = fma(products - zeros, scale, sum), then sum = fma(min, total, sum). So all kernels give the
 // same bits.
 using GroupedKernel = void (*)(const GroupedStep&);
+
+// From a row's sums to the next one's.
+static inline size_t sum_stride(const GroupedStep& s) {
+  return static_cast<size_t>(s.blocks) * kBlockOutputs;
+}
+
+// One block of a step alone; its sums stay as far apart as they are.
+static inline GroupedStep one_block(const GroupedStep& s, int block) {
+  GroupedStep one = s;
+  one.weights += block * s.block_bytes;
+  one.scales += block * s.numbers * s.planes;
+  if (s.mins) one.mins += block * s.numbers;
+  one.sums += block * kBlockOutputs;
+  return one;
+}
 
 // One row: codes = round(x * factor / scale) for scale = max |x * factor| / 127, and their sums by
 // group. `factor` is null for 1. `codes` past the last channel up to `padded` are set to 0. Returns

@@ -15,6 +15,8 @@ namespace {
 #include "fields_avx2.inc"
 #include "grouped_rows.inc"
 
+constexpr int kTileRows = 3;  // a fourth would leave a sum in memory
+
 // Products of P rows with a group's unpacked fields, 16 outputs.
 template <int P, int kBits>
 inline void tile(const GroupedStep& s, int row, int g, const uint8_t* u, int32_t (*to)[16]) {
@@ -54,16 +56,16 @@ void tiles(const GroupedStep& s, int g, int plane) {
   const __m256 scale[2] = {halves(s.scales + (g * s.planes + plane) * kBlockOutputs),
                            halves(s.scales + (g * s.planes + plane) * kBlockOutputs + 8)};
   for (int row = 0; row < s.rows;) {
-    int32_t products[4][16];
-    const int many = s.rows - row < 4 ? 1 : 4;
-    if (many == 4)
-      tile<4, kBits>(s, row, g, s.room, products);
+    int32_t products[kTileRows][16];
+    const int many = s.rows - row < kTileRows ? 1 : kTileRows;
+    if (many == kTileRows)
+      tile<kTileRows, kBits>(s, row, g, s.room, products);
     else
       tile<1, kBits>(s, row, g, s.room, products);
     for (int p = 0; p < many; ++p, ++row) {
       const __m256 zero = _mm256_broadcast_ss(s.zeros + static_cast<size_t>(row) * s.groups + g);
       for (int v = 0; v < 2; ++v) {
-        float* to = s.sums + row * kBlockOutputs + 8 * v;
+        float* to = s.sums + row * sum_stride(s) + 8 * v;
         const __m256 f = _mm256_cvtepi32_ps(
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(products[p] + 8 * v)));
         _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_sub_ps(f, zero), scale[v], _mm256_loadu_ps(to)));
@@ -74,7 +76,8 @@ void tiles(const GroupedStep& s, int g, int plane) {
 
 template <int kBits>
 void many_rows(const GroupedStep& s) {
-  std::memset(s.sums, 0, sizeof(float) * s.rows * kBlockOutputs);
+  for (int r = 0; r < s.rows; ++r)
+    std::memset(s.sums + r * sum_stride(s), 0, sizeof(float) * kBlockOutputs);
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * kBits;
   const uint8_t* weights = s.weights;
   for (int g = 0; g < s.groups; ++g) {
@@ -91,7 +94,7 @@ void many_rows(const GroupedStep& s) {
 void grouped_avx2(const GroupedStep& s) {
   if (s.rows >= 4) {
     constexpr GroupedKernel kRun[] = {many_rows<1>, many_rows<2>, many_rows<3>, many_rows<4>};
-    kRun[s.bits - 1](s);
+    for (int i = 0; i < s.blocks; ++i) kRun[s.bits - 1](one_block(s, i));
   } else {
     few_rows(s);
   }

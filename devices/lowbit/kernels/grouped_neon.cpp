@@ -30,10 +30,9 @@ inline void four_channels(const uint8_t* u, const int8_t* a, int32x4_t (&sum)[4]
   }
 }
 
-}  // namespace
-
-void grouped_neon(const GroupedStep& s) {
-  std::memset(s.sums, 0, sizeof(float) * s.rows * kBlockOutputs);
+void block(const GroupedStep& s) {
+  const size_t stride = sum_stride(s);
+  for (int r = 0; r < s.rows; ++r) std::memset(s.sums + r * stride, 0, sizeof(float) * kBlockOutputs);
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * s.bits;
   const uint8_t* weights = s.weights;
   for (int g = 0; g < s.groups; ++g) {
@@ -47,7 +46,7 @@ void grouped_neon(const GroupedStep& s) {
         for (int i = 0; i < s.steps * 4; ++i) four_channels(s.room + i * 64, a + i * 4, sum);
         const float32x4_t zero = vdupq_n_f32(s.zeros[static_cast<size_t>(row) * s.groups + g]);
         for (int i = 0; i < 4; ++i) {
-          float* to = s.sums + row * kBlockOutputs + 4 * i;
+          float* to = s.sums + row * stride + 4 * i;
           const float32x4_t f = vsubq_f32(vcvtq_f32_s32(sum[i]), zero);
           vst1q_f32(to, vfmaq_f32(vld1q_f32(to), f, halves(scales + 4 * i)));
         }
@@ -57,12 +56,18 @@ void grouped_neon(const GroupedStep& s) {
     for (int row = 0; row < s.rows; ++row) {
       const float32x4_t total = vdupq_n_f32(s.totals[static_cast<size_t>(row) * s.groups + g]);
       for (int i = 0; i < 4; ++i) {
-        float* to = s.sums + row * kBlockOutputs + 4 * i;
+        float* to = s.sums + row * stride + 4 * i;
         const uint16_t* low = s.mins + static_cast<size_t>(g) * kBlockOutputs + 4 * i;
         vst1q_f32(to, vfmaq_f32(vld1q_f32(to), halves(low), total));
       }
     }
   }
+}
+
+}  // namespace
+
+void grouped_neon(const GroupedStep& s) {
+  for (int i = 0; i < s.blocks; ++i) block(one_block(s, i));
 }
 
 }  // namespace lowbit

@@ -20,12 +20,11 @@ float from_half(uint16_t half) {
   return value;
 }
 
-}  // namespace
-
-void grouped_portable(const GroupedStep& s) {
+void block(const GroupedStep& s) {
   const Field field = {s.bits, 0, 1};
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * s.bits;
-  std::memset(s.sums, 0, sizeof(float) * s.rows * kBlockOutputs);
+  const size_t stride = sum_stride(s);
+  for (int r = 0; r < s.rows; ++r) std::memset(s.sums + r * stride, 0, sizeof(float) * kBlockOutputs);
   const uint8_t* weights = s.weights;
   for (int g = 0; g < s.groups; ++g) {
     for (int plane = 0; plane < s.planes; ++plane, weights += plane_bytes) {
@@ -38,7 +37,7 @@ void grouped_portable(const GroupedStep& s) {
         for (int i = 0; i < s.steps * 4; ++i, a += 4)
           for (int n = 0; n < kBlockOutputs; ++n, u += 4)
             total[n] += u[0] * a[0] + u[1] * a[1] + u[2] * a[2] + u[3] * a[3];
-        float* sums = s.sums + r * kBlockOutputs;
+        float* sums = s.sums + r * stride;
         const float zero = s.zeros[static_cast<size_t>(r) * s.groups + g];
         for (int n = 0; n < kBlockOutputs; ++n)
           sums[n] = __builtin_fmaf(static_cast<float>(total[n]) - zero, from_half(scales[n]), sums[n]);
@@ -47,11 +46,17 @@ void grouped_portable(const GroupedStep& s) {
     if (!s.mins) continue;
     for (int r = 0; r < s.rows; ++r)
       for (int n = 0; n < kBlockOutputs; ++n) {
-        float& sum = s.sums[r * kBlockOutputs + n];
+        float& sum = s.sums[r * stride + n];
         sum = __builtin_fmaf(from_half(s.mins[static_cast<size_t>(g) * kBlockOutputs + n]),
                              s.totals[static_cast<size_t>(r) * s.groups + g], sum);
       }
   }
+}
+
+}  // namespace
+
+void grouped_portable(const GroupedStep& s) {
+  for (int i = 0; i < s.blocks; ++i) block(one_block(s, i));
 }
 
 }  // namespace lowbit

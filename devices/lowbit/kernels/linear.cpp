@@ -7,7 +7,8 @@
 namespace lowbit {
 namespace {
 
-constexpr int kMostRows = 256;  // of a pass over the weights: their sums stay in the nearest cache
+constexpr int kPairRows = 4;
+constexpr int kMostRows = 128;  // of a pass over the weights: their sums stay in the nearest cache
 
 class Linear : public Layer {
  public:
@@ -21,7 +22,9 @@ class Linear : public Layer {
         groups_(padded_ / group_),
         blocks_(ceil_div(s.outputs, kBlockOutputs)),
         block_bytes_(size_t{kBlockOutputs} * padded_ * s.bits * s.planes / 8),
-        codes_(static_cast<size_t>(s.rows) * padded_),
+        // Rows a power of two apart would share a few sets of the cache.
+        row_bytes_(s.rows > 1 ? padded_ + 64 : padded_),
+        codes_(static_cast<size_t>(s.rows) * row_bytes_),
         totals_(static_cast<size_t>(s.rows) * groups_),
         zeros_(totals_.size()),
         row_scales_(s.rows) {}
@@ -40,11 +43,20 @@ class Linear : public Layer {
     context.threads->run([&](int i) {
       if (i >= threads) return;
       Scratch& scratch = (*context.scratch)[i];
-      for (int block = blocks_ * i / threads; block < blocks_ * (i + 1) / threads; ++block)
+      // Two blocks at once share what is read of the activations.
+      const int end = blocks_ * (i + 1) / threads, pair = s_.rows >= kPairRows ? 2 : 1;
+      for (int block = blocks_ * i / threads, count = 0; block < end; block += count) {
+        count = std::min(pair, end - block);
         for (int row = 0; row < s_.rows; row += kMostRows)
-          run_block(scratch, block, row, std::min(kMostRows, s_.rows - row));
+          run_blocks(scratch, block, count, row, std::min(kMostRows, s_.rows - row));
+      }
     });
   }
+
+  std::vector<std::string> kernels() const override {
+    return {std::string("grouped_") + backend_.name};
+  }
+  bool choose(const std::string& name) override { return name == kernels().front(); }
 
   size_t packed_bytes() const override {
     const size_t numbers = static_cast<size_t>(groups_) * blocks_ * kBlockOutputs;
@@ -58,39 +70,43 @@ class Linear : public Layer {
       float* totals = totals_.data() + static_cast<size_t>(row) * groups_;
       row_scales_[row] = backend_.quantise_row(
           x + static_cast<size_t>(row) * s_.channels, factor_, s_.channels, padded_, group_,
-          reinterpret_cast<int8_t*>(codes_.data()) + static_cast<size_t>(row) * padded_, totals);
+          reinterpret_cast<int8_t*>(codes_.data()) + static_cast<size_t>(row) * row_bytes_, totals);
       float* zeros = zeros_.data() + static_cast<size_t>(row) * groups_;
       for (int g = 0; g < groups_; ++g) zeros[g] = totals[g] * s_.zero;
     }
   }
 
-  void run_block(Scratch& w, int block, int row, int rows) {
-    w.sums.at_least(static_cast<size_t>(rows) * kBlockOutputs * 4 + 64);
-    w.weights.at_least(static_cast<size_t>(group_) * kBlockOutputs + kUnpackSlack);
+  void run_blocks(Scratch& w, int block, int blocks, int row, int rows) {
+    const int width = blocks * kBlockOutputs;
+    w.sums.at_least(static_cast<size_t>(rows) * width * 4 + 64);
+    w.weights.at_least(static_cast<size_t>(group_) * width + 2 * kUnpackSlack);
     float* sums = reinterpret_cast<float*>(w.sums.data());
     const size_t numbers = static_cast<size_t>(groups_) * kBlockOutputs, first = size_t(row) * groups_;
     const GroupedStep step = {rows,
-                              reinterpret_cast<const int8_t*>(codes_.data()) + size_t(row) * padded_,
-                              static_cast<size_t>(padded_),
+                              blocks,
+                              reinterpret_cast<const int8_t*>(codes_.data()) + row * row_bytes_,
+                              row_bytes_,
                               weights_ + block * block_bytes_,
+                              block_bytes_,
                               s_.bits,
                               s_.planes,
                               groups_,
                               group_ / kStepChannels,
                               scales_ + block * numbers * s_.planes,
                               mins_ ? mins_ + block * numbers : nullptr,
+                              numbers,
                               totals_.data() + first,
                               zeros_.data() + first,
                               sums,
                               w.weights.data()};
     backend_.grouped(step);
     const int begin = block * kBlockOutputs;
-    const int count = std::min(kBlockOutputs, static_cast<int>(s_.outputs) - begin);
+    const int count = std::min(width, static_cast<int>(s_.outputs) - begin);
     float* out = reinterpret_cast<float*>(out_.data());
     for (int r = 0; r < rows; ++r) {
       float* to = out + static_cast<size_t>(row + r) * s_.outputs + begin;
       for (int n = 0; n < count; ++n)
-        to[n] = sums[r * kBlockOutputs + n] * row_scales_[row + r] + (bias_ ? bias_[begin + n] : 0.0f);
+        to[n] = sums[r * width + n] * row_scales_[row + r] + (bias_ ? bias_[begin + n] : 0.0f);
     }
   }
 
@@ -102,7 +118,7 @@ class Linear : public Layer {
   const uint16_t *const scales_, *const mins_;
   const float *const bias_, *const factor_;
   const int padded_, group_, groups_, blocks_;
-  const size_t block_bytes_;
+  const size_t block_bytes_, row_bytes_;
   Buffer codes_;
   std::vector<float> totals_, zeros_, row_scales_;
 };

@@ -116,6 +116,8 @@ int lowbit_compare(lowbit_network*, int layer, const char* kernels, int rounds, 
 // Forgets the weights as other kernels than the chosen one read them. Another choice makes them
 // anew from what is kept.
 int lowbit_settle(lowbit_network*, int layer);
+// Gives back to the system what was freed: after the weights of a network are packed.
+void lowbit_trim(void);
 // Bytes that a layer's weights take, as they are kept for its kernel.
 int64_t lowbit_packed_bytes(lowbit_network*, int layer);
 // Median time in ns of one layer by its current kernel, over at least `rounds` runs.

@@ -6,6 +6,9 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "layers.h"
 
@@ -446,6 +449,12 @@ int lowbit_settle(lowbit_network* net, int layer) {
     layer_of(net, layer).settle();
     return 0;
   });
+}
+
+void lowbit_trim(void) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 int64_t lowbit_packed_bytes(lowbit_network* net, int layer) {
