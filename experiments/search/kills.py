@@ -219,7 +219,8 @@ def spend(
         while not ended:
             left = KILLS[mode] - sum(r["mode"] == mode for r in rows) - len(of_this_run)
             process = start(run_or_resume, job, run, measurements)
-            if left > 0:
+            # When time is up nothing is killed any more, so that what was can be judged.
+            if left > 0 and time.monotonic() < end:
                 rng = derive_rng(len(rows), "kill", mode, number, len(of_this_run))
                 # Every third kill of the workers' runs comes at any time, as those of the others.
                 if mode == "measuring" or (mode == "processes" and len(of_this_run) % 3):
@@ -258,6 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=Path, help="keep the runs that nobody kills here")
     parser.add_argument("--again", action="store_true", help="forget what was done before")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -280,14 +282,19 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        measured, reference = folder / "measured", folder / "reference"
+        kept = options.folder or folder
+        kept.mkdir(parents=True, exist_ok=True)
+        measured, reference = kept / "measured", kept / "reference"
+        length_s = LONGEST_S
         for run, replayed in ((measured, None), (reference, measured)):
+            if (run / "results.json").exists():
+                continue
             begun = time.monotonic()
             process = start(run_or_resume, job_file(folder, "local"), run, replayed)
             process.join()
             if process.exitcode != 0:
                 raise SystemExit("the run that nobody kills failed")
-        length_s = min(time.monotonic() - begun, LONGEST_S)
+            length_s = min(time.monotonic() - begun, LONGEST_S)
         for mode in KILLS:
             spend(mode, folder, measured, reference, rows, length_s=length_s, keep=keep, end=end)
     right = sum(not row["wrong"] for row in rows)

@@ -106,7 +106,8 @@ def figures(measurement: Measurement) -> str:
     """Return a measurement in a line: latency, interval, runtime, and why it is invalid."""
     if measurement.latency_ms != measurement.latency_ms:
         return f"NOT MEASURED ({', '.join(measurement.reasons)}): {measurement.detail}"
-    flag = "" if measurement.valid else f"  INVALID ({', '.join(measurement.reasons)})"
+    flag = "; fastest samples of a busy machine" if measurement.busy else ""
+    flag += "" if measurement.valid else f"  INVALID ({', '.join(measurement.reasons)})"
     return (
         f"{measurement.latency_ms:.4g} ms measured, 95 % interval {measurement.low_ms:.4g} to "
         f"{measurement.high_ms:.4g} ms, {measurement.runtime} {measurement.runtime_version}{flag}"

@@ -152,3 +152,19 @@ def test_a_store_is_exported(tmp_path):
     MeasurementStore(tmp_path / "store.db").put(query, rejected)
     assert "2 measurements" in run("export", tmp_path / "store.db", samples, "--samples").output
     assert "1 architectures" in run("export", tmp_path / "store.db", table).output
+
+
+def test_a_line_says_whether_the_machine_was_busy_and_why_it_is_invalid():
+    from types import SimpleNamespace
+
+    from nas.cli.device_options import figures
+
+    sound = SimpleNamespace(
+        latency_ms=1.0, low_ms=0.9, high_ms=1.1, runtime="r", runtime_version="1",
+        valid=True, reasons=(), busy=False,
+    )  # fmt: skip
+    assert figures(sound) == "1 ms measured, 95 % interval 0.9 to 1.1 ms, r 1"
+    sound.busy = True
+    assert figures(sound).endswith("r 1; fastest samples of a busy machine")
+    sound.valid, sound.reasons = False, ("interval-too-wide",)
+    assert figures(sound).endswith("busy machine  INVALID (interval-too-wide)")
