@@ -57,7 +57,7 @@ def export_formats(
         costs={k: float(v) for k, v in card.costs.items()},
         preprocessing={
             key: card.preprocessing[key]
-            for key in ("pixel_scale", "mean", "std", "layout", "channel_order")
+            for key in ("pixel_scale", "mean", "std", "layout", "channel_order", "one_class")
         },
         embed=embed_preprocessing,
     )

@@ -20,7 +20,7 @@ class Source:
         id: of the model; names the files.
         labels: names of the outputs; empty where they are no classes.
         costs: what the search promised, such as ``flash_kib``.
-        preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``.
+        preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``, ``one_class``.
         embed: put the pre-processing into the file: uint8 pixels in, a class out.
     """
 
