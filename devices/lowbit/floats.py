@@ -1,8 +1,9 @@
 """What the low-bit file leaves to floats, in NumPy: right on every machine, and slow.
 
-A convolutional network of codes needs none of this. Attention, layer norms and layers of
-32-bit weights do, until they have kernels; their names stand in
-:attr:`devices.lowbit.network.LowBitNetwork.float_operations`.
+A convolutional network of codes needs none of this. Attention and layers of 32-bit weights do,
+until they have kernels; their names stand in
+:attr:`devices.lowbit.network.LowBitNetwork.float_operations`. Norms, softmax, GELU and SiLU along
+the last axis are the library's, see :mod:`devices.lowbit.float_ops`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from devices.lowbit.float_ops import native_operation, run_native
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
 
@@ -65,6 +67,12 @@ def _layer_norm(
     variance = np.square(centred).mean(axes, keepdims=True)
     y = centred / np.sqrt(variance + a.get("epsilon", 1e-5)) * scale
     return (y if bias is None else y + bias).astype(_F)
+
+
+def _rms_norm(a: Attributes, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    axes = tuple(range(a.get("axis", -1) % x.ndim, x.ndim))
+    squares = np.square(x).mean(axes, keepdims=True)
+    return (x / np.sqrt(squares + a.get("epsilon", 1e-5)) * scale).astype(_F)
 
 
 def _softmax(a: Attributes, x: np.ndarray) -> np.ndarray:
@@ -127,6 +135,8 @@ _OTHERS: dict[str, Operation] = {
     "MaxPool": _max_pool,
     "ReduceMean": _reduce_mean,
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "SimplifiedLayerNormalization": _rms_norm,
     "Softmax": _softmax,
     "Split": _split,
     "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
@@ -156,7 +166,13 @@ def operation(node: dict[str, Any], model: PackedModel) -> Operation:
             f"the low-bit runtime has no operation {op!r} ({node['output']}); use the runtime "
             "onnxruntime for this network"
         )
-    return lambda *arguments: run(attributes, *arguments)
+
+    def either(x: np.ndarray, *arguments: Any) -> Any:
+        if native_operation(op, attributes, x.ndim) and x.size:
+            return run_native(op, attributes, x, *arguments)
+        return run(attributes, x, *arguments)
+
+    return either
 
 
 def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -72,6 +72,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_compare": (c_int, [c_void_p, _I, c_char_p, _I, POINTER(c_double)]),
     "lowbit_settle": (c_int, [c_void_p, _I]),
     "lowbit_trim": (None, []),
+    "lowbit_rows": (c_int, [_I, *[c_void_p] * 4, _L, _L, _F]),
+    "lowbit_pointwise": (c_int, [_I, c_void_p, c_void_p, _L]),
     "lowbit_packed_bytes": (c_int64, [c_void_p, _I]),
     "lowbit_time": (c_double, [c_void_p, _I, _I]),
 }
@@ -112,7 +114,7 @@ def restrict(instructions: str) -> None:
         instructions: ``portable``, ``avx2`` (without AVX-512 and its dot product), ``neon``, or
             "" for all that the processor has.
     """
-    _check(library().lowbit_restrict(instructions.encode()))
+    check(library().lowbit_restrict(instructions.encode()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +281,7 @@ class Native:
         """Return the mean time of each layer in ms, over ``rounds`` runs of the network."""
         count = self._library.lowbit_layers(self._handle)
         times = (c_double * count)()
-        _check(self._library.lowbit_profile(self._handle, rounds, times))
+        check(self._library.lowbit_profile(self._handle, rounds, times))
         return np.array(times) / rounds * 1e-6
 
     def kernels(self, layer: int) -> tuple[str, ...]:
@@ -291,7 +293,7 @@ class Native:
 
     def choose(self, layer: int, kernel: str) -> None:
         """Run a layer by ``kernel`` from now on."""
-        _check(self._library.lowbit_choose(self._handle, layer, kernel.encode()))
+        check(self._library.lowbit_choose(self._handle, layer, kernel.encode()))
 
     def compare(self, layer: int, kernels: Sequence[str], rounds: int) -> np.ndarray:
         """Time a layer by each of some kernels, in turn within a round.
@@ -303,12 +305,12 @@ class Native:
         times = np.zeros((rounds, len(kernels)))
         at = times.ctypes.data_as(POINTER(c_double))
         names = ",".join(kernels).encode()
-        _check(self._library.lowbit_compare(self._handle, layer, names, rounds, at))
+        check(self._library.lowbit_compare(self._handle, layer, names, rounds, at))
         return times * 1e-6
 
     def settle(self, layer: int) -> None:
         """Forget a layer's weights as other kernels than the chosen one read them."""
-        _check(self._library.lowbit_settle(self._handle, layer))
+        check(self._library.lowbit_settle(self._handle, layer))
 
     def trim(self) -> None:
         """Give back to the system what was freed, after the weights are packed."""
@@ -329,10 +331,11 @@ class Native:
         return result * 1e-6
 
     def _add(self, name: str, *arguments: Any) -> int:
-        return _check(getattr(self._library, f"lowbit_{name}")(self._handle, *arguments))
+        return check(getattr(self._library, f"lowbit_{name}")(self._handle, *arguments))
 
 
-def _check(result: int) -> int:
+def check(result: int) -> int:
+    """Return what a function of the library gave, or raise its reason as an ``InputError``."""
     if result < 0:
         raise InputError(_reason())
     return result

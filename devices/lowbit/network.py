@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from devices.lowbit import floats
+from devices.lowbit.float_ops import native_operation
 from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel, choose_kernels
@@ -499,7 +500,12 @@ class LowBitNetwork:
         # Once now, on zeros, for the shapes of what follows.
         with np.errstate(all="ignore"):
             step()
-        self._python(node["op"], step)
+        # What it gives has as many axes as what it takes, of the operations that are native.
+        rank = max(1, np.ndim(self._arrays[outputs[0]]))
+        if native_operation(node["op"], node.get("attributes", {}), rank):
+            self._steps.append(step)
+        else:
+            self._python(node["op"], step)
 
     def _array(self, name: str) -> np.ndarray:
         """Return a tensor as floats, (batch, channels, height, width)."""

@@ -145,7 +145,8 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
 
 const Backend* make() {
   static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack, grouped_avx512, quantise_row,
-                            {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
+                            {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
+                      rows, pointwise}};
   return &backend;
 }
 

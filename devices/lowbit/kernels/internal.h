@@ -124,6 +124,10 @@ struct Elementwise {
   void (*finish_mean)(const int32_t* sums, uint8_t* out, int channels, int offset, float m,
                       int zero_point, int low, int high);
   void (*maximum)(const uint8_t* in, uint8_t* out, int channels);
+  // Of floats, see lowbit_rows and lowbit_pointwise.
+  void (*rows)(int operation, const float* x, const float* scale, const float* bias, float* out,
+               int64_t count, int64_t width, float epsilon);
+  void (*pointwise)(int operation, const float* x, float* out, int64_t count);
 };
 
 // How the bytes that a kernel reads are kept in fewer bits: byte = low + (field ? step : 0) for one

@@ -25,6 +25,10 @@ enum {
   LOWBIT_SILU = 4
 };
 
+// Functions of floats, of rows and of numbers.
+enum { LOWBIT_LAYER_NORM = 0, LOWBIT_RMS_NORM = 1, LOWBIT_SOFTMAX = 2 };
+enum { LOWBIT_GELU = 0, LOWBIT_GELU_TANH = 1, LOWBIT_SWISH = 2 };
+
 typedef struct {
   int32_t input, output;  // buffers
   int32_t batch, height, width, channels;
@@ -52,6 +56,12 @@ const char* lowbit_error(void);
 const char* lowbit_features(void);
 // Lower the features that are used from now on: "portable", "avx2", or "" for all.
 int lowbit_restrict(const char* features);
+
+// `count` rows of `width` floats each. Layer norm: (x - mean) / sqrt(variance + epsilon) * scale + bias;
+// root mean square norm: the same without the mean; scale and bias (width,) may be null.
+int lowbit_rows(int operation, const float* x, const float* scale, const float* bias, float* out,
+                int64_t count, int64_t width, float epsilon);
+int lowbit_pointwise(int operation, const float* x, float* out, int64_t count);
 
 lowbit_network* lowbit_create(int threads);
 void lowbit_destroy(lowbit_network*);

@@ -152,6 +152,24 @@ int lowbit_restrict(const char* features) {
   });
 }
 
+int lowbit_rows(int operation, const float* x, const float* scale, const float* bias, float* out,
+                int64_t count, int64_t width, float epsilon) {
+  return guarded([&] {
+    need(operation >= LOWBIT_LAYER_NORM && operation <= LOWBIT_SOFTMAX && count >= 0 && width > 0,
+         "no such function of rows");
+    lowbit::backends().front()->elementwise.rows(operation, x, scale, bias, out, count, width, epsilon);
+    return 0;
+  });
+}
+
+int lowbit_pointwise(int operation, const float* x, float* out, int64_t count) {
+  return guarded([&] {
+    need(operation >= LOWBIT_GELU && operation <= LOWBIT_SWISH && count >= 0, "no such function");
+    lowbit::backends().front()->elementwise.pointwise(operation, x, out, count);
+    return 0;
+  });
+}
+
 lowbit_network* lowbit_create(int threads) {
   try {
     need(threads >= 1 && threads <= 1024, "threads must be within 1..1024");

@@ -143,7 +143,8 @@ const Backend kBackend = {
     unpack,
     grouped_portable,
     quantise_row,
-    {quantise, sum, product, rescale, column_sums, finish_mean, maximum}};
+    {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
+                      rows, pointwise}};
 
 }  // namespace
 
