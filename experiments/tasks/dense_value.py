@@ -50,7 +50,7 @@ def main() -> None:
     results = load_results(given.run)
     command = f"python -m experiments.tasks.dense_value {given.task} RUN"
     name = f"tasks_{given.task}.json"
-    file = f"results/{name}"
+    file = f"experiments/results/{name}"
     files = list(gaps(given.run, results))
     report: dict[str, Any] = {
         "metric": results["metric"],
@@ -64,7 +64,7 @@ def main() -> None:
             for e in results["front"]
         ],
         "files": files,
-        "job": results.get("command"),
+        "job": str(results.get("command")).partition(" --output")[0],
         "machine": platform.processor() or platform.machine(),
         "load": os.getloadavg()[0],
         "versions": {n: version(n) for n in ("torch", "numpy", "onnxruntime")},
