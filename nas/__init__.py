@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.api import compare, export, measure, resume, run
     from nas.data.splits import DataSplits, load_splits
-    from nas.job.schema import Job, job_schema, job_space, load_job
+    from nas.job.check import load_job
+    from nas.job.schema import Job, job_schema, job_space
     from nas.job.yaml_source import DiagnosticsError
     from nas.tasks import TASKS, Task
     from search_spaces.errors import (
@@ -33,7 +34,7 @@ _HOME = {
     "Job": "nas.job.schema",
     "job_schema": "nas.job.schema",
     "job_space": "nas.job.schema",
-    "load_job": "nas.job.schema",
+    "load_job": "nas.job.check",
     "DiagnosticsError": "nas.job.yaml_source",
     "DataSplits": "nas.data.splits",
     "load_splits": "nas.data.splits",

@@ -38,7 +38,7 @@ def run(
         InfeasibleError: no architecture satisfies the constraints.
         EnvironmentProblem: data, runtime, GPU or disk space is missing.
     """
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.stages import pipeline
 
     if isinstance(job, (str, Path)):

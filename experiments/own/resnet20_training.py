@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from experiments.own.resnet20_network import make
 from nas.data.splits import DataSplits, Subset, load_splits
-from nas.job.schema import AugmentConfig, DataConfig
+from nas.job.sections.data import AugmentConfig, DataConfig
 from search_spaces.atomic import write_json_atomic
 
 SEED = 0

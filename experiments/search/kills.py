@@ -85,7 +85,7 @@ def job_file(folder: Path, mode: str) -> Path:
 
 def run_or_resume(job: Path, run: Path, measurements: Path | None) -> None:
     """Go on with a run if there is one, else begin it."""
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.stages import pipeline
 
     if (run / "manifest.json").exists():

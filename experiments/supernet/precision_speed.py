@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from experiments.supernet.common import Opened, open_job, write_result
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.stages.build_supernet import make_schedule, make_supernet
 from supernet.training.subnets import BitsStage, default_stages
 from supernet.training.train import Recipe, Trainer

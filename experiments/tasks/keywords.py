@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.results_index import record_claim
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.report.results import load_results
 from nas.stages.pipeline import run
 from search_spaces.atomic import write_json_atomic

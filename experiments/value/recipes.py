@@ -23,7 +23,7 @@ import torch
 
 from devices.device import device_fingerprint
 from nas.data.splits import DataSplits, load_splits
-from nas.job.schema import AugmentConfig, DataConfig
+from nas.job.sections.data import AugmentConfig, DataConfig
 from nas.stages.evaluator import Evaluator
 from nas.tasks import TASKS
 from search_spaces import build_space

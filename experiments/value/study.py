@@ -41,7 +41,7 @@ import yaml
 from devices.device import device_fingerprint
 from devices.measuring.statistics import student_t
 from experiments.results_index import record_claim
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.record.spending import spent
 from search_spaces.atomic import write_json_atomic, write_text_atomic
 

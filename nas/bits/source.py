@@ -109,7 +109,7 @@ def module_source(
         )
     if data is None:
         raise InputError("give calibration images: --data NAME or --images FILE.npy")
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
     from nas.tasks import TASKS
 
     task = TASKS.get("image_classification")(label_smoothing=0.0)

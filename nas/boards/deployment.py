@@ -288,7 +288,7 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path}: no .npz file with an array 'images': {error}") from error
         return Images(pixels, labels, path.name)
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.record.run_folder import RunStore
     from nas.stages.opened_job import RunContext
     from supernet.resolution import resize_images

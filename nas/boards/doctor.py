@@ -108,7 +108,7 @@ def _once(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 def _runtimes(run_models: bool) -> Iterator[str]:
     from devices.runtime import make_runtime
-    from nas.job.schema import registry_for
+    from nas.job.registries import registry_for
 
     for name in registry_for("devices.runtime"):
         try:

@@ -107,7 +107,7 @@ def compress(
     """
     from nas.cli.device_options import both_or_neither, key_values
     from nas.job import compress as jobs
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.job.trust import OTHERS_NETWORKS, require_trust
     from search_spaces.atomic import write_text_atomic
 
@@ -195,7 +195,7 @@ def _whole(path: Path | None) -> str | None:
 
 
 def _file(model: str) -> str:
-    from nas.job.check import network_files
+    from nas.job.paths import network_files
 
     return str(network_files({"model": model}, Path.cwd()).get("model", model))
 

@@ -196,8 +196,9 @@ def _latency(figures: object) -> str:
 
 
 def _of_job(path: Path, name: str) -> Device:
+    from nas.job.check import load_job
     from nas.job.devices import make_device
-    from nas.job.schema import job_space, load_job
+    from nas.job.schema import job_space
     from search_spaces.planned import require_networks
 
     job = load_job(path)

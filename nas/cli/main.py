@@ -149,7 +149,7 @@ def validate(job_file: JobFile) -> None:
     Nothing is trained and no data is read. Prints the size of the space, the devices and the
     limits. Exit code 2 where something is wrong.
     """
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
 
     job = load_job(job_file)
     typer.echo(f"OK: {job_file} is a valid job")
@@ -184,7 +184,7 @@ def run(
     nas run job.yaml --seed 1 --output runs/second
     nas run job.yaml --measurements runs/first      the latencies of an earlier run
     """
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
 
     job = load_job(job_file, changes={} if seed is None else {"seed": seed})
     folder = output if output is not None else job.run_folder()
@@ -298,7 +298,7 @@ def init(
     nas init job.yaml --data digits --latency-ms 0.5
     nas init job.yaml --data image_folder --path photos --latency-ms 0
     """
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.job.survey import survey_pictures
     from nas.job.template import DATA_CHOICES, job_text
     from search_spaces.atomic import write_text_atomic

@@ -23,7 +23,7 @@ from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 SUFFIXES = (".wav", ".flac")
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}

@@ -14,7 +14,7 @@ from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 FILE_COLUMNS = ("file", "image", "filename", "path")
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation",

@@ -7,7 +7,7 @@ import torch
 from nas.data.augment import Normalisation
 from nas.data.batches import Subset
 from nas.data.images import MemoryImages
-from nas.job.schema import IMAGENET, DataConfig
+from nas.job.sections.data import IMAGENET, DataConfig
 from search_spaces.errors import InputError
 
 STATISTICS_IMAGES = 4096

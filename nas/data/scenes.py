@@ -14,7 +14,7 @@ from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 OBJECTS = ("digits", "fashion_mnist")
 VISIBLE = 40

@@ -21,7 +21,7 @@ from nas.data.ts_file import Series, read_ts
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 PARTS = ("train", "validation", "test")
 NOISE, GAIN, SCALE = 0.05, 0.1, 0.9

@@ -21,7 +21,7 @@ from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraErr
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""

@@ -22,7 +22,7 @@ from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable
 from nas.data.placed import checked, presence
 from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, ImageFiles, RawData
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 

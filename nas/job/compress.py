@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from nas.fronts.metrics import METRICS
-from nas.job.schema import IMAGENET, DataConfig, registry_for
+from nas.job.registries import registry_for
+from nas.job.sections.data import IMAGENET, DataConfig
 from search_spaces.errors import InputError
 
 SHARED_COSTS = ("macs", "parameters", "weights_kib")
@@ -243,7 +244,7 @@ def describe_network(
     Raises:
         InputError: no such network, one that has random weights, or one that the data do not fit.
     """
-    from nas.job.check import network_files
+    from nas.job.paths import network_files
     from supernet.own_model.pretrained import module_space
     from supernet.own_model.sources import load_network
 

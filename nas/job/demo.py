@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nas.job.schema import Job, load_job
+from nas.job.check import load_job
+from nas.job.schema import Job
 
 _SMALL: dict[str, dict[str, Any]] = {
     "budget": {"minutes": 0.8, "supernet": 0.25},

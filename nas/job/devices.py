@@ -8,7 +8,8 @@ from pathlib import Path
 from devices.device import BoardAddress, Device, DeviceSpec
 from devices.fleet.remote import make_device as device_of
 from nas.fronts.metrics import Metric
-from nas.job.schema import DeviceConfig, Job
+from nas.job.schema import Job
+from nas.job.sections.devices import DeviceConfig
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.planned import PlannedSpace
 

@@ -40,7 +40,7 @@ def survey_pictures(folder: Path) -> Survey:
 
     from nas.data.pictures import picture_header
     from nas.data.sources import ImageFiles, image_folder
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
     files = image_folder(DataConfig(name="image_folder", path=str(folder))).train
     assert isinstance(files, ImageFiles)

@@ -2,7 +2,7 @@
 
 A space ``module:function`` is Python code, and looking at a job builds its space. On the command
 line that is asked about once for each module, or said with ``--trust``; the answer is kept in
-``$XDG_CONFIG_HOME/edge-nas/trusted.json``. Code that calls :func:`nas.job.schema.load_job` itself
+``$XDG_CONFIG_HOME/edge-nas/trusted.json``. Code that calls :func:`nas.job.check.load_job` itself
 decides what it loads, as with ``import``, and is not asked.
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.splits import Batches
-    from nas.job.schema import TeacherConfig
+    from nas.job.sections.supernet import TeacherConfig
     from nas.record.run_folder import RunStore
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet

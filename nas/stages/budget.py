@@ -23,7 +23,8 @@ from search_spaces.errors import InputError
 if TYPE_CHECKING:
     from devices.measuring.protocol import Protocol
     from nas.data.splits import DataSplits
-    from nas.job.schema import BudgetConfig, Job
+    from nas.job.schema import Job
+    from nas.job.sections.budget import BudgetConfig
 
 SAVED_EVERY_S = 2.0
 """So much of the time is lost to the record when a run is killed."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.job.schema import SupernetConfig
+from nas.job.sections.supernet import SupernetConfig, quantizer_scheme
 from nas.record.run_folder import RunStore
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
@@ -15,20 +15,7 @@ from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from supernet.network import Supernet
-    from supernet.quantizers.registry import QuantizerScheme
     from supernet.training.subnets import BitsStage, StagedSchedule
-
-
-def quantizer_scheme(config: SupernetConfig) -> QuantizerScheme:
-    """Return the quantisers that a job asks for.
-
-    Raises:
-        InputError: one that is unknown, serves other tensors or cannot have the bits given.
-    """
-    from supernet.quantizers.registry import QuantizerScheme
-
-    asked = config.quantizers
-    return QuantizerScheme(asked.weights, asked.activations, asked.per_channel)
 
 
 def make_supernet(space: PlannedSpace, config: SupernetConfig) -> Supernet:

@@ -13,7 +13,7 @@ from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from nas.data.splits import Batches
-    from nas.job.schema import SupernetConfig
+    from nas.job.sections.supernet import SupernetConfig
     from nas.tasks import Task
 
 _STEPS = 5

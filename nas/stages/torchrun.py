@@ -36,7 +36,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the supernet of a job on all processes that torchrun started."""
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
     from nas.job.trust import Trust, set_trust
 
     # Processes that torchrun started have nobody to ask.

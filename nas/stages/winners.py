@@ -24,7 +24,8 @@ from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from nas.fronts.spec import FrontSpec
-    from nas.job.schema import FinetuneConfig, Job
+    from nas.job.schema import Job
+    from nas.job.sections.finetune import FinetuneConfig
     from nas.record.evaluations import Evaluation
     from nas.record.run_folder import RunStore
     from nas.stages.budget import Budget

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.job.schema import Job, job_space, load_job
+from nas.job.check import load_job
+from nas.job.schema import Job, job_space
 from nas.record.run_folder import RunStore
 from nas.tasks import TASKS
 from search_spaces.errors import InputError

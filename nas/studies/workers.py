@@ -102,7 +102,7 @@ class Bench:
         return {"accuracy": self.evaluate(self.supernet, self.opened.space.parse(arch))}
 
     def _alone(self, arch: str, *, seed: int) -> dict[str, Any]:
-        from nas.stages.build_supernet import quantizer_scheme
+        from nas.job.sections.supernet import quantizer_scheme
         from supernet.training.standalone import train_alone
         from supernet.training.train import Recipe
 

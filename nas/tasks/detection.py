@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.splits import DataSplits
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 RADIUS = 1.0
 """Cells whose middle is no farther than so many cells from a box's answer for it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.splits import DataSplits
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 
 @TASKS.register("multi_label_classification")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas.job.schema import job_space, load_job
+from nas.job.check import load_job
+from nas.job.schema import job_space
 
 JOBS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 

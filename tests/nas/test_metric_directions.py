@@ -8,7 +8,8 @@ import torch
 
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
-from nas.job.schema import Job, load_job
+from nas.job.check import load_job
+from nas.job.schema import Job
 from nas.job.yaml_source import DiagnosticsError
 from nas.report.front import columns, front_rows
 from nas.report.results import metric_text

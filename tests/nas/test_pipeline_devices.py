@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.record.evaluations import StudyRecord
 from nas.record.run_folder import RunStore
 from nas.stages import pipeline

@@ -173,7 +173,7 @@ RUN = """
 
     nas.stages.worker_tasks.evaluation_of = counted
     from nas.stages import pipeline
-    from nas.job.schema import load_job
+    from nas.job.check import load_job
 
     pipeline.run(load_job(Path(job)), Path(folder))
 """

@@ -16,7 +16,7 @@ from nas.data.sources import ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 FIX = "Mend the annotations; nothing was trained."
 

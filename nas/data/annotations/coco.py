@@ -13,7 +13,7 @@ from nas.data.sources import DATA_SOURCES, RawData
 from search_spaces.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 _PLACES = {
     "train": (

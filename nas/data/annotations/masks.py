@@ -16,7 +16,7 @@ from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 _PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"),
           "test": ("test", "testing")}  # fmt: skip

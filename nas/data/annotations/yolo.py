@@ -12,7 +12,7 @@ from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from nas.job.schema import DataConfig
+    from nas.job.sections.data import DataConfig
 
 _PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"),
           "test": ("test", "testing")}  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.value import letters
 from nas.data.splits import load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem
 
 

@@ -321,7 +321,7 @@ def test_memory_that_runs_out_is_no_traceback(monkeypatch, error, code):
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr("nas.job.schema.load_job", fails)
+    monkeypatch.setattr("nas.job.check.load_job", fails)
     done = CliRunner().invoke(app, ["validate", "job.yaml"])
     assert done.exit_code == code
     assert ("memory ran out" in done.stderr) == (code == 4)

@@ -4,7 +4,7 @@ from scipy.io import wavfile
 
 from nas.data.audio import LogMel, audio_folder, read_sound
 from nas.data.splits import load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 
 RATE = 16000

@@ -4,7 +4,7 @@ from PIL import Image
 
 from nas.data.labelled import image_csv
 from nas.data.splits import load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
 
 

@@ -8,7 +8,7 @@ import torch
 from nas.data.batches import Subset
 from nas.data.images import MemoryImages
 from nas.data.normalisation import normalisation_of
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 
 

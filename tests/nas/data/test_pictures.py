@@ -14,7 +14,7 @@ from PIL import Image
 
 from nas.data.pictures import DamagedPicture, inspect_pictures, open_picture, readable
 from nas.data.splits import FileImages, load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 
 

@@ -10,7 +10,7 @@ from nas.data.batches import Batches, Subset
 from nas.data.images import MemoryImages
 from nas.data.placed import presence
 from nas.data.splits import Normalisation, load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 
 SIDE = 48

@@ -3,7 +3,7 @@ import pytest
 
 from nas.data.signals import signal_csv, signal_numpy, signal_ts
 from nas.data.splits import load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
 
 TS = """# a comment

@@ -7,7 +7,7 @@ from PIL import Image
 
 from nas.data import sources as data_sources
 from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, read_idx
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
 
 

@@ -19,7 +19,8 @@ from nas.data.splits import (
     _stratified_order,
     load_splits,
 )
-from nas.job.schema import AugmentConfig, DataConfig, Job
+from nas.job.schema import Job
+from nas.job.sections.data import AugmentConfig, DataConfig
 from nas.stages.opened_job import network_space
 from nas.tasks import TASKS
 from search_spaces.errors import InputError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
 
 GOOD = "name: a\ndata: {name: digits}\n"

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from nas.cli.main import app
+from nas.job.check import load_job
 from nas.job.compress import (
     Limit,
     Trained,
@@ -19,7 +20,7 @@ from nas.job.compress import (
     read_limits,
     read_normalisation,
 )
-from nas.job.schema import Job, load_job
+from nas.job.schema import Job
 from search_spaces.errors import InputError
 
 TRAINED = Trained("torchvision.models:resnet18", None, {"weights": "DEFAULT"}, 1000, 2048, 224,

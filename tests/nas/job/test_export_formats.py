@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
 from nas.models.formats.base import FORMATS
 from search_spaces.errors import MissingExtraError

@@ -9,15 +9,10 @@ import yaml
 from pydantic import BaseModel
 
 from devices.measuring.protocol import Protocol
-from nas.job.schema import (
-    REGISTRIES,
-    Job,
-    ProtocolConfig,
-    job_schema,
-    job_space,
-    load_job,
-    registry_for,
-)
+from nas.job.check import load_job
+from nas.job.registries import REGISTRIES, registry_for
+from nas.job.schema import Job, job_schema, job_space
+from nas.job.sections.protocol import ProtocolConfig
 from nas.job.yaml_source import DiagnosticsError
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.job.survey import Survey, survey_pictures
 from nas.job.template import job_text
 from search_spaces.errors import EnvironmentProblem, InputError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.record.run_folder import RunStore
 from nas.stages import pipeline
 from search_spaces.errors import EnvironmentProblem, InputError

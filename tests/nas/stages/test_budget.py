@@ -8,7 +8,8 @@ import time
 import pytest
 
 from nas.job.default_time import default_minutes
-from nas.job.schema import BudgetConfig, Job
+from nas.job.schema import Job
+from nas.job.sections.budget import BudgetConfig
 from nas.stages.budget import Budget, divide
 from search_spaces.errors import InputError
 

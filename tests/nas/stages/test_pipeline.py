@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 
 pytestmark = [pytest.mark.forks, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

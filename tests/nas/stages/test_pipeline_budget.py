@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.job.schema import job_space, load_job
+from nas.job.check import load_job
+from nas.job.schema import job_space
 from nas.record.run_folder import RunStore
 from nas.record.spending import tree_cpu_seconds
 from nas.stages import pipeline

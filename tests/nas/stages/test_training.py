@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.models.own_network import came_trained
 from nas.stages.evaluator import Evaluator
 from nas.stages.opened_job import RunContext

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from nas.tasks import TASKS, ImageClassification, Task
 from nas.testing import TaskContract
 

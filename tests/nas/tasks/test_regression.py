@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from nas.tasks import ImageClassification, ImageRegression
 from search_spaces.errors import InputError
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from nas.job.schema import load_job
+from nas.job.check import load_job
 from nas.report.results import load_results
 from nas.stages.pipeline import resume, run
 

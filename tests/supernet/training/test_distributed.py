@@ -20,7 +20,7 @@ import json, sys
 import torch
 from pathlib import Path
 from torch.nn import functional as F
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from nas.data.splits import load_splits
 from search_spaces import build_space
 from supernet.training import distributed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas.data.splits import load_splits
-from nas.job.schema import DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
 
 Image = pytest.importorskip("PIL.Image")

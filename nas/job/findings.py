@@ -1,0 +1,81 @@
+"""What is wrong with a job, in words: where, what it is near, and what may stand there."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nas.job.registries import registry_for
+
+Finding = tuple[tuple["str | int", ...], str]
+"""A location in the job and what is wrong there."""
+
+
+def unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
+    registry = registry_for(key)
+    if name not in registry:
+        known = registry.names()
+        yield (
+            at,
+            f"{dotted(at)}: unknown {registry.kind} {name!r}{nearest(name, known)} "
+            f"(available: {', '.join(known)})",
+        )
+
+
+def unknown_options(
+    at: tuple[str, ...],
+    options: Mapping[str, Any],
+    make: Any,
+    what: str,
+    *,
+    own: Sequence[str],
+) -> Iterator[Finding]:
+    """Yield the options that a factory does not take; ``own`` are set by the framework."""
+    accepted = inspect.signature(make).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        return
+    known = [key for key in accepted if key not in ("self", *own)]
+    for key in options:
+        if key not in known:
+            told = f"options: {', '.join(known)}" if known else "it has none"
+            yield (
+                (*at, key),
+                f"{dotted(at)}: unknown option {key!r} of {what}{nearest(key, known)} ({told})",
+            )
+
+
+def unknown_key(location: tuple[str | int, ...], allowed: Sequence[str]) -> str:
+    """Return what to say of a key that is none of ``allowed``."""
+    parent = dotted(location[:-1])
+    where = f" in {parent}" if parent else ""
+    return (
+        f"unknown key {str(location[-1])!r}{where}{nearest(location[-1], allowed)} "
+        f"(allowed: {', '.join(allowed)})"
+    )
+
+
+def nearest(word: Any, known: Iterable[Any]) -> str:
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def dotted(location: Iterable[str | int]) -> str:
+    return ".".join(map(str, location))
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (dict, list)):
+        return kind_of(value)
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def kind_of(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else "nothing")

@@ -1,0 +1,49 @@
+"""Section ``budget``: the time of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nas.job.findings import Finding
+from nas.job.sections.finetune import FinetuneConfig
+from nas.job.sections.supernet import SupernetConfig
+from nas.job.values import AboveZero, Section, Share
+
+
+class BudgetConfig(Section):
+    """The time of a whole run, which divides it between its stages."""
+
+    minutes: AboveZero | None = None
+    """Of the wall clock."""
+    cpu_minutes: AboveZero | None = None
+    """Of processors: those of the run and of every process it starts, added up."""
+    supernet: Share = 0.3
+    """Share of it for the shared weights and the teacher. Search and measurements take what they
+    need, and the architectures of the front are trained in the rest."""
+    teacher: Share = 0.5
+    """Share of the supernet's time in which the largest network alone is trained, in float."""
+
+
+def check_budget(
+    budget: BudgetConfig, supernet: SupernetConfig | None, finetune: FinetuneConfig | None
+) -> Iterator[Finding]:
+    if (budget.minutes is None) == (budget.cpu_minutes is None):
+        both = budget.minutes is not None
+        yield (
+            ("budget", "cpu_minutes") if both else ("budget",),
+            "budget: give minutes of the wall clock or cpu_minutes of processors"
+            + (", not both" if both else ""),
+        )
+    # What divides the time a second time.
+    for section, config, keys in (
+        ("supernet", supernet, ("epochs", "minutes", "warmup_epochs")),
+        ("finetune", finetune, ("epochs",)),
+    ):
+        given = set() if config is None else config.model_fields_set
+        for key in keys:
+            if key in given and getattr(config, key) is not None:
+                yield (
+                    (section, key),
+                    f"{section}.{key}: the budget divides the time; leave {key} out, or leave "
+                    "out budget",
+                )

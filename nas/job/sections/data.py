@@ -1,0 +1,117 @@
+"""Section ``data``: where examples come from, how they are divided and varied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictStr,
+)
+
+from nas.job.findings import Finding, unknown_name, unknown_options
+from nas.job.paths import RelativePath
+from nas.job.registries import registry_for
+from nas.job.values import (
+    AboveZero,
+    CountOrShare,
+    NonNegative,
+    Positive,
+    Probability,
+    Real,
+    Section,
+    Share,
+    Whole,
+)
+
+
+class AugmentConfig(Section):
+    """How training images are varied; calibration and evaluation images never are."""
+
+    crop_padding: Whole | None = None
+    """Pixels of zero padding before a random crop of the image's size; null takes the data set's
+    own default."""
+    scale: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    """Smallest share of the image's area that a random crop takes before it is resized
+    (Inception's crop, with aspect ratios 3/4 to 4/3); 1 crops nothing, null takes the data set's
+    own default."""
+    flip: StrictBool | None = None
+    """Mirror half of the images left to right; null takes the data set's own default."""
+    erase: Probability = 0.0
+    """Probability that a random square of a quarter of the image's side is blanked; of a signal, a
+    quarter of its length."""
+    noise: NonNegative | None = None
+    """Deviation of the noise added to inputs, in deviations of a channel; null takes the data
+    set's own default, which is none for images."""
+    gain: Probability | None = None
+    """Largest relative change of an input's amplitude, such as 0.2; null as for noise."""
+
+
+class NormalisationConfig(Section):
+    """How pixels become what the network is given: (pixels - mean) / deviation, by channel."""
+
+    mean: Annotated[list[Real], Field(min_length=1)]
+    """Of each channel, in the order of the network's channels; one entry is for all of them."""
+    deviation: Annotated[list[AboveZero], Field(min_length=1)]
+    """Of each channel, likewise."""
+    range: Literal["unit", "bytes"] = "unit"
+    """What mean and deviation are counted in: unit scales 8-bit pixels to 0..1 first (so -1..1 is a
+    mean and a deviation of 0.5), bytes takes them as 0..255."""
+    order: Literal["rgb", "bgr"] = "rgb"
+    """Of the channels that the network takes."""
+
+
+IMAGENET = NormalisationConfig(mean=[0.485, 0.456, 0.406], deviation=[0.229, 0.224, 0.225])
+"""What the networks of torchvision, and most of timm, were trained with."""
+
+
+class DataConfig(Section):
+    """Where the images or signals come from and how they are divided."""
+
+    name: StrictStr
+    """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
+    signal_numpy, cylinder_bell_funnel, audio_folder, or a source of a plug-in."""
+    path: RelativePath | None = None
+    """Folder of the data; relative to the job file. Not needed for digits."""
+    download: StrictBool = False
+    """Let torchvision fetch the data set into path when it is not there."""
+    image_size: Positive | None = None
+    """Side in pixels after resizing; null keeps the data set's own (image_folder: 224)."""
+    channels: Literal[1, 3] | None = None
+    """Colour channels; null keeps the data set's own (image_folder: 3)."""
+    train: Positive | None = None
+    """Use at most so many training images, drawn by seed; null uses all."""
+    validation: CountOrShare = 0.1
+    """Images taken from the training set to guide the search: a share of it (below 1), or a
+    number (2 and more)."""
+    calibration: Positive = 1000
+    """Training images (without augmentation) that recalibrate batch norm statistics."""
+    test: Share = 0.2
+    """Share of test images, for sources that have no test set of their own."""
+    normalisation: Literal["imagenet"] | NormalisationConfig | None = None
+    """What a network that comes trained was trained with: imagenet, or mean and deviation; null
+    takes those of the training data."""
+    augment: AugmentConfig = AugmentConfig()
+    options: dict[StrictStr, Any] = {}
+    """Settings of the source itself, such as {targets: [height, width]} of image_csv."""
+
+
+def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
+    unknown = list(unknown_name("data.name", ("data", "name"), data.name))
+    yield from unknown
+    if data.options and not unknown:
+        source = registry_for("data.name").get(data.name)
+        what = f"data source {data.name!r}"
+        yield from unknown_options(
+            ("data", "options"), data.options, source, what, own=("config", "kind")
+        )
+    if data.path is not None and not data.download and not (folder / data.path).is_dir():
+        what = "is not a folder" if (folder / data.path).exists() else "does not exist"
+        yield ("data", "path"), f"data.path: {folder / data.path} {what}"
+    if data.path is None and data.download:
+        yield ("data", "download"), "data.path: say in which folder the download is to be kept"
+    elif data.path is None and data.name in ("cifar10", "cifar100", "image_folder"):
+        yield ("data", "name"), f"data.path: {data.name} needs the folder that holds it"
