@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.job.check import load_job
+from nas.record.provenance import command_of
 from nas.record.run_folder import RunStore
-from nas.stages import pipeline
 from search_spaces.errors import EnvironmentProblem, InputError
 
 MANIFEST = {"name": "job", "seed": 1}
@@ -203,4 +203,4 @@ def test_the_job_of_a_run_is_a_job_file_that_can_be_run_again(tmp_path):
 )
 def test_the_command_to_make_a_run_again(monkeypatch, program, arguments, said):
     monkeypatch.setattr(sys, "argv", [program, *arguments])
-    assert pipeline._command(Path("runs/a")) == said
+    assert command_of(Path("runs/a")) == said
