@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,18 +22,13 @@ class HeldImages(FileImages):
 
     A small network takes less time for a batch than decoding its pictures does. Random crops are
     cut from the scaled image, which loses detail where a file has more of it: see :func:`holds`.
+
+    Args:
+        files: where they come from.
     """
 
-    def __init__(
-        self,
-        paths: tuple[Path, ...],
-        *,
-        size: int,
-        channels: int,
-        whole: bool = False,
-        threads: int = 4,
-    ) -> None:
-        super().__init__(paths, size=size, channels=channels, whole=whole, threads=threads)
+    def __init__(self, files: FileImages) -> None:
+        super().__init__(files.paths, size=files.size, channels=files.channels, whole=files.whole)
         self._held: MemoryImages | None = None
         self._lock = threading.Lock()
 

@@ -315,7 +315,7 @@ def _open(
         files = FileImages(data.paths, size=size[0], channels=channels, whole=data.whole)
         files.inspect()
         if holds(files):
-            files = HeldImages(files.paths, size=files.size, channels=channels, whole=files.whole)
+            files = HeldImages(files)
         return files, labels
     return MemoryImages(_prepare(data.images, size, channels)), labels
 

@@ -48,8 +48,13 @@ class DenseParameters(MobileNetParameters):
 
     end_channels: int = 48
     end_widths: tuple[float, ...] = (0.5, 1.0)
+    stem_channels: int = 12
+    widths: tuple[float, ...] = (0.5, 0.75, 1.0)
     kernels: tuple[int, ...] = (3, 5)
     expands: tuple[float, ...] = (1, 2, 3)
+    weight_bits: tuple[int, ...] = (4, 8)
+    activation_bits: tuple[int, ...] = (8,)
+    granularity: str = "block"
 
 
 @dataclass(frozen=True)
@@ -81,21 +86,17 @@ class SegmenterParameters(DenseParameters):
     end_steps: tuple[int, ...] = (1, 2)
 
 
+_BACKBONE = (
+    MBConvStage(16, 2, (1, 2)),
+    MBConvStage(32, 2, (1, 2, 3)),
+    MBConvStage(64, 2, (1, 2)),
+)
+
 DETECTORS: dict[str, DetectorParameters] = {
     # Cells of 8 and 16 pixels.
     "96x96": DetectorParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2)),
-        ),
-        stem_channels=12,
-        stem_stride=2,
+        stages=_BACKBONE,
         resolutions=(64, 80, 96),
-        widths=(0.5, 0.75, 1.0),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
     "192x192": DetectorParameters(
         stages=(
@@ -104,47 +105,27 @@ DETECTORS: dict[str, DetectorParameters] = {
             MBConvStage(64, 2, (1, 2, 3)),
             MBConvStage(96, 1, (1, 2)),
         ),
-        stem_channels=12,
-        stem_stride=2,
         end_channels=64,
         resolutions=(128, 160, 192),
-        widths=(0.5, 0.75, 1.0),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
     # For demonstrations on digits.
     "48x48": DetectorParameters(
         stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2))),
         stem_channels=8,
-        stem_stride=2,
         fine_stage=1,
         end_channels=32,
         resolutions=(32, 48),
         widths=(0.5, 1.0),
         kernels=(3,),
         expands=(1, 2),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
 }
 
 SEGMENTERS: dict[str, SegmenterParameters] = {
     "96x96": SegmenterParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2)),
-        ),
-        stem_channels=12,
-        stem_stride=2,
+        stages=_BACKBONE,
         end_channels=32,
         resolutions=(64, 80, 96),
-        widths=(0.5, 0.75, 1.0),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
     "192x192": SegmenterParameters(
         stages=(
@@ -152,27 +133,17 @@ SEGMENTERS: dict[str, SegmenterParameters] = {
             MBConvStage(32, 2, (1, 2, 3)),
             MBConvStage(64, 2, (1, 2, 3)),
         ),
-        stem_channels=12,
-        stem_stride=2,
         end_channels=48,
         resolutions=(128, 160, 192),
-        widths=(0.5, 0.75, 1.0),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
     "48x48": SegmenterParameters(
         stages=(MBConvStage(16, 1, (1, 2)), MBConvStage(32, 2, (1, 2)), MBConvStage(48, 2, (1,))),
         stem_channels=8,
-        stem_stride=2,
         end_channels=24,
         resolutions=(32, 48),
         widths=(0.5, 1.0),
         kernels=(3,),
         expands=(1, 2),
-        weight_bits=(4, 8),
-        activation_bits=(8,),
-        granularity="block",
     ),
 }
 

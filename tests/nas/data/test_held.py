@@ -24,7 +24,7 @@ def paths(tmp_path):
 
 def test_held_images_are_those_of_the_files_and_outlive_them(paths):
     files = FileImages(paths, size=20, channels=3)
-    held = HeldImages(paths, size=20, channels=3)
+    held = HeldImages(FileImages(paths, size=20, channels=3))
     assert held.fingerprint() == files.fingerprint()
     wanted = torch.tensor([3, 0, 8, 3])
     expected = files.at(wanted)
@@ -39,7 +39,7 @@ def test_held_images_are_those_of_the_files_and_outlive_them(paths):
 def test_a_damaged_file_is_named(paths):
     paths[4].write_bytes(paths[4].read_bytes()[:40])
     with pytest.raises(InputError, match=r"4\.png"):
-        HeldImages(paths, size=20, channels=3).at(torch.tensor([0]))
+        HeldImages(FileImages(paths, size=20, channels=3)).at(torch.tensor([0]))
 
 
 def test_only_what_fits_and_loses_nothing_is_held(paths, monkeypatch):
