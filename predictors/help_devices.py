@@ -99,6 +99,7 @@ class KnownDevice:
 
 
 def check_count(measurements: int, references: int) -> None:
+    """Raise :class:`InputError` where measurements do not go beyond the references."""
     if measurements <= references:
         raise InputError(
             f"HELP measures {references} reference architectures before it fine-tunes: "
@@ -107,5 +108,6 @@ def check_count(measurements: int, references: int) -> None:
 
 
 def unit(values: np.ndarray) -> np.ndarray:
+    """Return values moved and scaled to 0..1."""
     span = max(values.max() - values.min(), 1e-9)
     return (values - values.min()) / span

@@ -17,6 +17,7 @@ Parameters = dict[str, "torch.Tensor"]
 
 
 def inputs_of(space: SearchSpace, genes: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Return what the network is given of architectures: a graph's nodes and edges, or numbers."""
     import torch
 
     if hasattr(space, "graph_genes"):
@@ -25,10 +26,12 @@ def inputs_of(space: SearchSpace, genes: np.ndarray) -> tuple[torch.Tensor, ...]
 
 
 def width_of(inputs: tuple[torch.Tensor, ...]) -> int:
+    """Return the numbers of a node, or of an encoded architecture."""
     return inputs[0].shape[-1]
 
 
 def take(inputs: tuple[torch.Tensor, ...], index: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Return the rows ``index`` of every input."""
     import torch
 
     at = torch.from_numpy(np.ascontiguousarray(index))

@@ -71,7 +71,7 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
     except ValidationError as error:
         job = None
         for details in error.errors(include_url=False):
-            location = location_of(details["loc"], raw)
+            location = location_of(details["loc"])
             if details["type"] == UNKNOWN_KEYS:
                 continue  # each is told at its place
             broken.add(location)
@@ -96,6 +96,7 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
 
 
 def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """Yield what is wrong in and between sections that are sound by the schema."""
     metric = None
     if "task" in sections:
         unknown = list(unknown_name("task", ("task",), sections["task"]))

@@ -14,6 +14,7 @@ Finding = tuple[tuple["str | int", ...], str]
 
 
 def unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
+    """Yield that ``name`` is not in the registry of ``key``, with what is."""
     registry = registry_for(key)
     if name not in registry:
         known = registry.names()
@@ -57,15 +58,18 @@ def unknown_key(location: tuple[str | int, ...], allowed: Sequence[str]) -> str:
 
 
 def nearest(word: Any, known: Iterable[Any]) -> str:
+    """Return a question for the known word that ``word`` may be a slip of, or nothing."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def dotted(location: Iterable[str | int]) -> str:
+    """Return a location as text: search.objectives.0."""
     return ".".join(map(str, location))
 
 
 def shown(value: Any) -> str:
+    """Return a value as it is shown in a message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -77,5 +81,6 @@ def shown(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
+    """Return what a value of YAML is called: a mapping, a list, text ..."""
     names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else "nothing")

@@ -24,6 +24,7 @@ from nas.job.yaml_source import Diagnostic, YamlSource
 def schema_diagnostic(
     source: YamlSource, location: tuple[str | int, ...], details: ErrorDetails
 ) -> Diagnostic:
+    """Return one of pydantic's findings in the words of a job file, at its place."""
     where = dotted(location)
     value = details["input"]
     context = details.get("ctx", {})
@@ -142,12 +143,14 @@ def _named(location: Sequence[str | int], value: Any) -> str | None:
     return f"{{name: {value}}}"
 
 
-def location_of(loc: Sequence[str | int], raw: Any) -> tuple[str | int, ...]:
+def location_of(loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Return the place in the file that pydantic's location means."""
     # pydantic adds markers such as "[key]" behind the keys that exist in the file.
     return tuple(step for step in loc if step != "[key]")
 
 
 def allowed_keys(location: Sequence[str | int]) -> list[str]:
+    """Return the keys that the mapping at ``location`` may have."""
     annotation = _annotation(location)
     if annotation is ConstraintsConfig:
         return metric_names()

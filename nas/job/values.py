@@ -51,6 +51,8 @@ CountOrShare = Annotated[float, Field(strict=True), AfterValidator(_count_or_sha
 
 
 class Section(BaseModel):
+    """A part of a job: no other keys than those declared, and no value changes."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )

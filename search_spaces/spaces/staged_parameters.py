@@ -178,6 +178,7 @@ def check_common(p: Any, *, shares: bool = False) -> None:
 
 
 def shared_choices(p: Parameters) -> list[Choice]:
+    """Return the choices that all blocks share: resolution, width, exit and depths."""
     choices = [Choice("resolution", p.resolutions), Choice("width", p.widths)]
     ends = (*p.exits, len(p.stages))
     if p.exits:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from search_spaces.atomic import write_atomic
+from search_spaces.atomic import write_bytes_atomic
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import fill_factors
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
@@ -34,7 +34,7 @@ from supernet.onnx.folding import (
 from supernet.onnx.graph import GraphBuilder, Value
 from supernet.onnx.operators import OPERATIONS, TRACED_BATCH, Context
 from supernet.onnx.opset import lowest_versions
-from supernet.onnx.tracing import LayerTracer, attribute_of, flat, reshaped, write_bytes
+from supernet.onnx.tracing import LayerTracer, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.reading.capture import packet
 
@@ -102,7 +102,7 @@ def export_onnx(
     model = translator.model(batch, dict(metadata or {}))
     path = Path(path)
     data = model.SerializeToString()
-    write_atomic(path, lambda temporary: write_bytes(temporary, data))
+    write_bytes_atomic(path, data)
     beside = 4 * sum(operator.parameters for operator in network.plan.operators())
     return ExportSummary(
         path=path,

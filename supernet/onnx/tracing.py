@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,20 +12,22 @@ from torch import fx, nn
 from supernet.onnx.graph import View
 from supernet.plain import PlainLayer, Source
 
-if TYPE_CHECKING:
-    pass
-
 
 class LayerTracer(fx.Tracer):
+    """Traces a network down to its layers, which are exported as a whole."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` is one of the layers."""
         return isinstance(m, (PlainLayer, Source))
 
 
 def reshaped(shape: tuple[int, ...]) -> View:
+    """Return a view of a value that has ``shape``."""
     return lambda graph, name: graph.node("Reshape", [name, graph.constant(np.array(shape))])
 
 
 def flat(arguments: Any) -> Iterator[Any]:
+    """Yield what arguments hold, those of lists and tuples one by one."""
     for argument in arguments:
         if isinstance(argument, (tuple, list)):
             yield from flat(argument)
@@ -35,12 +36,9 @@ def flat(arguments: Any) -> Iterator[Any]:
 
 
 def attribute_of(module: nn.Module, path: str) -> torch.Tensor:
+    """Return the tensor at the dotted ``path`` of a module."""
     found: Any = module
     for part in path.split("."):
         found = getattr(found, part)
     assert isinstance(found, torch.Tensor)
     return found
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -347,6 +347,7 @@ class LiteRtWriter:
 
 
 def int8_operators(schema: Any) -> set[int]:
+    """Return the codes of the operators with weights, whose int8 form is of a later version."""
     names = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     return {getattr(schema.BuiltinOperator, name) for name in names}
 

@@ -13,6 +13,7 @@ from search_spaces.errors import InputError
 
 
 def activation_of(writer: LiteRtWriter, relu: bool) -> int:
+    """Return LiteRT's number of the activation that an operator ends with."""
     kinds = writer.schema.ActivationFunctionType
     return kinds.RELU if relu else kinds.NONE
 
@@ -27,6 +28,7 @@ def float_relu(writer: LiteRtWriter, node: Node) -> tuple[str, bool]:
 
 
 def write_conv(writer: LiteRtWriter, node: Node) -> None:
+    """Write a convolution, depthwise or full, with its padding, bias and ReLU."""
     a = node.attributes
     x = writer.turn(writer.value(node.input(0)))
     codes, scale = writer.weight(node.input(1))
@@ -171,6 +173,7 @@ def write_linear(writer: LiteRtWriter, node: Node) -> None:
 
 
 def write_matmul(writer: LiteRtWriter, node: Node) -> None:
+    """Write a product of matrices: a linear layer where one is constant."""
     constant = node.input(1) in writer.graph.constants or any(
         node.input(1) in other.outputs
         and (writer.graph.quantised_constant(other) or other.op == "Transpose")
@@ -201,6 +204,7 @@ def _with_bias(writer: LiteRtWriter, node: Node) -> Node:
 
 
 def is_constant(writer: LiteRtWriter, name: str) -> bool:
+    """Whether ``name`` is a constant of the graph, in floats or in codes."""
     try:
         writer.weight(name)
     except InputError:

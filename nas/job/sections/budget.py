@@ -27,6 +27,7 @@ class BudgetConfig(Section):
 def check_budget(
     budget: BudgetConfig, supernet: SupernetConfig | None, finetune: FinetuneConfig | None
 ) -> Iterator[Finding]:
+    """Yield what is wrong with a budget, and what divides its time a second time."""
     if (budget.minutes is None) == (budget.cpu_minutes is None):
         both = budget.minutes is not None
         yield (

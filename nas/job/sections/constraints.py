@@ -131,6 +131,7 @@ def check_objectives(
     allowed: Sequence[str],
     task: Any,
 ) -> Iterator[Finding]:
+    """Yield objectives that nothing gives, of devices that are not there, or given twice."""
     for i, text in enumerate(objectives):
         at = ("search", "objectives", i)
         where = f"search.objectives.{i}"
@@ -160,6 +161,7 @@ def check_constraints(
     allowed: Sequence[str],
     task: Any,
 ) -> Iterator[Finding]:
+    """Yield bounds of unknown quantities or devices, and limits that no value meets."""
     for name in (*ConstraintsConfig.model_fields, *(constraints.model_extra or {})):
         limit = getattr(constraints, name)
         at = ("search", "constraints", name)

@@ -100,6 +100,7 @@ class DataConfig(Section):
 
 
 def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
+    """Yield an unknown source, options that it does not take, and a path that is not there."""
     unknown = list(unknown_name("data.name", ("data", "name"), data.name))
     yield from unknown
     if data.options and not unknown:

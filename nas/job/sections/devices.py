@@ -57,6 +57,7 @@ class DeviceConfig(Section):
 
 
 def check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Finding]:
+    """Yield names given twice, and what is wrong with hubs, simulators and runtimes."""
     first: dict[str, int] = {}
     for i, device in enumerate(devices):
         if device.name in first:

@@ -20,6 +20,7 @@ def absolute_database(url: str, folder: Path) -> str:
 
 
 def check_study(study: str) -> Iterator[Finding]:
+    """Yield what is no URL of a database."""
     scheme, mark, rest = study.partition("://")
     if not mark or not scheme:
         yield (
@@ -32,6 +33,7 @@ def check_study(study: str) -> Iterator[Finding]:
 
 
 def check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield workers and options that the executor does not take."""
     name, workers = sections["executor"], sections.get("workers")
     registry = registry_for("executor")
     if name not in registry:

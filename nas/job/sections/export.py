@@ -30,6 +30,7 @@ class ExportConfig(Section):
 
 
 def check_export(export: ExportConfig) -> Iterator[Finding]:
+    """Yield formats that are unknown, given twice, or cannot be written here."""
     for i, name in enumerate(export.formats):
         at = ("export", "formats", i)
         unknown = list(unknown_name("export.formats", at, name))

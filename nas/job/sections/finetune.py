@@ -37,6 +37,7 @@ class FinetuneConfig(Section):
 
 
 def check_reconstruction(finetune: FinetuneConfig) -> Iterator[Finding]:
+    """Yield a reconstruction without a number of epochs to follow it."""
     if finetune.reconstruct and finetune.epochs is None:
         yield (
             ("finetune", "reconstruct"),

@@ -31,6 +31,7 @@ class LatencyConfig(Section):
 
 
 def check_latency(latency: LatencyConfig, folder: Path) -> Iterator[Finding]:
+    """Yield an unknown predictor, and a table of known devices that is not there."""
     yield from unknown_name("latency.predictor", ("latency", "predictor"), latency.predictor)
     known = latency.known_devices
     if known not in (None, "packaged") and not (folder / known).is_file():

@@ -72,6 +72,7 @@ else:
 
 
 def check_protocol(protocol: BaseModel) -> Iterator[Finding]:
+    """Yield the fields that the protocol refuses, each alone."""
     for key in sorted(protocol.model_fields_set):
         try:
             Protocol.from_json({key: getattr(protocol, key)})

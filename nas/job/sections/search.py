@@ -81,6 +81,7 @@ class SearchConfig(Section):
 def check_search(
     search: SearchConfig, devices: Sequence[DeviceConfig] | None, task: Any
 ) -> Iterator[Finding]:
+    """Yield an unknown strategy, and goals, bounds and counts that do not fit each other."""
     yield from unknown_name("search.strategy", ("search", "strategy"), search.strategy)
     names = None if devices is None else [device.name for device in devices]
     known = quantities(task)
@@ -109,6 +110,7 @@ def check_search(
 
 
 def check_warm_start(search: SearchConfig, folder: Path) -> Iterator[Finding]:
+    """Yield a run to start from that is not there."""
     if search.warm_start is None:
         return
     path = folder / search.warm_start
@@ -120,6 +122,7 @@ def check_warm_start(search: SearchConfig, folder: Path) -> Iterator[Finding]:
 
 
 def check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
+    """Yield the options that the strategy does not take, or refuses."""
     registry = registry_for("search.strategy")
     if search.strategy not in registry:
         return

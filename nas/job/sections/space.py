@@ -52,6 +52,7 @@ class SpaceConfig(BaseModel):
 
 
 def check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
+    """Yield an unknown space, and parameters that it does not take, each alone and together."""
     # A function of the user's own, "module:function", is not registered.
     own = ":" in space.name
     found = [] if own else list(unknown_name("space.name", ("space", "name"), space.name))

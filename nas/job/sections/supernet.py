@@ -151,6 +151,7 @@ def quantizer_scheme(config: SupernetConfig) -> QuantizerScheme:
 
 
 def check_supernet(supernet: SupernetConfig, folder: Path) -> Iterator[Finding]:
+    """Yield what contradicts itself, files that are not there, and unknown names."""
     if supernet.epochs is not None and supernet.minutes is not None:
         yield ("supernet", "minutes"), "supernet.minutes: give either epochs or minutes, not both"
     if supernet.init_from is not None:
