@@ -21,6 +21,8 @@ class _Start:
     measured: tuple[int, int, int] | None = None
     """Processes, runs and models of the measurements before the search, where the default would
     take as long as training."""
+    evaluations: int = 80
+    front_size: int = 8
     data: tuple[str, ...] = ()
     """More lines of the data section."""
     space: tuple[str, ...] = ()
@@ -32,7 +34,7 @@ class _Start:
 _LESS = (3, 100, 10)
 
 _STARTS = {
-    "digits": _Start("8x8-lean", 3, "0.2", measured=(2, 50, 6)),
+    "digits": _Start("8x8-lean", 3, "0.2", measured=(2, 50, 6), evaluations=48, front_size=6),
     "fashion_mnist": _Start("28x28-lean", 25, "5000"),
     "cifar10": _Start("32x32-lean", 60, "5000", needs_path=True),
     "cifar100": _Start("32x32-lean", 60, "5000", needs_path=True),
@@ -138,7 +140,6 @@ def job_text(
         "    threads: 1",
         "",
     ]
-    digits = data == "digits"
     if start.measured is not None:
         processes, runs, _ = start.measured
         lines += ["protocol:", f"  processes: {processes}  # for a short run; 5 by default"]
@@ -146,9 +147,9 @@ def job_text(
     lines += [
         "search:",
         "  objectives: [accuracy, latency_ms]",
-        f"  evaluations: {48 if digits else 80}",
+        f"  evaluations: {start.evaluations}",
         *([f"  latency_samples: {start.measured[2]}"] if start.measured else []),
-        f"  front_size: {6 if digits else 8}  # models trained to the end and exported",
+        f"  front_size: {start.front_size}  # models trained to the end and exported",
     ]
     if latency_ms is not None:
         lines += [
