@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.annotations.arrays import stack_boxes
+from nas.data.annotations.parts import whole_images
 from nas.data.problems import Problems
 from nas.data.sources import ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -124,22 +125,7 @@ def boxed_data(
         for part, files in parts.items()
         if files
     }
-    return RawData(
-        train=found["train"],
-        validation=found.get("validation"),
-        test=found.get("test"),
-        classes=tuple(classes),
-        channels=config.channels or 3,
-        image_size=config.image_size or 192,
-        origin=origin,
-        scale=0.5,
-        flip=True,
-        targets="boxes",
-        input_text=(
-            "Scale the whole image to the input's height and width, and 8-bit pixels to 0..1 "
-            "(divide by 255)"
-        ),
-    )
+    return whole_images(found, classes, config, targets="boxes", origin=origin)
 
 
 def folder_of(config: DataConfig) -> Path:

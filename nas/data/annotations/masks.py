@@ -11,15 +11,13 @@ import numpy as np
 
 from nas.data.annotations.arrays import IGNORE
 from nas.data.annotations.boxes import folder_of, picture_size
+from nas.data.annotations.parts import PARTS, SIDE, listed_classes, whole_images
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
-
-_PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"),
-          "test": ("test", "testing")}  # fmt: skip
 
 
 @DATA_SOURCES.register("mask_folder")
@@ -52,10 +50,10 @@ def mask_folder(
     root = folder_of(config)
     classes = _classes(root, names)
     problems = Problems(root)
-    size = config.image_size or 192
+    size = config.image_size or SIDE
     pairs = {
         part: _pairs(*folders, problems)
-        for part in _PARTS
+        for part in PARTS
         if (folders := _folders(root, part, images, masks)) is not None
     }
     if not pairs.get("train"):
@@ -77,28 +75,12 @@ def mask_folder(
                 whole=True,
             )
     problems.raise_any("Mend the masks; nothing was trained.")
-    return RawData(
-        train=found["train"],
-        validation=found.get("validation"),
-        test=found.get("test"),
-        classes=classes,
-        channels=config.channels or 3,
-        image_size=size,
-        origin=str(root),
-        scale=0.5,
-        flip=True,
-        targets="masks",
-        input_text=(
-            "Scale the whole image to the input's height and width, and 8-bit pixels to 0..1 "
-            "(divide by 255)"
-        ),
-    )
+    return whole_images(found, classes, config, targets="masks", origin=str(root))
 
 
 def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
-    listed = root / "classes.txt"
-    if names is None and listed.is_file():
-        names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
+    if names is None:
+        names = listed_classes(root)
     if not names or len(names) < 2:
         raise InputError(
             f"{root}: classes.txt must name the classes, a line each, at least two (background "
@@ -108,7 +90,7 @@ def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _folders(root: Path, part: str, images: str, masks: str) -> tuple[Path, Path] | None:
-    for word in _PARTS[part]:
+    for word in PARTS[part]:
         for one, other in (
             (root / images / word, root / masks / word),
             (root / word / images, root / word / masks),

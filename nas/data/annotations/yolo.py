@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.data.annotations.boxes import BoxedFile, boxed_data, folder_of
+from nas.data.annotations.parts import PARTS, listed_classes
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, RawData
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -14,8 +15,6 @@ from search_spaces.errors import EnvironmentProblem, InputError
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
-_PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"),
-          "test": ("test", "testing")}  # fmt: skip
 _TOLERANCE = 0.002
 """A box may stand out of its image by this share of a side: files round to few digits."""
 
@@ -52,7 +51,7 @@ def yolo_txt(
         )
     problems = Problems(root)
     parts = {}
-    for part in _PARTS:
+    for part in PARTS:
         folder = places.get(part) or _folder(root, part)
         if folder is None:
             continue
@@ -73,10 +72,7 @@ def yolo_txt(
 def _description(root: Path) -> tuple[list[str], dict[str, Path]]:
     path = next((root / n for n in ("data.yaml", "dataset.yaml") if (root / n).is_file()), None)
     if path is None:
-        listed = root / "classes.txt"
-        if not listed.is_file():
-            return [], {}
-        return [n.strip() for n in listed.read_text("utf-8").splitlines() if n.strip()], {}
+        return listed_classes(root), {}
     import yaml
 
     try:
@@ -88,7 +84,7 @@ def _description(root: Path) -> tuple[list[str], dict[str, Path]]:
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names)]
     places = {}
-    for part, keys in _PARTS.items():
+    for part, keys in PARTS.items():
         key = next((k for k in keys if isinstance(content.get(k), str)), None)
         if key is not None:
             # Exports write ../train/images and mean train/images beside the file.
@@ -99,7 +95,7 @@ def _description(root: Path) -> tuple[list[str], dict[str, Path]]:
 
 
 def _folder(root: Path, part: str) -> Path | None:
-    for word in _PARTS[part]:
+    for word in PARTS[part]:
         for place in (root / "images" / word, root / word / "images"):
             if place.is_dir():
                 return place
