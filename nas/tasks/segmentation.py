@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nas.data.annotations.arrays import IGNORE
 from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 DICE_WEIGHT = 1.0
 """Weight of the Dice loss beside the cross-entropy."""
-
-IGNORED = 255
-"""Pixels of masks that count for nothing; :data:`nas.data.annotations.arrays.IGNORE`."""
 
 
 @TASKS.register("semantic_segmentation")
@@ -65,11 +63,11 @@ class SemanticSegmentation(Task):
         truth = targets.long()
         values = enlarged(outputs, (truth.shape[-2], truth.shape[-1]))
         # Of a batch without a pixel that counts the mean would be 0 / 0.
-        count = (truth != IGNORED).sum().clamp(min=1)
+        count = (truth != IGNORE).sum().clamp(min=1)
         total = F.cross_entropy(
             values,
             truth,
-            ignore_index=IGNORED,
+            ignore_index=IGNORE,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
@@ -113,7 +111,7 @@ class SemanticSegmentation(Task):
 
         size = (target.shape[-2], target.shape[-1])
         found = enlarged(torch.from_numpy(output)[None].float(), size).argmax(1)[0].numpy()
-        counted = target != IGNORED
+        counted = target != IGNORE
         right = float((found == target)[counted].mean()) if counted.any() else math.nan
         return Drawing(mask=found.astype(np.uint8), caption=f"{100 * right:.0f} % of pixels right")
 
@@ -136,7 +134,7 @@ def _dice(values: Tensor, truth: Tensor) -> Tensor:
     """
     from torch.nn import functional as F
 
-    counted = (truth != IGNORED)[:, None]
+    counted = (truth != IGNORE)[:, None]
     shares = values.softmax(1) * counted
     wanted = F.one_hot(truth.where(counted[:, 0], 0), values.shape[1]).permute(0, 3, 1, 2) * counted
     common = (shares * wanted).sum((0, 2, 3))
@@ -163,7 +161,7 @@ class _MaskScore(Score):
         # A few images at once: values at the size of the masks are large.
         for values, wanted in zip(outputs.split(32), truth.split(32), strict=True):
             told = enlarged(values.float(), (wanted.shape[-2], wanted.shape[-1])).argmax(1)
-            counted = wanted != IGNORED
+            counted = wanted != IGNORE
             pairs = wanted[counted] * classes + told[counted]
             found = torch.bincount(pairs, minlength=classes**2)
             self._counts += found.reshape(classes, classes).cpu().numpy()
