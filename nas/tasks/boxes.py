@@ -71,12 +71,20 @@ def boxes_of(outputs: np.ndarray) -> np.ndarray:
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the intersection over union of boxes (..., n, 4) and (..., m, 4): (..., n, m)."""
+    common = _intersections(a, b)
+    union = _areas(a)[..., :, None] + _areas(b)[..., None, :] - common
+    return common / np.maximum(union, 1e-12)
+
+
+def _intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the area that boxes (..., n, 4) and (..., m, 4) have in common: (..., n, m)."""
     first = np.maximum(a[..., :, None, :2], b[..., None, :, :2])
     last = np.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    common = np.clip(last - first, 0, None).prod(-1)
-    areas = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (a, b)]
-    union = areas[0][..., :, None] + areas[1][..., None, :] - common
-    return common / np.maximum(union, 1e-12)
+    return np.asarray(np.clip(last - first, 0, None).prod(-1))
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1))
 
 
 def detections(
@@ -178,11 +186,8 @@ class AveragePrecision:
         shared = overlaps(found, truth[:, 1:5])
         if ignored.any():
             # A crowd holds many: what lies inside it is covered by it (COCO).
-            areas = np.clip(found[:, 2:] - found[:, :2], 0, None).prod(-1)
-            first = np.maximum(found[:, None, :2], truth[None, ignored, 1:3])
-            last = np.minimum(found[:, None, 2:], truth[None, ignored, 3:5])
-            common = np.clip(last - first, 0, None).prod(-1)
-            shared[:, ignored] = common / np.maximum(areas[:, None], 1e-12)
+            common = _intersections(found, truth[ignored, 1:5])
+            shared[:, ignored] = common / np.maximum(_areas(found)[:, None], 1e-12)
         free = np.ones((len(self.thresholds), len(truth)), dtype=bool)
         rows = np.arange(len(self.thresholds))
         least = np.minimum(self.thresholds, 1 - 1e-10)

@@ -182,6 +182,13 @@ def _cells(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return middle, side
 
 
+def _coarse(count: int, like: Tensor) -> Tensor:
+    """Which cells are of the second grid, (cells,) bool."""
+    import torch
+
+    return torch.arange(count, device=like.device) >= grids_of(count)[0] ** 2
+
+
 def _boxes(outputs: Tensor) -> Tensor:
     """See :func:`nas.tasks.boxes.boxes_of`: (batch, cells, 4)."""
     import torch
@@ -245,12 +252,10 @@ def _owners(cells: int, targets: Tensor) -> tuple[Tensor, Tensor]:
         (middle[:, None] > corners[:, None, :, :2]) & (middle[:, None] < corners[:, None, :, 2:])
     ).all(-1)
     grids = grids_of(cells)
-    level = torch.zeros(cells, dtype=torch.bool, device=targets.device)
-    level[grids[0] ** 2 :] = True
     right = torch.ones_like(inside)
     if len(grids) > 1:
         large = size.amax(-1) * grids[0] > COARSE_FROM
-        right = level[None, :, None] == large[:, None, :]
+        right = _coarse(cells, targets)[None, :, None] == large[:, None, :]
     nearest = away.masked_fill(~right, math.inf).argmin(1)
     asks = (away <= RADIUS) & inside & right
     asks.scatter_(1, nearest[:, None, :], torch.ones_like(asks[:, :1]))
@@ -281,9 +286,7 @@ def _at_cells(teacher: Tensor, cells: int) -> dict[str, Tensor]:
         return {"scores": found[0][0], "boxes": found[0][1]}
     (fine, fine_boxes), (coarse, coarse_boxes) = found
     if len(grids_of(cells)) == len(found):
-        second = torch.zeros(cells, dtype=torch.bool, device=teacher.device)
-        second[grids_of(cells)[0] ** 2 :] = True
-        takes = second[None, :, None].expand(len(teacher), -1, 1)
+        takes = _coarse(cells, teacher)[None, :, None].expand(len(teacher), -1, 1)
     else:
         takes = coarse.amax(-1, keepdim=True) > fine.amax(-1, keepdim=True)
     return {
