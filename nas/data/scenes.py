@@ -193,16 +193,13 @@ def _place(
         patch = patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         visible = patch > VISIBLE
         height, width = patch.shape
+        seen = np.bincount(owner[owner >= 0], minlength=len(areas))
         for _ in range(_TRIES):
             top = int(rng.integers(0, side - height + 1))
             left = int(rng.integers(0, side - width + 1))
             under = owner[top : top + height, left : left + width][visible]
-            hidden = np.bincount(under[under >= 0], minlength=len(areas))
-            now = [int((owner == k).sum()) - int(hidden[k]) for k in range(len(areas))]
-            if all(
-                left_over >= (1 - _MOST_COVERED) * a
-                for left_over, a in zip(now, areas, strict=True)
-            ):
+            left_over = seen - np.bincount(under[under >= 0], minlength=len(areas))
+            if (left_over >= (1 - _MOST_COVERED) * np.array(areas)).all():
                 break
         else:
             continue
