@@ -108,6 +108,7 @@ def compress(
     from nas.cli.device_options import both_or_neither, key_values
     from nas.job import compress as jobs
     from nas.job.check import load_job
+    from nas.job.paths import network_file
     from nas.job.trust import OTHERS_NETWORKS, require_trust
     from search_spaces.atomic import write_text_atomic
 
@@ -140,7 +141,7 @@ def compress(
         devices={k: v for k, v in devices.items() if v is not None},
         minutes=minutes,
         weight_bits=_bits(weight_bits),
-        teacher=None if teacher is None else {"model": _file(teacher)},
+        teacher=None if teacher is None else {"model": network_file(teacher, Path.cwd())},
         labels=labels,
         evaluations=evaluations,
         front=front,
@@ -192,12 +193,6 @@ def told(folder: Path) -> list[str]:
 
 def _whole(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
-
-
-def _file(model: str) -> str:
-    from nas.job.paths import network_files
-
-    return str(network_files({"model": model}, Path.cwd()).get("model", model))
 
 
 def _name(model: str) -> str:
