@@ -10,7 +10,6 @@ guarantee holds whatever the training did.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,31 +59,25 @@ def pass_gate(
         noise: by which each metric may fall for no reason; no fall is allowed by default.
     """
     allowed = noise or [0.0] * len(before)
-    ended = {name: value.clone() for name, value in supernet.state_dict().items()}
+    ended = snapshot(supernet)
     moved = plain_weights(supernet).keys()
     for share in SHARES:
-        _load(
-            supernet,
+        supernet.load_state_dict(
             {
                 name: torch.lerp(begun[name].to(value), value, share)
                 if name in moved and value.is_floating_point()
                 else value
                 for name, value in ended.items()
-            },
+            }
         )
         after = tuple(measure(supernet))
         each = zip(after, before, allowed, strict=True)
         if sum(after) >= sum(before) and all(now >= then - most for now, then, most in each):
             return Gated(share, tuple(before), after)
-    _load(supernet, begun)
+    supernet.load_state_dict(begun)
     return Gated(0.0, tuple(before), tuple(before))
 
 
 def snapshot(supernet: Supernet) -> dict[str, Tensor]:
     """Return a copy of everything in ``supernet``, for :func:`pass_gate`."""
     return {name: value.detach().clone() for name, value in supernet.state_dict().items()}
-
-
-@torch.no_grad()
-def _load(supernet: Supernet, tensors: Mapping[str, Tensor]) -> None:
-    supernet.load_state_dict(copy.copy(dict(tensors)))

@@ -90,8 +90,9 @@ def _outputs(supernet: Supernet, plan: NetworkPlan, data: Tensor) -> dict[str, T
     found: dict[str, Tensor] = {}
 
     def keep(module: ElasticLayer, layer: LayerPlan, x: Tensor) -> None:
-        rows, _ = _rows(module, layer, x)
-        found[layer.name] = rows @ _matrix(module, layer).T + _bias(module, layer)
+        found[layer.name] = _rows(module, layer, x) @ _matrix(module, layer).T + _bias(
+            module, layer
+        )
 
     # A channel of its own (depthwise) has nobody to stand in for it.
     with _watched(supernet, [layer.name for layer in plan.layers() if layer.groups == 1], keep):
@@ -106,7 +107,7 @@ def _solve(
     kept: list[Tensor] = []
 
     def keep(module: ElasticLayer, layer: LayerPlan, x: Tensor) -> None:
-        kept.append(_rows(module, layer, x)[0])
+        kept.append(_rows(module, layer, x))
 
     with _watched(own, [layer.name], keep):
         own(data, plan, BatchStatistics())
@@ -145,8 +146,8 @@ def _watched(supernet: Supernet, names: list[str], keep: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _rows(module: ElasticLayer, layer: LayerPlan, x: Tensor) -> tuple[Tensor, int]:
-    """Return what each output position reads, of some positions: (rows, inputs), and of how many.
+def _rows(module: ElasticLayer, layer: LayerPlan, x: Tensor) -> Tensor:
+    """Return what each output position reads, of some positions: (rows, inputs).
 
     The positions are the same for the same layer, whatever its channels.
     """
@@ -154,14 +155,14 @@ def _rows(module: ElasticLayer, layer: LayerPlan, x: Tensor) -> tuple[Tensor, in
     if layer.kind == "linear":
         rows = x.reshape(-1, x.shape[-1])
         chosen = _chosen(len(rows), POSITIONS * len(x), layer.name)
-        return rows[chosen], len(rows)
+        return rows[chosen]
     parts = []
     for part in x.split(16):
         # F.unfold knows no two paddings of one side, and none is needed here.
         patches = F.unfold(part, layer.kernel_sides, layer.dilations, layer.pads, layer.strides)
         chosen = _chosen(patches.shape[-1], POSITIONS, layer.name)
         parts.append(patches[:, :, chosen].transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts), len(x)
+    return torch.cat(parts)
 
 
 def _chosen(available: int, count: int, name: str) -> Tensor:
