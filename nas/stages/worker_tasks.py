@@ -71,7 +71,7 @@ def winners(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str
     return WinnerTrainer(store.job(), store, _evaluator(folder, threads)).train
 
 
-def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluator) -> Any:
+def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluator) -> Supernet:
     """Train ``arch`` on its own as the job asks; return the supernet that holds its weights.
 
     The weights are kept in the run folder: training that was cut off goes on, and what is
@@ -81,43 +81,39 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
     from supernet.training.finetune import finetune
 
     config, trained = job.finetune, came_trained(store)
-    batches = evaluator.splits.training_batches(
-        config.batch_size, seed=derive_seed(job.seed, "finetune")
-    )
-    teacher = fixed_teacher(
-        job.supernet.teacher,
-        evaluator.supernet.space,
-        batches,
-        trained=trained,
-        device=evaluator.device,
-    )
     start = _reconstructed(arch, evaluator) if config.reconstruct else evaluator.supernet
     if not config.epochs:
         return start
+    batches = evaluator.splits.training_batches(
+        config.batch_size, seed=derive_seed(job.seed, "finetune")
+    )
+    teacher = None
+    if config.distillation:
+        teacher = fixed_teacher(
+            job.supernet.teacher,
+            evaluator.supernet.space,
+            batches,
+            trained=trained,
+            device=evaluator.device,
+        )
     found = finetune(
         evaluator.supernet,
         evaluator.supernet.plan(arch),
         batches=batches,
         loss=evaluator.task.loss,
         start=start,
-        teacher=teacher if config.distillation else None,
+        teacher=teacher,
         targets=config.distillation != "only",
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
-        epochs=config.epochs or 0.0,
+        epochs=config.epochs,
         learning_rate=config.learning_rate or FINETUNING_RATE,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
     )
     if not trained:
         return found
-    before = evaluator.accuracy(evaluator.network(arch))
-    evaluator.finetuned[arch] = found
-    try:
-        after = evaluator.accuracy(evaluator.network(arch))
-    finally:
-        del evaluator.finetuned[arch]
-    better = after >= before if evaluator.task.higher_is_better else after <= before
-    return found if better else evaluator.supernet
+    before, after = _without_and_with(found, arch, evaluator)
+    return found if after >= before else evaluator.supernet
 
 
 def _reconstructed(arch: Arch, evaluator: Evaluator) -> Supernet:
@@ -130,14 +126,19 @@ def _reconstructed(arch: Arch, evaluator: Evaluator) -> Supernet:
         return supernet  # its layers see other maps than those of the largest
     batches = evaluator.batches("calibration", evaluator.splits.calibration, plan.input_size)
     found = reconstruct(supernet, plan, (images for images, _ in batches))
-    before = evaluator.accuracy(evaluator.network(arch))
-    evaluator.finetuned[arch] = found
+    before, after = _without_and_with(found, arch, evaluator)
+    return found if after > before else supernet
+
+
+def _without_and_with(own: Supernet, arch: Arch, evaluator: Evaluator) -> tuple[float, float]:
+    """Return the metric of ``arch`` as it inherits weights and with its own, larger is better."""
+    sign = 1 if evaluator.task.higher_is_better else -1
+    inherited = evaluator.accuracy(evaluator.network(arch))
+    evaluator.finetuned[arch] = own
     try:
-        after = evaluator.accuracy(evaluator.network(arch))
+        return sign * inherited, sign * evaluator.accuracy(evaluator.network(arch))
     finally:
         del evaluator.finetuned[arch]
-    better = after > before if evaluator.task.higher_is_better else after < before
-    return found if better else supernet
 
 
 def _evaluator(folder: str, threads: int | None) -> Evaluator:
