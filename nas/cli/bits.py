@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli.device_options import whole_numbers
 from search_spaces.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -174,10 +175,7 @@ def _budget(text: str) -> tuple[str, str]:
 
 
 def _bits(option: str, text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text!r} must be whole numbers with commas") from None
+    found = whole_numbers(text, option)
     if any(not (2 <= b <= 8 or b == 32) for b in found):
         raise InputError(f"{option} {text}: bits are 2 to 8, or 32 for float")
     return found

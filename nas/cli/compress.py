@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -105,7 +105,7 @@ def compress(
     nas compress my.py:make --weights net.safetensors --data photos \\
         --budget latency_ms=3@board,size_kib=500 --hub https://hub --token-file token
     """
-    from nas.cli.device_options import both_or_neither, key_values
+    from nas.cli.device_options import both_or_neither, key_values, whole_numbers
     from nas.job import compress as jobs
     from nas.job.check import load_job
     from nas.job.paths import network_file
@@ -140,7 +140,7 @@ def compress(
         name=name,
         devices={k: v for k, v in devices.items() if v is not None},
         minutes=minutes,
-        weight_bits=_bits(weight_bits),
+        weight_bits=whole_numbers(weight_bits, "--weight-bits"),
         teacher=None if teacher is None else {"model": network_file(teacher, Path.cwd())},
         labels=labels,
         evaluations=evaluations,
@@ -201,11 +201,3 @@ def _name(model: str) -> str:
     words = [stem, function] if place.endswith(".py") else [function]
     found = "".join(c if c.isalnum() or c in "._-" else "-" for c in "-".join(words))
     return found.strip("._-")[:56] or "network"
-
-
-def _bits(text: str) -> list[int]:
-    try:
-        found: list[Any] = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--weight-bits {text!r} must be whole numbers with commas") from None
-    return found

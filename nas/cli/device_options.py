@@ -96,6 +96,18 @@ def key_values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
     return values
 
 
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Return the whole numbers of ``text``, which commas divide, given as ``option``.
+
+    Raises:
+        InputError: a part is no whole number.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r} must be whole numbers with commas") from None
+
+
 def both_or_neither(cert: Path | None, key: Path | None) -> None:
     """Raise an InputError when one of a certificate and its key is missing."""
     if (cert is None) != (key is None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def read_limits(texts: Sequence[str]) -> list[Limit]:
     Raises:
         InputError: an unknown quantity, no number, a device where none is measured, or none at all.
     """
+    registry_for("task").names()  # knows the metrics of tasks once it is read
     found: list[Limit] = []
     for text in (part.strip() for whole in texts for part in whole.split(",")):
         match = re.fullmatch(r"(\w+)=([0-9.eE+-]+)(%?)(?:@([A-Za-z0-9][\w.-]*))?", text)
@@ -77,7 +78,6 @@ def read_limits(texts: Sequence[str]) -> list[Limit]:
                 "as latency_ms=3@board, size_kib=500 or macs=50%"
             )
         quantity, number, percent, device = match.groups()
-        registry_for("task").names()  # knows the metrics of tasks once it is read
         if quantity not in METRICS:
             raise InputError(
                 f"--budget {text}: there is no quantity {quantity!r} (there are: "
@@ -244,13 +244,11 @@ def describe_network(
     Raises:
         InputError: no such network, one that has random weights, or one that the data do not fit.
     """
-    from nas.job.paths import network_files
+    from nas.job.paths import absolute, network_file
     from supernet.own_model.pretrained import module_space
     from supernet.own_model.sources import load_network
 
-    given = {"model": model, **({} if weights is None else {"weights": str(weights)})}
-    files = network_files(given, Path.cwd())
-    model = str(files.get("model", model))
+    model = network_file(model, Path.cwd())
     collection = model.partition(":")[0]
     asked = any(arguments.get(key) for key in ("weights", "pretrained"))
     if collection in ("timm", "torchvision.models") and weights is None and not asked:
@@ -282,7 +280,7 @@ def describe_network(
     plan = space.plan(space.largest())
     return Trained(
         model,
-        files.get("weights"),
+        None if weights is None else absolute(str(weights), Path.cwd()),
         dict(arguments),
         macs=int(plan.macs),
         parameters=sum(p.numel() for p in network.parameters()),
@@ -297,16 +295,17 @@ def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str,
     Raises:
         InputError: neither a folder nor a name.
     """
-    names: Callable[[], Sequence[str]] = registry_for("data.name").names
+    sources = registry_for("data.name")
     if Path(text).is_dir():
         found: dict[str, Any] = {"name": "image_folder", "path": str(Path(text).resolve())}
-    elif text in names():
+    elif text in sources:
         found = {"name": text}
         if path is not None:
             found["path"] = str(path.resolve())
     else:
         raise InputError(
-            f"--data {text!r} is neither a folder nor a data set (there are: {', '.join(names())})"
+            f"--data {text!r} is neither a folder nor a data set (there are: "
+            f"{', '.join(sources.names())})"
         )
     if image_size is not None:
         found["image_size"] = image_size
