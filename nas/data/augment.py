@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data.images import Crops
+from nas.data.placed import windows
 
 
 @dataclass(frozen=True)
@@ -89,25 +90,18 @@ class Augmentation:
 
     def moved(self, pixels: Tensor, mirrored: Tensor | None, offsets: Tensor | None) -> Tensor:
         """Return inputs (n, channels, h, w) mirrored and shifted as :meth:`moves` drew it."""
-        n, _, height, width = pixels.shape
+        height, width = pixels.shape[-2:]
         if mirrored is None and offsets is None:
             return pixels
-        rows = torch.arange(height).expand(n, height)
-        columns = torch.arange(width).expand(n, width)
-        if mirrored is not None:
-            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
         if offsets is not None:
             pad = self.crop_padding
             # A signal has no rows to move along.
             above = 0 if height == 1 else pad
-            rows, columns = rows + offsets[0] * (above > 0), columns + offsets[1]
+            offsets = torch.stack([offsets[0] * (above > 0), offsets[1]])
             # Black is no value of a signal, so what lies beyond its ends is what ends it.
             mode = "replicate" if pixels.is_floating_point() else "constant"
             pixels = F.pad(pixels, (pad, pad, above, above), mode=mode)
-        # Advanced indexing puts the channels last: (n, h, w, channels).
-        return pixels[
-            torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]
-        ].permute(0, 3, 1, 2)
+        return windows(pixels, (height, width), mirrored=mirrored, offsets=offsets)
 
     def blanked(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return inputs (n, channels, h, w) of which some have a square blanked."""

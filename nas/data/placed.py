@@ -89,6 +89,30 @@ def cropped(targets: str, labels: Tensor, crops: Crops, size: tuple[int, int]) -
     return _kept(labels, (labels[..., 1:3] - begin) / span, (labels[..., 3:5] - begin) / span)
 
 
+def windows(
+    padded: Tensor, size: tuple[int, int], *, mirrored: Tensor | None, offsets: Tensor | None
+) -> Tensor:
+    """Return a window of each image, (n, channels, height, width).
+
+    Args:
+        padded: (n, channels, rows, columns).
+        size: height and width of the windows.
+        mirrored: (n,) bool, which windows are mirrored; None for no one.
+        offsets: (2, n, 1) rows and columns of their beginnings; None for 0.
+    """
+    n, (height, width) = len(padded), size
+    rows = torch.arange(height).expand(n, height)
+    columns = torch.arange(width).expand(n, width)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    if offsets is not None:
+        rows, columns = rows + offsets[0], columns + offsets[1]
+    # Advanced indexing puts the channels last: (n, h, w, channels).
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
 def moved(
     targets: str,
     labels: Tensor,
@@ -110,15 +134,10 @@ def moved(
     """
     height, width = size
     if targets == "masks":
-        rows = torch.arange(height).expand(len(labels), height)
-        columns = torch.arange(width).expand(len(labels), width)
-        if mirrored is not None:
-            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        padded = labels[:, None]
         if offsets is not None:
-            labels = F.pad(labels[:, None], (pad,) * 4, value=IGNORE)[:, 0]
-            rows, columns = rows + offsets[0], columns + offsets[1]
-        n = torch.arange(len(labels))[:, None, None]
-        return labels[n, rows[:, :, None], columns[:, None, :]]
+            padded = F.pad(padded, (pad,) * 4, value=IGNORE)
+        return windows(padded, size, mirrored=mirrored, offsets=offsets)[:, 0]
     first, last = labels[..., 1:3], labels[..., 3:5]
     if offsets is not None:
         # As in the image: columns of the source are counted from the far side of mirrored ones.
