@@ -29,8 +29,9 @@ class BlockKind:
             imports torch, which nobody needs who only counts costs.
         memory: the same on a tape of allocations; None where no peak of memory can be told, which
             is then NaN.
-        kept: whether it takes all tensors that are alive, ``(current, *kept)``, and says what is
-            alive after it; other kinds run on the current one, and what is kept passes by them.
+        kept: whether it takes all tensors that are alive as a tuple ``(current, *kept)``, and says
+            what is alive after it; other kinds run on the current one, and what is kept passes by
+            them.
     """
 
     dataflow: Union[str, Callable[..., Any]]
@@ -51,6 +52,22 @@ BLOCK_KINDS: Registry[BlockKind] = Registry(
     group="nas.block_kinds",
     modules=("search_spaces.memory_flows", "search_spaces.dense_flows"),
 )
+
+
+def on_alive(run: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """Return ``run`` of ``(current, *kept)`` for a lone tensor too, beside which nothing is kept.
+
+    Args:
+        run: a dataflow or a memory flow of a kind that keeps tensors.
+        place: which of its arguments they are.
+    """
+
+    def alone(*arguments: Any) -> Any:
+        x = arguments[place]
+        alive = x if isinstance(x, tuple) else (x,)
+        return run(*arguments[:place], alive, *arguments[place + 1 :])
+
+    return alone
 
 
 def on_current(run: Callable[..., Any], place: int) -> Callable[..., Any]:

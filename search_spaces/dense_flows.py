@@ -6,17 +6,17 @@ from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
 from search_spaces.layers import FLOAT_BITS
 from search_spaces.memory import Roles, Tape, Tensor
 
-Alive = "tuple[Tensor, ...] | Tensor"
+MOST_LAYERS = 3
+"""Pairs of convolutions in the tower of a level, at most."""
 
 
-def _fork(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...]:
+def _fork(tape: Tape, roles: Roles, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     # Of an architecture without the fork the tensor is read by nobody later, and costs nothing.
-    alive = x if isinstance(x, tuple) else (x,)
-    return (alive[0], *alive[1:], alive[0])
+    return (*x, x[0])
 
 
-def _detect(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> Tensor:
-    current, *kept = x if isinstance(x, tuple) else (x,)
+def _detect(tape: Tape, roles: Roles, x: tuple[Tensor, ...]) -> Tensor:
+    current, *kept = x
     current = roles.chain(tape, current, ["top"], tape.stream_bits)
     found = []
     if "lateral" in roles:
@@ -34,12 +34,13 @@ def _detect(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> Tensor:
 
 
 def _tower(tape: Tape, roles: Roles, x: Tensor, level: str) -> Tensor:
-    parts = [f"{level}_{part}{i}" for i in (1, 2, 3) for part in ("depthwise", "pointwise")]
+    pairs = range(1, MOST_LAYERS + 1)
+    parts = [f"{level}_{part}{i}" for i in pairs for part in ("depthwise", "pointwise")]
     return roles.chain(tape, x, [*parts, f"{level}_predict"], FLOAT_BITS)
 
 
-def _decode(tape: Tape, roles: Roles, x: tuple[Tensor, ...] | Tensor) -> Tensor:
-    current, *kept = x if isinstance(x, tuple) else (x,)
+def _decode(tape: Tape, roles: Roles, x: tuple[Tensor, ...]) -> Tensor:
+    current, *kept = x
     current = roles.chain(tape, current, ["top"], tape.stream_bits)
     for i in range(1, len(kept) + 1):
         lateral = roles.layers[f"lateral{i}"]

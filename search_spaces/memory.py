@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow, on_current
+from search_spaces.block_kinds import BLOCK_KINDS, MemoryFlow, on_alive, on_current
 from search_spaces.columns import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.errors import InputError
 from search_spaces.layers import FLOAT_BITS, STREAM_BITS, LayerPlan, Numbers, OperatorPlan
@@ -123,9 +123,9 @@ def memory_flow(kind: str) -> MemoryFlow | None:
     """Return how tensors run through blocks of ``kind``, or None where nobody said."""
     if kind in BLOCK_KINDS:
         record = BLOCK_KINDS.get(kind)
-        if record.memory is None or record.kept:
-            return record.memory
-        return on_current(record.memory, 2)
+        if record.memory is None:
+            return None
+        return (on_alive if record.kept else on_current)(record.memory, 2)
     return on_current(MEMORY_FLOWS.get(kind), 2) if kind in MEMORY_FLOWS else None
 
 

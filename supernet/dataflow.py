@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from search_spaces.block_kinds import BLOCK_KINDS, on_current
+from search_spaces.block_kinds import BLOCK_KINDS, on_alive, on_current
 from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
@@ -33,8 +33,7 @@ def dataflow_of(kind: str) -> Dataflow:
     if kind in DATAFLOWS and kind not in BLOCK_KINDS:
         return on_current(DATAFLOWS.get(kind), 0)
     record = BLOCK_KINDS.get(kind)
-    run = record.load_dataflow()
-    return run if record.kept else on_current(run, 0)
+    return (on_alive if record.kept else on_current)(record.load_dataflow(), 0)
 
 
 def activate(x: Tensor, name: str) -> Tensor:

@@ -1,35 +1,29 @@
 """How tensors run through the ends of networks that answer for every place of an image.
 
-``x`` is the current feature map, or ``(current, *kept)`` with those that ``fork`` blocks kept.
+``x`` is ``(current, *kept)``: the current feature map and those that ``fork`` blocks kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Union
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_spaces.dense_flows import MOST_LAYERS
 from supernet.dataflow import Operation
 
-Alive = Union[Tensor, tuple[Tensor, ...]]
 
-MOST_LAYERS = 3
-"""Pairs of convolutions in the tower of a level, at most."""
-
-
-def fork(x: Alive, ops: Mapping[str, Operation], residual: bool) -> tuple[Tensor, ...]:
+def fork(x: tuple[Tensor, ...], ops: Mapping[str, Operation], residual: bool) -> tuple[Tensor, ...]:
     """Keep the current map for later: ``(current, *kept)`` -> ``(current, *kept, current)``.
 
     Tensors are (batch, channels, height, width).
     """
-    alive = x if isinstance(x, tuple) else (x,)
-    return (alive[0], *alive[1:], alive[0])
+    return (*x, x[0])
 
 
-def detect(x: Alive, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+def detect(x: tuple[Tensor, ...], ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Anchor-free detection heads on one or two scales (FCOS, Tian et al., ICCV 2019, section 3).
 
     The coarse map gets the width of the head; where there is a fine level, it is enlarged and
@@ -39,7 +33,7 @@ def detect(x: Alive, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     Returns:
         (batch, cells, outputs): cells of the fine level row by row, then those of the coarse one.
     """
-    current, *kept = x if isinstance(x, tuple) else (x,)
+    current, *kept = x
     current = ops["top_out"](ops["top"](current))
     levels = []
     if "lateral" in ops:
@@ -58,7 +52,7 @@ def _cells(x: Tensor, level: str, ops: Mapping[str, Operation]) -> Tensor:
     return ops[f"{level}_predict"](x.flatten(2).transpose(1, 2))
 
 
-def decode(x: Alive, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+def decode(x: tuple[Tensor, ...], ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """A light decoder: enlarge, add what was kept, convolve; then a class for every place.
 
     The top-down path of FPN (Lin et al., CVPR 2017) with depthwise separable convolutions, as
@@ -67,7 +61,7 @@ def decode(x: Alive, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     Returns:
         (batch, classes, height, width) of the last map that was joined.
     """
-    current, *kept = x if isinstance(x, tuple) else (x,)
+    current, *kept = x
     current = ops["top_out"](ops["top"](current))
     for i in range(1, len(kept) + 1):
         side = ops[f"side{i}"](ops[f"lateral{i}"](kept[-i]))

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from search_spaces.dense_flows import MOST_LAYERS
 from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, one_of, round_channels, whole
 from search_spaces.plan import LayerPlan, Numbers
@@ -33,8 +34,6 @@ SCALES = ("coarse", "fine", "both")
 
 UNSURE = -3.0
 """Value before the logistic function, in a fresh detector: nearly sure of no class."""
-
-_MOST_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ class DetectorSpace(_DenseSpace):
         ascending("end_depths", p.end_depths)
         for depth in p.end_depths:
             whole("end_depths", depth)
-            one_of("end_depths", depth, range(1, _MOST_LAYERS + 1))
+            one_of("end_depths", depth, range(1, MOST_LAYERS + 1))
         if not isinstance(p.scales, tuple) or not p.scales:
             raise InputError(f"scales={p.scales!r} must be a list of {', '.join(SCALES)}")
         for scale in p.scales:
