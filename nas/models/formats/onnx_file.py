@@ -24,6 +24,7 @@ class OnnxFile(Format):
 
     @classmethod
     def require(cls) -> None:
+        """See :meth:`Format.require`."""
         try:
             import onnx  # noqa: F401
         except ImportError as error:
@@ -31,6 +32,7 @@ class OnnxFile(Format):
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
+        """See :meth:`Format.write`."""
         cls.require()
         import onnx
 
