@@ -54,13 +54,23 @@ def test_one_kind_of_head_alone_is_no_choice():
 
 def test_a_kept_map_lives_until_it_is_joined():
     """By hand: while the coarse stage runs, the map of the fine one is in memory beside it."""
-    space = build_space("detector", preset="96x96", input_channels=1, outputs=14)
+    stages = [
+        {"channels": 16, "stride": 2, "depths": [1]},
+        # So wide that the peak is in its second block.
+        {"channels": 64, "stride": 2, "depths": [2], "expands": [6]},
+    ]
+    space = build_space(
+        "detector", preset="48x48", input_channels=1, outputs=9, resolutions=[48], widths=[1.0],
+        stages=stages,
+    )  # fmt: skip
     text = str(space.largest())
-    both, coarse = (
-        space.plan(space.parse(text.replace("end.scales=both", f"end.scales={s}")))
-        for s in ("both", "coarse")
+    both, fine, coarse = (
+        space.plan(space.parse(text.replace("end.scales=both", f"end.scales={s}"))).peak_memory_kib
+        for s in ("both", "fine", "coarse")
     )
-    assert both.peak_memory_kib >= coarse.peak_memory_kib
+    # Input and output of the depthwise convolution, and the block's input for the sum.
+    assert coarse == (2 * 6 * 64 * 6 * 6 + 64 * 6 * 6) / 1024
+    assert both == fine == coarse + 16 * 12 * 12 / 1024
 
 
 @pytest.mark.parametrize(
