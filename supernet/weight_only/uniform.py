@@ -62,6 +62,16 @@ def _half(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float16).astype(np.float64)
 
 
+def _stored_grids(
+    weights: np.ndarray, bits: int, ternary: bool, symmetric: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scales and minima of :func:`grids` as a file holds them, in 16 bits."""
+    scale, start = grids(weights, bits, ternary=ternary, symmetric=symmetric)
+    scale = _half(scale)
+    # A grid with a zero has no minimum of its own.
+    return scale, -_zero(bits) * scale if symmetric or ternary else _half(start)
+
+
 def round_to_nearest(
     weight: np.ndarray,
     bits: int,
@@ -83,10 +93,7 @@ def round_to_nearest(
     check_form((outputs, channels), bits, 1, group)
     width = group or channels
     rows = np.asarray(weight, np.float64).reshape(-1, width)
-    scale, start = grids(rows, bits, ternary=ternary, symmetric=symmetric)
-    scale = _half(scale)
-    zero = _zero(bits)
-    start = -zero * scale if symmetric or ternary else _half(start)
+    scale, start = _stored_grids(rows, bits, ternary, symmetric)
     codes = _codes(rows, scale, start, bits, ternary).reshape(outputs, channels)
     return _packed(codes, scale, start, bits, group, symmetric or ternary, bias, factor)
 
@@ -156,9 +163,7 @@ def gptq(
     for k in range(channels):
         if k % width == 0:
             end = k + width
-            scale, start = grids(rest[:, k:end], bits, ternary=ternary, symmetric=symmetric)
-            scale = _half(scale)
-            start = -_zero(bits) * scale if symmetric or ternary else _half(start)
+            scale, start = _stored_grids(rest[:, k:end], bits, ternary, symmetric)
             scales.append(scale)
             starts.append(start)
         codes[:, k] = _codes(rest[:, k : k + 1], scale, start, bits, ternary)[:, 0]
