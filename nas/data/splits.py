@@ -72,6 +72,11 @@ class DataSplits:
         """Width of the inputs; the side, where they are square."""
         return self.input_size[1]
 
+    @property
+    def test_images(self) -> int:
+        """How many examples the test set has; to know it is not to read them."""
+        return len(self._test)
+
     def test(self, reason: str) -> Subset:
         """Return the test set.
 

@@ -182,7 +182,7 @@ def assemble(
             tested,
             task,
             validation_images=len(splits.validation),
-            test_images=len(splits._test),
+            test_images=splits.test_images,
         )
         for spec in fronts
     }

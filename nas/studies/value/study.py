@@ -234,7 +234,7 @@ class ValueStudy:
         front_tests: Mapping[str, Mapping[str, Any]],
         measured: Sequence[Measured],
     ) -> dict[str, Any]:
-        images = len(opened.splits._test)
+        images = opened.splits.test_images
         kind_of_metric = opened.task.metric_kind()
         how: dict[str, Any] = {
             "higher": opened.task.higher_is_better,
