@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from supernet.own_model.graph import ModuleGraph, Width
+from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.widths import Width
 from supernet.reading.normal_form import affine_of
 
 

@@ -67,13 +67,15 @@ def module_space(
                            arguments=arguments)  # fmt: skip
     channels = input_channels or own_channels(network)
     network = for_channels(network, channels)
-    side = resolution or (None if input_size else own_side(network, channels))
-    shape = (channels, *(input_size or (side, side)))
+    if resolution or not input_size:
+        side = resolution or own_side(network, channels)
+        input_size = input_size or (side, side)
+    shape = (channels, *input_size)
     kept = outputs is None
     if outputs is not None:
         network, kept = for_outputs(network, outputs, shape)
     if elastic == "auto":
-        found = find_elastic(network, shape, shares=shares, divisor=divisor)
+        found: dict[str, Any] = dict(find_elastic(network, shape, shares=shares, divisor=divisor))
     elif isinstance(elastic, str):
         raise InputError(f"elastic: {elastic!r} is neither 'auto' nor widths, kernels and depths")
     else:

@@ -11,32 +11,27 @@ kernel are taken from the larger ones is that of Once-for-All (Cai et al., ICLR 
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, check_bits, round_channels, whole
-from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan, OperatorPlan
+from search_spaces.plan import NetworkPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Arch, Choice, Condition
 from supernet.batchnorm import EPSILON
 from supernet.own_model import importance
-from supernet.own_model.graph import BATCH, ModuleGraph
-from supernet.ptq.quantize import sides_of
-from supernet.reading.capture import packet
+from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.options import Bits, OptionReader, Options, read_ascending
+from supernet.own_model.plans import PlanColumns
+from supernet.own_model.traced import role_of
 from supernet.training.subnets import float_plan
 
 if TYPE_CHECKING:
     from supernet.network import Supernet
-
-Options = Mapping[str, Sequence[float]]
-Bits = Union[Sequence[int], Mapping[str, Sequence[int]]]
 
 KIND = "graph"
 
@@ -144,6 +139,7 @@ class ModuleSpace(PlannedSpace):
         graph: the traced module.
         module: a copy of it.
         trained: whether the module came trained; None where nobody said.
+        skipped: layer that a pattern for widths named -> why its channels cannot vary.
     """
 
     trained: bool | None = None
@@ -170,7 +166,7 @@ class ModuleSpace(PlannedSpace):
                 f"input_shape={input_shape} must be (channels, height, width), or (channels, "
                 "samples) of a signal"
             )
-        _ascending("resolutions", resolutions)
+        read_ascending("resolutions", resolutions)
         if resolutions[-1] != input_shape[1]:
             raise InputError(
                 f"resolutions={list(resolutions)} must end with the side of input_shape, "
@@ -181,31 +177,34 @@ class ModuleSpace(PlannedSpace):
                 f"resolutions={list(resolutions)}: the resolution of inputs {input_shape} that "
                 "are not square cannot vary"
             )
-        whole("divisor", divisor)
         self.module = copy.deepcopy(module).cpu().eval()
         self.graph = ModuleGraph(
             self.module, input_shape, sequences=tuple(depths), sides=resolutions
         )
         self._input_shape = input_shape
-        self._side, self._divisor = input_shape[1], divisor
-        self._names = list(self.graph.layers.values())
-        self._nodes = {self.graph.layers[n.target]: n for n in self.graph.layer_nodes()}
-        for group in ties:
-            self.graph.tie([name for pattern in group for name in self._find(pattern)])
+        reader = OptionReader(self.graph, divisor)
+        self._names = reader.names
+        self._nodes = {self.graph.layers[role_of(n)]: n for n in self.graph.layer_nodes()}
+        reader.tie(ties)
         if sort_channels:
             importance.sort_channels(self.graph)
-        self._depths = self._read_depths(depths)
-        self._widths = self._read_widths(widths)
-        self._kernels = self._read_kernels(kernels)
+        self._depths = reader.depths(depths)
+        self._widths = reader.widths(widths)
+        self._kernels = reader.kernels(kernels)
         edges = () if edge_bits is None else (self._names[0], self._names[-1])
         self._bits = {
-            "w": self._read_bits("weight_bits", weight_bits, edges, edge_bits),
-            "a": self._read_bits("activation_bits", activation_bits, edges, edge_bits),
+            "w": reader.bits("weight_bits", weight_bits, edges, edge_bits),
+            "a": reader.bits("activation_bits", activation_bits, edges, edge_bits),
         }
         outputs = self.graph.modules[self._names[-1]]
+        self.skipped = reader.skipped
+        choices = self._choices(resolutions)
+        self._columns = PlanColumns(
+            self.graph, reader, choices, widths=self._widths, kernels=self._kernels
+        )
         super().__init__(
             name,
-            self._choices(resolutions),
+            choices,
             input_channels=input_shape[0],
             outputs=int(getattr(outputs, "out_features", 0) or outputs.out_channels),
         )
@@ -263,28 +262,28 @@ class ModuleSpace(PlannedSpace):
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Width of the input for gene rows: (n,) int64."""
-        sides = self._column(np.asarray(genes), "resolution").astype(np.int64)
+        sides = self._columns.column(np.asarray(genes), "resolution").astype(np.int64)
         return sides * self._input_shape[-1] // self._input_shape[1]
 
     def height_column(self, genes: np.ndarray) -> np.ndarray:
         """Rows of the input for gene rows: (n,) int64."""
-        sides = self._column(np.asarray(genes), "resolution").astype(np.int64)
+        sides = self._columns.column(np.asarray(genes), "resolution").astype(np.int64)
         return np.ones_like(sides) if len(self._input_shape) == 2 else sides
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe the network, which is one block, for gene rows (n, choices)."""
-        genes = np.asarray(genes)
+        genes, columns = np.asarray(genes), self._columns
         every = np.ones(len(genes), dtype=bool)
         layers = tuple(
-            LayerColumn(self._layer(genes, node), self._active(genes, node))
+            LayerColumn(columns.layer(genes, node), columns.active(genes, node))
             for node in self.graph.layer_nodes()
         )
         operators = tuple(
-            OperatorColumn(self._operator(genes, node), self._active(genes, node))
+            OperatorColumn(columns.operator(genes, node), columns.active(genes, node))
             for node in self.graph.operator_nodes()
         )
         operators += tuple(
-            OperatorColumn(self._product(genes, role, node), self._active(genes, node))
+            OperatorColumn(columns.product(genes, role, node), columns.active(genes, node))
             for role, node in self.graph.products.items()
         )
         scopes = {n.target: n for n in self.graph.graph.nodes if n.target in self.graph.points}
@@ -297,7 +296,7 @@ class ModuleSpace(PlannedSpace):
                 ~every,
                 tuple(self.graph.points.items()),
                 operators,
-                {role: self._active(genes, scopes[role]) for role in self.graph.points},
+                {role: columns.active(genes, scopes[role]) for role in self.graph.points},
             )
         ]
 
@@ -327,120 +326,6 @@ class ModuleSpace(PlannedSpace):
                 # What was computed from weights, or is none, is no weight of its own.
                 learned = isinstance(self.graph.value_of(path), nn.Parameter)
                 operator.value.requires_grad_(learned)
-
-    # ------------------------------------------------------------------ reading
-
-    def _find(self, pattern: str) -> list[str]:
-        found = [name for name in self._names if fnmatchcase(name, pattern)]
-        if not found:
-            near = difflib.get_close_matches(pattern, self._names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(
-                f"no layer is called {pattern!r}{hint} (there are: {', '.join(self._names)})"
-            )
-        return found
-
-    def _read_depths(self, depths: Options) -> dict[str, tuple[int, ...]]:
-        found = {}
-        for path, options in depths.items():
-            elements = self.graph.lengths[path]
-            options = _ascending(f"depths[{path!r}]", options)
-            for depth in options:
-                whole(f"depths[{path!r}]", depth)
-            if options[-1] != elements:
-                raise InputError(
-                    f"depths[{path!r}]={list(options)} must end with the number of its elements, "
-                    f"{elements}"
-                )
-            for element in self.graph.elements:
-                if element.sequence == path and element.position >= options[0]:
-                    source, result = (
-                        self.graph.shape(n, self._side) for n in (element.source, element.result)
-                    )
-                    if source != result:
-                        raise InputError(
-                            f"depths[{path!r}]: element {element.position} turns "
-                            f"{source[1:]} into {result[1:]}, so it cannot be left out; begin with "
-                            f"a depth of at least {element.position + 1}"
-                        )
-            found[path] = options
-        return found
-
-    def _read_widths(self, widths: Options) -> dict[int, tuple[str, tuple[float, ...]]]:
-        found: dict[int, tuple[str, tuple[float, ...]]] = {}
-        for pattern, options in widths.items():
-            options = _ascending(f"widths[{pattern!r}]", options)
-            if options[-1] > 1:
-                raise InputError(f"widths[{pattern!r}]: {options[-1]} is more than the layer has")
-            for name in self._find(pattern):
-                index = self.graph.output_width(self._nodes[name])
-                assert index is not None
-                width = self.graph.widths[index]
-                if width.pinned:
-                    raise InputError(
-                        f"widths[{pattern!r}]: the output channels of {name} cannot vary, because "
-                        f"{width.pinned}"
-                    )
-                other, before = found.get(index, (name, options))
-                if before != options:
-                    raise InputError(
-                        f"widths: {other} and {name} must have equal widths, because the graph or "
-                        f"'ties' joins them, but are given {list(before)} and {list(options)}"
-                    )
-                counts = [self._narrow(width.size, share) for share in options]
-                if len(set(counts)) < len(counts):
-                    raise InputError(
-                        f"widths[{pattern!r}]: {list(options)} of {width.size} channels, rounded "
-                        f"to multiples of {self._divisor}, are {counts}; leave out the equal ones "
-                        "or lower the divisor"
-                    )
-                found[index] = (other, options)
-        return found
-
-    def _read_kernels(self, kernels: Options) -> dict[str, tuple[int, ...]]:
-        found = {}
-        for pattern, options in kernels.items():
-            options = _ascending(f"kernels[{pattern!r}]", options)
-            for name in self._find(pattern):
-                module = self.graph.modules[name]
-                own = module.kernel_size[0] if isinstance(module, nn.Conv2d) else 1
-                odd = all(isinstance(k, int) and (own - k) % 2 == 0 for k in options)
-                if options[-1] != own or not odd:
-                    raise InputError(
-                        f"kernels[{pattern!r}]={list(options)}: the kernel of {name} has the side "
-                        f"{own}; list sides that differ from it by an even number, ending with it"
-                    )
-                if len(set(module.kernel_size)) > 1:
-                    raise InputError(
-                        f"kernels[{pattern!r}]: the kernel of {name} is not square, so it cannot "
-                        "vary"
-                    )
-                if int(module.padding[0]) < module.dilation[0] * (own - options[0]) // 2:
-                    raise InputError(
-                        f"kernels[{pattern!r}]: {name} has a padding of {module.padding[0]}, too "
-                        f"little for a kernel of {options[0]} to give maps of the same size"
-                    )
-                found[name] = options
-        return found
-
-    def _read_bits(
-        self, key: str, bits: Bits, edges: Sequence[str], edge_bits: int | None
-    ) -> dict[str, tuple[int, ...]]:
-        given = bits if isinstance(bits, Mapping) else {"*": bits}
-        found: dict[str, tuple[int, ...]] = {}
-        for pattern, options in given.items():
-            options = check_bits(f"{key}[{pattern!r}]", tuple(options))
-            for name in self._find(pattern):
-                # A pattern for all does not mean the edges, unless nothing else is said of them.
-                if name in edges and pattern == "*":
-                    whole_float = options == (FLOAT_BITS,)
-                    found[name] = options if whole_float else (int(edge_bits or FLOAT_BITS),)
-                else:
-                    found[name] = options
-        missing = [name for name in self._names if name not in found]
-        if missing:
-            raise InputError(f"{key} says nothing about {missing[0]}; add a pattern '*'")
-        return found
 
     # ------------------------------------------------------------------ choices
 
@@ -475,105 +360,6 @@ class ModuleSpace(PlannedSpace):
                 conditions.append(Condition(f"depth.{path}", deep))
         return tuple(conditions)
 
-    def _column(self, genes: np.ndarray, name: str) -> np.ndarray:
-        j = self.index[name]
-        return np.asarray(self.choices[j].options)[genes[:, j]]
-
-    def _active(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
-        active = np.ones(len(genes), dtype=bool)
-        for path, position in node.meta["scope"]:
-            active &= self._column(genes, f"depth.{path}") > position
-        return active
-
-    # -------------------------------------------------------------------- sizes
-
-    def _narrow(self, size: int, share: float) -> int:
-        return size if share == 1 else min(size, int(round_channels(size * share, self._divisor)))
-
-    def _channels(self, genes: np.ndarray, width: int | None, otherwise: int) -> np.ndarray:
-        if width not in self._widths:
-            return np.full(len(genes), otherwise)
-        name, options = self._widths[width]
-        size = self.graph.widths[width].size
-        counts = np.array([self._narrow(size, share) for share in options])
-        return counts[genes[:, self.index[f"width.{name}"]]] * (otherwise // size)
-
-    def _sizes(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
-        """Shape of a value at each row's resolution: (n, dimensions)."""
-        sides = self.choices[0].options
-        shapes = np.array([self.graph.shape(node, int(side)) for side in sides])
-        return shapes[genes[:, 0]]
-
-    def _layer(self, genes: np.ndarray, node: fx.Node) -> LayerPlan:
-        name = self.graph.layers[node.target]
-        module = self.graph.modules[name]
-        before, _ = self.graph.input_width(node)
-        source = self._sizes(genes, node.meta["input"])
-        bits = [self._column(genes, f"{kind}.{name}").astype(np.int64) for kind in ("w", "a")]
-        after = self.graph.output_width(node)
-        if isinstance(module, nn.Linear):
-            return LayerPlan(
-                name, node.target,
-                self._channels(genes, before, module.in_features),
-                self._channels(genes, after, module.out_features),
-                1, 1, 1, 1, 1, *bits, "none", self.graph.sources[node.target], "linear", False,
-                tokens=np.maximum(1, source[:, :-1].prod(1) // BATCH),
-            )  # fmt: skip
-        result = self._sizes(genes, node)
-        inputs = self._channels(genes, before, module.in_channels)
-        sides: dict[str, Any] = sides_of(module)
-        if name in self._kernels:
-            own = module.kernel_size[0]
-            kernel = self._column(genes, f"kernel.{name}").astype(np.int64)
-            sides["padding"] = sides["padding"] - module.dilation[0] * (own - kernel) // 2
-            sides["kernel"] = kernel
-        if (source[:, -2:-1] != source[:, -1:]).any() or (result[:, -2] != result[:, -1]).any():
-            sides |= {"in_height": source[:, -2], "out_height": result[:, -2]}
-        depthwise = module.groups == module.in_channels == module.out_channels != 1
-        return LayerPlan(
-            name=name,
-            role=node.target,
-            in_channels=inputs,
-            out_channels=self._channels(genes, after, module.out_channels),
-            groups=inputs if depthwise else module.groups,
-            in_size=source[:, -1],
-            out_size=result[:, -1],
-            weight_bits=bits[0],
-            activation_bits=bits[1],
-            source=self.graph.sources[node.target],
-            batch_norm=node.target in self.graph.norms,
-            **sides,
-        )
-
-    def _product(self, genes: np.ndarray, role: str, node: fx.Node) -> OperatorPlan:
-        """Multiplications of an operation that is no layer, at its full width."""
-        tensors = [self._sizes(genes, n) for n in node.all_input_nodes if self.graph.has_shape(n)]
-        result = self._sizes(genes, node)
-        count = result.prod(1) // BATCH
-        name = packet(node)
-        if name == "scaled_dot_product_attention":
-            query, key = tensors[0], tensors[1]
-            macs = query.prod(1) // BATCH * key[:, -2] + count * key[:, -2]
-        elif name in ("matmul", "bmm"):
-            macs = count * tensors[0][:, -1]
-        elif name.startswith("conv_transpose"):
-            macs = tensors[0].prod(1) // BATCH * tensors[1][:, 1:].prod(1)
-        else:
-            macs = count * tensors[1][:, 1:].prod(1)
-        return OperatorPlan(role, role, "product", int(result[0, -1]), macs=macs)
-
-    def _operator(self, genes: np.ndarray, node: fx.Node) -> OperatorPlan:
-        path = self.graph.operators[node.target]
-        if path not in self.graph.modules:
-            count = self.graph.value(path).numel()
-            return OperatorPlan(path, node.target, "value", count, parameters=count)
-        size = self.graph.modules[path].normalized_shape[0]
-        channels = self._channels(genes, self.graph.output_width(node), size)
-        tokens = np.maximum(1, self._sizes(genes, node)[:, :-1].prod(1) // BATCH)
-        return OperatorPlan(
-            path, node.target, "layer_norm", channels, tokens, parameters=2 * channels
-        )
-
     def _check(self) -> None:
         """Compare the largest architecture with the module, and run the smallest."""
         from supernet.network import Supernet
@@ -606,9 +392,3 @@ class ModuleSpace(PlannedSpace):
                 f"the smallest network does not run ({error}); a fixed number of channels or "
                 "pixels in the module's forward, such as x.view(-1, 1024), is the usual reason"
             ) from error
-
-
-def _ascending(name: str, values: Any) -> tuple[Any, ...]:
-    values = tuple(values) if isinstance(values, (list, tuple)) else values
-    ascending(name, values)
-    return values  # type: ignore[no-any-return]

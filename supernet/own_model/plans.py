@@ -1,0 +1,142 @@
+"""The layer plans of a module's variants, each a column over many architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import fx, nn
+
+from search_spaces.plan import LayerPlan, OperatorPlan
+from search_spaces.space import Choice
+from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.options import OptionReader
+from supernet.own_model.traced import BATCH, role_of
+from supernet.ptq.quantize import sides_of
+from supernet.reading.capture import packet
+
+
+class PlanColumns:
+    """Describes layers and operators of a module for rows of genes (n, choices).
+
+    Args:
+        graph: the module.
+        reader: of the options, for how widths are rounded.
+        choices: of the space, in the order of the genes.
+        widths: index of a width -> (name of its choice's layer, allowed shares).
+        kernels: convolutions whose kernels vary.
+    """
+
+    def __init__(
+        self,
+        graph: ModuleGraph,
+        reader: OptionReader,
+        choices: Sequence[Choice],
+        *,
+        widths: Mapping[int, tuple[str, tuple[float, ...]]],
+        kernels: Mapping[str, Sequence[int]],
+    ) -> None:
+        self.graph = graph
+        self._reader, self._choices = reader, choices
+        self._widths, self._kernels = widths, kernels
+        self._index = {choice.name: place for place, choice in enumerate(choices)}
+
+    def column(self, genes: np.ndarray, name: str) -> np.ndarray:
+        """Return the values of the choice called ``name``: (n,)."""
+        j = self._index[name]
+        return np.asarray(self._choices[j].options)[genes[:, j]]
+
+    def active(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
+        """Return which rows have a node, by the depths of its sequences: (n,) bool."""
+        active = np.ones(len(genes), dtype=bool)
+        for path, position in node.meta["scope"]:
+            active &= self.column(genes, f"depth.{path}") > position
+        return active
+
+    def _channels(self, genes: np.ndarray, width: int | None, otherwise: int) -> np.ndarray:
+        if width is None or width not in self._widths:
+            return np.full(len(genes), otherwise)
+        name, options = self._widths[width]
+        size = self.graph.widths[width].size
+        counts = np.array([self._reader.narrow(size, share) for share in options])
+        return counts[genes[:, self._index[f"width.{name}"]]] * (otherwise // size)
+
+    def _sizes(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
+        """Shape of a value at each row's resolution: (n, dimensions)."""
+        sides = self._choices[0].options
+        shapes = np.array([self.graph.shape(node, int(side)) for side in sides])
+        return shapes[genes[:, 0]]
+
+    def layer(self, genes: np.ndarray, node: fx.Node) -> LayerPlan[Any]:
+        """Return the layer that a node is."""
+        name = self.graph.layers[role_of(node)]
+        module = self.graph.modules[name]
+        before, _ = self.graph.input_width(node)
+        source = self._sizes(genes, node.meta["input"])
+        bits = [self.column(genes, f"{kind}.{name}").astype(np.int64) for kind in ("w", "a")]
+        after = self.graph.output_width(node)
+        if isinstance(module, nn.Linear):
+            return LayerPlan(
+                name, role_of(node),
+                self._channels(genes, before, module.in_features),
+                self._channels(genes, after, module.out_features),
+                1, 1, 1, 1, 1, bits[0], bits[1], "none",
+                self.graph.sources[role_of(node)], "linear", False,
+                tokens=np.maximum(1, source[:, :-1].prod(1) // BATCH),
+            )  # fmt: skip
+        result = self._sizes(genes, node)
+        inputs = self._channels(genes, before, module.in_channels)
+        sides: dict[str, Any] = sides_of(module)
+        if name in self._kernels:
+            own = module.kernel_size[0]
+            kernel = self.column(genes, f"kernel.{name}").astype(np.int64)
+            sides["padding"] = sides["padding"] - module.dilation[0] * (own - kernel) // 2
+            sides["kernel"] = kernel
+        if (source[:, -2:-1] != source[:, -1:]).any() or (result[:, -2] != result[:, -1]).any():
+            sides |= {"in_height": source[:, -2], "out_height": result[:, -2]}
+        depthwise = module.groups == module.in_channels == module.out_channels != 1
+        return LayerPlan(
+            name=name,
+            role=role_of(node),
+            in_channels=inputs,
+            out_channels=self._channels(genes, after, module.out_channels),
+            groups=inputs if depthwise else module.groups,
+            in_size=source[:, -1],
+            out_size=result[:, -1],
+            weight_bits=bits[0],
+            activation_bits=bits[1],
+            source=self.graph.sources[role_of(node)],
+            batch_norm=role_of(node) in self.graph.norms,
+            **sides,
+        )
+
+    def product(self, genes: np.ndarray, role: str, node: fx.Node) -> OperatorPlan[Any]:
+        """Return the multiplications of an operation that is no layer, at its full width."""
+        tensors = [self._sizes(genes, n) for n in node.all_input_nodes if self.graph.has_shape(n)]
+        result = self._sizes(genes, node)
+        count = result.prod(1) // BATCH
+        name = packet(node)
+        if name == "scaled_dot_product_attention":
+            query, key = tensors[0], tensors[1]
+            macs = query.prod(1) // BATCH * key[:, -2] + count * key[:, -2]
+        elif name in ("matmul", "bmm"):
+            macs = count * tensors[0][:, -1]
+        elif name.startswith("conv_transpose"):
+            macs = tensors[0].prod(1) // BATCH * tensors[1][:, 1:].prod(1)
+        else:
+            macs = count * tensors[1][:, 1:].prod(1)
+        return OperatorPlan(role, role, "product", int(result[0, -1]), macs=macs)
+
+    def operator(self, genes: np.ndarray, node: fx.Node) -> OperatorPlan[Any]:
+        """Return the layer norm or constant that a node is."""
+        path = self.graph.operators[role_of(node)]
+        if path not in self.graph.modules:
+            count = self.graph.value(path).numel()
+            return OperatorPlan(path, role_of(node), "value", count, parameters=count)
+        size = self.graph.modules[path].normalized_shape[0]
+        channels = self._channels(genes, self.graph.output_width(node), size)
+        tokens = np.maximum(1, self._sizes(genes, node)[:, :-1].prod(1) // BATCH)
+        return OperatorPlan(
+            path, role_of(node), "layer_norm", channels, tokens, parameters=2 * channels
+        )

@@ -1,0 +1,264 @@
+"""What is known about the widths of a module's tensors.
+
+Channel counts that must be equal, because tensors are added or go through a depthwise convolution,
+are found and form one *width*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import fx, nn
+
+from search_spaces.errors import InputError
+from supernet.own_model.elements import Element
+from supernet.own_model.traced import TracedModule, role_of, source_of
+from supernet.reading.capture import arguments, module_path, packet
+
+ARITHMETIC = ("add", "sub", "mul", "maximum", "minimum", "div")
+RESHAPING = ("flatten", "reshape", "squeeze", "unsqueeze", "unflatten")
+_POINTWISE = ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
+              "silu", "gelu", "neg", "exp", "sqrt", "abs", "leaky_relu", "elu", "mish", "clamp",
+              "erf", "softplus")  # fmt: skip
+_POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "upsample_nearest2d",
+          "upsample_bilinear2d", "upsample_bicubic2d")  # fmt: skip
+
+
+@dataclass
+class Width:
+    """A number of channels; several layers may share it.
+
+    Attributes:
+        size: channels of the module itself.
+        layers: names of the layers whose outputs have it.
+        pinned: why it cannot vary; empty if it can.
+    """
+
+    size: int
+    layers: list[str] = field(default_factory=list)
+    pinned: str = ""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the channels of a tensor are: ``size of axis = width x repeat``."""
+
+    axis: int
+    width: int
+    repeat: int = 1
+
+
+class Widths:
+    """The widths of a module.
+
+    Args:
+        traced: the module; some of its reshapes are changed so that they find the size of the
+            channels themselves.
+        elements: of its sequences, those that can be left out.
+
+    Attributes:
+        all: every width that was found; those that became one are known by the first of them.
+    """
+
+    def __init__(self, traced: TracedModule, elements: Sequence[Element]) -> None:
+        self.traced = traced
+        self.all: list[Width] = []
+        self._parents: list[int] = []
+        self._tracks: dict[fx.Node, Track] = {}
+        self._track(elements)
+
+    def output_width(self, node: fx.Node) -> int | None:
+        """Return the index of the width of a node's channels, if they are tracked."""
+        track = self._tracks.get(node)
+        return None if track is None else self._root(track.width)
+
+    def input_width(self, node: fx.Node) -> tuple[int | None, int]:
+        """Return the width of what goes into a layer and how often each channel occurs."""
+        track = self._tracks.get(node.meta["input"])
+        if node.meta.get("own_inputs"):
+            track = None
+        return (None, 1) if track is None else (self._root(track.width), track.repeat)
+
+    def tie(self, names: Sequence[str]) -> None:
+        """Give the layers called ``names`` one width.
+
+        Raises:
+            InputError: their channels differ in number.
+        """
+        nodes = {self.traced.layers[role_of(node)]: node for node in self.traced.layer_nodes()}
+        first, *others = (nodes[name] for name in names)
+        for other in others:
+            a, b = (self._root(self._tracks[node].width) for node in (first, other))
+            if self.all[a].size != self.all[b].size:
+                raise InputError(
+                    f"ties: {names[0]} has {self.all[a].size} output channels and "
+                    f"{self.traced.layers[role_of(other)]} {self.all[b].size}; tie equal ones"
+                )
+            self._union(a, b)
+
+    def free_widths(self) -> list[Width]:
+        """Return every width that layers have, each once."""
+        return [w for i, w in enumerate(self.all) if self._root(i) == i and w.layers]
+
+    def _track(self, elements: Sequence[Element]) -> None:
+        for node in self.traced.graph.nodes:
+            track = self._track_node(node)
+            if track is not None:
+                self._tracks[node] = track
+        for element in elements:
+            source, result = (self._tracks.get(n) for n in (element.source, element.result))
+            if source is not None and result is not None and source.axis == result.axis:
+                if self.all[self._root(source.width)].size == (
+                    self.all[self._root(result.width)].size
+                ):
+                    self._union(source.width, result.width)
+            elif result is not None:
+                self._pin(result, element.result, "leaves an element of elastic depth")
+
+    def _track_node(self, node: fx.Node) -> Track | None:
+        name, tensors = packet(node), self.traced.tensors(node)
+        if node.target in self.traced.layers:
+            return self._track_layer(node)
+        if node.op == "placeholder":
+            width = self._new(self.traced.input_shape[0], "the channels of the image are given")
+            return Track(1, width)
+        tracks = [self._tracks[t] for t in tensors if t in self._tracks]
+        if node.name in self.traced.sizes or not tensors:
+            return None
+        first = tracks[0] if tracks else None
+        if node.target in self.traced.operators:
+            return self._track_norm(node, first)
+        if first is None:
+            return None
+        shape = [self.traced.shape(t, self.traced.input_shape[1]) for t in tensors]
+        here = self.traced.own_shape(node)
+        if name in _POINTWISE or name in _POOLS:
+            return first
+        if name in ARITHMETIC:  # fmt: skip
+            return self._track_together(node, tensors, shape)
+        if name == "cat":
+            axis = arguments(node)["dim"]
+            if here is not None and axis % len(here) != first.axis:
+                return self._track_together(node, tensors, shape)
+        if name == "mean" and here is not None:
+            given = arguments(node)
+            dims = [d % len(shape[0]) for d in given.get("dim") or ()]
+            if dims and first.axis not in dims:
+                moved = 0 if given.get("keepdim") else sum(d < first.axis for d in dims)
+                return Track(first.axis - moved, first.width, first.repeat)
+        if name in RESHAPING and here is not None:
+            before, a = shape[0], first.axis
+            if here[: a + 1] == before[: a + 1]:
+                self._free_axis(node, a)
+                return first
+            if here[:a] == before[:a] and len(here) == a + 1:
+                self._free_axis(node, a)
+                return Track(a, first.width, first.repeat * math.prod(before[a + 1 :]))
+        if name in ("permute", "transpose"):
+            rank = len(shape[0])
+            order = list(range(rank))
+            given = arguments(node)
+            if name == "transpose":
+                i, j = given["dim0"] % rank, given["dim1"] % rank
+                order[i], order[j] = order[j], order[i]
+            else:
+                order = [d % rank for d in given["dims"]]
+            return Track(order.index(first.axis), first.width, first.repeat)
+        for track in tracks:
+            self._pin(track, node)
+        return None
+
+    def _free_axis(self, node: fx.Node, axis: int) -> None:
+        """Let a reshape find the size of the channels itself, which may be fewer."""
+        if packet(node) != "reshape":
+            return
+        shape = list(node.args[1])  # type: ignore[arg-type]
+        if isinstance(shape[axis], int) and -1 not in shape:
+            shape[axis] = -1
+            node.args = (node.args[0], shape)
+
+    def _track_layer(self, node: fx.Node) -> Track:
+        module = self.traced.modules[self.traced.layers[role_of(node)]]
+        path = self.traced.layers[role_of(node)]
+        source = source_of(node)
+        node.meta["input"] = source
+        track = self._tracks.get(source)
+        if isinstance(module, nn.Linear):
+            rank = len(self.traced.shape(source, self.traced.input_shape[1]))
+            if track is not None and track.axis != rank - 1:
+                self._pin(track, node)
+                # What is multiplied along another axis has its own inputs here.
+                node.meta["own_inputs"] = True
+            return Track(rank - 1, self._new(module.out_features, layer=path))
+        if track is not None and track.axis != 1:
+            self._pin(track, node)
+        if module.groups == 1:
+            return Track(1, self._new(module.out_channels, layer=path))
+        if track is not None and module.groups == module.in_channels == module.out_channels:
+            self.all[self._root(track.width)].layers.append(path)
+            return Track(1, track.width)
+        reason = f"{path} is a convolution in groups"
+        if track is not None:
+            self._pin(track, node, reason)
+        return Track(1, self._new(module.out_channels, reason, layer=path))
+
+    def _track_norm(self, node: fx.Node, track: Track | None) -> Track | None:
+        if track is not None and not self.traced.is_value(node):
+            rank = len(self.traced.shape(source_of(node), self.traced.input_shape[1]))
+            if track.axis == rank - 1 and track.repeat == 1:
+                return track
+            self._pin(track, node)
+        return None
+
+    def _track_together(
+        self, node: fx.Node, tensors: Sequence[fx.Node], shapes: Sequence[tuple[int, ...]]
+    ) -> Track | None:
+        tracks = [self._tracks.get(t) for t in tensors]
+        known = [t for t in tracks if t is not None]
+        alike = len({(t.axis, t.repeat, self.all[self._root(t.width)].size) for t in known}) == 1
+        if len(known) == len(tensors) and alike and len({len(s) for s in shapes}) == 1:
+            for track in known[1:]:
+                self._union(known[0].width, track.width)
+            return known[0]
+        for track in known:
+            self._pin(track, node)
+        return known[0] if alike else None
+
+    def _new(self, size: int, pinned: str = "", *, layer: str = "") -> int:
+        self.all.append(Width(size, [layer] if layer else [], pinned))
+        self._parents.append(len(self._parents))
+        return len(self.all) - 1
+
+    def _root(self, width: int) -> int:
+        while self._parents[width] != width:
+            width = self._parents[width]
+        return width
+
+    def _union(self, a: int, b: int) -> None:
+        a, b = self._root(a), self._root(b)
+        if a == b:
+            return
+        first, second = sorted((a, b))
+        self._parents[second] = first
+        merged, gone = self.all[first], self.all[second]
+        merged.layers += [name for name in gone.layers if name not in merged.layers]
+        merged.pinned = merged.pinned or gone.pinned
+
+    def _pin(self, track: Track, node: fx.Node, reason: str = "") -> None:
+        width = self.all[self._root(track.width)]
+        width.pinned = (
+            width.pinned
+            or reason
+            or (
+                "they are the network's outputs"
+                if node.op == "output"
+                else f"they go into {packet(node)!r} ({_where(node)}), which needs all of them"
+            )
+        )
+
+
+def _where(node: fx.Node) -> str:
+    path = module_path(node)
+    return f"{path} ({node.name})" if path else node.name
