@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devices.runtimes.graph import Graph, Node, read_graph, resized
+from devices.runtimes.torch_graph_operators import OPERATORS
 from search_spaces.errors import InputError
 
 Operation = Callable[..., Any]
@@ -242,6 +243,7 @@ def _plain(call: Callable[..., Any]) -> Operation:
 
 
 OPERATIONS: dict[str, Operation] = {
+    **OPERATORS,
     "Conv": _conv,
     "Gemm": _gemm,
     "QuantizeLinear": _quantize,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,19 +18,16 @@ class OnnxNetwork(GraphModule):
     """What an ONNX file computes, with layers called as its weights.
 
     Args:
-        path: a float file with one input and one output.
+        path: a float file with one input.
 
     Raises:
-        InputError: it has several, or an operator without a translation.
+        InputError: it has several inputs, or an operator without a translation.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
-            raise InputError(
-                f"{path} has {len(self.inputs)} inputs and {len(self.outputs)} outputs; it must "
-                "have one of each"
-            )
+        if len(self.inputs) != 1:
+            raise InputError(f"{path} has {len(self.inputs)} inputs; it must have one")
         constants = self.constants_by_name
         for count, node in enumerate(self.nodes):
             weight = node.inputs[1] if len(node.inputs) > 1 else ""
@@ -39,9 +37,10 @@ class OnnxNetwork(GraphModule):
                 name = re.sub(r"_?weights?$", "", name) or f"{node.op}_{count}"
                 self.rename_constant(weight, f"{name}_weight")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Run on ``x`` (batch, ...) of the file's input."""
-        return super().forward(x)[0]
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        """Run on ``x`` (batch, ...) of the file's input; several outputs come as a tuple."""
+        found = super().forward(x)
+        return found[0] if len(found) == 1 else tuple(found)
 
 
 def is_run_model(path: Path) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.models.outputs import as_arrays, relative_error
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,15 +45,16 @@ def file_problem(network: PlainNetwork, path: Path, images: Tensor) -> str | Non
     """
     import torch
 
-    from nas.models.parity import evaluate_onnx
+    from nas.models.parity import evaluate_outputs
     from search_spaces.plan import FLOAT_BITS
 
-    found = evaluate_onnx(path, [images], optimise=False)
+    found = evaluate_outputs(path, [images], optimise=False)
     with torch.no_grad():
-        expected = _first(network(images))
-        if found.shape != expected.shape:
-            return f"it returns {found.shape} where the network returns {expected.shape}"
-        error = _relative(found, expected)
+        expected = as_arrays(network(images))
+        shapes = [[each.shape for each in outputs] for outputs in (found, expected)]
+        if shapes[0] != shapes[1]:
+            return f"it returns {shapes[0]} where the network returns {shapes[1]}"
+        error = relative_error(found, expected)
         least = min(
             min(layer.weight_bits, layer.activation_bits) for layer in network.plan.layers()
         )
@@ -67,7 +70,8 @@ def file_problem(network: PlainNetwork, path: Path, images: Tensor) -> str | Non
         generator = torch.Generator().manual_seed(0)
         for _ in range(_PROBES):
             noise = torch.randn(images.shape, generator=generator) * images.std() * _NOISE
-            allowed = max(allowed, 3 * _relative(_first(network(images + noise)), expected))
+            noisy = as_arrays(network(images + noise))
+            allowed = max(allowed, 3 * relative_error(noisy, expected))
     if error <= allowed:
         return None
     layer = _first_layer(network, path, images, allowed)
@@ -113,7 +117,8 @@ def _first_layer(network: PlainNetwork, path: Path, images: Tensor, tolerance: f
         found = _outputs(with_layers, names, images)
     for name in names:
         here, there = found[name], wanted[name]
-        if here.size != there.size or _relative(here.reshape(there.shape), there) > tolerance:
+        same_size = here.size == there.size
+        if not same_size or relative_error([here.reshape(there.shape)], [there]) > tolerance:
             return name
     return None
 
@@ -124,16 +129,3 @@ def _outputs(path: Path, names: list[str], images: Tensor) -> dict[str, np.ndarr
     session = open_session(path, optimise=False)
     feed = {session.get_inputs()[0].name: images.cpu().numpy().astype(np.float32)}
     return dict(zip(names, session.run(names, feed), strict=True))
-
-
-def _first(outputs: Any) -> np.ndarray:
-    first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-    array: np.ndarray = first.detach().cpu().numpy()
-    return array
-
-
-def _relative(found: np.ndarray, expected: np.ndarray) -> float:
-    if not np.isfinite(found).all():
-        return float("inf")
-    norm = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(found - expected)) / norm if norm else float(np.any(found))

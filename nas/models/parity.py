@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.models.outputs import as_arrays, concatenated, relative_error, run_file
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Parity:
     def problems(self) -> tuple[str, ...]:
         """Why the file is not the network it was made from, in words; empty for a sound one."""
         if not np.isfinite(self.relative_error):
-            return ("outputs of the file or its network are not finite",)
+            return ("outputs of the file or its network are not finite, or of other shapes",)
         # One output has one largest: then, and where nothing is decided, only the values tell.
         share = self.agreement if self.outputs > 1 else None
         wide = self.agreement is not None and self.agreement < AGREEMENT - 0.1
@@ -150,7 +151,7 @@ def evaluate_onnx(
     """Run a file in ONNX Runtime on the processor.
 
     Args:
-        path: ONNX file with one input and one output.
+        path: ONNX file with one input; of several outputs, the first is returned.
         batches: images (batch, channels, height, width), float32.
         optimise: whether the runtime may optimise the graph.
         threads: intra-operator threads.
@@ -162,12 +163,18 @@ def evaluate_onnx(
         EnvironmentProblem: the file does not load.
         InputError: there are no images.
     """
+    return evaluate_outputs(path, batches, optimise=optimise, threads=threads)[0]
+
+
+def evaluate_outputs(
+    path: Path, batches: Iterable[np.ndarray | Tensor], *, optimise: bool = True, threads: int = 1
+) -> list[np.ndarray]:
+    """Run a file as :func:`evaluate_onnx` does, and return each of its outputs: (images, ...)."""
     session = open_session(path, optimise=optimise, threads=threads)
-    name = session.get_inputs()[0].name
-    outputs = [_run(session, name, _array(batch)) for batch in batches]
+    outputs = [run_file(session, _array(batch)) for batch in batches]
     if not outputs:
         raise InputError(f"no images to run {path} on")
-    return np.concatenate(outputs)
+    return concatenated(outputs)
 
 
 def check_optimised(
@@ -192,11 +199,11 @@ def check_optimised(
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimised.onnx"
         session = open_session(path, optimise=True, dump=dump)
-        optimised = _run(session, session.get_inputs()[0].name, images)
+        optimised = run_file(session, images)
         graph = onnx.load(dump).graph
-    plain = evaluate_onnx(path, [images], optimise=False)
-    finite = bool(np.isfinite(optimised).all() and np.isfinite(plain).all())
-    error = _relative(optimised, plain)
+    plain = evaluate_outputs(path, [images], optimise=False)
+    finite = all(bool(np.isfinite(output).all()) for output in (*optimised, *plain))
+    error = relative_error(optimised, plain)
     problems = []
     if not finite:
         problems.append("outputs are not finite")
@@ -244,42 +251,47 @@ def check_parity(
 
     path = Path(path)
     session = open_session(path, optimise=True)
-    name = session.get_inputs()[0].name
-    references, outputs, truths = [], [], []
+    references: list[list[np.ndarray]] = []
+    outputs: list[list[np.ndarray]] = []
+    truths: list[np.ndarray] = []
     for x, y in _batches(images, labels, batch_size):
         x = torch.as_tensor(x)
         if check is None:
             check = check_optimised(path, x[:64])
         with torch.no_grad():
-            references.append(network(x).cpu().numpy())
-        outputs.append(_run(session, name, _array(x)))
+            references.append(as_arrays(network(x)))
+        outputs.append(run_file(session, _array(x)))
         if y is not None:
             truths.append(np.asarray(y))
     if not outputs or check is None:
         raise InputError(f"no images to compare {path} with its network on")
-    reference, output = np.concatenate(references), np.concatenate(outputs)
+    reference, output = concatenated(references), concatenated(outputs)
+    # What several outputs decide together only a task knows, and tasks have one.
+    decides = len(reference) == len(output) == 1
     accuracies: tuple[float | None, float | None] = (None, None)
-    if truths and task is not None:
-        found = [_metric(task, each, truths) for each in (references, outputs)]
+    if truths and task is not None and decides:
+        found = [_metric(task, (e[0] for e in each), truths) for each in (references, outputs)]
         accuracies = found[0], found[1]
-    elif truths:
+    elif truths and decides:
         truth = np.concatenate(truths)
         accuracies = (
-            float((reference.argmax(1) == truth).mean()),
-            float((output.argmax(1) == truth).mean()),
+            float((reference[0].argmax(1) == truth).mean()),
+            float((output[0].argmax(1) == truth).mean()),
         )
+    error = relative_error(output, reference)
+    pairs = zip(output, reference, strict=True) if np.isfinite(error) else ()
     return Parity(
-        images=len(output),
-        agreement=_agreement(task, output, reference),
+        images=len(output[0]),
+        agreement=_agreement(task, output[0], reference[0]) if decides else None,
         reference_accuracy=accuracies[0],
         accuracy=accuracies[1],
-        max_logit_error=float(np.abs(output - reference).max()),
-        relative_error=_relative(output, reference),
+        max_logit_error=max((float(np.abs(o - r).max()) for o, r in pairs), default=np.inf),
+        relative_error=error,
         size_kib=path.stat().st_size / 1024,
         optimisation_error=check.relative_error,
         operators=check.operators,
         float_fallbacks=check.float_fallbacks,
-        outputs=int(output.shape[1]),
+        outputs=int(output[0].shape[1]) if decides else 1,
     )
 
 
@@ -380,23 +392,6 @@ def open_session(
         raise UnusableModel(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
-def _run(session: onnxruntime.InferenceSession, name: str, images: np.ndarray) -> np.ndarray:
-    """Return a file's outputs for ``images`` (n, ...), whatever number it takes at once.
-
-    A file of a fixed batch, as boards want it, gets its images in such groups, the last of them
-    filled up with zeros.
-    """
-    size = session.get_inputs()[0].shape[0]
-    if not isinstance(size, int) or size < 1 or len(images) == size:
-        return session.run(None, {name: images})[0]
-    parts = []
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
-        parts.append(session.run(None, {name: np.concatenate([part, padding])})[0][: len(part)])
-    return np.concatenate(parts)
-
-
 def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:
     """Return names of operators of a quantised file that compute on floats when it runs."""
     if not any(node.op_type == "QuantizeLinear" for node in graph.node):
@@ -456,18 +451,15 @@ def _batches(images: Any, labels: Any, batch_size: int) -> Iterator[tuple[Any, A
             yield batch, None
 
 
-def _sensitivity(path: Path, images: np.ndarray, plain: np.ndarray, needed: bool) -> float:
+def _sensitivity(
+    path: Path, images: np.ndarray, plain: Sequence[np.ndarray], needed: bool
+) -> float:
     """Return the relative change of unoptimised outputs when the input gets a little noise."""
     if not needed:
         return 0.0
     noise = np.random.default_rng(0).standard_normal(images.shape) * images.std() * 1e-4
     noisy = (images + noise).astype(np.float32)
-    return _relative(evaluate_onnx(path, [noisy], optimise=False), plain)
-
-
-def _relative(output: np.ndarray, reference: np.ndarray) -> float:
-    norm = float(np.linalg.norm(reference))
-    return float(np.linalg.norm(output - reference)) / norm if norm else float(np.any(output))
+    return relative_error(evaluate_outputs(path, [noisy], optimise=False), plain)
 
 
 def as_tensor(images: Any) -> Tensor:

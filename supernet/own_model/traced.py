@@ -126,6 +126,13 @@ class TracedModule:
         """Return the shape of a node at ``input_shape``; None where it is no tensor."""
         return self._shapes[self.input_shape[1]].get(node.meta.get("value", node.name))
 
+    def outputs(self) -> int:
+        """Return the outputs for one input; of several tensors or a map, those of the first."""
+        last = next(reversed(self.graph.nodes))
+        shape = self.own_shape(self.tensors(last)[0])
+        assert shape is not None
+        return shape[-1] if len(shape) < 4 else shape[1]
+
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a node is a constant or a learned tensor."""
         return node.op == "get_attr" or self.is_value(node)

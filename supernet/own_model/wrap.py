@@ -28,6 +28,7 @@ from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.options import Bits, OptionReader, Options, read_ascending
 from supernet.own_model.plans import PlanColumns
 from supernet.own_model.traced import role_of
+from supernet.reading.compare import one_or_tuple, relative_difference
 from supernet.training.subnets import float_plan
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def wrap(
 
     Args:
         module: takes one tensor (batch, channels, height, width) or (batch, channels, samples),
-            returns (batch, outputs), and can be captured by ``torch.export``. It is the largest
-            variant, and is not changed.
+            returns (batch, outputs) for most tasks, or whatever else, and can be captured by
+            ``torch.export``. It is the largest variant, and is not changed.
         input_shape: (channels, height, width) of one image, or (channels, samples) of a signal;
             only the resolution of square images can vary.
         name: of the space.
@@ -196,7 +197,6 @@ class ModuleSpace(PlannedSpace):
             "w": reader.bits("weight_bits", weight_bits, edges, edge_bits),
             "a": reader.bits("activation_bits", activation_bits, edges, edge_bits),
         }
-        outputs = self.graph.modules[self._names[-1]]
         self.skipped = reader.skipped
         choices = self._choices(resolutions)
         self._columns = PlanColumns(
@@ -206,7 +206,7 @@ class ModuleSpace(PlannedSpace):
             name,
             choices,
             input_channels=input_shape[0],
-            outputs=int(getattr(outputs, "out_features", 0) or outputs.out_channels),
+            outputs=self.graph.outputs(),
         )
         self.dataflows = {KIND: self.graph.run}
         self._check()
@@ -372,12 +372,7 @@ class ModuleSpace(PlannedSpace):
         found = network.evaluate(images, largest, self.pretrained_statistics())
         with torch.no_grad():
             expected = self.module(images)
-        if expected.shape != (2, self.outputs):
-            raise InputError(
-                f"the module returns {tuple(expected.shape)} for {tuple(images.shape)}; it must "
-                f"return (batch, outputs), with the outputs of its last layer, {self.outputs}"
-            )
-        error = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+        error = relative_difference(found, one_or_tuple(expected))
         if not error < 1e-3:
             raise InputError(
                 f"the space's largest network differs from the module by {error:.3g}; its forward "

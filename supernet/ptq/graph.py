@@ -131,12 +131,12 @@ class Recorded:
         """Return the input of a layer's node."""
         return self.values[node.all_input_nodes[0]]
 
-    def output(self) -> Tensor:
-        """Return the network's output."""
-        return self.values[next(reversed(self.module.graph.nodes))]
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Return the network's outputs."""
+        return _several(self.values[next(reversed(self.module.graph.nodes))])
 
-    def rerun(self, node: fx.Node, versions: Tensor) -> Tensor:
-        """Return the network's output for several versions of one node's output at once.
+    def rerun(self, node: fx.Node, versions: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's outputs for several versions of one node's output at once.
 
         Only what depends on the node is computed again, with the versions side by side in the
         batch.
@@ -146,10 +146,11 @@ class Recorded:
             versions: (versions, batch, ...).
 
         Returns:
-            (versions, batch, outputs).
+            (versions, batch, ...) of each output.
         """
         if not self.module.meta.get("batch_first", True):
-            return torch.stack([self._rerun(node, one) for one in versions])
+            found = [self._rerun(node, one) for one in versions]
+            return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
         count = len(versions)
         values: dict[fx.Node, Any] = {node: versions.flatten(0, 1)}
         changed = {node}
@@ -168,10 +169,10 @@ class Recorded:
                 values[other] = run_node(self.module, other, value)
                 if any(parent in changed for parent in other.all_input_nodes):
                     changed.add(other)
-        result = value(next(reversed(self.module.graph.nodes)))
-        return result.unflatten(0, (count, self.batch))
+        results = _several(value(next(reversed(self.module.graph.nodes))))
+        return tuple(result.unflatten(0, (count, self.batch)) for result in results)
 
-    def _rerun(self, node: fx.Node, version: Tensor) -> Tensor:
+    def _rerun(self, node: fx.Node, version: Tensor) -> tuple[Tensor, ...]:
         values: dict[fx.Node, Any] = {node: version}
         for other in self.module.graph.nodes:
             if other is not node and any(parent in values for parent in other.all_input_nodes):
@@ -179,7 +180,7 @@ class Recorded:
                     self.module, other, lambda parent: values.get(parent, self.values[parent])
                 )
         last = next(reversed(self.module.graph.nodes))
-        return values.get(last, self.values[last])  # type: ignore[no-any-return]
+        return _several(values.get(last, self.values[last]))
 
     def _tiled(self, node: fx.Node, count: int) -> Any:
         value = self.values[node]
@@ -188,6 +189,10 @@ class Recorded:
         if isinstance(value, (tuple, list)):
             return type(value)(_tile(item, count) for item in value)
         return _tile(value, count)
+
+
+def _several(outputs: Any) -> tuple[Tensor, ...]:
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
 def _tile(value: Any, count: int) -> Any:

@@ -199,6 +199,7 @@ class _Walk:
             self.graph.replace(name, layer)
         self.body.recompile()
         plans = tuple(layer.layer for layer in self.quantized.values())
+        # Of several outputs, the first.
         output = next(reversed(self.body.graph.nodes)).all_input_nodes[0]
         plan = NetworkPlan(
             space="post-training",

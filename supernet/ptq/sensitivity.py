@@ -28,7 +28,9 @@ from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
 
 METRICS = ("output", "logits_mse", "kl")
 """``output``: squared change of the layer's output over its power. ``logits_mse``: mean squared
-change of the network's outputs. ``kl``: mean divergence of the softmax of the outputs, in nats."""
+change of the network's outputs. ``kl``: mean divergence of the softmax of the outputs over their
+classes, in nats; of several outputs, which need not be classes, the sum of the squared changes of
+each over its power."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,23 @@ def outlier_share(values: Tensor, *, deviations: float = 3.0) -> float:
     return ((values - mean).abs() > deviations * deviation).float().mean().item()
 
 
+def _change(wanted: Tensor, versions: Tensor) -> Tensor:
+    """Return the mean squared change of each version (versions, batch, ...) of (batch, ...)."""
+    return (versions - wanted).square().flatten(1).mean(1)
+
+
+def _power(x: Tensor) -> Tensor:
+    return x.square().mean().clamp(min=1e-20)
+
+
+def _divergence(wanted: Tensor, versions: Tensor) -> Tensor:
+    """Return the mean divergence of each version (versions, batch, ...) from (batch, ...)."""
+    # Classes are the channels of maps, and the last axis of everything else.
+    axis = 1 - wanted.dim() if wanted.dim() >= 4 else -1
+    truth, found = torch.log_softmax(wanted, axis), torch.log_softmax(versions, axis)
+    return (truth.exp() * (truth - found)).sum(axis).flatten(1).mean(1)
+
+
 class _Sums:
     """Sums over images, in the order layers x (weight bits, then activation bits)."""
 
@@ -197,17 +216,17 @@ class _Sums:
 
     def add(self, row: int, recorded: Recorded, node: fx.Node, versions: Tensor) -> None:
         """Add a layer's outputs ``versions`` (versions, batch, ...)."""
-        before, after = recorded.values[node], recorded.output()
-        power = before.square().mean().clamp(min=1e-20)
-        dims = tuple(range(1, versions.dim()))
-        outputs = recorded.rerun(node, versions)
-        wanted = torch.log_softmax(after, -1)
-        found = torch.log_softmax(outputs, -1)
-        rows = (
-            (versions - before).square().mean(dims) / power,
-            (outputs - after).square().flatten(1).mean(1),
-            (wanted.exp() * (wanted - found)).sum(-1).flatten(1).mean(1),
-        )
+        wanted, found = recorded.outputs(), recorded.rerun(node, versions)
+        squares = [_change(after, outputs) for after, outputs in zip(wanted, found, strict=True)]
+        if len(wanted) == 1:
+            divergence = _divergence(wanted[0], found[0])
+        else:
+            divergence = sum(
+                (s / _power(after) for s, after in zip(squares, wanted, strict=True)),
+                torch.zeros(len(versions), device=versions.device),
+            )
+        before = recorded.values[node]
+        rows = (_change(before, versions) / _power(before), sum(squares), divergence)
         self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:

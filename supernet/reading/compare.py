@@ -56,7 +56,7 @@ def first_difference(
     module.eval()
     try:
         expected = _to_cpu(module(*own))
-        difference = relative_difference(graph(*inputs), _one(expected))
+        difference = relative_difference(graph(*inputs), one_or_tuple(expected))
         if difference <= tolerance:
             return None
         wanted = _outputs(
@@ -118,8 +118,8 @@ def node_values(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node
     return kept
 
 
-def _one(value: Any) -> Any:
-    """Return what a capture returns for ``value``: nested outputs in a row."""
+def one_or_tuple(value: Any) -> Any:
+    """Return what a capture returns for a module's outputs: one, or nested ones in a row."""
     flat = _flat(value)
     return flat[0] if len(flat) == 1 else tuple(flat)
 
