@@ -54,7 +54,8 @@ def job_of(folder: Path, name: str, *, seed: int, minutes: float) -> Job:
                 "augment": {"erase": 0.2},
             },
             "space": {"name": "signal", "preset": preset},
-            "budget": {"minutes": minutes},
+            "threads": 1,
+            "budget": {"cpu_minutes": minutes},
             "supernet": {"batch_size": 16},
             "devices": [{"name": "mcu", "simulator": "roofline", "hardware": "mcu-simd"}],
             "search": {
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--inception", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--minutes", type=float, default=9.0, help="of a processor, a set")
     parser.add_argument("--runs", type=Path, default=Path("runs/ucr"))
     given = parser.parse_args()
     theirs = inception(given.inception)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
 CLASSES = ("cylinder", "bell", "funnel")
+MACHINE = ("normal", "bearing", "imbalance", "belt")
+"""Classes of :func:`rotating_machine`: a machine as it should be, and three faults."""
 
 
 @DATA_SOURCES.register("cylinder_bell_funnel")
@@ -76,3 +78,65 @@ def _draw(count: int, length: int, kind: str, rng: np.random.Generator) -> Image
     else:
         targets = (np.concatenate([begin, lasts], axis=1) / length).astype(np.float32)
     return ImageArrays(values.astype(np.float32)[:, None, None], targets)
+
+
+@DATA_SOURCES.register("rotating_machine")
+def rotating_machine(
+    config: DataConfig, *, examples: int = 2000, length: int = 256, kind: str | None = None
+) -> RawData:
+    """Return made vibrations of a machine that turns, normal ones and those of three faults.
+
+    A window has the harmonics of a speed that changes from window to window, at random phases, and
+    noise. A bearing with a crack adds short rings of high frequency at a rhythm of its own; an
+    imbalance makes the first harmonic larger than the others allow; a loose belt lets the speed
+    waver within the window. Faults are of random strength, the weakest hardly visible. A fifth of
+    the windows have a fault. The test set is another draw of half as many.
+
+    Args:
+        config: of the job; nothing of it is needed.
+        examples: windows to learn from, at least 60.
+        length: of a window, at least 64.
+        kind: ``classes``.
+
+    Raises:
+        InputError: fewer examples or a shorter length; values or labels, which there are none of.
+    """
+    for name, value, least in (("examples", examples, 60), ("length", length, 64)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
+    if kind not in (None, "classes"):
+        raise InputError(f"rotating_machine has one state a window, no {kind}")
+    train, test = (
+        _machine(count, length, derive_rng(0, "rotating machine", part))
+        for part, count in (("train", examples), ("test", max(30, examples // 2)))
+    )
+    return RawData(
+        train=train,
+        test=test,
+        classes=MACHINE,
+        channels=1,
+        image_size=(1, length),
+        origin="rotating_machine, made",
+        noise=0.05,
+        input_text="A window as (1, 1, length), its values as they are",
+    )
+
+
+def _machine(count: int, length: int, rng: np.random.Generator) -> ImageArrays:
+    state = np.where(np.arange(count) % 5 == 0, 1 + np.arange(count) // 5 % 3, 0)
+    strength = rng.uniform(0.15, 1.0, (count, 1))
+    time = np.arange(length)[None]
+    waver = (state[:, None] == 3) * 1.5 * strength
+    turned = 2 * np.pi * rng.uniform(0.02, 0.04, (count, 1)) * time
+    turned = turned + waver * np.sin(2 * np.pi * (0.006 * time + rng.random((count, 1))))
+    values = 0.15 * rng.standard_normal((count, length))
+    for harmonic, level in ((1, 1.0), (2, 0.5), (3, 0.3)):
+        levels = level * rng.uniform(0.8, 1.2, (count, 1))
+        if harmonic == 1:
+            levels = levels * (1 + (state[:, None] == 2) * strength)
+        values += levels * np.sin(harmonic * turned + rng.uniform(0, 2 * np.pi, (count, 1)))
+    rhythm = rng.uniform(24, 40, (count, 1))
+    since = (time + rng.uniform(0, 40, (count, 1))) % rhythm
+    ring = np.exp(-since / 4) * np.sin(2 * np.pi * 0.35 * since)
+    values += (state[:, None] == 1) * 1.2 * strength * ring
+    return ImageArrays(values.astype(np.float32)[:, None, None], state.astype(np.int64))

@@ -1,5 +1,6 @@
 """What networks are trained for; :mod:`nas.tasks.base` says what a task is."""
 
+from nas.tasks.anomaly import AnomalyDetection
 from nas.tasks.base import TASKS, Task
 from nas.tasks.classification import (
     AudioClassification,
@@ -8,21 +9,27 @@ from nas.tasks.classification import (
     SignalClassification,
 )
 from nas.tasks.detection import ObjectDetection
+from nas.tasks.embedding import AudioEmbedding, Embedding, ImageEmbedding, SignalEmbedding
 from nas.tasks.multi_label import MultiLabelClassification
 from nas.tasks.regression import ImageRegression, Regression, SignalRegression
 from nas.tasks.segmentation import SemanticSegmentation
 
 __all__ = [
     "TASKS",
+    "AnomalyDetection",
     "AudioClassification",
+    "AudioEmbedding",
     "Classification",
+    "Embedding",
     "ImageClassification",
+    "ImageEmbedding",
     "ImageRegression",
     "MultiLabelClassification",
     "ObjectDetection",
     "Regression",
     "SemanticSegmentation",
     "SignalClassification",
+    "SignalEmbedding",
     "SignalRegression",
     "Task",
 ]

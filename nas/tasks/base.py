@@ -26,8 +26,10 @@ TASKS: Registry[type[Task]] = Registry(
     "task",
     group="nas.tasks",
     modules=(
+        "nas.tasks.anomaly",
         "nas.tasks.classification",
         "nas.tasks.detection",
+        "nas.tasks.embedding",
         "nas.tasks.multi_label",
         "nas.tasks.regression",
         "nas.tasks.segmentation",

@@ -18,7 +18,7 @@ _WORDS = {
     "masks": "a mask of classes an image",
 }
 _TASKS = {
-    "classes": "image_classification, signal_classification or audio_classification",
+    "classes": "image_classification, signal_classification, audio_classification or an embedding",
     "labels": "multi_label_classification",
     "values": "image_regression or signal_regression",
     "boxes": "object_detection",

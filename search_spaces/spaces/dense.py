@@ -10,7 +10,6 @@ depth of the heads, which scales there are, and the bits of every layer are elas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -22,129 +21,22 @@ from search_spaces.parameters import ascending, one_of, round_channels, whole
 from search_spaces.plan import LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
-from search_spaces.spaces.mobilenet import MobileNetParameters
+from search_spaces.spaces.dense_presets import (
+    DETECTORS,
+    SCALES,
+    SEGMENTERS,
+    DenseParameters,
+    DetectorParameters,
+    SegmenterParameters,
+)
 from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.resnet import Stage as ResidualStage
 from search_spaces.spaces.staged import Columns, Features, Sizes, StagedSpace
 from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices, bits_name
 
-SCALES = ("coarse", "fine", "both")
-"""Where a detector predicts: the last feature map, the one of ``fine_stage``, or both."""
-
 UNSURE = -3.0
 """Value before the logistic function, in a fresh detector: nearly sure of no class."""
-
-
-@dataclass(frozen=True)
-class DenseParameters(MobileNetParameters):
-    """What defines the end of a network beside its backbone.
-
-    Attributes:
-        end_channels: of head or decoder at width 1.0.
-        end_widths: multipliers of ``end_channels``.
-    """
-
-    end_channels: int = 48
-    end_widths: tuple[float, ...] = (0.5, 1.0)
-    stem_channels: int = 12
-    widths: tuple[float, ...] = (0.5, 0.75, 1.0)
-    kernels: tuple[int, ...] = (3, 5)
-    expands: tuple[float, ...] = (1, 2, 3)
-    weight_bits: tuple[int, ...] = (4, 8)
-    activation_bits: tuple[int, ...] = (8,)
-    granularity: str = "block"
-
-
-@dataclass(frozen=True)
-class DetectorParameters(DenseParameters):
-    """Everything that defines a ``detector`` space; a preset is one of these.
-
-    Attributes:
-        fine_stage: number of the stage, from 1, whose output a fine level predicts from.
-        scales: of :data:`SCALES`, in that order.
-        end_depths: depthwise separable convolutions of a level's tower.
-    """
-
-    fine_stage: int = 2
-    scales: tuple[str, ...] = SCALES
-    end_depths: tuple[int, ...] = (1, 2)
-
-
-@dataclass(frozen=True)
-class SegmenterParameters(DenseParameters):
-    """Everything that defines a ``segmenter`` space; a preset is one of these.
-
-    Attributes:
-        kept_stages: numbers of the stages, from 1, whose outputs the decoder joins, the last
-            first; those of one size would be joined twice, so each is larger than the next.
-        end_steps: how many of them.
-    """
-
-    kept_stages: tuple[int, ...] = (1, 2)
-    end_steps: tuple[int, ...] = (1, 2)
-
-
-_BACKBONE = (
-    MBConvStage(16, 2, (1, 2)),
-    MBConvStage(32, 2, (1, 2, 3)),
-    MBConvStage(64, 2, (1, 2)),
-)
-
-DETECTORS: dict[str, DetectorParameters] = {
-    # Cells of 8 and 16 pixels.
-    "96x96": DetectorParameters(
-        stages=_BACKBONE,
-        resolutions=(64, 80, 96),
-    ),
-    "192x192": DetectorParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2, 3)),
-            MBConvStage(96, 1, (1, 2)),
-        ),
-        end_channels=64,
-        resolutions=(128, 160, 192),
-    ),
-    # For demonstrations on digits.
-    "48x48": DetectorParameters(
-        stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2))),
-        stem_channels=8,
-        fine_stage=1,
-        end_channels=32,
-        resolutions=(32, 48),
-        widths=(0.5, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-    ),
-}
-
-SEGMENTERS: dict[str, SegmenterParameters] = {
-    "96x96": SegmenterParameters(
-        stages=_BACKBONE,
-        end_channels=32,
-        resolutions=(64, 80, 96),
-    ),
-    "192x192": SegmenterParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2, 3)),
-        ),
-        end_channels=48,
-        resolutions=(128, 160, 192),
-    ),
-    "48x48": SegmenterParameters(
-        stages=(MBConvStage(16, 1, (1, 2)), MBConvStage(32, 2, (1, 2)), MBConvStage(48, 2, (1,))),
-        stem_channels=8,
-        end_channels=24,
-        resolutions=(32, 48),
-        widths=(0.5, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-    ),
-}
 
 
 class _DenseSpace(StagedSpace):

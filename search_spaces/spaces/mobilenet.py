@@ -289,6 +289,21 @@ PRESETS: dict[str, MobileNetParameters] = {
         activation_bits=(8,),
         granularity="block",
     ),
+    # Spectrograms, as of keywords.
+    "49x40-lean": MobileNetParameters(
+        stages=(
+            Stage(24, 2, (1, 2), fused=True),
+            Stage(48, 2, (1, 2, 3), fused=True),
+        ),
+        stem_channels=16,
+        stem_kernel=5,
+        resolutions=(40,),
+        widths=(0.34, 0.5, 0.67, 1.0),
+        kernels=(3,),
+        expands=(1, 2),
+        activation_bits=(8,),
+        granularity="block",
+    ),
     # The same for photographs: their classes need more layers than maps of letters do, and where a
     # map has few pixels, depthwise convolutions keep many channels small.
     "64x64-lean": MobileNetParameters(

@@ -5,13 +5,17 @@ import torch
 
 from nas.tasks import (
     TASKS,
+    AnomalyDetection,
     AudioClassification,
+    AudioEmbedding,
     ImageClassification,
+    ImageEmbedding,
     ImageRegression,
     MultiLabelClassification,
     ObjectDetection,
     SemanticSegmentation,
     SignalClassification,
+    SignalEmbedding,
     SignalRegression,
 )
 from nas.testing import TaskContract
@@ -56,6 +60,27 @@ class TestMultiLabel(TaskContract):
         return torch.randn(40, 3), (torch.rand(40, 3) < 0.4).float()
 
 
+class TestImageEmbedding(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return ImageEmbedding()
+
+    @pytest.fixture
+    def batch(self):
+        return torch.randn(40, 8), torch.arange(40) % 5
+
+
+class TestAnomalyDetection(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return AnomalyDetection()
+
+    @pytest.fixture
+    def batch(self):
+        outputs = torch.randn(40, 16, 1, 4)
+        return outputs, torch.cat([(torch.rand(40, 1) < 0.4).float(), torch.randn(40, 64)], 1)
+
+
 class Values(TaskContract):
     KIND = ImageRegression
 
@@ -81,7 +106,8 @@ class TestSignalRegression(Values):
 def test_every_built_in_task_is_here():
     tested = {ImageClassification, SignalClassification, MultiLabelClassification}
     tested |= {ImageRegression, SignalRegression, AudioClassification}
-    tested |= {ObjectDetection, SemanticSegmentation}
+    tested |= {ObjectDetection, SemanticSegmentation, AnomalyDetection}
+    tested |= {ImageEmbedding, AudioEmbedding, SignalEmbedding}
     built_in = {TASKS.get(name) for name in TASKS if TASKS.get(name).__module__.startswith("nas.")}
     assert built_in == tested
 
