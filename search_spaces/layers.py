@@ -163,8 +163,8 @@ def _rows(height: Number, width: Number) -> Number:
 class OperatorPlan(Generic[Number]):
     """An operation beside the layers that has parameters or costs of its own.
 
-    Its parameters are float; products are of activations at the bits of the streams. Numeric
-    fields are integers or arrays, as in :class:`LayerPlan`.
+    Its parameters are float; products are of activations, at the bits of the streams unless
+    ``bits`` says otherwise. Numeric fields are integers or arrays, as in :class:`LayerPlan`.
 
     Attributes:
         name: path in the network.
@@ -175,6 +175,8 @@ class OperatorPlan(Generic[Number]):
         heads: of an attention; 1 otherwise.
         macs: multiply-accumulates of one image.
         parameters: float parameters.
+        bits: of the factors of its products; 0 for those of the streams.
+        entries: of an embedding's table; 0 otherwise.
     """
 
     name: str
@@ -185,6 +187,8 @@ class OperatorPlan(Generic[Number]):
     heads: Number = 1
     macs: Number = 0
     parameters: Number = 0
+    bits: int = 0
+    entries: int = 0
 
 
 @dataclass(frozen=True)

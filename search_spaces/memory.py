@@ -199,7 +199,9 @@ def peak_of_blocks(
             quantised |= column.active & np.less(column.layer.activation_bits, FLOAT_BITS)
     stream = np.where(quantised, STREAM_BITS, FLOAT_BITS)
     tape = Tape(rows, stream, bit_aware=bit_aware)
-    x = tape.tensor(input_count, blocks[0].layers[0].layer.activation_bits)
+    first = blocks[0].layers
+    # Numbers of tokens are no activations of a layer.
+    x = tape.tensor(input_count, first[0].layer.activation_bits if first else FLOAT_BITS)
     for block in blocks:
         flow = memory_flow(block.kind)
         if flow is None:

@@ -74,6 +74,28 @@ def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     return tape.op([x, h], x.count, FLOAT_BITS, active)
 
 
+def _embed_tokens(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    table = roles.block.operators[0].operator
+    return tape.op([x], table.channels * table.tokens, FLOAT_BITS)
+
+
+def _decoder(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active)
+    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
+    h = _attend(tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS)
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active)
+    h = tape.op([x], x.count, roles.bits("widen"), active)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active)
+
+
+def _language_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    h = tape.op([x], x.count, roles.bits("classifier"))
+    return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
+
+
 def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     classifier = roles.layers["classifier"]
     h = tape.op([x], x.count, FLOAT_BITS)
@@ -90,11 +112,20 @@ def _head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     return roles.chain(tape, x, last, FLOAT_BITS)
 
 
-def _attend(tape: Tape, roles: Roles, qkv: Tensor, bits: np.ndarray | int) -> Tensor:
+def _attend(
+    tape: Tape,
+    roles: Roles,
+    qkv: Tensor,
+    bits: np.ndarray | int,
+    *,
+    role: str = "heads",
+    inner_bits: np.ndarray | int | None = None,
+) -> Tensor:
     """Attention between projections: scores of all heads, then their values."""
-    heads = next(item for item in roles.block.operators if item.operator.role == "heads")
+    heads = next(item for item in roles.block.operators if item.operator.role == role)
     plan, active = heads.operator, heads.active
-    scores = tape.op([qkv], plan.heads * plan.tokens**2, tape.stream_bits, active)
+    inner = tape.stream_bits if inner_bits is None else inner_bits
+    scores = tape.op([qkv], plan.heads * plan.tokens**2, inner, active)
     out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active)
     return out
 
@@ -109,6 +140,9 @@ for _name, _dataflow, _flow in (
     ("patches", "patches", _patches),
     ("transformer", "transformer", _transformer),
     ("token_head", "token_head", _token_head),
+    ("embed_tokens", "embed_tokens", _embed_tokens),
+    ("decoder", "decoder", _decoder),
+    ("language_head", "language_head", _language_head),
     ("head", "head", _head),
 ):
     BLOCK_KINDS.register(_name)(BlockKind(f"supernet.dataflow:{_dataflow}", _flow))

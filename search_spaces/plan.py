@@ -72,10 +72,11 @@ class NetworkPlan:
     def bops(self) -> int:
         """Bit operations: MACs x weight bits x activation bits, summed over layers.
 
-        A product of two activations counts the bits of the streams twice.
+        A product of two activations counts the bits of its operator, or of the streams, twice.
         """
-        products = sum(operator.macs for operator in self.operators())
-        return products * self.stream_bits**2 + sum(
+        stream = self.stream_bits
+        products = sum(item.macs * (item.bits or stream) ** 2 for item in self.operators())
+        return products + sum(
             layer.macs * layer.weight_bits * layer.activation_bits for layer in self.layers()
         )
 

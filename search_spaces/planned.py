@@ -72,7 +72,8 @@ class PlannedSpace(SearchSpace):
         dataflows: how tensors run through blocks of kinds that this space alone has, for the
             supernet; the registered kinds need no entry.
         ANSWERS: what its networks answer for: ``one`` (batch, outputs), ``cells`` (batch, cells,
-            outputs) or ``grid`` (batch, outputs, height, width). A task needs one of them.
+            outputs), ``grid`` (batch, outputs, height, width) or ``tokens`` (batch, tokens,
+            outputs). A task needs one of them.
     """
 
     ANSWERS: ClassVar[str] = "one"
@@ -140,7 +141,7 @@ class PlannedSpace(SearchSpace):
         macs, bops, parameters, packed = zero.copy(), zero.copy(), zero.copy(), zero.copy()
         weights, weight_bits = zero.copy(), zero.copy()
         inputs, input_bits = zero.copy(), zero.copy()
-        products = zero.copy()
+        products, of_streams = zero.copy(), zero.copy()
         quantised = np.zeros(len(genes), dtype=bool)
         blocks = self.block_columns(genes)
         for block in blocks:
@@ -156,11 +157,14 @@ class PlannedSpace(SearchSpace):
                 input_bits += on * (layer.input_count * layer.activation_bits)
                 quantised |= on & np.less(layer.activation_bits, FLOAT_BITS)
             for item in block.operators:
+                own = item.operator.bits
+                bops += item.active * (item.operator.macs * own**2)
                 products += item.active * item.operator.macs
+                of_streams += item.active * (item.operator.macs * (own == 0))
                 parameters += item.active * item.operator.parameters
                 packed += item.active * (4 * item.operator.parameters)
         macs += products
-        bops += products * np.where(quantised, STREAM_BITS, FLOAT_BITS) ** 2
+        bops += of_streams * np.where(quantised, STREAM_BITS, FLOAT_BITS) ** 2
         values = (
             macs,
             bops,

@@ -74,9 +74,11 @@ class PlannedSpaceContract:
             assert plan.space == space.name and plan.outputs == space.outputs
             layers = list(plan.layers())
             assert len({layer.name for layer in layers}) == len(layers)
-            assert layers[0].in_channels == plan.input_shape[0] == space.input_channels
-            assert layers[0].in_size == plan.input_shape[2]
-            assert layers[0].in_pixels == plan.input_shape[1] * plan.input_shape[2]
+            assert plan.input_shape[0] == space.input_channels
+            if plan.blocks[0].layers:  # a language model begins with an embedding
+                assert layers[0].in_channels == plan.input_shape[0]
+                assert layers[0].in_size == plan.input_shape[2]
+                assert layers[0].in_pixels == plan.input_shape[1] * plan.input_shape[2]
             assert layers[-1].out_channels == space.outputs
             for layer in layers:
                 assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0

@@ -121,6 +121,31 @@ def token_head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tenso
     return ops["classifier"](ops["norm"](x).mean(1))
 
 
+def embed_tokens(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Embedding of tokens and their positions.
+
+    ``x``: (batch, 1, 1, tokens), whole numbers; returns (batch, tokens, channels).
+    """
+    return ops["embed"](x)
+
+
+def decoder(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Pre-norm block of a language model (Radford et al., 2019): causal attention, then MLP.
+
+    ``x``: (batch, tokens, channels), float; so are the products of the attention.
+    """
+    x = x + ops["project"](ops["attend"](ops["qkv"](ops["norm1"](x))))
+    return x + ops["contract"](ops["widen"](ops["norm2"](x)))
+
+
+def language_head(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
+    """Layer norm and a value for each token of the vocabulary.
+
+    ``x``: (batch, tokens, channels); returns (batch, tokens, vocabulary).
+    """
+    return ops["classifier"](ops["norm"](x))
+
+
 def lean_attention(x: Tensor, ops: Mapping[str, Operation], residual: bool) -> Tensor:
     """Attention at a lower resolution than its input (Nottebaum et al., LowFormer, WACV 2025).
 

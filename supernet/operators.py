@@ -38,7 +38,9 @@ class ElasticOperator(nn.Module):
         """Return the slice as a module of its own that computes the same."""
 
 
-OPERATORS: Registry[type[ElasticOperator]] = Registry("operator kind", group="nas.operators")
+OPERATORS: Registry[type[ElasticOperator]] = Registry(
+    "operator kind", group="nas.operators", modules=("supernet.language",)
+)
 
 
 @OPERATORS.register("layer_norm")

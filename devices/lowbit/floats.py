@@ -123,6 +123,9 @@ def _resize(
     return x
 
 
+_TYPES = {1: np.float32, 6: np.int32, 7: np.int64}
+"""ONNX's numbers of types that a Cast may give."""
+
 _OTHERS: dict[str, Operation] = {
     "Resize": _resize,
     "Add": lambda a, x, y: (x + y).astype(_F),
@@ -144,6 +147,9 @@ _OTHERS: dict[str, Operation] = {
     "Transpose": lambda a, x: x.transpose(a.get("perm")),
     "Concat": lambda a, *x: np.concatenate(x, a["axis"]),
     "Identity": lambda a, x: x,
+    "Round": lambda a, x: np.rint(x),
+    "Cast": lambda a, x: x.astype(_TYPES[a["to"]]),
+    "Gather": lambda a, x, places: x.take(places.astype(np.int64), a.get("axis", 0)),
 }
 
 

@@ -484,6 +484,7 @@ class LowBitNetwork:
     def _float(self, node: dict[str, Any]) -> None:
         outputs = node.get("outputs", [node["output"]])
         constants = {k: np.array(v) for k, v in node.get("constants", {}).items()}
+        constants |= {k: self.model.tensors[k] for k in node["inputs"] if k in self.model.tensors}
         run = floats.operation(node, self.model)
 
         def arguments() -> list[np.ndarray | None]:

@@ -14,12 +14,27 @@ STATISTICS_IMAGES = 4096
 """Mean and deviation of images on disk are taken over so many of them; in memory, over all."""
 
 
-def normalisation_of(config: DataConfig, train: Subset, channels: int) -> Normalisation:
+def normalisation_of(
+    config: DataConfig, train: Subset, channels: int, *, names: bool = False
+) -> Normalisation:
     """Return what the job says of mean and deviation, or those of the training inputs.
 
+    Args:
+        config: the job's section.
+        train: the training set.
+        channels: of its inputs.
+        names: the inputs are numbers of tokens, which nothing changes.
+
     Raises:
-        InputError: it speaks of other channels, or of pixels where the data are values.
+        InputError: it speaks of other channels, or of pixels where the data are values or tokens.
     """
+    if names:
+        for key in ("normalisation", "augment"):
+            if key in config.model_fields_set:
+                raise InputError(
+                    f"data.{key}: {config.name} gives tokens, which are not changed; leave it out"
+                )
+        return Normalisation((0.0,), (1.0,), scale=1.0)
     given = config.normalisation
     if given is None:
         return _statistics(train, channels)

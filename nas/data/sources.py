@@ -21,6 +21,7 @@ from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraErr
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
+    from nas.data.text.tokens import Tokens
     from nas.job.sections.data import DataConfig
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -41,7 +42,7 @@ class ImageArrays:
             are but for the normalisation; a signal has height 1.
         labels: classes (n,) int64, labels and values (n, outputs) float32, boxes (n, most, 6)
             float32 or masks (n, height, width) uint8 of the images' size, see
-            :mod:`nas.data.annotations.arrays`.
+            :mod:`nas.data.annotations.arrays`; of texts the tokens that follow (n, length) int64.
     """
 
     images: np.ndarray
@@ -78,11 +79,12 @@ class RawData:
             (height, width); a signal has height 1.
         origin: where the data was read from, for the manifest.
         crop_padding, scale, flip, noise, gain: the augmentation that suits the data.
-        targets: ``classes`` (one an example), ``labels`` (0 or 1 each), ``values``, ``boxes`` or
-            ``masks``.
+        targets: ``classes`` (one an example), ``labels`` (0 or 1 each), ``values``, ``boxes``,
+            ``masks`` or ``tokens`` (that follow, of a text).
         groups: by example of ``train``, a number that examples share which must not be divided
             among the sets (one speaker, patient or recording), (n,) int64; None for none.
         input_text: how a user makes an input of the network, for the model card; empty for images.
+        tokens: of a text; None for other data.
     """
 
     train: ImageArrays | ImageFiles
@@ -100,6 +102,7 @@ class RawData:
     targets: str = "classes"
     groups: np.ndarray | None = None
     input_text: str = ""
+    tokens: Tokens | None = None
 
     @property
     def placed(self) -> str | None:
@@ -119,6 +122,7 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
         "nas.data.annotations.masks",
         "nas.data.scenes",
         "nas.data.signals",
+        "nas.data.text.source",
         "nas.data.annotations.voc",
         "nas.data.annotations.yolo",
     ),
@@ -126,8 +130,9 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
 """Functions that read one data set: ``source(config, **options) -> RawData``.
 
 ``config`` is the job's section and ``options`` are its ``options``; the keywords a source names are
-those it takes. A source raises :class:`InputError` where the files at the path are not what it
-expects, and :class:`EnvironmentProblem`, saying how to get it, where the data is not there.
+those it takes. ``kind``, of targets, and the job's ``seed`` are given to those that name them. A
+source raises :class:`InputError` where the files at the path are not what it expects, and
+:class:`EnvironmentProblem`, saying how to get it, where the data is not there.
 """
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, ImageFiles, RawD
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
+
+if TYPE_CHECKING:
+    from nas.data.text.tokens import Tokens
 
 
 @dataclass
@@ -45,9 +48,10 @@ class DataSplits:
         input_size: height and width of the inputs; a signal has height 1.
         origin: where the data was read from.
         seed: that divided the data.
-        targets: ``classes``, ``labels``, ``values``, ``boxes`` or ``masks``; see
+        targets: ``classes``, ``labels``, ``values``, ``boxes``, ``masks`` or ``tokens``; see
             :class:`nas.data.sources.RawData`.
         input_text: how a user makes an input of the network; empty for images.
+        tokens: of a text; None for other data.
         on_test_read: called with the reason when the test set is handed out.
     """
 
@@ -64,6 +68,7 @@ class DataSplits:
     _test: Subset
     targets: str = "classes"
     input_text: str = ""
+    tokens: Tokens | None = None
     on_test_read: Callable[[str], None] | None = None
     _test_read: str | None = None
 
@@ -121,7 +126,7 @@ class DataSplits:
     def warnings(self) -> list[str]:
         """Return what makes figures of these sets unsure: a class that a set has no image of."""
         found: list[str] = []
-        if self.targets == "values":
+        if self.targets in ("values", "tokens"):
             return found
         for name, part in (
             ("training", self.train),
@@ -217,7 +222,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         config: the job's section.
         seed: of the division.
         kind: of the targets that a task needs, for the sources that can give several:
-            ``classes``, ``labels``, ``values``, ``boxes`` or ``masks``.
+            ``classes``, ``labels``, ``values``, ``boxes``, ``masks`` or ``tokens``.
 
     Each part holds every class in proportion. Calibration takes at most the whole
     training set.
@@ -230,6 +235,8 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     options = dict(config.options)
     if kind is not None and "kind" in inspect.signature(source).parameters:
         options.setdefault("kind", kind)
+    if "seed" in inspect.signature(source).parameters:
+        options["seed"] = seed
     raw = source(config, **options)
     channels = config.channels or raw.channels
     size = _size(config, raw)
@@ -263,7 +270,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         train=train,
         calibration=calibration,
         validation=validation,
-        normalisation=normalisation_of(config, train, channels),
+        normalisation=normalisation_of(config, train, channels, names=raw.targets == "tokens"),
         augmentation=Augmentation(
             chosen("crop_padding"),
             chosen("flip"),
@@ -280,6 +287,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         _test=test,
         targets=raw.targets,
         input_text=raw.input_text,
+        tokens=raw.tokens,
     )
 
 
@@ -331,6 +339,8 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
                          f"{raw.origin} holds no examples")  # fmt: skip
     if raw.targets in PLACED:
         return checked(raw.targets, given, len(raw.classes), raw.origin)
+    if raw.targets == "tokens":
+        return torch.from_numpy(np.ascontiguousarray(given, dtype=np.int64))
     if raw.targets != "classes":
         values = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
         if values.ndim != 2 or values.shape[1] != len(raw.classes):
@@ -413,6 +423,8 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
     """Return the stratum of each example, (n,): its class, its quantile, or one for all."""
     if raw.targets == "classes":
         return targets
+    if raw.targets == "tokens":
+        return np.zeros(len(targets), np.int64)
     if raw.targets in PLACED:
         targets = presence(raw.targets, torch.from_numpy(targets), len(raw.classes)).numpy()
     if raw.targets in ("labels", *PLACED):

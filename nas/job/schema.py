@@ -60,8 +60,8 @@ class Job(Section):
     run folder."""
     task: StrictStr = "image_classification"
     """image_classification, image_regression, multi_label_classification, signal_classification,
-    signal_regression, audio_classification, or a task of a plug-in (entry-point group
-    nas.tasks)."""
+    signal_regression, audio_classification, object_detection, semantic_segmentation,
+    language_modelling, or a task of a plug-in (entry-point group nas.tasks)."""
     data: DataConfig
     space: SpaceConfig = SpaceConfig()
     supernet: SupernetConfig = SupernetConfig()

@@ -315,7 +315,8 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
     text += str(values.get("input") or "") or (
         "Scale 8-bit pixels to 0..1 (divide by 255)" if bytes_ else "Take the values as they are"
     )
-    if values.get("mean") and values.get("std"):
+    changed = any(values.get("mean") or ()) or any(s != 1 for s in values.get("std") or ())
+    if values.get("mean") and values.get("std") and changed:
         mean = ", ".join(f"{m:.6g}" for m in values["mean"])
         std = ", ".join(f"{s:.6g}" for s in values["std"])
         text += f", subtract the mean ({mean}) and divide by the deviation ({std}), by channel"

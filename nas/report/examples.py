@@ -63,7 +63,11 @@ def examples_section(found: Mapping[str, Any] | None) -> str:
 def _figure(one: Mapping[str, Any], classes: Sequence[str]) -> str:
     caption = escape(str(one.get("caption") or ""))
     lines = one.get("lines")
-    inside = _lines(lines) if isinstance(lines, list) else _picture(one, classes)
+    if isinstance(lines, list):
+        inside = _lines(lines)
+    else:
+        # A text is all in its caption.
+        inside = _picture(one, classes) if "picture" in one else ""
     return f"<figure>{inside}<figcaption>{caption}</figcaption></figure>"
 
 

@@ -48,7 +48,7 @@ def write_examples(
         drawing = task.drawing(output, target.numpy(), splits.classes)
         shown.append(
             {
-                **_shown(picture.numpy()),
+                **(_shown(picture.numpy()) if splits.tokens is None else {}),
                 "caption": drawing.caption,
                 "boxes": [
                     {"corners": [round(c, 4) for c in box.corners], "kind": box.kind,

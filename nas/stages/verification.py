@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _ROUNDS = 3
 
+_PARITY_VALUES = 2**24
+
+TOKENIZER = "tokenizer"
+"""Key of a language model's metadata: ``bytes``, or the JSON of its byte pairs."""
+
 
 class Models:
     """Model files of a run's architectures, exported when they are first asked for.
@@ -96,13 +101,17 @@ class Models:
             network,
             path,
             next(iter(calibration))[0][:32].cpu(),
-            metadata={
-                "arch": str(arch),
-                "preprocessing": json.dumps(preprocessing_of(self._context.splits)),
-            },
+            metadata={"arch": str(arch), **metadata_of(self._context.splits)},
             weight_storage=self._context.job.export.weights,
         )
         return network, path
+
+
+def metadata_of(splits: DataSplits) -> dict[str, str]:
+    """Return what a file says of its data: how inputs are made, and what tokens are."""
+    if splits.tokens is not None:
+        return {TOKENIZER: splits.tokens.to_text()}
+    return {"preprocessing": json.dumps(preprocessing_of(splits))}
 
 
 def preprocessing_of(splits: DataSplits) -> dict[str, Any]:
@@ -287,9 +296,12 @@ class Verification:
     def _parity(self, network: PlainNetwork, path: Path) -> Parity:
         from nas.models.parity import check_parity
 
-        batches = self.evaluator.batches(
-            "validation", self.context.splits.validation, network.plan.input_size
-        )
+        # Of a language model, whose windows have thousands of outputs each, not all of them.
+        windows = self.context.splits.validation
+        if self.context.splits.tokens is not None:
+            each = network.plan.input_size[1] * network.plan.outputs
+            windows = windows.first(max(64, _PARITY_VALUES // each))
+        batches = self.evaluator.batches("validation", windows, network.plan.input_size)
         pairs = ((x.cpu(), y.cpu()) for x, y in batches)
         return check_parity(network.cpu(), path, pairs, task=self.task)
 

@@ -10,6 +10,7 @@ from nas.tasks.classification import (
 )
 from nas.tasks.detection import ObjectDetection
 from nas.tasks.embedding import AudioEmbedding, Embedding, ImageEmbedding, SignalEmbedding
+from nas.tasks.language import LanguageModelling
 from nas.tasks.multi_label import MultiLabelClassification
 from nas.tasks.regression import ImageRegression, Regression, SignalRegression
 from nas.tasks.segmentation import SemanticSegmentation
@@ -24,6 +25,7 @@ __all__ = [
     "ImageClassification",
     "ImageEmbedding",
     "ImageRegression",
+    "LanguageModelling",
     "MultiLabelClassification",
     "ObjectDetection",
     "Regression",

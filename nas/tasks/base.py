@@ -30,6 +30,7 @@ TASKS: Registry[type[Task]] = Registry(
         "nas.tasks.classification",
         "nas.tasks.detection",
         "nas.tasks.embedding",
+        "nas.tasks.language",
         "nas.tasks.multi_label",
         "nas.tasks.regression",
         "nas.tasks.segmentation",
@@ -50,7 +51,8 @@ class Task(ABC):
         metric_is_share: whether the metric is a share of 0 to 1, shown in per cent.
         further_metrics: others that are reported beside it, by name.
         answers: what networks answer for: ``one`` (batch, units), ``cells`` (batch, cells, units)
-            or ``grid`` (batch, units, height, width); spaces say which they have.
+            ``grid`` (batch, units, height, width) or ``tokens`` (batch, tokens, units); spaces say
+            which they have.
 
     Args:
         label_smoothing: of the job; a task without classes ignores it.

@@ -16,6 +16,7 @@ _WORDS = {
     "values": "numbers to predict",
     "boxes": "boxes of objects",
     "masks": "a mask of classes an image",
+    "tokens": "tokens of a text",
 }
 _TASKS = {
     "classes": "image_classification, signal_classification, audio_classification or an embedding",
@@ -23,12 +24,13 @@ _TASKS = {
     "values": "image_regression or signal_regression",
     "boxes": "object_detection",
     "masks": "semantic_segmentation",
+    "tokens": "language_modelling",
 }
 
 
 def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
     """Return ``splits`` if their targets are of ``kind``: ``classes``, ``labels``, ``values``,
-    ``boxes`` or ``masks``.
+    ``boxes``, ``masks`` or ``tokens``.
 
     Raises:
         InputError: they are of another; the message names the tasks that suit them.

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 WEIGHT_BITS = "weight_bits"
 """Note of a node's nominal weight bits, written by ``supernet.onnx.export``."""
 
+LARGEST_CONSTANT = 1024
+"""Floats of a constant that stands in the graph; larger ones are tensors."""
+
 _REARRANGE = {"Flatten": "flatten", "Reshape": "reshape", "Transpose": "transpose"}
 _ON_CODES = {
     "Add": "add",
@@ -401,8 +404,14 @@ class _Packer:
         constants, inputs = {}, []
         for i, name in enumerate(node.input):
             if name and name in self.constants:
+                value = self.constants[name].value
                 key = f"constant.{i}"
-                constants[key] = self.constants[name].value.tolist()
+                if value.dtype == np.float32 and value.size > LARGEST_CONSTANT:
+                    # Of an embedding, say: no text of numbers.
+                    key = f"{node.output[0]}.{key}"
+                    self.tensors[key] = np.ascontiguousarray(value)
+                else:
+                    constants[key] = value.tolist()
                 inputs.append(key)
             else:
                 inputs.append(self._float(name) if name else "")

@@ -162,9 +162,7 @@ def check_common(p: Any, *, shares: bool = False) -> None:
     one_of("granularity", p.granularity, ("layer", "block"))
     check_bits("weight_bits", p.weight_bits)
     check_bits("activation_bits", p.activation_bits)
-    one_of("edge_bits", p.edge_bits, BITS)
-    if p.edge_bits == 1:
-        raise InputError("edge_bits=1: first and last layers need at least 2 bits")
+    check_edge_bits(p.edge_bits)
     ascending("resolutions", p.resolutions)
     for value in p.resolutions:
         if not shares:
@@ -175,6 +173,13 @@ def check_common(p: Any, *, shares: bool = False) -> None:
                 "above 0 and at most 1"
             )
     whole("divisor", p.divisor)
+
+
+def check_edge_bits(bits: Any) -> None:
+    """Raise :class:`InputError` for bits that first and last layers cannot have."""
+    one_of("edge_bits", bits, BITS)
+    if bits == 1:
+        raise InputError("edge_bits=1: first and last layers need at least 2 bits")
 
 
 def shared_choices(p: Parameters) -> list[Choice]:

@@ -24,7 +24,7 @@ TRACED_BATCH = 2
 OPERATIONS: Registry[Translation] = Registry(
     "tensor operation",
     group="nas.onnx_operations",
-    modules=("supernet.onnx.aten", "supernet.onnx.pooling"),
+    modules=("supernet.onnx.aten", "supernet.onnx.pooling", "supernet.onnx.tokens"),
 )
 """``name -> f(context, *arguments)``; tensors among the arguments are :class:`Value`."""
 

@@ -76,7 +76,9 @@ def tiny(case: str) -> PlannedSpace:
 
 @lru_cache
 def build(name: str, preset: str | None) -> PlannedSpace:
-    return build_space(name, input_channels=3, outputs=7, **({"preset": preset} if preset else {}))
+    channels = 1 if name == "decoder" else 3
+    preset_of = {"preset": preset} if preset else {}
+    return build_space(name, input_channels=channels, outputs=7, **preset_of)
 
 
 class TestEverySpace(PlannedSpaceContract):
@@ -125,6 +127,10 @@ def test_a_network_that_leaves_early_has_the_head_of_its_exit():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
+        ("decoder", {"preset": "60k", "heads": [2, 1]}, "heads.*ascending"),
+        ("decoder", {"preset": "60k", "input_size": (32, 32)}, "the data is 1 x 32 x 32"),
+        ("decoder", {"preset": "60k", "input_channels": 3}, "use the data source text"),
+        ("decoder", {"preset": "60k", "edge_bits": 1}, "edge_bits=1"),
         ("vit", {"patch": 3}, "8 is no multiple of the patch, 3"),
         ("vit", {"heads": [2, 1]}, "heads.*ascending"),
         ("vit", {"embed": [8]}, "unknown parameter 'embed'.*did you mean 'embeds'"),

@@ -49,6 +49,7 @@ class PackedReference:
         values = {self.model.graph["input"]["name"]: np.asarray(images, _F)}
         for node in self.model.nodes():
             constants = {k: np.array(v) for k, v in node.get("constants", {}).items()}
+            constants |= self.model.tensors
             inputs = [
                 None if not name else values.get(name, constants.get(name))
                 for name in node["inputs"]

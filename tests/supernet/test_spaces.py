@@ -43,6 +43,7 @@ CASES = {
 FLOAT_OPERATORS = {
     "vit": {"Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "ReduceMean"},
     "hybrid": {"Mul", "Softmax"},
+    "decoder": {"Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "MatMul", "Round", "Gather"},
     "fused or not, and exits": {"HardSwish", "HardSigmoid"},
     "two kinds of residual": {"MaxPool"},  # not in ONNX Runtime's NHWC form for all sizes
 }

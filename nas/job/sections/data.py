@@ -50,6 +50,10 @@ class AugmentConfig(Section):
     """Largest relative change of an input's amplitude, such as 0.2; null as for noise."""
 
 
+FROM_FILES = ("text",)
+"""Sources whose path may be a file."""
+
+
 class NormalisationConfig(Section):
     """How pixels become what the network is given: (pixels - mean) / deviation, by channel."""
 
@@ -73,9 +77,9 @@ class DataConfig(Section):
 
     name: StrictStr
     """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
-    signal_numpy, cylinder_bell_funnel, audio_folder, or a source of a plug-in."""
+    signal_numpy, cylinder_bell_funnel, audio_folder, text, or a source of a plug-in."""
     path: RelativePath | None = None
-    """Folder of the data; relative to the job file. Not needed for digits."""
+    """Folder of the data, or a file of text; relative to the job file. Not needed for digits."""
     download: StrictBool = False
     """Let torchvision fetch the data set into path when it is not there."""
     image_size: Positive | None = None
@@ -107,12 +111,15 @@ def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
         source = registry_for("data.name").get(data.name)
         what = f"data source {data.name!r}"
         yield from unknown_options(
-            ("data", "options"), data.options, source, what, own=("config", "kind")
+            ("data", "options"), data.options, source, what, own=("config", "kind", "seed")
         )
-    if data.path is not None and not data.download and not (folder / data.path).is_dir():
-        what = "is not a folder" if (folder / data.path).exists() else "does not exist"
-        yield ("data", "path"), f"data.path: {folder / data.path} {what}"
+    if data.path is not None and not data.download:
+        place = folder / data.path
+        if not place.exists():
+            yield ("data", "path"), f"data.path: {place} does not exist"
+        elif not place.is_dir() and data.name not in FROM_FILES:
+            yield ("data", "path"), f"data.path: {place} is not a folder"
     if data.path is None and data.download:
         yield ("data", "download"), "data.path: say in which folder the download is to be kept"
-    elif data.path is None and data.name in ("cifar10", "cifar100", "image_folder"):
+    elif data.path is None and data.name in ("cifar10", "cifar100", "image_folder", *FROM_FILES):
         yield ("data", "name"), f"data.path: {data.name} needs the folder that holds it"

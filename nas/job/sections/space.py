@@ -103,7 +103,7 @@ def check_answers(name: str, task: Any, space: SpaceConfig) -> Iterator[Finding]
         return
     fitting = [n for n in SPACES if getattr(SPACES.get(n), "ANSWERS", None) == task.answers]
     words = {"one": "once for a whole example", "cells": "for the cells of an image",
-             "grid": "for every place of an image"}  # fmt: skip
+             "grid": "for every place of an image", "tokens": "for every token"}  # fmt: skip
     yield (
         ("space", "name"),
         f"space.name: networks of {space.name!r} answer {words.get(found.ANSWERS, found.ANSWERS)}, "

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nas.data.text.tokens import ByteTokens
 from nas.tasks import (
     TASKS,
     AnomalyDetection,
@@ -11,6 +12,7 @@ from nas.tasks import (
     ImageClassification,
     ImageEmbedding,
     ImageRegression,
+    LanguageModelling,
     MultiLabelClassification,
     ObjectDetection,
     SemanticSegmentation,
@@ -108,6 +110,7 @@ def test_every_built_in_task_is_here():
     tested |= {ImageRegression, SignalRegression, AudioClassification}
     tested |= {ObjectDetection, SemanticSegmentation, AnomalyDetection}
     tested |= {ImageEmbedding, AudioEmbedding, SignalEmbedding}
+    tested |= {LanguageModelling}
     built_in = {TASKS.get(name) for name in TASKS if TASKS.get(name).__module__.startswith("nas.")}
     assert built_in == tested
 
@@ -138,3 +141,15 @@ class TestSemanticSegmentation(TaskContract):
         masks = torch.randint(0, 5, (9, 16, 16)).to(torch.uint8)
         masks[0, :4] = 255
         return torch.randn(9, 5, 8, 8), masks
+
+
+class TestLanguageModelling(TaskContract):
+    @pytest.fixture
+    def task(self):
+        task = LanguageModelling(label_smoothing=0.1)
+        task.tokens = ByteTokens()
+        return task
+
+    @pytest.fixture
+    def batch(self):
+        return torch.randn(12, 6, 256), torch.randint(0, 256, (12, 6))

@@ -1,0 +1,260 @@
+"""The ``decoder`` space: language models with elastic embedding, depth, heads and MLP ratio.
+
+What varies is what HAT varies in its decoder (Wang et al., ACL 2020, section 3.1): the width of the
+embedding, the number of layers, and for each layer the number of heads (of a fixed width, so that
+the width of queries, keys and values follows) and the ratio of the MLP; here also the bits of every
+layer. The network is GPT-2's (Radford et al., 2019): layer norms before attention and MLP, learned
+positions, a last norm and a linear layer to the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.parameters import ascending, check_bits, one_of, round_channels, whole
+from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
+from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.space import Choice, Condition
+from search_spaces.spaces.registry import SPACES
+from search_spaces.spaces.staged import Columns
+from search_spaces.spaces.staged_parameters import (
+    bit_choices,
+    bits_name,
+    check_edge_bits,
+    edges,
+    preset_parameters,
+)
+
+_ROLES = ("qkv", "project", "widen", "contract")
+
+
+@dataclass(frozen=True)
+class DecoderParameters:
+    """Everything that defines a ``decoder`` space; a preset is one of these.
+
+    Attributes:
+        embeds: widths of the embedding.
+        depths: numbers of blocks.
+        heads: numbers of heads of each block.
+        head_width: width of one head.
+        mlps: ratios of a block's MLP width to the embedding.
+        length: tokens that a network sees at once where no data says so.
+        weight_bits, activation_bits: allowed bits of each searchable layer; 32 is float.
+        edge_bits: bits of the layer to the vocabulary, which is not searched. Embeddings and
+            positions are float.
+        granularity: ``layer`` gives ``qkv``, ``project`` and the two layers of the MLP bits of
+            their own, ``block`` one pair to a block.
+        divisor: MLP widths are rounded to multiples of it.
+    """
+
+    embeds: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    head_width: int = 16
+    mlps: tuple[float, ...] = (1, 2, 3, 4)
+    length: int = 64
+    weight_bits: tuple[int, ...] = (2, 4, 8)
+    activation_bits: tuple[int, ...] = (8,)
+    edge_bits: int = 8
+    granularity: str = "layer"
+    divisor: int = 8
+
+
+PRESETS: dict[str, DecoderParameters] = {
+    # Named by the most parameters of a network on bytes, about.
+    "60k": DecoderParameters(embeds=(32, 48), depths=(1, 2), heads=(1, 2), mlps=(1, 2), length=32),
+    "500k": DecoderParameters(
+        embeds=(64, 96, 128), depths=(1, 2, 3), heads=(1, 2, 4), head_width=32, mlps=(1, 2, 3),
+        length=128,
+    ),
+    "2m": DecoderParameters(
+        embeds=(96, 128, 160, 192), depths=(2, 3, 4), heads=(2, 4, 6), head_width=32,
+        length=128,
+    ),
+}  # fmt: skip
+
+
+@SPACES.register("decoder")
+class DecoderSpace(PlannedSpace):
+    """Elastic language models: see :class:`DecoderParameters` for what may vary.
+
+    Choice names: ``embed``, ``depth``, and for block ``b`` (from 1) ``b1.heads``, ``b1.mlp`` and
+    the bits ``b1.w.LAYER`` and ``b1.a.LAYER`` of its layers ``qkv``, ``project``, ``widen`` and
+    ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``.
+
+    Inputs are numbers of tokens, (1, 1, length); networks answer with a value for each token of the
+    vocabulary after each of them, (length, vocabulary).
+
+    Raises:
+        InputError: data that are no rows of tokens, or a value that a parameter cannot take.
+    """
+
+    PRESETS = PRESETS
+    ANSWERS = "tokens"
+
+    def __init__(
+        self,
+        parameters: DecoderParameters,
+        *,
+        input_channels: int = 1,
+        outputs: int = 256,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        _check(parameters)
+        size = (1, parameters.length) if input_size is None else input_size
+        if input_channels != 1 or size[0] != 1:
+            raise InputError(
+                f"the space decoder builds language models, whose inputs are rows of tokens, and "
+                f"the data is {input_channels} x {size[0]} x {size[1]}; use the data source text"
+            )
+        self.parameters = parameters
+        self.length = size[1]
+        super().__init__(
+            "decoder", _choices(parameters), input_channels=input_channels, outputs=outputs
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        *,
+        preset: str | None = None,
+        input_channels: int = 1,
+        outputs: int = 256,
+        input_size: tuple[int, int] | None = None,
+        **overrides: Any,
+    ) -> DecoderSpace:
+        """Build the space from a preset, some of its parameters replaced.
+
+        Args:
+            preset: of :data:`PRESETS`.
+            input_channels: 1.
+            outputs: tokens of the vocabulary.
+            input_size: 1 and the tokens that a network sees at once.
+            overrides: parameters to replace.
+
+        Raises:
+            InputError: an unknown preset or parameter, or a value it cannot take.
+        """
+        parameters = preset_parameters("decoder", PRESETS, preset or "60k", overrides)
+        return cls(
+            parameters, input_channels=input_channels, outputs=outputs, input_size=input_size
+        )
+
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Tokens of the input for gene rows: (n,) int64, the same for all."""
+        return np.full(len(np.asarray(genes)), self.length, np.int64)
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Return 1 for every gene row, (n,) int64."""
+        return np.ones(len(np.asarray(genes)), dtype=np.int64)
+
+    def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
+        """Describe every block of the largest network for gene rows (n, choices)."""
+        p = self.parameters
+        columns = Columns(self, genes)
+        every = np.ones(len(columns.genes), dtype=bool)
+        embed = columns.value("embed").astype(np.int64)
+
+        def norm(name: str, role: str, active: np.ndarray) -> OperatorColumn:
+            plan: OperatorPlan[Numbers] = OperatorPlan(
+                name, role, "layer_norm", embed, self.length, parameters=2 * embed
+            )
+            return OperatorColumn(plan, active)
+
+        embedding: OperatorPlan[Numbers] = OperatorPlan(
+            "embed", "embed", "token_embedding", embed, self.length, entries=self.outputs,
+            parameters=(self.outputs + self.length) * embed,
+        )  # fmt: skip
+        blocks = [
+            BlockColumn(
+                "embed", "embed_tokens", (), every, ~every, (), (OperatorColumn(embedding, every),)
+            )
+        ]
+        depth = columns.value("depth")
+        for b in range(1, p.depths[-1] + 1):
+            name, active = f"b{b}", depth >= b
+            heads = columns.value(f"{name}.heads").astype(np.int64)
+            inner = heads * p.head_width
+            wide = round_channels(embed * columns.value(f"{name}.mlp"), p.divisor)
+
+            def layer(
+                role: str, inputs: Any, outputs: Any, source: str,
+                name: str = name, active: np.ndarray = active,
+            ) -> LayerColumn:  # fmt: skip
+                weight, activation = (
+                    columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
+                    for kind in ("w", "a")
+                )
+                plan: LayerPlan[Numbers] = LayerPlan(
+                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
+                    "gelu" if role == "widen" else "none", source, "linear", False,
+                    tokens=self.length,
+                )  # fmt: skip
+                return LayerColumn(plan, active)
+
+            attention: OperatorPlan[Numbers] = OperatorPlan(
+                f"{name}.attend", "attend", "causal_attention", inner, self.length, heads,
+                macs=2 * self.length**2 * inner, bits=FLOAT_BITS,
+            )  # fmt: skip
+            blocks.append(
+                BlockColumn(
+                    name,
+                    "decoder",
+                    (
+                        layer("qkv", embed, 3 * inner, "none"),
+                        layer("project", inner, embed, "none"),
+                        layer("widen", embed, wide, "none"),
+                        layer("contract", wide, embed, "gelu"),
+                    ),
+                    active,
+                    active,
+                    (),
+                    (
+                        norm(f"{name}.norm1", "norm1", active),
+                        OperatorColumn(attention, active),
+                        norm(f"{name}.norm2", "norm2", active),
+                    ),
+                )
+            )
+        bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
+        classifier: LayerPlan[Numbers] = LayerPlan(
+            "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
+            *bits, "none", "none", "linear", False, tokens=self.length,
+        )  # fmt: skip
+        blocks.append(
+            BlockColumn(
+                "head", "language_head", (LayerColumn(classifier, every),), every, ~every, (),
+                (norm("head.norm", "norm", every),),
+            )
+        )  # fmt: skip
+        return blocks
+
+
+def _choices(p: DecoderParameters) -> list[Choice]:
+    choices = [Choice("embed", p.embeds), Choice("depth", p.depths)]
+    for b in range(1, p.depths[-1] + 1):
+        deep_enough = frozenset(d for d in p.depths if d >= b)
+        when = () if b <= p.depths[0] else (Condition("depth", deep_enough),)
+        choices.append(Choice(f"b{b}.heads", p.heads, when))
+        choices.append(Choice(f"b{b}.mlp", p.mlps, when))
+        choices += bit_choices(f"b{b}", p, dict.fromkeys(_ROLES, when), when)
+    return choices
+
+
+def _check(p: DecoderParameters) -> None:
+    one_of("granularity", p.granularity, ("layer", "block"))
+    check_bits("weight_bits", p.weight_bits)
+    check_bits("activation_bits", p.activation_bits)
+    check_edge_bits(p.edge_bits)
+    for name in ("embeds", "depths", "heads", "mlps"):
+        ascending(name, getattr(p, name))
+    for name in ("embeds", "depths", "heads"):
+        for value in getattr(p, name):
+            whole(name, value)
+    for name in ("head_width", "divisor"):
+        whole(name, getattr(p, name))
+    whole("length", p.length, least=2)
