@@ -26,7 +26,7 @@ JOB = {
     "supernet": {"epochs": 1, "batch_size": 32, "warmup_epochs": 0.5},
     "devices": [{"name": "cpu", "runtime": "onnxruntime"}],
     "protocol": {"processes": 2, "runs": 3, "retries": 0, "deadline_s": 120},
-    "search": {"evaluations": 4, "initial": 2, "batch": 2, "latency_samples": 2, "front_size": 2},
+    "search": {"evaluations": 5, "initial": 4, "batch": 2, "latency_samples": 2, "front_size": 2},
 }
 BOOK = "".join(
     f"{n} green bottles hanging on the wall, and {n - 1} on the floor.\n" for n in range(99)
