@@ -34,6 +34,20 @@ def own_space(space: PlannedSpace) -> ModuleSpace | None:
     return space if isinstance(space, ModuleSpace) else None
 
 
+def left_out(space: PlannedSpace) -> list[str]:
+    """Return in words which layers that the job's patterns name keep their widths, in one line."""
+    own = own_space(space)
+    if own is None or not own.skipped:
+        return []
+    name, reason = next(iter(own.skipped.items()))
+    count = len(own.skipped)
+    more = "" if count == 1 else f" and {count - 1} more"
+    return [
+        f"widths of {name}{more} stay as they are ({name}: {reason}); nas inspect tells of every "
+        "layer"
+    ]
+
+
 def learning_rate(given: float | None, *, trained: bool) -> float:
     """Return the peak learning rate of the shared weights."""
     if given is not None:

@@ -61,6 +61,12 @@ class RunContext:
         space = network_space(job, task, splits)
         return cls(job, task, splits, space, accelerator, threads)
 
+    def warnings(self) -> list[str]:
+        """Return in words what is doubtful about the data, and what of the job was left aside."""
+        from nas.models.own_network import left_out
+
+        return [*self.splits.warnings(), *left_out(self.space)]
+
     def evaluator(self, store: RunStore) -> Evaluator:
         """Return the evaluator of the trained supernet in ``store``.
 

@@ -218,7 +218,7 @@ class Pipeline:
             self._give_time()
             job = self.job
         self.context.splits.on_test_read = self._test_read
-        for warning in self.context.splits.warnings():
+        for warning in self.context.warnings():
             self.progress.log(f"warning: {warning}")
         self.space = self.context.space
         # A replay needs no device, so one that is not here does not matter.

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from supernet.ptq.graph import Layer
 from supernet.quantizers.lsq import weight_range
 
 _ZETA, _GAMMA = 1.1, -0.1
@@ -42,7 +43,7 @@ class RoundingRecipe:
 
 
 def learn_rounding(
-    layer: nn.Module,
+    layer: Layer,
     step: Tensor,
     bits: int,
     *,

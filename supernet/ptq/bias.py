@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from supernet.ptq.graph import Layer
+
 
 @torch.no_grad()
-def correct_bias(layer: nn.Module, expected: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+def correct_bias(layer: Layer, expected: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
     """Shift the bias of ``layer`` in place so that the mean output is the expected one.
 
     Args:
@@ -26,7 +28,9 @@ def correct_bias(layer: nn.Module, expected: Sequence[Tensor], found: Sequence[T
         What was added, (channels,).
     """
     axis = -1 if isinstance(layer, nn.Linear) else 1
-    total = sum(_sum(e - f, axis) for e, f in zip(expected, found, strict=True))
+    assert layer.bias is not None, "bias is corrected where there is one"
+    parts = [_sum(e - f, axis) for e, f in zip(expected, found, strict=True)]
+    total = torch.stack(parts).sum(0)
     count = sum(e.numel() for e in expected) / len(layer.bias)
     shift = total / count
     layer.bias.add_(shift)

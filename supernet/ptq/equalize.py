@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from supernet.ptq.graph import LAYERS, FloatGraph, shape_of
+from supernet.ptq.graph import LAYERS, FloatGraph, Layer, shape_of
 from supernet.reading.capture import arguments, packet
 
 _ELEMENTWISE = frozenset({"relu", "leaky_relu"})
@@ -52,7 +52,9 @@ def equalizable_pairs(graph: FloatGraph) -> list[tuple[str, str]]:
     pairs = []
     for name, node in graph.layers.items():
         after = _next_layer(graph, node)
-        if after is not None and _inputs(graph.layer(names[after])) == _outputs(graph.layer(name)):
+        if after is not None and inputs_of(graph.layer(names[after])) == outputs_of(
+            graph.layer(name)
+        ):
             pairs.append((name, names[after]))
     return pairs
 
@@ -69,11 +71,11 @@ def _next_layer(graph: FloatGraph, node: fx.Node) -> fx.Node | None:
                 return None
             needed = 1 if isinstance(layer, nn.Conv2d) else len(shape_of(before)) - 1
             return node if axis == needed else None
-        axis = _axis_after(before, node, axis)
+        axis = axis_after(before, node, axis)
     return None
 
 
-def _axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
+def axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
     """Return where the channels of ``before`` are in ``node``; None where they are mixed."""
     name, source = packet(node), shape_of(before)
     if name not in HOMOGENEOUS or node.args[0] is not before:
@@ -95,24 +97,27 @@ def _axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
     return axis if shape_of(node)[: axis + 1] == source[: axis + 1] else None
 
 
-def _depthwise(layer: nn.Module) -> bool:
+def depthwise(layer: Layer) -> bool:
+    """Whether a layer is a convolution in groups."""
     return isinstance(layer, nn.Conv2d) and layer.groups > 1
 
 
-def _outputs(layer: nn.Module) -> int:
+def outputs_of(layer: Layer) -> int:
+    """Return the number of a layer's output channels."""
     return layer.weight.shape[0]
 
 
-def _inputs(layer: nn.Module) -> int:
-    if _depthwise(layer):
+def inputs_of(layer: Layer) -> int:
+    """Return the number of a layer's input channels; -1 for those between the extremes."""
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
         # Grouped convolutions between the two extremes are left alone.
         return layer.in_channels if layer.groups == layer.in_channels else -1
     return layer.weight.shape[1]
 
 
-def _factor(first: nn.Module, second: nn.Module) -> Tensor:
+def _factor(first: Layer, second: Layer) -> Tensor:
     top_first = first.weight.flatten(1).abs().amax(1)
-    if _depthwise(second):
+    if isinstance(second, nn.Conv2d) and second.groups > 1:
         per_input = second.weight.flatten(1).abs().amax(1).view(second.in_channels, -1).amax(1)
     else:
         per_input = second.weight.transpose(0, 1).flatten(1).abs().amax(1)
@@ -121,11 +126,11 @@ def _factor(first: nn.Module, second: nn.Module) -> Tensor:
     return torch.where(dead, torch.ones_like(factor), factor)
 
 
-def _scale(first: nn.Module, second: nn.Module, factor: Tensor) -> None:
+def _scale(first: Layer, second: Layer, factor: Tensor) -> None:
     first.weight.div_(factor.view(-1, *[1] * (first.weight.dim() - 1)))
     if first.bias is not None:
         first.bias.div_(factor)
-    if _depthwise(second):
+    if isinstance(second, nn.Conv2d) and second.groups > 1:
         repeated = factor.repeat_interleave(second.out_channels // second.in_channels)
         second.weight.mul_(repeated.view(-1, 1, 1, 1))
     else:

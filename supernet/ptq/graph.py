@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +18,8 @@ from supernet.plain import PlainLayer
 from supernet.reading.reader import read_network
 
 LAYERS = (nn.Conv2d, nn.Linear)
+
+Layer = Union[nn.Conv2d, nn.Linear]
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ class FloatGraph:
     layers: Mapping[str, fx.Node]
     input_shape: tuple[int, ...]
 
-    def layer(self, name: str) -> nn.Conv2d | nn.Linear:
+    def layer(self, name: str) -> Layer:
         """Return the layer called ``name``."""
-        return self.module.get_submodule(self.layers[name].target)  # type: ignore[return-value]
+        found = self.module.get_submodule(str(self.layers[name].target))
+        assert isinstance(found, LAYERS)
+        return found
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place of the layer called ``name``."""
@@ -204,14 +208,14 @@ def run_node(module: fx.GraphModule, node: fx.Node, value: Callable[[fx.Node], A
     arguments = fx.node.map_arg(node.args, value)
     options = fx.node.map_arg(node.kwargs, value)
     if node.op == "call_module":
-        return module.get_submodule(node.target)(*arguments, **options)
-    if node.op == "call_function":
+        return module.get_submodule(str(node.target))(*arguments, **options)
+    if callable(node.target):
         return node.target(*arguments, **options)
     if node.op == "call_method":
-        return getattr(arguments[0], node.target)(*arguments[1:], **options)
+        return getattr(arguments[0], str(node.target))(*arguments[1:], **options)
     if node.op == "get_attr":
         found: Any = module
-        for part in node.target.split("."):
+        for part in str(node.target).split("."):
             found = getattr(found, part)
         return found
     return arguments[0]  # the output

@@ -35,7 +35,7 @@ def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list
     Each is a :class:`~supernet.plain.Source` whose step is not set yet.
     """
     is_layer = set(layers.values())
-    points = []
+    points: list[fx.Node] = []
     for node in list(module.graph.nodes):
         if node.op in ("output", "get_attr") or _is_view(node) or not _is_float(node):
             continue

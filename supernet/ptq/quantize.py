@@ -23,7 +23,7 @@ from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.ptq.adaround import RoundingRecipe, learn_rounding
 from supernet.ptq.bias import correct_bias
 from supernet.ptq.equalize import equalize
-from supernet.ptq.graph import FloatGraph, images_of, run_node, shape_of, trace_float
+from supernet.ptq.graph import FloatGraph, Layer, images_of, run_node, shape_of, trace_float
 from supernet.ptq.quantisation_points import (
     RELU,
     behind_point,
@@ -132,12 +132,12 @@ def layer_bits(
     """Return the bits of each layer, see :func:`quantize_post_training`."""
     if not isinstance(bits, Mapping):
         pair = (int(bits[0]), int(bits[1]))
-        edges = {layers[0], layers[-1]} if edge_bits is not None else set()
-        return {
-            # Float stays float.
-            name: tuple(b if b >= FLOAT_BITS or name not in edges else edge_bits for b in pair)
-            for name in layers
-        }
+        if edge_bits is None:
+            return dict.fromkeys(layers, pair)
+        # Float stays float.
+        edge = tuple(b if b >= FLOAT_BITS else edge_bits for b in pair)
+        edges = {layers[0], layers[-1]}
+        return {name: (edge[0], edge[1]) if name in edges else pair for name in layers}
     missing, unknown = set(layers) - set(bits), set(bits) - set(layers)
     if missing or unknown:
         raise InputError(
@@ -210,20 +210,26 @@ class _Walk:
         return PlainNetwork(plan, [self.body]).eval()  # type: ignore[list-item]
 
     def _each(self, node: fx.Node, values: dict[fx.Node, list[Any]], count: int) -> list[Any]:
-        return [
-            run_node(self.body, node, lambda parent, i=i: values[parent][i]) for i in range(count)
-        ]
+        def run(index: int) -> Any:
+            return run_node(self.body, node, lambda parent: values[parent][index])
+
+        return [run(index) for index in range(count)]
 
     def _point(self, node: fx.Node, floats: list[Tensor], codes: list[Tensor]) -> list[Tensor]:
-        source = self.body.get_submodule(node.target)
+        source = self._source(node)
         before = node.all_input_nodes[0]
         if operation_or_none(before) == "max_pool2d" and before.all_input_nodes[0] in self.points:
             # A maximum of codes is a code of the same grid.
-            same = self.body.get_submodule(before.all_input_nodes[0].target)
+            same = self._source(before.all_input_nodes[0])
             source.step, source.zero_point = same.step, same.zero_point
         else:
             self._set_grid(source, floats)
         return [source(x) for x in codes]
+
+    def _source(self, node: fx.Node) -> Source:
+        found = self.body.get_submodule(str(node.target))
+        assert isinstance(found, Source)
+        return found
 
     def _set_grid(self, source: Source, values: Sequence[Tensor]) -> None:
         observer = RangeObserver(self.method)
@@ -261,7 +267,7 @@ class _Walk:
     def _rounded(
         self,
         node: fx.Node,
-        op: nn.Module,
+        op: Layer,
         step: Tensor,
         bits: int,
         inputs: list[Tensor],
@@ -295,7 +301,7 @@ def _copy_with_bias(layer: nn.Module) -> Any:
 
 
 def _layer_plan(
-    name: str, node: fx.Node, op: nn.Module, weight_bits: int, activation_bits: int
+    name: str, node: fx.Node, op: Layer, weight_bits: int, activation_bits: int
 ) -> LayerPlan:
     before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
     shared: dict[str, Any] = {
@@ -314,14 +320,14 @@ def _layer_plan(
         )  # fmt: skip
     heights = {"in_height": before[-2], "out_height": after[-2]}
     square = before[-2] == before[-1] and after[-2] == after[-1]
+    sides: dict[str, Any] = {**({} if square else heights), **sides_of(op)}
     return LayerPlan(
         **shared,
         in_channels=op.in_channels,
         groups=op.groups,
         in_size=before[-1],
         out_size=after[-1],
-        **({} if square else heights),
-        **sides_of(op),
+        **sides,
     )
 
 

@@ -99,13 +99,14 @@ class SensitivityTable:
         """
         try:
             data = json.loads(Path(path).read_text())
-            return cls(
-                **{n: tuple(data[n]) for n in ("layers", "weight_bits", "activation_bits")},
-                **{
-                    n: {key: np.array(value) for key, value in data[n].items()}
-                    for n in ("weights", "activations", "outliers")
-                },
-            )
+            lists: dict[str, Any] = {
+                n: tuple(data[n]) for n in ("layers", "weight_bits", "activation_bits")
+            }
+            arrays: dict[str, Any] = {
+                n: {key: np.array(value) for key, value in data[n].items()}
+                for n in ("weights", "activations", "outliers")
+            }
+            return cls(**lists, **arrays)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -221,12 +222,10 @@ class _Sums:
         if len(wanted) == 1:
             divergence = _divergence(wanted[0], found[0])
         else:
-            divergence = sum(
-                (s / _power(after) for s, after in zip(squares, wanted, strict=True)),
-                torch.zeros(len(versions), device=versions.device),
-            )
+            parts = [s / _power(after) for s, after in zip(squares, wanted, strict=True)]
+            divergence = torch.stack(parts).sum(0)
         before = recorded.values[node]
-        rows = (_change(before, versions) / _power(before), sum(squares), divergence)
+        rows = (_change(before, versions) / _power(before), torch.stack(squares).sum(0), divergence)
         self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:

@@ -190,6 +190,15 @@ def test_what_cannot_be_is_refused_with_the_reason(case, options, message):
         wrap(CASES[case][0](), input_shape=(1, 8, 8), **options)
 
 
+def test_a_pattern_leaves_out_what_cannot_vary_and_says_why():
+    space = wrap(CASES["residual"][0](), input_shape=(1, 8, 8), widths={"*": (0.5, 1.0)})
+    named = wrap(CASES["residual"][0](), input_shape=(1, 8, 8), widths={"stem.0": (0.5, 1.0)})
+    assert "outputs" in space.skipped["fc"]
+    free = [choice.name for choice in space.choices if choice.name.startswith("width.")]
+    assert "width.stem.0" in free and "width.fc" not in free
+    assert not named.skipped
+
+
 class Pyramid(nn.Module):
     """Adds features of half the resolution, brought back to that of ``size`` pixels."""
 
