@@ -55,6 +55,8 @@ class DeviceSpec:
         threads, batch: see :class:`devices.runtime.Runtime`.
         options: further parameters of the runtime, such as ``provider``.
         address: of a board behind a hub; None is this machine.
+        form: which of an architecture's files it measures, such as "decode"; "" for that of the
+            whole network.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DeviceSpec:
     batch: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     address: BoardAddress | None = None
+    form: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]{1,64}", self.name):

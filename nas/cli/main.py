@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.cli.generate import generate
 from nas.cli.hand_over import demo, export
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
@@ -258,6 +259,7 @@ def report(
 
 app.command()(export)
 app.command()(demo)
+app.command()(generate)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from nas.job.schema_findings import allowed_keys, location_of, schema_diagnostic
 from nas.job.sections.budget import check_budget
 from nas.job.sections.constraints import UNKNOWN_KEYS, unknown_constraints
 from nas.job.sections.data import check_data
-from nas.job.sections.devices import check_devices
+from nas.job.sections.devices import check_devices, check_measures
 from nas.job.sections.execution import check_executor, check_study
 from nas.job.sections.export import check_export
 from nas.job.sections.finetune import check_reconstruction
@@ -125,6 +125,8 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
     devices = sections.get("devices")
     if devices is not None:
         yield from check_devices(devices, folder)
+        if metric is not None:
+            yield from check_measures(devices, metric, sections["task"])
     if sections.get("latency") is not None:
         yield from check_latency(sections["latency"], folder)
     if sections.get("protocol") is not None:

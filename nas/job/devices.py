@@ -60,6 +60,7 @@ def make_device(config: DeviceConfig, space: PlannedSpace, *, check: bool = True
             config.batch,
             dict(config.options),
             address,
+            config.measures or "",
         )
     )
     if check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 
+from nas.models.language.step_file import step_path
 from nas.record.result_types import Results
 from nas.record.results import Verified
 from nas.record.run_folder import RunStore
@@ -15,7 +16,10 @@ def keep_models(store: RunStore, front: Sequence[Verified]) -> None:
     """Copy the verified files of a front to the run's ``models``."""
     store.models.mkdir(exist_ok=True)
     for item in front:
-        shutil.copy2(item.path, store.models / f"{item.arch.id}.onnx")
+        kept = store.models / f"{item.arch.id}.onnx"
+        shutil.copy2(item.path, kept)
+        if step_path(item.path).is_file():
+            shutil.copy2(step_path(item.path), step_path(kept))
 
 
 def write_cards(store: RunStore, results: Results) -> None:

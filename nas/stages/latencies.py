@@ -100,7 +100,8 @@ class Latencies:
         Raises:
             EnvironmentProblem: a device can run none of them, or none has a usable file.
         """
-        archs, paths = self._usable_files(archs, variant)
+        forms = {name: _of_form(variant, d.spec.form) for name, d in self.devices.items()}
+        archs, paths = self._usable_files(archs, list(dict.fromkeys(forms.values())))
         names = list(self.devices)
         total = len(names) * len(archs)
         where = ", ".join(names)
@@ -108,10 +109,10 @@ class Latencies:
 
             def measure_on(name: str) -> list[Measurement]:
                 return self.devices[name].measure(
-                    paths,
+                    paths[forms[name]],
                     archs=[str(arch) for arch in archs],
                     space=self.space.name,
-                    variant=variant,
+                    variant=forms[name],
                     protocol=self._protocol,
                     store=self._store,
                     on_result=lambda _, m: bar.advance(1, f"{m.latency_ms:.3f} ms"),
@@ -123,22 +124,24 @@ class Latencies:
             found |= {name: thread.result() for name, thread in waiting.items()}
         return {name: self._usable(name, archs, found[name]) for name in names}
 
-    def _usable_files(self, archs: Sequence[Arch], variant: str) -> tuple[list[Arch], list[Path]]:
-        """Return the architectures with a file that computes what its network does, and it."""
+    def _usable_files(
+        self, archs: Sequence[Arch], variants: Sequence[str]
+    ) -> tuple[list[Arch], dict[str, list[Path]]]:
+        """Return the architectures whose files compute what their networks do, and the files."""
         from nas.models.parity import UnusableModel
 
-        found: dict[Arch, Path] = {}
+        found: dict[Arch, dict[str, Path]] = {}
         last = None
         for arch in archs:
             try:
-                found[arch] = self._files(arch, variant)
+                found[arch] = {variant: self._files(arch, variant) for variant in variants}
             except UnusableModel as error:
                 # One model less to learn latencies from; the others tell as much.
                 self._failed(arch, str(error))
                 last = error
         if last is not None and not found:
             raise last
-        return list(found), list(found.values())
+        return list(found), {v: [files[v] for files in found.values()] for v in variants}
 
     def _usable(
         self, name: str, archs: Sequence[Arch], found: Sequence[Measurement]
@@ -209,6 +212,11 @@ def quantity(measurement: Measurement, name: str) -> float:
     """Return a measurement's ``latency_ms`` or ``energy_mj``; NaN where it was not measured."""
     value = getattr(measurement, name, None)
     return float("nan") if value is None else float(value)
+
+
+def _of_form(variant: str, form: str) -> str:
+    """Return the name of one of several files of an architecture's variant."""
+    return f"{variant}-{form}" if form else variant
 
 
 def empty_table(space: PlannedSpace, archs: Sequence[Arch]) -> LatencyTable:

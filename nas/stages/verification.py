@@ -14,6 +14,8 @@ import numpy as np
 from nas.executors import Executor, Work
 from nas.fronts.metrics import require_feasible
 from nas.fronts.spec import FrontSpec
+from nas.models.language.generate import TOKENIZER
+from nas.models.language.step_file import DECODE
 from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
@@ -23,6 +25,8 @@ from nas.stages.search_stage import WORST, costs
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from devices.measuring.store import ReplayStore
     from nas.data.splits import DataSplits
     from nas.models.parity import Parity
@@ -36,9 +40,7 @@ if TYPE_CHECKING:
 _ROUNDS = 3
 
 _PARITY_VALUES = 2**24
-
-TOKENIZER = "tokenizer"
-"""Key of a language model's metadata: ``bytes``, or the JSON of its byte pairs."""
+"""Outputs of a language model that are compared with its file's."""
 
 
 class Models:
@@ -81,8 +83,28 @@ class Models:
             self._context.space.name, str(arch), variant
         )
         if not path.exists() and not known:
-            self.export(arch, variant)
+            if variant.endswith(f"-{DECODE}"):
+                self.export_step(arch, variant)
+            else:
+                self.export(arch, variant)
         return path
+
+    def export_step(self, arch: Arch, variant: str) -> None:
+        """Export the step of decoding of a language model.
+
+        Raises:
+            UnusableModel: steps do not give what a window at once does.
+        """
+        from nas.models.language.step_file import export_step
+
+        network = self._evaluator.network(arch).cpu()
+        export_step(
+            network,
+            self.path(arch, variant),
+            self._calibration(network),
+            metadata={"arch": str(arch), **metadata_of(self._context.splits)},
+            weight_storage=self._context.job.export.weights,
+        )
 
     def export(self, arch: Arch, variant: str) -> tuple[PlainNetwork, Path]:
         """Export ``arch`` and return its network with the file.
@@ -94,17 +116,21 @@ class Models:
 
         network = self._evaluator.network(arch).cpu()
         path = self.path(arch, variant)
-        calibration = self._evaluator.batches(
-            "calibration", self._context.splits.calibration, network.plan.input_size
-        )
         export_checked(
             network,
             path,
-            next(iter(calibration))[0][:32].cpu(),
+            self._calibration(network),
             metadata={"arch": str(arch), **metadata_of(self._context.splits)},
             weight_storage=self._context.job.export.weights,
         )
         return network, path
+
+    def _calibration(self, network: PlainNetwork) -> Tensor:
+        """Return a few calibration inputs for a network."""
+        batches = self._evaluator.batches(
+            "calibration", self._context.splits.calibration, network.plan.input_size
+        )
+        return next(iter(batches))[0][:32].cpu()
 
 
 def metadata_of(splits: DataSplits) -> dict[str, str]:
@@ -224,6 +250,8 @@ class Verification:
         for arch in archs:
             try:
                 exported[arch] = self.models.export(arch, "verify")
+                if self.context.splits.tokens is not None:
+                    self.models.file(arch, f"verify-{DECODE}")
             except UnusableModel as error:
                 self.failed(arch, str(error))
         for arch in archs:

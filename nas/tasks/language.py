@@ -106,7 +106,9 @@ class LanguageModelling(Task):
             "vocabulary, before softmax. Softmax of the row of the last token that is known gives "
             "the probabilities of the next; tokens that come after it change nothing, so a shorter "
             "text is filled up with anything. The file's metadata `tokenizer` says what the tokens "
-            "are."
+            "are. The file that is called after this one and ends in `-decode.onnx` gives one more "
+            "token from the keys and values of those before it; `nas generate` makes text with "
+            "both."
         )
 
 

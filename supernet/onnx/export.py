@@ -8,7 +8,7 @@ in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ from supernet.onnx.folding import (
     stored_bits,
 )
 from supernet.onnx.graph import GraphBuilder, Value
-from supernet.onnx.operators import OPERATIONS, TRACED_BATCH, Context
+from supernet.onnx.operators import OPERATIONS, Context
 from supernet.onnx.opset import lowest_versions
-from supernet.onnx.tracing import LayerTracer, attribute_of, flat, reshaped
+from supernet.onnx.tracing import Traced, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.reading.capture import packet
 
@@ -74,11 +74,13 @@ def export_onnx(
     weight_storage: str = "packed",
     reduce_range: bool = False,
     metadata: Mapping[str, str] | None = None,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> ExportSummary:
     """Write ``network`` as ONNX, atomically.
 
     The file has one input ``input`` (batch, channels, height, width), float32, and one output
-    ``logits`` (batch, outputs), float32.
+    ``logits`` (batch, outputs), float32, unless others are named.
 
     Args:
         network: from :func:`supernet.plain.extract_network`, in evaluation mode.
@@ -91,6 +93,8 @@ def export_onnx(
             instructions would saturate: 8-bit inputs times codes beyond 64. Such channels
             get twice the step and codes rounded to it.
         metadata: text stored in the file.
+        inputs: names and shapes, without the batch, of what ``network`` is called with.
+        outputs: names of what it returns.
 
     Raises:
         InputError: an unknown ``weight_storage``; an operation of a dataflow that has no
@@ -98,8 +102,11 @@ def export_onnx(
     """
     if weight_storage not in ("packed", "int8"):
         raise InputError(f"weight_storage is {weight_storage!r}; use 'packed' or 'int8'")
-    translator = _Translator(network, packed=weight_storage == "packed", reduce_range=reduce_range)
-    model = translator.model(batch, dict(metadata or {}))
+    shapes = dict(inputs or {INPUT: network.plan.input_shape})
+    translator = _Translator(
+        network, shapes, packed=weight_storage == "packed", reduce_range=reduce_range
+    )
+    model = translator.model(batch, dict(metadata or {}), outputs)
     path = Path(path)
     data = model.SerializeToString()
     write_bytes_atomic(path, data)
@@ -115,8 +122,15 @@ def export_onnx(
 class _Translator:
     """Runs the traced network with names of tensors in place of tensors."""
 
-    def __init__(self, network: PlainNetwork, *, packed: bool, reduce_range: bool) -> None:
-        self.network = network
+    def __init__(
+        self,
+        network: PlainNetwork,
+        inputs: Mapping[str, tuple[int, ...]],
+        *,
+        packed: bool,
+        reduce_range: bool,
+    ) -> None:
+        self.network, self.inputs = network, inputs
         self.packed = packed
         self.reduce_range = reduce_range
         self.graph = GraphBuilder()
@@ -126,26 +140,18 @@ class _Translator:
         self._node: fx.Node | None = None
         self._nodes: dict[int, fx.Node] = {}
         self._keep: list[Value] = []
-        try:
-            self._traced = LayerTracer().trace(network)
-        except (fx.proxy.TraceError, TypeError) as error:
-            raise InputError(
-                f"the dataflow of a block depends on values of its tensors and cannot be "
-                f"exported: {error}"
-            ) from error
-        self._shapes_known = False
-        self._patterns: dict[fx.Node, tuple[int | None, ...]] = {}
-        self._values: dict[fx.Node, Any] = {}
+        self._traced = Traced(network, list(inputs.values()))
 
-    def model(self, batch: int | None, metadata: dict[str, str]) -> onnx.ModelProto:
-        """Return the ONNX model."""
+    def model(
+        self, batch: int | None, metadata: dict[str, str], names: Sequence[str] | None = None
+    ) -> onnx.ModelProto:
+        """Return the ONNX model, its outputs called ``names``."""
         from onnx import TensorProto, helper
 
         results = self._run()
         results = results if isinstance(results, (tuple, list)) else (results,)
-        names = [OUTPUT, *(f"{OUTPUT}_{i}" for i in range(1, len(results)))]
+        names = names or [OUTPUT, *(f"{OUTPUT}_{i}" for i in range(1, len(results)))]
         size = "batch" if batch is None else batch
-        plan = self.network.plan
         outputs = []
         for name, result in zip(names, results, strict=True):
             self.graph.node("Identity", [self.graph.tensor(result)], name=name)
@@ -154,8 +160,11 @@ class _Translator:
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         graph = helper.make_graph(
             self.graph.nodes,
-            plan.space,
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [size, *plan.input_shape])],
+            self.network.plan.space,
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, *shape])
+                for name, shape in self.inputs.items()
+            ],
             outputs,
             self.graph.initializers,
         )
@@ -172,13 +181,15 @@ class _Translator:
     def _run(self) -> Any:
         environment: dict[fx.Node, Any] = {}
         context = self._context()
+        given = [Value(self.graph.unique(name)) for name in self.inputs]
         for node in self._traced.nodes:
             self._node = node
             arguments = fx.node.map_arg(node.args, environment.__getitem__)
             options = fx.node.map_arg(node.kwargs, environment.__getitem__)
             if node.op == "placeholder":
-                self.graph.unique(INPUT)
-                result: Any = Value(INPUT)
+                # The last may stand for all that are left, ``*others``.
+                rest = str(node.target).startswith("*")
+                result: Any = given if rest else given.pop(0)
             elif node.op == "get_attr":
                 result = Value(self._constant(attribute_of(self.network, str(node.target)), node))
             elif node.op == "call_module":
@@ -203,7 +214,7 @@ class _Translator:
             self._pattern,
             lambda: self._pattern_of(self._node),
             lambda value: self._nodes[id(value)].meta["tensor_meta"].dtype is torch.bool,
-            INPUT,
+            next(iter(self.inputs)),
         )
 
     def _constant(self, tensor: torch.Tensor, node: fx.Node) -> str:
@@ -254,7 +265,7 @@ class _Translator:
 
     def _of_floats(self, node: fx.Node) -> bool:
         """Whether everything that a call reads and gives is float, as translations suppose."""
-        self._propagate_shapes()
+        self._traced.propagate()
         for tensor in (node, *node.all_input_nodes):
             kind = getattr(tensor.meta.get("tensor_meta"), "dtype", torch.float32)
             mask = packet(node) == "scaled_dot_product_attention" and kind is torch.bool
@@ -273,7 +284,7 @@ class _Translator:
         return Value(self._constant(tensor, node))
 
     def _graft(self, node: fx.Node, environment: dict[fx.Node, Any]) -> Any:
-        values = self._examples()
+        values = self._traced.examples()
         parents = [p for p in node.all_input_nodes if isinstance(environment[p], Value)]
         found = graft(
             self.graph,
@@ -286,21 +297,6 @@ class _Translator:
         if isinstance(values[node], (tuple, list)):
             return tuple(Value(name) for name in found)
         return Value(found[0])
-
-    def _examples(self) -> dict[fx.Node, Any]:
-        """Values of every node for random images of the traced batch."""
-        if not self._values:
-            module = fx.GraphModule(self.network, self._traced)
-            kept = self._values
-
-            class Keep(fx.Interpreter):
-                def run_node(self, n: fx.Node) -> Any:
-                    kept[n] = super().run_node(n)
-                    return kept[n]
-
-            images = torch.zeros(TRACED_BATCH, *self.network.plan.input_shape)
-            Keep(module, garbage_collect_values=False, graph=self._traced).run(images)
-        return self._values
 
     def _source(self, source: Source, x: Value) -> Value:
         if source.before is not None and source.bits < FLOAT_BITS:
@@ -453,11 +449,11 @@ class _Translator:
         self.packed_bytes += (codes.size * bits + 7) // 8 + 8 * len(codes)
 
     def _shape(self, value: Value) -> tuple[int, ...]:
-        self._propagate_shapes()
+        self._traced.propagate()
         return tuple(self._nodes[id(value)].meta["tensor_meta"].shape)
 
     def _own_shape(self) -> tuple[int, ...]:
-        self._propagate_shapes()
+        self._traced.propagate()
         assert self._node is not None
         meta = self._node.meta["tensor_meta"]
         # Of several results, the first.
@@ -469,32 +465,4 @@ class _Translator:
     def _pattern_of(self, node: fx.Node | None) -> tuple[int | None, ...]:
         """Return a node's shape, with None for what depends on the size of the batch."""
         assert node is not None
-        self._propagate_shapes()
-        return self._patterns[node]
-
-    def _propagate_shapes(self) -> None:
-        if self._shapes_known:
-            return
-        from torch.fx.passes.shape_prop import ShapeProp
-
-        module = fx.GraphModule(self.network, self._traced)
-        shapes: list[dict[fx.Node, tuple[int, ...]]] = []
-        for batch in (TRACED_BATCH + 1, TRACED_BATCH):
-            images = torch.zeros(batch, *self.network.plan.input_shape)
-            ShapeProp(module).propagate(images)
-            shapes.append(
-                {
-                    own: tuple(copied.meta["tensor_meta"].shape)
-                    for own, copied in zip(self._traced.nodes, module.graph.nodes, strict=True)
-                    if hasattr(copied.meta.get("tensor_meta"), "shape")
-                }
-            )
-        for own, copied in zip(self._traced.nodes, module.graph.nodes, strict=True):
-            own.meta["tensor_meta"] = copied.meta.get("tensor_meta")
-        more, traced = shapes
-        for node, shape in traced.items():
-            other = more.get(node, shape)
-            self._patterns[node] = tuple(
-                a if a == b else None for a, b in zip(shape, other, strict=True)
-            )
-        self._shapes_known = True
+        return self._traced.pattern(node)

@@ -33,6 +33,9 @@ class DeviceConfig(Section):
     threads: Positive = 1
     batch: Positive = 1
     """Images in one inference; latencies are for the whole batch."""
+    measures: Literal["decode"] | None = None
+    """What of a language model is measured: null runs a whole window at once (the prefill), decode
+    gives one more token, from the keys and values that are kept of a full window."""
     options: dict[str, Any] = {}
     """Settings of the runtime itself."""
     hub: StrictStr | None = None
@@ -77,6 +80,23 @@ def check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fin
         yield from unknown
         if not unknown:
             yield from _check_runtime(device, i)
+
+
+def check_measures(devices: Sequence[DeviceConfig], task: Any, name: str) -> Iterator[Finding]:
+    """Yield devices that are to decode where nothing does, or that cannot."""
+    for i, device in enumerate(devices):
+        if device.measures is None:
+            continue
+        at, where = ("devices", i, "measures"), f"devices.{i}.measures"
+        if task.answers != "tokens":
+            yield (
+                at,
+                f"{where}: decode is for language models, and the task is {name}; leave it out",
+            )
+        elif device.simulator is not None:
+            yield at, f"{where}: {device.simulator} estimates whole networks; leave it out"
+        elif device.batch != 1:
+            yield at, f"{where}: a step of decoding is measured by itself; set batch: 1"
 
 
 def _check_hub(device: DeviceConfig, i: int, folder: Path) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ def latency_ms(genes: np.ndarray, slope: float = 1.0) -> np.ndarray:
 class Bench:
     """A device that needs no files and no time."""
 
-    spec = SimpleNamespace(name="bench", runtime="none")
+    spec = SimpleNamespace(form="", name="bench", runtime="none")
     concurrent = False
 
     def measure(self, paths, *, archs, on_result, **_):

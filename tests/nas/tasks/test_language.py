@@ -1,5 +1,6 @@
 """Language models from a job to files that other runtimes run, and the metric by hand."""
 
+import csv
 import json
 import math
 
@@ -13,6 +14,9 @@ from devices.runtime import make_runtime
 from nas.data.text.tokens import BytePairs, ByteTokens
 from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
+from nas.models.hand_over import export_model
+from nas.models.language.generate import TextGenerator
+from nas.models.language.step_file import step_path
 from nas.report.results import load_results
 from nas.stages.pipeline import run
 from nas.tasks import LanguageModelling
@@ -24,7 +28,10 @@ JOB = {
     "data": {"name": "text", "path": "book.txt", "options": {"length": 16}, "calibration": 32},
     "space": {"name": "decoder", "preset": "60k", "weight_bits": [2, 8], "granularity": "block"},
     "supernet": {"epochs": 1, "batch_size": 32, "warmup_epochs": 0.5},
-    "devices": [{"name": "cpu", "runtime": "onnxruntime"}],
+    "devices": [
+        {"name": "cpu", "runtime": "onnxruntime"},
+        {"name": "token", "runtime": "onnxruntime", "measures": "decode"},
+    ],
     "protocol": {"processes": 2, "runs": 3, "retries": 0, "deadline_s": 120},
     "search": {"evaluations": 5, "initial": 4, "batch": 2, "latency_samples": 2, "front_size": 2},
 }
@@ -72,6 +79,17 @@ def test_a_job_runs_from_yaml_to_report_and_files(tmp_path):
     assert "<h2>Examples</h2>" in (folder / "report.html").read_text()
     header = (folder / "front.csv").read_text().splitlines()[0].split(",")
     assert {"bits_per_byte", "validation_bits_per_byte", "perplexity"} <= set(header)
+    # A window and a token are measured apart, each by its own file.
+    with open(folder / "front.csv", newline="", encoding="utf-8") as file:
+        rows = {(row["id"], row["device"]): row for row in csv.DictReader(file)}
+    for entry in entries:
+        window, token = (float(rows[entry["id"], d]["latency_ms"]) for d in ("cpu", "token"))
+        assert window > 0 and token > 0 and window != token
+    model = folder / "models" / f"{entries[0]['id']}.onnx"
+    assert step_path(model).is_file()
+    assert len("".join(TextGenerator(model).generate("9 green", 30)).encode()) >= 30
+    export_model(folder, entries[0]["id"], tmp_path / "out")
+    assert step_path(tmp_path / "out" / model.name).is_file()
     # The file says what its tokens are, and the low-bit runtime gives the same values.
     file = folder / "models" / f"{entries[0]['id']}.onnx"
     notes = {note.key: note.value for note in onnx.load(file).metadata_props}
@@ -91,6 +109,31 @@ def test_a_job_runs_from_yaml_to_report_and_files(tmp_path):
         ({"data": {"name": "text", "path": "none.txt"}}, "none.txt does not exist"),
         ({"data": {**JOB["data"], "options": {"lenght": 3}}}, "did you mean 'length'"),
         ({"space": {"name": "decoder", "heads": [0]}}, "heads"),
+        (
+            {
+                "task": "image_classification",
+                "data": {"name": "digits"},
+                "space": {"name": "resnet"},
+            },
+            "devices.1.measures: decode is for language models, and the task is image_class",
+        ),
+        (
+            {"devices": [{"name": "a", "measures": "decode", "batch": 2}]},
+            "devices.0.measures: .* set batch: 1",
+        ),
+        (
+            {
+                "devices": [
+                    {
+                        "name": "a",
+                        "measures": "decode",
+                        "simulator": "roofline",
+                        "hardware": "mcu-simd",
+                    }
+                ]
+            },
+            "devices.0.measures: roofline estimates whole networks",
+        ),
     ],
 )
 def test_a_job_that_cannot_be_is_told_by_its_line(tmp_path, changes, message):
