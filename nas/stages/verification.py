@@ -123,6 +123,9 @@ class Models:
             metadata={"arch": str(arch), **metadata_of(self._context.splits)},
             weight_storage=self._context.job.export.weights,
         )
+        if variant == "verify" and self._context.splits.tokens is not None:
+            # What is handed over adds tokens, too.
+            self.export_step(arch, f"{variant}-{DECODE}")
         return network, path
 
     def _calibration(self, network: PlainNetwork) -> Tensor:
@@ -250,8 +253,6 @@ class Verification:
         for arch in archs:
             try:
                 exported[arch] = self.models.export(arch, "verify")
-                if self.context.splits.tokens is not None:
-                    self.models.file(arch, f"verify-{DECODE}")
             except UnusableModel as error:
                 self.failed(arch, str(error))
         for arch in archs:

@@ -41,6 +41,8 @@ from supernet.reading.capture import packet
 if TYPE_CHECKING:
     import onnx
 
+    from supernet.decoding import DecodingStep
+
 INPUT, OUTPUT = "input", "logits"
 """Names of the exported network's tensors."""
 
@@ -67,7 +69,7 @@ class ExportSummary:
 
 @torch.no_grad()
 def export_onnx(
-    network: PlainNetwork,
+    network: PlainNetwork | DecodingStep,
     path: Path,
     *,
     batch: int | None = None,
@@ -83,7 +85,7 @@ def export_onnx(
     ``logits`` (batch, outputs), float32, unless others are named.
 
     Args:
-        network: from :func:`supernet.plain.extract_network`, in evaluation mode.
+        network: from :func:`supernet.plain.extract_network`, in evaluation mode, or a step of it.
         path: file to write.
         batch: fixed batch size; by default any.
         weight_storage: ``packed`` stores codes of 2 bits, and of 3 and 4 bits, as INT2 and INT4
@@ -124,7 +126,7 @@ class _Translator:
 
     def __init__(
         self,
-        network: PlainNetwork,
+        network: PlainNetwork | DecodingStep,
         inputs: Mapping[str, tuple[int, ...]],
         *,
         packed: bool,

@@ -86,7 +86,7 @@ def export_step(
 
     tokens = windows.numpy().reshape(len(windows), -1)[:, :_TOKENS]
     found = _decoded(run, step, tokens)
-    error = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
+    error = float(np.linalg.norm(found - expected)) / max(1e-12, float(np.linalg.norm(expected)))
     # Reduced codes are another network, whose difference is no mistake.
     allowed = OUTPUT_TOLERANCE if summary.reduced_layers else FEW_BITS_TOLERANCE
     if not error <= allowed:
