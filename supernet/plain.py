@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from search_spaces.number_formats import NumberFormat
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
 from supernet.dataflow import Dataflow, activate, dataflow_of
+from supernet.quantizers.formats import EncodedWeights, encode_weights, round_to_format
 from supernet.quantizers.lsq import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class Source(nn.Module):
         step, zero_point: of the grid ``step * (code - zero_point)``.
         before: step and zero point of the grid of what goes into the non-linearity, with
             codes of a stream's bits; ``None`` where that is not quantised.
+        chosen: the number format of the codes, whose values are times ``step``; None: integers.
     """
 
     def __init__(
@@ -37,9 +40,10 @@ class Source(nn.Module):
         step: float = 1.0,
         zero_point: int = 0,
         before: tuple[float, int] | None = None,
+        chosen: NumberFormat | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.bits = source, bits
+        self.source, self.bits, self.chosen = source, bits, chosen
         self.step, self.zero_point = step, zero_point
         self.before = before
 
@@ -49,6 +53,8 @@ class Source(nn.Module):
             return activate(x, self.source)
         if self.before is not None:
             x = quantize_dequantize(x, *self.before, *activation_range(STREAM_BITS))
+        if self.chosen is not None:
+            return round_to_format(activate(x, self.source) / self.step, self.chosen) * self.step
         if self.source != "relu":
             # A ReLU needs no pass of its own: the grid starts at zero.
             x = activate(x, self.source)
@@ -56,7 +62,9 @@ class Source(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the constants for ``print(module)``."""
-        return f"{self.source}, bits={self.bits}, step={self.step:.6g}, zero={self.zero_point}"
+        kind = "" if self.chosen is None else f", {self.chosen.name}"
+        grid = f"step={self.step:.6g}, zero={self.zero_point}"
+        return f"{self.source}, bits={self.bits}{kind}, {grid}"
 
 
 class PlainLayer(nn.Module):
@@ -70,6 +78,9 @@ class PlainLayer(nn.Module):
         norm: ``nn.BatchNorm2d`` with frozen statistics, or ``nn.Identity``.
         weight_step: signed step of each output channel, (out,), or (1,); absent for float.
         code_range: smallest and largest code; by default two's complement of the weight bits.
+        encoded: the weights as codes of a number format that 8-bit integers do not hold; ``op``
+            has their values, and there is no ``weight_step``.
+        chosen: the number format of the weights; None for integers and floats.
     """
 
     weight_step: Tensor | None
@@ -83,9 +94,12 @@ class PlainLayer(nn.Module):
         norm: nn.Module,
         weight_step: Tensor | None,
         code_range: tuple[int, int] | None = None,
+        encoded: EncodedWeights | None = None,
+        chosen: NumberFormat | None = None,
     ) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.encoded = layer, encoded
+        self.chosen = encoded.chosen if encoded is not None else chosen
         self.code_range = code_range or weight_range(layer.weight_bits)
         self.source, self.op, self.norm = source, op, norm
         self.register_buffer("weight_step", weight_step)
@@ -220,10 +234,14 @@ def _extract_layer(
     norm: nn.Module = nn.Identity()
     if layer.batch_norm:
         norm = _batch_norm(elastic, layer, *statistics[layer.name])
-    step = code_range = None
+    step = code_range = encoded = chosen = None
     if layer.weight_bits < FLOAT_BITS:
         step = elastic.weight_step(layer)
         code_range = elastic.weight_quantizer.code_range(layer.weight_bits)
+        chosen = elastic.weight_quantizer.number_format(layer.weight_bits)
+        if chosen is not None and not chosen.whole_codes[1]:
+            encoded = encode_weights(op.weight, chosen, steps=step.expand(layer.out_channels))
+            step = code_range = None
     return PlainLayer(
         layer,
         source=_extract_source(
@@ -233,4 +251,6 @@ def _extract_layer(
         norm=norm,
         weight_step=step,
         code_range=code_range,
+        encoded=encoded,
+        chosen=chosen,
     )

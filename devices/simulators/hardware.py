@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search_spaces.errors import InputError
+from search_spaces.number_formats import number_format
 
 VERSION = 1
 """Version of the format; a description of another is refused."""
@@ -54,6 +55,21 @@ class Energy(BaseModel):
     static_mw: NotNegative = 0.0
 
 
+class FormatUnit(BaseModel):
+    """What arithmetic in a number format costs beside that of 8 x 8 bit integers.
+
+    Attributes:
+        energy: of a multiply-accumulate, times that of integers.
+        products: of one unit in a cycle, against the 1 of 8 x 8 bits.
+        area: of a unit, times that of integers.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    energy: Positive = 1.0
+    products: Positive = 1.0
+    area: Positive = 1.0
+
+
 class Hardware(BaseModel):
     """An accelerator as the roofline sees it.
 
@@ -72,6 +88,9 @@ class Hardware(BaseModel):
         clock_mhz: of the array.
         native_bits: of a ``fixed`` unit.
         layer_overhead_us: set-up of each layer.
+        formats: name of a number format -> its units. Formats whose values are small whole
+            numbers run on units of integers where they have none of their own; others cannot
+            run.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,6 +106,17 @@ class Hardware(BaseModel):
     layer_overhead_us: NotNegative = 0.0
     memory: Memory
     energy: Energy
+    formats: dict[str, FormatUnit] = {}
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, value: dict[str, FormatUnit]) -> dict[str, FormatUnit]:
+        for name in value:
+            try:
+                number_format(name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return value
 
 
 def built_in_hardware() -> list[str]:

@@ -10,12 +10,14 @@ measurement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from devices.simulators.hardware import Hardware
+from devices.simulators.hardware import FormatUnit, Hardware
+from search_spaces.errors import InputError
+from search_spaces.number_formats import bits_of, number_format
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan, OperatorPlan
 from search_spaces.planned import BlockColumn, PlannedSpace
 
@@ -73,6 +75,57 @@ def estimate_blocks(
     return Estimate(seconds * 1e3, joules * 1e3, share, layers)
 
 
+def estimate_layer(
+    layer: LayerPlan[int],
+    hardware: Hardware,
+    weights: int | str,
+    inputs: int | str,
+    *,
+    batch: int = 1,
+) -> tuple[float, float]:
+    """Return the latency (ms) and the energy (mJ) of one layer of one network.
+
+    Args:
+        layer: its sizes; its own bits do not matter.
+        hardware: the description.
+        weights, inputs: bits of integers, or names of number formats.
+        batch: images at a time.
+
+    Raises:
+        InputError: the hardware has no units for a format.
+    """
+    held = replace(layer, weight_bits=bits_of(weights), activation_bits=bits_of(inputs))
+    stream = STREAM_BITS if bits_of(inputs) < FLOAT_BITS else FLOAT_BITS
+    work = _layer_work(held, np.asarray(stream))
+    operands = [_operand(hardware, number) for number in (weights, inputs)]
+    units = [unit for _, unit in operands if unit is not None]
+    unit = None
+    if units:
+        unit = FormatUnit(
+            energy=max(one.energy for one in units), products=min(one.products for one in units)
+        )
+    work = replace(work, weight_bits=operands[0][0], activation_bits=operands[1][0])
+    seconds, joules, _ = _run(work, hardware, batch, unit)
+    joules = joules + hardware.energy.static_mw * 1e-3 * seconds
+    return float(np.squeeze(seconds)) * 1e3, float(np.squeeze(joules)) * 1e3
+
+
+def _operand(hardware: Hardware, number: int | str) -> tuple[int, FormatUnit | None]:
+    """Return the bits that arithmetic sees, and the unit of a format that has one."""
+    if isinstance(number, int):
+        return number, None
+    if number in hardware.formats:
+        return bits_of(number), hardware.formats[number]
+    _, top = number_format(number).whole_codes
+    if not top:
+        has = ", ".join(sorted(hardware.formats)) or "none"
+        raise InputError(
+            f"{hardware.name} has no units for {number} (of formats that are no small whole "
+            f"numbers it has: {has}); name them under 'formats' in its description"
+        )
+    return top.bit_length() + 1, None
+
+
 @dataclass(frozen=True)
 class _Work:
     """A product (pixels, inner) x (inner, outer), ``groups`` times; bits and bytes."""
@@ -121,9 +174,13 @@ def _operator_work(operator: OperatorPlan, stream: np.ndarray) -> _Work:
     )
 
 
-def _run(work: _Work, hardware: Hardware, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _run(
+    work: _Work, hardware: Hardware, batch: int, unit: FormatUnit | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return seconds, joules (without the static part) and whether arithmetic is the limit."""
     gain = products_per_cycle(hardware, work.weight_bits, work.activation_bits)
+    if unit is not None:
+        gain = np.full_like(gain, unit.products)
     # Narrow operands recombine along the inner axis, as the bricks of Bit Fusion do.
     rows = hardware.rows * np.maximum(gain, 1.0)
     passes = 1 / np.minimum(gain, 1.0)
@@ -149,7 +206,11 @@ def _run(work: _Work, hardware: Hardware, batch: int) -> tuple[np.ndarray, np.nd
 
     energy = hardware.energy
     macs = work.pixels * batch * work.inner * work.outer * work.groups
-    mac_pj = energy.mac_pj * _mac_energy(hardware, work.weight_bits, work.activation_bits)
+    mac_pj = energy.mac_pj * (
+        _mac_energy(hardware, work.weight_bits, work.activation_bits)
+        if unit is None
+        else unit.energy
+    )
     inside_bytes = moved + work.weight_bytes
     picojoules = (
         macs * mac_pj

@@ -25,24 +25,42 @@ from typing import Any
 import numpy as np
 
 from search_spaces.errors import InfeasibleError, InputError, NasError
+from search_spaces.number_formats import bits_of
 
 COSTS = {
     "weights_kib": "KiB of packed weights, scales and biases",
     "bops": "bit operations",
     "latency_ms": "ms",
+    "energy_mj": "mJ",
 }
 """Costs that have a unit for messages; a table may have others."""
 
 
 @dataclass(frozen=True)
 class Bits:
-    """One option of a layer; 32 is float."""
+    """One option of a layer.
 
-    weight: int
-    activation: int
+    Attributes:
+        weight, activation: bits of integers, 32 for float, or the name of a number format.
+    """
+
+    weight: int | str
+    activation: int | str
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight's code."""
+        return bits_of(self.weight)
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of a code of the layer's input."""
+        return bits_of(self.activation)
 
     def __str__(self) -> str:
-        return f"w{self.weight}a{self.activation}"
+        if isinstance(self.weight, int) and isinstance(self.activation, int):
+            return f"w{self.weight}a{self.activation}"
+        return f"weights {self.weight}, inputs {self.activation}"
 
 
 @dataclass(frozen=True)

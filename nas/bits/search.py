@@ -26,6 +26,7 @@ from nas.bits.allocation import (
 )
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.number_formats import bits_of, number_format
 from search_spaces.plan import FLOAT_BITS
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from supernet.plain import PlainNetwork
     from supernet.ptq.sensitivity import SensitivityTable
 
-BUDGETS = ("weights_kib", "bops", "weight_bits_mean", "latency_ms")
-"""Costs that a budget may be put on; ``latency_ms`` where latencies of the layers are given."""
+BUDGETS = ("weights_kib", "bops", "weight_bits_mean", "latency_ms", "energy_mj")
+"""Costs that a budget may be put on; ``latency_ms`` where latencies of the layers are given,
+``energy_mj`` where hardware is."""
 
 STEPS = ("equalize", "mse", "bias")
 """Post-training steps of every allocation that is evaluated; the exported one may have more."""
@@ -57,10 +59,22 @@ class LayerSize:
     outputs: int
     macs: int
 
-    def packed_kib(self, bits: int) -> float:
-        """Return KiB of packed weights, scales and biases at ``bits``."""
-        per_channel = 8 - 4 * (bits >= FLOAT_BITS)
-        return ((self.weights * bits + 7) // 8 + per_channel * self.outputs) / 1024
+    def packed_kib(self, number: int | str, group: int = 0) -> float:
+        """Return KiB of packed weights, scales and biases.
+
+        Args:
+            number: bits of integers, or the name of a number format.
+            group: weights of a channel that share a scale, of a format; 0 for all.
+        """
+        scales, choices = self.outputs, 0
+        if isinstance(number, str):
+            each = self.weights // self.outputs
+            scales *= -(-each // group) if group else 1
+            choices = scales * (number_format(number).variants.bit_length() - 1)
+        elif number >= FLOAT_BITS:
+            scales = 0
+        packed = (self.weights * bits_of(number) + 7) // 8 + (choices + 7) // 8
+        return (packed + 4 * scales + 4 * self.outputs) / 1024
 
 
 def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
@@ -91,10 +105,12 @@ def bit_table(
     sensitivity: SensitivityTable,
     *,
     metric: str = "kl",
-    weight_bits: Sequence[int] = (2, 3, 4, 8),
-    activation_bits: Sequence[int] = (8,),
+    weight_bits: Sequence[int | str] = (2, 3, 4, 8),
+    activation_bits: Sequence[int | str] = (8,),
     edge_bits: int | None = 8,
     latency_ms: Callable[[str, Bits], float] | None = None,
+    energy_mj: Callable[[str, Bits], float] | None = None,
+    group: int = 0,
 ) -> BitTable:
     """Return sensitivities and costs of every layer's options.
 
@@ -102,9 +118,11 @@ def bit_table(
         sizes: of the layers.
         sensitivity: measured with at least these bits.
         metric: of :data:`supernet.ptq.sensitivity.METRICS`.
-        weight_bits, activation_bits: options; every pair is one.
+        weight_bits, activation_bits: options, bits or names of number formats; every pair is one.
         edge_bits: the only bits of the first and the last layer; None lets them vary.
         latency_ms: (layer, bits) -> its time; adds the cost ``latency_ms``.
+        energy_mj: (layer, bits) -> its energy; adds the cost ``energy_mj``.
+        group: weights of a channel that share a scale, of number formats.
     """
     names = [size.name for size in sizes]
     if tuple(names) != tuple(sensitivity.layers):
@@ -118,12 +136,13 @@ def bit_table(
     total = sum(size.weights for size in sizes)
     rows = list(zip(sizes, options, strict=True))
     costs = {
-        "weights_kib": [[s.packed_kib(b.weight) for b in o] for s, o in rows],
-        "bops": [[float(s.macs * b.weight * b.activation) for b in o] for s, o in rows],
-        "weight_bits_mean": [[s.weights * b.weight / total for b in o] for s, o in rows],
+        "weights_kib": [[s.packed_kib(b.weight, group) for b in o] for s, o in rows],
+        "bops": [[float(s.macs * b.weight_bits * b.activation_bits) for b in o] for s, o in rows],
+        "weight_bits_mean": [[s.weights * b.weight_bits / total for b in o] for s, o in rows],
     }
-    if latency_ms is not None:
-        costs["latency_ms"] = [[latency_ms(s.name, b) for b in o] for s, o in rows]
+    for name, cost in (("latency_ms", latency_ms), ("energy_mj", energy_mj)):
+        if cost is not None:
+            costs[name] = [[cost(s.name, b) for b in o] for s, o in rows]
     hurt = [
         [sensitivity.cost(s.name, b.weight, b.activation, metric=metric) for b in o]
         for s, o in rows
@@ -140,7 +159,8 @@ def resolve_budgets(table: BitTable, budgets: Mapping[str, float | str]) -> dict
     found = {}
     for name, budget in budgets.items():
         if name not in table.costs:
-            why = " (give latencies of the layers)" if name == "latency_ms" else ""
+            needs = {"latency_ms": "latencies of the layers, or hardware", "energy_mj": "hardware"}
+            why = f" (give {needs[name]})" if name in needs else ""
             raise InputError(
                 f"no budget can be put on {name}{why}; known: {', '.join(table.costs)}"
             )
@@ -248,7 +268,11 @@ class BitsResult:
                 "costs": allocation.costs,
                 "seconds": allocation.seconds,
                 "layers": {
-                    name: {"weight_bits": bits.weight, "activation_bits": bits.activation}
+                    name: {
+                        "weight_bits": bits.weight_bits,
+                        "activation_bits": bits.activation_bits,
+                        **_formats(bits),
+                    }
                     for name, bits in zip(self.table.layers, allocation.options, strict=True)
                 },
             }
@@ -261,16 +285,23 @@ class BitsResult:
         }
 
 
+def _formats(bits: Bits) -> dict[str, str]:
+    named = {"weight_format": bits.weight, "activation_format": bits.activation}
+    return {key: name for key, name in named.items() if isinstance(name, str)}
+
+
 def allocate_bits(
     module: nn.Module,
     calibration: Iterable[Tensor],
     budgets: Mapping[str, float | str],
     *,
     metric: str = "kl",
-    weight_bits: Sequence[int] = (2, 3, 4, 8),
-    activation_bits: Sequence[int] = (8,),
+    weight_bits: Sequence[int | str] = (2, 3, 4, 8),
+    activation_bits: Sequence[int | str] = (8,),
     edge_bits: int | None = 8,
     latency_ms: Callable[[str, Bits], float] | None = None,
+    energy_mj: Callable[[str, Bits], float] | None = None,
+    group: int = 0,
     adaround: bool = True,
     sensitivity: SensitivityTable | None = None,
     work: Path | None = None,
@@ -283,7 +314,8 @@ def allocate_bits(
         calibration: batches of images (batch, channels, height, width), not augmented.
         budgets: cost of :data:`BUDGETS` -> largest total, a number or a share such as "60%"
             of what the largest bits cost.
-        metric, weight_bits, activation_bits, edge_bits, latency_ms: as in :func:`bit_table`.
+        metric, weight_bits, activation_bits, edge_bits, latency_ms, energy_mj, group: as in
+            :func:`bit_table`.
         adaround: learn the rounding of the final network, which takes the most time.
         sensitivity: measured before; measured here otherwise.
         work: folder for unfinished sensitivities, so that a second call goes on.
@@ -298,6 +330,12 @@ def allocate_bits(
 
     if metric not in METRICS:
         raise InputError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    for number in activation_bits:
+        if isinstance(number, str) and not number_format(number).onnx:
+            raise InputError(
+                f"inputs of layers in {number} cannot be exported: ONNX Runtime has fp8_e4m3 and "
+                "fp8_e5m2"
+            )
     images = list(calibration)
     if not images:
         raise InputError("bit allocation needs at least one batch of calibration images")
@@ -307,8 +345,9 @@ def allocate_bits(
         sensitivity = layer_sensitivity(
             module,
             images,
-            weight_bits=sorted({*weight_bits, *edge} - {FLOAT_BITS}),
-            activation_bits=sorted({*activation_bits, *edge} - {FLOAT_BITS}),
+            weight_bits=_columns({*weight_bits, *edge}),
+            activation_bits=_columns({*activation_bits, *edge}),
+            group=group,
             path=None if work is None else work / "sensitivity.json",
         )
     table = bit_table(
@@ -319,6 +358,8 @@ def allocate_bits(
         activation_bits=activation_bits,
         edge_bits=edge_bits,
         latency_ms=latency_ms,
+        energy_mj=energy_mj,
+        group=group,
     )
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)
@@ -328,12 +369,17 @@ def allocate_bits(
         assignment(table, best),
         steps=(*STEPS, "adaround") if adaround else STEPS,
         seed=seed,
+        group=group,
     )
     return BitsResult(table, limits, best, baselines(table, limits, sensitivity), network, metric)
 
 
-def assignment(table: BitTable, allocation: Allocation) -> dict[str, tuple[int, int]]:
-    """Return layer -> (weight bits, activation bits)."""
+def _columns(numbers: set[int | str]) -> list[int | str]:
+    return sorted(numbers - {FLOAT_BITS}, key=lambda n: (isinstance(n, str), bits_of(n), str(n)))
+
+
+def assignment(table: BitTable, allocation: Allocation) -> dict[str, tuple[int | str, int | str]]:
+    """Return layer -> bits or number formats of weights and inputs."""
     return {
         name: (bits.weight, bits.activation)
         for name, bits in zip(table.layers, allocation.options, strict=True)

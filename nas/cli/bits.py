@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.cli.device_options import whole_numbers
 from search_spaces.errors import InputError
+from search_spaces.number_formats import parse_number
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -17,8 +17,8 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="COST=MAX",
-        help="weights_kib, bops, weight_bits_mean or latency_ms: a number, or a share such as "
-        "bops=40% of what the largest bits cost. May be given several times.",
+        help="weights_kib, bops, weight_bits_mean, latency_ms or energy_mj: a number, or a share "
+        "such as bops=40% of what the largest bits cost. May be given several times.",
     ),
 ]
 
@@ -54,9 +54,21 @@ def bits(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Calibration images.")] = 512,
     weight_bits: Annotated[
-        str, typer.Option(help="Allowed, with commas; 32 is float.")
+        str,
+        typer.Option(
+            help="Allowed, with commas: bits, 32 being float, or number formats such as nf4."
+        ),
     ] = "2,3,4,8",
-    activation_bits: Annotated[str, typer.Option(help="Allowed, with commas.")] = "8",
+    activation_bits: Annotated[
+        str, typer.Option(help="Allowed, with commas: bits, or formats such as fp8_e4m3.")
+    ] = "8",
+    group: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Weights of a channel that share a scale, in number formats; 0 for all of them.",
+        ),
+    ] = 0,
     edge_bits: Annotated[
         int, typer.Option(min=0, help="Bits of the first and last layer; 0 lets them vary.")
     ] = 8,
@@ -69,6 +81,14 @@ def bits(
             metavar="CSV", help="layer,weight_bits,activation_bits,latency_ms, for latency_ms."
         ),
     ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|JSON",
+            help="Accelerator whose estimates are latency_ms and energy_mj, such as "
+            "systolic-16x16, or a description of your own.",
+        ),
+    ] = None,
     adaround: Annotated[bool, typer.Option(help="Learn the rounding of the weights.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
@@ -76,6 +96,7 @@ def bits(
 
     The allocation is the proven optimum of an integer programme over measured sensitivities.
     """
+    from nas.bits.hardware import hardware_costs
     from nas.bits.onnx_source import is_run_model
     from nas.bits.search import allocate_bits, write_bits
     from nas.bits.source import module_source, read_layer_latencies, run_source
@@ -97,6 +118,13 @@ def bits(
             images=count,
             seed=seed,
         )
+    if hardware is not None and layer_latencies is not None:
+        raise InputError("give --hardware or --layer-latencies, not both: each says latency_ms")
+    latency_ms = energy_mj = None
+    if layer_latencies is not None:
+        latency_ms = read_layer_latencies(layer_latencies)
+    elif hardware is not None:
+        latency_ms, energy_mj = hardware_costs(source.module, source.calibration[0], hardware)
     output.mkdir(parents=True, exist_ok=True)
     result = allocate_bits(
         source.module,
@@ -106,15 +134,21 @@ def bits(
         weight_bits=_bits("--weight-bits", weight_bits),
         activation_bits=_bits("--activation-bits", activation_bits),
         edge_bits=edge_bits or None,
-        latency_ms=None if layer_latencies is None else read_layer_latencies(layer_latencies),
+        latency_ms=latency_ms,
+        energy_mj=energy_mj,
+        group=group,
         adaround=adaround,
         work=output,
         seed=seed,
     )
     about: dict[str, Any] = {**source.about, "seed": seed}
+    if hardware is not None:
+        about["hardware"] = f"{hardware}, estimated"
     checked = source.calibration[0]
     if source.validation is not None and source.evaluate is not None:
-        about[source.metric_name] = _accuracies(source, result, adaround=adaround, seed=seed)
+        about[source.metric_name] = _accuracies(
+            source, result, adaround=adaround, seed=seed, group=group
+        )
         checked = source.validation[0][0]
     path = write_bits(result, output, checked, about=about)
     for line in _told(result, about.get(source.metric_name, {})):
@@ -122,7 +156,9 @@ def bits(
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
 
 
-def _accuracies(source: Any, result: Any, *, adaround: bool, seed: int) -> dict[str, float]:
+def _accuracies(
+    source: Any, result: Any, *, adaround: bool, seed: int, group: int
+) -> dict[str, float]:
     """Validation metric of the float network, the optimum and the baselines, by method."""
     from nas.bits.search import STEPS, assignment
     from supernet.ptq.quantize import quantize_post_training
@@ -139,6 +175,7 @@ def _accuracies(source: Any, result: Any, *, adaround: bool, seed: int) -> dict[
             assignment(result.table, other),
             steps=steps,
             seed=seed,
+            group=group,
         )
         found[other.method] = source.evaluate(network, source.validation)
     return found
@@ -174,8 +211,8 @@ def _budget(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def _bits(option: str, text: str) -> list[int]:
-    found = whole_numbers(text, option)
-    if any(not (2 <= b <= 8 or b == 32) for b in found):
+def _bits(option: str, text: str) -> list[int | str]:
+    found = [parse_number(part) for part in text.split(",")]
+    if any(isinstance(b, int) and not (2 <= b <= 8 or b == 32) for b in found):
         raise InputError(f"{option} {text}: bits are 2 to 8, or 32 for float")
     return found

@@ -37,18 +37,18 @@ def bit_allocation(
         figure.add_trace(
             go().Bar(
                 x=list(layers),
-                y=[option.weight for option in options],
+                y=[option.weight_bits for option in options],
                 name=f"{name}, weights",
                 marker={"color": colour},
                 text=[str(option) for option in options],
                 hovertemplate="%{x}: %{text}<extra></extra>",
             )
         )
-        if len({option.activation for option in options}) > 1:
+        if len({option.activation_bits for option in options}) > 1:
             figure.add_trace(
                 go().Scatter(
                     x=list(layers),
-                    y=[option.activation for option in options],
+                    y=[option.activation_bits for option in options],
                     mode="markers",
                     name=f"{name}, activations",
                     marker={"symbol": "line-ew", "size": 14,

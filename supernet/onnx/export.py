@@ -25,15 +25,19 @@ from supernet.onnx.fallback import graft
 from supernet.onnx.folding import (
     LARGEST_CODE,
     REDUCED_CODE,
-    column,
     fold,
     reduce_codes,
     room_for_bias,
-    stored_bits,
 )
 from supernet.onnx.graph import GraphBuilder, Value
 from supernet.onnx.operators import OPERATIONS, Context
 from supernet.onnx.opset import lowest_versions
+from supernet.onnx.stored_weights import (
+    encoded_input,
+    encoded_weight,
+    float_weight,
+    spread_codes,
+)
 from supernet.onnx.tracing import Traced, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.reading.capture import packet
@@ -300,15 +304,18 @@ class _Translator:
             return tuple(Value(name) for name in found)
         return Value(found[0])
 
-    def _source(self, source: Source, x: Value) -> Value:
+    def _source(self, source: Source, x: Value, layer: str = "a tensor") -> Value:
         if source.before is not None and source.bits < FLOAT_BITS:
             step, zero_point = source.before
             x = self.graph.quantize(x, step=step, zero_point=zero_point, bits=STREAM_BITS)
-        if source.bits >= FLOAT_BITS or not (source.source == "relu" and source.zero_point == 0):
+        integers = source.bits < FLOAT_BITS and source.chosen is None
+        if not (integers and source.source == "relu" and source.zero_point == 0):
             # Quantising to codes from zero up is a ReLU already.
             x = self._activate(x, source.source)
         if source.bits >= FLOAT_BITS:
             return x
+        if source.chosen is not None:
+            return encoded_input(self.graph, x, source.step, source.chosen, layer)
         return self.graph.quantize(
             x, step=source.step, zero_point=source.zero_point, bits=source.bits
         )
@@ -320,7 +327,7 @@ class _Translator:
         return OPERATIONS.get(translation or name)(self._context(), x)
 
     def _layer(self, layer: PlainLayer, x: Value) -> Value:
-        x = self._source(layer.source, x)
+        x = self._source(layer.source, x, layer.layer.name)
         if isinstance(layer.op, nn.Linear) and len(self._own_shape()) > 2:
             # The integer kernel with a bias takes matrices, so tokens become rows.
             rows = self.graph.rearrange(x, reshaped((-1, layer.op.in_features)))
@@ -337,8 +344,15 @@ class _Translator:
         name = layer.layer.name
         if folded.codes is None:
             assert folded.weight is not None
-            self.packed_bytes += folded.weight.nbytes + 4 * len(folded.bias)
-            weight = self.graph.constant(folded.weight, name=f"{name}.weight")
+            self.packed_bytes += 4 * len(folded.bias)
+            if layer.encoded is not None:
+                self.packed_bytes += layer.encoded.nbytes
+                weight = encoded_weight(
+                    self.graph, layer.encoded, folded.gain, name, packed=self.packed
+                )
+            else:
+                self.packed_bytes += folded.weight.nbytes
+                weight = self.graph.constant(folded.weight, name=f"{name}.weight")
             bias = self.graph.constant(folded.bias.astype(np.float32), name=f"{name}.bias")
             return self._operator(layer, self.graph.tensor(x), weight, bias)
         codes, scale = folded.codes, folded.scale
@@ -347,7 +361,7 @@ class _Translator:
         if x.grid is None or x.grid.bits > 8 or bits > 8:
             # No integer kernel takes these; weights are dequantised once, at loading.
             self._count(codes, bits)
-            weight = self._float_weight(layer, codes, scale)
+            weight = float_weight(self.graph, codes, scale, bits, name, packed=self.packed)
             bias = self.graph.constant(folded.bias.astype(np.float32), name=f"{name}.bias")
             return self._operator(layer, self.graph.tensor(x), weight, bias)
         saturates = self.reduce_range and x.grid.bits == 8
@@ -364,7 +378,7 @@ class _Translator:
             "DequantizeLinear",
             # Runtimes fuse a linear layer only if the zero points are written out.
             [
-                self._spread_codes(codes, factor, bits, name),
+                spread_codes(self.graph, codes, factor, bits, name, packed=self.packed),
                 self.graph.constant(scale, name=f"{name}.scale"),
                 self._zeros(len(codes), np.int8),
             ],
@@ -411,41 +425,17 @@ class _Translator:
 
     def _note_bits(self, layer: PlainLayer) -> None:
         # What a packed file stores a code in; the codes of 8 bits may happen to fit 7.
-        if layer.layer.weight_bits < FLOAT_BITS:
-            note = self.graph.nodes[-1].metadata_props.add()
-            note.key, note.value = WEIGHT_BITS, str(layer.layer.weight_bits)
-
-    def _stored(self, codes: np.ndarray, bits: int, name: str) -> str:
-        width = stored_bits(codes) if self.packed and bits <= 4 else 8
-        if width == 8:
-            return self.graph.constant(codes, name=f"{name}.codes")
-        return self.graph.packed(codes, max(width, 2 if bits <= 2 else 4), name=f"{name}.codes")
-
-    def _spread_codes(self, codes: np.ndarray, factor: np.ndarray, bits: int, name: str) -> str:
-        """Return int8 codes times ``factor``; a runtime computes this once, at loading."""
-        from onnx import TensorProto
-
-        if not self.packed or bits > 4 or stored_bits(codes) == 8:
-            spread = (codes * column(factor, codes.ndim)).astype(np.int8)
-            return self.graph.constant(spread, name=f"{name}.codes")
-        stored = self._stored(codes, bits, name)
-        wide = self.graph.node("Cast", [stored], to=TensorProto.INT32)
-        factors = self.graph.constant(column(factor, codes.ndim), name="factor")
-        spread = self.graph.node("Mul", [wide, factors])
-        return self.graph.node("Cast", [spread], to=TensorProto.INT8)
+        bits = layer.layer.weight_bits
+        if bits >= FLOAT_BITS or layer.encoded is not None:
+            return
+        if layer.chosen is not None:
+            # The whole numbers that a format stands for need more bits than its codes.
+            bits = max(bits, layer.code_range[1].bit_length() + 1)
+        note = self.graph.nodes[-1].metadata_props.add()
+        note.key, note.value = WEIGHT_BITS, str(bits)
 
     def _zeros(self, count: int, kind: type) -> str:
         return self.graph.constant(np.zeros(count, kind), name="zeros")
-
-    def _float_weight(self, layer: PlainLayer, codes: np.ndarray, scale: np.ndarray) -> str:
-        """Weights for a float operator; spelt so that a runtime computes them at loading."""
-        from onnx import TensorProto
-
-        name = layer.layer.name
-        stored = self._stored(codes, layer.layer.weight_bits, name)
-        floats = self.graph.node("Cast", [stored], to=TensorProto.FLOAT)
-        steps = self.graph.constant(column(scale, codes.ndim), name=f"{name}.scale")
-        return self.graph.node("Mul", [floats, steps], name=f"{name}.weight")
 
     def _count(self, codes: np.ndarray, bits: int) -> None:
         self.packed_bytes += (codes.size * bits + 7) // 8 + 8 * len(codes)

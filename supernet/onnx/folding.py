@@ -32,12 +32,14 @@ class FoldedLayer:
         scale: positive float32 scale of each output channel, (out,).
         weight: float32 weights, where they are float.
         bias: float64 bias, (out,).
+        gain: what each output channel was multiplied by, float64 (out,).
     """
 
     codes: np.ndarray | None
     scale: np.ndarray | None
     weight: np.ndarray | None
     bias: np.ndarray
+    gain: np.ndarray
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def fold(layer: PlainLayer) -> FoldedLayer:
         raise InputError(f"{layer.layer.name}: cannot fold a {type(norm).__name__}")
     if layer.weight_step is None:
         weight = _array(layer.op.weight) * column(gain, layer.op.weight.dim())
-        return FoldedLayer(None, None, weight.astype(np.float32), bias)
+        return FoldedLayer(None, None, weight.astype(np.float32), bias, gain)
     scale = np.broadcast_to(_array(layer.weight_step), (out,)) * gain
     weight = _array(layer.op.weight)
     codes = np.round(weight / column(_array(layer.weight_step), weight.ndim)).astype(np.int64)
@@ -73,7 +75,7 @@ def fold(layer: PlainLayer) -> FoldedLayer:
         )
     scale = np.maximum(np.abs(scale), _SMALLEST_SCALE)
     kind = np.int8 if layer.layer.weight_bits <= 8 else np.int16
-    return FoldedLayer(codes.astype(kind), scale.astype(np.float32), None, bias)
+    return FoldedLayer(codes.astype(kind), scale.astype(np.float32), None, bias, gain)
 
 
 def reduce_codes(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

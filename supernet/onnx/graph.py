@@ -136,6 +136,17 @@ class GraphBuilder:
         )
         return name
 
+    def typed(self, codes: np.ndarray, kind: str, *, name: str) -> str:
+        """Store bytes as a tensor of an ONNX type of 8 bits, such as ``FLOAT8E4M3FN``."""
+        from onnx import TensorProto, helper
+
+        name = self.unique(name)
+        data_type = TensorProto.DataType.Value(kind)
+        self.initializers.append(
+            helper.make_tensor(name, data_type, codes.shape, codes.astype(np.uint8).tobytes(), True)
+        )
+        return name
+
     def tensor(self, value: Value) -> str:
         """Return the name of ``value`` as a float tensor, adding what computes it."""
         if value.tensor:

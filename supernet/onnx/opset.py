@@ -34,6 +34,8 @@ def lowest_versions(
     least = LOWEST
     if TensorProto.UINT16 in types or TensorProto.INT4 in types or TensorProto.INT16 in types:
         least = max(least, 21)  # Quantisation to 16 bits, and 4-bit integers.
+    if types & {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}:
+        least = max(least, 19)
     if TensorProto.INT2 in types:
         least = HIGHEST
     for node in nodes:

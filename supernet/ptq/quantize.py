@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from search_spaces.errors import InputError
+from search_spaces.number_formats import NumberFormat, bits_of, number_format
 from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
 from search_spaces.seeds import derive_seed
 from supernet.plain import PlainLayer, PlainNetwork, Source
@@ -32,13 +33,15 @@ from supernet.ptq.quantisation_points import (
     operation_or_none,
 )
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
+from supernet.quantizers.formats import EncodedWeights, encode_weights
 from supernet.reading.compare import node_values, relative_difference
 from supernet.reading.reader import TOLERANCE
 
 STEPS = ("equalize", "mse", "bias", "adaround")
 """What may be done beyond folding batch norms and rounding to nearest over the whole range."""
 
-Bits = tuple[int, int]
+Bits = tuple[int | str, int | str]
+"""Of weights and inputs: bits of integers, or the name of a number format."""
 
 _COMPARED = 8
 """Images on which a network is compared with itself before a step."""
@@ -55,6 +58,7 @@ def quantize_post_training(
     per_channel: bool = True,
     rounding: RoundingRecipe = RoundingRecipe(),
     seed: int = 0,
+    group: int = 0,
 ) -> PlainNetwork:
     """Return ``module`` as a quantised network for :func:`supernet.onnx.export.export_onnx`.
 
@@ -64,14 +68,18 @@ def quantize_post_training(
         batches: calibration images (batch, channels, height, width), not augmented; targets of
             (images, targets) are ignored. 256 to 1000 images are enough.
         bits: (weight bits, activation bits) of every layer, or of each by its name (all must be
-            given); 32 is float.
+            given); 32 is float. In place of bits the name of a number format
+            (:data:`~search_spaces.number_formats.NUMBER_FORMATS`), such as ``"fp8_e4m3"``.
         steps: of :data:`STEPS`, in any order: ``equalize`` ranges across layers, ranges of least
-            squared error (``mse``), ``bias`` correction, learned rounding (``adaround``).
+            squared error (``mse``), ``bias`` correction, learned rounding (``adaround``), which
+            leaves weights in number formats at their nearest values.
         edge_bits: bits of the first and the last layer where ``bits`` is one pair; None treats
             them as the others.
         per_channel: a weight step for each output channel, otherwise one for the layer.
         rounding: of ``adaround``.
         seed: of ``adaround``.
+        group: weights of a channel that share a scale, of layers in number formats; 0 takes
+            ``per_channel``. Integers have no groups, so that integer kernels take them.
 
     Raises:
         InputError: an unknown step, a network that cannot be traced, bits for layers that do not
@@ -89,7 +97,7 @@ def quantize_post_training(
         before = node_values(graph.module, [images[0][:_COMPARED]])
         equalize(graph)
         _check_equalised(graph, before, images[0][:_COMPARED])
-    walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed)
+    walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group)
     walk.run(images)
     network = walk.network()
     difference = relative_difference(network(images[0]), walk.outputs)
@@ -131,19 +139,35 @@ def layer_bits(
 ) -> dict[str, Bits]:
     """Return the bits of each layer, see :func:`quantize_post_training`."""
     if not isinstance(bits, Mapping):
-        pair = (int(bits[0]), int(bits[1]))
+        weight, activation = (_checked(number, i == 1) for i, number in enumerate(bits))
         if edge_bits is None:
-            return dict.fromkeys(layers, pair)
+            return dict.fromkeys(layers, (weight, activation))
         # Float stays float.
-        edge = tuple(b if b >= FLOAT_BITS else edge_bits for b in pair)
+        edge = tuple(
+            number if bits_of(number) >= FLOAT_BITS else edge_bits
+            for number in (weight, activation)
+        )
         edges = {layers[0], layers[-1]}
-        return {name: (edge[0], edge[1]) if name in edges else pair for name in layers}
+        return {
+            name: (edge[0], edge[1]) if name in edges else (weight, activation) for name in layers
+        }
     missing, unknown = set(layers) - set(bits), set(bits) - set(layers)
     if missing or unknown:
         raise InputError(
             f"bits must name every layer: missing {sorted(missing)}, unknown {sorted(unknown)}"
         )
-    return {name: (int(bits[name][0]), int(bits[name][1])) for name in layers}
+    return {
+        name: (_checked(bits[name][0], False), _checked(bits[name][1], True)) for name in layers
+    }
+
+
+def _checked(number: int | str, activations: bool) -> int | str:
+    if not isinstance(number, str):
+        return int(number)
+    chosen = number_format(number)
+    if activations and not chosen.activations:
+        raise InputError(f"{number} is a format of weights; inputs of layers cannot have it")
+    return number
 
 
 @dataclass
@@ -156,6 +180,7 @@ class _Walk:
     per_channel: bool
     rounding: RoundingRecipe
     seed: int
+    group: int = 0
     names: dict[fx.Node, str] = field(default_factory=dict)
     quantized: dict[str, PlainLayer] = field(default_factory=dict)
     outputs: Any = None
@@ -164,7 +189,8 @@ class _Walk:
         self.body = self.graph.module
         self.method = "mse" if "mse" in self.steps else "max"
         points: list[fx.Node] = []
-        if any(activation < FLOAT_BITS for _, activation in self.bits.values()):
+        # Formats that are no integers run as floats, so nothing between layers need be integers.
+        if any(isinstance(a, int) and a < FLOAT_BITS for _, a in self.bits.values()):
             points = insert_points(self.body, self.graph.layers)
         self.points = set(points)
         for name, node in self.graph.layers.items():
@@ -235,6 +261,9 @@ class _Walk:
         observer = RangeObserver(self.method)
         for x in values:
             observer.see(x)
+        if source.chosen is not None:
+            source.step = observer.format_step(source.chosen)
+            return
         grid = observer.grid(source.bits)
         source.step, source.zero_point = grid.step, grid.zero_point
 
@@ -243,26 +272,50 @@ class _Walk:
     ) -> tuple[list[Tensor], list[Tensor]]:
         name, before = self.names[node], node.all_input_nodes[0]
         layer = self.graph.layer(name)
-        weight_bits, activation_bits = self.bits[name]
+        weight_number, activation_number = self.bits[name]
+        weight_bits, activation_bits = bits_of(weight_number), bits_of(activation_number)
         expected = [layer(x) for x in floats[before]]
-        source = layer_source(activation_bits, quantized=behind_point(node, self.points))
+        if isinstance(activation_number, str):
+            chosen = number_format(activation_number)
+            source = Source("none", bits=activation_bits, chosen=chosen)
+        else:
+            source = layer_source(activation_number, quantized=behind_point(node, self.points))
         if source.bits < FLOAT_BITS:
             self._set_grid(source, floats[before])
         inputs = [source(x) for x in codes[before]]
         op = _copy_with_bias(layer)
-        step = None
-        if weight_bits < FLOAT_BITS:
+        step = code_range = encoded = None
+        if isinstance(weight_number, str):
+            encoded = self._encoded(layer, number_format(weight_number))
+            op.weight.copy_(torch.from_numpy(encoded.decoded()))
+            unit, top = encoded.chosen.whole_codes
+            if top and not self.group and isinstance(activation_number, int):
+                # Whole numbers of one byte: integer kernels compute with them.
+                step = torch.from_numpy(encoded.scales[:, 0] * unit)
+                code_range, encoded = (-top, top), None
+        elif weight_number < FLOAT_BITS:
             step = weight_steps(
                 layer.weight, weight_bits, method=self.method, per_channel=self.per_channel
             )
             op.weight.copy_(self._rounded(node, op, step, weight_bits, inputs, expected))
         if "bias" in self.steps:
             correct_bias(op, expected, [op(x) for x in inputs])
-        plan = _layer_plan(name, node, op, weight_bits, activation_bits)
+        plan = layer_plan(name, node, op, weight_bits, activation_bits)
         self.quantized[name] = PlainLayer(
-            plan, source=source, op=op, norm=nn.Identity(), weight_step=step
+            plan,
+            source=source,
+            op=op,
+            norm=nn.Identity(),
+            weight_step=step,
+            code_range=code_range,
+            encoded=encoded,
+            chosen=number_format(weight_number) if isinstance(weight_number, str) else None,
         )
         return expected, [op(x) for x in inputs]
+
+    def _encoded(self, layer: nn.Module, chosen: NumberFormat) -> EncodedWeights:
+        each = "channel" if self.per_channel else "tensor"
+        return encode_weights(layer.weight, chosen, scales=self.group or each, method=self.method)
 
     def _rounded(
         self,
@@ -300,9 +353,10 @@ def _copy_with_bias(layer: nn.Module) -> Any:
     return op
 
 
-def _layer_plan(
+def layer_plan(
     name: str, node: fx.Node, op: Layer, weight_bits: int, activation_bits: int
 ) -> LayerPlan:
+    """Return the sizes of a convolution or linear layer ``op`` at its ``node``."""
     before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
     shared: dict[str, Any] = {
         "name": name,

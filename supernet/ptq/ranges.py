@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from search_spaces.errors import InputError
+from search_spaces.number_formats import NumberFormat
+from supernet.quantizers.formats import round_to_format
 from supernet.quantizers.lsq import activation_range, weight_range
 
 METHODS = ("max", "mse")
@@ -119,6 +121,21 @@ class RangeObserver:
                 pairs = [(f, best[1]) if end == 0 else (best[0], f) for f in shrink]
                 best = min([best, *pairs], key=lambda p: self._error(values, p, bits))
         return _grid(self.low * best[0], self.high * best[1], bits)
+
+    @torch.no_grad()
+    def format_step(self, chosen: NumberFormat) -> float:
+        """Return the scale of a number format: the extremes, or that of least squared error."""
+        top = max(self.high, -self.low, _SMALLEST) / chosen.largest()
+        if self.method == "max":
+            return top
+        values = torch.cat(self._kept)
+        # Floats have room for outliers to spare: the largest value may lie far beyond the range.
+        steps = [top * 2.0 ** (k / 4) for k in range(-12, 17)]
+
+        def error(step: float) -> float:
+            return (round_to_format(values / step, chosen) * step - values).square_().mean().item()
+
+        return min(steps, key=error)
 
     def _error(self, values: Tensor, factors: tuple[float, float], bits: int) -> float:
         grid = _grid(self.low * factors[0], self.high * factors[1], bits)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from torch import Tensor, fx, nn
 
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
+from search_spaces.number_formats import bits_of, number_format
 from search_spaces.plan import FLOAT_BITS
 from supernet.ptq.graph import FloatGraph, Recorded, images_of, trace_float
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
+from supernet.quantizers.formats import encode_weights, round_to_format
 
 METRICS = ("output", "logits_mse", "kl")
 """``output``: squared change of the layer's output over its power. ``logits_mse``: mean squared
@@ -40,7 +42,8 @@ class SensitivityTable:
     Attributes:
         layers: names, in order of execution: the plan's layer names of an extracted network,
             module paths of others.
-        weight_bits, activation_bits: columns of the arrays below.
+        weight_bits, activation_bits: columns of the arrays below: bits of integers, or names of
+            number formats.
         weights: metric of :data:`METRICS` -> (layers, weight_bits) float64.
         activations: metric -> (layers, activation_bits) float64, for the layer's input.
         outliers: ``weights`` and ``activations`` -> (layers,) share of values more than three
@@ -48,14 +51,19 @@ class SensitivityTable:
     """
 
     layers: tuple[str, ...]
-    weight_bits: tuple[int, ...]
-    activation_bits: tuple[int, ...]
+    weight_bits: tuple[int | str, ...]
+    activation_bits: tuple[int | str, ...]
     weights: dict[str, np.ndarray]
     activations: dict[str, np.ndarray]
     outliers: dict[str, np.ndarray]
 
     def cost(
-        self, layer: str, weight_bits: int, activation_bits: int, *, metric: str = "kl"
+        self,
+        layer: str,
+        weight_bits: int | str,
+        activation_bits: int | str,
+        *,
+        metric: str = "kl",
     ) -> float:
         """Return the cost of one layer at a pair of bit-widths; 32 is float and costs nothing.
 
@@ -70,10 +78,11 @@ class SensitivityTable:
             (weight_bits, self.weight_bits, self.weights[metric]),
             (activation_bits, self.activation_bits, self.activations[metric]),
         ):
-            if bits >= FLOAT_BITS:
+            if bits_of(bits) >= FLOAT_BITS:
                 continue
             if bits not in known:
-                raise InputError(f"the table has no column for {bits} bits (it has {known})")
+                told = f"{bits} bits" if isinstance(bits, int) else bits
+                raise InputError(f"the table has no column for {told} (it has {known})")
             total += float(values[i, known.index(bits)])
         return total
 
@@ -118,9 +127,10 @@ def layer_sensitivity(
     module: nn.Module,
     batches: Iterable[Any],
     *,
-    weight_bits: Sequence[int] = (2, 3, 4, 8),
-    activation_bits: Sequence[int] = (2, 3, 4, 8),
+    weight_bits: Sequence[int | str] = (2, 3, 4, 8),
+    activation_bits: Sequence[int | str] = (2, 3, 4, 8),
     per_channel: bool = True,
+    group: int = 0,
     path: Path | None = None,
 ) -> SensitivityTable:
     """Measure the sensitivity of every convolution and linear layer of a float network.
@@ -133,8 +143,9 @@ def layer_sensitivity(
             (see :func:`supernet.training.subnets.float_plan`). Not changed.
         batches: images (batch, channels, height, width), or (images, targets) whose targets are
             ignored. A few hundred images are enough.
-        weight_bits, activation_bits: bit-widths to try, 2 to 8.
+        weight_bits, activation_bits: bit-widths to try, 2 to 8, or names of number formats.
         per_channel: a weight step for each output channel, otherwise one for the layer.
+        group: as in :func:`supernet.ptq.quantize.quantize_post_training`.
         path: JSON file that keeps finished batches, so that a second call goes on; the same
             network, images and bits are asked for.
 
@@ -147,7 +158,7 @@ def layer_sensitivity(
         raise InputError("layer sensitivity needs at least one batch of images")
     graph = trace_float(module, images[0])
     sums = _Sums(graph, (tuple(weight_bits), tuple(activation_bits)))
-    key = _fingerprint(graph, images, sums.bits, per_channel)
+    key = _fingerprint(graph, images, sums.bits, [per_channel, group] if group else per_channel)
     if path is not None and Path(path).exists():
         sums.restore(Path(path), key)
     recorded = Recorded(graph.module, images[0])
@@ -155,7 +166,7 @@ def layer_sensitivity(
     observers = {name: RangeObserver() for name in graph.layers}
     for name, node in graph.layers.items():
         observers[name].see(recorded.input_of(node))
-    grids = {name: [o.grid(b) for b in activation_bits] for name, o in observers.items()}
+    grids = {name: [_grid(o, b) for b in activation_bits] for name, o in observers.items()}
     for number, batch in enumerate(images):
         if number < sums.batches:
             continue
@@ -165,13 +176,7 @@ def layer_sensitivity(
             layer, x = graph.layer(name), recorded.input_of(node)
             weight = layer.weight.detach()
             versions = [
-                _with_weight(
-                    layer,
-                    x,
-                    quantize_weight(
-                        weight, weight_steps(weight, bits, per_channel=per_channel), bits
-                    ),
-                )
+                _with_weight(layer, x, _quantised(weight, bits, per_channel, group))
                 for bits in weight_bits
             ]
             versions += [layer(grid(x)) for grid in grids[name]]
@@ -209,7 +214,7 @@ def _divergence(wanted: Tensor, versions: Tensor) -> Tensor:
 class _Sums:
     """Sums over images, in the order layers x (weight bits, then activation bits)."""
 
-    def __init__(self, graph: FloatGraph, bits: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    def __init__(self, graph: FloatGraph, bits: tuple[tuple[Any, ...], tuple[Any, ...]]) -> None:
         self.graph, self.bits = graph, bits
         self.batches, self.images = 0, 0
         self.values = np.zeros((len(METRICS), len(graph.layers), sum(map(len, bits))))
@@ -273,8 +278,24 @@ def _with_weight(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     return torch.func.functional_call(layer, {"weight": weight}, (x,))
 
 
-def _fingerprint(graph: FloatGraph, images: list[Tensor], bits: Any, per_channel: bool) -> str:
-    digest = hashlib.sha256(json.dumps([bits, per_channel, list(graph.layers)]).encode())
+def _quantised(weight: Tensor, number: int | str, per_channel: bool, group: int) -> Tensor:
+    if isinstance(number, str):
+        scales = group or ("channel" if per_channel else "tensor")
+        encoded = encode_weights(weight, number_format(number), scales=scales)
+        return torch.from_numpy(encoded.decoded()).to(weight.device)
+    return quantize_weight(weight, weight_steps(weight, number, per_channel=per_channel), number)
+
+
+def _grid(observer: RangeObserver, number: int | str) -> Callable[[Tensor], Tensor]:
+    if isinstance(number, int):
+        return observer.grid(number)
+    chosen = number_format(number)
+    step = observer.format_step(chosen)
+    return lambda x: round_to_format(x / step, chosen) * step
+
+
+def _fingerprint(graph: FloatGraph, images: list[Tensor], bits: Any, scales: Any) -> str:
+    digest = hashlib.sha256(json.dumps([bits, scales, list(graph.layers)]).encode())
     for name in graph.layers:
         digest.update(graph.layer(name).weight.detach().cpu().numpy().tobytes())
     for batch in images:

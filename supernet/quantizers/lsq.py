@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import InputError
+from search_spaces.number_formats import NumberFormat
 from search_spaces.plan import FLOAT_BITS
 
 SMALLEST_STEP = 1e-8
@@ -271,6 +272,10 @@ class WeightFakeQuantizer(nn.Module):
     def code_range(self, bits: int) -> tuple[int, int]:
         """Return the smallest and largest code of ``bits``."""
         return weight_range(bits)
+
+    def number_format(self, bits: int) -> NumberFormat | None:
+        """Return what the codes of ``bits`` stand for, None for integers."""
+        return None
 
     @abstractmethod
     def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:

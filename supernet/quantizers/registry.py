@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import InputError
+from search_spaces.number_formats import NumberFormat, number_format
 from search_spaces.plan import FLOAT_BITS
 from search_spaces.registry import Registry
+from supernet.quantizers.formats import trainable_formats, weight_quantizer
 from supernet.quantizers.kinds import (
     BinaryWeightQuantizer,
     DorefaActivationQuantizer,
@@ -90,6 +92,16 @@ for _name, _kind in {
     "attention": QuantizerKind("DQA, Hacene et al., 2021", AttentionWeightQuantizer),
 }.items():
     QUANTIZERS.register(_name)(_kind)
+
+for _name in trainable_formats():
+    _chosen = number_format(_name)
+    QUANTIZERS.register(_name)(
+        QuantizerKind(
+            f"{_chosen.source}; a learned step",
+            weight_quantizer(_chosen),
+            weight_bits=(_chosen.bits, _chosen.bits),
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +237,10 @@ class WeightQuantizersByBits(WeightFakeQuantizer):
     def code_range(self, bits: int) -> tuple[int, int]:
         """Return the smallest and largest code of ``bits``."""
         return self.part(bits).code_range(bits)
+
+    def number_format(self, bits: int) -> NumberFormat | None:
+        """Return what the codes of ``bits`` stand for, None for integers."""
+        return None if bits >= FLOAT_BITS else self.part(bits).number_format(bits)
 
     def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:
         """Return the step, (channels,) where it is per channel, else (1,)."""

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from devices.simulators.hardware import Hardware, built_in_hardware, read_hardware
-from devices.simulators.roofline import estimate_genes, products_per_cycle
+from devices.simulators.hardware import FormatUnit, Hardware, built_in_hardware, read_hardware
+from devices.simulators.roofline import estimate_genes, estimate_layer, products_per_cycle
+from search_spaces.errors import InputError
 from search_spaces.spaces.hybrid import HybridSpace
 from search_spaces.spaces.mobilenet import MobileNetSpace
 from search_spaces.spaces.resnet import ResNetSpace
@@ -98,3 +99,34 @@ def test_a_batch_shares_the_weights():
     one = estimate_genes(space, genes, hardware()).latency_ms
     eight = estimate_genes(space, genes, hardware(), batch=8).latency_ms
     assert (eight > one).all() and (eight < 8 * one).all()
+
+
+def test_one_layer_alone_is_what_it_is_in_its_network():
+    space = MobileNetSpace.from_config(preset="28x28")
+    genes = space.genes([space.largest()])
+    hw = hardware()
+    found = estimate_genes(space, genes, hw)
+    for layer in space.plan(space.largest()).layers():
+        ms, mj = estimate_layer(layer, hw, layer.weight_bits, layer.activation_bits)
+        assert ms == pytest.approx(float(found.layers[layer.name][0]))
+        assert mj > 0
+
+
+def test_a_format_runs_on_its_units_or_as_whole_numbers_or_not_at_all():
+    space = MobileNetSpace.from_config(preset="28x28")
+    layer = list(space.plan(space.largest()).layers())[3]
+    hw = hardware(formats={"nf4": FormatUnit(energy=3.0, products=0.5)}, kind="serial")
+    slow = estimate_layer(layer, hw, "nf4", 8)
+    assert slow[0] > estimate_layer(layer, hw, 4, 8)[0]
+    # Shift weights of 3 bits are whole numbers of 5: -8 to 8.
+    traffic = hw.memory.model_copy(update={"resident_weights": True})
+    still = hw.model_copy(update={"memory": traffic})
+    assert estimate_layer(layer, still, "shift3", 8)[0] == estimate_layer(layer, still, 5, 8)[0]
+    with pytest.raises(InputError, match=r"no units for fp8_e4m3 .*it has: nf4"):
+        estimate_layer(layer, hw, "fp8_e4m3", 8)
+
+
+def test_a_description_names_only_formats_that_there_are():
+    text = hardware().model_dump()
+    with pytest.raises(ValueError, match="unknown number format 'fp5'"):
+        Hardware.model_validate({**text, "formats": {"fp5": {}}})

@@ -1,0 +1,161 @@
+"""What the experiments on choices share: small networks trained once on Fashion-MNIST."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from devices.device import device_fingerprint
+from nas.data.splits import DataSplits, load_splits
+from nas.job.sections.data import AugmentConfig, DataConfig
+from search_spaces.atomic import write_json_atomic
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results" / "choices"
+BATCH = 128
+
+
+def fashion(seed: int = 0, **options: Any) -> DataSplits:
+    """Return Fashion-MNIST with a division of its own for each seed."""
+    augment = AugmentConfig(crop_padding=2, flip=True)
+    return load_splits(DataConfig(name="fashion_mnist", augment=augment, **options), seed)
+
+
+def convolutions() -> nn.Sequential:
+    """Return a network of five 3x3 convolutions, 70,000 weights, as people write them."""
+    sizes = ((1, 16, 2), (16, 32, 1), (32, 32, 2), (32, 64, 1), (64, 64, 1))
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in sizes:
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def perceptron(width: int = 512) -> nn.Sequential:
+    """Return a network of three linear layers."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, 10),
+    )
+
+
+def train(
+    network: nn.Module,
+    splits: DataSplits,
+    *,
+    epochs: float,
+    rate: float,
+    seed: int,
+    teacher: nn.Module | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    weight_decay: float = 5e-4,
+    adam: bool = False,
+) -> float:
+    """Train with one cycle of the learning rate; return the processor seconds.
+
+    Args:
+        network: in place; it ends in evaluation mode.
+        splits: the data.
+        epochs: passes over the training images.
+        rate: highest learning rate.
+        seed: of the batches.
+        teacher: whose outputs are learned beside the targets, half each.
+        loss: of outputs and targets.
+        weight_decay: of weights.
+        adam: AdamW in place of SGD with momentum.
+    """
+    start = time.process_time()
+    batches = splits.training_batches(BATCH, seed=seed)
+    total = max(1, round(epochs * len(batches)))
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+        if adam
+        else torch.optim.SGD(
+            parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+        )
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total)
+    network.to(memory_format=torch.channels_last).train()
+    if teacher is not None:
+        teacher.eval()
+    step = 0
+    while step < total:
+        for x, y in batches.epoch(step // len(batches)):
+            out = network(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+            value = loss(out, y)
+            if teacher is not None:
+                with torch.no_grad():
+                    wanted = teacher(x).log_softmax(1)
+                value = 0.5 * value + 0.5 * F.kl_div(
+                    out.log_softmax(1), wanted, log_target=True, reduction="batchmean"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+            if step >= total:
+                break
+    network.eval().to(memory_format=torch.contiguous_format)
+    return time.process_time() - start
+
+
+@torch.no_grad()
+def accuracy(
+    network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+) -> float:
+    """Return the share of right answers, in per cent."""
+    right = total = 0
+    for x, y in batches:
+        right += int((network(x).argmax(1) == y).sum())
+        total += len(y)
+    return 100 * right / total
+
+
+def test_batches(splits: DataSplits) -> list[tuple[Tensor, Tensor]]:
+    """Return the official test images."""
+    return list(splits.evaluation_batches(splits.test("the rows of a table"), batch_size=500))
+
+
+def calibration(splits: DataSplits, images: int = 512) -> list[Tensor]:
+    """Return calibration images without augmentation."""
+    return [x for x, _ in splits.evaluation_batches(splits.calibration.first(images))]
+
+
+def keep(name: str, values: dict[str, Any], command: str, started: float) -> str:
+    """Write a result with versions, machine, load and processor time; return its path."""
+    path = RESULTS / f"{name}.json"
+    write_json_atomic(
+        path,
+        {
+            **values,
+            "command": command,
+            "processor_s": round(time.process_time() - started, 1),
+            "load_average": [round(v, 1) for v in os.getloadavg()],
+            "versions": {
+                "python": platform.python_version(),
+                **{p: version(p) for p in ("torch", "numpy", "scipy", "onnxruntime")},
+            },
+            "machine": device_fingerprint(),
+        },
+    )
+    return str(path.relative_to(ROOT))
