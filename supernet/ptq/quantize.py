@@ -313,7 +313,7 @@ class _Walk:
         )
         return expected, [op(x) for x in inputs]
 
-    def _encoded(self, layer: nn.Module, chosen: NumberFormat) -> EncodedWeights:
+    def _encoded(self, layer: Layer, chosen: NumberFormat) -> EncodedWeights:
         each = "channel" if self.per_channel else "tensor"
         return encode_weights(layer.weight, chosen, scales=self.group or each, method=self.method)
 
