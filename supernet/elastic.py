@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,7 +109,13 @@ class ElasticLayer(nn.Module):
         extent: what the layer can be.
         stream_bits: bits of quantised tensors between blocks.
         quantizers: which quantisers; by default LSQ and LSQ+.
+
+    Attributes:
+        disturb: what is done to quantised weights before they are used, for training that
+            expects faults (:mod:`supernet.faults.training`); usually nothing.
     """
+
+    disturb: Callable[[Tensor, LayerPlan, ElasticLayer], Tensor] | None = None
 
     def __init__(
         self,
@@ -192,6 +198,8 @@ class ElasticLayer(nn.Module):
         if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
             full = self._transformed(self.weight, layer.kernel)
         w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
+        if self.disturb is not None:
+            w = self.disturb(w, layer, self)
         # Channels last is the faster layout on CPUs, and a one-channel image alone does not
         # say which layout is meant (a clone does); another layout would sum in another order.
         return w.clone(memory_format=torch.channels_last)

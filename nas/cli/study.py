@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study",
     help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
-    "what do shared bit-widths cost, and what do early exits save? And of latency alone, on a "
-    "table of your own.",
+    "what do shared bit-widths cost, what do early exits save, and what do faults in memory cost? "
+    "And of latency alone, on a table of your own.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -207,6 +207,79 @@ def exits(
 
 
 @app.command()
+def faults(
+    run: RunOrJob,
+    output: Output = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="An architecture, as front.csv writes it; default: the front's knee."),
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Probabilities that a bit is faulty, such as 0.001,0.01.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The one of layers, protection and training.")
+    ] = 0.01,
+    draws: Annotated[int, typer.Option(min=1, help="Faults drawn for each figure.")] = 5,
+    protect: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the weights' bits that may be protected.")
+    ] = 0.3,
+    train_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of training with faults, and of as many without.")
+    ] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of both.")] = 0.001,
+    batch_size: BatchSize = 128,
+    validation_images: Images = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+) -> None:
+    """Flip bits of an architecture's weights and inputs, by rate and by layer.
+
+    Tells what flipped bits, stuck cells and varying weights cost, which layers they hurt, which of
+    them to protect within a share of the memory (an integer programme, beside simple rules), and
+    how much training with faults wins back.
+    """
+    from nas.studies.faults import RATES, FaultsStudy
+    from nas.studies.source import find_source
+
+    source = find_source(run)
+    study = FaultsStudy(
+        arch=arch,
+        rates=RATES if rates is None else _shares(rates, "--rates"),
+        rate=rate,
+        draws=draws,
+        protect=protect,
+        train_steps=train_steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        images=validation_images,
+        seed=seed,
+    )
+    folder = output or source.folder / "studies" / "faults"
+    result = study.run(
+        source, folder, on_record=lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    print(f"{result['arch']}, weights {result['weights']}")
+    print(f"{result['metric']} without faults: {result['clean']:.4f}")
+    shown = [f"{value:g}" for value in study.rates]
+    print(f"{'faults at rate':14}" + "".join(f"{value:>10}" for value in shown))
+    for kind, row in result["kinds"].items():
+        print(f"{kind:14}" + "".join(f"{row[value]['mean']:>10.4f}" for value in shown))
+    print(f"lost with faults in one layer alone, at {rate:g}:")
+    for name, layer in sorted(result["layers"].items(), key=lambda item: -item[1]["loss"])[:8]:
+        print(f"  {name}: {layer['loss']:.4f}, {layer['bits']} bits")
+    print(f"{'protected':18}{'layers':>8}{'share':>8}{result['metric']:>12}")
+    for method, row in result["protection"].items():
+        print(f"{method:18}{len(row['layers']):>8}{row['share']:>8.3f}{row['mean']:>12.4f}")
+    if training := result.get("training"):
+        for name in ("without", "with"):
+            pair = training[name]
+            print(f"trained {name} faults: {pair['clean']:.4f}, faulty {pair['faulty']:.4f}")
+        if training["recovered_share"] is not None:
+            print(f"of what faults cost, won back: {training['recovered_share']:.2f}")
+    print(f"written: {folder / 'faults.json'}")
+
+
+@app.command()
 def value(
     run: RunOrJob,
     output: Annotated[
@@ -297,13 +370,13 @@ def _sizes(text: str) -> tuple[float, ...]:
     return tuple(sorted(set(found)))
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _shares(text: str, option: str = "--thresholds") -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
     if not found or not all(0 <= value <= 1 for value in found):
-        raise InputError(f"--thresholds {text!r} is no list of probabilities such as 0.8,0.9")
+        raise InputError(f"{option} {text!r} is no list of probabilities such as 0.8,0.9")
     return found
 
 

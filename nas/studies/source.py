@@ -16,7 +16,9 @@ from search_spaces.planned import PlannedSpace, require_networks
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
+    from nas.stages.evaluator import Evaluator
     from nas.tasks import Task
+    from search_spaces.space import Arch
     from supernet.network import Supernet
 
 
@@ -131,3 +133,22 @@ def default_steps(source: Source, batch_size: int) -> int:
     if steps is None:
         raise InputError(f"{source.checkpoint} does not say how it was trained; give --steps")
     return max(1, round(steps * source.job.supernet.batch_size / batch_size))
+
+
+def own_weights(source: Source, evaluator: Evaluator, arch: Arch) -> str:
+    """Give ``evaluator`` the weights that the run trained for ``arch`` on its own, if it did.
+
+    Returns:
+        what the weights are, in words.
+    """
+    from nas.stages.winners import WinnerTrainer
+    from nas.stages.worker_tasks import finetune_candidate
+
+    store = RunStore.open(source.folder)
+    if (source.folder / "winners" / f"{arch.id}.safetensors").is_file():
+        evaluator.finetuned[arch] = WinnerTrainer(source.job, store, evaluator).trained(arch)
+    elif (source.folder / "finetuned" / f"{arch.id}.safetensors").is_file():
+        evaluator.finetuned[arch] = finetune_candidate(arch, source.job, store, evaluator)
+    else:
+        return "inherited from the supernet"
+    return "trained on its own"

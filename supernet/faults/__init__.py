@@ -1,0 +1,1 @@
+"""Faults in the codes of a quantised network, and training that expects them."""
