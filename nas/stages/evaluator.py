@@ -89,12 +89,14 @@ class Evaluator:
         self._batches: dict[tuple[str, int, tuple[int, int]], list[tuple[Tensor, Tensor]]] = {}
         self._cached = 0
 
-    def network(self, arch: Arch | NetworkPlan) -> PlainNetwork:
+    def network(self, arch: Arch | NetworkPlan, *, own: Supernet | None = None) -> PlainNetwork:
         """Return ``arch`` as a plain network, batch norm calibrated at its own bits.
 
-        From its own weights where ``finetuned`` has them, otherwise from the shared ones.
+        From the weights ``own`` if they are given, from its own ones where ``finetuned`` has them,
+        otherwise from the shared ones.
         """
-        own = self.finetuned.get(arch) if isinstance(arch, Arch) else None
+        if own is None and isinstance(arch, Arch):
+            own = self.finetuned.get(arch)
         plan = self.supernet.plan(arch)
         module = as_it_came(self.supernet, plan) if own is None else None
         supernet = own or module or self.supernet

@@ -25,7 +25,6 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from nas.fronts.spec import FrontSpec
     from nas.job.schema import Job
-    from nas.job.sections.finetune import FinetuneConfig
     from nas.record.evaluations import Evaluation
     from nas.record.run_folder import RunStore
     from nas.stages.budget import Budget
@@ -85,11 +84,7 @@ class WinnerTrainer:
         sign = 1 if self._evaluator.task.higher_is_better else -1
 
         def quality(weights: Supernet) -> Quality:
-            self._evaluator.finetuned[arch] = weights
-            try:
-                return self._evaluator.quality(self._evaluator.network(arch))
-            finally:
-                del self._evaluator.finetuned[arch]
+            return self._evaluator.quality(self._evaluator.network(training.plan_now, own=weights))
 
         training.run(
             until=float(item["until"]),
@@ -129,7 +124,7 @@ class WinnerTrainer:
             loss=task.loss,
             distillation_loss=task.distillation_loss,
             teacher=self._taught() if config.distillation else None,
-            recipe=_recipe(config, trained=self._trained),
+            recipe=_recipe(self._job, trained=self._trained),
             checkpoint=self.path(arch),
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
@@ -154,14 +149,20 @@ class WinnerTrainer:
         return self._teacher
 
 
-def _recipe(config: FinetuneConfig, *, trained: bool) -> OwnRecipe:
+def _recipe(job: Job, *, trained: bool) -> OwnRecipe:
     from supernet.training.own_time import OwnRecipe
 
+    config = job.finetune
     rate = config.learning_rate
     if rate is None:
         rate = TRAINED_RATE if trained else OwnRecipe.learning_rate
     share = 1.0 if config.distillation == "only" else OwnRecipe.distillation
-    return OwnRecipe(learning_rate=rate, distillation=share)
+    return OwnRecipe(
+        learning_rate=rate,
+        distillation=share,
+        float_share=config.float_share,
+        precision=job.supernet.precision,
+    )
 
 
 class Winners:

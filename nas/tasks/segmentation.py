@@ -26,13 +26,15 @@ DICE_WEIGHT = 1.0
 
 @TASKS.register("semantic_segmentation")
 class SemanticSegmentation(Task):
-    """A class a pixel: cross-entropy and Dice at the size of the masks, mean IoU.
+    """A class a pixel: cross-entropy and Dice of every pixel, mean IoU.
 
     Cross-entropy alone says little about classes of few pixels, which the mean over classes counts
     as much as the background (Milletari et al., 3DV 2016, section 3).
 
-    Networks answer on a grid coarser than the image. Losses and metric enlarge their values to the
-    size of the masks, bilinearly, as whoever uses the file does. Distillation is cross-entropy
+    Networks answer on a grid coarser than the image. The metric enlarges their values to the size
+    of the masks, bilinearly, as whoever uses the file does. The losses count each pixel at the cell
+    it lies in, which is what values enlarged by nearest neighbours lose: at the size of the masks
+    they would take several times as long as a small network does. Distillation is cross-entropy
     against the teacher's probabilities, brought to the student's grid.
     """
 
@@ -60,18 +62,14 @@ class SemanticSegmentation(Task):
         """
         from torch.nn import functional as F
 
-        truth = targets.long()
-        values = enlarged(outputs, (truth.shape[-2], truth.shape[-1]))
+        classes = outputs.shape[1]
+        counts = pixel_counts(targets, classes, (outputs.shape[-2], outputs.shape[-1]))
+        logs = F.log_softmax(outputs.permute(0, 2, 3, 1), dim=-1)
+        smooth = self.label_smoothing
+        wanted = (1 - smooth) * counts + smooth / classes * counts.sum(-1, keepdim=True)
         # Of a batch without a pixel that counts the mean would be 0 / 0.
-        count = (truth != IGNORE).sum().clamp(min=1)
-        total = F.cross_entropy(
-            values,
-            truth,
-            ignore_index=IGNORE,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
-        return total / count + DICE_WEIGHT * _dice(values, truth)
+        total = -(wanted * logs).sum() / counts.sum().clamp(min=1)
+        return total + DICE_WEIGHT * _dice(logs.exp(), counts)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Return the cross-entropy against the teacher's probabilities.
@@ -125,21 +123,41 @@ def enlarged(outputs: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(outputs, size, mode="bilinear", align_corners=False)
 
 
-def _dice(values: Tensor, truth: Tensor) -> Tensor:
+def pixel_counts(masks: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
+    """Return how many pixels of each class every cell of a grid has: (batch, *grid, classes).
+
+    Args:
+        masks: (batch, rows, columns) uint8; pixels of :data:`IGNORE` count for nothing.
+        classes: how many there are.
+        grid: cells in height and width. A grid finer than the masks has cells without pixels.
+    """
+    import torch
+
+    batch, rows, columns = masks.shape
+    height, width = grid
+    down = torch.arange(rows, device=masks.device) * height // rows
+    right = torch.arange(columns, device=masks.device) * width // columns
+    place = torch.arange(batch, device=masks.device)[:, None, None] * (height * width)
+    place = place + down[:, None] * width + right
+    kind = masks.long()
+    kind = torch.where(kind == IGNORE, classes, kind)
+    found = torch.bincount(
+        (place * (classes + 1) + kind).flatten(), minlength=batch * height * width * (classes + 1)
+    )
+    return found.view(batch, height, width, classes + 1)[..., :classes].float()
+
+
+def _dice(shares: Tensor, counts: Tensor) -> Tensor:
     """Return one less the mean soft Dice over the classes of a batch, a scalar from 0 to 1.
 
     Args:
-        values: before softmax, (batch, classes, height, width).
-        truth: (batch, height, width) int64.
+        shares: probabilities of the classes, (batch, height, width, classes).
+        counts: pixels of each class, of the same shape.
     """
-    from torch.nn import functional as F
-
-    counted = (truth != IGNORE)[:, None]
-    shares = values.softmax(1) * counted
-    wanted = F.one_hot(truth.where(counted[:, 0], 0), values.shape[1]).permute(0, 3, 1, 2) * counted
-    common = (shares * wanted).sum((0, 2, 3))
-    both = shares.sum((0, 2, 3)) + wanted.sum((0, 2, 3))
-    there = wanted.sum((0, 2, 3)) > 0
+    common = (shares * counts).sum((0, 1, 2))
+    wanted = counts.sum((0, 1, 2))
+    both = (shares * counts.sum(-1, keepdim=True)).sum((0, 1, 2)) + wanted
+    there = wanted > 0
     each = 1 - 2 * common / both.clamp(min=1.0)
     return (each * there).sum() / there.sum().clamp(min=1)
 

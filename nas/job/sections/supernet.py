@@ -90,7 +90,8 @@ class SupernetConfig(Section):
     plug-in's."""
     quantizers: QuantizersConfig = QuantizersConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of convolutions and matrix products in training; quantisers and losses stay in float32."""
+    """Of convolutions and matrix products in training, that of winners too; quantisers and losses
+    stay in float32."""
     epochs: NonNegative | None = None
     """Passes over the training images; 8 when minutes is not given either. 0 keeps the weights of a
     network that comes trained, or of init_from."""

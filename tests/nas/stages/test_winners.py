@@ -211,7 +211,7 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
     told = []
 
     class Training:
-        step, spent = 3, 1.0
+        step, spent, plan_now = 3, 1.0, None
 
         def run(self, *, until, total, validate):
             told.append(validate(None))
@@ -224,7 +224,7 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
         finetuned={},
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
         splits=SimpleNamespace(training_batches=lambda size, **rest: []),
-        network=lambda arch: None,
+        network=lambda plan, own: None,
         quality=lambda network: SimpleNamespace(accuracy=0.25, worst_class_accuracy=float("nan")),
     )
     job = Job.model_validate({"name": "a", "data": {"name": "digits"}})

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from nas.tasks import SemanticSegmentation
-from nas.tasks.segmentation import enlarged
+from nas.tasks.segmentation import DICE_WEIGHT, enlarged, pixel_counts
 
 
 def answers(masks, classes, *, certainty=20.0):
@@ -40,6 +40,35 @@ def test_mean_iou_is_that_of_all_pixels_together():
     assert values["pixel_accuracy"] == pytest.approx(
         metrics.accuracy_score(masks[counted].numpy(), told[counted].numpy())
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_values_enlarged_by_nearest_neighbours(smoothing):
+    """Against torch's cross-entropy of every pixel that counts, and soft Dice by its definition."""
+    torch.manual_seed(0)
+    outputs, masks = torch.randn(3, 5, 6, 6), torch.randint(0, 4, (3, 24, 24)).to(torch.uint8)
+    masks[0, :7] = 255
+    values = F.interpolate(outputs, (24, 24), mode="nearest")
+    expected = F.cross_entropy(values, masks.long(), ignore_index=255, label_smoothing=smoothing)
+    counted = masks != 255
+    shares, truth = values.softmax(1).permute(0, 2, 3, 1)[counted], masks[counted].long()
+    wanted = F.one_hot(truth, 5).float()
+    dice = 2 * (shares * wanted).sum(0) / (shares.sum(0) + wanted.sum(0))
+    # The last class is in no mask, and counts for nothing.
+    expected = expected + DICE_WEIGHT * (1 - dice[:4]).mean()
+    loss = SemanticSegmentation(label_smoothing=smoothing).loss(outputs, masks)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(5, 5), (3, 7), (24, 24)])
+def test_every_pixel_counts_once(grid):
+    masks = torch.randint(0, 4, (2, 16, 16)).to(torch.uint8)
+    masks[1, 3] = 255
+    counts = pixel_counts(masks, 4, grid)
+    assert counts.shape == (2, *grid, 4)
+    for k in range(4):
+        assert counts[..., k].sum() == (masks == k).sum()
+    assert counts.sum() == (masks != 255).sum()
 
 
 def test_right_answers_lose_nothing_and_wrong_ones_much():

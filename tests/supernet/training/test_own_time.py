@@ -13,6 +13,7 @@ from search_spaces import build_space
 from search_spaces.errors import InputError
 from supernet.network import Supernet
 from supernet.training.own_time import CHECK_EPOCHS, OwnRecipe, OwnTraining
+from supernet.training.subnets import float_plan
 
 
 class Batches:
@@ -177,3 +178,39 @@ def test_once_the_rate_has_fallen_the_weights_themselves_are_what_it_has_reached
     again = begin(supernet, checkpoint=tmp_path / "a.safetensors")
     for name, parameter in again.reached().named_parameters():
         assert torch.equal(parameter, own[name]), name
+
+
+def test_it_begins_in_float_and_ends_at_its_bits(supernet):
+    """Quantisers begin from what training in float made of weights and values."""
+    training = begin(supernet, recipe=OwnRecipe(float_share=0.5))
+    seen = []
+    training.network.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    training.run(until=20.0, total=40.0)
+    assert set(seen) == {float_plan(training.plan)} and not training.at_bits
+    step = training.network.layer("stem").inputs["none"].quantizer.log_step
+    before = step.detach().clone()
+    seen.clear()
+    training.run(until=40.0, total=40.0)
+    assert set(seen) == {training.plan} and training.at_bits
+    assert not torch.equal(step.detach(), before)
+    assert loss_of(training.reached()) < loss_of(supernet)
+
+
+def test_cut_off_in_float_it_ends_as_in_one(supernet, tmp_path):
+    recipe = OwnRecipe(float_share=0.6)
+    whole = begin(supernet, recipe=recipe)
+    whole.run(until=24.0, total=24.0)
+    for until in (7.0, 12.0, 17.0, 24.0):
+        parts = begin(supernet, recipe=recipe, checkpoint=tmp_path / "a.safetensors")
+        parts.run(until=until, total=24.0)
+    assert parts.at_bits
+    expected, found = whole.reached().state_dict(), parts.reached().state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_half_precision_learns_too(supernet):
+    training = begin(supernet, recipe=OwnRecipe(precision="bfloat16"))
+    training.run(until=30.0, total=30.0)
+    assert all(p.dtype == torch.float32 for p in training.network.parameters())
+    assert loss_of(training.reached()) < loss_of(supernet)
