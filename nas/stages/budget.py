@@ -35,6 +35,16 @@ SEARCH_SHARE = 0.12
 ENDING_SHARE = 0.04
 """Of the budget kept for what nobody can time beforehand: files, test set, report."""
 
+WELL_TRAINED_STEPS = 2500
+"""Steps that a winner should have: with fewer, more places on the front make each of them worse
+than it would be on a shorter front."""
+
+FEWEST_PLACES = 5
+"""Places of a front for which time is shared however little each of them gets."""
+
+FIRST_RUNG = 0.25
+"""Share of its training after which an architecture must have shown that it deserves the rest."""
+
 PROCESS_START_S = 1.5
 """Seconds until a fresh measuring process has loaded its runtime and a model."""
 
@@ -50,7 +60,7 @@ def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
 
 def round_seconds(job: Job, one: float) -> float:
     """Return the seconds of one round of measurements, each of ``one``: samples or the front."""
-    return len(job.devices) * max(job.search.latency_samples, job.search.front_size) * one
+    return len(job.devices) * max(job.search.latency_samples, job.search.places) * one
 
 
 def minutes_for(job: Job, splits: DataSplits) -> float:
@@ -99,6 +109,23 @@ def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Divisio
     supernet = config.supernet * seconds
     search = SEARCH_SHARE * seconds + measuring
     return Division(supernet, search, seconds - supernet - search - ending, ending)
+
+
+def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) -> int:
+    """Return the places of each front that a budget trains.
+
+    Args:
+        job: says how many, or leaves it open; then as many as are trained well.
+        seconds: for all winners together.
+        step_s: seconds of a training step of a middling one.
+        fronts: that share the time.
+    """
+    search = job.search
+    if search.front_size is not None:
+        return search.front_size
+    begun = 1 + FIRST_RUNG * (job.finetune.candidates - 1)
+    well = math.floor(seconds / (step_s * WELL_TRAINED_STEPS * begun) / fronts)
+    return min(search.places, search.evaluations, max(FEWEST_PLACES, well))
 
 
 class Budget:

@@ -16,9 +16,15 @@ from pathlib import Path
 
 from nas.job.schema import Job
 from nas.record.spending import tree_cpu_seconds
-from nas.stages.budget import divide, measurement_seconds, minutes_for, round_seconds
+from nas.stages.budget import (
+    FIRST_RUNG,
+    divide,
+    measurement_seconds,
+    minutes_for,
+    round_seconds,
+    trained_places,
+)
 from nas.stages.training import plan_training
-from nas.stages.winners import FIRST_RUNG
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -135,9 +141,9 @@ def estimate(
     protocol = job.measurement_protocol()
     one_measurement = measurement_seconds(protocol, 1e3 * mean / speed)
     sampled = len(job.devices) * search.latency_samples
-    verified = len(job.devices) * search.front_size
+    verified = len(job.devices) * search.places
     finetune = (
-        search.front_size * (job.finetune.epochs or 0.0) * len(splits.train)
+        search.places * (job.finetune.epochs or 0.0) * len(splits.train)
         * FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
     )  # fmt: skip
     stages = [
@@ -150,13 +156,13 @@ def estimate(
         ),
         StageEstimate(
             "verification",
-            f"{verified} models measured, {search.front_size} tested",
+            f"{verified} models measured, {search.places} tested",
             verified * one_measurement
-            + search.front_size * mean / speed * splits.record()["splits"]["test"]["images"],
+            + search.places * mean / speed * splits.record()["splits"]["test"]["images"],
         ),
     ]
     if finetune:
-        work = f"{search.front_size} models, {job.finetune.epochs:g} epochs each"
+        work = f"{search.places} models, {job.finetune.epochs:g} epochs each"
         stages.insert(3, StageEstimate("fine-tuning", work, finetune))
     if job.budget is not None:
         clock = tree_cpu_seconds if job.budget.cpu_minutes is not None else time.monotonic
@@ -223,7 +229,7 @@ def _divided(
         ),
     ]
     if job.finetune.epochs is None:
-        kept = job.search.front_size
+        kept = trained_places(job, division.winners, step_s=winner_step_s)
         begun = math.ceil(kept * job.finetune.candidates)
         each = division.winners / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
         passes = each / winner_step_s / winner_epoch_steps

@@ -436,7 +436,7 @@ class Pipeline:
         """Return the seconds of the budget that verification and the test set will need."""
         assert self.budget is not None
         measured = self.job.search.latency_samples
-        verified = self.job.search.front_size * len(self.fronts)
+        verified = self.job.search.places * len(self.fronts)
         measuring = float(self.store.manifest()["measuring_s"]) * verified / measured
         return measuring + ENDING_SHARE * self.budget.limit_s
 

@@ -200,7 +200,7 @@ class Verification:
             evaluated: what the search found.
         """
         verified: dict[Arch, Verified] = {}
-        wanted = self.job.search.front_size * len(self.fronts)
+        wanted = min(len(evaluated), self.job.search.places) * len(self.fronts)
         with self.progress.stage("verification", wanted, unit="places on fronts") as bar:
             for _ in range(_ROUNDS):
                 chosen = self._choose(evaluated, verified)
@@ -222,7 +222,7 @@ class Verification:
         chosen: list[Arch] = []
         for front in self.fronts:
             good = self._count(front, verified)
-            missing = self.job.search.front_size - good
+            missing = self.job.search.places - good
             if missing <= 0 or not open_ones:
                 continue
             picked = pick_spread(
@@ -240,7 +240,7 @@ class Verification:
         return int(front.members([v.metrics for v in verified.values()]).sum())
 
     def _places(self, verified: Mapping[Arch, Verified]) -> int:
-        size = self.job.search.front_size
+        size = self.job.search.places
         return sum(min(size, self._count(front, verified)) for front in self.fronts)
 
     # ---------------------------------------------------------------- one round

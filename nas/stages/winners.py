@@ -18,6 +18,7 @@ from nas.executors import Executor, Work
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
+from nas.stages.budget import FIRST_RUNG, trained_places
 from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from supernet.training.own_time import OwnRecipe, OwnTraining
     from supernet.training.teacher import RememberingTeacher
 
-FIRST_RUNG = 0.25
-"""Share of its training after which an architecture must have shown that it deserves the rest."""
-
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
+
+_TIMED_S = 1.0
+"""Seconds in which training steps are timed."""
 
 Predict = Callable[[Sequence[Arch]], Sequence[Mapping[str, float]]]
 """Architectures -> metrics that need no training: costs, predicted latencies and sizes."""
@@ -107,11 +108,19 @@ class WinnerTrainer:
             **({"inherited": True} if inherited else {}),
         }
 
+    def step_seconds(self, arch: Arch, *, cpu: bool) -> float:
+        """Return the seconds of a training step of ``arch`` here, on weights thrown away."""
+        training = self._training(arch, cpu=cpu, keep=False)
+        training.run(until=1e-9, total=math.inf)
+        step, spent = training.step, training.spent
+        training.run(until=spent + _TIMED_S, total=math.inf)
+        return (training.spent - spent) / (training.step - step)
+
     def trained(self, arch: Arch) -> Supernet:
         """Return the weights of ``arch`` from the run folder."""
         return self._training(arch, cpu=True).reached()
 
-    def _training(self, arch: Arch, *, cpu: bool) -> OwnTraining:
+    def _training(self, arch: Arch, *, cpu: bool, keep: bool = True) -> OwnTraining:
         from supernet.narrow import narrowed
         from supernet.training.own_time import OwnTraining
 
@@ -125,7 +134,7 @@ class WinnerTrainer:
             distillation_loss=task.distillation_loss,
             teacher=self._taught() if config.distillation else None,
             recipe=_recipe(self._job, trained=self._trained),
-            checkpoint=self.path(arch),
+            checkpoint=self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
             device=self._evaluator.device,
@@ -213,15 +222,16 @@ class Winners:
         """
         self._record.parent.mkdir(parents=True, exist_ok=True)
         known = {(line["arch"], line["rung"]): line for line in read_lines(self._record)}
-        places = self.job.search.front_size
+        metrics = {e.arch: dict(e.metrics) for e in evaluated}
+        lanes = self._lanes()
+        (places,) = self._recorded_choice(
+            "winners_places",
+            lambda: [self._places(metrics, lanes * max(0.0, self.budget.left() - keep_s))],
+        )
         begun = self._recorded_choice(
             "winners_begun",
-            lambda: self._pick(
-                {e.arch: dict(e.metrics) for e in evaluated},
-                math.ceil(places * self.job.finetune.candidates),
-            ),
+            lambda: self._pick(metrics, math.ceil(places * self.job.finetune.candidates)),
         )
-        lanes = self._lanes()
         time_s = lanes * max(0.0, self.budget.left() - keep_s)
         time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
         kept = min(len(begun), places * len(self.fronts))
@@ -256,6 +266,20 @@ class Winners:
             if not known[str(arch), 1].get("inherited"):
                 self.evaluator.finetuned[arch] = self._trainer.trained(arch)
         return self._metrics(staying, known, 1)
+
+    def _places(self, metrics: Mapping[Arch, Mapping[str, float]], seconds: float) -> int:
+        if self.job.search.front_size is not None:
+            return self.job.search.front_size
+        front = self._pick(metrics, self.job.search.places)
+        plans = {arch: self.evaluator.supernet.plan(arch).macs for arch in front}
+        middling = sorted(front, key=plans.__getitem__)[len(front) // 2]
+        step_s = self._trainer.step_seconds(middling, cpu=self.budget.in_processor_time)
+        places = trained_places(self.job, seconds, step_s=step_s, fronts=len(self.fronts))
+        self.progress.log(
+            f"{places} places on a front, for a winner's step takes {1e3 * step_s:.0f} ms "
+            "(search.front_size sets them)"
+        )
+        return places
 
     def _lanes(self) -> int:
         """Return how many winners train at once and take no time from each other."""

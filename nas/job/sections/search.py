@@ -25,6 +25,9 @@ from nas.job.sections.devices import DeviceConfig
 from nas.job.values import Positive, Section
 from search_spaces.errors import InputError
 
+MOST_PLACES = 16
+"""Places of a front whose size a job leaves open."""
+
 
 class EarlyStoppingConfig(Section):
     """Giving up on architectures that the first validation images show to be of no use."""
@@ -58,8 +61,9 @@ class SearchConfig(Section):
     """Evaluations between two fits of the predictor."""
     latency_samples: Positive = 20
     """Architectures measured on each device before the search."""
-    front_size: Positive = 16
-    """Architectures that are verified, measured and exported at the end."""
+    front_size: Positive | None = None
+    """Architectures that are verified, measured and exported at the end. null is 16; where a
+    budget trains them, as many of 16 as each can have 2500 steps of training, and at least 5."""
     validation_images: Positive | None = None
     """Validation images of one evaluation; null uses all of them."""
     confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] | None = None
@@ -76,6 +80,11 @@ class SearchConfig(Section):
     """Folder of an older run to go on from, relative to the job file. With the same training its
     supernet, evaluations and measurements are taken over; otherwise its front is evaluated
     first."""
+
+    @property
+    def places(self) -> int:
+        """Places of a front, at most."""
+        return MOST_PLACES if self.front_size is None else self.front_size
 
 
 def check_search(
@@ -101,7 +110,7 @@ def check_search(
             f"search.evaluations: {search.evaluations} must be at least search.initial "
             f"({search.initial})",
         )
-    if search.front_size > search.evaluations:
+    if search.front_size is not None and search.front_size > search.evaluations:
         yield (
             ("search", "front_size"),
             f"search.front_size: {search.front_size} must be at most search.evaluations "

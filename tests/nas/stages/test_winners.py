@@ -13,9 +13,9 @@ from nas.fronts.metrics import Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
-from nas.stages.budget import Budget
+from nas.stages.budget import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS, Budget
 from nas.stages.progress import Progress
-from nas.stages.winners import FIRST_RUNG, Winners, WinnerTrainer
+from nas.stages.winners import Winners, WinnerTrainer
 from search_spaces import build_space
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
@@ -57,6 +57,9 @@ class Trained(Executor):
             }  # fmt: skip
 
 
+STEP_S = 0.01
+
+
 class Untrained:
     """Stands for the trainer of this process, which the executor here never asks."""
 
@@ -66,6 +69,9 @@ class Untrained:
     def trained(self, arch):
         return f"weights of {arch}"
 
+    def step_seconds(self, arch, *, cpu):
+        return STEP_S
+
 
 def kib(arch):
     return float(SPACE.costs(SPACE.genes([arch]))["weights_kib"][0])
@@ -74,14 +80,15 @@ def kib(arch):
 @pytest.fixture
 def stage(tmp_path):
     def make(
-        executor, clock, *, limit=1000.0, folder=tmp_path / "run", metric="accuracy", **finetune
-    ):
+        executor, clock, *, limit=1000.0, folder=tmp_path / "run", metric="accuracy", places=4,
+        **finetune,
+    ):  # fmt: skip
         job = Job.model_validate(
             {
                 "name": "a",
                 "data": {"name": "digits"},
                 "budget": {"minutes": 1},
-                "search": {"front_size": 4},
+                "search": {"front_size": places},
                 "finetune": {"candidates": 2.0, **finetune},
             }
         )
@@ -91,7 +98,7 @@ def stage(tmp_path):
             else RunStore.create(folder, {"job": job.resolved()})
         )
         evaluator = SimpleNamespace(
-            supernet=SimpleNamespace(space=SPACE),
+            supernet=SimpleNamespace(space=SPACE, plan=SPACE.plan),
             finetuned={},
             task=SimpleNamespace(metric_name=metric, higher_is_better=metric != "rmse"),
             splits=SimpleNamespace(training_batches=lambda size, seed: []),
@@ -138,6 +145,21 @@ def test_seconds_are_shared_equally_and_the_budget_is_kept(stage):
     assert clock.time == pytest.approx(900.0)
     assert set(found) == set(evaluator.finetuned)
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "places"),
+    [
+        (1.25 * 7 * WELL_TRAINED_STEPS * STEP_S + 1.0, 7),
+        (10.0, FEWEST_PLACES),
+        (1e6, len(ARCHS)),
+    ],
+)
+def test_a_front_left_open_has_as_many_places_as_are_trained_well(stage, seconds, places):
+    clock = Clock()
+    executor = Trained(clock, by_size)
+    winners, _ = stage(executor, clock, limit=seconds, places=None)
+    assert len(winners.run(evaluated(by_size), keep_s=0.0)) == places
 
 
 def test_time_lost_is_taken_from_those_that_follow(stage):
