@@ -101,6 +101,9 @@ class Supernet(nn.Module):
         ``batches``: calibration images (batch, channels, height, width), not augmented.
         """
         plan = self.plan(arch)
+        if self.fully_initialized() and not any(layer.batch_norm for layer in plan.layers()):
+            # Nothing to estimate, and no step that waits for data.
+            return {}
         return record_statistics(lambda x, norm: self(x, plan, norm), batches)
 
     def evaluate(

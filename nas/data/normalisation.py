@@ -7,7 +7,7 @@ import torch
 from nas.data.augment import Normalisation
 from nas.data.batches import Subset
 from nas.data.images import MemoryImages
-from nas.job.sections.data import IMAGENET, DataConfig
+from nas.job.sections.data import IMAGENET, AugmentConfig, DataConfig
 from search_spaces.errors import InputError
 
 STATISTICS_IMAGES = 4096
@@ -29,8 +29,8 @@ def normalisation_of(
         InputError: it speaks of other channels, or of pixels where the data are values or tokens.
     """
     if names:
-        for key in ("normalisation", "augment"):
-            if key in config.model_fields_set:
+        for key, unsaid in (("normalisation", None), ("augment", AugmentConfig())):
+            if getattr(config, key) != unsaid:
                 raise InputError(
                     f"data.{key}: {config.name} gives tokens, which are not changed; leave it out"
                 )

@@ -11,12 +11,14 @@ import torch
 import yaml
 
 from devices.runtime import make_runtime
+from nas.data.augment import Normalisation
 from nas.data.text.tokens import BytePairs, ByteTokens
 from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
 from nas.models.hand_over import export_model
 from nas.models.language.generate import TextGenerator
 from nas.models.language.step_file import step_path
+from nas.record.run_folder import RunStore
 from nas.report.results import load_results
 from nas.stages.pipeline import run
 from nas.tasks import LanguageModelling
@@ -79,6 +81,10 @@ def test_a_job_runs_from_yaml_to_report_and_files(tmp_path):
     assert "<h2>Examples</h2>" in (folder / "report.html").read_text()
     header = (folder / "front.csv").read_text().splitlines()[0].split(",")
     assert {"bits_per_byte", "validation_bits_per_byte", "perplexity"} <= set(header)
+    # A run that goes on, or a worker, reads the job with every default written out.
+    again = RunStore.open(folder).job()
+    splits = LanguageModelling().load(again.data, again.seed)
+    assert splits.normalisation == Normalisation((0.0,), (1.0,), scale=1.0)
     # A window and a token are measured apart, each by its own file.
     with open(folder / "front.csv", newline="", encoding="utf-8") as file:
         rows = {(row["id"], row["device"]): row for row in csv.DictReader(file)}

@@ -1,0 +1,182 @@
+"""Language models within minutes of a processor: speed of decoding against bits per byte.
+
+The text is the King James Bible as Debian has it (packages bible-kjv and bible-kjv-text, 4.3 MB)::
+
+    mkdir text && bible -l 99999 gen1:1-rev22:21 > text/kjv.txt
+    python -m experiments.tasks.language text --minutes 20
+
+``language.decode_speedup_at_1_percent``: by how much the fastest model of the front whose bits per
+byte are at most 1 % worse than those of the front's largest (by parameters) decodes faster than it.
+``language.two_bit_loss``: by how much the bits per byte of the front's best model of 2-bit blocks
+are worse than those of its best. Both on the test pieces, decoding as measured in the run.
+
+``--alone`` trains the largest architecture of the space at 8 bits alone for the same processor
+time, which is the simplest thing to do instead; its bits per byte are reported beside the front's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.results_index import record_claim
+from nas.job.check import load_job
+from nas.job.schema import Job
+from nas.record.spending import spent
+from nas.report.results import load_results
+from nas.stages.opened_job import RunContext
+from nas.stages.pipeline import run
+from search_spaces.atomic import write_json_atomic
+from supernet.network import Supernet
+from supernet.training.own_time import OwnRecipe, OwnTraining
+
+JOB = Path(__file__).parent / "language.yaml"
+RESULTS = Path(__file__).parents[1] / "results" / "language.json"
+COMMAND = "python -m experiments.tasks.language text"
+WINDOW, TOKEN = "window", "token"
+
+
+def job_of(text: Path, *, minutes: float, seed: int) -> Job:
+    """Return the job on a text, given minutes of a processor."""
+    plain = load_job(JOB, changes={"data": {"name": "text", "path": str(text.resolve())}})
+    raw = plain.model_dump(mode="json", exclude_unset=True)
+    options = {"length": 128, "tokens": "bpe", "vocabulary": 512}
+    raw["data"] = {
+        "name": "text", "path": str(text.resolve()), "validation": 0.02, "test": 0.05,
+        "calibration": 256, "options": options,
+    }  # fmt: skip
+    raw["budget"]["cpu_minutes"] = minutes
+    raw["seed"] = seed
+    return Job.model_validate(raw)
+
+
+def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is told of each model of a front."""
+    rows = []
+    for entry in results["front"]:
+        layers = [x for b in entry["plan"]["blocks"] if b["kind"] == "decoder" for x in b["layers"]]
+        rows.append(
+            {
+                "id": entry["id"],
+                "arch": entry["arch"],
+                "parameters": entry["costs"]["parameters"],
+                "weights_kib": entry["costs"]["weights_kib"],
+                "block_bits": sorted({layer["weight_bits"] for layer in layers}),
+                "bits_per_byte": entry["test_accuracy"],
+                "validation_bits_per_byte": entry["validation_accuracy"],
+                "latency": {
+                    name: {
+                        key: entry["devices"][name][key]
+                        for key in ("latency_ms", "low_ms", "high_ms", "valid", "busy")
+                    }
+                    for name in (WINDOW, TOKEN)
+                },
+            }
+        )
+    return rows
+
+
+def decode_speedup(rows: list[dict[str, Any]], *, most: float = 0.01) -> float:
+    """Return the speed of decoding against the largest at ``most`` relative loss."""
+    largest = max(rows, key=lambda row: row["parameters"])
+    near = [r for r in rows if r["bits_per_byte"] <= (1 + most) * largest["bits_per_byte"]]
+    fastest = min(row["latency"][TOKEN]["latency_ms"] for row in near)
+    return float(largest["latency"][TOKEN]["latency_ms"] / fastest)
+
+
+def two_bit_loss(rows: list[dict[str, Any]]) -> float | None:
+    """Return the relative loss of the best 2-bit model against the best; None without one."""
+    of_two = [row["bits_per_byte"] for row in rows if row["block_bits"] == [2]]
+    best = min(row["bits_per_byte"] for row in rows)
+    return min(of_two) / best - 1 if of_two else None
+
+
+def largest_alone(job: Job, minutes: float, folder: Path) -> dict[str, Any]:
+    """Train the largest architecture at 8 bits alone and return its bits per byte."""
+    context = RunContext.of(job, threads=1)
+    torch.manual_seed(job.seed)
+    space, task, splits = context.space, context.task, context.splits
+    supernet = Supernet(space)
+    plan = space.plan(space.largest())
+    training = OwnTraining(
+        supernet,
+        plan,
+        batches=splits.training_batches(job.finetune.batch_size, seed=job.seed),
+        loss=task.loss,
+        distillation_loss=task.distillation_loss,
+        recipe=OwnRecipe(learning_rate=job.finetune.learning_rate or OwnRecipe.learning_rate),
+        checkpoint=folder / "alone.safetensors",
+        now=time.process_time,
+    )
+    training.run(until=60 * minutes, total=60 * minutes)
+    network = training.reached().extract(plan, {})
+    batches = splits.evaluation_batches(splits.test("the largest, alone"), batch_size=64)
+    return {
+        "arch": str(space.largest()),
+        "parameters": plan.parameters,
+        "steps": training.step,
+        "bits_per_byte": task.evaluate(network, batches),
+    }
+
+
+def main() -> None:
+    """Run the job, and what it is held against, and record the claims."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text", type=Path, help="folder with the text")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of a processor")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alone", action="store_true", help="train the largest alone, too")
+    parser.add_argument("--runs", type=Path, default=Path("runs/language"))
+    given = parser.parse_args()
+    folder = given.runs / f"{given.minutes:g}-{given.seed}"
+    job = job_of(given.text, minutes=given.minutes, seed=given.seed)
+    if not (folder / "results.json").exists():
+        run(job, folder)
+    rows = rows_of(load_results(folder))
+    cost = spent(folder)
+    alone = largest_alone(job, given.minutes, folder) if given.alone else None
+    command = f"{COMMAND} --minutes {given.minutes:g}" + (" --alone" if given.alone else "")
+    write_json_atomic(
+        RESULTS,
+        {
+            "front": rows,
+            "largest_alone": alone,
+            "minutes": given.minutes,
+            "cpu_seconds": None if cost is None else cost.cpu_seconds,
+            "seed": given.seed,
+            "text": "King James Bible, Debian's bible-kjv-text",
+            "machine": platform.processor() or platform.machine(),
+            "load": os.getloadavg()[0],
+            "versions": {name: version(name) for name in ("torch", "onnxruntime", "tokenizers")},
+            "command": command,
+        },
+    )
+    file = str(RESULTS.relative_to(Path(__file__).parents[2]))
+    speed, loss = decode_speedup(rows), two_bit_loss(rows)
+    record_claim(
+        "language.decode_speedup_at_1_percent", speed, ">= 1.5", speed >= 1.5, file, command
+    )
+    record_claim(
+        "language.two_bit_loss", loss, "<= 0.05", loss is not None and loss <= 0.05, file, command
+    )
+    if alone is not None:
+        best = min(row["bits_per_byte"] for row in rows)
+        record_claim(
+            "language.best_against_largest_alone",
+            best / alone["bits_per_byte"] - 1,
+            "reported",
+            True,
+            file,
+            command,
+        )
+
+
+if __name__ == "__main__":
+    main()
