@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -203,17 +204,38 @@ def _neighbours(space: PlannedSpace) -> np.ndarray:
 
     The first is the largest. Choices that are inactive in it (the kernel of a kind of block
     that it does not use) are active in one of the others, which are the largest but for that.
+    Last come those that differ in two choices of one block, whose kind and width together say
+    which layer follows which.
     """
+    bases = _bases(space)
     rows = []
-    for base in _bases(space):
+    for base in bases:
         rows.append(base)
-        for j, count in enumerate(space.option_counts):
-            for option in range(count):
-                if option != base[j]:
-                    row = base.copy()
-                    row[j] = option
-                    rows.append(row)
+        for j, option in _other_options(space, base):
+            rows.append(_changed(base, (j, option)))
+    blocks = [choice.name.rpartition(".")[0] for choice in space.choices]
+    for base in bases:
+        for (i, first), (j, second) in itertools.combinations(_other_options(space, base), 2):
+            if i != j and blocks[i] and blocks[i] == blocks[j]:
+                rows.append(_changed(base, (i, first), (j, second)))
     return np.array(rows)
+
+
+def _other_options(space: PlannedSpace, base: np.ndarray) -> list[tuple[int, int]]:
+    """Return every choice and option of it that ``base`` has not."""
+    return [
+        (j, option)
+        for j, count in enumerate(space.option_counts)
+        for option in range(count)
+        if option != base[j]
+    ]
+
+
+def _changed(base: np.ndarray, *genes: tuple[int, int]) -> np.ndarray:
+    row = base.copy()
+    for j, option in genes:
+        row[j] = option
+    return row
 
 
 def _bases(space: PlannedSpace) -> list[np.ndarray]:

@@ -64,6 +64,14 @@ def test_a_depthwise_layer_after_no_expansion_takes_the_stream():
     assert build(expands=[2]).ranges["s1.b1.depthwise"].sources == ("relu",)
 
 
+def test_the_kind_of_a_block_and_its_width_together_say_what_a_layer_takes():
+    stage = {"channels": 8, "stride": 1, "depths": [1, 2], "blocks": ["mbconv", "fused"]}
+    supernet = build(stages=[stage], weight_bits=[4, 8], activation_bits=[8])
+    assert supernet.ranges["s1.b1.depthwise"].sources == ("relu", "stream")
+    for arch in archs(supernet.space, 30):
+        assert supernet(torch.randn(2, 1, 8, 8), arch).shape == (2, 5)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
