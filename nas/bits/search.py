@@ -327,6 +327,7 @@ def allocate_bits(
     """
     from supernet.ptq.quantize import quantize_post_training
     from supernet.ptq.sensitivity import METRICS, layer_sensitivity
+    from supernet.reading.reader import read_network
 
     if metric not in METRICS:
         raise InputError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
@@ -339,6 +340,8 @@ def allocate_bits(
     images = list(calibration)
     if not images:
         raise InputError("bit allocation needs at least one batch of calibration images")
+    # Read once: each step takes a copy of what was read.
+    module = read_network(module, images[0])
     sizes = layer_sizes(module, images[0])
     if sensitivity is None:
         edge = () if edge_bits is None else (edge_bits,)

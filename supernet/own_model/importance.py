@@ -2,20 +2,33 @@
 
 A narrower layer of a supernet takes the first channels of a wider one. In a trained network the
 first are no better than the last; put in order, they are, and the network computes what it did,
-since whatever reads a channel is reordered alike. As in Once-for-All (Cai et al., ICLR 2020,
-section 3.3), with the importance of a channel measured at both ends: the size of the weights that
-make it (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017), batch norm folded in,
-times the size of those that read it.
+since whatever reads a channel is reordered alike (as in Once-for-All, Cai et al., ICLR 2020,
+section 3.3).
+
+What a layer loses with a channel is the variance that the channel brings to its outputs: the mean
+comes back with the batch norm's statistics. So the importance of a channel is its variance times
+the squares of the weights that read it, over all layers that do, each in units of its own outputs'
+deviation. Behind a batch norm a channel has the mean and deviation that the norm gives it, and a
+normal distribution as far as anybody knows (Arpit et al., "Normalization Propagation", ICML 2016,
+section 3); a ReLU's variance follows. Without a norm, the weights that make the channel stand in.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, fx, nn
 
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.widths import Width
+from supernet.reading.capture import packet
 from supernet.reading.normal_form import affine_of
+
+_CUTTING = frozenset(
+    {"relu", "hswish", "gelu", "relu6", "hardtanh", "clamp", "clamp_min", "hardswish", "silu"}
+    | {"leaky_relu", "prelu", "elu", "mish"}
+)
 
 
 @torch.no_grad()
@@ -36,13 +49,67 @@ def sort_channels(graph: ModuleGraph) -> int:
 @torch.no_grad()
 def channel_importance(graph: ModuleGraph, width: Width) -> Tensor:
     """Return the importance of each channel of a width, (channels,), larger for what matters."""
-    made = torch.zeros(width.size)
-    read = torch.zeros(width.size)
-    for node, repeat in _readers(graph, width):
-        read += _columns(graph, node, repeat).square().sum((1, 2))
-    for node in _makers(graph, width):
-        made += _rows(graph, node).square().sum(1)
-    return made.sqrt() * (read.sqrt() if bool(read.any()) else 1.0)
+    makers = _makers(graph, width)
+    found = torch.zeros(width.size)
+    readers = _readers(graph, width)
+    for node, repeat in readers:
+        behind = _layers_behind(graph, node)
+        direct = [maker for maker in makers if maker in behind]
+        found += _variance(graph, direct) * _columns(graph, node, repeat).square().sum((1, 2))
+    return found if readers else _variance(graph, makers)
+
+
+def _layers_behind(graph: ModuleGraph, node: fx.Node) -> set[fx.Node]:
+    """Return the layers whose outputs reach a node without passing another layer."""
+    found: set[fx.Node] = set()
+    seen, todo = {node}, list(node.all_input_nodes)
+    while todo:
+        before = todo.pop()
+        if before in seen:
+            continue
+        seen.add(before)
+        if before.target in graph.layers:
+            found.add(before)
+        else:
+            todo += before.all_input_nodes
+    return found
+
+
+def _variance(graph: ModuleGraph, makers: list[fx.Node]) -> Tensor:
+    """Return the variance of each channel of the sum of what the layers make: (channels,)."""
+    parts = []
+    for node in makers:
+        norm = graph.norms.get(str(node.target))
+        if norm is None:
+            parts.append(_rows(graph, node).square().sum(1))
+            continue
+        batch_norm = graph.modules[norm]
+        assert isinstance(batch_norm, nn.BatchNorm2d)
+        gain, shift = batch_norm.weight.detach(), batch_norm.bias.detach()
+        # What several layers make is added up before anything is cut off.
+        cut = len(makers) == 1 and _is_activated(graph, node)
+        parts.append(_cut_variance(gain, shift) if cut else gain.square())
+    return torch.stack(parts).sum(0) if parts else torch.tensor(0.0)
+
+
+def _cut_variance(gain: Tensor, shift: Tensor) -> Tensor:
+    """Return the variance of a ReLU of normal variables of deviation ``gain``, mean ``shift``."""
+    deviation = gain.abs().clamp(min=1e-6)
+    ratio = shift / deviation
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
+    above = 0.5 * (1 + torch.erf(ratio / math.sqrt(2)))
+    mean = shift * above + deviation * density
+    square = (shift.square() + deviation.square()) * above + shift * deviation * density
+    return (square - mean.square()).clamp(min=0)
+
+
+def _is_activated(graph: ModuleGraph, node: fx.Node) -> bool:
+    """Whether what is negative is cut off, or nearly so, behind a layer."""
+    names = set()
+    for user in node.users:
+        role = str(user.target)
+        names.add(graph.points.get(role) or graph.sources.get(role) or packet(user))
+    return bool(names & _CUTTING)
 
 
 def _makers(graph: ModuleGraph, width: Width) -> list[fx.Node]:
@@ -77,11 +144,11 @@ def _rows(graph: ModuleGraph, node: fx.Node) -> Tensor:
 
 
 def _columns(graph: ModuleGraph, node: fx.Node, repeat: int) -> Tensor:
-    """Weights of each input channel: (channels, repeat, weights)."""
+    """Weights of each input channel, after batch norm: (channels, repeat, weights)."""
     layer = graph.modules[graph.layers[str(node.target)]]
     assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    columns = layer.weight.detach().transpose(0, 1).flatten(1)
-    return columns.unflatten(0, (-1, repeat))
+    rows = _rows(graph, node).view_as(layer.weight)
+    return rows.transpose(0, 1).flatten(1).unflatten(0, (-1, repeat))
 
 
 def _reorder(graph: ModuleGraph, width: Width, order: Tensor) -> None:

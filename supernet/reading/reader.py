@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,7 @@ TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest output; float sums vary by less."""
 
 _MARK = "normal_form"
+"""Key of the dimensions that may vary in a network that was read."""
 
 
 @torch.no_grad()
@@ -34,7 +36,7 @@ def read_network(
 
     Args:
         module: any module that ``torch.export`` can capture; left as it is, read in evaluation
-            mode. One that was read before is copied.
+            mode. One that was read before is copied, and not captured again.
         example: one input (batch, ...), or several.
         fold: fold batch norms into the layers before them.
         dynamic: dimensions of the inputs that may have other sizes; the batch by default.
@@ -43,10 +45,11 @@ def read_network(
         InputError: the module cannot be captured, fails on ``example``, or what was read
             computes something else; the message names the first layer that differs.
     """
-    import copy
-
-    if isinstance(module, fx.GraphModule) and module.meta.get(_MARK) == (fold or "folded"):
-        return copy.deepcopy(module)
+    if isinstance(module, fx.GraphModule) and set(dynamic) <= set(module.meta.get(_MARK, ())):
+        again = copy.deepcopy(module)
+        if fold:
+            normalise(again, fold=True)
+        return again
     inputs = [example] if isinstance(example, Tensor) else list(example)
     # Of one image, the size of the batch would count as a constant.
     inputs = [torch.cat([x, x])[:2].cpu() if len(x) < 2 else x[:2].cpu() for x in inputs]
@@ -65,5 +68,5 @@ def read_network(
     wrong = wrong or first_difference(module, read, [x[1:] for x in more], tolerance=TOLERANCE)
     if wrong is not None:
         raise InputError(f"{type(module).__name__} was not read as what it computes: {wrong}")
-    read.meta[_MARK] = fold or "folded"
+    read.meta[_MARK] = tuple(dynamic)
     return read
