@@ -48,6 +48,7 @@ METRICS: Registry[MetricKind] = Registry("metric", group="nas.metrics")
 for _name, _kind in {
     "accuracy": MetricKind("", maximise=True, share=True),
     "worst_class_accuracy": MetricKind("", maximise=True, share=True),
+    "accuracy_at_fault_rate": MetricKind("", maximise=True, share=True),
     "latency_ms": MetricKind("ms", per_device=True),
     "energy_mj": MetricKind("mJ", per_device=True),
     "peak_memory_kib": MetricKind("KiB of activations at once"),

@@ -48,10 +48,12 @@ COLUMNS = (
     "accuracy_high",
     "pareto",
     "dominated_by",
+    "accuracy_at_fault_rate",
 )
 """Columns in order; :func:`columns` says which follow for other tasks. Accuracies are 0..1,
 ``accuracy`` and ``worst_class_accuracy`` on the test split, ``accuracy_low`` and
-``accuracy_high`` its 95 % interval for so many test images (Wilson); latencies ms with 95 %
+``accuracy_high`` its 95 % interval for so many test images (Wilson), ``accuracy_at_fault_rate``
+on the validation split where the job asks for it; latencies ms with 95 %
 intervals, sizes KiB, energy mJ an inference. ``pareto`` is false for a row that the final figures
 say is beaten on each of its fronts, by ``dominated_by`` among others."""
 
@@ -115,6 +117,7 @@ def _of_model(results: Results, model: Model) -> dict[str, Any]:
         "flash_kib": costs.get("flash_kib"),
         **_accuracy_interval(model.test_accuracy if right else None, test_images(results)),
         "pareto": model.pareto,
+        "accuracy_at_fault_rate": model.metrics.get("accuracy_at_fault_rate"),
         "dominated_by": None if model.pareto else dominator(model),
     }
 

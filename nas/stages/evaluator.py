@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.splits import DataSplits, Subset
+    from nas.stages.fault_rate import FaultRate
     from nas.tasks import Task
     from nas.tasks.scores import Score
     from search_spaces.plan import NetworkPlan
@@ -51,6 +52,8 @@ class Quality:
         upper: best plausible value on all images; equal to ``accuracy`` unless stopped.
         worst_class_accuracy: the lowest accuracy of a class; NaN for a task without classes or
             when stopped.
+        accuracy_at_fault_rate: with faults, where they are asked for; NaN otherwise or when
+            stopped.
     """
 
     accuracy: float
@@ -58,6 +61,7 @@ class Quality:
     stopped: bool = False
     upper: float = float("nan")
     worst_class_accuracy: float = float("nan")
+    accuracy_at_fault_rate: float = float("nan")
 
 
 class Evaluator:
@@ -69,6 +73,7 @@ class Evaluator:
         task: gives the metric.
         batch_size: images at once.
         device: where to compute.
+        faults: evaluate with these, too.
     """
 
     def __init__(
@@ -79,8 +84,10 @@ class Evaluator:
         *,
         batch_size: int = 250,
         device: str = "cpu",
+        faults: FaultRate | None = None,
     ) -> None:
         self.supernet = supernet
+        self.faults = faults
         self.splits = splits
         self.task = task
         self.batch_size = batch_size
@@ -138,8 +145,19 @@ class Evaluator:
         whole = self._score(network, subset)
         value = whole.values()[name]
         return Quality(
-            value, len(subset), upper=value, worst_class_accuracy=worst_class(self.task, whole)
+            value,
+            len(subset),
+            upper=value,
+            worst_class_accuracy=worst_class(self.task, whole),
+            accuracy_at_fault_rate=self.faulty_accuracy(network, subset),
         )
+
+    def faulty_accuracy(self, network: PlainNetwork, subset: Subset | None = None) -> float:
+        """Return the metric with the faults asked for, NaN for none; by default validation's."""
+        if self.faults is None:
+            return math.nan
+        seen, name = self.splits.validation if subset is None else subset, self.task.metric_name
+        return self.faults.accuracy(network, lambda one: self._score(one, seen).values()[name])
 
     def accuracy(self, network: PlainNetwork, *, images: int | None = None) -> float:
         """Return the metric of ``network`` on the first ``images`` of the validation set."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.job.schema import Job, job_space
+from nas.stages.fault_rate import asked_faults
 from nas.stages.threads import set_threads
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nas.fronts.metrics import Constraint, Goal
     from nas.record.run_folder import RunStore
     from nas.stages.evaluator import Evaluator
+    from supernet.network import Supernet
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class RunContext:
         """
         from nas.models.own_network import came_trained, own_space
         from nas.stages.build_supernet import make_supernet
-        from nas.stages.evaluator import Evaluator
         from supernet.training.checkpoint import load_checkpoint
         from supernet.training.train import load_weights
 
@@ -90,7 +91,19 @@ class RunContext:
         own = own_space(self.space)
         if own is not None:
             own.trained = came_trained(store)
-        return Evaluator(supernet, self.splits, self.task, device=self.accelerator)
+        return self.evaluating(supernet)
+
+    def evaluating(self, supernet: Supernet) -> Evaluator:
+        """Return an evaluator of a trained supernet, with the faults that the job asks for."""
+        from nas.stages.evaluator import Evaluator
+
+        return Evaluator(
+            supernet,
+            self.splits,
+            self.task,
+            device=self.accelerator,
+            faults=asked_faults(self.job),
+        )
 
 
 def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:

@@ -292,7 +292,6 @@ class Pipeline:
     # ------------------------------------------------------------------- stages
 
     def _stages(self) -> None:
-        from nas.stages.evaluator import Evaluator
         from nas.stages.training import train_supernet
 
         with self.store.timed("supernet"):
@@ -302,12 +301,7 @@ class Pipeline:
         if self.job.study is not None:
             # Only runs of one supernet on one set of images may share evaluations.
             self.study.narrow(self.store.evaluation_context(self.job))
-        evaluator = Evaluator(
-            supernet,
-            self.context.splits,
-            self.context.task,
-            device=self.context.accelerator,
-        )
+        evaluator = self.context.evaluating(supernet)
         replayed = self.measurements if isinstance(self.measurements, ReplayStore) else None
         models = Models(self.context, self.store, evaluator, replayed=replayed)
         sizes = FileSizes(self.space)

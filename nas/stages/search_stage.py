@@ -15,6 +15,7 @@ from nas.fronts.costs import exact_costs, exact_names
 from nas.fronts.metrics import Metric
 from nas.fronts.spec import FrontSpec, metric_names
 from nas.stages.early_stopping import accuracy_needed
+from nas.stages.fault_rate import FAULTY
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
 from nas.strategies.surrogates import cost_surrogates
 from predictors.accuracy import AccuracyPredictor
@@ -87,6 +88,8 @@ class Search:
             self.metric: Learned(_learned(space, job.seed, "accuracy")),
             WORST: Learned(_learned(space, job.seed, "worst class")),
         }
+        if evaluator.faults is not None:
+            self._learned[FAULTY] = Learned(_learned(space, job.seed, "faults"))
         self.quality: list[dict[str, Any]] = []
         """Fit of the accuracy predictor, one entry a round."""
 
@@ -307,6 +310,7 @@ class Search:
             {
                 self.metric: quality["accuracy"],
                 WORST: quality["worst_class_accuracy"],
+                **({FAULTY: quality[FAULTY]} if FAULTY in self._learned else {}),
                 **metrics,
             },
             stage="search",
@@ -326,7 +330,7 @@ class Search:
     ) -> dict[str, Any]:
         config = self.job.search
         stop = None
-        if config.early_stopping is not None and not self._needs_every_class():
+        if config.early_stopping is not None and not self._needs_every_image():
             needed = accuracy_needed(metrics, told, self.fronts, metric=self.metric)
             if np.isfinite(needed):
                 stop = {
@@ -336,12 +340,15 @@ class Search:
                 }
         return {"arch": str(arch), "images": config.validation_images, "early_stop": stop}
 
-    def _needs_every_class(self) -> bool:
-        return any(
-            metric.name == WORST
+    def _needs_every_image(self) -> bool:
+        return any(metric.name in (WORST, FAULTY) for metric in self._evaluated_metrics())
+
+    def _evaluated_metrics(self) -> list[Metric]:
+        return [
+            metric
             for front in self.fronts
             for metric in [g.metric for g in front.goals] + [c.metric for c in front.constraints]
-        )
+        ]
 
     def _take_over(self, warm_start: WarmStart | None) -> dict[Arch, dict[str, float]]:
         """Record an older run's evaluations here, with this run's predictions of latency."""
@@ -350,7 +357,8 @@ class Search:
         found = {}
         for old in warm_start.evaluations(self.space, self.job.search.validation_images):
             quality = {name: old.metrics.get(name, float("nan")) for name in self._learned}
-            if self._needs_every_class() and not np.isfinite(quality[WORST]):
+            needed = {m.name for m in self._evaluated_metrics()} & {WORST, FAULTY}
+            if any(not np.isfinite(quality[name]) for name in needed):
                 continue
             recorded = self.study.lookup(old.arch, "search")
             found[old.arch] = recorded or self.study.record(

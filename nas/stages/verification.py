@@ -20,6 +20,7 @@ from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
 from nas.stages.evaluator import worst_class
+from nas.stages.fault_rate import FAULTY
 from nas.stages.latencies import QUANTITIES, Latencies, quantity
 from nas.stages.search_stage import WORST, costs
 from search_spaces.space import Arch
@@ -269,6 +270,7 @@ class Verification:
                 continue
             metrics = {
                 **self._quality(path, arch),
+                **self._with_faults(network),
                 **costs(self.space, arch, self.fronts),
                 "size_kib": path.stat().st_size / 1024,
             }
@@ -333,6 +335,12 @@ class Verification:
         batches = self.evaluator.batches("validation", windows, network.plan.input_size)
         pairs = ((x.cpu(), y.cpu()) for x, y in batches)
         return check_parity(network.cpu(), path, pairs, task=self.task)
+
+    def _with_faults(self, network: PlainNetwork) -> dict[str, float]:
+        """The metric with faults, of the network that the file was made from."""
+        if self.evaluator.faults is None:
+            return {}
+        return {FAULTY: self.evaluator.faulty_accuracy(network.to(self.evaluator.device))}
 
     def _quality(self, path: Path, arch: Arch) -> dict[str, float]:
         found = self._metrics_of(path, self.context.splits.validation, arch, "validation")

@@ -19,6 +19,7 @@ from nas.models.own_network import came_trained, fixed_teacher
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
 from nas.stages.budget import FIRST_RUNG, trained_places
+from nas.stages.fault_rate import FAULTY
 from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
@@ -102,6 +103,8 @@ class WinnerTrainer:
             **item,
             "accuracy": found.accuracy,
             "worst_class_accuracy": found.worst_class_accuracy,
+            # JSON knows no NaN, and without faults there is none.
+            **({FAULTY: found.accuracy_at_fault_rate} if self._evaluator.faults else {}),
             "steps": training.step,
             "seconds": round(training.spent, 3),
             # What it inherits from a network that came trained was better.
@@ -311,6 +314,7 @@ class Winners:
                 # By the name of the task's metric, which goals and bounds call it by.
                 self.evaluator.task.metric_name: line["accuracy"],
                 "worst_class_accuracy": line["worst_class_accuracy"],
+                **({FAULTY: line[FAULTY]} if FAULTY in line else {}),
             }
         return found
 

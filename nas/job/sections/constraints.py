@@ -45,6 +45,8 @@ class ConstraintsConfig(Section):
     by its name, such as rmse."""
     worst_class_accuracy: Bound | None = None
     """The same for the class with the lowest accuracy."""
+    accuracy_at_fault_rate: Bound | None = None
+    """The same with the faults of search.faults in the codes of the weights."""
     energy_mj: dict[StrictStr, Bound] = {}
     """Energy of one inference by device name, in millijoules, where the device measures it."""
     weight_bits_mean: Bound | None = None
@@ -115,7 +117,7 @@ def quantities(task: Any) -> list[str]:
     tasks = registry_for("task")
     others = {tasks.get(name).metric_name for name in tasks} - {task.metric_name}
     if not task.compares_classes():
-        others.add("worst_class_accuracy")
+        others |= {"worst_class_accuracy", "accuracy_at_fault_rate"}
     return [name for name in names if name not in others]
 
 

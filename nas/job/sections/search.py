@@ -38,6 +38,17 @@ class EarlyStoppingConfig(Section):
     """Largest probability of giving up on an architecture that belongs on a front."""
 
 
+class FaultsConfig(Section):
+    """What accuracy_at_fault_rate is the accuracy with."""
+
+    kind: Literal["flips", "stuck", "variation"] = "flips"
+    """Bits of weights' codes that turn over, bits stuck at 0 or 1, or weights that vary."""
+    rate: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.001
+    """Probability that a bit is faulty; of variation, the deviation of a weight's factor."""
+    draws: Positive = 3
+    """Evaluations with faults of their own, whose mean counts."""
+
+
 class SearchConfig(Section):
     """How the front is looked for."""
 
@@ -49,9 +60,9 @@ class SearchConfig(Section):
     evolution; for Optuna's strategies the arguments of the sampler."""
     objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
     """What is traded off: accuracy (of another task its metric by name, such as rmse; the default
-    follows the task), worst_class_accuracy, latency_ms (one objective for each
-    device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib, size_kib,
-    weight_bits_mean, activation_bits_mean, macs, bops, parameters."""
+    follows the task), worst_class_accuracy, accuracy_at_fault_rate, latency_ms (one objective for
+    each device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib,
+    size_kib, weight_bits_mean, activation_bits_mean, macs, bops, parameters."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     evaluations: Positive = 200
     """Real evaluations of accuracy on the search-validation images."""
@@ -76,6 +87,8 @@ class SearchConfig(Section):
     both. The fronts share every evaluation."""
     early_stopping: EarlyStoppingConfig | None = None
     """Give up early on hopeless architectures; null evaluates each on all images."""
+    faults: FaultsConfig = FaultsConfig()
+    """Of the metric accuracy_at_fault_rate, where it is an objective or bounded."""
     warm_start: RelativePath | None = None
     """Folder of an older run to go on from, relative to the job file. With the same training its
     supernet, evaluations and measurements are taken over; otherwise its front is evaluated

@@ -42,6 +42,7 @@ class Evaluated:
     """Evaluates without a network."""
 
     supernet = SimpleNamespace(space=SPACE)
+    faults = None
 
     def network(self, arch):
         return arch

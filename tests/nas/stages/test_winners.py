@@ -244,6 +244,7 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
     evaluator = SimpleNamespace(
         supernet=SimpleNamespace(space=SPACE),
         finetuned={},
+        faults=None,
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
         splits=SimpleNamespace(training_batches=lambda size, **rest: []),
         network=lambda plan, own: None,
