@@ -172,10 +172,21 @@ def exits(
     thresholds: Annotated[
         str | None, typer.Option(help="Confidences at which an image leaves, such as 0.8,0.9.")
     ] = None,
+    gates: Annotated[
+        str, typer.Option(help="Kinds of gates of the network that shares its trunk.")
+    ] = "confidence,energy,learned",
+    loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Accuracy that it may lose, as a share.")
+    ] = 0.003,
     validation_images: Images = None,
 ) -> None:
-    """Compare the early exits of an architecture, alone and as a cascade by confidence."""
+    """Compare the early exits of an architecture: alone, as a cascade of files, and as one file.
+
+    The one file shares its trunk, and a gate after each exit decides whether the rest runs; kinds
+    of gates and thresholds are chosen on half of the validation images and told on the other.
+    """
     from nas.studies.exits import THRESHOLDS, ExitsStudy
+    from nas.studies.shared_exits import told_lines
     from nas.studies.source import find_source
 
     source = find_source(run)
@@ -184,6 +195,8 @@ def exits(
         device=device,
         thresholds=THRESHOLDS if thresholds is None else _shares(thresholds),
         images=validation_images,
+        gates=tuple(kind.strip() for kind in gates.split(",")),
+        loss=loss,
     )
     folder = output or source.folder / "studies" / "exits"
     result = study.run(source, folder)
@@ -203,6 +216,8 @@ def exits(
             f"{row['accuracy']:>10.4f}{row['macs'] / 1e6:>10.2f}"
             f"{1 - row['left_at'][-1]:>12.3f}{'-' if ms is None else format(ms, '.3f'):>10}"
         )
+    for line in told_lines(result["shared"]):
+        print(line)
     print(f"written: {folder / 'exits.json'}")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.splits import DataSplits, Subset
-    from nas.stages.fault_rate import FaultRate
+    from nas.fronts.fault_rate import FaultRate
     from nas.tasks import Task
     from nas.tasks.scores import Score
     from search_spaces.plan import NetworkPlan

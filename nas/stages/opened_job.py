@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.fronts.fault_rate import asked_faults
 from nas.job.schema import Job, job_space
-from nas.stages.fault_rate import asked_faults
 from nas.stages.threads import set_threads
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError

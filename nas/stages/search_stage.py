@@ -12,10 +12,10 @@ import numpy as np
 
 from nas.executors import Executor, Work
 from nas.fronts.costs import exact_costs, exact_names
+from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import Metric
 from nas.fronts.spec import FrontSpec, metric_names
 from nas.stages.early_stopping import accuracy_needed
-from nas.stages.fault_rate import FAULTY
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
 from nas.strategies.surrogates import cost_surrogates
 from predictors.accuracy import AccuracyPredictor

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
 from nas.fronts.spec import FrontSpec
 from nas.models.language.generate import TOKENIZER
@@ -20,7 +21,6 @@ from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
 from nas.stages.evaluator import worst_class
-from nas.stages.fault_rate import FAULTY
 from nas.stages.latencies import QUANTITIES, Latencies, quantity
 from nas.stages.search_stage import WORST, costs
 from search_spaces.space import Arch

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.executors import Executor, Work
+from nas.fronts.fault_rate import FAULTY
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
 from nas.stages.budget import FIRST_RUNG, trained_places
-from nas.stages.fault_rate import FAULTY
 from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch

@@ -13,7 +13,7 @@ import numpy as np
 from nas.stages.evaluator import Evaluator
 from nas.studies.source import Opened, Source, load_supernet, open_source
 from search_spaces.atomic import write_json_atomic
-from search_spaces.errors import InputError
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 """Confidences at which an image leaves a cascade, by default."""
+
+_HALVED = 25
+"""Images in a row that fall to the same half."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,26 @@ class ExitsStudy:
     that of the exported files run one after another, each from the pixels on, since those are
     the files there are; its MACs are the same sum. Sharing the trunk would need fewer.
 
+    Beside it stands one network of all exits on one trunk (:mod:`nas.studies.shared_exits`),
+    written as one file.
+
     Attributes:
         arch: text of the architecture whose exits are compared; None takes the largest.
         device: name of the job's device to measure on; None does not measure.
         thresholds: of a cascade, from 0 to 1.
         images: validation images used; None takes all.
+        gates: kinds of gates that the shared network may have.
+        loss: accuracy that it may lose against the whole, as a share.
+        timed: images of the other half that are timed, one at a time.
     """
 
     arch: str | None = None
     device: str | None = None
     thresholds: Sequence[float] = THRESHOLDS
     images: int | None = None
+    gates: Sequence[str] = ("confidence", "energy", "learned")
+    loss: float = 0.003
+    timed: int = 500
 
     def run(self, source: Source, folder: Path) -> dict[str, Any]:
         """Evaluate, measure, write ``exits.json`` to ``folder`` and return it.
@@ -53,7 +65,8 @@ class ExitsStudy:
         Returns:
             ``exits``: accuracy, MACs and latency of each; ``cascades``: for each choice of
             exits and threshold the accuracy, the share of images that left at each exit, and
-            the mean cost of an image.
+            the mean cost of an image; ``shared``: the same of one network, with its gates, its
+            file, and where a device is named the mean latency of both files over images.
 
         Raises:
             InputError: the space has no exits, the task no classes, or the job no such device.
@@ -92,9 +105,85 @@ class ExitsStudy:
             "images": len(next(iter(right.values()))),
             "exits": exits,
             "cascades": cascades(confidence, right, costs, self.thresholds),
+            "shared": self._shared(source, evaluator, networks, costs, Path(folder)),
         }
         write_json_atomic(Path(folder) / "exits.json", result)
         return result
+
+    def _shared(
+        self,
+        source: Source,
+        evaluator: Evaluator,
+        networks: Mapping[int, PlainNetwork],
+        costs: Mapping[str, Mapping[int, float]],
+        folder: Path,
+    ) -> dict[str, Any]:
+        """Choose gates on every other batch of validation images, and tell them on the rest."""
+        from nas.models.parity import export_checked
+        from nas.studies import shared_exits
+        from supernet.exits.export import export_exits
+        from supernet.exits.network import ExitNetwork, collect
+
+        whole = ExitNetwork(networks)
+        subset = evaluator.splits.validation
+        if self.images is not None:
+            subset = subset.first(self.images)
+        batches = [
+            pair
+            for x, y in evaluator.batches("validation", subset, whole.plan.input_size)
+            for pair in zip(x.split(_HALVED), y.split(_HALVED), strict=True)
+        ]
+        if len(batches) < 2:
+            raise InputError(f"{len(subset)} validation images are too few to choose gates on")
+        outputs, targets = collect(whole, batches[::2])
+        unit = "latency_ms" if "latency_ms" in costs else "macs"
+        last = outputs[-1].argmax(1) == targets
+        try:
+            setting = shared_exits.cheapest(
+                shared_exits.settings(whole, outputs, targets, costs[unit], self.gates),
+                float(last.float().mean()),
+                self.loss,
+            )
+        except InfeasibleError as error:
+            return {"refused": str(error)}
+        network = shared_exits.with_setting(networks, setting)
+        right = full = seen = 0
+        for x, y in batches[1::2]:
+            right += int((network(x)[0].argmax(1) == y).sum())
+            full += int((networks[whole.exits[-1]](x).argmax(1) == y).sum())
+            seen += len(y)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "exits.onnx"
+        found = {
+            **shared_exits.told(setting),
+            "cost_is": unit,
+            "images": seen,
+            "accuracy": right / seen,
+            "accuracy_of_the_whole": full / seen,
+            "model": path.name,
+            "size_kib": export_exits(network, path),
+        }
+        if self.device is None:
+            return found
+        config = next(one for one in source.job.devices if one.name == self.device)
+        if config.hub is not None or config.simulator is not None:
+            found["not_measured"] = (
+                f"{self.device} is not this machine: boards and models of hardware run no branches"
+            )
+            return found
+        runtime = config.runtime
+        alone = folder / "whole.onnx"
+        export_checked(networks[whole.exits[-1]], alone, batches[0][0][:32])
+        images = np.concatenate([x.numpy() for x, _ in batches[1::2]])[: self.timed]
+        sessions = {
+            name: shared_exits.load_session(runtime, config.options, file)
+            for name, file in (("shared", path), ("whole", alone))
+        }
+        found["latency"] = shared_exits.mean_latencies(sessions, images)
+        found["latency_share"] = (
+            found["latency"]["shared"]["mean_ms"] / found["latency"]["whole"]["mean_ms"]
+        )
+        return found
 
     def _outputs(
         self, evaluator: Evaluator, network: PlainNetwork

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from nas.cli.study import app
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.studies.exits import cascades, exits_of
+from nas.studies.shared_exits import cheapest, mean_latencies
+from nas.studies.shared_exits import settings as shared_settings
 from search_spaces import build_space
-from search_spaces.errors import InputError
+from search_spaces.errors import InfeasibleError, InputError
 
 STAGES = [
     {"channels": 8, "stride": 1, "depths": [1, 2]},
@@ -33,7 +36,7 @@ SPACE = {
 }
 
 
-def run_of(folder, space):
+def run_of(folder, space, **more):
     """A run whose supernet was never trained: the study does not mind."""
     from supernet.network import Supernet
     from supernet.training.checkpoint import save_checkpoint
@@ -44,6 +47,7 @@ def run_of(folder, space):
             "data": {"name": "digits", "calibration": 64},
             "space": space,
             "devices": [{"name": "npu", "simulator": "roofline", "hardware": "bitfusion-16x32"}],
+            **more,
         }
     )
     store = RunStore.create(folder, {"job": job.resolved()})
@@ -95,6 +99,70 @@ def test_the_exits_are_measured_on_a_device_and_not_again(tmp_path, monkeypatch)
     invoke("exits", run, "--device", "npu", "--thresholds", "0,1")
     again = json.loads((run / "studies" / "exits" / "exits.json").read_text())
     assert [entry["latency"]["latency_ms"] for entry in again["exits"]] == latencies
+
+
+def test_one_file_of_all_exits_is_written_and_timed(tmp_path):
+    run = run_of(
+        tmp_path / "run", SPACE, devices=[{"name": "cpu"}],
+        protocol={
+            "processes": 2, "runs": 5, "min_sample_ms": 0.1, "warmup_max_s": 0.1, "retries": 0,
+            "nice": 0, "pin": False,
+        },
+    )  # fmt: skip
+    text = invoke(
+        "exits", run, "--device", "cpu", "--validation-images", "100", "--loss", "0.2",
+        "--gates", "confidence,energy",
+    )  # fmt: skip
+    shared = json.loads((run / "studies" / "exits" / "exits.json").read_text())["shared"]
+    assert shared["exits"] == [1, 2] and shared["cost_is"] == "latency_ms"
+    assert shared["gates"][0]["kind"] in ("confidence", "energy")
+    assert sum(shared["left_at"]) == pytest.approx(1)
+    assert (run / "studies" / "exits" / shared["model"]).is_file()
+    for one in shared["latency"].values():
+        assert 0 < one["low_ms"] <= one["mean_ms"] <= one["high_ms"]
+    assert "mean ms of an image" in text
+
+
+def test_settings_are_counted_image_by_image():
+    rng = np.random.default_rng(0)
+    outputs = [torch.from_numpy(rng.normal(size=(60, 4))) for _ in range(3)]
+    targets = torch.from_numpy(rng.integers(0, 4, 60))
+    network = SimpleNamespace(exits=(1, 2, 3))
+    costs = {1: 1.0, 2: 2.0, 3: 4.0}
+    found = shared_settings(network, outputs, targets, costs, ("confidence", "learned"))
+    assert {one.gates[0].kind for one in found} == {"confidence", "learned"}
+    assert {one.exits for one in found} == {(1, 3), (2, 3), (1, 2, 3)}
+    for one in found[::37]:
+        correct = cost = 0.0
+        for k in range(60):
+            for stage, gate in zip(one.exits, (*one.gates, None), strict=True):
+                logits = outputs[stage - 1][k : k + 1]
+                if gate is None or bool(gate.leaves(logits)[0]):
+                    correct += bool(logits.argmax() == targets[k])
+                    cost += costs[stage]
+                    break
+        assert (one.accuracy, one.cost) == pytest.approx((correct / 60, cost / 60))
+    best = cheapest(found, 0.3, 0.05)
+    assert best.accuracy >= 0.25
+    assert all(one.cost >= best.cost for one in found if one.accuracy >= 0.25)
+    with pytest.raises(InfeasibleError, match="loses at most 0 accuracy"):
+        cheapest(found, 1.0, 0.0)
+
+
+def test_a_mean_latency_is_over_images_and_of_the_least_call():
+    ticks = iter(range(0, 10**9, 1))
+
+    def clock():
+        return next(ticks)
+
+    seen = []
+    found = mean_latencies(
+        {"a": seen.append, "b": lambda x: [clock() for _ in range(3)]},
+        np.zeros((4, 1, 2, 2), np.float32), rounds=2, clock=clock,
+    )  # fmt: skip
+    assert found["a"]["mean_ms"] == pytest.approx(1e-6)
+    assert found["b"]["mean_ms"] == pytest.approx(4e-6)
+    assert len(seen) == 8 and seen[0].shape == (1, 1, 2, 2)
 
 
 def test_what_cannot_be_studied_is_refused(tmp_path):

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from nas.fronts.fault_rate import FAULTY, asked_faults
 from nas.job.schema import Job
-from nas.stages.fault_rate import FAULTY, asked_faults
 
 JOB = {
     "name": "faults",
