@@ -4,7 +4,7 @@ Codes against ``ml_dtypes``; INT8 against FP8 on a convolutional network as it i
 in its activations; formats of 4 to 6 bits beside integers of as many; shift weights beside ternary
 ones, and OneBit's value vectors beside plain binary weights, both trained::
 
-    python -m experiments.choices.formats [--seeds 3] [--epochs 3]
+    python -m experiments.choices.formats [--seeds 3] [--epochs 5]
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ REFERENCES = {
 EIGHT = ("fp8_e4m3", "fp8_e5m2", "fp8_e3m4")
 FEW = (6, "fp6_e2m3", "fp6_e3m2", "hot2", 4, "fp4_e2m1", "nf4", "bitmod4", "shift4", 3, "bitmod3",
        "shift3")  # fmt: skip
-RATES = (3e-3, 1e-3, 3e-4)
+RATES = (3e-3, 1e-3)
 """Tried for each kind of one-bit weights; the validation images choose."""
 
 OUTLIERS = 64.0
@@ -197,8 +197,8 @@ def main() -> None:
     """Fill the tables, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=3.0, help="of the float networks")
-    parser.add_argument("--trained-epochs", type=float, default=1.0, help="with few weight bits")
+    parser.add_argument("--epochs", type=float, default=5.0, help="of the float networks")
+    parser.add_argument("--trained-epochs", type=float, default=1.5, help="with few weight bits")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
@@ -213,7 +213,7 @@ def main() -> None:
         splits = fashion(seed)
         tests = test_batches(splits)
         network = convolutions()
-        train(network, splits, epochs=arguments.epochs, rate=0.15, seed=seed)
+        train(network, splits, epochs=arguments.epochs, rate=0.05, seed=seed)
         rows = post_training(network, splits, tests)
         trained = {
             f"{name}, {bits} bits": trained_weights(
@@ -222,7 +222,7 @@ def main() -> None:
             for name, bits in (("twn", 2), ("ttq", 2), ("lsq", 2), ("shift2", 2), ("shift3", 3))
         }
         linear = perceptron()
-        train(linear, splits, epochs=arguments.epochs, rate=0.05, seed=seed)
+        train(linear, splits, epochs=arguments.epochs, rate=1e-3, seed=seed, adam=True)
         seeds[str(seed)] = {
             "post_training": rows,
             "trained_weights": trained,
@@ -248,7 +248,7 @@ def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> No
         "formats",
         {
             "metric": "accuracy on the first 5,000 test images, per cent",
-            "network": "five 3x3 convolutions with batch norm, 70,000 weights; one_bit: three "
+            "network": "five 3x3 convolutions with batch norm, 17,000 weights; one_bit: three "
             "linear layers of 196-640-640-10. First and last layer at 8 bits; trained_weights and "
             "one_bit: in float, as activations are",
             "settings": settings,
@@ -260,16 +260,15 @@ def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> No
         started,
     )
     post = means["post_training"]
-    best = max(EIGHT, key=lambda name: post[name])
-    hardy = max(EIGHT, key=lambda name: post[f"outliers: {name}"])
+    fp8 = "fp8_e4m3"  # of the three, the one that the standard means for inference
     ternary = max(means["trained_weights"][f"{name}, 2 bits"] for name in ("twn", "ttq"))
     bits = means["one_bit"]["onebit, bits a weight"]
     claims = (
         ("formats.bit_exact", sum(wrong.values()), "0 codes differ", not any(wrong.values())),
-        ("formats.int8_minus_fp8", post["int8"] - post[best], ">= 0 points", None),
+        ("formats.int8_minus_fp8", post["int8"] - post[fp8], ">= 0 points", None),
         (
             "formats.fp8_minus_int8_outliers",
-            post[f"outliers: {hardy}"] - post["outliers: int8"],
+            post[f"outliers: {fp8}"] - post["outliers: int8"],
             ">= 0 points",
             None,
         ),
