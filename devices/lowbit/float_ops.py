@@ -12,12 +12,13 @@ from devices.lowbit.library import check, library
 LAYER_NORM, RMS_NORM, SOFTMAX = 0, 1, 2
 GELU, GELU_TANH, SWISH = 0, 1, 2
 
-_ROWS = {
+ROWS = {
     "LayerNormalization": LAYER_NORM,
     "RMSNormalization": RMS_NORM,
     "SimplifiedLayerNormalization": RMS_NORM,
     "Softmax": SOFTMAX,
 }
+"""Functions of the last axis, by ONNX operator."""
 
 
 def native_operation(op: str, attributes: dict[str, Any], rank: int) -> bool:
@@ -25,7 +26,7 @@ def native_operation(op: str, attributes: dict[str, Any], rank: int) -> bool:
 
     Rows are the last axis; other axes are left to NumPy, and so is a Swish with a factor.
     """
-    if op in _ROWS:
+    if op in ROWS:
         return attributes.get("axis", -1) % rank == rank - 1
     return op == "Gelu" or (op == "Swish" and attributes.get("alpha", 1.0) == 1.0)
 
@@ -43,7 +44,7 @@ def run_native(op: str, attributes: dict[str, Any], x: np.ndarray, *more: Any) -
     """
     x = np.ascontiguousarray(x, np.float32)
     out = np.empty_like(x)
-    if op in _ROWS:
+    if op in ROWS:
         width = x.shape[-1]
         arrays = [None if v is None else np.ascontiguousarray(v, np.float32) for v in more]
         arrays += [None] * (2 - len(arrays))
@@ -52,7 +53,7 @@ def run_native(op: str, attributes: dict[str, Any], x: np.ndarray, *more: Any) -
         count = x.size // max(1, width)
         check(
             library().lowbit_rows(
-                _ROWS[op], _address(x), scale, bias, _address(out), count, width, epsilon
+                ROWS[op], _address(x), scale, bias, _address(out), count, width, epsilon
             )
         )
         return out

@@ -15,7 +15,7 @@ from devices.lowbit.build import library_path
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.grouped import GroupedWeights
 
-ABI = 2
+ABI = 3
 CODES, FLOATS, SUMS = 0, 1, 2
 FUNCTIONS = {"identity": 0, "hard_swish": 1, "hard_sigmoid": 2, "sigmoid": 3, "silu": 4}
 
@@ -64,6 +64,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_add_max_pool": (c_int, [c_void_p, *[_I] * 14]),
     "lowbit_add_planar": (c_int, [c_void_p, *[_I] * 5]),
     "lowbit_add_copy": (c_int, [c_void_p, _I, _I, _L, *[_I] * 5]),
+    "lowbit_add_rows": (c_int, [c_void_p, _I, _I, _I, _L, _L, _F, c_void_p, c_void_p]),
+    "lowbit_add_pointwise": (c_int, [c_void_p, _I, _I, _I, _L]),
+    "lowbit_add_plus": (c_int, [c_void_p, _I, _I, _I, _L]),
+    "lowbit_add_embed": (c_int, [c_void_p, _I, _I, _I, *[_L] * 4, c_void_p, c_void_p]),
+    "lowbit_add_attend": (c_int, [c_void_p, *[_I] * 5, *[_L] * 4]),
     "lowbit_run": (c_int, [c_void_p, _I, _I]),
     "lowbit_profile": (c_int, [c_void_p, _I, POINTER(c_double)]),
     "lowbit_layers": (c_int, [c_void_p]),
@@ -246,6 +251,53 @@ class Native:
         )
         self._kept += [a for a in arrays if a is not None]
         return number
+
+    def rows(
+        self,
+        operation: int,
+        source: int,
+        target: int,
+        shape: tuple[int, int],
+        *,
+        epsilon: float = 0.0,
+        scale: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+    ) -> int:
+        """Add a norm or a softmax of the rows of a buffer of floats.
+
+        Args:
+            operation: of ``devices.lowbit.float_ops``.
+            source, target: buffers.
+            shape: rows and their width.
+            epsilon: of a norm.
+            scale, bias: float32 (width,), of a norm.
+        """
+        given = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (scale, bias)]
+        for array in given:
+            if array is not None and array.shape != shape[1:]:
+                raise InputError(f"a norm of width {shape[1]} has numbers of shape {array.shape}")
+        numbers = (None if a is None else a.ctypes.data_as(c_void_p) for a in given)
+        return self._add("add_rows", operation, source, target, *shape, epsilon, *numbers)
+
+    def embed(
+        self, source: int, free: int, target: int, tokens: int, table: np.ndarray,
+        positions: np.ndarray,
+    ) -> int:  # fmt: skip
+        """Add embeddings of tokens and places, see ``lowbit.h``.
+
+        Args:
+            source, free, target: buffers; ``free`` may be -1.
+            tokens: in the source.
+            table, positions: float32 (entries, width) and (length, width), kept alive.
+        """
+        table, positions = (np.ascontiguousarray(a, np.float32) for a in (table, positions))
+        if table.ndim != 2 or positions.shape[1:] != table.shape[1:]:
+            raise InputError(f"tables of shape {table.shape} and {positions.shape} do not fit")
+        self._kept += [table, positions]
+        return self._add(
+            "add_embed", source, free, target, tokens, len(table), *positions.shape,
+            table.ctypes.data_as(c_void_p), positions.ctypes.data_as(c_void_p),
+        )  # fmt: skip
 
     def map(self, source: int, target: int, count: int, table: np.ndarray) -> int:
         """Add a table of 256 codes, applied to ``count`` codes."""

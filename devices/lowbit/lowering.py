@@ -9,52 +9,26 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from devices.lowbit import floats
+from devices.lowbit.buffers import Buffers, Tensor
+from devices.lowbit.float_layers import add_grouped, add_native_floats
 from devices.lowbit.float_ops import native_operation
 from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel
 from search_spaces.errors import InputError
-from search_spaces.model_files.grouped import load_grouped
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
-
-Step = tuple[int, int] | Callable[[], None]
-"""Native layers from one number to before another, or a call."""
 
 _F = np.float32
 _FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
 _VIEWS = ("flatten", "reshape", "transpose", "resize")
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor in a native buffer.
-
-    Attributes:
-        buffer: its number.
-        shape: (batch, channels, height, width), stored channels last; other ranks as stored.
-        grid: scale, zero point and bits of codes; ``None`` for float32.
-    """
-
-    buffer: int
-    shape: tuple[int, ...]
-    grid: dict[str, Any] | None
-
-    @property
-    def stored(self) -> tuple[int, ...]:
-        """The shape in memory."""
-        if len(self.shape) != 4:
-            return self.shape
-        batch, channels, height, width = self.shape
-        return batch, height, width, channels
-
-
-class Lowering:
+class Lowering(Buffers):
     """The steps of a packed model, made when it is built.
 
     Args:
@@ -64,48 +38,31 @@ class Lowering:
         rounds: timings of each kernel when a layer's kernel is chosen; 0 takes the first that
             fits, without timing.
 
-    Attributes:
-        names: of the native layers, in order.
-        float_operations: operations that run in floats.
-        steps: in order of execution.
-        input: float32 (batch, channels, height, width), to be filled before they run.
-
     Raises:
         InputError: the graph holds an operation or a shape that this runtime does not run.
     """
 
     def __init__(self, model: PackedModel, native: Native, *, batch: int, rounds: int) -> None:
-        self.model, self.native, self.batch, self._rounds = model, native, batch, rounds
-        self.grids = model.graph["grids"]
+        super().__init__(model, native, batch=batch)
+        self._rounds = rounds
         for name, grid in self.grids.items():
             if grid["bits"] > 8:
                 raise InputError(f"{name} has codes of {grid['bits']} bits; this runtime runs 8")
-        self.names: list[str] = []
-        self.float_operations: list[str] = []
-        self.steps: list[Step] = []
-        self._tensors: dict[str, _Tensor] = {}
-        self._arrays: dict[str, np.ndarray] = {}
         self._users: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for node in model.nodes():
             for name in node["inputs"]:
                 self._users[name].append(node)
         self._done: set[int] = set()
-        self._dequantized: dict[str, str] = {}
-        self._input_shape = (batch, *model.graph["input"]["shape"])
-        self._input = model.graph["input"]["name"]
-        self._input_buffer = native.buffer(4 * math.prod(self._input_shape))
-        self.input = native.array(self._input_buffer, self._input_shape, np.float32)
-        self._arrays[self._input] = self.input
         for node in model.nodes():
             if id(node) not in self._done:
                 self._node(node)
 
     def result(self, name: str) -> Callable[[], np.ndarray]:
         """Return what gives the tensor ``name`` in floats after the steps ran."""
-        if name not in self._tensors:
+        if name not in self.tensors:
             # Of codes that nothing turned into floats, too.
             return lambda: self.array(name)
-        tensor = self._tensors[name]
+        tensor = self.tensors[name]
         stored = self.native.array(tensor.buffer, tensor.stored, np.float32)
         view = stored.transpose(0, 3, 1, 2) if stored.ndim == 4 else stored
         return lambda: view
@@ -115,50 +72,30 @@ class Lowering:
         if op in ("conv", "linear") and node["weights"]["fill"] is not None:
             self._layer(node)
         elif op == "linear" and "grouped" in node["weights"]:
-            self._grouped(node)
+            add_grouped(self, node)
+        elif add_native_floats(self, node):
+            pass
         elif op == "quantize":
             self._quantize(node)
         elif op == "dequantize":
-            self._dequantized[out] = node["inputs"][0]
+            self.dequantized[out] = node["inputs"][0]
         elif op == "requantize":
             self._requantize(node)
         elif op == "add":
             self._add(node["inputs"], out, node)
         elif op == "global_average_pool":
             self._mean(node)
-        elif op == "max_pool" and node["inputs"][0] in self._tensors:
+        elif op == "max_pool" and node["inputs"][0] in self.tensors:
             self._max_pool(node)
         elif op == "concat" and self._on_channels(node):
             self._concat(node)
-        elif op in _VIEWS and node["inputs"][0] in self._tensors:
+        elif op in _VIEWS and node["inputs"][0] in self.tensors:
             self._view(node)
         elif not self._fused_elementwise(node):
             self._float(node)
 
-    def _native(self, name: str, first: int) -> None:
-        """Note that layers from ``first`` on were added under ``name``."""
-        last = self.native.layers
-        self.names += [name] * (last - first)
-        step = self.steps[-1] if self.steps else None
-        if isinstance(step, tuple) and step[1] == first:
-            self.steps[-1] = (step[0], last)
-        else:
-            self.steps.append((first, last))
-
-    def _new(self, name: str, shape: tuple[int, ...], grid: dict[str, Any] | None) -> _Tensor:
-        size = math.prod(shape) * (1 if grid else 4)
-        tensor = _Tensor(self.native.buffer(size), tuple(shape), grid)
-        self._tensors[name] = tensor
-        return tensor
-
-    def _codes(self, name: str) -> _Tensor:
-        tensor = self._tensors.get(name)
-        if tensor is None or tensor.grid is None:
-            raise InputError(f"{name} is used as codes before it is computed")
-        return tensor
-
     def _layer(self, node: dict[str, Any]) -> None:
-        x, weights, tensors = self._codes(node["inputs"][0]), node["weights"], self.model.tensors
+        x, weights, tensors = self.codes(node["inputs"][0]), node["weights"], self.model.tensors
         out, function, scale = node["output"], "identity", 1.0
         grid = self.grids.get(out)
         fused = self._activation_after(node) if grid is None else None
@@ -211,7 +148,7 @@ class Lowering:
             spec = ConvSpec(channels=x.shape[-1], **common)
             shape = (*x.shape[:-1], len(codes))
             codes = codes.reshape(*codes.shape, 1, 1)
-        target = self._new(out, shape, grid)
+        target = self.new(out, shape, grid)
         first = self.native.conv(
             x.buffer,
             target.buffer,
@@ -223,29 +160,7 @@ class Lowering:
         )
         # At once, so that no more than one layer is held as several kernels read it.
         choose_kernel(self.native, first, self._rounds)
-        self._native(node.get("layer", out), first)
-
-    def _grouped(self, node: dict[str, Any]) -> None:
-        """A linear layer of weights alone, on floats."""
-        source, out = node["inputs"][0], node["output"]
-        name = node.get("layer", out)
-        weights = load_grouped(self.model.tensors, node["weights"])
-        shape = self._shape(source)
-        if shape[-1] != weights.shape[1]:
-            raise InputError(f"{name}: {shape[-1]} channels come to weights of {weights.shape}")
-        rows = math.prod(shape[:-1])
-        taken = self.native.buffer(4 * rows * shape[-1])
-        given = self.native.buffer(4 * rows * weights.shape[0])
-        layer = self.native.linear(taken, given, rows, weights)
-        x = self.native.array(taken, shape, np.float32)
-        self._arrays[out] = self.native.array(given, (*shape[:-1], weights.shape[0]), np.float32)
-        self.names.append(name)
-
-        def step() -> None:
-            np.copyto(x, self.array(source))
-            self.native.run(layer, layer + 1)
-
-        self.steps.append(step)
+        self.note(node.get("layer", out), first)
 
     def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:
         """Return the activation and the quantiser that alone follow a layer, if they do."""
@@ -261,18 +176,18 @@ class Lowering:
         source, out = node["inputs"][0], node["output"]
         grid = self.grids[out]
         high = 2 ** grid["bits"] - 1
-        if source == self._input:
-            shape = self._input_shape
-            target = self._new(out, shape, grid)
+        if source == self.input_name:
+            shape = self.input_shape
+            target = self.new(out, shape, grid)
             channels = shape[1] if len(shape) > 1 else 1
             first = self.native.layer(
-                "quantise", self._input_buffer, target.buffer, self.batch, channels,
+                "quantise", self.input_buffer, target.buffer, self.batch, channels,
                 math.prod(shape[2:]), grid["scale"], grid["zero_point"], high,
             )  # fmt: skip
-            self._native("quantize", first)
+            self.note("quantize", first)
             return
-        shape = self._shape(source)
-        target = self._new(out, shape, grid)
+        shape = self.shape(source)
+        target = self.new(out, shape, grid)
         view = self.native.array(target.buffer, target.stored, np.uint8)
 
         def quantize() -> None:
@@ -283,76 +198,76 @@ class Lowering:
         self._python("quantize", quantize)
 
     def _requantize(self, node: dict[str, Any]) -> None:
-        x = self._codes(node["inputs"][0])
+        x = self.codes(node["inputs"][0])
         assert x.grid is not None
         out, grid = node["output"], self.grids[node["output"]]
-        target = self._new(out, x.shape, grid)
+        target = self.new(out, x.shape, grid)
         first = self.native.layer(
             "rescale", x.buffer, target.buffer, math.prod(x.shape), x.grid["zero_point"],
             x.grid["scale"], grid["scale"], grid["zero_point"], 0, 2 ** grid["bits"] - 1,
         )  # fmt: skip
-        self._native("requantize", first)
+        self.note("requantize", first)
 
     def _add(self, sources: list[str], out: str, node: dict[str, Any]) -> None:
-        a, b = (self._codes(name) for name in sources)
+        a, b = (self.codes(name) for name in sources)
         grid = self.grids.get(out)
         assert a.grid is not None and b.grid is not None
         if grid is None or a.shape != b.shape:
-            self._dequantized |= {f"{name}.codes": name for name in sources}
+            self.dequantized |= {f"{name}.codes": name for name in sources}
             self._float({**node, "op": "Add", "inputs": [f"{name}.codes" for name in sources]})
             return
         ratio_a, ratio_b = (_F(g["scale"]) / _F(grid["scale"]) for g in (a.grid, b.grid))
         zero_a, zero_b = (np.float64(g["zero_point"]) for g in (a.grid, b.grid))
         inner = _F(zero_a * np.float64(ratio_a) + np.float64(ratio_b * _F(zero_b)))
         constant = _F(grid["zero_point"]) - inner
-        target = self._new(out, a.shape, grid)
+        target = self.new(out, a.shape, grid)
         first = self.native.layer(
             "sum", a.buffer, b.buffer, target.buffer, math.prod(a.shape), float(ratio_a),
             float(ratio_b), float(constant), 0, 2 ** grid["bits"] - 1,
         )  # fmt: skip
-        self._native("add", first)
+        self.note("add", first)
 
     def _mean(self, node: dict[str, Any]) -> None:
-        x, out = self._codes(node["inputs"][0]), node["output"]
+        x, out = self.codes(node["inputs"][0]), node["output"]
         assert x.grid is not None
         grid = self.grids.get(out)
         if grid is None:
             self._float({**node, "op": "GlobalAveragePool"})
             return
         pixels = math.prod(x.shape[2:])
-        target = self._new(out, (*x.shape[:2], 1, 1), grid)
+        target = self.new(out, (*x.shape[:2], 1, 1), grid)
         multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(pixels))
         first = self.native.layer(
             "mean", x.buffer, target.buffer, self.batch, pixels, x.shape[1],
             x.grid["zero_point"], float(multiplier), grid["zero_point"], 0, 2 ** grid["bits"] - 1,
         )  # fmt: skip
-        self._native("global_average_pool", first)
+        self.note("global_average_pool", first)
 
     def _max_pool(self, node: dict[str, Any]) -> None:
-        x, pads = self._codes(node["inputs"][0]), node["pads"]
+        x, pads = self.codes(node["inputs"][0]), node["pads"]
         batch, channels, height, width = x.shape
         size = [
             (n + pads[i] + pads[i + 2] - node["kernel"][i]) // node["strides"][i] + 1
             for i, n in enumerate((height, width))
         ]
-        target = self._new(node["output"], (batch, channels, *size), x.grid)
+        target = self.new(node["output"], (batch, channels, *size), x.grid)
         first = self.native.layer(
             "max_pool", x.buffer, target.buffer, batch, height, width, channels,
             *node["kernel"], *node["strides"], *pads,
         )  # fmt: skip
-        self._native("max_pool", first)
+        self.note("max_pool", first)
 
     def _on_channels(self, node: dict[str, Any]) -> bool:
-        tensors = [self._tensors.get(name) for name in node["inputs"]]
+        tensors = [self.tensors.get(name) for name in node["inputs"]]
         return all(t is not None and t.grid is not None for t in tensors) and (
-            node["axis"] % len(self._shape(node["inputs"][0])) == 1
+            node["axis"] % len(self.shape(node["inputs"][0])) == 1
         )
 
     def _concat(self, node: dict[str, Any]) -> None:
-        parts = [self._codes(name) for name in node["inputs"]]
+        parts = [self.codes(name) for name in node["inputs"]]
         total = sum(p.shape[1] for p in parts)
         shape = (self.batch, total, *parts[0].shape[2:])
-        target = self._new(node["output"], shape, parts[0].grid)
+        target = self.new(node["output"], shape, parts[0].grid)
         first, offset = self.native.layers, 0
         pixels = self.batch * math.prod(shape[2:])
         for part in parts:
@@ -361,24 +276,24 @@ class Lowering:
                 "copy", part.buffer, target.buffer, pixels, width, width, 0, total, offset
             )
             offset += width
-        self._native("concat", first)
+        self.note("concat", first)
 
     def _view(self, node: dict[str, Any]) -> None:
         """Flatten, reshape, transpose or enlarge codes: renaming where memory stays as it is."""
-        x = self._codes(node["inputs"][0])
+        x = self.codes(node["inputs"][0])
         out, shape = node["output"], floats.view_shape(node, x.shape)
         moves = node["op"] in ("transpose", "resize")
         trivial = len(x.shape) != 4 or math.prod(x.shape[2:]) == 1
         if not moves and trivial and len(shape) != 4:
-            self._tensors[out] = _Tensor(x.buffer, shape, x.grid)
+            self.tensors[out] = Tensor(x.buffer, shape, x.grid)
         elif not moves and len(shape) == 2:
-            target = self._new(out, shape, x.grid)
+            target = self.new(out, shape, x.grid)
             first = self.native.layer(
                 "planar", x.buffer, target.buffer, self.batch, math.prod(x.shape[2:]), x.shape[1]
             )
-            self._native(node["op"], first)
+            self.note(node["op"], first)
         else:
-            target = self._new(out, shape, x.grid)
+            target = self.new(out, shape, x.grid)
             source = self.native.array(x.buffer, x.stored, np.uint8)
             view = self.native.array(target.buffer, target.stored, np.uint8)
 
@@ -395,19 +310,19 @@ class Lowering:
         if len(users) != 1 or users[0]["op"] != "quantize":
             return False
         out = users[0]["output"]
-        sources = [self._dequantized.get(name) for name in node["inputs"]]
+        sources = [self.dequantized.get(name) for name in node["inputs"]]
         if None in sources:
             return False
         grid = self.grids[out]
         high = 2 ** grid["bits"] - 1
-        operands = [self._codes(name) for name in sources]  # type: ignore[arg-type]
+        operands = [self.codes(name) for name in sources]  # type: ignore[arg-type]
         if node["op"] in floats.UNARY and len(operands) == 1:
             x = operands[0]
             assert x.grid is not None
             values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
             v = floats.UNARY[node["op"]](node.get("attributes", {}), values)
             table = to_codes((v / _F(grid["scale"])).astype(_F), grid["zero_point"], 0, high)
-            target = self._new(out, x.shape, grid)
+            target = self.new(out, x.shape, grid)
             first = self.native.map(x.buffer, target.buffer, math.prod(x.shape), table)
         elif node["op"] == "Add" and operands[0].shape == operands[1].shape:
             self._add(sources, out, node)  # type: ignore[arg-type]
@@ -421,7 +336,7 @@ class Lowering:
             assert a.grid is not None and b.grid is not None
             channels = a.shape[1] if shared else math.prod(a.shape[1:])
             multiplier = _F(a.grid["scale"]) * _F(b.grid["scale"]) / _F(grid["scale"])
-            target = self._new(out, a.shape, grid)
+            target = self.new(out, a.shape, grid)
             first = self.native.layer(
                 "product", a.buffer, b.buffer, target.buffer, self.batch,
                 math.prod(a.shape[1:]) // channels, channels, a.grid["zero_point"],
@@ -430,7 +345,7 @@ class Lowering:
         else:
             return False
         self._done.add(id(users[0]))
-        self._native(node["op"], first)
+        self.note(node["op"], first)
         return True
 
     # Floats between codes.
@@ -454,35 +369,17 @@ class Lowering:
         def step() -> None:
             result = run(*arguments())
             results = result if isinstance(result, list) else [result]
-            self._arrays.update(zip(outputs, results, strict=True))
+            self.arrays.update(zip(outputs, results, strict=True))
 
         # Once now, on zeros, for the shapes of what follows.
         with np.errstate(all="ignore"):
             step()
         # What it gives has as many axes as what it takes, of the operations that are native.
-        rank = max(1, np.ndim(self._arrays[outputs[0]]))
+        rank = max(1, np.ndim(self.arrays[outputs[0]]))
         if native_operation(node["op"], node.get("attributes", {}), rank):
             self.steps.append(step)
         else:
             self._python(node["op"], step)
-
-    def array(self, name: str) -> np.ndarray:
-        """Return a tensor as floats, (batch, channels, height, width)."""
-        if name in self._arrays and name not in self._tensors:
-            return self._arrays[name]
-        tensor = self._tensors[self._dequantized.get(name, name)]
-        dtype = np.uint8 if tensor.grid else np.float32
-        array = self.native.array(tensor.buffer, tensor.stored, dtype)
-        array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
-        if tensor.grid is None:
-            return array
-        centred = array.astype(np.int32) - tensor.grid["zero_point"]
-        return centred.astype(_F) * _F(tensor.grid["scale"])
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name in self._tensors:
-            return self._tensors[name].shape
-        return self.array(name).shape
 
 
 def _plain(node: dict[str, Any]) -> bool:

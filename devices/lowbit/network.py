@@ -45,6 +45,8 @@ class LowBitNetwork:
         self.float_operations = built.float_operations
         #: The input, float32 (batch, channels, height, width).
         self.input = built.input
+        #: Further inputs, float32 (batch, ...), in their order.
+        self.others = built.others
         #: (name of a tensor) -> its floats after the last run, to look inside.
         self.tensor = built.array
         self._steps = built.steps
@@ -53,13 +55,14 @@ class LowBitNetwork:
         self.model = built.model = replace(model, tensors={})
         self.native.trim()
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Run once; ``images`` float32 (batch, channels, height, width).
 
         Returns:
             float32 (batch, outputs), valid until the next run.
         """
-        np.copyto(self.input, images)
+        for target, given in zip((self.input, *self.others), (images, *others), strict=True):
+            np.copyto(target, given)
         return self.execute()
 
     def execute(self) -> np.ndarray:

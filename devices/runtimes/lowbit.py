@@ -86,22 +86,31 @@ class LowBitRuntime(Runtime):
         network = LowBitNetwork(
             model, batch=shape[0], threads=self.threads, rounds=_TIMINGS if self.tune else 0
         )
-        return _LowBitSession(network, TensorSpec(name, shape, "float32"))
+        others = [
+            TensorSpec(entry["name"], (shape[0], *entry["shape"]), "float32")
+            for entry in model.graph.get("others", ())
+        ]
+        return _LowBitSession(network, (TensorSpec(name, shape, "float32"), *others))
 
 
 class _LowBitSession(Session):
-    def __init__(self, network: Any, spec: TensorSpec) -> None:
+    """A packed network; of a language model's step it holds the keys and values itself."""
+
+    def __init__(self, network: Any, specs: tuple[TensorSpec, ...]) -> None:
         self.network = network
-        self.inputs = (spec,)
+        self.inputs = specs
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        (images,) = self._checked(arrays)
-        return (self.network.run(images).copy(),)
+        return (self.network.run(*self._checked(arrays)).copy(),)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
-        (images,) = self._checked(arrays)
-        np.copyto(self.network.input, images)
-        return self.network.runner
+        network = self.network
+        for target, given in zip(
+            (network.input, *network.others), self._checked(arrays), strict=True
+        ):
+            np.copyto(target, given)
+        runner: Callable[[], object] = network.runner
+        return runner
 
     def arithmetic(self) -> dict[str, int]:
         """Return how many layers run on codes, and how many operations in NumPy floats."""
@@ -119,13 +128,16 @@ class _LowBitSession(Session):
         ]
 
     def _checked(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        if len(arrays) != 1:
-            raise InputError(f"the model has 1 input, {len(arrays)} were given")
-        if arrays[0].shape != self.inputs[0].shape:
+        if len(arrays) != len(self.inputs):
             raise InputError(
-                f"input {self.inputs[0].name!r} has shape {list(arrays[0].shape)}, "
-                f"not {list(self.inputs[0].shape)}"
+                f"the model has {len(self.inputs)} input{'s' if len(self.inputs) > 1 else ''}, "
+                f"{len(arrays)} were given"
             )
+        for array, spec in zip(arrays, self.inputs, strict=True):
+            if array.shape != spec.shape:
+                raise InputError(
+                    f"input {spec.name!r} has shape {list(array.shape)}, not {list(spec.shape)}"
+                )
         return arrays
 
 

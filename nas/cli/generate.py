@@ -21,19 +21,20 @@ def generate(
         int, typer.Option("--most-likely", min=1, help="Draw from so many of the likeliest.")
     ] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    runtime: Annotated[str, typer.Option(help="onnxruntime or lowbit.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=1, help="Of the runtime.")] = 1,
 ) -> None:
     """Go on with a text, by a model of the task language_modelling.
 
-    Runs in ONNX Runtime. With ID-decode.onnx beside the model keys and values are kept, otherwise
-    each token runs the whole window.
+    With ID-decode.onnx beside the model keys and values are kept, otherwise each token runs the
+    whole window.
 
     \b
     nas generate runs/book/models/66ee79e702.onnx --prompt "In the beginning"
     """
     from nas.models.language.generate import TextGenerator
 
-    generator = TextGenerator(model, threads=threads)
+    generator = TextGenerator(model, threads=threads, runtime=runtime)
     typer.echo(prompt, nl=False)
     pieces = generator.generate(
         prompt, tokens, temperature=temperature, most_likely=most_likely, seed=seed

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.decoders import Region, decoder_regions
 from search_spaces.model_files.fills import unfilled
+from search_spaces.model_files.onnx_parts import attributes_of, nominal_bits, plain
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
@@ -25,9 +27,6 @@ from search_spaces.model_files.packed_model import (
 
 if TYPE_CHECKING:
     import onnx
-
-WEIGHT_BITS = "weight_bits"
-"""Note of a node's nominal weight bits, written by ``supernet.onnx.export``."""
 
 LARGEST_CONSTANT = 1024
 """Floats of a constant that stands in the graph; larger ones are tensors."""
@@ -94,9 +93,9 @@ class _Packer:
     def __init__(self, model: onnx.ModelProto) -> None:
         from onnx import numpy_helper
 
-        self.graph = model.graph
+        self.model, self.graph = model, model.graph
         self.constants = {
-            item.name: _Constant(_plain(numpy_helper.to_array(item)))
+            item.name: _Constant(plain(numpy_helper.to_array(item)))
             for item in self.graph.initializer
         }
         self.users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -117,21 +116,58 @@ class _Packer:
         self.absorbed: dict[str, str] = {}
 
     def run(self) -> PackedModel:
+        regions = decoder_regions(self.model, self._value)
         inputs = [i for i in self.graph.input if i.name not in self.constants]
-        if len(inputs) != 1 or len(self.graph.output) != 1:
+        if not regions and (len(inputs) != 1 or len(self.graph.output) != 1):
             raise InputError("only networks with one input and one output can be packed")
-        shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim][1:]
-        self.names[inputs[0].name] = inputs[0].name
-        for node in self.graph.node:
-            self._node(node)
+        if regions:
+            # Keys and values are the runtime's own.
+            inputs = [i for i in inputs if i.name in regions[0].inputs]
+        described = [
+            {"name": i.name, "shape": [d.dim_value for d in i.type.tensor_type.shape.dim][1:]}
+            for i in inputs
+        ]
+        for entry in described:
+            self.names[entry["name"]] = entry["name"]
+        self._nodes(regions)
         output = self._float(self.graph.output[0].name)
         graph = {
-            "input": {"name": inputs[0].name, "shape": shape},
+            "input": described[0],
+            **({"others": described[1:]} if described[1:] else {}),
             "output": output,
             "grids": self.grids,
             "nodes": self.nodes,
         }
         return PackedModel(graph, self.tensors)
+
+    def _nodes(self, regions: list[Region]) -> None:
+        """Pack every node; those of a region as one, and nothing of what only it needs."""
+        inside = {index for region in regions for index in region.nodes}
+        hidden = {name for index in inside for name in self.graph.node[index].output}
+        hidden -= {region.output for region in regions}
+        made = {region.output: region for region in regions}
+        for index, node in enumerate(self.graph.node):
+            region = made.get(node.output[0])
+            if region is not None:
+                self._region(region)
+            elif index not in inside and not hidden.intersection(node.input):
+                self._node(node)
+
+    def _region(self, region: Region) -> None:
+        entry = {key: value for key, value in region.entry.items() if key != "op"}
+        for key, array in region.tables.items():
+            entry[key] = f"{region.output}.{key}"
+            self.tensors[entry[key]] = np.ascontiguousarray(array, np.float32)
+        inputs = [self._float(name) for name in region.inputs]
+        output = region.output if region.grid is None else f"{region.output}.floats"
+        self._emit(region.entry["op"], inputs, output, **entry)
+        if region.grid is not None:
+            self._emit("quantize", [output], region.output)
+            self.grids[region.output] = dict(region.grid)
+        self.names[region.output] = region.output
+
+    def _value(self, name: str) -> np.ndarray | None:
+        return self.constants[name].value if name in self.constants else None
 
     # What a node is.
 
@@ -238,7 +274,7 @@ class _Packer:
         self.names[out] = name
 
     def _layer(self, node: onnx.NodeProto) -> None:
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if node.op_type == "Gemm" and (
             not attributes.get("transB") or attributes.get("alpha", 1) != 1
         ):
@@ -302,7 +338,7 @@ class _Packer:
         out = len(codes)
         assert weight.scale is not None
         scale = np.broadcast_to(weight.scale, (out,)).astype(np.float32)
-        bits = _nominal_bits(node, codes)
+        bits = nominal_bits(node, codes)
         integer = integer and (bias is None or bias.codes is not None)
         fill = 0
         if integer:
@@ -340,14 +376,14 @@ class _Packer:
         if op == "reshape":
             entry["shape"] = self.constants[node.input[1]].value.tolist()
         elif op == "transpose":
-            entry["order"] = list(_attributes(node)["perm"])
+            entry["order"] = list(attributes_of(node)["perm"])
         else:
-            entry["axis"] = int(_attributes(node).get("axis", 1))
+            entry["axis"] = int(attributes_of(node).get("axis", 1))
         self._moved(node, op, **entry)
 
     def _factors(self, node: onnx.NodeProto) -> list[int] | None:
         """Return by how much codes of images are enlarged, where each is only repeated."""
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         form = (attributes.get("mode", "nearest"),
                 attributes.get("coordinate_transformation_mode", "half_pixel"),
                 attributes.get("nearest_mode", "round_prefer_floor"))  # fmt: skip
@@ -390,7 +426,7 @@ class _Packer:
             self._other(node)
             return
         entry: dict[str, Any] = {}
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if node.op_type == "MaxPool":
             entry = {ours: list(attributes[key]) for key, ours in _POOL_ATTRIBUTES.items()}
         elif node.op_type == "Concat":
@@ -415,7 +451,7 @@ class _Packer:
                 inputs.append(key)
             else:
                 inputs.append(self._float(name) if name else "")
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         entry = {"attributes": attributes} if attributes else {}
         if constants:
             entry["constants"] = constants
@@ -460,26 +496,3 @@ class _Packer:
             and users[0].op_type == "QuantizeLinear"
             and int(self.constants[users[0].input[2]].value.item()) == 0
         )
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    """Return 2- and 4-bit arrays as int8."""
-    return array if array.dtype.kind in "iufb" else array.astype(np.int8)
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    from onnx import helper
-
-    values = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    return {
-        name: value.decode() if isinstance(value, bytes) else value
-        for name, value in values.items()
-    }
-
-
-def _nominal_bits(node: onnx.NodeProto, codes: np.ndarray) -> int:
-    for note in node.metadata_props:
-        if note.key == WEIGHT_BITS:
-            return int(note.value)
-    size = int(np.abs(codes.astype(np.int64) + (codes < 0)).max()) if codes.size else 0
-    return size.bit_length() + 1

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from search_spaces.atomic import write_bytes_atomic
 from search_spaces.errors import InputError
+from search_spaces.model_files.decoders import decoder_note
 from search_spaces.model_files.packed_model import fill_factors
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.onnx.fallback import graft
@@ -112,7 +113,8 @@ def export_onnx(
     translator = _Translator(
         network, shapes, packed=weight_storage == "packed", reduce_range=reduce_range
     )
-    model = translator.model(batch, dict(metadata or {}), outputs)
+    notes = {**decoder_note(network.plan), **dict(metadata or {})}
+    model = translator.model(batch, notes, outputs)
     path = Path(path)
     data = model.SerializeToString()
     write_bytes_atomic(path, data)

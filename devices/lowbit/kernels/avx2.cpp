@@ -537,7 +537,7 @@ const DepthwiseKernel kDepthwise[] = {
 Backend make() {
   Backend backend = {"avx2", {}, {}, prepare, finish, unpack, grouped_avx2, quantise_row,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
-                      rows, pointwise}};
+                      rows, pointwise, attend}};
   for (const DotKernel& k : kDot) backend.dot.push_back(&k);
   for (const DepthwiseKernel& k : kDepthwise) backend.depthwise.push_back(&k);
   return backend;

@@ -146,7 +146,7 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
 const Backend* make() {
   static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack, grouped_avx512, quantise_row,
                             {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
-                      rows, pointwise}};
+                      rows, pointwise, attend}};
   return &backend;
 }
 

@@ -128,6 +128,9 @@ struct Elementwise {
   void (*rows)(int operation, const float* x, const float* scale, const float* bias, float* out,
                int64_t count, int64_t width, float epsilon);
   void (*pointwise)(int operation, const float* x, float* out, int64_t count);
+  // One query (width,) over `count` keys and values (count, width); `shares` has room for `count`.
+  void (*attend)(const float* query, const float* keys, const float* values, float* shares,
+                 float* out, int64_t count, int64_t width);
 };
 
 // How the bytes that a kernel reads are kept in fewer bits: byte = low + (field ? step : 0) for one

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define LOWBIT_ABI 2
+#define LOWBIT_ABI 3
 
 typedef struct lowbit_network lowbit_network;
 
@@ -111,6 +111,23 @@ int lowbit_add_planar(lowbit_network*, int input, int output, int batch, int pix
 // Copies `channels` of each pixel from offset `from` to offset `to`: concatenation and splitting.
 int lowbit_add_copy(lowbit_network*, int input, int output, int64_t pixels, int channels,
                     int in_stride, int from, int out_stride, int to);
+
+// Layers of floats: lowbit_rows and lowbit_pointwise of buffers, and a + b. Scale and bias are copied.
+int lowbit_add_rows(lowbit_network*, int operation, int input, int output, int64_t count,
+                    int64_t width, float epsilon, const float* scale, const float* bias);
+int lowbit_add_pointwise(lowbit_network*, int operation, int input, int output, int64_t count);
+int lowbit_add_plus(lowbit_network*, int a, int b, int output, int64_t count);
+// Of a language model. `free` is a buffer with one float, the places of a window of `length` that are
+// left after the last of `tokens`, or -1: then they end the window. Numbers are rounded and kept within
+// what there is.
+// Rows of `table` (entries, width) by the numbers in `input`, plus `positions` (length, width). Neither
+// is copied: both must live as long as the network.
+int lowbit_add_embed(lowbit_network*, int input, int free, int output, int64_t tokens, int64_t entries,
+                     int64_t length, int64_t width, const float* table, const float* positions);
+// Causal attention of (tokens, heads, query | key | value, width). The buffers `keys` and `values`,
+// (heads, length, width), hold those of the tokens before; the tokens' own are put there.
+int lowbit_add_attend(lowbit_network*, int input, int free, int output, int keys, int values,
+                      int64_t tokens, int64_t heads, int64_t length, int64_t width);
 
 // Runs layers first..last - 1.
 int lowbit_run(lowbit_network*, int first, int last);

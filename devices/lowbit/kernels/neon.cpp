@@ -211,7 +211,7 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
 Backend make() {
   Backend backend = {"neon", {}, {}, prepare, finish_plain, unpack, grouped_neon, quantise_row,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
-                      rows, pointwise}};
+                      rows, pointwise, attend}};
   for (const DotKernel& k : kDot) backend.dot.push_back(&k);
   return backend;
 }

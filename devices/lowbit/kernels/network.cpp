@@ -10,7 +10,7 @@
 #include <malloc.h>
 #endif
 
-#include "layers.h"
+#include "network.h"
 
 namespace lowbit {
 
@@ -22,10 +22,14 @@ void Buffer::resize(size_t bytes) {
   size_ = bytes;
 }
 
+thread_local std::string g_error;
+
 namespace {
 
-thread_local std::string g_error, g_text;
+thread_local std::string g_text;
 std::string g_limit;  // set by lowbit_restrict before networks are made
+
+}  // namespace
 
 std::vector<const Backend*> backends() {
   std::vector<const Backend*> found;
@@ -39,19 +43,7 @@ std::vector<const Backend*> backends() {
   return found;
 }
 
-// A layer that is one function of (thread, threads).
-template <typename Work>
-class Plain : public Layer {
- public:
-  explicit Plain(Work work) : work_(work) {}
-  void run(const Context& context) override {
-    const int threads = context.threads->count();
-    context.threads->run([&](int i) { work_(i, threads); });
-  }
-
- private:
-  Work work_;
-};
+namespace {
 
 double now_ns() {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -64,49 +56,11 @@ double now_ns() {
 
 using lowbit::Backend;
 using lowbit::Buffer;
-
-struct lowbit_network {
-  explicit lowbit_network(int threads)
-      : pool(threads), scratch(static_cast<size_t>(threads)), available(lowbit::backends()) {}
-
-  Buffer& buffer(int id, int64_t bytes) {
-    if (id < 0 || id >= static_cast<int>(buffers.size()))
-      throw std::invalid_argument("no buffer " + std::to_string(id));
-    if (bytes < 0 || static_cast<int64_t>(buffers[id]->size()) < bytes)
-      throw std::invalid_argument("buffer " + std::to_string(id) + " has " +
-                                  std::to_string(buffers[id]->size()) + " bytes, not " +
-                                  std::to_string(bytes));
-    return *buffers[id];
-  }
-  template <typename Work>
-  int add(Work work) {
-    layers.push_back(std::make_unique<lowbit::Plain<Work>>(work));
-    return static_cast<int>(layers.size()) - 1;
-  }
-  lowbit::Context context() { return {&pool, &scratch}; }
-
-  lowbit::Threads pool;
-  std::vector<lowbit::Scratch> scratch;
-  std::vector<const Backend*> available;
-  std::vector<std::unique_ptr<Buffer>> buffers;
-  std::vector<std::unique_ptr<lowbit::Layer>> layers;
-};
+using lowbit::guarded;
+using lowbit::need;
+using lowbit::Part;
 
 namespace {
-
-template <typename Work>
-int guarded(const Work& work) {
-  try {
-    return work();
-  } catch (const std::exception& error) {
-    lowbit::g_error = error.what();
-    return -1;
-  }
-}
-
-void need(bool good, const char* reason) {
-  if (!good) throw std::invalid_argument(reason);
-}
 
 void need_codes(int zero_point, int low, int high) {
   need(zero_point >= 0 && zero_point <= 255 && low >= 0 && low <= high && high <= 255,
@@ -117,16 +71,6 @@ lowbit::Layer& layer_of(lowbit_network* net, int id) {
   need(id >= 0 && id < static_cast<int>(net->layers.size()), "no such layer");
   return *net->layers[id];
 }
-
-// The part of [0, count) that belongs to a thread, in whole cache lines.
-struct Part {
-  int64_t begin, end;
-  Part(int64_t count, int thread, int threads) {
-    const int64_t lines = (count + 63) / 64;
-    begin = std::min(count, lines * thread / threads * 64);
-    end = std::min(count, lines * (thread + 1) / threads * 64);
-  }
-};
 
 }  // namespace
 

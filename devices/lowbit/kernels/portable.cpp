@@ -144,7 +144,7 @@ const Backend kBackend = {
     grouped_portable,
     quantise_row,
     {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
-                      rows, pointwise}};
+                      rows, pointwise, attend}};
 
 }  // namespace
 

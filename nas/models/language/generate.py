@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from nas.models.language.step_file import keep, step_path
 from nas.models.parity import open_session
 from search_spaces.errors import InputError
 
+if TYPE_CHECKING:
+    from devices.runtime import Session
+
 TOKENIZER = "tokenizer"
 """Key of a language model's metadata: ``bytes``, or the JSON of its byte pairs."""
 
 
 class TextGenerator:
-    """Makes text with an exported file, in ONNX Runtime.
+    """Makes text with an exported file.
 
     With the file of a step beside it (``ID-decode.onnx``) keys and values are kept; otherwise
     each token runs the whole window.
@@ -26,6 +30,7 @@ class TextGenerator:
     Args:
         model: ``ID.onnx``, of a run of the task ``language_modelling``.
         threads: of the runtime.
+        runtime: ``onnxruntime``, or ``lowbit``, which needs the file of a step.
 
     Attributes:
         tokens: that the model reads and writes.
@@ -36,7 +41,9 @@ class TextGenerator:
         EnvironmentProblem: the file does not load.
     """
 
-    def __init__(self, model: Path, *, threads: int = 1) -> None:
+    def __init__(self, model: Path, *, threads: int = 1, runtime: str = "onnxruntime") -> None:
+        if runtime not in ("onnxruntime", "lowbit"):
+            raise InputError(f"text is made in onnxruntime or lowbit, not in {runtime!r}")
         if not Path(model).is_file():
             raise InputError(f"no model file at {model}")
         session = open_session(model, optimise=True, threads=threads)
@@ -55,16 +62,21 @@ class TextGenerator:
                 f"gives {count} values; the file was changed"
             )
         step = step_path(Path(model))
-        self._reader: _Windows | _Steps = (
-            _Steps(open_session(step, optimise=True, threads=threads), self.length)
-            if step.is_file()
-            else _Windows(session, self.length)
-        )
+        self._reader: _Windows | _Steps | _Kept
+        if runtime == "lowbit":
+            from devices.runtime import make_runtime
+
+            loaded = make_runtime("lowbit", {"threads": threads}).load(step)
+            self._reader = _Kept(loaded, self.length)
+        elif step.is_file():
+            self._reader = _Steps(open_session(step, optimise=True, threads=threads), self.length)
+        else:
+            self._reader = _Windows(session, self.length)
 
     @property
     def keeps(self) -> bool:
         """Whether keys and values are kept."""
-        return isinstance(self._reader, _Steps)
+        return not isinstance(self._reader, _Windows)
 
     def generate(
         self,
@@ -181,4 +193,28 @@ class _Steps:
         keep(self._caches, new, self._place)
         self._place += 1
         values: np.ndarray = logits[0]
+        return values
+
+
+class _Kept:
+    """Runs one token in a runtime that keeps keys and values itself."""
+
+    def __init__(self, session: Session, length: int) -> None:
+        self._session, self._length = session, length
+        self._place = 0
+
+    def begin(self, known: Sequence[int]) -> np.ndarray:
+        """Return the values after tokens: (vocabulary,)."""
+        self._place = 0
+        for number in known:
+            values = self.next(number)
+        return values
+
+    def next(self, number: int) -> np.ndarray:
+        """Return the values after one token more."""
+        token = np.array([[number]], np.float32)
+        free = np.array([[self._length - 1 - self._place]], np.float32)
+        self._place += 1
+        (logits,) = self._session(token, free)
+        values: np.ndarray = logits.reshape(-1)
         return values

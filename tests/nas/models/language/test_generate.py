@@ -50,6 +50,10 @@ def test_kept_keys_and_values_change_nothing(model, tmp_path):
             for g in (kept, windows)
         ]
         assert texts[0] == texts[1] and len(texts[0].encode()) >= 10
+    native = TextGenerator(model, runtime="lowbit")
+    assert native.keeps
+    expected = "".join(kept.generate("a prompt", 30, temperature=0))
+    assert "".join(native.generate("a prompt", 30, temperature=0)) == expected
     first, second = ("".join(kept.generate("x", 30, seed=s)) for s in (0, 1))
     assert first != second == "".join(kept.generate("x", 30, seed=1))
 
@@ -80,6 +84,12 @@ def test_what_cannot_be_is_told(model, options, message):
 def test_files_that_make_no_text_are_told(model, network, tmp_path):
     with pytest.raises(InputError, match="no model file"):
         TextGenerator(tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="onnxruntime or lowbit, not in 'openvino'"):
+        TextGenerator(model, runtime="openvino")
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(model.read_bytes())
+    with pytest.raises(InputError, match=r"no model file at .*alone-decode\.onnx"):
+        TextGenerator(alone, runtime="lowbit")
     export_onnx(network, tmp_path / "silent.onnx")
     with pytest.raises(InputError, match="does not say what its tokens are"):
         TextGenerator(tmp_path / "silent.onnx")
