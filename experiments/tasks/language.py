@@ -32,7 +32,7 @@ from nas.job.schema import Job
 from nas.record.spending import spent
 from nas.report.results import load_results
 from nas.stages.opened_job import RunContext
-from nas.stages.pipeline import run
+from nas.stages.pipeline import resume, run
 from search_spaces.atomic import write_json_atomic
 from supernet.network import Supernet
 from supernet.training.own_time import OwnRecipe, OwnTraining
@@ -137,8 +137,10 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.runs / f"{given.minutes:g}-{given.seed}"
     job = job_of(given.text, minutes=given.minutes, seed=given.seed)
-    if not (folder / "results.json").exists():
+    if not (folder / "manifest.json").exists():
         run(job, folder)
+    elif not (folder / "results.json").exists():
+        resume(folder)
     rows = rows_of(load_results(folder))
     cost = spent(folder)
     alone = largest_alone(job, given.minutes, folder) if given.alone else None

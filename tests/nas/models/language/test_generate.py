@@ -97,11 +97,12 @@ def test_files_that_make_no_text_are_told(model, network, tmp_path):
     from nas.data.text.tokens import BytePairs
 
     wrong = onnx.load(model)
-    wrong.metadata_props[0].value = BytePairs.trained(["abab" * 9], 257).to_text()
+    note = next(entry for entry in wrong.metadata_props if entry.key == "tokenizer")
+    note.value = BytePairs.trained(["abab" * 9], 257).to_text()
     onnx.save(wrong, tmp_path / "wrong.onnx")
     with pytest.raises(InputError, match="its tokenizer has 257 tokens, and the network gives 256"):
         TextGenerator(tmp_path / "wrong.onnx")
-    wrong.metadata_props[0].value = "words"
+    note.value = "words"
     onnx.save(wrong, tmp_path / "wrong.onnx")
     with pytest.raises(InputError, match="is no tokenizer"):
         TextGenerator(tmp_path / "wrong.onnx")
