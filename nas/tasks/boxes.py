@@ -191,7 +191,9 @@ class AveragePrecision:
         free = np.ones((len(self.thresholds), len(truth)), dtype=bool)
         rows = np.arange(len(self.thresholds))
         least = np.minimum(self.thresholds, 1 - 1e-10)
-        for i, row in enumerate(shared):
+        # What overlaps with nothing is wrong at every threshold: most boxes of a weak network.
+        for i in np.flatnonzero((shared >= least.min()).any(1)):
+            row = shared[i]
             able = (row[None, :] >= least[:, None]) & (free | ignored)
             real = np.where(able & ~ignored, row, -1.0)
             # Of equal overlaps COCO takes the last.

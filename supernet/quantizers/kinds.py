@@ -268,7 +268,8 @@ class TrainedTernaryWeightQuantizer(TernaryWeightQuantizer):
     @torch.no_grad()
     def _initialize(self, k: int, b: int, w: Tensor, bits: int) -> None:
         kernel, channels = self.kernels[k], len(w)
-        self.scale[k, b] = TernaryWeightQuantizer.step(self, kernel, bits, channels, full=w)
+        step = TernaryWeightQuantizer.step(self, kernel, bits, channels, full=w)
+        self.scale[k, b, : len(step)] = step
         self.initialized[k, b] = True
 
 

@@ -342,7 +342,8 @@ class WeightQuantizer(WeightFakeQuantizer):
         size = w.abs()
         mean = size.flatten(1).mean(1) if self.per_channel else size.mean().view(1)
         step = 2 * mean / math.sqrt(weight_range(bits)[1])
-        self.log_step[k, b] = step.clamp(min=SMALLEST_STEP).log()
+        # A copy that is cut to one architecture has fewer channels than there are steps.
+        self.log_step[k, b, : len(step)] = step.clamp(min=SMALLEST_STEP).log()
         self.initialized[k, b] = True
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from search_spaces import build_space
 from search_spaces.errors import InputError
+from supernet.narrow import narrowed
 from supernet.network import Supernet
 from supernet.training.own_time import CHECK_EPOCHS, OwnRecipe, OwnTraining
 from supernet.training.subnets import float_plan
@@ -214,3 +215,20 @@ def test_half_precision_learns_too(supernet):
     training.run(until=30.0, total=30.0)
     assert all(p.dtype == torch.float32 for p in training.network.parameters())
     assert loss_of(training.reached()) < loss_of(supernet)
+
+
+def test_a_narrow_copy_takes_its_bits_too(supernet):
+    """Of single channels quantisers have a step for each of the widest network's."""
+    plan = supernet.plan(supernet.space.smallest())
+    training = OwnTraining(
+        narrowed(supernet, plan),
+        plan,
+        batches=Batches(),
+        loss=F.cross_entropy,
+        distillation_loss=F.cross_entropy,
+        recipe=OwnRecipe(float_share=0.5),
+        now=Ticks(),
+    )
+    training.run(until=20.0, total=20.0)
+    assert training.at_bits
+    assert any(layer.groups > 1 for layer in plan.layers())
