@@ -1,7 +1,8 @@
 """What becomes of a trained ResNet-20 on Fashion-MNIST when it shrinks, against training it small.
 
 The network of ``resnet20_training`` becomes a supernet (``space: {name: module}``). Told are: it at
-half of all widths without any training, channels sorted and not; in W8A8; and sub-networks
+half of all widths without any training, channels sorted and not, and fitted to
+it layer by layer by least squares on calibration images; in W8A8; and sub-networks
 at 73 % and 21 % of its MACs, each found by validation accuracy among random ones of that size and
 fine-tuned on its own, with the network as teacher, in less time than the network took. The
 simplest thing that a good engineer would do instead, plain networks scaled in width to the same
@@ -41,6 +42,7 @@ from supernet.network import Supernet
 from supernet.own_model.pretrained import find_elastic, module_space
 from supernet.own_model.wrap import ModuleSpace, wrap
 from supernet.training.finetune import finetune
+from supernet.training.reconstruct import reconstruct
 from supernet.training.teacher import RememberingTeacher
 
 COMMAND = "python -m experiments.own.resnet20 runs/resnet20"
@@ -169,8 +171,17 @@ def untrained(
     return {
         "sorted": accuracy(evaluator.network(half(space)), splits, test),
         "unsorted": accuracy(other.network(half(unsorted)), splits, test),
+        "rebuilt": accuracy(rebuilt(space, splits, task, evaluator), splits, test),
         "macs_share": space.plan(half(space)).macs / space.plan(space.largest()).macs,
     }
+
+
+def rebuilt(space: ModuleSpace, splits: Any, task: Any, evaluator: Evaluator) -> nn.Module:
+    """Return half of every width with weights by least squares: no labels, no gradients."""
+    arch = half(space)
+    batches = evaluator.batches("calibration", splits.calibration, (28, 28))
+    own = reconstruct(evaluator.supernet, space.plan(arch), (images for images, _ in batches))
+    return Evaluator(own, splits, task).network(arch)
 
 
 def quantised(space: ModuleSpace, splits: Any, test: Any, evaluator: Evaluator) -> dict[str, float]:
@@ -266,8 +277,10 @@ def _epoch_seconds(evaluator: Evaluator, arch: Arch, batches: Any, teacher: Any)
 def claims(result: dict[str, Any]) -> None:
     """Record what is published."""
     if result["half_width"] is not None:
-        value = result["half_width"]["sorted"]
-        record_claim("own.half_width_untrained", round(value, 4), ">= 0.82", value >= 0.82,
+        row = result["half_width"]
+        value = f"{row['rebuilt']:.4f} by least squares without labels"
+        value += f"; {row['sorted']:.4f} with batch norm recalibrated alone"
+        record_claim("own.half_width_untrained", value, ">= 0.82", row["rebuilt"] >= 0.82,
                      str(RESULT), COMMAND)  # fmt: skip
     took = result["network"]["cpu_s"]
     for name, allowed, key in (("73", 0.003, "own.resnet20_drop_at_73_percent"),

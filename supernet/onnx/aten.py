@@ -295,6 +295,41 @@ def _split_with_sizes(context: Context, x: Value, sizes: Sequence[int], dim: int
     return OPERATIONS.get("split")(context, x, list(sizes), dim)
 
 
+@OPERATIONS.register("repeat")
+def _repeat(context: Context, x: Value, repeats: Sequence[int]) -> Value:
+    rank = len(context.shape(x))
+    raised = list(range(len(repeats) - rank))
+    name = context.name(x)
+    if raised:
+        name = context.graph.node(
+            "Unsqueeze", [name, context.graph.constant(np.array(raised, np.int64))]
+        )
+    times = context.graph.constant(np.array(repeats, np.int64))
+    return Value(context.graph.node("Tile", [name, times]))
+
+
+@OPERATIONS.register("linalg_vector_norm")
+def _vector_norm(
+    context: Context,
+    x: Value,
+    ord: float = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    dtype: Any = None,
+) -> Value:
+    plain("linalg_vector_norm", {} if dtype is None and ord == 2 else {"ord": ord})
+    rank = len(context.shape(x))
+    axes = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
+    found = context.graph.constant(np.array(sorted(d % rank for d in axes), np.int64))
+    return Value(context.graph.node("ReduceL2", [context.name(x), found], keepdims=int(keepdim)))
+
+
+@OPERATIONS.register("addcmul")
+def _addcmul(context: Context, x: Value, a: Value, b: Value, value: float = 1) -> Value:
+    plain("addcmul", {} if value == 1 else {"value": value})
+    return context.apply("Add", x, context.apply("Mul", a, b))
+
+
 @OPERATIONS.register("unbind")
 def _unbind(context: Context, x: Value, dim: int = 0) -> tuple[Value, ...]:
     count = context.shape(x)[dim]

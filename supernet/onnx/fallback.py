@@ -21,6 +21,11 @@ from supernet.onnx.graph import GraphBuilder
 
 EXPORTED_OPSET = 18
 
+_KNOWN: dict[str, Any] = {}
+"""What torch's exporter made of operations: it takes seconds, and layers repeat them."""
+
+_MOST_KNOWN = 512
+
 
 class _Alone(nn.Module):
     """One operation with its constants."""
@@ -66,13 +71,36 @@ def graft(
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
-    model = _exported(
-        _Alone(call),
-        [examples[p] for p in parents],
-        [batched[p] for p in parents],
-        str(node.target),
-    )
+    tensors, dimensions = [examples[p] for p in parents], [batched[p] for p in parents]
+    key = _key(node, places, tensors, dimensions, fixed)
+    model = _KNOWN.get(key) if key is not None else None
+    if model is None:
+        model = _exported(_Alone(call), tensors, dimensions, str(node.target))
+        if key is not None:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.pop(next(iter(_KNOWN)))
+            _KNOWN[key] = model
     return _insert(graph, model.graph, [names[p] for p in parents])
+
+
+def _key(
+    node: fx.Node,
+    places: dict[fx.Node, int],
+    tensors: Sequence[Tensor],
+    batched: Sequence[Sequence[int]],
+    fixed: Callable[[fx.Node], Any],
+) -> str | None:
+    """Return what an operation's nodes follow from; None where constants are part of it."""
+    known = [fixed(parent) for parent in node.all_input_nodes if parent not in places]
+    if not all(value is None or isinstance(value, (int, float, str)) for value in known):
+        return None
+
+    def told(parent: fx.Node) -> Any:
+        return f"tensor {places[parent]}" if parent in places else fixed(parent)
+
+    arguments = fx.node.map_arg((node.args, node.kwargs), told)
+    shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors]
+    return repr((str(node.target), arguments, shapes, [tuple(axes) for axes in batched]))
 
 
 def _exported(

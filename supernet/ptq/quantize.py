@@ -22,6 +22,7 @@ from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
 from search_spaces.seeds import derive_seed
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.ptq.adaround import RoundingRecipe, learn_rounding
+from supernet.ptq.balance import balance
 from supernet.ptq.bias import correct_bias
 from supernet.ptq.equalize import equalize
 from supernet.ptq.graph import FloatGraph, Layer, images_of, run_node, shape_of, trace_float
@@ -37,7 +38,7 @@ from supernet.quantizers.formats import EncodedWeights, encode_weights
 from supernet.reading.compare import node_values, relative_difference
 from supernet.reading.reader import TOLERANCE
 
-STEPS = ("equalize", "mse", "bias", "adaround")
+STEPS = ("equalize", "balance", "mse", "bias", "adaround")
 """What may be done beyond folding batch norms and rounding to nearest over the whole range."""
 
 Bits = tuple[int | str, int | str]
@@ -96,7 +97,12 @@ def quantize_post_training(
     if "equalize" in steps:
         before = node_values(graph.module, [images[0][:_COMPARED]])
         equalize(graph)
-        _check_equalised(graph, before, images[0][:_COMPARED])
+        _check_equalised(graph, before, images[0][:_COMPARED], "equalize")
+    if "balance" in steps:
+        before = node_values(graph.module, [images[0][:_COMPARED]])
+        fine = all(pair[0] >= 8 for pair in wanted.values())
+        balance(graph, images[0], strength=1.0 if fine else 0.5)
+        _check_equalised(graph, before, images[0][:_COMPARED], "balance")
     walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group)
     walk.run(images)
     network = walk.network()
@@ -109,8 +115,10 @@ def quantize_post_training(
     return network
 
 
-def _check_equalised(graph: FloatGraph, before: Mapping[fx.Node, Any], images: Tensor) -> None:
-    """Compare a network with itself before its ranges were equalised.
+def _check_equalised(
+    graph: FloatGraph, before: Mapping[fx.Node, Any], images: Tensor, step: str
+) -> None:
+    """Compare a network with itself before its ranges were equalised by ``step``.
 
     Raises:
         InputError: its outputs differ; the message names the first layer whose outputs are no
@@ -130,7 +138,7 @@ def _check_equalised(graph: FloatGraph, before: Mapping[fx.Node, Any], images: T
             break
     raise InputError(
         f"equalising ranges changes the outputs by {difference:.3g} (relative), first at the layer "
-        f"{name}; leave out the step 'equalize'"
+        f"{name}; leave out the step {step!r}"
     )
 
 

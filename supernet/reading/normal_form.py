@@ -28,6 +28,10 @@ _MAYBE_IDENTITY = frozenset(
 """Operations that change nothing where shape and type stay the same; a slice then takes all."""
 
 
+_CREATED = frozenset({"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"})
+"""Operations that look at no values of their input."""
+
+
 @torch.no_grad()
 def normalise(module: fx.GraphModule, *, fold: bool) -> None:
     """Bring a captured graph into normal form, in place.
@@ -42,6 +46,7 @@ def normalise(module: fx.GraphModule, *, fold: bool) -> None:
         # Without the copies before it, a view may find its values elsewhere in memory.
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+        _spell_out_sizes(node)
     _fold_constants(module)
     names = _Names(module)
     for node in list(module.graph.nodes):
@@ -128,6 +133,8 @@ def _fold_constants(module: fx.GraphModule) -> None:
     for node in graph.nodes:
         if node.op == "get_attr":
             values[node] = _attribute(module, str(node.target))
+        elif (made := _made_of_sizes(node)) is not None:
+            values[node] = made
         elif node.op == "call_function" and all(n in values for n in node.all_input_nodes):
             if "rand" in packet(node) or packet(node) in ("bernoulli", "multinomial"):
                 continue
@@ -154,6 +161,41 @@ def _fold_constants(module: fx.GraphModule) -> None:
             if user not in values:
                 user.replace_input_with(node, constant)
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
+def _spell_out_sizes(node: fx.Node) -> None:
+    """Turn ``reshape_as`` and the like into calls that name the sizes, one of which may vary."""
+    name, value = packet(node), node.meta.get("val")
+    if name not in ("reshape_as", "view_as", "expand_as") or not isinstance(value, Tensor):
+        return
+    sizes = [size if isinstance(size, int) else -1 for size in value.shape]
+    source = node.args[0]
+    if name == "expand_as":
+        own = source.meta.get("val") if isinstance(source, fx.Node) else None
+        if not isinstance(own, Tensor) or own.dim() != len(sizes):
+            return
+        kept = [_same_size(a, b) for a, b in zip(own.shape, value.shape, strict=True)]
+        if any(size == -1 and not same for size, same in zip(sizes, kept, strict=True)):
+            return
+        node.target = aten.expand.default
+        node.args = (source, [-1 if k else s for s, k in zip(sizes, kept, strict=True)])
+    elif sizes.count(-1) <= 1:
+        node.target, node.args = aten.reshape.default, (source, sizes)
+
+
+def _made_of_sizes(node: fx.Node) -> Tensor | None:
+    """Return what a node makes of the sizes and the type of its input, where they never vary."""
+    name, value = packet(node), node.meta.get("val")
+    if name not in _CREATED or not isinstance(value, Tensor):
+        return None
+    if not all(isinstance(size, int) for size in value.shape):
+        return None
+    filler = 1 if "ones" in name else 0
+    if "full" in name:
+        filler = arguments(node)["fill_value"]
+        if isinstance(filler, fx.Node):
+            return None
+    return torch.full(tuple(value.shape), filler, dtype=value.dtype)
 
 
 def _replace_by_number(user: fx.Node, node: fx.Node, value: float) -> None:

@@ -115,6 +115,14 @@ def shuffle(x):
     return both.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+def masked(x):
+    """Windows' masks are made so: zeros of the input's kind, filled in place."""
+    mask = x.new_zeros((9, 9))
+    mask[:4, :5] = 1
+    mask[4:] += 2
+    return x.masked_fill(mask == 1, -1.0) + mask
+
+
 MIDDLES = {
     "norm with an activation": lambda: norm(NormWithActivation),
     "norm before a convolution": lambda: nn.Sequential(nn.ReLU(), norm(nn.BatchNorm2d)),
@@ -155,6 +163,14 @@ MIDDLES = {
     "power": lambda: Call(lambda x: (x.abs() + 1).pow(0.5) - x.clamp(-1, 1) ** 2),
     "squares and roots": lambda: Call(lambda x: x * torch.rsqrt(x.var((2, 3), keepdim=True) + 1)),
     "rolled": lambda: Call(lambda x: torch.roll(x, (1, -2), (2, 3))[:, :, 1:, :-1]),
+    "a mask made of sizes": lambda: Call(masked),
+    "the shape of another": lambda: Call(
+        lambda x: x.flatten(0, 1).mul(2).reshape_as(x) * x[:, :1].expand_as(x)
+    ),
+    "repeated": lambda: Call(lambda x: torch.cat([x, x[:, :1].repeat(1, 4, 1, 1)], 1)),
+    "response norm": lambda: Call(
+        lambda x: torch.addcmul(x, x, x.norm(p=2, dim=(2, 3), keepdim=True))
+    ),
     "attention": lambda: Tokens(SelfAttention(batch_first=True)),
     "attention, the batch second": lambda: Tokens(SelfAttention()),
     "attention with a mask": lambda: Tokens(
