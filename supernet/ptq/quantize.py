@@ -100,7 +100,7 @@ def quantize_post_training(
         _check_equalised(graph, before, images[0][:_COMPARED], "equalize")
     if "balance" in steps:
         before = node_values(graph.module, [images[0][:_COMPARED]])
-        fine = all(pair[0] >= 8 for pair in wanted.values())
+        fine = all(bits_of(weight) >= 8 for weight, _ in wanted.values())
         balance(graph, images[0], strength=1.0 if fine else 0.5)
         _check_equalised(graph, before, images[0][:_COMPARED], "balance")
     walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group)
