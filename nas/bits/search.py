@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.bits.allocation import (
     Allocation,
@@ -389,8 +389,21 @@ def assignment(table: BitTable, allocation: Allocation) -> dict[str, tuple[int |
     }
 
 
+class Written(Protocol):
+    """What :func:`write_bits` writes: :class:`BitsResult`, or ranks beside bits."""
+
+    @property
+    def network(self) -> PlainNetwork:
+        """Quantised."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the network as JSON-compatible data."""
+        ...
+
+
 def write_bits(
-    result: BitsResult,
+    result: Written,
     folder: Path,
     images: Tensor,
     *,

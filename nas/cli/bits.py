@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli.device_options import whole_numbers
 from search_spaces.errors import InputError
 from search_spaces.number_formats import parse_number
 
@@ -81,6 +82,14 @@ def bits(
             metavar="CSV", help="layer,weight_bits,activation_bits,latency_ms, for latency_ms."
         ),
     ] = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES",
+            help="Let layers become two of a smaller rank: shares of the ranks at which that is "
+            "smaller, such as 0.125,0.25,0.5. Budgets: weights_kib, bops, macs.",
+        ),
+    ] = None,
     hardware: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +135,11 @@ def bits(
     elif hardware is not None:
         latency_ms, energy_mj = hardware_costs(source.module, source.calibration[0], hardware)
     output.mkdir(parents=True, exist_ok=True)
+    if ranks is not None:
+        if latency_ms is not None or group:
+            raise InputError("--ranks goes without --hardware, --layer-latencies and --group")
+        _with_ranks(source, budgets, ranks, weight_bits, activation_bits, edge_bits, output, seed)
+        return
     result = allocate_bits(
         source.module,
         source.calibration,
@@ -153,6 +167,50 @@ def bits(
     path = write_bits(result, output, checked, about=about)
     for line in _told(result, about.get(source.metric_name, {})):
         typer.echo(line)
+    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _with_ranks(
+    source: Any,
+    budgets: dict[str, str],
+    ranks: str,
+    weight_bits: str,
+    activation_bits: str,
+    edge_bits: int,
+    output: Path,
+    seed: int,
+) -> None:
+    from nas.bits.ranks import allocate_ranks
+    from nas.bits.search import write_bits
+
+    try:
+        shares = [float(part) for part in ranks.split(",")]
+    except ValueError:
+        raise InputError(f"--ranks {ranks!r} is no list of shares such as 0.25,0.5") from None
+    widths = whole_numbers(weight_bits, "--weight-bits")
+    inputs = whole_numbers(activation_bits, "--activation-bits")
+    if len(inputs) != 1:
+        raise InputError(f"--activation-bits {activation_bits}: with --ranks give one")
+    result = allocate_ranks(
+        source.module, source.calibration, budgets, shares=shares, weight_bits=widths,
+        activation_bits=inputs[0], edge_bits=edge_bits or None, seed=seed,
+    )  # fmt: skip
+    about: dict[str, Any] = {**source.about, "seed": seed}
+    checked = source.calibration[0]
+    if source.validation is not None and source.evaluate is not None:
+        about[source.metric_name] = {
+            "float": source.evaluate(source.module, source.validation),
+            "integer programme": source.evaluate(result.network, source.validation),
+        }
+        checked = source.validation[0][0]
+    path = write_bits(result, output, checked, about=about)
+    for one in [result.best, *result.others]:
+        costs = "".join(f"{one.costs[name]:14.6g}" for name in result.budgets)
+        typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
+    for name, value in about.get(source.metric_name, {}).items():
+        typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
+    for name, option in zip(result.table.layers, result.best.options, strict=True):
+        typer.echo(f"  {name}: {option}")
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
 
 

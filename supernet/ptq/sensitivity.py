@@ -203,7 +203,7 @@ def _power(x: Tensor) -> Tensor:
     return x.square().mean().clamp(min=1e-20)
 
 
-def _divergence(wanted: Tensor, versions: Tensor) -> Tensor:
+def divergence(wanted: Tensor, versions: Tensor) -> Tensor:
     """Return the mean divergence of each version (versions, batch, ...) from (batch, ...)."""
     # Classes are the channels of maps, and the last axis of everything else.
     axis = 1 - wanted.dim() if wanted.dim() >= 4 else -1
@@ -225,12 +225,12 @@ class _Sums:
         wanted, found = recorded.outputs(), recorded.rerun(node, versions)
         squares = [_change(after, outputs) for after, outputs in zip(wanted, found, strict=True)]
         if len(wanted) == 1:
-            divergence = _divergence(wanted[0], found[0])
+            apart = divergence(wanted[0], found[0])
         else:
             parts = [s / _power(after) for s, after in zip(squares, wanted, strict=True)]
-            divergence = torch.stack(parts).sum(0)
+            apart = torch.stack(parts).sum(0)
         before = recorded.values[node]
-        rows = (_change(before, versions) / _power(before), torch.stack(squares).sum(0), divergence)
+        rows = (_change(before, versions) / _power(before), torch.stack(squares).sum(0), apart)
         self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:
