@@ -35,9 +35,10 @@ SEARCH_SHARE = 0.12
 ENDING_SHARE = 0.04
 """Of the budget kept for what nobody can time beforehand: files, test set, report."""
 
-WELL_TRAINED_STEPS = 2500
+WELL_TRAINED_STEPS = 5000
 """Steps that a winner should have: with fewer, more places on the front make each of them worse
-than it would be on a shorter front."""
+than it would be on a shorter front. (A network of 6 KiB on Fashion-MNIST, validation accuracy: 90.9 %
+after 1,300 steps, 91.8 after 5,200, 92.3 after 13,300.)"""
 
 FEWEST_PLACES = 5
 """Places of a front for which time is shared however little each of them gets."""
