@@ -192,7 +192,7 @@ def baselines(
     tries: list[tuple[str, Callable[[], Allocation]]] = [
         ("importance: measured", lambda: allocate_by_importance(table, budgets)),
         ("greedy", lambda: allocate_greedily(table, budgets)),
-        ("uniform", lambda: _uniform(table, budgets)),
+        ("uniform", lambda: uniform_bits(table, budgets)),
     ]
     if outliers is not None:
         tries.insert(
@@ -206,8 +206,12 @@ def baselines(
     return found
 
 
-def _uniform(table: BitTable, budgets: Mapping[str, float]) -> Allocation:
-    """The same bits in every layer that has a choice: a curve of one allocation each."""
+def uniform_bits(table: BitTable, budgets: Mapping[str, float]) -> Allocation:
+    """Return the best allocation of the same bits to every layer that has a choice.
+
+    Raises:
+        InfeasibleError: none meets the budgets.
+    """
     best: Allocation | None = None
     for bits in dict.fromkeys(o for options in table.options if len(options) > 1 for o in options):
         keep = [options.index(bits) if bits in options else 0 for options in table.options]

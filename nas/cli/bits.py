@@ -31,7 +31,8 @@ def bits(
         typer.Argument(
             metavar="MODEL",
             help="module:callable or file.py:callable that returns a torch network, timm:NAME, an "
-            "ONNX file, a run folder (with --pick), or a model file in a run's models folder.",
+            "ONNX file, a run folder (with --pick), a model file in a run's models folder, or a "
+            "folder with config.json and safetensors of a language model (with --text).",
         ),
     ],
     budget: Budget = None,
@@ -49,6 +50,14 @@ def bits(
     ] = None,
     data_path: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of its images.")] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text to calibrate and judge a language model with."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="Of a language model's weights: nearest, gptq, awq, awq_gptq or planes."),
+    ] = "nearest",
     images: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Calibration images, .npy, instead of a data set."),
@@ -114,6 +123,11 @@ def bits(
     if not budgets:
         raise InputError("give at least one budget, such as --budget weights_kib=60%")
     place = Path(model)
+    if (place / "config.json").is_file() or text is not None:
+        if text is None:
+            raise InputError("give the text to calibrate the language model with: --text FILE")
+        _language(place, text, budgets, output, weight_bits, group, method)
+        return
     if place.is_dir() or is_run_model(place):
         source = run_source(Path(model), pick, images=count)
     else:
@@ -212,6 +226,37 @@ def _with_ranks(
     for name, option in zip(result.table.layers, result.best.options, strict=True):
         typer.echo(f"  {name}: {option}")
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _language(
+    folder: Path,
+    text: Path,
+    budgets: dict[str, str],
+    output: Path,
+    weight_bits: str,
+    group: int,
+    method: str,
+) -> None:
+    """Bits for a checkpoint's linear layers, by weights alone."""
+    from nas.bits.language import language_bits, read_windows, write_language_bits
+    from supernet.checkpoints.weights import load_decoder
+
+    # 8 bits and float are of layers with quantised inputs.
+    options = [b for b in _bits("--weight-bits", weight_bits) if isinstance(b, int) and b <= 4]
+    if not options:
+        raise InputError(f"--weight-bits {weight_bits}: of a language model give some of 2, 3, 4")
+    model = load_decoder(folder)
+    config = model.config
+    windows = read_windows(text, folder, vocabulary=config.vocabulary, most=config.length)
+    result = language_bits(model, windows, budgets, weight_bits=options, group=group, method=method)
+    about = {"source": str(folder), "text": str(text), "group": group, "quantiser": method}
+    path = write_language_bits(result, output, about=about)
+    for one in (result.best, *result.others):
+        costs = ", ".join(f"{name} {one.costs[name]:.6g}" for name in result.budgets)
+        bits = result.bits_per_byte[one.method]
+        typer.echo(f"{one.method}: {bits:.4f} bits per byte, {costs}")
+    typer.echo(f"float: {result.bits_per_byte['float']:.4f} bits per byte")
+    typer.echo(f"wrote {path} and {output / 'layers.safetensors'}")
 
 
 def _accuracies(

@@ -1,0 +1,1 @@
+"""Language models that others trained, read from a folder: GPT-2's and Llama's shapes."""
