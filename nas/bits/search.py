@@ -111,6 +111,7 @@ def bit_table(
     latency_ms: Callable[[str, Bits], float] | None = None,
     energy_mj: Callable[[str, Bits], float] | None = None,
     group: int = 0,
+    fixed_ms: float = 0.0,
 ) -> BitTable:
     """Return sensitivities and costs of every layer's options.
 
@@ -123,6 +124,7 @@ def bit_table(
         latency_ms: (layer, bits) -> its time; adds the cost ``latency_ms``.
         energy_mj: (layer, bits) -> its energy; adds the cost ``energy_mj``.
         group: weights of a channel that share a scale, of number formats.
+        fixed_ms: what ``latency_ms`` of all layers together leaves out.
     """
     names = [size.name for size in sizes]
     if tuple(names) != tuple(sensitivity.layers):
@@ -147,7 +149,7 @@ def bit_table(
         [sensitivity.cost(s.name, b.weight, b.activation, metric=metric) for b in o]
         for s, o in rows
     ]
-    return BitTable.of(names, options, hurt, costs)
+    return BitTable.of(names, options, hurt, costs, {"latency_ms": fixed_ms})
 
 
 def resolve_budgets(table: BitTable, budgets: Mapping[str, float | str]) -> dict[str, float]:
@@ -306,6 +308,7 @@ def allocate_bits(
     latency_ms: Callable[[str, Bits], float] | None = None,
     energy_mj: Callable[[str, Bits], float] | None = None,
     group: int = 0,
+    fixed_ms: float = 0.0,
     adaround: bool = True,
     sensitivity: SensitivityTable | None = None,
     work: Path | None = None,
@@ -318,8 +321,8 @@ def allocate_bits(
         calibration: batches of images (batch, channels, height, width), not augmented.
         budgets: cost of :data:`BUDGETS` -> largest total, a number or a share such as "60%"
             of what the largest bits cost.
-        metric, weight_bits, activation_bits, edge_bits, latency_ms, energy_mj, group: as in
-            :func:`bit_table`.
+        metric, weight_bits, activation_bits, edge_bits, latency_ms, energy_mj, group,
+            fixed_ms: as in :func:`bit_table`.
         adaround: learn the rounding of the final network, which takes the most time.
         sensitivity: measured before; measured here otherwise.
         work: folder for unfinished sensitivities, so that a second call goes on.
@@ -367,6 +370,7 @@ def allocate_bits(
         latency_ms=latency_ms,
         energy_mj=energy_mj,
         group=group,
+        fixed_ms=fixed_ms,
     )
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.device_options import whole_numbers
+from nas.cli.device_options import (
+    Authority,
+    Hub,
+    Options,
+    TokenFile,
+    chosen_device,
+    key_values,
+    whole_numbers,
+)
+from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 from search_spaces.number_formats import parse_number
+
+if TYPE_CHECKING:
+    from nas.bits.device import DeviceCosts, Measure
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -99,6 +112,25 @@ def bits(
             "smaller, such as 0.125,0.25,0.5. Budgets: weights_kib, bops, macs.",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D",
+            help="Measure the layers on it, for latency_ms: a runtime of this machine "
+            "(onnxruntime, lowbit, ...) or, with --hub, a board.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="With --hub: registered name of the board's runtime.")
+    ] = "onnxruntime",
+    option: Options = None,
+    hub: Hub = None,
+    token_file: TokenFile = None,
+    ca: Authority = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
+    ] = None,
     hardware: Annotated[
         str | None,
         typer.Option(
@@ -114,6 +146,7 @@ def bits(
 
     The allocation is the proven optimum of an integer programme over measured sensitivities.
     """
+    from nas.bits.device import verify
     from nas.bits.hardware import hardware_costs
     from nas.bits.onnx_source import is_run_model
     from nas.bits.search import allocate_bits, write_bits
@@ -141,11 +174,19 @@ def bits(
             images=count,
             seed=seed,
         )
-    if hardware is not None and layer_latencies is not None:
-        raise InputError("give --hardware or --layer-latencies, not both: each says latency_ms")
-    latency_ms = energy_mj = None
+    if sum(given is not None for given in (hardware, layer_latencies, device)) > 1:
+        raise InputError(
+            "give one of --device, --hardware and --layer-latencies: each says latency_ms"
+        )
+    widths = _bits("--weight-bits", weight_bits)
+    inputs = _bits("--activation-bits", activation_bits)
+    latency_ms = energy_mj = costs = None
     if layer_latencies is not None:
         latency_ms = read_layer_latencies(layer_latencies)
+    elif device is not None:
+        measure = _measured_on(device, runtime, option, hub, token_file, ca, protocol)
+        costs = _layers_on(source, widths, inputs, edge_bits or None, measure)
+        latency_ms = costs.latency_ms
     elif hardware is not None:
         latency_ms, energy_mj = hardware_costs(source.module, source.calibration[0], hardware)
     output.mkdir(parents=True, exist_ok=True)
@@ -159,10 +200,11 @@ def bits(
         source.calibration,
         budgets,
         metric=metric,
-        weight_bits=_bits("--weight-bits", weight_bits),
-        activation_bits=_bits("--activation-bits", activation_bits),
+        weight_bits=widths,
+        activation_bits=inputs,
         edge_bits=edge_bits or None,
         latency_ms=latency_ms,
+        fixed_ms=0.0 if costs is None else costs.base_ms,
         energy_mj=energy_mj,
         group=group,
         adaround=adaround,
@@ -178,10 +220,67 @@ def bits(
             source, result, adaround=adaround, seed=seed, group=group
         )
         checked = source.validation[0][0]
+    if costs is not None:
+        about["device"] = {"name": device, **costs.to_json()}
     path = write_bits(result, output, checked, about=about)
     for line in _told(result, about.get(source.metric_name, {})):
         typer.echo(line)
+    if costs is not None:
+        found = verify(
+            source.module,
+            source.calibration,
+            costs,
+            dict(zip(result.table.layers, result.best.options, strict=True)),
+            output / "model.onnx",
+            measure,
+            edge_bits=edge_bits or None,
+        )
+        written = json.loads(path.read_text(encoding="utf-8"))
+        written["device"]["verified"] = found.to_json()
+        write_json_atomic(path, written)
+        typer.echo(
+            f"on {device}: predicted {found.predicted_ms:.4g} ms, measured "
+            f"{found.measured_ms:.4g} ms ({100 * found.error:.1f} % off); all layers at "
+            f"{costs.base}: {found.base_ms:.4g} ms"
+        )
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _measured_on(
+    device: str,
+    runtime: str,
+    option: list[str] | None,
+    hub: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    protocol: list[str] | None,
+) -> Measure:
+    from devices.measuring.protocol import Protocol
+    from nas.bits.device import on_device
+
+    options = key_values(option, "--option")
+    board = None if hub is None else device
+    found = chosen_device(
+        device if hub is None else runtime, 1, 1, options, hub, token_file, board, ca, False,
+        None, None,
+    )  # fmt: skip
+    return on_device(found, Protocol.from_json(key_values(protocol, "--protocol")))
+
+
+def _layers_on(
+    source: Any,
+    widths: list[int | str],
+    inputs: list[int | str],
+    edge_bits: int | None,
+    measure: Measure,
+) -> DeviceCosts:
+    from nas.bits.allocation import Bits
+    from nas.bits.device import measure_layers
+
+    pairs = [Bits(w, a) for w in widths for a in inputs]
+    # From the most bits down: the others are told against those.
+    pairs.sort(key=lambda bits: (-bits.weight_bits, -bits.activation_bits))
+    return measure_layers(source.module, source.calibration, pairs, measure, edge_bits=edge_bits)
 
 
 def _with_ranks(
