@@ -1,7 +1,7 @@
 """Bits chosen by latencies that were measured on the device: predicted, exported, verified.
 
-One network a seed; ONNX Runtime and the kernels of few bits measure every layer at every pair of bits
-in turns, by processor time; a described accelerator of serial arithmetic estimates::
+One network a seed; ONNX Runtime and the kernels of few bits measure every layer at every pair of
+bits in turns, by processor time; a described accelerator of serial arithmetic estimates::
 
     python -m experiments.choices.bits_device [--seeds 3] [--epochs 2]
 """
