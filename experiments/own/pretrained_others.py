@@ -33,7 +33,7 @@ from supernet.ptq.quantize import quantize_post_training
 from supernet.reading.compare import one_or_tuple, relative_difference
 from supernet.reading.reader import read_network
 
-STEPS = ("equalize", "mse", "bias")
+STEPS = ("mse", "compensate", "bias")
 CALIBRATION, CHECKED = 128, 512
 """Crops or sounds."""
 

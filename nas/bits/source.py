@@ -91,8 +91,8 @@ def module_source(
         weights: a .safetensors file with its state; the network's own otherwise.
         data, data_path, image_size: a data set as in a job, whose calibration images are used
             and on whose validation images accuracy is reported.
-        array: a .npy file of images (n, channels, height, width) float32, as the network takes
-            them, instead of a data set.
+        array: a .npy file of images (n, channels, height, width) or of other inputs, float32, as
+            the network takes them, instead of a data set.
         images: calibration images.
         seed: that divides the data.
 
@@ -174,8 +174,11 @@ def _read_array(path: Path, images: int) -> list[Tensor]:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no .npy file of numbers: {error}") from error
-    if array.ndim != 4 or not len(array):
-        raise InputError(f"{path} has shape {array.shape}; it must be (n, channels, height, width)")
+    if array.ndim < 2 or not len(array):
+        raise InputError(
+            f"{path} has shape {array.shape}; it must be (n, ...), with what the network takes: "
+            "(n, channels, height, width) of images, (n, channels, samples) of signals"
+        )
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds values that are not finite")
     tensor = torch.from_numpy(array[:images].astype(np.float32))

@@ -24,6 +24,7 @@ from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.ptq.adaround import RoundingRecipe, learn_rounding
 from supernet.ptq.balance import balance
 from supernet.ptq.bias import correct_bias
+from supernet.ptq.compensate import compensate
 from supernet.ptq.equalize import equalize
 from supernet.ptq.graph import FloatGraph, Layer, images_of, run_node, shape_of, trace_float
 from supernet.ptq.quantisation_points import (
@@ -38,7 +39,7 @@ from supernet.quantizers.formats import EncodedWeights, encode_weights
 from supernet.reading.compare import node_values, relative_difference
 from supernet.reading.reader import TOLERANCE
 
-STEPS = ("equalize", "balance", "mse", "bias", "adaround")
+STEPS = ("equalize", "balance", "mse", "compensate", "bias", "adaround")
 """What may be done beyond folding batch norms and rounding to nearest over the whole range."""
 
 Bits = tuple[int | str, int | str]
@@ -71,9 +72,10 @@ def quantize_post_training(
         bits: (weight bits, activation bits) of every layer, or of each by its name (all must be
             given); 32 is float. In place of bits the name of a number format
             (:data:`~search_spaces.number_formats.NUMBER_FORMATS`), such as ``"fp8_e4m3"``.
-        steps: of :data:`STEPS`, in any order: ``equalize`` ranges across layers, ranges of least
-            squared error (``mse``), ``bias`` correction, learned rounding (``adaround``), which
-            leaves weights in number formats at their nearest values.
+        steps: of :data:`STEPS`, in any order: ``equalize`` ranges across layers, ``balance`` those
+            of activations, ranges of least squared error (``mse``), rounding that makes up for
+            what it lost (``compensate``), ``bias`` correction, learned rounding (``adaround``)
+            in place of it. Weights in number formats stay at their nearest values.
         edge_bits: bits of the first and the last layer where ``bits`` is one pair; None treats
             them as the others.
         per_channel: a weight step for each output channel, otherwise one for the layer.
@@ -334,6 +336,9 @@ class _Walk:
         inputs: list[Tensor],
         expected: list[Tensor],
     ) -> Tensor:
+        if "compensate" in self.steps and "adaround" not in self.steps:
+            seed = derive_seed(self.seed, "compensate", self.names[node])
+            return compensate(op, step, bits, inputs, seed=seed)
         if "adaround" not in self.steps:
             return quantize_weight(op.weight, step, bits)
         return learn_rounding(

@@ -81,6 +81,24 @@ def test_a_file_whose_last_output_is_wrong_is_found_out(network, tmp_path):
     assert "points" in str(file_problem(other, path, images()))
 
 
+def test_inputs_may_have_one_dimension_as_the_network_takes_them(tmp_path):
+    from nas.bits.source import _read_array
+
+    class Sound(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv1d(1, 6, 5), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x[:, None])).mean(2))
+
+    np.save(tmp_path / "sounds.npy", np.random.default_rng(0).normal(size=(16, 40)))
+    sounds = _read_array(tmp_path / "sounds.npy", 16)
+    assert [tuple(part.shape) for part in sounds] == [(16, 40)]
+    result = allocate_bits(Sound().eval(), sounds, {"weights_kib": "100%"}, adaround=False)
+    write_bits(result, tmp_path / "out", sounds[0])
+
+
 def test_the_bits_of_its_space_and_an_onnx_file_of_it(network, tmp_path):
     space = bits_space(network, input_shape=(1, 8, 8))
     assert len(list(space.plan(space.largest()).layers())) == 5

@@ -1,0 +1,78 @@
+"""Rounding weights one after another, what is lost being made up by those that follow.
+
+GPTQ (Frantar et al., ICLR 2023, algorithm 1) for convolutions as well as linear layers: the squared
+error of a layer's outputs on calibration images, not that of its weights, is what is kept small. In
+closed form and without gradients, so it takes seconds where learned rounding takes minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.ptq.graph import Layer
+from supernet.quantizers.lsq import weight_range
+
+ROWS = 4096
+"""Output positions that count, over all images; more where a row has many weights."""
+
+_DAMP = 0.01
+
+
+@torch.no_grad()
+def compensate(
+    layer: Layer, step: Tensor, bits: int, inputs: Sequence[Tensor], *, seed: int = 0
+) -> Tensor:
+    """Return weights of ``layer`` on the grid of ``step``, shape and type as they are.
+
+    Args:
+        layer: convolution or linear layer with float weights.
+        step: (out,) of the signed codes.
+        bits: of the codes.
+        inputs: what the layer gets in the quantised network, (batch, ...) each.
+        seed: of the positions that are looked at.
+    """
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    weight = layer.weight.to(torch.float64, copy=True).flatten(1).unflatten(0, (groups, -1))
+    columns = weight.shape[-1]
+    rows = _rows(layer, inputs, max(ROWS, 3 * columns), seed).unflatten(1, (groups, -1))
+    gram = torch.einsum("ngc,ngd->gcd", rows, rows) / max(1, len(rows))
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    # What is never there says nothing: it is rounded to nearest.
+    diagonal += _DAMP * diagonal.mean(1, keepdim=True).clamp(min=1e-12) + 1e-12
+    upper = torch.linalg.cholesky(torch.linalg.inv(gram), upper=True)
+    low, high = weight_range(bits)
+    size = step.double().unflatten(0, (groups, -1))
+    found = torch.empty_like(weight)
+    for place in range(columns):
+        column = weight[..., place]
+        found[..., place] = (column / size).round().clamp(low, high) * size
+        lost = (column - found[..., place]) / upper[:, place, place, None]
+        weight[..., place:] -= lost[..., None] * upper[:, None, place, place:]
+    return found.flatten(0, 1).view_as(layer.weight).to(layer.weight.dtype)
+
+
+def _rows(layer: Layer, inputs: Sequence[Tensor], count: int, seed: int) -> Tensor:
+    """Return what some output positions read: (rows, inputs of all groups) float64."""
+    generator = torch.Generator().manual_seed(seed)
+    images = sum(len(x) for x in inputs)
+    each = max(1, -(-count // images))
+    found = []
+    for x in inputs:
+        if not isinstance(layer, nn.Conv2d):
+            flat = x.reshape(-1, x.shape[-1])
+            chosen = torch.randperm(len(flat), generator=generator)[: each * len(x)]
+            found.append(flat[chosen].double())
+            continue
+        assert not isinstance(layer.padding, str), "paddings are numbers once a network was read"
+        for image in x.split(1):
+            # F.unfold knows no two paddings of one side, and none is needed here.
+            patches = F.unfold(
+                image, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+            )  # fmt: skip
+            chosen = torch.randperm(patches.shape[-1], generator=generator)[:each]
+            found.append(patches[0, :, chosen].T.double())
+    return torch.cat(found)
