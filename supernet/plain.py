@@ -183,7 +183,12 @@ def extract_network(
         for operator in block.operators:
             ops[operator.role] = supernet.operator(operator.name).extract(operator)
         blocks.append(PlainBlock(block, ops, supernet.dataflow(block)))
-    return PlainNetwork(plan, blocks).to(memory_format=torch.channels_last).eval()
+    network = PlainNetwork(plan, blocks).eval()
+    for tensor in (*network.parameters(), *network.buffers()):
+        # Module.to would ask it of tensors of five dimensions as well, which have no such format.
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _batch_norm(

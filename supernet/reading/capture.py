@@ -163,22 +163,66 @@ def _plain(program: Any, first: Mapping[str, str]) -> fx.GraphModule | None:
             results = [a for a in node.args[0] if getattr(a, "name", None) in wanted]
             mapped = tuple(nodes[result] for result in results)
             graph.output(mapped[0] if len(mapped) == 1 else mapped)
-        elif packet(node) in _NOTHING:
-            continue
         else:
-            if node.op == "get_attr":
-                # A submodule of control flow (torch.cond, a region without gradients).
-                raise NotCaptured(f"the module's forward has control flow ({node.target})")
-            nodes[node] = graph.node_copy(node, nodes.__getitem__)
-            nodes[node].meta = {
-                key: node.meta[key] for key in ("val", "nn_module_stack") if key in node.meta
-            }
-        if node in nodes and "val" in node.meta:
+            _copy(graph, program.graph_module, node, nodes)
+        if isinstance(nodes.get(node), fx.Node) and "val" in node.meta:
             nodes[node].meta["val"] = node.meta["val"]
     if not _without_in_place(graph):
         return None
     graph.lint()
     return fx.GraphModule(root, graph)
+
+
+_REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Parts of a forward under a setting that changes nothing here -> place of their graph."""
+
+
+def _copy(graph: fx.Graph, owner: nn.Module, node: fx.Node, nodes: dict[fx.Node, Any]) -> None:
+    """Add what a node of a captured graph computes; several results are kept as a tuple."""
+    name = packet(node)
+    if name in _NOTHING:
+        return
+    if node.op == "get_attr":
+        if all(packet(user) in _REGIONS for user in node.users):
+            return
+        # A submodule of control flow, such as that of torch.cond.
+        raise NotCaptured(f"the module's forward has control flow ({node.target})")
+    if name in _REGIONS:
+        nodes[node] = _region(graph, owner, node, nodes)
+        return
+    if name == "getitem" and isinstance(nodes.get(node.args[0]), tuple):
+        nodes[node] = nodes[node.args[0]][node.args[1]]
+        return
+    nodes[node] = graph.node_copy(node, nodes.__getitem__)
+    nodes[node].meta = {
+        key: node.meta[key] for key in ("val", "nn_module_stack") if key in node.meta
+    }
+
+
+def _region(
+    graph: fx.Graph, owner: nn.Module, node: fx.Node, nodes: dict[fx.Node, Any]
+) -> tuple[Any, ...]:
+    """Add the nodes of a part of the forward, and return those of its results."""
+    place = _REGIONS[packet(node)]
+    if packet(node) == "wrap_with_autocast" and node.args[2]:
+        raise NotCaptured(
+            "the module computes in another precision by torch.autocast in its forward; turn it "
+            "off there"
+        )
+    part = getattr(owner, str(getattr(node.args[place], "target", "")))
+    given = iter(node.args[place + 1 :])
+    inside: dict[fx.Node, Any] = {}
+    for own in part.graph.nodes:
+        if own.op == "placeholder":
+            argument: Any = next(given)
+            inside[own] = nodes[argument] if isinstance(argument, fx.Node) else argument
+        elif own.op == "output":
+            return tuple(
+                inside[result] if isinstance(result, fx.Node) else result for result in own.args[0]
+            )
+        else:
+            _copy(graph, part, own, inside)
+    raise AssertionError("a captured graph ends with its output")
 
 
 def _without_in_place(graph: fx.Graph) -> bool:

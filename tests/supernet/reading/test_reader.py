@@ -123,6 +123,17 @@ def masked(x):
     return x.masked_fill(mask == 1, -1.0) + mask
 
 
+def in_float(x):
+    with torch.autocast("cpu", enabled=False):
+        y = x.float()
+        with torch.no_grad():
+            z = y.relu() + 1
+    return y * z
+
+
+FIVE = torch.randn(1, 2, 8, 1, 1, generator=torch.Generator().manual_seed(2))
+
+
 MIDDLES = {
     "norm with an activation": lambda: norm(NormWithActivation),
     "norm before a convolution": lambda: nn.Sequential(nn.ReLU(), norm(nn.BatchNorm2d)),
@@ -164,6 +175,8 @@ MIDDLES = {
     "squares and roots": lambda: Call(lambda x: x * torch.rsqrt(x.var((2, 3), keepdim=True) + 1)),
     "rolled": lambda: Call(lambda x: torch.roll(x, (1, -2), (2, 3))[:, :, 1:, :-1]),
     "a mask made of sizes": lambda: Call(masked),
+    "a region of its own precision": lambda: Call(in_float),
+    "a constant of five dimensions": lambda: Call(lambda x: (x[:, None] + FIVE).mean(1)),
     "the shape of another": lambda: Call(
         lambda x: x.flatten(0, 1).mul(2).reshape_as(x) * x[:, :1].expand_as(x)
     ),
