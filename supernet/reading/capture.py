@@ -190,8 +190,10 @@ def _copy(graph: fx.Graph, owner: nn.Module, node: fx.Node, nodes: dict[fx.Node,
     if name in _REGIONS:
         nodes[node] = _region(graph, owner, node, nodes)
         return
-    if name == "getitem" and isinstance(nodes.get(node.args[0]), tuple):
-        nodes[node] = nodes[node.args[0]][node.args[1]]
+    source: Any = node.args[0] if node.args else None
+    if name == "getitem" and isinstance(nodes.get(source), tuple):
+        index: Any = node.args[1]
+        nodes[node] = nodes[source][index]
         return
     nodes[node] = graph.node_copy(node, nodes.__getitem__)
     nodes[node].meta = {
