@@ -146,7 +146,7 @@ def language_bits(
         shape = (layer.weight.shape[0], layer.weight.shape[1])
         for bits in weight_bits:
             check_form(shape, bits, 1, group, f"layer {name}")
-    inputs = _inputs(model, layers, text.calibration)
+    inputs = layer_inputs(model, layers, text.calibration)
     made: dict[str, dict[int, GroupedWeights]] = {}
     hurt = []
     with torch.inference_mode():
@@ -291,7 +291,7 @@ def _table(
     )
 
 
-def _inputs(
+def layer_inputs(
     model: nn.Module, layers: Mapping[str, nn.Linear], windows: Tensor
 ) -> dict[str, np.ndarray]:
     """Return what each layer is given, (rows, channels) float32."""

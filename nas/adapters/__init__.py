@@ -1,0 +1,1 @@
+"""Searching among sub-adapters of a language model."""

@@ -1,0 +1,1 @@
+"""Elastic low-rank adapters on frozen, and perhaps quantised, language models."""
