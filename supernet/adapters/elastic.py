@@ -77,7 +77,7 @@ class AdaptedDecoder(nn.Module):
         super().__init__()
         self.space = space
         self.model = copy.deepcopy(model).requires_grad_(False)
-        rank = max(space.choices[space.index["b1.rank"]].options)
+        rank = max(int(r) for r in space.choices[space.index["b1.rank"]].options)
         for block in self._blocks():
             _by_importance(block)
             for name in (*ATTENTION, *_mlp(block)):
@@ -92,7 +92,7 @@ class AdaptedDecoder(nn.Module):
     def configure(self, arch: Arch) -> None:
         """Use a sub-adapter from now on."""
         for b, block in enumerate(self._blocks(), start=1):
-            rank, inner = arch[f"b{b}.rank"], arch[f"b{b}.inner"]
+            rank, inner = int(arch[f"b{b}.rank"]), int(arch[f"b{b}.inner"])
             for name in (*ATTENTION, *_mlp(block)):
                 layer = cast("AdaptedLinear", getattr(block, name))
                 layer.rank = rank
