@@ -250,6 +250,7 @@ def trained_with_faults(
     learning_rate: float,
     batch_size: int = 128,
     seed: int = 0,
+    every: int = 2,
 ) -> Any:
     """Return a supernet whose weights were trained on for ``arch``, with bits flipped or without.
 
@@ -257,9 +258,10 @@ def trained_with_faults(
         evaluator: whose weights of ``arch`` are begun with; left as they are.
         opened: gives data and loss.
         arch: the architecture.
-        rate: probability that a bit is flipped in every other step; 0 for none.
+        rate: probability that a bit is flipped in a faulty step; 0 for none.
         steps, learning_rate, batch_size: of the training.
         seed: of images and flips.
+        every: of so many steps the last is faulty.
     """
     import copy
 
@@ -268,7 +270,8 @@ def trained_with_faults(
     from supernet.training.train import Recipe, Trainer
 
     own = copy.deepcopy(evaluator.finetuned.get(arch) or evaluator.supernet)
-    errors = BitErrors(Faults("flips", rate, derive_seed(seed, "training faults") % 2**31))
+    faults = Faults("flips", rate, derive_seed(seed, "training faults") % 2**31)
+    errors = BitErrors(faults, every=every)
     with disturbed(own, errors):
         Trainer(
             own,

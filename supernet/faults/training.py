@@ -2,7 +2,7 @@
 
 Random bit error training (Stutz et al., MLSys 2021, algorithm 1): the gradient is taken where
 some bits of the quantised weights are flipped, other ones in each step, and passes straight
-through to the weights that are kept. There every step sees both; here every other step is faulty,
+through to the weights that are kept. There every step sees both; here a step is faulty or is not,
 which costs no more than training without.
 """
 
@@ -27,16 +27,17 @@ class BitErrors:
 
     Args:
         faults: of the kind ``flips``, or ``variation``; their seed is that of all draws.
+        every: of so many steps the last is faulty; 1 makes all of them so.
     """
 
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
+    def __init__(self, faults: Faults, *, every: int = 2) -> None:
+        self.faults, self.every = faults, every
         self.active = False
         self.generator = torch.Generator().manual_seed(faults.seed)
 
     def begin(self, step: int) -> None:
         """Set the draws of a training step, so that one that is resumed has the same."""
-        self.active = step % 2 == 1
+        self.active = step % self.every == self.every - 1
         self.generator.manual_seed(self.faults.seed + 7919 * step)
 
     def __call__(self, w: Tensor, layer: LayerPlan, elastic: ElasticLayer) -> Tensor:
