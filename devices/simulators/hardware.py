@@ -55,6 +55,21 @@ class Energy(BaseModel):
     static_mw: NotNegative = 0.0
 
 
+class Area(BaseModel):
+    """Areas of the parts, for designs.
+
+    Attributes:
+        unit_um2: of a unit of 8 x 8 bits with its accumulator. The default is a multiplier of 8
+            and an adder of 32 bits at 45 nm (Horowitz, ISSCC 2014).
+        buffer_um2_per_kib: of memory on the chip; the default is cells of 0.374 um2, of which an
+            array at 45 nm is 60 %.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    unit_um2: Positive = 419.0
+    buffer_um2_per_kib: Positive = 5100.0
+
+
 class FormatUnit(BaseModel):
     """What arithmetic in a number format costs beside that of 8 x 8 bit integers.
 
@@ -88,6 +103,7 @@ class Hardware(BaseModel):
         clock_mhz: of the array.
         native_bits: of a ``fixed`` unit.
         layer_overhead_us: set-up of each layer.
+        area: of the parts.
         formats: name of a number format -> its units. Formats whose values are small whole
             numbers run on units of integers where they have none of their own; others cannot
             run.
@@ -106,6 +122,7 @@ class Hardware(BaseModel):
     layer_overhead_us: NotNegative = 0.0
     memory: Memory
     energy: Energy
+    area: Area = Area()
     formats: dict[str, FormatUnit] = {}
 
     @field_validator("formats")

@@ -139,6 +139,14 @@ def bits(
             "systolic-16x16, or a description of your own.",
         ),
     ] = None,
+    design: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON",
+            help="Choose the accelerator, too: what may be built, within limits of area and "
+            "bandwidth; budgets on latency_ms or energy_mj as numbers.",
+        ),
+    ] = None,
     adaround: Annotated[bool, typer.Option(help="Learn the rounding of the weights.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
@@ -174,9 +182,9 @@ def bits(
             images=count,
             seed=seed,
         )
-    if sum(given is not None for given in (hardware, layer_latencies, device)) > 1:
+    if sum(given is not None for given in (hardware, layer_latencies, device, design)) > 1:
         raise InputError(
-            "give one of --device, --hardware and --layer-latencies: each says latency_ms"
+            "give one of --device, --hardware, --design and --layer-latencies: each says latency_ms"
         )
     widths = _bits("--weight-bits", weight_bits)
     inputs = _bits("--activation-bits", activation_bits)
@@ -190,6 +198,14 @@ def bits(
     elif hardware is not None:
         latency_ms, energy_mj = hardware_costs(source.module, source.calibration[0], hardware)
     output.mkdir(parents=True, exist_ok=True)
+    if design is not None:
+        if ranks is not None or group:
+            raise InputError("--design goes without --ranks and --group")
+        _with_design(
+            source, budgets, design, widths, inputs, output,
+            metric=metric, edge_bits=edge_bits or None, adaround=adaround, seed=seed,
+        )  # fmt: skip
+        return
     if ranks is not None:
         if latency_ms is not None or group:
             raise InputError("--ranks goes without --hardware, --layer-latencies and --group")
@@ -281,6 +297,67 @@ def _layers_on(
     # From the most bits down: the others are told against those.
     pairs.sort(key=lambda bits: (-bits.weight_bits, -bits.activation_bits))
     return measure_layers(source.module, source.calibration, pairs, measure, edge_bits=edge_bits)
+
+
+def _with_design(
+    source: Any,
+    budgets: dict[str, str],
+    design: Path,
+    widths: list[int | str],
+    inputs: list[int | str],
+    output: Path,
+    **options: Any,
+) -> None:
+    from devices.simulators.design import all_designs, read_design
+    from nas.bits.joint import allocate_joint
+    from nas.bits.search import write_bits
+
+    limits = {}
+    for name, text in budgets.items():
+        if name not in ("latency_ms", "energy_mj"):
+            raise InputError(f"--budget {name}: with --design, latency_ms and energy_mj alone")
+        try:
+            limits[name] = float(text)
+        except ValueError:
+            raise InputError(
+                f"--budget {name}={text}: with --design a number, for shares have no whole there"
+            ) from None
+    found, result = allocate_joint(
+        source.module, source.calibration, limits, all_designs(read_design(design)),
+        weight_bits=widths, activation_bits=inputs, **options,
+    )  # fmt: skip
+    about: dict[str, Any] = {
+        **source.about,
+        "seed": options["seed"],
+        "hardware": f"{found.best.hardware.name}, estimated",
+        "area_mm2": found.best.area_mm2,
+        "designs": found.designs,
+        "designs_within_budgets": found.feasible,
+        "front": [point.to_json() for point in found.front],
+    }
+    checked = source.calibration[0]
+    if source.validation is not None and source.evaluate is not None:
+        about[source.metric_name] = {
+            "float": source.evaluate(source.module, source.validation),
+            "integer programme": source.evaluate(result.network, source.validation),
+        }
+        checked = source.validation[0][0]
+    path = write_bits(result, output, checked, about=about)
+    write_json_atomic(output / "hardware.json", found.best.hardware.model_dump(mode="json"))
+    typer.echo(f"{found.feasible} of {found.designs} designs keep the budgets; estimates:")
+    typer.echo(f"{'area mm2':>10}{'latency ms':>12}{'energy mJ':>12}{result.metric:>12}  design")
+    for point in found.front:
+        one = point.allocation
+        typer.echo(
+            f"{point.area_mm2:10.4f}{one.costs['latency_ms']:12.4g}{one.costs['energy_mj']:12.4g}"
+            f"{one.sensitivity:12.4g}  {point.hardware.name}"
+        )
+    typer.echo(f"chosen: {found.best.hardware.name}")
+    for name, value in about.get(source.metric_name, {}).items():
+        typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
+    for name, option in zip(result.table.layers, result.best.options, strict=True):
+        typer.echo(f"  {name}: {option}")
+    typer.echo(f"wrote {path}, {output / 'model.onnx'} and {output / 'hardware.json'}")
 
 
 def _with_ranks(

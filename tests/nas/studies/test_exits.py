@@ -156,8 +156,10 @@ def test_a_mean_latency_is_over_images_and_of_the_least_call():
         return next(ticks)
 
     seen = []
+    quick = SimpleNamespace(bind=lambda x: lambda: seen.append(x))
+    slow = SimpleNamespace(bind=lambda x: lambda: [clock() for _ in range(3)])
     found = mean_latencies(
-        {"a": seen.append, "b": lambda x: [clock() for _ in range(3)]},
+        {"a": quick, "b": slow},
         np.zeros((4, 1, 2, 2), np.float32), rounds=2, clock=clock,
     )  # fmt: skip
     assert found["a"]["mean_ms"] == pytest.approx(1e-6)
