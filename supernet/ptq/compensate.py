@@ -19,14 +19,21 @@ from supernet.quantizers.lsq import weight_range
 ROWS = 4096
 """Output positions that count, over all images; more where a row has many weights."""
 
+FEW = 64
+"""Weights of a row up to which grids are looked for: a rounding that falls badly weighs much there,
+as in depthwise convolutions, and there is little to compute."""
+
+_WIDER = torch.linspace(1.0, 1.4, 17).tolist()
 _DAMP = 0.01
 
 
 @torch.no_grad()
 def compensate(
     layer: Layer, step: Tensor, bits: int, inputs: Sequence[Tensor], *, seed: int = 0
-) -> Tensor:
-    """Return weights of ``layer`` on the grid of ``step``, shape and type as they are.
+) -> tuple[Tensor, Tensor]:
+    """Return weights of ``layer`` on a grid, shape and type as they are, and its steps, (out,).
+
+    Rows of few weights take the best of several grids, up to 1.4 times as wide as ``step``.
 
     Args:
         layer: convolution or linear layer with float weights.
@@ -36,7 +43,7 @@ def compensate(
         seed: of the positions that are looked at.
     """
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    weight = layer.weight.to(torch.float64, copy=True).flatten(1).unflatten(0, (groups, -1))
+    weight = layer.weight.double().flatten(1).unflatten(0, (groups, -1))
     columns = weight.shape[-1]
     rows = _rows(layer, inputs, max(ROWS, 3 * columns), seed).unflatten(1, (groups, -1))
     gram = torch.einsum("ngc,ngd->gcd", rows, rows) / max(1, len(rows))
@@ -44,15 +51,29 @@ def compensate(
     # What is never there says nothing: it is rounded to nearest.
     diagonal += _DAMP * diagonal.mean(1, keepdim=True).clamp(min=1e-12) + 1e-12
     upper = torch.linalg.cholesky(torch.linalg.inv(gram), upper=True)
-    low, high = weight_range(bits)
     size = step.double().unflatten(0, (groups, -1))
-    found = torch.empty_like(weight)
-    for place in range(columns):
-        column = weight[..., place]
+    best, chosen, least = weight, size, torch.full_like(size, torch.inf)
+    for wider in _WIDER if columns <= FEW else _WIDER[:1]:
+        found = _rounded(weight, wider * size, upper, bits)
+        lost = found - weight
+        error = torch.einsum("goc,gcd,god->go", lost, gram, lost)
+        better = error < least
+        best = torch.where(better[..., None], found, best)
+        chosen, least = torch.where(better, wider * size, chosen), torch.where(better, error, least)
+    rounded = best.flatten(0, 1).view_as(layer.weight).to(layer.weight.dtype)
+    return rounded, chosen.flatten().to(step.dtype)
+
+
+def _rounded(weight: Tensor, size: Tensor, upper: Tensor, bits: int) -> Tensor:
+    """Return ``weight`` (groups, out, columns) on the grids of ``size`` (groups, out)."""
+    low, high = weight_range(bits)
+    rest, found = weight.clone(), torch.empty_like(weight)
+    for place in range(weight.shape[-1]):
+        column = rest[..., place]
         found[..., place] = (column / size).round().clamp(low, high) * size
         lost = (column - found[..., place]) / upper[:, place, place, None]
-        weight[..., place:] -= lost[..., None] * upper[:, None, place, place:]
-    return found.flatten(0, 1).view_as(layer.weight).to(layer.weight.dtype)
+        rest[..., place:] -= lost[..., None] * upper[:, None, place, place:]
+    return found
 
 
 def _rows(layer: Layer, inputs: Sequence[Tensor], count: int, seed: int) -> Tensor:

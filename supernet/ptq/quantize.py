@@ -307,7 +307,8 @@ class _Walk:
             step = weight_steps(
                 layer.weight, weight_bits, method=self.method, per_channel=self.per_channel
             )
-            op.weight.copy_(self._rounded(node, op, step, weight_bits, inputs, expected))
+            rounded, step = self._rounded(node, op, step, weight_bits, inputs, expected)
+            op.weight.copy_(rounded)
         if "bias" in self.steps:
             correct_bias(op, expected, [op(x) for x in inputs])
         plan = layer_plan(name, node, op, weight_bits, activation_bits)
@@ -335,13 +336,14 @@ class _Walk:
         bits: int,
         inputs: list[Tensor],
         expected: list[Tensor],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weights on a grid, and its steps."""
         if "compensate" in self.steps and "adaround" not in self.steps:
             seed = derive_seed(self.seed, "compensate", self.names[node])
             return compensate(op, step, bits, inputs, seed=seed)
         if "adaround" not in self.steps:
-            return quantize_weight(op.weight, step, bits)
-        return learn_rounding(
+            return quantize_weight(op.weight, step, bits), step
+        learned = learn_rounding(
             op,
             step,
             bits,
@@ -351,6 +353,7 @@ class _Walk:
             recipe=self.rounding,
             seed=derive_seed(self.seed, "adaround", self.names[node]),
         )
+        return learned, step
 
 
 def _relu_follows(node: fx.Node) -> bool:
