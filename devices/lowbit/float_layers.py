@@ -53,7 +53,7 @@ def add_native_floats(network: Buffers, node: dict[str, Any]) -> bool:
     elif op == "quantize":
         _quantize(network, node)
     elif op in _SAME:
-        _view(network, node)
+        return _view(network, node)
     elif native_operation(op, node.get("attributes", {}), len(network.shape(node["inputs"][0]))):
         _row_or_number(network, node)
     else:
@@ -128,8 +128,8 @@ def _quantize(network: Buffers, node: dict[str, Any]) -> None:
     network.note("quantize", first)
 
 
-def _view(network: Buffers, node: dict[str, Any]) -> None:
-    """Another shape of the same memory."""
+def _view(network: Buffers, node: dict[str, Any]) -> bool:
+    """Another shape of the same memory; buffers of four axes are feature maps, channels last."""
     source, op = network.tensors[node["inputs"][0]], node["op"]
     if op in ("reshape", "flatten"):
         shape = floats.view_shape(node, source.shape)
@@ -141,7 +141,10 @@ def _view(network: Buffers, node: dict[str, Any]) -> None:
     else:
         wanted = np.asarray(network.constant(node, node["inputs"][1])).tolist()
         shape = floats.view_shape({"op": "reshape", "shape": wanted}, source.shape)
+    if len(shape) == 4:
+        return False
     network.tensors[node["output"]] = replace(source, shape=tuple(shape))
+    return True
 
 
 def _embed(network: Buffers, node: dict[str, Any]) -> None:

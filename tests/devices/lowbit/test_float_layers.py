@@ -193,3 +193,24 @@ def test_what_a_language_model_cannot_be_is_told(files, tmp_path):
         onnx.save(model, tmp_path / "wrong.onnx")
         with pytest.raises(InputError, match="the file's note 'decoder' does not fit its graph"):
             make_runtime("lowbit", {}).load(tmp_path / "wrong.onnx")
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_other_transformers_are_exact_too(tmp_path, bits):
+    """Their attention runs in NumPy between layers of floats that do not."""
+    torch.manual_seed(0)
+    space = build_space(
+        "vit", preset="8x8", input_channels=1, outputs=5, weight_bits=[bits], edge_bits=8,
+        activation_bits=[bits],
+    )  # fmt: skip
+    supernet = Supernet(space)
+    plan = space.plan(space.largest())
+    images = torch.randn(2, *plan.input_shape)
+    supernet(images, plan)
+    network = supernet.extract(plan, {})
+    export_onnx(network, tmp_path / "vit.onnx")
+    session = make_runtime("lowbit", {"tune": False, "batch": 2}).load(tmp_path / "vit.onnx")
+    with torch.no_grad():
+        expected = network(images).numpy()
+    found = session(images.numpy())[0]
+    assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
