@@ -48,8 +48,12 @@ def by_bits(files) -> list[float]:
 PAIRS = [Bits(8, 8), Bits(4, 8), Bits(2, 8)]
 
 
-def test_a_layers_bits_cost_what_they_change():
-    costs = measure_layers(network(), batches(), PAIRS, by_bits)
+@pytest.fixture(scope="module")
+def costs():
+    return measure_layers(network(), batches(), PAIRS, by_bits)
+
+
+def test_a_layers_bits_cost_what_they_change(costs):
     first, second, third, last = costs.differences
     assert costs.base_ms == pytest.approx(1 + 8 * (1 + 2 + 3 + 4) / 100)
     assert costs.differences[first] == costs.differences[last] == {}
@@ -60,8 +64,7 @@ def test_a_layers_bits_cost_what_they_change():
         costs.latency_ms(second, Bits(3, 8))
 
 
-def test_a_budget_on_latency_is_kept_and_verified(tmp_path):
-    costs = measure_layers(network(), batches(), PAIRS, by_bits)
+def test_a_budget_on_latency_is_kept_and_verified(costs, tmp_path):
     result = allocate_bits(
         network(), batches(), {"latency_ms": 1.6}, weight_bits=(2, 4, 8), adaround=False,
         latency_ms=costs.latency_ms, fixed_ms=costs.base_ms,

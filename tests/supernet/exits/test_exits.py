@@ -75,8 +75,7 @@ def test_images_leave_where_a_gate_is_sure():
     assert len(set(left.tolist())) == 3
 
 
-@pytest.mark.parametrize("kind", ["confidence", "energy", "learned"])
-@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize(("kind", "bits"), [("confidence", 8), ("energy", 32), ("learned", 8)])
 def test_the_file_takes_the_same_ways(kind, bits, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     own = networks(bits)
