@@ -29,6 +29,9 @@ PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention", "conv_transpose2d",
 class TracedModule:
     """A module as a graph whose layers and operators are called by their roles.
 
+    A layer that the module calls in two places is two layers here, ``NAME`` and ``NAME_call2``,
+    which begin with the same weights.
+
     Args:
         module: takes one tensor (batch, channels, height, width), or (batch, channels, samples),
             and returns (batch, outputs).
@@ -219,11 +222,6 @@ class TracedModule:
         for node in list(self.graph.nodes):
             if node.op == "call_module":
                 module, path = self.module_of(node), node.target
-                if "_call" in path:
-                    raise InputError(
-                        f"{path.partition('_call')[0]} is used twice; a layer must have its own "
-                        "weights and its own place"
-                    )
                 role = path.replace(".", "_")
                 node.target = role
                 if isinstance(module, (nn.Conv2d, nn.Linear)):

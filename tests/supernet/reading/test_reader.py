@@ -123,6 +123,15 @@ def masked(x):
     return x.masked_fill(mask == 1, -1.0) + mask
 
 
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(8, 8, 3, padding=1), norm(nn.BatchNorm2d)
+
+    def forward(self, x):
+        return self.norm(self.layer(F.relu(self.norm(self.layer(x)))))
+
+
 def in_float(x):
     with torch.autocast("cpu", enabled=False):
         y = x.float()
@@ -175,6 +184,7 @@ MIDDLES = {
     "squares and roots": lambda: Call(lambda x: x * torch.rsqrt(x.var((2, 3), keepdim=True) + 1)),
     "rolled": lambda: Call(lambda x: torch.roll(x, (1, -2), (2, 3))[:, :, 1:, :-1]),
     "a mask made of sizes": lambda: Call(masked),
+    "a layer used twice": Twice,
     "a region of its own precision": lambda: Call(in_float),
     "a constant of five dimensions": lambda: Call(lambda x: (x[:, None] + FIVE).mean(1)),
     "the shape of another": lambda: Call(
@@ -227,7 +237,8 @@ def test_every_step_computes_what_the_module_computes(name, tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["norm before a convolution", "shuffled channels", "rectangular kernel", "attention",
-     "attention with positions", "transposed convolution", "prelu", "encoder layer"],
+     "attention with positions", "transposed convolution", "prelu", "encoder layer",
+     "a constant of five dimensions", "a layer used twice"],
 )  # fmt: skip
 def test_the_largest_of_a_bit_space_is_the_module_and_exports(name, tmp_path):
     torch.manual_seed(0)
