@@ -44,7 +44,9 @@ def most_useful(quality: np.ndarray, costs: np.ndarray, count: int) -> list[int]
     Returns:
         Indices in order of choice; fewer where no further point adds anything.
     """
-    nothing = float(quality.min())
+    # No model within a budget is as far below the worst model as that is below the best: what is
+    # within the smallest budget is worth having, however good it is.
+    nothing = float(2 * quality.min() - quality.max())
     chosen = [int(np.lexsort((np.log(costs).sum(axis=1), -quality))[0])]
     now = worth(quality, costs, np.array(chosen), nothing)
     left = [i for i in range(len(quality)) if i not in chosen]

@@ -46,7 +46,7 @@ def test_greedy_choice_keeps_its_promise_and_begins_with_the_best(cloud, count):
     chosen = most_useful(quality, costs, count)
     assert len(chosen) == len(set(chosen)) <= count
     assert quality[chosen[0]] == quality.max()
-    nothing = float(quality.min())
+    nothing = float(2 * quality.min() - quality.max())
     base = nothing * float(np.ptp(np.log(costs), axis=0).sum())
     gain = worth(quality, costs, np.array(chosen), nothing) - base
     best = max(
@@ -57,6 +57,12 @@ def test_greedy_choice_keeps_its_promise_and_begins_with_the_best(cloud, count):
     # More places never serve worse.
     more = worth(quality, costs, np.array(most_useful(quality, costs, count + 1)), nothing)
     assert more >= gain + base - 1e-9
+
+
+def test_the_smallest_has_a_place_though_it_is_the_worst():
+    quality = np.array([0.925, 0.911, 0.920, 0.904, 0.916, 0.915, 0.924])
+    kib = np.array([57.3, 8.7, 33.4, 5.4, 15.2, 20.0, 25.6])[:, None]
+    assert 3 in most_useful(quality, kib, 5)
 
 
 def test_a_cost_that_hardly_varies_hardly_counts():
