@@ -61,12 +61,14 @@ def main() -> None:
     """Run every seed and record the claims; what is there already is not run again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=3.0, help="of a processor, a seed")
     parser.add_argument("--runs", type=Path, default=Path("runs/machine"))
     given = parser.parse_args()
     rows = []
     for seed in given.seeds:
         folder = given.runs / str(seed)
-        job = load_job(HERE / "machine.yaml", changes={"seed": seed})
+        changes = {"seed": seed, "budget": {"cpu_minutes": given.minutes}}
+        job = load_job(HERE / "machine.yaml", changes=changes)
         if not (folder / "results.json").exists():
             run(job, folder)
         front = load_results(folder)["front"]
@@ -85,6 +87,7 @@ def main() -> None:
         RESULTS,
         {
             "rows": rows,
+            "cpu_minutes_of_a_seed": given.minutes,
             "machine": platform.processor() or platform.machine(),
             "load": os.getloadavg()[0],
             "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime")},

@@ -6,9 +6,11 @@ minus that of the front's model with the best validation accuracy (of equals the
 most weights), in points. Accuracies of InceptionTime are those that come with aeon
 (``InceptionTime_accuracy.csv``, its first resample, which is the published division).
 
-    python -m experiments.tasks.ucr FOLDER --inception InceptionTime_accuracy.csv
+    pip download --no-deps aeon && unzip -q aeon-*.whl -d aeon
+    python -m experiments.tasks.ucr aeon/aeon/datasets/data --inception \\
+        aeon/aeon/testing/example_results_files/classification/accuracy/InceptionTime_accuracy.csv
 
-FOLDER holds a folder for each set with its ``.ts`` files, as aeon's wheel does.
+The first folder holds one for each set with its ``.ts`` files, as aeon's wheel does.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ def main() -> None:
         RESULTS,
         {
             "rows": rows,
+            "cpu_minutes_of_a_set": given.minutes,
             "gap_points": dict(zip(given.sets, map(float, gaps), strict=True)),
             "machine": platform.processor() or platform.machine(),
             "load": os.getloadavg()[0],
