@@ -70,7 +70,8 @@ def main() -> None:
             for e in results["front"]
         ],
         "files": files,
-        "job": str(results.get("command")).partition(" --output")[0],
+        "job": f"nas run experiments/tasks/{results['name']}.yaml",
+        "seed": results["seed"],
         "machine": platform.processor() or platform.machine(),
         "load": os.getloadavg()[0],
         "versions": {n: version(n) for n in ("torch", "numpy", "onnxruntime")},

@@ -142,7 +142,9 @@ def main() -> None:
     )
     gap = float(np.mean(gaps))
     file = str(RESULTS.relative_to(Path(__file__).parents[2]))
-    record_claim(KEY, gap, "<= 2 points at <= 32 KiB", gap <= 2.0, file, command)
+    # Of a part of the sets nothing is published as reached.
+    met = gap <= 2.0 and set(given.sets) >= set(SETS)
+    record_claim(KEY, gap, "<= 2 points at <= 32 KiB over five sets", met, file, command)
 
 
 if __name__ == "__main__":
