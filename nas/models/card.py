@@ -365,7 +365,7 @@ def _layer_table(layers: tuple[Mapping[str, Any], ...]) -> str:
                 f"{1 if layer.get('dimensions') == 1 else kernel}x{kernel} / {layer.get('stride')}",
                 str(layer.get("groups")),
                 f"{layer.get('in_size')} -> {layer.get('out_size')}",
-                _bits(layer.get("weight_bits")),
+                f"{_bits(layer.get('weight_bits'))} {layer.get('weight_format', '')}".strip(),
                 _bits(layer.get("activation_bits")),
                 str(layer.get("activation", "")),
             )

@@ -210,7 +210,7 @@ def assemble(
                 for name, measurement in item.measurements.items()
             },
             parity=item.parity.to_json(),
-            plan=asdict(space.plan(item.arch)),
+            plan=_plan(space, item.arch, job),
         )
 
     entries = [
@@ -279,6 +279,17 @@ def assemble(
     )
     # As it will be read: a metric of which there is none must not take the results with it.
     return Results.from_json(found.to_json())
+
+
+def _plan(space: PlannedSpace, arch: Arch, job: Job) -> dict[str, Any]:
+    """Return the layers of an architecture, those in a number format with its name."""
+    plan = asdict(space.plan(arch))
+    for block in plan["blocks"]:
+        for layer in block["layers"]:
+            name = job.supernet.quantizers.weight_format(int(layer["weight_bits"]))
+            if name:
+                layer["weight_format"] = name
+    return plan
 
 
 def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:

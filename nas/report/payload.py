@@ -50,6 +50,7 @@ LAYER_FIELDS = (
     "activation_bits",
     "activation",
     "kind",
+    "weight_format",
 )
 
 

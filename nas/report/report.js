@@ -493,10 +493,11 @@
   }
   const colour = (bits) => BITS[bits] || "#bbbbbb";
   const bitsText = (bits) => (bits === 32 ? "float" : known(bits) ? bits + " bit" : MISSING);
+  const weightsText = (l) => bitsText(l.weight_bits) + (l.weight_format ? " " + l.weight_format : "");
   function layerTitle(l) {
     const conv = l.kind === "linear" ? "linear" : (l.groups > 1 && l.groups === l.in_channels ? "depthwise " : "") + l.kernel + "×" + l.kernel + " convolution" + (l.stride > 1 ? ", stride " + l.stride : "");
     return l.name + "\n" + conv + "\nchannels " + l.in_channels + " → " + l.out_channels + "\nfeature size " + l.in_size + " → " + l.out_size +
-      "\nweights " + bitsText(l.weight_bits) + ", input activations " + bitsText(l.activation_bits) +
+      "\nweights " + weightsText(l) + ", input activations " + bitsText(l.activation_bits) +
       (l.activation && l.activation !== "none" ? "\nthen " + l.activation : "");
   }
   function drawModel(m) {
@@ -571,7 +572,7 @@
     const wrap = el(details, "div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Layers" });
     table(wrap, ["Layer", "Kind", "Kernel", "Stride", "Channels", "Size", "Weight bits", "Activation bits"],
       layers.map((l) => [l.name, l.kind === "linear" ? "linear" : l.groups > 1 ? "depthwise or grouped" : "convolution", l.kernel, l.stride,
-        l.in_channels + " → " + l.out_channels, l.in_size + " → " + l.out_size, bitsText(l.weight_bits), bitsText(l.activation_bits)]));
+        l.in_channels + " → " + l.out_channels, l.in_size + " → " + l.out_size, weightsText(l), bitsText(l.activation_bits)]));
   }
   function table(parent, heads, rows) {
     const t = el(parent, "table");

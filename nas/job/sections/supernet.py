@@ -15,6 +15,8 @@ from pydantic import (
 from nas.job.paths import JobPath, RelativePath, network_file, network_files
 from nas.job.trust import OTHERS_NETWORKS, require_trust
 from search_spaces.errors import InputError
+from search_spaces.number_formats import NUMBER_FORMATS
+from search_spaces.plan import FLOAT_BITS
 
 if TYPE_CHECKING:
     from supernet.quantizers.registry import QuantizerScheme
@@ -39,12 +41,22 @@ class QuantizersConfig(Section):
     """Which quantisers are trained: a name, or names by bit-width with ``default`` for the rest."""
 
     weights: StrictStr | dict[str | int, StrictStr] = "lsq"
-    """lsq, lsq+, dorefa, fixed_point, twn or ttq (2 bits), binary (1 bit), attention, or a
-    plug-in's."""
+    """lsq, lsq+, dorefa, fixed_point, twn or ttq (2 bits), binary (1 bit), attention, a number
+    format for as many bits as it has (fp8_e4m3, fp8_e5m2, fp8_e3m4, fp6_e3m2, fp6_e2m3, hot2,
+    fp4_e2m1, nf4, shift2, shift3, shift4), or a plug-in's."""
     activations: StrictStr | dict[str | int, StrictStr] = "lsq+"
     """lsq+, lsq, pact, dorefa, fixed_point, or a plug-in's."""
     per_channel: Literal["depthwise", "always", "never"] = "depthwise"
     """Which layers have a weight step for each output channel."""
+
+    def weight_format(self, bits: int) -> str:
+        """Return the number format that weights of ``bits`` have, "" for integers and floats."""
+        names = {"default": self.weights} if isinstance(self.weights, str) else self.weights
+        by_bits = {str(key): name for key, name in names.items()}
+        name = by_bits.get(str(bits), by_bits.get("default", ""))
+        if bits >= FLOAT_BITS or name not in NUMBER_FORMATS:
+            return ""
+        return name
 
 
 class BitOddsConfig(Section):

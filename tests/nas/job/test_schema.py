@@ -331,3 +331,17 @@ def test_options_of_the_strategy_are_those_it_takes(check, load):
     # The first batch is search.initial for every strategy.
     (told,) = check(GOOD + "search: {options: {initial: 30}}\n")
     assert "unknown option 'initial'" in told
+
+
+def test_which_weights_are_in_a_number_format():
+    job = Job.model_validate(
+        {
+            "name": "a",
+            "data": {"name": "digits"},
+            "supernet": {"quantizers": {"weights": {"default": "lsq", 4: "fp4_e2m1", "8": "lsq+"}}},
+        }
+    )
+    found = {bits: job.supernet.quantizers.weight_format(bits) for bits in (2, 4, 8, 32)}
+    assert found == {2: "", 4: "fp4_e2m1", 8: "", 32: ""}
+    plain = Job.model_validate({"name": "a", "data": {"name": "digits"}})
+    assert plain.supernet.quantizers.weight_format(4) == ""
