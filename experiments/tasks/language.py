@@ -10,6 +10,9 @@ byte are at most 1 % worse than those of the front's largest (by parameters) dec
 ``language.two_bit_loss``: by how much the bits per byte of the front's best model of 2-bit blocks
 are worse than those of its best. Both on the test pieces, decoding as measured in the run.
 
+``--small`` is a run of two minutes: networks of a quarter of a million parameters at most, a window of
+64, and the first megabyte of the text. What it records says so.
+
 ``--alone`` trains the largest architecture of the space at 8 bits alone for the same processor
 time, which is the simplest thing to do instead; its bits per byte are reported beside the front's.
 """
@@ -27,6 +30,7 @@ from typing import Any
 import torch
 
 from experiments.results_index import record_claim
+from nas.data.text.source import read_text
 from nas.job.check import load_job
 from nas.job.schema import Job
 from nas.record.spending import spent
@@ -43,16 +47,33 @@ COMMAND = "python -m experiments.tasks.language text"
 WINDOW, TOKEN = "window", "token"
 
 
-def job_of(text: Path, *, minutes: float, seed: int) -> Job:
+SMALL = {
+    "space": {
+        "name": "decoder", "preset": "500k", "embeds": [48, 64, 96], "depths": [1, 2, 3],
+        "heads": [2], "mlps": [1, 2], "weight_bits": [2, 4, 8], "granularity": "block",
+    },
+    "search": {
+        "objectives": ["bits_per_byte", "latency_ms[token]", "weights_kib"], "evaluations": 16,
+        "initial": 10, "batch": 6, "latency_samples": 4, "front_size": 3,
+    },
+    "budget": {"supernet": 0.35, "teacher": 0.6},
+}  # fmt: skip
+"""What a small run changes in the job."""
+
+
+def job_of(text: Path, *, minutes: float, seed: int, small: bool = False) -> Job:
     """Return the job on a text, given minutes of a processor."""
     plain = load_job(JOB, changes={"data": {"name": "text", "path": str(text.resolve())}})
-    raw = plain.model_dump(mode="json", exclude_unset=True)
+    raw = plain.model_dump(mode="json", exclude_unset=True) | (SMALL if small else {})
     options = {"length": 128, "tokens": "bpe", "vocabulary": 512}
     raw["data"] = {
         "name": "text", "path": str(text.resolve()), "validation": 0.02, "test": 0.05,
         "calibration": 256, "options": options,
     }  # fmt: skip
-    raw["budget"]["cpu_minutes"] = minutes
+    if small:
+        raw["data"] |= {"validation": 0.05, "calibration": 64}
+        options |= {"length": 64, "vocabulary": 320}
+    raw["budget"] = {**raw["budget"], "cpu_minutes": minutes}
     raw["seed"] = seed
     return Job.model_validate(raw)
 
@@ -132,25 +153,34 @@ def main() -> None:
     parser.add_argument("text", type=Path, help="folder with the text")
     parser.add_argument("--minutes", type=float, default=20.0, help="of a processor")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true", help="two minutes, small networks")
     parser.add_argument("--alone", action="store_true", help="train the largest alone, too")
     parser.add_argument("--runs", type=Path, default=Path("runs/language"))
     given = parser.parse_args()
-    folder = given.runs / f"{given.minutes:g}-{given.seed}"
-    job = job_of(given.text, minutes=given.minutes, seed=given.seed)
+    minutes, text = given.minutes, given.text
+    if given.small:
+        minutes = 1.9
+        text = given.runs / "first-megabyte.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(read_text(given.text)[:1_000_000], encoding="utf-8")
+    folder = given.runs / f"{minutes:g}-{given.seed}"
+    job = job_of(text, minutes=minutes, seed=given.seed, small=given.small)
     if not (folder / "manifest.json").exists():
         run(job, folder)
     elif not (folder / "results.json").exists():
         resume(folder)
     rows = rows_of(load_results(folder))
     cost = spent(folder)
-    alone = largest_alone(job, given.minutes, folder) if given.alone else None
-    command = f"{COMMAND} --minutes {given.minutes:g}" + (" --alone" if given.alone else "")
+    alone = largest_alone(job, minutes, folder) if given.alone else None
+    command = f"{COMMAND} --small" if given.small else f"{COMMAND} --minutes {minutes:g}"
+    command += " --alone" if given.alone else ""
     write_json_atomic(
         RESULTS,
         {
             "front": rows,
             "largest_alone": alone,
-            "minutes": given.minutes,
+            "minutes": minutes,
+            "small": given.small,
             "cpu_seconds": None if cost is None else cost.cpu_seconds,
             "seed": given.seed,
             "text": "King James Bible, Debian's bible-kjv-text",

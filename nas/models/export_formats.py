@@ -46,9 +46,15 @@ def export_formats(
     """
     chosen = checked(formats, embed_preprocessing=embed_preprocessing)
     run = Path(run)
-    entry = picked(load_results(run), pick, run)
+    results = load_results(run)
+    if embed_preprocessing and (results.get("task") or {}).get("targets") == "tokens":
+        raise InputError(
+            "a language model takes numbers of tokens, which are no pixels to be scaled; export it "
+            "without --embed-preprocessing"
+        )
+    entry = picked(results, pick, run)
     target = export_model(run, str(entry["id"]), output)
-    card = ModelCard.from_results(load_results(run), entry, target)
+    card = ModelCard.from_results(results, entry, target)
     labels = tuple(str(name) for name in card.preprocessing.get("classes") or [])
     source = Source(
         target,

@@ -13,6 +13,9 @@ from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraErr
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
 from search_spaces.model_files.packing import pack_onnx
 
+ROUNDED = 0.05
+"""Largest relative error of a language model's packed file; see :mod:`nas.models.file_check`."""
+
 
 @FORMATS.register("lowbit")
 class PackedFile(Format):
@@ -56,7 +59,12 @@ def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]
     error_ = relative_error(outputs.reshape(expected.shape), expected)
     noisy = inputs[0] + 1e-3 * np.random.default_rng(1).standard_normal(inputs[0].shape)
     moved = relative_error(np.array(reference(noisy.astype(np.float32))[0]), expected)
-    if error_ > max(TOLERANCE["file"], 3 * moved):
+    allowed = max(TOLERANCE["file"], 3 * moved)
+    if any(node["op"] == "embed" for node in model.nodes()):
+        # Noise does not move numbers of tokens, so it tells nothing of roundings that fall the
+        # other way further on.
+        allowed = max(allowed, ROUNDED)
+    if error_ > allowed:
         raise InputError(
             f"{source.path}: packed, its outputs differ by {error_:.2g} (relative), where a "
             f"thousandth of noise at the input makes {moved:.2g}; the packing is wrong for it"

@@ -15,6 +15,7 @@ from nas.data.augment import Normalisation
 from nas.data.text.tokens import BytePairs, ByteTokens
 from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
+from nas.models.export_formats import export_formats
 from nas.models.hand_over import export_model
 from nas.models.language.generate import TextGenerator
 from nas.models.language.step_file import step_path
@@ -22,6 +23,7 @@ from nas.record.run_folder import RunStore
 from nas.report.results import load_results
 from nas.stages.pipeline import run
 from nas.tasks import LanguageModelling
+from search_spaces.errors import InputError
 
 JOB = {
     "name": "lines",
@@ -96,6 +98,10 @@ def test_a_job_runs_from_yaml_to_report_and_files(tmp_path):
     assert len("".join(TextGenerator(model).generate("9 green", 30)).encode()) >= 30
     export_model(folder, entries[0]["id"], tmp_path / "out")
     assert step_path(tmp_path / "out" / model.name).is_file()
+    with pytest.raises(InputError, match="numbers of tokens, which are no pixels"):
+        export_formats(folder, entries[0]["id"], embed_preprocessing=True)
+    (packed,) = export_formats(folder, entries[0]["id"], tmp_path / "low", formats=["lowbit"])
+    assert packed.relative_error is not None and packed.relative_error < 0.05
     # The file says what its tokens are, and the low-bit runtime gives the same values.
     file = folder / "models" / f"{entries[0]['id']}.onnx"
     notes = {note.key: note.value for note in onnx.load(file).metadata_props}
