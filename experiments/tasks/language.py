@@ -10,8 +10,8 @@ byte are at most 1 % worse than those of the front's largest (by parameters) dec
 ``language.two_bit_loss``: by how much the bits per byte of the front's best model of 2-bit blocks
 are worse than those of its best. Both on the test pieces, decoding as measured in the run.
 
-``--small`` is a run of two minutes: networks of a quarter of a million parameters at most, a window of
-64, and the first megabyte of the text. What it records says so.
+``--small`` is a run of two minutes: networks of a quarter of a million parameters at most, a window
+of 64, and the first megabyte of the text. What it records says so.
 
 ``--alone`` trains the largest architecture of the space at 8 bits alone for the same processor
 time, which is the simplest thing to do instead; its bits per byte are reported beside the front's.
