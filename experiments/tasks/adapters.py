@@ -37,7 +37,7 @@ from search_spaces.atomic import write_json_atomic
 from search_spaces.space import Arch
 from search_spaces.spaces.adapters import AdapterSpace
 from supernet.adapters.elastic import AdaptedDecoder, adapted_sizes
-from supernet.adapters.training import sandwich, train_adapters
+from supernet.adapters.training import single_path, train_adapters
 from supernet.checkpoints.config import DecoderConfig
 from supernet.checkpoints.decoder import CheckpointDecoder
 from supernet.weight_only.model import WeightOnly
@@ -46,6 +46,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "adapters.json"
 COMMAND = "python -m experiments.tasks.adapters FIRST"
 DOCS = Path(__file__).parents[2] / "docs"
 LENGTH = 48
+RATE = 5e-3
 CONFIG = DecoderConfig(
     family="llama", vocabulary=256, width=96, layers=3, heads=3, key_heads=3, head_width=32,
     inner=256, length=LENGTH, epsilon=1e-5, activation="silu", theta=1e4, tied=False,
@@ -106,7 +107,9 @@ def main() -> None:
     """Train, search, and record the claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=Path)
-    parser.add_argument("--steps", type=int, default=500, help="of the model; adapters take 0.4")
+    parser.add_argument(
+        "--steps", type=int, default=500, help="of the model; adapters take 1.2 times as many"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -119,7 +122,12 @@ def main() -> None:
     steps = round(0.4 * given.steps)
     shared = AdaptedDecoder(base, space)
     train_adapters(
-        shared, second, sampler=sandwich(shared, seed=given.seed), steps=steps, seed=given.seed
+        shared,
+        second,
+        sampler=single_path(shared, seed=given.seed),
+        steps=3 * steps,
+        learning_rate=RATE,
+        seed=given.seed,
     )
 
     def judged(arch: Arch) -> float:
@@ -146,8 +154,9 @@ def main() -> None:
     alone = {}
     for name, arch in (("whole", space.largest()), ("by hand", by_hand)):
         network = AdaptedDecoder(base, space)
-        # A step of the shared adapter trains three; these take as many passes.
-        train_adapters(network, second, sampler=lambda _, a=arch: [a], steps=3 * steps)
+        train_adapters(
+            network, second, sampler=lambda _, a=arch: [a], steps=3 * steps, learning_rate=RATE
+        )
         alone[name] = told(arch, network)
     whole, sub = told(space.largest(), shared), told(chosen.arch, shared)
     record = {

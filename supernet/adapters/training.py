@@ -29,6 +29,21 @@ def sandwich(adapted: AdaptedDecoder, *, seed: int, random: int = 1) -> Sampler:
     return archs
 
 
+def single_path(adapted: AdaptedDecoder, *, seed: int, largest: float = 0.3) -> Sampler:
+    """Return one sub-adapter for each step: any, or with a probability the largest.
+
+    A step costs a third of the sandwich's, and every sub-adapter learns from the text (as NLS does in
+    Shears, Muñoz et al., NAACL 2024, section 3.2).
+    """
+    space = adapted.space
+
+    def archs(step: int) -> list[Arch]:
+        rng = derive_rng(seed, "one adapter", step)
+        return [space.largest() if rng.random() < largest else space.sample(rng)]
+
+    return archs
+
+
 def train_adapters(
     adapted: AdaptedDecoder,
     rows: Tensor,

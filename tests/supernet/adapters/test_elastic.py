@@ -9,7 +9,7 @@ import torch
 from search_spaces.errors import InputError
 from search_spaces.spaces.adapters import AdapterSpace
 from supernet.adapters.elastic import AdaptedDecoder, AdaptedLinear, adapted_sizes
-from supernet.adapters.training import sandwich, train_adapters
+from supernet.adapters.training import sandwich, single_path, train_adapters
 from supernet.checkpoints.config import DecoderConfig
 from supernet.checkpoints.decoder import CheckpointDecoder
 
@@ -63,7 +63,8 @@ def test_a_merged_sub_adapter_computes_the_same_and_is_as_small_as_it_costs(fami
         assert costs["macs"][0] == own + sum(p.weight.numel() for p in linear)
 
 
-def test_training_moves_the_adapters_alone_and_every_sub_adapter_learns():
+@pytest.mark.parametrize(("sampler", "steps"), [(sandwich, 40), (single_path, 120)])
+def test_training_moves_the_adapters_alone_and_every_sub_adapter_learns(sampler, steps):
     model, whole = adapted()
     before = copy.deepcopy(model.state_dict())
     rows = torch.stack([(torch.arange(13) * 3 + i) % 29 for i in range(40)])
@@ -80,9 +81,9 @@ def test_training_moves_the_adapters_alone_and_every_sub_adapter_learns():
     first = losses()
     frozen = [p.clone() for p in whole.parameters() if not p.requires_grad]
     told = train_adapters(
-        whole, rows, sampler=sandwich(whole, seed=0), steps=40, batch=8, learning_rate=1e-2
+        whole, rows, sampler=sampler(whole, seed=0), steps=steps, batch=8, learning_rate=1e-2
     )
-    assert len(told) == 40 and (losses() < 0.9 * first).all()
+    assert len(told) == steps and (losses() < 0.9 * first).all()
     after = [p for p in whole.parameters() if not p.requires_grad]
     assert all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
     assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
