@@ -107,9 +107,7 @@ def main() -> None:
     """Train, search, and record the claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=Path)
-    parser.add_argument(
-        "--steps", type=int, default=500, help="of the model; adapters take 1.2 times as many"
-    )
+    parser.add_argument("--steps", type=int, default=500, help="of the model; adapters: 1.2 times")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -32,8 +32,8 @@ def sandwich(adapted: AdaptedDecoder, *, seed: int, random: int = 1) -> Sampler:
 def single_path(adapted: AdaptedDecoder, *, seed: int, largest: float = 0.3) -> Sampler:
     """Return one sub-adapter for each step: any, or with a probability the largest.
 
-    A step costs a third of the sandwich's, and every sub-adapter learns from the text (as NLS does in
-    Shears, Muñoz et al., NAACL 2024, section 3.2).
+    A step costs a third of the sandwich's, and every sub-adapter learns from the text, as in Shears
+    (Muñoz et al., NAACL 2024).
     """
     space = adapted.space
 
