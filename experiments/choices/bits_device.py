@@ -37,7 +37,11 @@ from supernet.ptq.quantize import quantize_post_training
 
 COMMAND = "python -m experiments.choices.bits_device"
 PAIRS = tuple(Bits(w, a) for w, a in ((8, 8), (4, 8), (2, 8), (4, 4), (2, 4)))
-RUNTIMES = ("onnxruntime", "lowbit")
+RUNTIMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "onnxruntime": ("onnxruntime", {}),
+    "lowbit": ("lowbit", {}),
+    "lowbit, AVX2 alone": ("lowbit", {"instructions": "avx2"}),
+}
 HARDWARE = "loom-16x16"
 ALLOWED = 0.5
 """Points of accuracy that may be lost against int8."""
@@ -74,8 +78,8 @@ def one_seed(seed: int, epochs: float) -> dict[str, Any]:
         "devices": {},
     }
     floor = accuracy(int8, checks) - ALLOWED
-    for name in RUNTIMES:
-        measure = in_turns(name)
+    for name, (runtime, options) in RUNTIMES.items():
+        measure = in_turns(runtime, options)
         costs = measure_layers(network, images, PAIRS, measure)
         found["devices"][name] = _on(network, images, checks, tests, costs, measure, floor)
     latency, _ = hardware_costs(network, images[0], HARDWARE)
@@ -193,7 +197,7 @@ def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> No
     for row in seeds.values():
         lowbit = row["devices"]["lowbit"]
         # Against the faster of the two int8 networks, which is what one would use.
-        bases = [row["devices"][name].get("base_ms") for name in RUNTIMES]
+        bases = [row["devices"][name]["base_ms"] for name in ("onnxruntime", "lowbit")]
         ms = lowbit.get("share_of_base", 1.0) * lowbit["base_ms"]
         shares.append(ms / min(bases))
         losses.append(row["int8"] - lowbit.get("test", row["int8"]))
