@@ -3,7 +3,7 @@
 All exits of one architecture are trained together at 8 bits; gates and thresholds are chosen on
 half of the validation images and told on the other, image by image, both files in turn::
 
-    python -m experiments.choices.exits [--seeds 3] [--steps 600]
+    python -m experiments.choices.exits [--seeds 3] [--steps 500]
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ JOB: dict[str, Any] = {
         "stages": [
             {"channels": 12, "stride": 1, "depths": [1], "fused": True},
             {"channels": 32, "stride": 2, "depths": [2], "fused": True},
-            {"channels": 128, "stride": 2, "depths": [3], "fused": True},
+            {"channels": 96, "stride": 2, "depths": [3], "fused": True},
         ],
         "widths": [1.0],
         "exits": [1, 2],
@@ -153,7 +153,7 @@ def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=500)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
