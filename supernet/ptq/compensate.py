@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.ptq.graph import Layer
+from supernet.ptq.ranges import quantize_weight
 from supernet.quantizers.lsq import weight_range
 
 ROWS = 4096
 """Output positions that count, over all images; more where a row has many weights."""
+
+MANY = 4608
+"""Weights of a row (512 channels of 3x3) beyond which they are rounded to nearest: what they say of
+each other is a matrix of so many rows and columns, which has to be inverted."""
 
 FEW = 64
 """Weights of a row up to which grids are looked for: a rounding that falls badly weighs much there,
@@ -45,6 +50,8 @@ def compensate(
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     weight = layer.weight.double().flatten(1).unflatten(0, (groups, -1))
     columns = weight.shape[-1]
+    if columns > MANY:
+        return quantize_weight(layer.weight, step, bits), step
     rows = _rows(layer, inputs, max(ROWS, 3 * columns), seed).unflatten(1, (groups, -1))
     gram = torch.einsum("ngc,ngd->gcd", rows, rows) / max(1, len(rows))
     diagonal = gram.diagonal(dim1=1, dim2=2)

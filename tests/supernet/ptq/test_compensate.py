@@ -86,3 +86,12 @@ def test_a_network_of_few_bits_is_nearer_to_itself():
         quantised = quantize_post_training(network, data, (3, 8), steps=steps, edge_bits=None)
         errors.append((torch.cat([quantised(x) for x in data]) - expected).norm())
     assert errors[1] < 0.7 * errors[0]
+
+
+@torch.no_grad()
+def test_rows_of_very_many_weights_are_rounded_to_nearest(monkeypatch):
+    monkeypatch.setattr("supernet.ptq.compensate.MANY", 8)
+    layer = nn.Conv2d(6, 4, 3)
+    step = weight_steps(layer.weight, 4)
+    found, same = compensate(layer, step, 4, inputs(linear=False))
+    assert torch.equal(found, quantize_weight(layer.weight, step, 4)) and torch.equal(same, step)
