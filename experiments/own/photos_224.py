@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -64,7 +63,7 @@ def watched(command: list[str], folder: Path, *, seconds: float | None = None) -
     Args:
         command: what to run.
         folder: where.
-        seconds: after so many it is interrupted, as by Ctrl-C; None lets it end.
+        seconds: after so many it is asked to end; None lets it end by itself.
     """
     begin, before = time.perf_counter(), _cpu()
     path = folder / "output.txt"
@@ -80,7 +79,7 @@ def watched(command: list[str], folder: Path, *, seconds: float | None = None) -
             if first is None and path.stat().st_size:
                 first = spent
             if seconds is not None and spent > seconds and not interrupted:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 interrupted = True
             time.sleep(0.2)
     return {

@@ -193,8 +193,9 @@ def run(
         raise InputError(f"--measurements: {measurements} does not exist")
     if dry_run:
         from nas.stages.dry_run import estimate
+        from nas.stages.progress import Progress
 
-        for line in estimate(job, folder).lines():
+        for line in estimate(job, folder, told=Progress().log).lines():
             typer.echo(line)
         return
     from nas.stages import pipeline

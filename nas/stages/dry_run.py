@@ -94,6 +94,7 @@ def estimate(
     *,
     macs_per_second: Callable[[int], float] | None = None,
     step_seconds: Callable[..., tuple[float, float]] | None = None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Estimate:
     """Return the plan of a run of ``job`` into ``folder``; nothing is written.
 
@@ -104,6 +105,7 @@ def estimate(
             when not given.
         step_seconds: gives the seconds of a warm-up step and of a full training step;
             :func:`nas.stages.step_time.step_seconds`, which takes a few, when not given.
+        told: called with a line for each thing that takes seconds, before it.
 
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
@@ -112,16 +114,20 @@ def estimate(
     from nas.stages.opened_job import network_space
     from nas.tasks import TASKS
 
+    told("reading the data")
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
     if not job.says_how_long():
         job = job.with_minutes(minutes_for(job, splits))
+    told(f"building the space {job.space.name!r}")
     space = network_space(job, task, splits)
     mean = _mean_macs(space)
+    told("timing this machine")
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 
     training = job.supernet
     per_step = step_seconds or _timed_steps()
+    told("timing steps of training")
     batches = splits.training_batches(training.batch_size, seed=job.seed)
     epochs = training.passes() or 0.0
     steps = round(epochs * (len(splits.train) // min(training.batch_size, len(splits.train))))

@@ -83,3 +83,19 @@ def test_a_machine_too_busy_for_one_timed_pass_has_a_throughput_all_the_same(mon
     assert 0 < measure_throughput(8) < float("inf")
     monkeypatch.setattr("nas.stages.dry_run.time.perf_counter", lambda: 1.0)
     assert 0 < measure_throughput(8) < float("inf")
+
+
+def test_what_takes_seconds_is_told_before_it():
+    job = Job.model_validate(
+        {"name": "a", "data": {"name": "digits"}, "space": {"preset": "8x8"},
+         "supernet": {"epochs": 2}}
+    )  # fmt: skip
+    lines: list[str] = []
+
+    def step_seconds(config, *parts, **options):
+        assert lines[-1] == "timing steps of training"
+        return 0.1, 0.3
+
+    estimate(job, Path("out"), macs_per_second=lambda size: 1e9, step_seconds=step_seconds,
+             told=lines.append)  # fmt: skip
+    assert lines[0] == "reading the data" and "mobilenet" in lines[1]
