@@ -121,7 +121,7 @@ class Verified(Verification):
     def __init__(self, store, errors, agreement):
         self.store, self.agreement, self.left_out = store, agreement, {}
         self.models = Exports(store.work, errors)
-        self.evaluator = SimpleNamespace(finetuned={})
+        self.evaluator = SimpleNamespace(finetuned={}, faults=None)
         self.space, self.fronts = SPACE, []
         self.latencies = SimpleNamespace(measure=lambda archs, variant: {})
         self.study = SimpleNamespace(record=lambda arch, metrics, **_: metrics)
