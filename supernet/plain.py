@@ -186,8 +186,9 @@ def extract_network(
     network = PlainNetwork(plan, blocks).eval()
     for tensor in (*network.parameters(), *network.buffers()):
         # Module.to would ask it of tensors of five dimensions as well, which have no such format.
+        # A clone: tensors of one channel are of both formats already, and sums follow strides.
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.clone(memory_format=torch.channels_last)
     return network
 
 
