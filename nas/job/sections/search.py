@@ -74,7 +74,7 @@ class SearchConfig(Section):
     """Architectures measured on each device before the search."""
     front_size: Positive | None = None
     """Architectures that are verified, measured and exported at the end. null is 16; where a
-    budget trains them, as many of 16 as each can have 5000 steps of training, and at least 5."""
+    budget trains them, as many of 16 as each can have 3500 steps of training, and at least 5."""
     validation_images: Positive | None = None
     """Validation images of one evaluation; null uses all of them."""
     confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] | None = None
