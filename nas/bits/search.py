@@ -39,7 +39,7 @@ BUDGETS = ("weights_kib", "bops", "weight_bits_mean", "latency_ms", "energy_mj")
 """Costs that a budget may be put on; ``latency_ms`` where latencies of the layers are given,
 ``energy_mj`` where hardware is."""
 
-STEPS = ("equalize", "mse", "bias")
+STEPS = ("equalize", "mse", "compensate", "bias")
 """Post-training steps of every allocation that is evaluated; the exported one may have more."""
 
 

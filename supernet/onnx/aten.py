@@ -324,6 +324,11 @@ def _vector_norm(
     return Value(context.graph.node("ReduceL2", [context.name(x), found], keepdims=int(keepdim)))
 
 
+@OPERATIONS.register("einsum")
+def _einsum(context: Context, equation: str, tensors: Sequence[Value], path: Any = None) -> Value:
+    return context.apply("Einsum", *tensors, equation=equation)
+
+
 @OPERATIONS.register("addcmul")
 def _addcmul(context: Context, x: Value, a: Value, b: Value, value: float = 1) -> Value:
     plain("addcmul", {} if value == 1 else {"value": value})

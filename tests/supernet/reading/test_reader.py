@@ -185,6 +185,9 @@ MIDDLES = {
     "rolled": lambda: Call(lambda x: torch.roll(x, (1, -2), (2, 3))[:, :, 1:, :-1]),
     "a mask made of sizes": lambda: Call(masked),
     "a layer used twice": Twice,
+    "sums by letters": lambda: Call(
+        lambda x: torch.einsum("b c h w, b d h w -> b c d", x, x.abs())[..., None]
+    ),
     "a region of its own precision": lambda: Call(in_float),
     "a constant of five dimensions": lambda: Call(lambda x: (x[:, None] + FIVE).mean(1)),
     "the shape of another": lambda: Call(
