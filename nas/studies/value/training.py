@@ -192,7 +192,13 @@ class TimedTrainer:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(progress)
             optimizer.zero_grad(set_to_none=True)
-            images = images.to(self._device).contiguous(memory_format=torch.channels_last)
+            images = images.to(self._device)
+            if images.ndim == 4:
+                images = images.contiguous(memory_format=torch.channels_last)
+                if not steps:
+                    # Weights too, or each convolution converts the one or the other, and a step
+                    # of a small network takes half as long again.
+                    module.to(memory_format=torch.channels_last)
             self._loss(forward(images), targets.to(self._device)).backward()
             nn.utils.clip_grad_norm_(module.parameters(), recipe.gradient_clip)
             optimizer.step()

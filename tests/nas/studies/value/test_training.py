@@ -47,6 +47,17 @@ def trainer(seconds, **recipe):
     )
 
 
+def test_weights_of_pictures_lie_as_the_pictures_do_and_signals_train_too():
+    module = PlainMobileNet(1, 8, 2, 0.5)
+    trainer(4.0).train(module)
+    for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    signals = trainer(4.0)
+    signals._batches.images = torch.randn(16, 1, 64)
+    network = nn.Sequential(nn.Conv1d(1, 2, 5), nn.Flatten(), nn.Linear(120, 2))
+    assert signals.train(network).steps > 0
+
+
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing():
     recipe = TimedRecipe(learning_rate=0.01, warmup=0.25)
     assert recipe.rate(0.0) == pytest.approx(0.01 / 25)
