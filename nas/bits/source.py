@@ -26,6 +26,7 @@ class BitsSource:
         evaluate: (network, batches) -> metric.
         metric_name: of ``evaluate``.
         about: what it is, for the JSON.
+        unmeasured: why there is no metric although there are labels; empty where there is one.
     """
 
     module: nn.Module
@@ -34,6 +35,7 @@ class BitsSource:
     evaluate: Callable[[Any, Iterable[Any]], float] | None
     metric_name: str
     about: dict[str, Any]
+    unmeasured: str = ""
 
 
 def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSource:
@@ -121,14 +123,49 @@ def module_source(
     def read(subset: Any) -> list[tuple[Tensor, Tensor]]:
         return list(splits.evaluation_batches(subset, batch_size=128))
 
+    calibration = [x for x, _ in read(splits.calibration.first(images))]
+    about = {**about, "data": splits.origin}
+    if unmeasured := _no_classes(module, calibration[0][:1], f"--data {data}"):
+        return BitsSource(module, calibration, None, None, "", about, unmeasured)
     return BitsSource(
         module=module,
-        calibration=[x for x, _ in read(splits.calibration.first(images))],
+        calibration=calibration,
         validation=read(splits.validation),
         evaluate=task.evaluate,
         metric_name=task.metric_name,
-        about={**about, "data": splits.origin},
+        about=about,
     )
+
+
+def _no_classes(module: nn.Module, image: Tensor, data: str) -> str:
+    """Return why labels of classes do not tell the accuracy of a network; empty where they do.
+
+    Args:
+        module: the network.
+        image: one input (1, channels, height, width).
+        data: where it comes from, to name it.
+
+    Raises:
+        InputError: the network does not take the image.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            outputs = module(image)
+    except (RuntimeError, ValueError, IndexError) as error:
+        shape = "x".join(map(str, image.shape[1:]))
+        raise InputError(
+            f"{data}: the network does not take its images of {shape}: "
+            f"{str(error).splitlines()[0]}; give another --image-size, or --images FILE.npy"
+        ) from error
+    if not isinstance(outputs, torch.Tensor):
+        what = "several outputs"
+    elif outputs.ndim != 2:
+        what = f"outputs of shape {tuple(outputs.shape[1:])}"
+    else:
+        return ""
+    return f"accuracy is not measured: the network has {what}, and the labels of {data} are classes"
 
 
 def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:

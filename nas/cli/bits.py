@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.bits_modes import check_mode, given
 from nas.cli.device_options import (
     Authority,
     Hub,
@@ -39,6 +40,7 @@ Budget = Annotated[
 
 @app.command()
 def bits(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -69,7 +71,9 @@ def bits(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="Of a language model's weights: nearest, gptq, awq, awq_gptq or planes."),
+        typer.Option(
+            help="Of a language model's weights: nearest, gptq, awq, awq_gptq, planes or onebit."
+        ),
     ] = "nearest",
     images: Annotated[
         Path | None,
@@ -164,9 +168,13 @@ def bits(
     if not budgets:
         raise InputError("give at least one budget, such as --budget weights_kib=60%")
     place = Path(model)
-    if (place / "config.json").is_file() or text is not None:
-        if text is None:
-            raise InputError("give the text to calibrate the language model with: --text FILE")
+    language = (place / "config.json").is_file() or text is not None
+    if language and text is None:
+        raise InputError("give the text to calibrate the language model with: --text FILE")
+    check_mode(context, language=language)
+    if text is not None:
+        # 8 bits and float are of layers with quantised inputs.
+        weight_bits = weight_bits if given(context, "weight_bits") else "2,3,4"
         _language(place, text, budgets, output, weight_bits, group, method)
         return
     if place.is_dir() or is_run_model(place):
@@ -182,10 +190,6 @@ def bits(
             images=count,
             seed=seed,
         )
-    if sum(given is not None for given in (hardware, layer_latencies, device, design)) > 1:
-        raise InputError(
-            "give one of --device, --hardware, --design and --layer-latencies: each says latency_ms"
-        )
     widths = _bits("--weight-bits", weight_bits)
     inputs = _bits("--activation-bits", activation_bits)
     latency_ms = energy_mj = costs = None
@@ -199,16 +203,12 @@ def bits(
         latency_ms, energy_mj = hardware_costs(source.module, source.calibration[0], hardware)
     output.mkdir(parents=True, exist_ok=True)
     if design is not None:
-        if ranks is not None or group:
-            raise InputError("--design goes without --ranks and --group")
         _with_design(
             source, budgets, design, widths, inputs, output,
             metric=metric, edge_bits=edge_bits or None, adaround=adaround, seed=seed,
         )  # fmt: skip
         return
     if ranks is not None:
-        if latency_ms is not None or group:
-            raise InputError("--ranks goes without --hardware, --layer-latencies and --group")
         _with_ranks(source, budgets, ranks, weight_bits, activation_bits, edge_bits, output, seed)
         return
     result = allocate_bits(
@@ -231,6 +231,8 @@ def bits(
     if hardware is not None:
         about["hardware"] = f"{hardware}, estimated"
     checked = source.calibration[0]
+    if source.unmeasured:
+        typer.echo(source.unmeasured, err=True)
     if source.validation is not None and source.evaluate is not None:
         about[source.metric_name] = _accuracies(
             source, result, adaround=adaround, seed=seed, group=group
@@ -239,7 +241,7 @@ def bits(
     if costs is not None:
         about["device"] = {"name": device, **costs.to_json()}
     path = write_bits(result, output, checked, about=about)
-    for line in _told(result, about.get(source.metric_name, {})):
+    for line in _told(result, about.get(source.metric_name, {}), source.metric_name):
         typer.echo(line)
     if costs is not None:
         found = verify(
@@ -417,9 +419,8 @@ def _language(
     from nas.bits.language import language_bits, read_windows, write_language_bits
     from supernet.checkpoints.weights import load_decoder
 
-    # 8 bits and float are of layers with quantised inputs.
-    options = [b for b in _bits("--weight-bits", weight_bits) if isinstance(b, int) and b <= 4]
-    if not options:
+    options = [b for b in _bits("--weight-bits", weight_bits) if b in (2, 3, 4)]
+    if len(options) != len(weight_bits.split(",")):
         raise InputError(f"--weight-bits {weight_bits}: of a language model give some of 2, 3, 4")
     model = load_decoder(folder)
     config = model.config
@@ -460,16 +461,16 @@ def _accuracies(
     return found
 
 
-def _told(result: Any, accuracies: dict[str, float]) -> list[str]:
+def _told(result: Any, accuracies: dict[str, float], measured: str) -> list[str]:
     names = list(result.budgets)
     width = max(len(a.method) for a in [result.best, *result.others]) + 2
     head = "method".ljust(width) + result.metric.rjust(12) + "".join(n.rjust(18) for n in names)
-    lines = [head + ("accuracy".rjust(10) if accuracies else "")]
+    lines = [head + (f"  {measured:>8}" if accuracies else "")]
     for one in [result.best, *result.others]:
         line = one.method.ljust(width) + f"{one.sensitivity:12.5g}"
         line += "".join(f"{one.costs[n]:18.6g}" for n in names)
         if accuracies:
-            line += f"{accuracies[one.method]:10.4f}"
+            line += f"  {accuracies[one.method]:{max(8, len(measured))}.4f}"
         lines.append(line)
     lines.append("budget".ljust(width + 12) + "".join(f"{result.budgets[n]:18.6g}" for n in names))
     if accuracies:

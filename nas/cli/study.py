@@ -282,9 +282,9 @@ def faults(
     print(f"lost with faults in one layer alone, at {rate:g}:")
     for name, layer in sorted(result["layers"].items(), key=lambda item: -item[1]["loss"])[:8]:
         print(f"  {name}: {layer['loss']:.4f}, {layer['bits']} bits")
-    print(f"{'protected':18}{'layers':>8}{'share':>8}{result['metric']:>12}")
+    print(f"{'protected':18}{'layers':>8}{'share':>8}  {result['metric']:>12}")
     for method, row in result["protection"].items():
-        print(f"{method:18}{len(row['layers']):>8}{row['share']:>8.3f}{row['mean']:>12.4f}")
+        print(f"{method:18}{len(row['layers']):>8}{row['share']:>8.3f}  {row['mean']:>12.4f}")
     if training := result.get("training"):
         for name in ("without", "with"):
             pair = training[name]

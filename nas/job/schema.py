@@ -59,8 +59,9 @@ class Job(Section):
     """Database URL (postgresql://...) of a study that several runs share; null is study.db in the
     run folder."""
     task: StrictStr = "image_classification"
-    """image_classification, image_regression, multi_label_classification, signal_classification,
-    signal_regression, audio_classification, object_detection, semantic_segmentation,
+    """image_classification, image_regression, image_embedding, multi_label_classification,
+    signal_classification, signal_regression, signal_embedding, anomaly_detection,
+    audio_classification, audio_embedding, object_detection, semantic_segmentation,
     language_modelling, or a task of a plug-in (entry-point group nas.tasks)."""
     data: DataConfig
     space: SpaceConfig = SpaceConfig()

@@ -162,7 +162,8 @@ class ModelCard:
             "## Latency\n\n" + _latency_table(self.latency),
             "## Size and cost\n\n" + _pairs(_cost_rows(self)),
             "## Input and output\n\n" + _preprocessing_text(self.preprocessing),
-            "## Parity with the trained network\n\n" + _pairs(_parity_rows(self.parity)),
+            "## Parity with the trained network\n\n"
+            + _pairs(_parity_rows(self.parity, self.metric)),
             "## Layers\n\n" + _layer_table(self.layers),
             f"## Architecture\n\n```\n{self.architecture}\n```",
             "## How it was made\n\n" + _pairs(_provenance_rows(self)),
@@ -334,12 +335,12 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
     return text + (f" In order: {names}." if names else "")
 
 
-def _parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _parity_rows(parity: Mapping[str, Any], metric: str) -> list[tuple[str, str]]:
     words = {
         "images": "validation images",
         "agreement": "same prediction (share)",
-        "reference_accuracy": "accuracy of the network",
-        "accuracy": "accuracy of the file",
+        "reference_accuracy": f"{metric} of the network",
+        "accuracy": f"{metric} of the file",
         "accuracy_difference": "difference",
         "max_logit_error": "largest error of a logit",
         "relative_error": "relative error of the logits",

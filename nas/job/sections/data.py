@@ -76,8 +76,9 @@ class DataConfig(Section):
     """Where the images or signals come from and how they are divided."""
 
     name: StrictStr
-    """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, signal_ts, signal_csv,
-    signal_numpy, cylinder_bell_funnel, audio_folder, text, or a source of a plug-in."""
+    """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, coco_json, yolo_txt,
+    pascal_voc, mask_folder, scenes, signal_ts, signal_csv, signal_numpy, cylinder_bell_funnel,
+    rotating_machine, audio_folder, text, or a source of a plug-in."""
     path: RelativePath | None = None
     """Folder of the data, or a file of text; relative to the job file. Not needed for digits."""
     download: StrictBool = False

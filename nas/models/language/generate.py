@@ -53,6 +53,11 @@ class TextGenerator:
                 f"{model} does not say what its tokens are (metadata {TOKENIZER!r}); only models "
                 "of the task language_modelling make text"
             )
+        if len(session.get_inputs()) != 1:
+            raise InputError(
+                f"{model} adds one token to those before it; give the model beside it that reads a "
+                "window, ID.onnx without -decode"
+            )
         self.tokens: Tokens = tokens_from_text(notes[TOKENIZER])
         self.length = int(session.get_inputs()[0].shape[-1])
         count = session.get_outputs()[0].shape[-1]

@@ -125,3 +125,31 @@ def test_the_command_writes_and_tells(folder, tmp_path):
     assert "bits per byte" in result.output and (tmp_path / "bits" / "bits.json").is_file()
     missing = CliRunner().invoke(app, ["bits", str(folder), "--budget", "weights_kib=92%", *out])
     assert missing.exit_code == 2
+
+
+def test_options_that_weights_alone_do_not_need_are_refused(folder):
+    given = ["bits", str(folder), "--text", "text.txt", "--budget", "weights_kib=92%"]
+    more = ["--ranks", "0.5", "--metric", "kl", "--activation-bits", "4", "--no-adaround"]
+    result = CliRunner().invoke(app, [*given, *more])
+    assert result.exit_code == 2
+    told = "--activation-bits, --metric, --ranks, --adaround: not used with --text"
+    assert told in result.output
+    few = CliRunner().invoke(app, [*given, "--weight-bits", "2,8"])
+    assert "--weight-bits 2,8: of a language model give some of 2, 3, 4" in few.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ranks", "0.5", "--metric", "kl"], "--ranks goes without --metric"),
+        (["--ranks", "0.5", "--device", "lowbit"], "--ranks goes without --device"),
+        (["--design", "a.json", "--group", "32"], "--design goes without --group"),
+        (["--design", "a.json", "--ranks", "0.5"], "--design goes without --ranks"),
+        (["--device", "lowbit", "--hardware", "x"], "--device goes without --hardware"),
+        (["--method", "gptq"], "--method is of a language model"),
+        (["--protocol", "processes=2"], "needs --device"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_before_any_work(options, message):
+    result = CliRunner().invoke(app, ["bits", "no:network", "--budget", "bops=50%", *options])
+    assert result.exit_code == 2 and message in result.output

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from nas.bits.named_network import load_source
 from nas.bits.search import allocate_bits, write_bits
+from nas.bits.source import module_source
+from nas.cli.main import app
 from nas.models.file_check import file_problem
 from nas.models.parity import evaluate_outputs
+from search_spaces.errors import InputError
 from supernet.onnx.export import export_onnx
 from supernet.own_model.wrap import bits_space
 from supernet.ptq.quantize import quantize_post_training
@@ -112,3 +116,22 @@ def test_the_bits_of_its_space_and_an_onnx_file_of_it(network, tmp_path):
         assert torch.allclose(one, other, atol=1e-5)
     result = allocate_bits(again, [images()], {"weights_kib": "70%"}, adaround=False)
     assert len(result.table.layers) == 5
+
+
+def test_labels_of_classes_say_nothing_of_several_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"{__name__}:make"
+    options = ["--data", "digits", "--count", "32", "--no-adaround", "--budget", "weights_kib=70%"]
+    result = CliRunner().invoke(app, ["bits", name, *options, "--output", "bits"])
+    assert result.exit_code == 0, result.output
+    assert "accuracy is not measured: the network has several outputs" in result.output
+    assert "accuracy" not in json.loads((tmp_path / "bits" / "bits.json").read_text())
+
+
+def test_a_network_that_does_not_take_the_images_is_told():
+    with pytest.raises(InputError, match="--data digits: the network does not take its images of"):
+        module_source(f"{__name__}:wide", data="digits")
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -345,3 +346,17 @@ def test_which_weights_are_in_a_number_format():
     assert found == {2: "", 4: "fp4_e2m1", 8: "", 32: ""}
     plain = Job.model_validate({"name": "a", "data": {"name": "digits"}})
     assert plain.supernet.quantizers.weight_format(4) == ""
+
+
+@pytest.mark.parametrize(
+    "key", ["task", "data.name", "search.strategy", "supernet.schedule", "export.formats"]
+)
+def test_the_reference_names_everything_that_a_key_may_hold(key):
+    page = (ROOT / "docs" / "yaml-reference.md").read_text(encoding="utf-8")
+    section, _, name = key.rpartition(".")
+    part = page.split(f"\n## `{section}`\n" if section else "\n## Top level\n")[1]
+    row = next(line for line in part.splitlines() if line.startswith(f"| `{name}` |"))
+    own = {
+        n for n in registry_for(key).names() if registry_for(key).get(n).__module__[:5] != "tests"
+    }
+    assert own - set(re.findall(r"[\w-]+", row)) == set()

@@ -124,3 +124,8 @@ def test_the_command_goes_on_with_the_prompt(model):
     assert result.exit_code == 0 and result.stdout.startswith("abc")
     expected = "".join(TextGenerator(model).generate("abc", 5, seed=1))
     assert result.stdout == f"abc{expected}\n"
+
+
+def test_the_file_of_a_step_alone_is_told(model):
+    with pytest.raises(InputError, match=r"a1-decode\.onnx adds one token .* ID\.onnx without"):
+        TextGenerator(step_path(model))
