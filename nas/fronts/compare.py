@@ -162,7 +162,8 @@ def compare_runs(
 
     Raises:
         InputError: fewer than two runs, a run that has not ended or has an empty front, an
-            objective that some run did not record, or a reference of another length.
+            objective that some run did not record, tasks of different metrics, or a reference of
+            another length.
     """
     if len(runs) < 2:
         raise InputError("give at least two run folders to compare")
@@ -174,13 +175,20 @@ def compare_runs(
     validated = all(number(e.get("validation_accuracy")) is not None for e in entries)
     split = "validation" if validated else "test"
     metric, higher = metric_of(results[0])
+    goals = _goals(results[0], objectives, device)
+    if {metric, "accuracy"} & {goal.partition("[")[0] for goal in goals}:
+        for run, result in zip(runs, results, strict=True):
+            if (other := metric_of(result)[0]) != metric:
+                raise InputError(
+                    f"{runs[0]} has the metric {metric} and {run} has {other}, which cannot be "
+                    "compared; name what both have with --objectives, such as weights_kib"
+                )
 
     def known(goal: str) -> bool:
         return all(
             objective_value(e, goal, metric, f"{split}_accuracy") is not None for e in entries
         )
 
-    goals = _goals(results[0], objectives, device)
     if objectives is None:
         goals = [goal for goal in goals if known(goal)]
     missing = [goal for goal in goals if not known(goal)]

@@ -94,6 +94,16 @@ def test_command_line_writes_everything(three, tmp_path):
     assert CliRunner().invoke(app, ["compare", str(three[0])]).exit_code == 2
 
 
+def test_runs_of_other_metrics_share_only_costs(three):
+    path = three[1] / "results.json"
+    results = json.loads(path.read_text())
+    results["task"] = {"metric": {"name": "rmse", "higher_is_better": False}}
+    path.write_text(json.dumps(results | {"metric": "rmse"}))
+    with pytest.raises(InputError, match=r"has the metric accuracy and .* has rmse"):
+        compare_runs(three)
+    assert compare_runs(three, objectives=["weights_kib", "latency_ms[cpu]"]).accuracy is None
+
+
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(5))
 def test_attainment_is_what_so_many_runs_reach(m, seed):
