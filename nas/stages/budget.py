@@ -41,6 +41,9 @@ WELL_TRAINED_STEPS = 3500
 after 13,300); with more, the gaps between the sizes of a short front cost those as much whose
 budget lies within one."""
 
+EXPECTED_PLACES = 8
+"""Places for which time to measure is set apart where a job leaves their number open."""
+
 FEWEST_PLACES = 5
 """Places of a front for which time is shared however little each of them gets."""
 
@@ -62,7 +65,15 @@ def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
 
 def round_seconds(job: Job, one: float) -> float:
     """Return the seconds of one round of measurements, each of ``one``: samples or the front."""
-    return len(job.devices) * max(job.search.latency_samples, job.search.places) * one
+    return len(job.devices) * max(job.search.latency_samples, expected_places(job)) * one
+
+
+def expected_places(job: Job) -> int:
+    """Return how many places of a front are to be measured, by what is known before the search."""
+    search = job.search
+    if search.front_size is not None or job.budget is None:
+        return search.places
+    return min(EXPECTED_PLACES, search.evaluations)
 
 
 def minutes_for(job: Job, splits: DataSplits) -> float:

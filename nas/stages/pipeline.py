@@ -32,7 +32,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, minutes_for
+from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, expected_places, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -430,7 +430,7 @@ class Pipeline:
         """Return the seconds of the budget that verification and the test set will need."""
         assert self.budget is not None
         measured = self.job.search.latency_samples
-        verified = self.job.search.places * len(self.fronts)
+        verified = expected_places(self.job) * len(self.fronts)
         measuring = float(self.store.manifest()["measuring_s"]) * verified / measured
         return measuring + ENDING_SHARE * self.budget.limit_s
 

@@ -41,9 +41,9 @@ def test_a_sample_without_a_usable_file_is_left_out_of_the_measurements(tmp_path
     told = []
     latencies = SimpleNamespace(_files=files, _failed=lambda arch, why: told.append((arch, why)))
     bad = {"b"}
-    archs, paths = Latencies._usable_files(latencies, ["a", "b", "c"], "search")
-    assert archs == ["a", "c"] and [path.name for path in paths] == ["a", "c"]
+    archs, paths = Latencies._usable_files(latencies, ["a", "b", "c"], ["search"])
+    assert archs == ["a", "c"] and [path.name for path in paths["search"]] == ["a", "c"]
     assert told == [("b", "b differs")]
     bad = {"a", "b"}
     with pytest.raises(UnusableModel, match="b differs"):
-        Latencies._usable_files(latencies, ["a", "b"], "search")
+        Latencies._usable_files(latencies, ["a", "b"], ["search"])

@@ -110,7 +110,7 @@ def test_without_training_the_largest_is_the_network_exactly(folder, tmp_path):
     assert context.evaluator(store).supernet.space is context.space
 
 
-@pytest.mark.parametrize("rate", [0.3, 0.001])
+@pytest.mark.parametrize("rate", [0.3, 0.0001])
 def test_training_never_ends_below_where_it_began(folder, tmp_path, rate):
     context, store = begin(folder, tmp_path, epochs=1, learning_rate=rate)
     supernet, _ = train_supernet(context, store, Progress())
@@ -122,8 +122,9 @@ def test_training_never_ends_below_where_it_began(folder, tmp_path, rate):
     assert gate["after"][:2] == before[:2]
     module = load_network(f"{folder}/net.py:make", weights=folder / "net.safetensors")
     assert accuracy(context, largest(context, supernet)) == accuracy(context, module)
-    # A rate at which nothing is learnt but much destroyed is seen and undone.
-    assert (gate["share"] < 1) == (rate == 0.3)
+    # A rate at which nothing is learnt but much destroyed is seen and undone; of a gentle one most
+    # is kept.
+    assert gate["share"] < 0.5 if rate == 0.3 else gate["share"] > 0.5
     # Resumed after its end, the run has the same weights.
     again, _ = train_supernet(context, store, Progress())
     for name, value in supernet.state_dict().items():

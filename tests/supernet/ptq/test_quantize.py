@@ -211,4 +211,4 @@ def test_bad_input_is_refused():
         quantize_post_training(trained(), calibration(), steps=("magic",))
     with pytest.raises(InputError, match="at least one batch"):
         quantize_post_training(trained(), [])
-    assert set(STEPS) == {"equalize", "mse", "bias", "adaround"}
+    assert set(STEPS) == {"equalize", "balance", "mse", "compensate", "bias", "adaround"}
