@@ -79,6 +79,9 @@ def timed(*arguments: str) -> dict[str, Any]:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if done.returncode != 0:
+        # A time of tests that did not run to their end says nothing.
+        raise RuntimeError(f"{done.stdout[-2000:]}{done.stderr[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
@@ -104,7 +107,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
     }
     if asked.quick:
-        found["quick_tests"] = timed("--quick", "-n", "2")
+        found["quick_tests"] = timed("--quick")
     if asked.suite:
         first = timed("-m", "forks")
         second = timed("-m", "not forks", "-n", "2", "--dist", "loadfile")

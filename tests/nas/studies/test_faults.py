@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from nas.cli.study import app
 from nas.studies.protection import METHODS, protections
 from search_spaces.errors import InputError
-from tests.nas.studies.test_exits import SPACE, run_of
+from tests.nas.studies.small_run import SPACE, run_of
 
 LAYERS = st.lists(st.tuples(st.floats(-0.01, 1), st.integers(1, 1000)), min_size=1, max_size=8)
 
