@@ -73,7 +73,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     _reached.clear()
     try:
         return (yield)
-    except Exception:
+    except (Exception, pytest.fail.Exception):
         if _reached:
             pytest.skip(_reached[0])
         raise
