@@ -9,9 +9,7 @@ bits in turns, by processor time; a described accelerator of serial arithmetic e
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ import torch
 from torch import nn
 
 from experiments.choices.material import (
-    RESULTS,
     accuracy,
+    by_seed,
     calibration,
     fashion,
     keep,
@@ -171,18 +169,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=1.0)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
     settings = {"epochs": arguments.epochs, "pairs": [str(pair) for pair in PAIRS]}
-    path = RESULTS / "bits_device.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    seeds: dict[str, Any] = known.get("seeds", {}) if known.get("settings") == settings else {}
-    for seed in range(arguments.seeds):
-        if str(seed) not in seeds:
-            seeds[str(seed)] = one_seed(seed, arguments.epochs)
-            print(seed, json.dumps(seeds[str(seed)]), flush=True)
-            write(settings, seeds, started)
-    write(settings, seeds, started)
+    by_seed(
+        "bits_device",
+        settings,
+        arguments.seeds,
+        lambda seed: one_seed(seed, arguments.epochs),
+        write,
+    )
 
 
 def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> None:

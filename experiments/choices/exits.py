@@ -9,16 +9,14 @@ half of the validation images and told on the other, image by image, both files 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.choices.material import RESULTS, keep
+from experiments.choices.material import FASHION, by_seed, keep
 from experiments.results_index import record_claim
 from experiments.supernet.common import open_job
 from nas.models.parity import export_checked
@@ -38,14 +36,7 @@ COMMAND = "python -m experiments.choices.exits"
 LOSS, TIMED, ROUNDS, FLOAT_SHARE = 0.002, 600, 5, 0.5
 JOB: dict[str, Any] = {
     "name": "exits",
-    "data": {
-        "name": "fashion_mnist",
-        "image_size": 14,
-        "train": 15_000,
-        "validation": 4000,
-        "calibration": 512,
-        "augment": {"crop_padding": 1, "flip": True},
-    },
+    "data": {**FASHION, "train": 15_000},
     "space": {
         "name": "mobilenet",
         "preset": "28x28-lean",
@@ -155,19 +146,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=500)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
     settings = {"steps": arguments.steps, "loss_allowed": LOSS, "timed_images": TIMED,
                 "rounds": ROUNDS, "clock": "processor time of the thread"}  # fmt: skip
-    path = RESULTS / "exits.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    seeds: dict[str, Any] = known.get("seeds", {}) if known.get("settings") == settings else {}
-    for seed in range(arguments.seeds):
-        if str(seed) not in seeds:
-            seeds[str(seed)] = one_seed(seed, arguments.steps)
-            print(seed, json.dumps(seeds[str(seed)]), flush=True)
-            write(settings, seeds, started)
-    write(settings, seeds, started)
+    by_seed("exits", settings, arguments.seeds, lambda seed: one_seed(seed, arguments.steps), write)
 
 
 def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> None:

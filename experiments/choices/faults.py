@@ -9,14 +9,11 @@ bits flipped in every other step, and for as many steps without::
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from typing import Any
 
 import numpy as np
-import torch
 
-from experiments.choices.material import RESULTS, keep
+from experiments.choices.material import FASHION, by_seed, keep
 from experiments.results_index import record_claim
 from experiments.supernet.common import open_job
 from nas.stages.evaluator import Evaluator
@@ -31,14 +28,7 @@ RATE_OF_LEARNING = 0.003
 RATES = (0.001, 0.01, 0.03)
 JOB: dict[str, Any] = {
     "name": "faults",
-    "data": {
-        "name": "fashion_mnist",
-        "image_size": 14,
-        "train": 15_000,
-        "validation": 4000,
-        "calibration": 512,
-        "augment": {"crop_padding": 1, "flip": True},
-    },
+    "data": {**FASHION, "train": 15_000},
     "space": {
         "name": "mobilenet",
         "preset": "28x28-lean",
@@ -96,19 +86,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900, help="of training alone")
     parser.add_argument("--fault-steps", type=int, default=450, help="with faults, or without")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
     settings = {"steps": arguments.steps, "fault_steps": arguments.fault_steps, "rate": RATE,
                 "draws": DRAWS, "protected_share_of_bits": PROTECT}  # fmt: skip
-    path = RESULTS / "faults.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    seeds: dict[str, Any] = known.get("seeds", {}) if known.get("settings") == settings else {}
-    for seed in range(arguments.seeds):
-        if str(seed) not in seeds:
-            seeds[str(seed)] = one_seed(seed, arguments.steps, arguments.fault_steps)
-            print(seed, json.dumps(seeds[str(seed)]), flush=True)
-            write(settings, seeds, started)
-    write(settings, seeds, started)
+    by_seed(
+        "faults",
+        settings,
+        arguments.seeds,
+        lambda seed: one_seed(seed, arguments.steps, arguments.fault_steps),
+        write,
+    )
 
 
 def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> None:

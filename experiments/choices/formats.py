@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import time
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.choices.material import (
-    RESULTS,
     accuracy,
+    by_seed,
     calibration,
     convolutions,
     fashion,
@@ -193,6 +191,29 @@ def one_bit(
     return rows
 
 
+def one_seed(seed: int, epochs: float, trained_epochs: float) -> dict[str, Any]:
+    """Return everything of one seed."""
+    torch.manual_seed(seed)
+    splits = fashion(seed)
+    tests = test_batches(splits)
+    network = convolutions()
+    train(network, splits, epochs=epochs, rate=0.05, seed=seed)
+    rows = post_training(network, splits, tests)
+    trained = {
+        f"{name}, {bits} bits": trained_weights(
+            network, name, bits, splits, tests, seed, trained_epochs
+        )
+        for name, bits in (("twn", 2), ("ttq", 2), ("lsq", 2), ("shift2", 2), ("shift3", 3))
+    }
+    linear = perceptron()
+    train(linear, splits, epochs=epochs, rate=1e-3, seed=seed, adam=True)
+    return {
+        "post_training": rows,
+        "trained_weights": trained,
+        "one_bit": one_bit(linear, splits, tests, seed, trained_epochs),
+    }
+
+
 def main() -> None:
     """Fill the tables, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
@@ -200,37 +221,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=5.0, help="of the float networks")
     parser.add_argument("--trained-epochs", type=float, default=1.5, help="with few weight bits")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
     settings = {"epochs": arguments.epochs, "trained_epochs": arguments.trained_epochs}
-    path = RESULTS / "formats.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    seeds: dict[str, Any] = known.get("seeds", {}) if known.get("settings") == settings else {}
-    for seed in range(arguments.seeds):
-        if str(seed) in seeds:
-            continue
-        torch.manual_seed(seed)
-        splits = fashion(seed)
-        tests = test_batches(splits)
-        network = convolutions()
-        train(network, splits, epochs=arguments.epochs, rate=0.05, seed=seed)
-        rows = post_training(network, splits, tests)
-        trained = {
-            f"{name}, {bits} bits": trained_weights(
-                network, name, bits, splits, tests, seed, arguments.trained_epochs
-            )
-            for name, bits in (("twn", 2), ("ttq", 2), ("lsq", 2), ("shift2", 2), ("shift3", 3))
-        }
-        linear = perceptron()
-        train(linear, splits, epochs=arguments.epochs, rate=1e-3, seed=seed, adam=True)
-        seeds[str(seed)] = {
-            "post_training": rows,
-            "trained_weights": trained,
-            "one_bit": one_bit(linear, splits, tests, seed, arguments.trained_epochs),
-        }
-        print(seed, json.dumps(seeds[str(seed)], indent=1), flush=True)
-        write(settings, seeds, started)
-    write(settings, seeds, started)
+    by_seed(
+        "formats",
+        settings,
+        arguments.seeds,
+        lambda seed: one_seed(seed, arguments.epochs, arguments.trained_epochs),
+        write,
+    )
 
 
 def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> None:

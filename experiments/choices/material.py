@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -16,19 +17,26 @@ from torch.nn import functional as F
 
 from devices.device import device_fingerprint
 from nas.data.splits import DataSplits, load_splits
-from nas.job.sections.data import AugmentConfig, DataConfig
+from nas.job.sections.data import DataConfig
 from search_spaces.atomic import write_json_atomic
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "choices"
 BATCH = 128
+FASHION: dict[str, Any] = {
+    "name": "fashion_mnist",
+    "image_size": 14,
+    "train": 30_000,
+    "validation": 4000,
+    "calibration": 512,
+    "augment": {"crop_padding": 1, "flip": True},
+}
+"""Section ``data`` of a job: Fashion-MNIST at 14x14 pixels."""
 
 
 def fashion(seed: int = 0, **options: Any) -> DataSplits:
-    """Return Fashion-MNIST at 14x14 pixels, divided by seed: 30,000 images to train on."""
-    asked = {"image_size": 14, "train": 30_000, "validation": 4000, "calibration": 512, **options}
-    augment = AugmentConfig(crop_padding=1, flip=True)
-    return load_splits(DataConfig(name="fashion_mnist", augment=augment, **asked), seed)
+    """Return :data:`FASHION`, some options replaced, divided by seed."""
+    return load_splits(DataConfig.model_validate({**FASHION, **options}), seed)
 
 
 def convolutions() -> nn.Sequential:
@@ -139,6 +147,36 @@ def test_batches(splits: DataSplits, images: int = 5000) -> list[tuple[Tensor, T
 def calibration(splits: DataSplits, images: int = 256) -> list[Tensor]:
     """Return calibration images without augmentation."""
     return [x for x, _ in splits.evaluation_batches(splits.calibration.first(images))]
+
+
+def by_seed(
+    name: str,
+    settings: dict[str, Any],
+    count: int,
+    one_seed: Callable[[int], dict[str, Any]],
+    write: Callable[[dict[str, Any], dict[str, Any], float], None],
+) -> None:
+    """Fill a table seed by seed; seeds that its file has, of the same settings, are kept.
+
+    Args:
+        name: of the file, see :func:`keep`.
+        settings: what the rows depend on beside the seed.
+        count: of seeds, from 0.
+        one_seed: returns the row of a seed.
+        write: writes ``(settings, rows by seed, processor time at the start)``.
+    """
+    torch.set_num_threads(1)
+    started = time.process_time()
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = known.get("settings") == json.loads(json.dumps(settings))
+    seeds: dict[str, Any] = known.get("seeds", {}) if same else {}
+    for seed in range(count):
+        if str(seed) not in seeds:
+            seeds[str(seed)] = one_seed(seed)
+            print(seed, json.dumps(seeds[str(seed)]), flush=True)
+            write(settings, seeds, started)
+    write(settings, seeds, started)
 
 
 def keep(name: str, values: dict[str, Any], command: str, started: float) -> str:

@@ -9,9 +9,7 @@ three and lets each become three networks of smaller ranks, which learn from it 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,8 @@ import torch
 from torch import nn
 
 from experiments.choices.material import (
-    RESULTS,
     accuracy,
+    by_seed,
     calibration,
     fashion,
     keep,
@@ -116,19 +114,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=3.0)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
     settings = {"epochs": arguments.epochs, "widths": WIDTHS, "ranked": RANKED, "budgets": BUDGETS}
-    path = RESULTS / "rank.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = known.get("settings") == json.loads(json.dumps(settings))
-    seeds: dict[str, Any] = known.get("seeds", {}) if same else {}
-    for seed in range(arguments.seeds):
-        if str(seed) not in seeds:
-            seeds[str(seed)] = one_seed(seed, arguments.epochs)
-            print(seed, json.dumps(seeds[str(seed)]), flush=True)
-            write(settings, seeds, started)
-    write(settings, seeds, started)
+    by_seed("rank", settings, arguments.seeds, lambda seed: one_seed(seed, arguments.epochs), write)
 
 
 def write(settings: dict[str, Any], seeds: dict[str, Any], started: float) -> None:
