@@ -73,6 +73,7 @@ def build_payload(results: Results) -> dict[str, Any]:
                 "percent": is_share(results),
                 "unit": metric_unit(results),
                 "each": each_word(results),
+                "classes": is_accuracy(results),
             },
             "devices": [
                 {

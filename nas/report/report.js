@@ -629,8 +629,10 @@
   function drawClasses(m) {
     const host = $("model-classes");
     clear(host);
-    el(host, "h3", {}, D.metric.name.charAt(0).toUpperCase() + D.metric.name.slice(1) + " by " + D.metric.each);
     const names = m.per_class ? Object.keys(m.per_class) : [];
+    // Of a task without classes there is nothing to tell apart.
+    if (!names.length && !D.metric.classes) return;
+    el(host, "h3", {}, D.metric.name.charAt(0).toUpperCase() + D.metric.name.slice(1) + " by " + D.metric.each);
     if (!names.length) { el(host, "p", { class: "note" }, "Not recorded."); return; }
     const turn = D.metric.higher ? 1 : -1;
     const order = names.length > 20 ? names.sort((a, b) => turn * (m.per_class[a] - m.per_class[b])).slice(0, 20) : names;

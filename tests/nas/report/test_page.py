@@ -215,6 +215,7 @@ def test_another_metric_where_less_is_better(results):
         "percent": False,
         "unit": "",
         "each": "class",
+        "classes": False,
     }
 
 
