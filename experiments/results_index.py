@@ -1,15 +1,43 @@
-"""The index of published claims: one entry each, written by the experiment that made it."""
+"""Results of experiments, and the index of published claims: one entry each, by its experiment."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from search_spaces.atomic import write_json_atomic
 
 INDEX = Path(__file__).parent / "results" / "index.json"
+
+
+def write_result(
+    path: Path, values: Mapping[str, Any], command: str, *, packages: tuple[str, ...]
+) -> str:
+    """Write a result with machine, load and versions; return its path in the repository.
+
+    Args:
+        path: of the file, within the repository.
+        values: what was found.
+        command: how to repeat it.
+        packages: whose versions matter.
+    """
+    write_json_atomic(
+        path,
+        {
+            **values,
+            "machine": platform.processor() or platform.machine(),
+            "load": os.getloadavg()[0],
+            "versions": {name: version(name) for name in packages},
+            "command": command,
+        },
+    )
+    return str(path.relative_to(Path(__file__).parents[1]))
 
 
 def record_claim(

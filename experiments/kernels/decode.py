@@ -9,11 +9,8 @@ run exports them, on one thread. Rounds are interleaved in one process; processo
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,7 @@ import torch
 from devices.measuring.conditions import has_dot_products
 from devices.runtime import make_runtime, random_inputs
 from devices.runtimes.agreement import relative_error
-from experiments.results_index import record_claim
-from search_spaces.atomic import write_json_atomic
+from experiments.results_index import record_claim, write_result
 from search_spaces.spaces.registry import build_space
 from supernet.decoding import DecodingStep
 from supernet.network import Supernet
@@ -96,18 +92,15 @@ def main() -> None:
             parameters, paths = files(Path(folder), preset, bits)
             rows.append({"parameters": parameters, "bits": bits, "microseconds": times(paths)})
             print(rows[-1], flush=True)
-    write_json_atomic(
+    file = write_result(
         RESULTS,
         {
             "rows": rows,
-            "machine": platform.processor() or platform.machine(),
             "dot_products": has_dot_products(),
-            "load": os.getloadavg()[0],
-            "versions": {name: version(name) for name in ("numpy", "onnxruntime", "torch")},
-            "command": COMMAND,
         },
+        COMMAND,
+        packages=("numpy", "onnxruntime", "torch"),
     )
-    file = str(RESULTS.relative_to(Path(__file__).parents[2]))
     for name, key, target in (
         ("token", "language.token_lowbit_vs_ort", 1.0),
         ("window", "language.window_lowbit_vs_ort", 1.0),

@@ -17,10 +17,7 @@ a processor.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.results_index import record_claim
+from experiments.results_index import record_claim, write_result
 from nas.adapters.search import search_adapters
 from nas.bits.language import layer_inputs, linear_layers, with_weights
 from nas.data.text.source import read_text
-from search_spaces.atomic import write_json_atomic
 from search_spaces.space import Arch
 from search_spaces.spaces.adapters import AdapterSpace
 from supernet.adapters.elastic import AdaptedDecoder, adapted_sizes
@@ -169,14 +165,9 @@ def main() -> None:
         "steps": given.steps,
         "seed": given.seed,
         "cpu_seconds": time.process_time() - began,
-        "machine": platform.processor() or platform.machine(),
-        "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("torch", "numpy")},
-        "command": COMMAND,
     }
-    write_json_atomic(RESULTS, record)
+    file = write_result(RESULTS, record, COMMAND, packages=("torch", "numpy"))
     print({k: v for k, v in record.items() if k != "front"})
-    file = str(RESULTS.relative_to(Path(__file__).parents[2]))
     gap = whole - sub
     record_claim("adapters.gap_at_25_percent", gap, "<= 0.5 points", gap <= 0.5, file, COMMAND)
 

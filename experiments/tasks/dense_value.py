@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,11 @@ import numpy as np
 import torch
 
 from devices.runtime import RUNTIMES
-from experiments.results_index import INDEX, record_claim
+from experiments.results_index import INDEX, record_claim, write_result
 from nas.report.results import load_results
 from nas.stages.opened_job import RunContext
 from nas.stages.pipeline import RunStore
 from nas.tasks.boxes import detections
-from search_spaces.atomic import write_json_atomic
 from supernet.resolution import resize_images
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -72,10 +68,6 @@ def main() -> None:
         "files": files,
         "job": f"nas run experiments/tasks/{results['name']}.yaml",
         "seed": results["seed"],
-        "machine": platform.processor() or platform.machine(),
-        "load": os.getloadavg()[0],
-        "versions": {n: version(n) for n in ("torch", "numpy", "onnxruntime")},
-        "command": command,
     }
     study = given.run / "studies" / "value.json"
     if study.is_file():
@@ -85,7 +77,7 @@ def main() -> None:
     if given.task == "large":
         report["decode_ms"] = decode_ms(cells=720)
         report |= within(results, file, command)
-    write_json_atomic(RESULTS / name, report)
+    write_result(RESULTS / name, report, command, packages=("torch", "numpy", "onnxruntime"))
     worst = max(abs(gap) for one in files for gap in one["gap_points"].values())
     known = json.loads(INDEX.read_text()).get(GAP, {}).get("value") or {}
     value = {**known, given.task: round(worst, 3)}

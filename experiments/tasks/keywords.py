@@ -7,18 +7,14 @@ python -m experiments.tasks.keywords
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from experiments.results_index import record_claim
+from experiments.results_index import record_claim, write_result
 from nas.job.check import load_job
 from nas.report.results import load_results
 from nas.stages.pipeline import run
-from search_spaces.atomic import write_json_atomic
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "tasks_keywords.json"
@@ -57,20 +53,17 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     command = "python -m experiments.tasks.keywords"
-    write_json_atomic(
+    file = write_result(
         RESULTS,
         {
             "rows": rows,
             "cpu_minutes_of_a_seed": given.minutes,
-            "machine": platform.processor() or platform.machine(),
-            "load": os.getloadavg()[0],
-            "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime")},
-            "command": command,
         },
+        command,
+        packages=("torch", "numpy", "onnxruntime"),
     )
     accuracy = float(np.mean([row["accuracy"] for row in rows]))
     smallest = [row["smallest_above_85_kib"] for row in rows]
-    file = str(RESULTS.relative_to(HERE.parents[1]))
     record_claim(
         "task.kws_accuracy_at_53936_bytes", accuracy, ">= 0.9", accuracy >= 0.9, file, command
     )

@@ -20,16 +20,13 @@ time, which is the simplest thing to do instead; its bits per byte are reported 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.results_index import record_claim
+from experiments.results_index import record_claim, write_result
 from nas.data.text.source import read_text
 from nas.job.check import load_job
 from nas.job.schema import Job
@@ -37,7 +34,6 @@ from nas.record.spending import spent
 from nas.report.results import load_results
 from nas.stages.opened_job import RunContext
 from nas.stages.pipeline import resume, run
-from search_spaces.atomic import write_json_atomic
 from supernet.network import Supernet
 from supernet.training.own_time import OwnRecipe, OwnTraining
 
@@ -174,7 +170,7 @@ def main() -> None:
     alone = largest_alone(job, minutes, folder) if given.alone else None
     command = f"{COMMAND} --small" if given.small else f"{COMMAND} --minutes {minutes:g}"
     command += " --alone" if given.alone else ""
-    write_json_atomic(
+    file = write_result(
         RESULTS,
         {
             "front": rows,
@@ -184,13 +180,10 @@ def main() -> None:
             "cpu_seconds": None if cost is None else cost.cpu_seconds,
             "seed": given.seed,
             "text": "King James Bible, Debian's bible-kjv-text",
-            "machine": platform.processor() or platform.machine(),
-            "load": os.getloadavg()[0],
-            "versions": {name: version(name) for name in ("torch", "onnxruntime", "tokenizers")},
-            "command": command,
         },
+        command,
+        packages=("torch", "onnxruntime", "tokenizers"),
     )
-    file = str(RESULTS.relative_to(Path(__file__).parents[2]))
     speed, loss = decode_speedup(rows), two_bit_loss(rows)
     record_claim(
         "language.decode_speedup_at_1_percent", speed, ">= 1.5", speed >= 1.5, file, command

@@ -11,15 +11,12 @@ best on the validation windows, and how far that is ahead.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from experiments.results_index import record_claim
+from experiments.results_index import record_claim, write_result
 from nas.data.batches import Subset
 from nas.job.check import load_job
 from nas.job.sections.data import DataConfig
@@ -27,7 +24,6 @@ from nas.report.results import load_results
 from nas.stages.pipeline import run
 from nas.tasks import AnomalyDetection
 from nas.tasks.multi_label import area_under_roc
-from search_spaces.atomic import write_json_atomic
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "tasks_anomaly.json"
@@ -83,18 +79,15 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     command = "python -m experiments.tasks.machine"
-    write_json_atomic(
+    file = write_result(
         RESULTS,
         {
             "rows": rows,
             "cpu_minutes_of_a_seed": given.minutes,
-            "machine": platform.processor() or platform.machine(),
-            "load": os.getloadavg()[0],
-            "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime")},
-            "command": command,
         },
+        command,
+        packages=("torch", "numpy", "onnxruntime"),
     )
-    file = f"experiments/results/{RESULTS.name}"
     auc = float(np.mean([row["auc"] for row in rows]))
     ahead = auc - float(np.mean([row["principal_components"]["test"] for row in rows]))
     record_claim("task.anomaly_auc", auc, "told", True, file, command)

@@ -17,21 +17,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.results_index import record_claim
+from experiments.results_index import record_claim, write_result
 from nas.data.ts_file import read_ts
 from nas.job.schema import Job
 from nas.report.results import load_results
 from nas.stages.pipeline import run
-from search_spaces.atomic import write_json_atomic
 
 RESULTS = Path(__file__).parents[1] / "results" / "tasks_ucr.json"
 SETS = ("ACSF1", "ArrowHead", "GunPoint", "ItalyPowerDemand", "OSULeaf")
@@ -128,20 +124,17 @@ def main() -> None:
         for name in given.sets
     ]
     command = "python -m experiments.tasks.ucr FOLDER --inception InceptionTime_accuracy.csv"
-    write_json_atomic(
+    file = write_result(
         RESULTS,
         {
             "rows": rows,
             "cpu_minutes_of_a_set": given.minutes,
             "gap_points": dict(zip(given.sets, map(float, gaps), strict=True)),
-            "machine": platform.processor() or platform.machine(),
-            "load": os.getloadavg()[0],
-            "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime")},
-            "command": command,
         },
+        command,
+        packages=("torch", "numpy", "onnxruntime"),
     )
     gap = float(np.mean(gaps))
-    file = str(RESULTS.relative_to(Path(__file__).parents[2]))
     # Of a part of the sets nothing is published as reached.
     met = gap <= 2.0 and set(given.sets) >= set(SETS)
     record_claim(KEY, gap, "<= 2 points at <= 32 KiB over five sets", met, file, command)
