@@ -15,21 +15,20 @@ from typing import Any
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, check_bits, one_of, round_channels, whole
+from search_spaces.parameters import check_bits, one_of, whole
 from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
-from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import (
-    bit_choices,
-    bits_name,
-    check_edge_bits,
-    edges,
-    preset_parameters,
+from search_spaces.spaces.staged_parameters import check_edge_bits, edges, preset_parameters
+from search_spaces.spaces.transformer import (
+    BlockForm,
+    TransformerColumns,
+    check_transformer,
+    transformer_choices,
 )
 
-_ROLES = ("qkv", "project", "widen", "contract")
+_FORM = BlockForm("decoder", "causal_attention", "attend", bits=FLOAT_BITS)
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,10 @@ class DecoderSpace(PlannedSpace):
         self.parameters = parameters
         self.length = size[1]
         super().__init__(
-            "decoder", _choices(parameters), input_channels=input_channels, outputs=outputs
+            "decoder",
+            transformer_choices(parameters),
+            input_channels=input_channels,
+            outputs=outputs,
         )
 
     @classmethod
@@ -157,14 +159,8 @@ class DecoderSpace(PlannedSpace):
         p = self.parameters
         columns = Columns(self, genes)
         every = np.ones(len(columns.genes), dtype=bool)
-        embed = columns.value("embed").astype(np.int64)
-
-        def norm(name: str, role: str, active: np.ndarray) -> OperatorColumn:
-            plan: OperatorPlan[Numbers] = OperatorPlan(
-                name, role, "layer_norm", embed, self.length, parameters=2 * embed
-            )
-            return OperatorColumn(plan, active)
-
+        network = TransformerColumns(p, columns, self.length)
+        embed = network.embed
         embedding: OperatorPlan[Numbers] = OperatorPlan(
             "embed", "embed", "token_embedding", embed, self.length, entries=self.outputs,
             parameters=(self.outputs + self.length) * embed,
@@ -174,52 +170,7 @@ class DecoderSpace(PlannedSpace):
                 "embed", "embed_tokens", (), every, ~every, (), (OperatorColumn(embedding, every),)
             )
         ]
-        depth = columns.value("depth")
-        for b in range(1, p.depths[-1] + 1):
-            name, active = f"b{b}", depth >= b
-            heads = columns.value(f"{name}.heads").astype(np.int64)
-            inner = heads * p.head_width
-            wide = round_channels(embed * columns.value(f"{name}.mlp"), p.divisor)
-
-            def layer(
-                role: str, inputs: Any, outputs: Any, source: str,
-                name: str = name, active: np.ndarray = active,
-            ) -> LayerColumn:  # fmt: skip
-                weight, activation = (
-                    columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
-                    for kind in ("w", "a")
-                )
-                plan: LayerPlan[Numbers] = LayerPlan(
-                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
-                    "gelu" if role == "widen" else "none", source, "linear", False,
-                    tokens=self.length,
-                )  # fmt: skip
-                return LayerColumn(plan, active)
-
-            attention: OperatorPlan[Numbers] = OperatorPlan(
-                f"{name}.attend", "attend", "causal_attention", inner, self.length, heads,
-                macs=2 * self.length**2 * inner, bits=FLOAT_BITS,
-            )  # fmt: skip
-            blocks.append(
-                BlockColumn(
-                    name,
-                    "decoder",
-                    (
-                        layer("qkv", embed, 3 * inner, "none"),
-                        layer("project", inner, embed, "none"),
-                        layer("widen", embed, wide, "none"),
-                        layer("contract", wide, embed, "gelu"),
-                    ),
-                    active,
-                    active,
-                    (),
-                    (
-                        norm(f"{name}.norm1", "norm1", active),
-                        OperatorColumn(attention, active),
-                        norm(f"{name}.norm2", "norm2", active),
-                    ),
-                )
-            )
+        blocks += network.blocks(_FORM)
         bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
         classifier: LayerPlan[Numbers] = LayerPlan(
             "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
@@ -228,21 +179,10 @@ class DecoderSpace(PlannedSpace):
         blocks.append(
             BlockColumn(
                 "head", "language_head", (LayerColumn(classifier, every),), every, ~every, (),
-                (norm("head.norm", "norm", every),),
+                (network.norm("head.norm", "norm", every),),
             )
         )  # fmt: skip
         return blocks
-
-
-def _choices(p: DecoderParameters) -> list[Choice]:
-    choices = [Choice("embed", p.embeds), Choice("depth", p.depths)]
-    for b in range(1, p.depths[-1] + 1):
-        deep_enough = frozenset(d for d in p.depths if d >= b)
-        when = () if b <= p.depths[0] else (Condition("depth", deep_enough),)
-        choices.append(Choice(f"b{b}.heads", p.heads, when))
-        choices.append(Choice(f"b{b}.mlp", p.mlps, when))
-        choices += bit_choices(f"b{b}", p, dict.fromkeys(_ROLES, when), when)
-    return choices
 
 
 def _check(p: DecoderParameters) -> None:
@@ -250,11 +190,6 @@ def _check(p: DecoderParameters) -> None:
     check_bits("weight_bits", p.weight_bits)
     check_bits("activation_bits", p.activation_bits)
     check_edge_bits(p.edge_bits)
-    for name in ("embeds", "depths", "heads", "mlps"):
-        ascending(name, getattr(p, name))
-    for name in ("embeds", "depths", "heads"):
-        for value in getattr(p, name):
-            whole(name, value)
-    for name in ("head_width", "divisor"):
-        whole(name, getattr(p, name))
+    check_transformer(p)
+    whole("divisor", p.divisor)
     whole("length", p.length, least=2)

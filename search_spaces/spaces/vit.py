@@ -16,23 +16,24 @@ from typing import Any
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, round_channels, whole
+from search_spaces.parameters import whole
 from search_spaces.plan import LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
-from search_spaces.space import Choice, Condition
+from search_spaces.space import Choice
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import (
-    bit_choices,
-    bits_name,
-    check_common,
-    edges,
-    preset_parameters,
+from search_spaces.spaces.staged_parameters import check_common, edges, preset_parameters
+from search_spaces.spaces.transformer import (
+    BlockForm,
+    TransformerColumns,
+    check_transformer,
+    transformer_choices,
 )
 
-_ROLES = ("qkv", "project", "widen", "contract")
 _POINTS = (("query", "none"), ("key", "none"), ("value", "none"), ("shares", "relu"))
 """Both factors of both products of an attention are quantised."""
+
+_FORM = BlockForm("transformer", "heads", "heads", points=_POINTS)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ class ViTSpace(PlannedSpace):
     ) -> None:
         _check(parameters)
         self.parameters = parameters
-        super().__init__(
-            "vit", _choices(parameters), input_channels=input_channels, outputs=outputs
-        )
+        choices = [
+            Choice("resolution", parameters.resolutions), *transformer_choices(parameters)
+        ]  # fmt: skip
+        super().__init__("vit", choices, input_channels=input_channels, outputs=outputs)
 
     @classmethod
     def from_config(
@@ -141,14 +143,9 @@ class ViTSpace(PlannedSpace):
         size = self.resolution_column(genes)
         side = size // p.patch
         tokens = side**2
-        embed = columns.value("embed").astype(np.int64)
+        network = TransformerColumns(p, columns, tokens)
+        embed = network.embed
         bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
-
-        def norm(name: str, role: str, active: np.ndarray) -> OperatorColumn:
-            plan: OperatorPlan[Numbers] = OperatorPlan(
-                name, role, "layer_norm", embed, tokens, parameters=2 * embed
-            )
-            return OperatorColumn(plan, active)
 
         patches: LayerPlan[Numbers] = LayerPlan(
             "patches", "patches", self.input_channels, embed, p.patch, p.patch, 1, size, side,
@@ -163,51 +160,7 @@ class ViTSpace(PlannedSpace):
                 (("output", "none"),), (OperatorColumn(positions, every),),
             )
         ]  # fmt: skip
-        depth = columns.value("depth")
-        for b in range(1, p.depths[-1] + 1):
-            name, active = f"b{b}", depth >= b
-            heads = columns.value(f"{name}.heads").astype(np.int64)
-            inner = heads * p.head_width
-            wide = round_channels(embed * columns.value(f"{name}.mlp"), p.divisor)
-
-            def layer(
-                role: str, inputs: Any, outputs: Any, source: str,
-                name: str = name, active: np.ndarray = active,
-            ) -> LayerColumn:  # fmt: skip
-                weight, activation = (
-                    columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
-                    for kind in ("w", "a")
-                )
-                plan: LayerPlan[Numbers] = LayerPlan(
-                    f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
-                    "gelu" if role == "widen" else "none", source, "linear", False, tokens=tokens,
-                )  # fmt: skip
-                return LayerColumn(plan, active)
-
-            attention: OperatorPlan[Numbers] = OperatorPlan(
-                f"{name}.heads", "heads", "heads", inner, tokens, heads,
-                macs=2 * tokens**2 * inner,
-            )  # fmt: skip
-            blocks.append(
-                BlockColumn(
-                    name,
-                    "transformer",
-                    (
-                        layer("qkv", embed, 3 * inner, "none"),
-                        layer("project", inner, embed, "none"),
-                        layer("widen", embed, wide, "none"),
-                        layer("contract", wide, embed, "gelu"),
-                    ),
-                    active,
-                    active,
-                    _POINTS,
-                    (
-                        norm(f"{name}.norm1", "norm1", active),
-                        OperatorColumn(attention, active),
-                        norm(f"{name}.norm2", "norm2", active),
-                    ),
-                )
-            )
+        blocks += network.blocks(_FORM)
         classifier: LayerPlan[Numbers] = LayerPlan(
             "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
             *bits, "none", "none", "linear", False,
@@ -215,36 +168,16 @@ class ViTSpace(PlannedSpace):
         blocks.append(
             BlockColumn(
                 "head", "token_head", (LayerColumn(classifier, every),), every, ~every, (),
-                (norm("head.norm", "norm", every),),
+                (network.norm("head.norm", "norm", every),),
             )
         )  # fmt: skip
         return blocks
 
 
-def _choices(p: ViTParameters) -> list[Choice]:
-    choices = [
-        Choice("resolution", p.resolutions),
-        Choice("embed", p.embeds),
-        Choice("depth", p.depths),
-    ]
-    for b in range(1, p.depths[-1] + 1):
-        deep_enough = frozenset(d for d in p.depths if d >= b)
-        when = () if b <= p.depths[0] else (Condition("depth", deep_enough),)
-        choices.append(Choice(f"b{b}.heads", p.heads, when))
-        choices.append(Choice(f"b{b}.mlp", p.mlps, when))
-        choices += bit_choices(f"b{b}", p, dict.fromkeys(_ROLES, when), when)
-    return choices
-
-
 def _check(p: ViTParameters) -> None:
     check_common(p)
-    for name in ("embeds", "depths", "heads", "mlps"):
-        ascending(name, getattr(p, name))
-    for name in ("embeds", "depths", "heads"):
-        for value in getattr(p, name):
-            whole(name, value)
-    for name in ("patch", "head_width"):
-        whole(name, getattr(p, name))
+    check_transformer(p)
+    whole("patch", p.patch)
     for size in p.resolutions:
         if size % p.patch:
             raise InputError(f"resolutions: {size} is no multiple of the patch, {p.patch}")
