@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.data.problems import whole_option
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
@@ -38,9 +39,8 @@ def cylinder_bell_funnel(
     Raises:
         InputError: fewer examples or a shorter length; labels, which there are none of.
     """
-    for name, value, least in (("examples", examples, 30), ("length", length, 16)):
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
+    whole_option("examples", examples, least=30)
+    whole_option("length", length, least=16)
     kind = kind or "classes"
     if kind == "labels":
         raise InputError("cylinder_bell_funnel has one shape a signal, not several labels")
@@ -101,9 +101,8 @@ def rotating_machine(
     Raises:
         InputError: fewer examples or a shorter length; values or labels, which there are none of.
     """
-    for name, value, least in (("examples", examples, 60), ("length", length, 64)):
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
+    whole_option("examples", examples, least=60)
+    whole_option("length", length, least=64)
     if kind not in (None, "classes"):
         raise InputError(f"rotating_machine has one state a window, no {kind}")
     train, test = (

@@ -1,4 +1,4 @@
-"""Mistakes of data files, collected so that all are told at once."""
+"""Mistakes of data files, collected so that all are told at once, and those of options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from search_spaces.errors import InputError
 
 MOST = 20
 """Mistakes told one by one; of more only the number is told."""
+
+
+def whole_option(name: str, value: object, *, least: int) -> None:
+    """Raise :class:`InputError` unless an option of the data is a whole number from ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
 
 
 class Problems:

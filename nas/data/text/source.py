@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.problems import Problems
+from nas.data.problems import Problems, whole_option
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.text.tokens import BYTES, BytePairs, ByteTokens, Tokens, printable
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -62,9 +62,8 @@ def text(
         EnvironmentProblem: there is nothing at the path.
         MissingExtraError: byte pairs, and the library is not installed.
     """
-    for name, value, least in (("length", length, 2), ("vocabulary", vocabulary, 257)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"data.options.{name}: {value!r} is no whole number from {least}")
+    whole_option("length", length, least=2)
+    whole_option("vocabulary", vocabulary, least=257)
     if config.path is None:
         raise InputError("data.path: text needs a file of text, or a folder of such files")
     root = Path(config.path)
