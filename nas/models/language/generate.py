@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from nas.models.parity import open_session
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from devices.runtime import Session
 
 TOKENIZER = "tokenizer"
@@ -67,7 +70,7 @@ class TextGenerator:
                 f"gives {count} values; the file was changed"
             )
         step = step_path(Path(model))
-        self._reader: _Windows | _Steps | _Kept
+        self._reader: _Windows | _ByToken
         if runtime == "lowbit":
             from devices.runtime import make_runtime
 
@@ -81,7 +84,7 @@ class TextGenerator:
     @property
     def keeps(self) -> bool:
         """Whether keys and values are kept."""
-        return not isinstance(self._reader, _Windows)
+        return isinstance(self._reader, _ByToken)
 
     def generate(
         self,
@@ -148,7 +151,7 @@ def _drawn(
 class _Windows:
     """Runs the whole window for each token."""
 
-    def __init__(self, session: object, length: int) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, length: int) -> None:
         self._session, self._length = session, length
         self._known: list[int] = []
 
@@ -157,8 +160,8 @@ class _Windows:
         self._known = list(known)
         window = np.zeros((1, 1, 1, self._length), np.float32)
         window[0, 0, 0, : len(known)] = known
-        name = self._session.get_inputs()[0].name  # type: ignore[attr-defined]
-        (values,) = self._session.run(None, {name: window})  # type: ignore[attr-defined]
+        name = self._session.get_inputs()[0].name
+        (values,) = self._session.run(None, {name: window})
         last: np.ndarray = values[0, len(known) - 1]
         return last
 
@@ -167,46 +170,11 @@ class _Windows:
         return self.begin([*self._known, number])
 
 
-class _Steps:
+class _ByToken(ABC):
     """Runs one token, with the keys and values of those before it."""
 
-    def __init__(self, session: object, length: int) -> None:
-        self._session, self._length = session, length
-        inputs = session.get_inputs()  # type: ignore[attr-defined]
-        self._names = [one.name for one in inputs]
-        self._shapes = [(1, *one.shape[1:]) for one in inputs[2:]]
-        self._caches: list[np.ndarray] = []
-        self._place = 0
-
-    def begin(self, known: Sequence[int]) -> np.ndarray:
-        """Return the values after tokens: (vocabulary,)."""
-        self._caches = [np.zeros(shape, np.float32) for shape in self._shapes]
-        self._place = 0
-        for number in known:
-            values = self.next(number)
-        return values
-
-    def next(self, number: int) -> np.ndarray:
-        """Return the values after one token more."""
-        given = [
-            np.array([[number]], np.float32),
-            np.array([[self._length - 1 - self._place]], np.float32),
-            *self._caches,
-        ]
-        feed = dict(zip(self._names, given, strict=True))
-        logits, *new = self._session.run(None, feed)  # type: ignore[attr-defined]
-        keep(self._caches, new, self._place)
-        self._place += 1
-        values: np.ndarray = logits[0]
-        return values
-
-
-class _Kept:
-    """Runs one token in a runtime that keeps keys and values itself."""
-
-    def __init__(self, session: Session, length: int) -> None:
-        self._session, self._length = session, length
-        self._place = 0
+    def __init__(self, length: int) -> None:
+        self._length, self._place = length, 0
 
     def begin(self, known: Sequence[int]) -> np.ndarray:
         """Return the values after tokens: (vocabulary,)."""
@@ -219,7 +187,47 @@ class _Kept:
         """Return the values after one token more."""
         token = np.array([[number]], np.float32)
         free = np.array([[self._length - 1 - self._place]], np.float32)
+        values = self._step(token, free)
         self._place += 1
+        return values
+
+    @abstractmethod
+    def _step(self, token: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """Return the values (vocabulary,) after a token; both (1, 1)."""
+
+
+class _Steps(_ByToken):
+    """Holds the keys and values for a file that takes them."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, length: int) -> None:
+        super().__init__(length)
+        self._session = session
+        inputs = session.get_inputs()
+        self._names = [one.name for one in inputs]
+        self._shapes = [(1, *one.shape[1:]) for one in inputs[2:]]
+        self._caches: list[np.ndarray] = []
+
+    def begin(self, known: Sequence[int]) -> np.ndarray:
+        """Return the values after tokens: (vocabulary,)."""
+        self._caches = [np.zeros(shape, np.float32) for shape in self._shapes]
+        return super().begin(known)
+
+    def _step(self, token: np.ndarray, free: np.ndarray) -> np.ndarray:
+        feed = dict(zip(self._names, [token, free, *self._caches], strict=True))
+        logits, *new = self._session.run(None, feed)
+        keep(self._caches, new, self._place)
+        values: np.ndarray = logits[0]
+        return values
+
+
+class _Kept(_ByToken):
+    """Runs in a runtime that holds keys and values itself."""
+
+    def __init__(self, session: Session, length: int) -> None:
+        super().__init__(length)
+        self._session = session
+
+    def _step(self, token: np.ndarray, free: np.ndarray) -> np.ndarray:
         (logits,) = self._session(token, free)
         values: np.ndarray = logits.reshape(-1)
         return values
