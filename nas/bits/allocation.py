@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -167,6 +167,28 @@ class Allocation:
         """Whether it is proven that nothing better exists (to 1e-6 of the sensitivity)."""
         gap = self.proven_gap
         return gap is not None and gap <= 1e-6 * max(1.0, abs(self.sensitivity))
+
+    def to_json(
+        self, layers: Sequence[str], told: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return everything but the indices as JSON-compatible data.
+
+        Args:
+            layers: names, in the order of the options.
+            told: says an option as JSON-compatible data.
+        """
+        return {
+            "method": self.method,
+            "sensitivity": self.sensitivity,
+            "bound": self.bound,
+            "proven_gap": self.proven_gap,
+            "proven_optimal": self.optimal,
+            "costs": self.costs,
+            "seconds": self.seconds,
+            "layers": {
+                name: told(option) for name, option in zip(layers, self.options, strict=True)
+            },
+        }
 
 
 def allocate(

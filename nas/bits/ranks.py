@@ -70,27 +70,12 @@ class RankResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the networks as JSON-compatible data."""
-
-        def told(allocation: Allocation) -> dict[str, Any]:
-            return {
-                "method": allocation.method,
-                "sensitivity": allocation.sensitivity,
-                "bound": allocation.bound,
-                "proven_gap": allocation.proven_gap,
-                "proven_optimal": allocation.optimal,
-                "costs": allocation.costs,
-                "seconds": allocation.seconds,
-                "layers": {
-                    name: _option_json(option)
-                    for name, option in zip(self.table.layers, allocation.options, strict=True)
-                },
-            }
-
+        layers = self.table.layers
         return {
             "metric": "kl",
             "budgets": self.budgets,
-            "best": told(self.best),
-            "baselines": [told(other) for other in self.others],
+            "best": self.best.to_json(layers, _option_json),
+            "baselines": [other.to_json(layers, _option_json) for other in self.others],
         }
 
 

@@ -263,37 +263,22 @@ class BitsResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the network as JSON-compatible data."""
-
-        def told(allocation: Allocation) -> dict[str, Any]:
-            return {
-                "method": allocation.method,
-                "sensitivity": allocation.sensitivity,
-                "bound": allocation.bound,
-                "proven_gap": allocation.proven_gap,
-                "proven_optimal": allocation.optimal,
-                "costs": allocation.costs,
-                "seconds": allocation.seconds,
-                "layers": {
-                    name: {
-                        "weight_bits": bits.weight_bits,
-                        "activation_bits": bits.activation_bits,
-                        **_formats(bits),
-                    }
-                    for name, bits in zip(self.table.layers, allocation.options, strict=True)
-                },
-            }
-
+        layers = self.table.layers
         return {
             "metric": self.metric,
             "budgets": self.budgets,
-            "best": told(self.best),
-            "baselines": [told(other) for other in self.others],
+            "best": self.best.to_json(layers, _option_json),
+            "baselines": [other.to_json(layers, _option_json) for other in self.others],
         }
 
 
-def _formats(bits: Bits) -> dict[str, str]:
+def _option_json(bits: Bits) -> dict[str, Any]:
     named = {"weight_format": bits.weight, "activation_format": bits.activation}
-    return {key: name for key, name in named.items() if isinstance(name, str)}
+    return {
+        "weight_bits": bits.weight_bits,
+        "activation_bits": bits.activation_bits,
+        **{key: name for key, name in named.items() if isinstance(name, str)},
+    }
 
 
 def allocate_bits(

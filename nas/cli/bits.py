@@ -312,7 +312,6 @@ def _with_design(
 ) -> None:
     from devices.simulators.design import all_designs, read_design
     from nas.bits.joint import allocate_joint
-    from nas.bits.search import write_bits
 
     limits = {}
     for name, text in budgets.items():
@@ -337,14 +336,7 @@ def _with_design(
         "designs_within_budgets": found.feasible,
         "front": [point.to_json() for point in found.front],
     }
-    checked = source.calibration[0]
-    if source.validation is not None and source.evaluate is not None:
-        about[source.metric_name] = {
-            "float": source.evaluate(source.module, source.validation),
-            "integer programme": source.evaluate(result.network, source.validation),
-        }
-        checked = source.validation[0][0]
-    path = write_bits(result, output, checked, about=about)
+    path = _write_judged(source, result, output, about)
     write_json_atomic(output / "hardware.json", found.best.hardware.model_dump(mode="json"))
     typer.echo(f"{found.feasible} of {found.designs} designs keep the budgets; estimates:")
     typer.echo(f"{'area mm2':>10}{'latency ms':>12}{'energy mJ':>12}{result.metric:>12}  design")
@@ -355,10 +347,7 @@ def _with_design(
             f"{one.sensitivity:12.4g}  {point.hardware.name}"
         )
     typer.echo(f"chosen: {found.best.hardware.name}")
-    for name, value in about.get(source.metric_name, {}).items():
-        typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
-    for name, option in zip(result.table.layers, result.best.options, strict=True):
-        typer.echo(f"  {name}: {option}")
+    _tell_judged(source, result, about)
     typer.echo(f"wrote {path}, {output / 'model.onnx'} and {output / 'hardware.json'}")
 
 
@@ -373,7 +362,6 @@ def _with_ranks(
     seed: int,
 ) -> None:
     from nas.bits.ranks import allocate_ranks
-    from nas.bits.search import write_bits
 
     try:
         shares = [float(part) for part in ranks.split(",")]
@@ -388,22 +376,30 @@ def _with_ranks(
         activation_bits=inputs[0], edge_bits=edge_bits or None, seed=seed,
     )  # fmt: skip
     about: dict[str, Any] = {**source.about, "seed": seed}
-    checked = source.calibration[0]
-    if source.validation is not None and source.evaluate is not None:
-        about[source.metric_name] = {
-            "float": source.evaluate(source.module, source.validation),
-            "integer programme": source.evaluate(result.network, source.validation),
-        }
-        checked = source.validation[0][0]
-    path = write_bits(result, output, checked, about=about)
+    path = _write_judged(source, result, output, about)
     for one in [result.best, *result.others]:
         costs = "".join(f"{one.costs[name]:14.6g}" for name in result.budgets)
         typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
+    _tell_judged(source, result, about)
+    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _write_judged(source: Any, result: Any, output: Path, about: dict[str, Any]) -> Path:
+    """Write a result; ``about`` gets its validation metric and the float network's, if known."""
+    from nas.bits.search import write_bits
+
+    checked = source.calibration[0]
+    if source.validation is not None and source.evaluate is not None:
+        about[source.metric_name] = _judged(source, result)
+        checked = source.validation[0][0]
+    return write_bits(result, output, checked, about=about)
+
+
+def _tell_judged(source: Any, result: Any, about: dict[str, Any]) -> None:
     for name, value in about.get(source.metric_name, {}).items():
         typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
     for name, option in zip(result.table.layers, result.best.options, strict=True):
         typer.echo(f"  {name}: {option}")
-    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
 
 
 def _language(
@@ -436,6 +432,14 @@ def _language(
     typer.echo(f"wrote {path} and {output / 'layers.safetensors'}")
 
 
+def _judged(source: Any, result: Any) -> dict[str, float]:
+    """Validation metric of the float network and of the optimum."""
+    return {
+        "float": source.evaluate(source.module, source.validation),
+        "integer programme": source.evaluate(result.network, source.validation),
+    }
+
+
 def _accuracies(
     source: Any, result: Any, *, adaround: bool, seed: int, group: int
 ) -> dict[str, float]:
@@ -443,10 +447,7 @@ def _accuracies(
     from nas.bits.search import STEPS, assignment
     from supernet.ptq.quantize import quantize_post_training
 
-    found = {
-        "float": source.evaluate(source.module, source.validation),
-        "integer programme": source.evaluate(result.network, source.validation),
-    }
+    found = _judged(source, result)
     steps = (*STEPS, "adaround") if adaround else STEPS
     for other in result.others:
         network = quantize_post_training(
