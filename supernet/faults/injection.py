@@ -146,14 +146,21 @@ def _spoil(layer: PlainLayer, faults: Faults) -> None:
     weight.copy_(torch.from_numpy(codes.astype(np.float32)).to(weight.device) * step)
 
 
+def code_distance(low: int, high: int, bits: int) -> int:
+    """Return how far apart the codes from ``low`` to ``high`` lie that fill ``bits``.
+
+    Codes of every second number, such as -3, -1, 1, 3, take as many bits as others.
+    """
+    return max(1, -(-(high - low) // (2**bits - 1)))
+
+
 def _through_integers(
     codes: np.ndarray, layer: PlainLayer, faults: Faults, rng: np.random.Generator
 ) -> np.ndarray:
     """As packed files have them: fields from 0 up, the smallest code first."""
     low, high = layer.code_range
     bits = layer.layer.weight_bits
-    # Codes of every second number, such as -3, -1, 1, 3, take as many bits as others.
-    apart = max(1, -(-(high - low) // (2**bits - 1)))
+    apart = code_distance(low, high, bits)
     fields = (codes - low) // apart
     spoilt = faulty_codes(fields, bits, faults, rng).astype(np.int64) * apart + low
     # A field that stands for no code (three values in two bits) reads as the largest.

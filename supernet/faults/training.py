@@ -17,9 +17,9 @@ from torch import Tensor
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from supernet.elastic import ElasticLayer
-from supernet.faults.injection import Faults
+from supernet.faults.injection import Faults, code_distance
 from supernet.network import Supernet
-from supernet.training.subnets import Schedule
+from supernet.training.finetune import FixedSubnets
 
 
 class BitErrors:
@@ -61,7 +61,7 @@ class BitErrors:
         step = elastic.weight_step(layer).view(-1, *[1] * (w.dim() - 1))
         low, high = elastic.weight_quantizer.code_range(layer.weight_bits)
         bits = layer.weight_bits
-        apart = max(1, -(-(high - low) // (2**bits - 1)))
+        apart = code_distance(low, high, bits)
         fields = ((w.detach() / step).round().long() - low) // apart
         mask = torch.zeros_like(fields)
         for bit in range(bits):
@@ -70,7 +70,7 @@ class BitErrors:
         return ((fields ^ mask) * apart + low).clamp(low, high) * step
 
 
-class FaultySubnets(Schedule):
+class FaultySubnets(FixedSubnets):
     """The same subnets in every step, with faults in every other one.
 
     Args:
@@ -79,12 +79,13 @@ class FaultySubnets(Schedule):
     """
 
     def __init__(self, *subnets: NetworkPlan, errors: BitErrors) -> None:
-        self.subnets, self.errors = subnets, errors
+        super().__init__(*subnets)
+        self.errors = errors
 
     def plans(self, step: int, progress: float) -> list[NetworkPlan]:
         """Return the subnets, and begin the faults of the step."""
         self.errors.begin(step)
-        return list(self.subnets)
+        return super().plans(step, progress)
 
 
 @contextmanager
