@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,16 @@ class _ActivationFakeQuantize(torch.autograd.Function):
     """Per-tensor fake quantisation with gradients for the step and the zero point."""
 
     @staticmethod
-    def forward(ctx, x, log_step, offset, bits, gradient_scale, step, zero_point):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        log_step: Tensor,
+        offset: Tensor | None,
+        bits: int,
+        gradient_scale: float,
+        step: float,
+        zero_point: int,
+    ) -> Tensor:
         low, high = activation_range(bits)
         y = quantize_dequantize(x, step, zero_point, low, high)
         ctx.save_for_backward(x, y)
@@ -55,7 +65,7 @@ class _ActivationFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
         grad_x = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits)
         # d y / d log(step) is y - x inside the range and y outside (LSQ equation 3 times the
@@ -74,7 +84,15 @@ class _WeightFakeQuantize(torch.autograd.Function):
     """Fake quantisation of weights with a signed step for each output channel or the tensor."""
 
     @staticmethod
-    def forward(ctx, w, log_step, sign, bits, gradient_scale, step):
+    def forward(
+        ctx: Any,
+        w: Tensor,
+        log_step: Tensor,
+        sign: Tensor | None,
+        bits: int,
+        gradient_scale: float,
+        step: Tensor,
+    ) -> Tensor:
         low, high = weight_range(bits)
         step = step.view(-1, *[1] * (w.dim() - 1))
         if sign is not None:
@@ -87,7 +105,7 @@ class _WeightFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         w, y, inside = ctx.saved_tensors
         grad_w = gradient * inside
         contribution = gradient * y - grad_w * w
