@@ -52,9 +52,13 @@ class Refitted(Protocol):
 class Model(Protocol):
     """What :class:`Learned` needs: ``predictors.accuracy.AccuracyPredictor`` is one."""
 
-    def fit(self, genes: np.ndarray, values: np.ndarray) -> object: ...
+    def fit(self, genes: np.ndarray, values: np.ndarray) -> object:
+        """Learn from genes (n, choices) and finite values (n,)."""
+        ...
 
-    def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the standard deviation, (n,) each, of genes (n, choices)."""
+        ...
 
 
 class Exact:
@@ -66,6 +70,7 @@ class Exact:
         self._function = function
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values (n,) of genes (n, choices), and deviations of 0."""
         values = np.asarray(self._function(genes), dtype=float)
         return values, np.zeros(len(values))
 
@@ -79,6 +84,7 @@ class Supplied:
         self._function = function
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation, (n,) each, of genes (n, choices)."""
         mean, std = self._function(genes)
         return np.asarray(mean, dtype=float), np.asarray(std, dtype=float)
 
@@ -114,6 +120,7 @@ class Learned:
         return self._raw if self._scores is None else self._on_scores
 
     def fit(self, genes: np.ndarray, values: np.ndarray) -> None:
+        """Fit the model to genes (n, choices) and values (n,), some of which may be undefined."""
         known = np.isfinite(values)
         genes, values = genes[known], values[known]
         # Equal values have one score, which a model cannot learn either.
@@ -136,6 +143,7 @@ class Learned:
         self._fitted = values
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation, (n,) each, in the unit of the values."""
         mean, std = self.model.predict(genes)
         if self._scores is None:
             return mean, std
