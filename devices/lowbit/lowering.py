@@ -7,8 +7,8 @@ in NumPy between native layers, see :mod:`devices.lowbit.floats`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,13 @@ from devices.lowbit import floats
 from devices.lowbit.buffers import Buffers, Tensor
 from devices.lowbit.float_layers import add_grouped, add_native_floats
 from devices.lowbit.float_ops import native_operation
+from devices.lowbit.fusions import (
+    activation_after,
+    between_codes,
+    function_table,
+    readers_of,
+    sum_numbers,
+)
 from devices.lowbit.library import FLOATS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel
@@ -48,10 +55,7 @@ class Lowering(Buffers):
         for name, grid in self.grids.items():
             if grid["bits"] > 8:
                 raise InputError(f"{name} has codes of {grid['bits']} bits; this runtime runs 8")
-        self._users: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for node in model.nodes():
-            for name in node["inputs"]:
-                self._users[name].append(node)
+        self._readers = readers_of(model)
         self._done: set[int] = set()
         for node in model.nodes():
             if id(node) not in self._done:
@@ -98,7 +102,7 @@ class Lowering(Buffers):
         x, weights, tensors = self.codes(node["inputs"][0]), node["weights"], self.model.tensors
         out, function, scale = node["output"], "identity", 1.0
         grid = self.grids.get(out)
-        fused = self._activation_after(node) if grid is None else None
+        fused = activation_after(node, self._readers, _FUSED) if grid is None else None
         if fused is not None:
             activation, quantize = fused
             function, out = _FUSED[activation["op"]], quantize["output"]
@@ -162,16 +166,6 @@ class Lowering(Buffers):
         choose_kernel(self.native, first, self._rounds)
         self.note(node.get("layer", out), first)
 
-    def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:
-        """Return the activation and the quantiser that alone follow a layer, if they do."""
-        users = self._users[node["output"]]
-        if len(users) != 1 or users[0]["op"] not in _FUSED or not _plain(users[0]):
-            return None
-        after = self._users[users[0]["output"]]
-        if len(after) != 1 or after[0]["op"] != "quantize":
-            return None
-        return users[0], after[0]
-
     def _quantize(self, node: dict[str, Any]) -> None:
         source, out = node["inputs"][0], node["output"]
         grid = self.grids[out]
@@ -216,10 +210,7 @@ class Lowering(Buffers):
             self.dequantized |= {f"{name}.codes": name for name in sources}
             self._float({**node, "op": "Add", "inputs": [f"{name}.codes" for name in sources]})
             return
-        ratio_a, ratio_b = (_F(g["scale"]) / _F(grid["scale"]) for g in (a.grid, b.grid))
-        zero_a, zero_b = (np.float64(g["zero_point"]) for g in (a.grid, b.grid))
-        inner = _F(zero_a * np.float64(ratio_a) + np.float64(ratio_b * _F(zero_b)))
-        constant = _F(grid["zero_point"]) - inner
+        ratio_a, ratio_b, constant = sum_numbers(a.grid, b.grid, grid)
         target = self.new(out, a.shape, grid)
         first = self.native.layer(
             "sum", a.buffer, b.buffer, target.buffer, math.prod(a.shape), float(ratio_a),
@@ -306,27 +297,24 @@ class Lowering(Buffers):
 
     def _fused_elementwise(self, node: dict[str, Any]) -> bool:
         """Run a float function between codes and codes on the codes, where it is one."""
-        users = self._users[node["output"]]
-        if len(users) != 1 or users[0]["op"] != "quantize":
+        between = between_codes(node, self._readers, self.dequantized)
+        if between is None:
             return False
-        out = users[0]["output"]
-        sources = [self.dequantized.get(name) for name in node["inputs"]]
-        if None in sources:
-            return False
+        quantise, sources = between
+        out = quantise["output"]
         grid = self.grids[out]
         high = 2 ** grid["bits"] - 1
-        operands = [self.codes(name) for name in sources]  # type: ignore[arg-type]
+        operands = [self.codes(name) for name in sources]
         if node["op"] in floats.UNARY and len(operands) == 1:
             x = operands[0]
             assert x.grid is not None
-            values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
-            v = floats.UNARY[node["op"]](node.get("attributes", {}), values)
-            table = to_codes((v / _F(grid["scale"])).astype(_F), grid["zero_point"], 0, high)
+            function = partial(floats.UNARY[node["op"]], node.get("attributes", {}))
+            table = function_table(x.grid, grid, function)
             target = self.new(out, x.shape, grid)
             first = self.native.map(x.buffer, target.buffer, math.prod(x.shape), table)
         elif node["op"] == "Add" and operands[0].shape == operands[1].shape:
-            self._add(sources, out, node)  # type: ignore[arg-type]
-            self._done.add(id(users[0]))
+            self._add(sources, out, node)
+            self._done.add(id(quantise))
             return True
         elif node["op"] == "Mul" and len(operands) == 2:
             a, b = sorted(operands, key=lambda t: -math.prod(t.shape))
@@ -344,7 +332,7 @@ class Lowering(Buffers):
             )  # fmt: skip
         else:
             return False
-        self._done.add(id(users[0]))
+        self._done.add(id(quantise))
         self.note(node["op"], first)
         return True
 
@@ -380,12 +368,3 @@ class Lowering(Buffers):
             self.steps.append(step)
         else:
             self._python(node["op"], step)
-
-
-def _plain(node: dict[str, Any]) -> bool:
-    """Whether an activation has the parameters that the kernels know."""
-    attributes = node.get("attributes", {})
-    if node["op"] == "HardSigmoid":
-        alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-        return abs(alpha - 1 / 6) < 1e-6 and beta == 0.5
-    return True

@@ -9,14 +9,20 @@ place where it does not. So memory holds what :mod:`search_spaces.memory` counts
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from devices.lowbit.floats import UNARY
-from devices.lowbit.rounding import to_codes
+from devices.lowbit.fusions import (
+    activation_after,
+    between_codes,
+    function_table,
+    readers_of,
+    sum_numbers,
+)
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
@@ -112,11 +118,8 @@ class _Lowering:
         self.dequantized: dict[str, str] = {}
         self.operations: list[Operation] = []
         self.sizes: list[int] = []
-        self.users: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.users = readers_of(model)
         self.done: set[int] = set()
-        for node in model.nodes():
-            for name in node["inputs"]:
-                self.users[name].append(node)
 
     def run(self) -> Program:
         for name, grid in self.grids.items():
@@ -220,7 +223,7 @@ class _Lowering:
         name = node.get("layer", node["output"])
         out, function, scale = node["output"], "EN_IDENTITY", _F(1)
         grid = self.grids.get(out)
-        fused = self._activation_after(node) if grid is None else None
+        fused = activation_after(node, self.users, _FUSED) if grid is None else None
         if fused is not None:
             activation, quantize = fused
             function, out = _FUSED[activation["op"]], quantize["output"]
@@ -262,28 +265,11 @@ class _Lowering:
             scale=scale,
         )
 
-    def _activation_after(self, node: dict[str, Any]) -> tuple[dict, dict] | None:
-        users = self.users[node["output"]]
-        if len(users) != 1 or users[0]["op"] not in _FUSED:
-            return None
-        attributes = users[0].get("attributes", {})
-        if users[0]["op"] == "HardSigmoid" and not (
-            abs(attributes.get("alpha", 0.2) - 1 / 6) < 1e-6 and attributes.get("beta", 0.5) == 0.5
-        ):
-            return None
-        after = self.users[users[0]["output"]]
-        if len(after) != 1 or after[0]["op"] != "quantize":
-            return None
-        return users[0], after[0]
-
     def _requantize(self, node: dict[str, Any]) -> None:
         source, out = node["inputs"][0], node["output"]
         x, grid = self._codes(source), self.grids[out]
         assert x.grid is not None
-        values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
-        ratio = (values / _F(grid["scale"])).astype(_F)
-        table = to_codes(ratio, grid["zero_point"], 0, 2 ** grid["bits"] - 1)
-        self._table(source, out, table)
+        self._table(source, out, function_table(x.grid, grid))
 
     def _table(self, source: str, out: str, table: np.ndarray) -> None:
         """Note a function of codes: in place where nothing else reads them."""
@@ -310,10 +296,7 @@ class _Lowering:
         grid = self.grids.get(out)
         if grid is None or a.shape != b.shape or a.grid is None or b.grid is None:
             raise InputError(f"{out}: the C kernels add codes of one shape, to codes")
-        ratio_a, ratio_b = (_F(g["scale"]) / _F(grid["scale"]) for g in (a.grid, b.grid))
-        zero_a, zero_b = (np.float64(g["zero_point"]) for g in (a.grid, b.grid))
-        inner = _F(zero_a * np.float64(ratio_a) + np.float64(ratio_b * _F(zero_b)))
-        constant = _F(grid["zero_point"]) - inner
+        ratio_a, ratio_b, constant = sum_numbers(a.grid, b.grid, grid)
         target = self._new(out, a.shape)
         self._emit("sum", out, (a, b), target, ratio_a=ratio_a, ratio_b=ratio_b, constant=constant)
 
@@ -366,24 +349,17 @@ class _Lowering:
 
     def _elementwise(self, node: dict[str, Any]) -> bool:
         """Take a float function between codes and codes as one of codes, where it is one."""
-        users = self.users[node["output"]]
-        if len(users) != 1 or users[0]["op"] != "quantize":
+        between = between_codes(node, self.users, self.dequantized)
+        if between is None:
             return False
-        out = users[0]["output"]
-        sources = [self.dequantized.get(name) for name in node["inputs"]]
-        names = [name for name in sources if name is not None]
-        if len(names) != len(sources):
-            return False
+        quantise, names = between
+        out = quantise["output"]
         grid = self.grids[out]
         if node["op"] in UNARY and len(names) == 1:
             x = self._codes(names[0])
             assert x.grid is not None
-            values = (np.arange(256) - x.grid["zero_point"]).astype(_F) * _F(x.grid["scale"])
-            v = UNARY[node["op"]](node.get("attributes", {}), values)
-            ratio = (v / _F(grid["scale"])).astype(_F)
-            self._table(
-                names[0], out, to_codes(ratio, grid["zero_point"], 0, 2 ** grid["bits"] - 1)
-            )
+            function = partial(UNARY[node["op"]], node.get("attributes", {}))
+            self._table(names[0], out, function_table(x.grid, grid, function))
         elif node["op"] == "Add" and len(names) == 2:
             self._add(names, out)
         elif node["op"] == "Mul" and len(names) == 2:
@@ -398,7 +374,7 @@ class _Lowering:
             self._emit("product", out, (a, b), target, shared=shared, multiplier=multiplier)
         else:
             return False
-        self.done.add(id(users[0]))
+        self.done.add(id(quantise))
         return True
 
     def _values(self, source: str, out: str) -> None:
