@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from supernet.ptq.equalize import axis_after, depthwise, inputs_of
+from supernet.ptq.equalize import (
+    axis_after,
+    depthwise,
+    divide_outputs,
+    inputs_of,
+    multiply_inputs,
+)
 from supernet.ptq.graph import FloatGraph, Recorded, shape_of
 from supernet.reading.capture import packet
 
@@ -67,17 +73,9 @@ def balance(graph: FloatGraph, images: Tensor, *, strength: float) -> int:
         values = {node: recorded.values[node] for node in stream.tensors}
         factor = _factor(graph, stream, values, strength)
         for name in stream.makers:
-            layer = graph.layer(name)
-            layer.weight.div_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
-            if layer.bias is not None:
-                layer.bias.div_(factor)
+            divide_outputs(graph.layer(name), factor)
         for name in stream.readers:
-            layer = graph.layer(name)
-            if depthwise(layer):
-                per = factor.repeat_interleave(layer.weight.shape[0] // len(factor))
-                layer.weight.mul_(per.view(-1, 1, 1, 1))
-            else:
-                layer.weight.mul_(factor.view(1, -1, *[1] * (layer.weight.dim() - 2)))
+            multiply_inputs(graph.layer(name), factor)
     return len(found)
 
 

@@ -7,6 +7,8 @@ helps where one step serves all channels of a layer.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -40,7 +42,8 @@ def equalize(graph: FloatGraph, *, rounds: int = 20, tolerance: float = 1e-3) ->
         for first, second in pairs:
             factor = _factor(graph.layer(first), graph.layer(second))
             change = max(change, (factor - 1).abs().max().item())
-            _scale(graph.layer(first), graph.layer(second), factor)
+            divide_outputs(graph.layer(first), factor)
+            multiply_inputs(graph.layer(second), factor)
         if change < tolerance:
             break
     return len(pairs)
@@ -97,7 +100,7 @@ def axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
     return axis if shape_of(node)[: axis + 1] == source[: axis + 1] else None
 
 
-def depthwise(layer: Layer) -> bool:
+def depthwise(layer: Layer) -> TypeGuard[nn.Conv2d]:
     """Whether a layer is a convolution in groups."""
     return isinstance(layer, nn.Conv2d) and layer.groups > 1
 
@@ -109,7 +112,7 @@ def outputs_of(layer: Layer) -> int:
 
 def inputs_of(layer: Layer) -> int:
     """Return the number of a layer's input channels; -1 for those between the extremes."""
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+    if depthwise(layer):
         # Grouped convolutions between the two extremes are left alone.
         return layer.in_channels if layer.groups == layer.in_channels else -1
     return layer.weight.shape[1]
@@ -117,7 +120,7 @@ def inputs_of(layer: Layer) -> int:
 
 def _factor(first: Layer, second: Layer) -> Tensor:
     top_first = first.weight.flatten(1).abs().amax(1)
-    if isinstance(second, nn.Conv2d) and second.groups > 1:
+    if depthwise(second):
         per_input = second.weight.flatten(1).abs().amax(1).view(second.in_channels, -1).amax(1)
     else:
         per_input = second.weight.transpose(0, 1).flatten(1).abs().amax(1)
@@ -126,12 +129,17 @@ def _factor(first: Layer, second: Layer) -> Tensor:
     return torch.where(dead, torch.ones_like(factor), factor)
 
 
-def _scale(first: Layer, second: Layer, factor: Tensor) -> None:
-    first.weight.div_(factor.view(-1, *[1] * (first.weight.dim() - 1)))
-    if first.bias is not None:
-        first.bias.div_(factor)
-    if isinstance(second, nn.Conv2d) and second.groups > 1:
-        repeated = factor.repeat_interleave(second.out_channels // second.in_channels)
-        second.weight.mul_(repeated.view(-1, 1, 1, 1))
+def divide_outputs(layer: Layer, factor: Tensor) -> None:
+    """Divide the channels that a layer makes, in place; ``factor``: (outputs,)."""
+    layer.weight.div_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
+    if layer.bias is not None:
+        layer.bias.div_(factor)
+
+
+def multiply_inputs(layer: Layer, factor: Tensor) -> None:
+    """Multiply the weights of the channels that a layer reads, in place; ``factor``: (inputs,)."""
+    if depthwise(layer):
+        repeated = factor.repeat_interleave(layer.out_channels // layer.in_channels)
+        layer.weight.mul_(repeated.view(-1, 1, 1, 1))
     else:
-        second.weight.mul_(factor.view(1, -1, *[1] * (second.weight.dim() - 2)))
+        layer.weight.mul_(factor.view(1, -1, *[1] * (layer.weight.dim() - 2)))
