@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.atomic import write_bytes_atomic
-from search_spaces.errors import InputError
 from supernet.exits.gates import Gate
 from supernet.exits.network import ExitNetwork
 from supernet.onnx.export import INPUT, OUTPUT, export_onnx
@@ -71,8 +70,7 @@ def export_exits(
     import onnx
     from onnx import TensorProto, helper
 
-    if len(network.gates) != len(network.exits) - 1:
-        raise InputError(f"{len(network.exits)} exits need {len(network.exits) - 1} gates")
+    network.require_gates()
     parts = []
     x = torch.zeros(1, *network.plan.input_shape)
     with tempfile.TemporaryDirectory() as scratch:

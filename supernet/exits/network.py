@@ -63,8 +63,7 @@ class ExitNetwork(nn.Module):
         Raises:
             InputError: there is not a gate for each exit but the last.
         """
-        if len(self.gates) != len(self.exits) - 1:
-            raise InputError(f"{len(self.exits)} exits need {len(self.exits) - 1} gates")
+        self.require_gates()
         every = self.outputs(x)
         left = torch.full((len(x),), len(self.exits) - 1, dtype=torch.int64)
         logits = every[-1].clone()
@@ -73,6 +72,11 @@ class ExitNetwork(nn.Module):
             left[leaves] = k
             logits[leaves] = every[k][leaves]
         return logits, left
+
+    def require_gates(self) -> None:
+        """Raise an InputError unless there is a gate for each exit but the last."""
+        if len(self.gates) != len(self.exits) - 1:
+            raise InputError(f"{len(self.exits)} exits need {len(self.exits) - 1} gates")
 
     def restream(self, index: int) -> Source | None:
         """Return the quantiser on whose grid segment ``index`` begins, None where it is float.
