@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.bits.allocation import Allocation, Bits, BitTable, allocate, allocate_greedily
@@ -245,8 +245,6 @@ def _applied(
 
 
 def _others(table: BitTable, limits: Mapping[str, float]) -> list[Allocation]:
-    from dataclasses import replace
-
     single = [[k for k, o in enumerate(own) if not o.rank] for own in table.options]
     plain = BitTable(
         table.layers,

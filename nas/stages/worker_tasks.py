@@ -134,11 +134,7 @@ def _without_and_with(own: Supernet, arch: Arch, evaluator: Evaluator) -> tuple[
     """Return the metric of ``arch`` as it inherits weights and with its own, larger is better."""
     sign = 1 if evaluator.task.higher_is_better else -1
     inherited = evaluator.accuracy(evaluator.network(arch))
-    evaluator.finetuned[arch] = own
-    try:
-        return sign * inherited, sign * evaluator.accuracy(evaluator.network(arch))
-    finally:
-        del evaluator.finetuned[arch]
+    return sign * inherited, sign * evaluator.accuracy(evaluator.network(arch, own=own))
 
 
 def _evaluator(folder: str, threads: int | None) -> Evaluator:

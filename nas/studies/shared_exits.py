@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,6 @@ def _thresholds(
     right: Sequence[np.ndarray],
     costs: Mapping[int, float],
 ) -> list[Setting]:
-    from dataclasses import replace
-
     # With many exits, fewer thresholds of each, so that their product stays small.
     step = 1 if len(early) == 1 else 2 if len(early) == 2 else 5
     grids = [np.quantile(scores[k], _SHARES[::step]) for k in early]
