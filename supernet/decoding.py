@@ -6,13 +6,13 @@ those before it. A step therefore takes them from a cache, and gives its own to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.decoders import decoder_heads
 from search_spaces.plan import NetworkPlan
 from supernet.language import HIDDEN, CausalAttention, TokenEmbedding, embedded, split_heads
 from supernet.plain import PlainBlock, PlainNetwork
@@ -67,7 +67,7 @@ class DecodingStep(nn.Module):
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the inputs, without the batch."""
         named: dict[str, tuple[int, ...]] = {TOKEN: (1,), FREE: (1,)}
-        for i, (heads, width) in enumerate(self._heads(), start=1):
+        for i, (_, heads, width) in enumerate(decoder_heads(self.plan), start=1):
             # Keys lie as the product with a query reads them.
             named[f"keys_{i}"] = (heads, width, self.length)
             named[f"values_{i}"] = (heads, self.length, width)
@@ -112,14 +112,6 @@ class DecodingStep(nn.Module):
         """Return empty caches for a batch."""
         shapes = [s for name, s in self.inputs.items() if name not in (TOKEN, FREE)]
         return [torch.zeros(batch, *shape) for shape in shapes]
-
-    def _heads(self) -> Sequence[tuple[int, int]]:
-        found = []
-        for block in self.plan.blocks:
-            for operator in block.operators:
-                if operator.kind == "causal_attention":
-                    found.append((operator.heads, operator.channels // operator.heads))
-        return found
 
 
 def attended_once(

@@ -50,14 +50,21 @@ class Region:
     grid: Mapping[str, Any] | None = None
 
 
+def decoder_heads(plan: NetworkPlan) -> list[tuple[str, int, int]]:
+    """Return name, heads and width of a head of each block with a causal attention."""
+    return [
+        (block.name, item.heads, item.channels // item.heads)
+        for block in plan.blocks
+        for item in block.operators
+        if item.kind == "causal_attention"
+    ]
+
+
 def decoder_note(plan: NetworkPlan) -> dict[str, str]:
     """Return what the exporter notes of a language model; nothing of other networks."""
-    blocks = []
-    for block in plan.blocks:
-        for item in block.operators:
-            if item.kind == "causal_attention":
-                width = item.channels // item.heads
-                blocks.append({"name": block.name, "heads": item.heads, "width": width})
+    blocks = [
+        {"name": name, "heads": heads, "width": width} for name, heads, width in decoder_heads(plan)
+    ]
     if not blocks:
         return {}
     return {NOTE: json.dumps({"length": plan.input_shape[2], "blocks": blocks})}
