@@ -7,6 +7,7 @@ searches bits and the size of an array together.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from devices.simulators.hardware import Hardware, read_hardware
+from devices.simulators.hardware import LONGEST_NAME, Hardware, read_hardware
 from search_spaces.errors import InputError
 
 VERSION = 1
@@ -134,6 +135,14 @@ def all_designs(design: Design) -> Iterator[Hardware]:
             yield found
 
 
+def _short(name: str) -> str:
+    """Return ``name`` in as many characters as hardware may have, of different ones different."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"
+
+
 def _changed(base: Hardware, chosen: dict[str, Any], units: list[str]) -> Hardware:
     raw = base.model_dump()
     for key, value in chosen.items():
@@ -142,7 +151,7 @@ def _changed(base: Hardware, chosen: dict[str, Any], units: list[str]) -> Hardwa
     parts = [f"{_SHORT[key]}{value}" for key, value in chosen.items()]
     if set(units) != set(base.formats):
         parts += units or ["integers"]
-    raw["name"] = "-".join([base.name, *parts])[:64]
+    raw["name"] = _short("-".join([base.name, *parts]))
     try:
         return Hardware.model_validate(raw)
     except (ValidationError, TypeError, ValueError) as error:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search_spaces.errors import InputError
 from search_spaces.number_formats import number_format
 
+LONGEST_NAME = 64
+"""Characters that the name of an accelerator may have."""
+
 VERSION = 1
 """Version of the format; a description of another is refused."""
 
@@ -111,7 +114,7 @@ class Hardware(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     version: int
-    name: Annotated[str, Field(pattern=r"^[\w.+-]{1,64}$")]
+    name: Annotated[str, Field(pattern=rf"^[\w.+-]{{1,{LONGEST_NAME}}}$")]
     description: str = ""
     kind: Literal["fixed", "fusion", "serial_activations", "serial"]
     rows: Whole

@@ -135,7 +135,11 @@ class FaultsStudy:
         tell: Callable[[str], None],
     ) -> dict[str, Any]:
         found: dict[str, Any] = {"steps": self.train_steps, "learning_rate": self.learning_rate}
+        own = {a: weights for a, weights in evaluator.finetuned.items() if a == arch}
         for name, rate in (("without", 0.0), ("with", self.rate)):
+            # Both from the same weights: its own where it has some, else the shared ones.
+            evaluator.finetuned.pop(arch, None)
+            evaluator.finetuned.update(own)
             evaluator.finetuned[arch] = trained_with_faults(
                 evaluator, opened, arch,
                 rate=rate, steps=self.train_steps, learning_rate=self.learning_rate,

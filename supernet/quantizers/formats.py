@@ -132,8 +132,7 @@ class FormatWeightQuantizer(WeightQuantizer):
     def _initialize(self, k: int, b: int, w: Tensor, bits: int) -> None:
         rows = w.flatten(1) if self.per_channel else w.reshape(1, -1)
         step = least_error_steps(rows, self.chosen, clip=0.25)[0]
-        self.log_step[k, b] = step.clamp(min=SMALLEST_STEP).log()
-        self.initialized[k, b] = True
+        self._store(k, b, step)
 
 
 def weight_quantizer(chosen: NumberFormat) -> Callable[..., FormatWeightQuantizer]:

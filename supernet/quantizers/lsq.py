@@ -359,7 +359,9 @@ class WeightQuantizer(WeightFakeQuantizer):
         # LSQ section 2.1: 2 <|w|> / sqrt(Q).
         size = w.abs()
         mean = size.flatten(1).mean(1) if self.per_channel else size.mean().view(1)
-        step = 2 * mean / math.sqrt(weight_range(bits)[1])
+        self._store(k, b, 2 * mean / math.sqrt(weight_range(bits)[1]))
+
+    def _store(self, k: int, b: int, step: Tensor) -> None:
         # A copy that is cut to one architecture has fewer channels than there are steps.
         self.log_step[k, b, : len(step)] = step.clamp(min=SMALLEST_STEP).log()
         self.initialized[k, b] = True

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from devices.simulators.design import Design, all_designs, area_mm2, read_design
-from devices.simulators.hardware import read_hardware
+from devices.simulators.design import Design, _short, all_designs, area_mm2, read_design
+from devices.simulators.hardware import LONGEST_NAME, read_hardware
 from search_spaces.errors import InputError
 
 
@@ -22,6 +22,17 @@ def test_every_combination_is_there_once():
     assert [list(h.formats) for h in found[:2]] == [[], ["fp8_e4m3"]]
     whole = list(all_designs(design()))
     assert whole == [read_hardware("systolic-16x16")]
+
+
+def test_long_names_of_different_designs_differ():
+    many = {
+        "rows": [1024, 2048], "columns": [1024, 2048], "native_bits": [8, 16],
+        "formats": [[], ["fp8_e4m3"]],
+    }  # fmt: skip
+    found = list(all_designs(design(**many)))
+    names = {_short("-".join([h.name, "x" * 80])) for h in found}
+    assert len(names) == len(found) == 16
+    assert all(len(name) == LONGEST_NAME for name in names)
 
 
 def test_area_grows_with_units_buffers_bits_and_formats():

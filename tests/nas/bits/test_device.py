@@ -127,4 +127,4 @@ def test_the_command_measures_allocates_and_verifies(tmp_path, monkeypatch):
     both = CliRunner().invoke(
         app, [*common, "--hardware", "systolic-16x16", "--budget", "latency_ms=96%"]
     )
-    assert isinstance(both.exception, InputError) and "give one of" in str(both.exception)
+    assert isinstance(both.exception, InputError) and "--device goes without" in str(both.exception)

@@ -69,6 +69,24 @@ def test_the_command_tells_rates_layers_protection_and_training(tmp_path):
     assert "integer programme" in done.output and "flips" in done.output
 
 
+def test_training_with_faults_and_without_begin_with_the_same_weights(tmp_path, monkeypatch):
+    begun = []
+
+    def trained(evaluator, opened, arch, **settings):
+        begun.append(evaluator.finetuned.get(arch))
+        return evaluator.supernet
+
+    monkeypatch.setattr("nas.studies.faults.trained_with_faults", trained)
+    folder = run_of(tmp_path / "run", SPACE)
+    done = CliRunner().invoke(
+        app,
+        ["faults", str(folder), "--rates", "0.1", "--rate", "0.1", "--draws", "1", "--train-steps",
+         "2", "--validation-images", "64"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert begun == [None, None]
+
+
 def test_rates_that_are_none_are_refused(tmp_path):
     folder = run_of(tmp_path / "run", SPACE)
     done = CliRunner().invoke(app, ["faults", str(folder), "--rates", "often"])

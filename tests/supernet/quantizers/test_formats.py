@@ -16,6 +16,7 @@ from supernet.quantizers.formats import (
     encode_weights,
     least_error_steps,
     round_to_format,
+    weight_quantizer,
 )
 from supernet.quantizers.registry import QuantizerScheme
 
@@ -130,3 +131,12 @@ def test_a_supernet_trains_and_exports_formats_that_are_no_integers(name, tmp_pa
     found = session.run(None, {"input": x.numpy()})[0]
     wanted = network(x).detach().numpy()
     assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
+
+
+def test_a_copy_of_fewer_channels_takes_the_first_steps():
+    """Winners that begin in float meet their formats with the channels of one architecture."""
+    quantizer = weight_quantizer(number_format("nf4"))([4], [3], channels=8, count=72)
+    w = normal(5, 1, 3, 3)
+    assert quantizer(w, 4).shape == w.shape
+    assert bool(quantizer.initialized.all())
+    assert quantizer.log_step[0, 0, 5:].abs().max() == 0 < quantizer.log_step[0, 0, :5].abs().min()
