@@ -1,21 +1,24 @@
 """Every plot of the report and of the notebooks, as a function that returns a plotly figure.
 
 ``run`` is the folder of a finished run, or its results as :func:`nas.report.results.load_results`
-gives them. Figures need the extra ``notebooks``; importing this module does not load plotly.
-Colours are Okabe and Ito's, which colour-blind readers tell apart; marks differ in shape too.
+gives them. What a figure shows is what :mod:`nas.report.charts` says; the report's page draws the
+same. Figures need the extra ``notebooks``; importing this module does not load plotly.
 """
 
 from __future__ import annotations
 
-from nas.plots.bits import bit_allocation, budget_curve
-from nas.plots.front import devices, front, fronts
-from nas.plots.latency import device_map, predicted_vs_measured, prediction
-from nas.plots.model import accuracy_by_class, architecture
-from nas.plots.search import (
+from nas.plots.given import bit_allocation, budget_curve, device_map, prediction
+from nas.plots.runs import (
+    accuracy_by_class,
     accuracy_predictor,
+    architecture,
+    devices,
+    front,
+    fronts,
     hypervolume,
     importance,
     parallel_coordinates,
+    predicted_vs_measured,
     timing,
     training,
 )

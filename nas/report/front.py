@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.record.result_types import Latency, Model, Results
-from nas.report.payload import test_images, wilson
+from nas.report.rows import test_images, wilson
 from search_spaces.atomic import write_text_atomic
 
 COLUMNS = (

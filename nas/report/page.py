@@ -21,13 +21,20 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.record.result_types import Model, Results
+from nas.report.charts import model as model_charts
+from nas.report.charts import search as search_charts
+from nas.report.charts.palette import style_sheet
+from nas.report.charts.spec import Bars, NothingRecorded
+from nas.report.charts.text import MISSING, duration
 from nas.report.examples import examples_section
-from nas.report.family import family_rows, family_section
+from nas.report.family import family_section
 from nas.report.front import dominator
-from nas.report.payload import budgets, build_payload
-from nas.report.results import complete, device_names, metric_of, metric_text, number
+from nas.report.payload import build_payload
+from nas.report.results import device_names, metric_of, metric_text, number
+from nas.report.rows import Rows, each_word
 
-MISSING = "not recorded"
+SCRIPTS = ("base", "marks", "xy", "bars", "layers", "panels", "model", "tables", "start")
+"""Parts of the page's script, in order; one function holds them all."""
 
 
 def render(
@@ -45,22 +52,24 @@ def render(
     Raises:
         InputError: a part of the results is of the wrong type.
     """
-    results = complete(results)
-    script = _asset("report.js")
+    rows = Rows.of(results, study)
+    results = rows.results
+    script = page_script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
         "script_hash": f"sha256-{digest}",
-        "style": _asset("report.css"),
+        "style": f"{_asset('report.css')}\n{style_sheet()}",
         "script": script,
-        "data": embed_json(build_payload(results) | {"family": family_rows(study)}),
+        "data": embed_json(build_payload(rows)),
         "title": escape(str(results.get("name") or "run")),
         "summary": _summary(results),
         "cards": _cards(results),
-        "budgets": _budgets(results),
+        "budgets": _budgets(rows),
+        "classes": _classes(rows),
         "table": _table(results),
         "value": family_section(study),
         "examples": examples_section(examples),
-        "timing": _timing(results),
+        "timing": _timing(rows),
         "command": escape(str(results.get("command") or MISSING)),
         "provenance": _provenance(results),
     }
@@ -91,8 +100,14 @@ def model_link(path: Any) -> str | None:
     return "./" + quote(str(PurePosixPath(path)))
 
 
+def page_script() -> str:
+    """Return the script of the page: its parts, in a function of their own."""
+    parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    return f'"use strict";\n(function () {{\n{parts}}})();\n'
+
+
 def _asset(name: str) -> str:
-    return files("nas.report").joinpath(name).read_text(encoding="utf-8")
+    return files("nas.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------ figures
@@ -230,13 +245,13 @@ def _source(found: dict[str, Any]) -> str:
     return str(found.get("source") or "measured")
 
 
-def _budgets(results: Results) -> str:
-    if not results["constraints"]:
+def _budgets(rows: Rows) -> str:
+    if not rows.budgets:
         return "<p class='budgets'>No budget was set.</p>"
     items = "".join(
         f"<li><strong>{escape(b['text'])}</strong> "
         f"<span class='muted'>{escape(b['status'])}</span></li>"
-        for b in budgets(results)
+        for b in rows.budgets
     )
     return f"<h3>Budgets</h3><ul class='budgets'>{items}</ul>"
 
@@ -327,45 +342,52 @@ def _cell(value: Any, text: str, extra: str = "") -> str:
     return f"<td class='num' data-sort='{sort}'>{escape(text)}{extra}</td>"
 
 
-def _timing(results: Results) -> str:
-    rows = [
-        (str(row.get("stage")), number(row.get("seconds")))
-        for row in results["timing"]
-        if isinstance(row, Mapping)
-    ]
-    if not rows:
+def _classes(rows: Rows) -> str:
+    """Return the place of the metric by class, where the task has classes, labels or outputs."""
+    if not model_charts.tells_classes(rows):
+        return ""
+    title = f"{rows.metric[:1].upper()}{rows.metric[1:]} by {each_word(rows.results)}"
+    return (
+        f"<div id='classes-part' hidden><h3>{escape(title)}</h3>"
+        "<div class='chart' id='classes-chart'></div><p class='note' id='classes-note'></p></div>"
+    )
+
+
+def _timing(rows: Rows) -> str:
+    try:
+        chart = search_charts.timing(rows)
+    except NothingRecorded:
         return f"<p class='muted'>{MISSING.capitalize()}.</p>"
-    total = sum(seconds or 0.0 for _, seconds in rows)
+    return _bars_table(chart, duration(sum(value or 0.0 for value in chart.series[0].values)))
+
+
+def _bars_table(chart: Bars, total: str) -> str:
+    """Return bars of one series as a table, which needs no script."""
+    (series,), whole = chart.series, chart.whole or 1.0
+    role = f"role-{escape(series.role)}"
     body = "".join(
-        f"<tr><th scope='row'>{escape(stage)}</th>"
-        f"<td class='num'>{MISSING if s is None else _duration(s)}</td>"
-        f"<td class='num'>{'' if s is None or not total else f'{s / total:.0%}'}</td>"
+        f"<tr><th scope='row'>{escape(name)}</th>"
+        f"<td class='num'>{MISSING if value is None else escape(text)}</td>"
+        f"<td class='num'>{'' if value is None or not chart.whole else f'{value / whole:.0%}'}</td>"
         f"<td class='bar-cell'><svg height='10' viewBox='0 0 100 10' preserveAspectRatio='none' "
-        f"aria-hidden='true'><rect width='{100 * (s or 0.0) / (total or 1.0):.2f}' height='10' "
-        "class='bar'/></svg></td></tr>"
-        for stage, s in rows
+        f"aria-hidden='true' class='{role}'><rect width='{100 * (value or 0.0) / whole:.2f}' "
+        "height='10' class='bar'/></svg></td></tr>"
+        for name, value, text in zip(chart.categories, series.values, series.labels, strict=True)
     )
     return (
-        "<table class='timing'><thead><tr><th scope='col'>Stage</th><th scope='col'>Time</th>"
+        f"<table class='timing'><thead><tr><th scope='col'>{escape(chart.category)}</th>"
+        f"<th scope='col'>{escape(chart.value.title.capitalize())}</th>"
         f"<th scope='col'>Share</th><th scope='col'></th></tr></thead><tbody>{body}"
-        f"<tr><th scope='row'>together</th><td class='num'>{_duration(total)}</td>"
+        f"<tr><th scope='row'>together</th><td class='num'>{total}</td>"
         "<td></td><td></td></tr></tbody></table>"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _provenance(results: Results) -> str:
     whole = {
         "seed": results.get("seed"),
         "search space": results.get("space"),
-        "devices": results["devices"] or None,
+        "devices": [device.to_json() for device in results.devices] or None,
         "objectives": results["goals"] or None,
     }
     recorded = results.get("provenance")
@@ -392,4 +414,4 @@ def _tree(value: Any, depth: int = 0) -> str:
 
 
 def _scalars(values: Iterable[Any]) -> bool:
-    return not any(value is None or isinstance(value, (dict, list)) for value in values)
+    return not any(value is None or isinstance(value, (Mapping, list, tuple)) for value in values)

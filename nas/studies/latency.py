@@ -178,11 +178,13 @@ def run_study(path: Path, output: Path) -> StudyResult:
         },
     )
     if hasattr(predictor, "embedding"):
-        from predictors.device_map import device_map_svg
+        from nas.plots.svg import xy_svg
+        from nas.report.charts.latency import device_map
 
         names, points = predictor.embedding({study.device: adapted})
         files.append(output / "map.svg")
-        write_text_atomic(files[-1], device_map_svg(names, points, highlighted=[study.device]))
+        chart = device_map(names, points, highlighted=[study.device])
+        write_text_atomic(files[-1], xy_svg(chart))
     return StudyResult((), tuple(files), scores)
 
 

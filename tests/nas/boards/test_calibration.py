@@ -154,10 +154,11 @@ def test_the_figure_shows_both_intervals_and_what_was_rejected(board, files, tmp
     path = tmp_path / "board.svg"
     write_foretold(found, path)
     root = ElementTree.fromstring(path.read_text())
-    marks = root.findall("{http://www.w3.org/2000/svg}circle")
-    assert [mark.get("fill") for mark in marks] == ["#ffffff", "#0072b2", "#0072b2"]
+    marks = root.findall("{http://www.w3.org/2000/svg}path[@class='mark']")
+    assert sorted(mark.get("fill") for mark in marks) == ["#0072b2", "#0072b2", "#ffffff"]
     for mark in marks:
-        assert 0 < float(mark.get("cx")) < 560 and 0 < float(mark.get("cy")) < 560
+        at = mark.get("transform").removeprefix("translate(").removesuffix(")").split()
+        assert all(0 < float(value) < 560 for value in at)
     with pytest.raises(InputError, match=r"\.svg or \.html"):
         check_plot_file(tmp_path / "board.png")
     with pytest.raises(InputError, match="no folder"):

@@ -14,7 +14,10 @@ pytest.importorskip("plotly")
 
 from nas import plots
 from nas.bits.allocation import Bits, BitTable, allocate
+from nas.plots.figure import figure
+from nas.report.charts.panels import page_panels
 from nas.report.results import load_results
+from nas.report.rows import Rows
 from search_spaces.errors import InputError
 
 STORED = Path(__file__).parents[3] / "experiments" / "notebooks" / "stored"
@@ -47,27 +50,50 @@ def test_every_plot_of_a_run_draws_its_folder_and_its_results(draw):
         draw({"name": "empty"})
 
 
+def test_what_the_report_shows_is_what_figures_show():
+    panels = page_panels(Rows.of(load_results(RELAXED)))
+    drawn = [
+        d for panel in panels.values() for d in panel.drawings.values() if not isinstance(d, str)
+    ]
+    assert {type(one).__name__ for one in drawn} == {"XY", "Bars", "Parallel", "Layers"}
+    for one in drawn:
+        assert figure(one).layout.title.text == one.title
+
+
+def test_text_of_a_run_is_never_markup():
+    results = json.loads((RELAXED / "results.json").read_text())
+    results["name"] = results["devices"][0]["name"] = "<b>name</b>"
+    results["front"][0]["devices"] = {"<b>name</b>": results["front"][0]["devices"]["cpu"]}
+    assert "<b>" not in plots.front(results).to_json()
+
+
+def members(figure):
+    """The points of the front in a figure: id -> (point number, trace)."""
+    names = ("on the front (test accuracy)", "knee of the front")
+    return {id: (i, t) for t in figure.data if t.name in names for i, id in enumerate(t.customdata)}
+
+
 def test_the_front_has_every_model_with_its_interval_and_the_knee():
     results = load_results(RELAXED)
     figure = plots.front(RELAXED)
-    members = trace(figure, "on the front")
     by_id = {entry["id"]: entry for entry in results["front"]}
-    assert set(members.customdata) == set(by_id)
-    for i, id in enumerate(members.customdata):
+    assert set(members(figure)) == set(by_id)
+    for id, (i, drawn) in members(figure).items():
         found = by_id[id]["devices"]["cpu"]
-        assert members.x[i] == found["latency_ms"] and members.y[i] == by_id[id]["test_accuracy"]
-        assert members.x[i] + members.error_x.array[i] == pytest.approx(found["high_ms"])
-        assert members.x[i] - members.error_x.arrayminus[i] == pytest.approx(found["low_ms"])
-    assert list(members.x) == sorted(members.x)
-    assert by_id[trace(figure, "knee").customdata[0]]["knee"]
+        assert drawn.x[i] == found["latency_ms"] and drawn.y[i] == by_id[id]["test_accuracy"]
+        assert drawn.x[i] + drawn.error_x.array[i] == pytest.approx(found["high_ms"])
+        assert drawn.x[i] - drawn.error_x.arrayminus[i] == pytest.approx(found["low_ms"])
+        assert list(drawn.x) == sorted(drawn.x)
+    assert by_id[trace(figure, "knee of the front").customdata[0]]["knee"]
 
 
 def test_the_line_joins_only_what_nothing_beats():
     for cost in ("latency_ms[cpu]", "weights_kib"):
-        (line,) = [t for t in plots.front(RELAXED, cost=cost).data if t.mode == "lines"]
+        figure = plots.front(RELAXED, cost=cost)
+        (line,) = [t for t in figure.data if t.mode == "lines"]
         assert list(line.x) == sorted(line.x) and list(line.y) == sorted(line.y)
-        members = trace(plots.front(RELAXED, cost=cost), "on the front")
-        assert max(members.y) == line.y[-1] and min(members.x) == line.x[0]
+        points = [(t.x[i], t.y[i]) for i, t in members(figure).values()]
+        assert max(y for _, y in points) == line.y[-1] and min(points)[0] == line.x[0]
 
 
 def test_a_budget_is_a_line_at_its_bound_on_any_scale():

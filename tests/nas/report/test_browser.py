@@ -27,7 +27,7 @@ const out = {};
 const say = (name, value) => { out[name] = value; };
 const heading = () => document.getElementById("model-id").textContent;
 const point = (id) => [...document.querySelectorAll("#front-chart .point")]
-  .find((p) => p.dataset.model === id);
+  .find((p) => p.dataset.row === id);
 const key = (node, k) => node.dispatchEvent(new KeyboardEvent("keydown", {key: k, bubbles: true}));
 say("start", heading());
 const front = DATA.models.filter((m) => m.kind === "front");
@@ -35,17 +35,17 @@ point(front[0].id).dispatchEvent(new MouseEvent("click", {bubbles: true}));
 say("clicked", heading());
 say("hash", location.hash);
 say("row", document.querySelector("tr.selected").dataset.row);
-say("layers", document.querySelectorAll("#model-drawing .layer-outline").length);
-say("arcs", document.querySelectorAll("#model-drawing .arc").length);
+say("layers", document.querySelectorAll("#layers-chart .layer-outline").length);
+say("arcs", document.querySelectorAll("#layers-chart .arc").length);
 point(front[0].id).dispatchEvent(new MouseEvent("mouseenter"));
 say("tip", document.getElementById("tip").textContent);
 point(front[0].id).focus();
 key(point(front[0].id), "End");
-say("focused", document.activeElement.dataset.model);
+say("focused", document.activeElement.dataset.row);
 key(document.activeElement, "Enter");
 say("entered", heading());
 say("pressed", [...document.querySelectorAll("#front-chart [aria-pressed=true]")]
-  .map((p) => p.dataset.model));
+  .map((p) => p.dataset.row));
 say("stops", document.querySelectorAll("#front-chart [tabindex='0']").length);
 const sort = document.querySelectorAll("#front-table th button")[1];
 sort.click();
@@ -62,14 +62,20 @@ say("axis", document.querySelector("#front-chart svg").getAttribute("aria-label"
 const samples = [...document.querySelectorAll("#latency-chart .point")];
 samples[0].focus();
 key(samples[0], "End");
-say("sample", document.activeElement === samples[samples.length - 1]);
 const last = document.activeElement;
+const across = (p) => p.querySelector(".mark").getBoundingClientRect().x;
+say("sample", samples.every((p) => across(p) <= across(last)));
 key(last, "Enter");
-say("by_sample", DATA.models.some((m) => m.id === last.dataset.sample)
-  ? heading().startsWith(last.dataset.sample) : true);
-const line = document.querySelector("#front-chart .frontline").getAttribute("d")
+say("by_sample", DATA.models.some((m) => m.id === last.dataset.row)
+  ? heading().startsWith(last.dataset.row) : true);
+const line = document.querySelector("#front-chart .line.role-front").getAttribute("d")
   .match(/[\\d.]+ [\\d.]+/g).map((pair) => pair.split(" ").map(Number));
 say("monotone", line.every((p, i) => !i || (p[0] >= line[i - 1][0] && p[1] <= line[i - 1][1])));
+const toggle = document.querySelector("#front-controls input");
+const dots = () => document.querySelectorAll("#front-chart .dot").length;
+say("dots", dots());
+toggle.click();
+say("hidden", dots());
 say("overflow", document.documentElement.scrollWidth - document.documentElement.clientWidth);
 say("sections", ["front", "latency", "hypervolume", "predictor", "training", "importance",
   "parallel"].filter((n) => document.querySelector("#" + n + "-chart svg")));
@@ -138,6 +144,7 @@ def test_it_reacts_to_mouse_and_keyboard(results, tmp_path, width):
     assert "weights" in out["axis"]
     assert out["sample"] and out["by_sample"]
     assert out["monotone"]
+    assert out["dots"] > 0.8 * len(results["evaluations"]) and out["hidden"] == 0
     assert out["overflow"] <= 0
     assert len(out["sections"]) == 7
 

@@ -3,11 +3,12 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 
 from nas.report import write_report
-from nas.report.page import embed_json, model_link, render
+from nas.report.page import SCRIPTS, embed_json, model_link, page_script, render
 from search_spaces.errors import InputError
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&{{command}}"
@@ -42,9 +43,19 @@ class Page(HTMLParser):
     def data(self):
         return json.loads(next(body for attrs, body in self.scripts if attrs.get("id") == "data"))
 
+    def device(self, model, name):
+        """What the page knows of a model on a device."""
+        record = self.data["models"][model]["devices"][name]
+        return dict(zip(self.data["columns"][record["of"]["$"]], record["row"], strict=True))
+
     @property
     def words(self):
         return " ".join(" ".join(self.text).split())
+
+
+def layers_of(page, model):
+    """The drawing of a model's layers, or why there is none."""
+    return dict((key[0], one) for key, one in page.data["panels"]["layers"]["drawings"])[model]
 
 
 def test_the_page_names_what_was_found(results):
@@ -64,7 +75,7 @@ def test_invalid_measurements_are_flagged_with_their_reason(results):
     results["front"][0]["devices"]["cpu"].update(valid=False, reasons=["throttling at 91 °C"])
     page = Page(render(results))
     assert "⚠ invalid: throttling at 91 °C" in page.words
-    assert page.data["models"][0]["devices"]["cpu"]["reasons"] == ["throttling at 91 °C"]
+    assert page.device(0, "cpu")["reasons"] == ["throttling at 91 °C"]
     # An invalid measurement is not called the fastest.
     cards = [a["data-model"] for t, a in page.elements if t == "a" and a.get("class") == "card"]
     fastest_on_cpu, fastest_on_board = cards[2:4]
@@ -77,6 +88,27 @@ def test_a_missed_budget_is_counted(results):
     results["constraints"][0]["bound"] = bound
     page = Page(render(results))
     assert f"met by 1 of {len(results['front'])} models" in page.words
+
+
+def test_the_script_is_its_parts_and_each_is_short():
+    parts = list(resources.files("nas.report").joinpath("assets").iterdir())
+    scripts = {p.name: p.read_text("utf-8") for p in parts if p.name.endswith(".js")}
+    assert set(scripts) == {f"{name}.js" for name in SCRIPTS}
+    for text in scripts.values():
+        assert text in page_script() and len(text.splitlines()) < 300
+
+
+def test_a_task_without_classes_has_no_part_by_class(results):
+    assert "Accuracy by class" in render(results)
+    results["task"] = {"has_classes": False}
+    for entry in results["front"]:
+        entry["per_class"] = None
+    assert "by class" not in Page(render(results)).words
+
+
+def test_provenance_names_devices_by_their_fields(results):
+    words = Page(render(results)).words
+    assert "runtime_version 1.23.2" in words and "DeviceRecord" not in words
 
 
 def test_nothing_is_loaded_from_anywhere(results):
@@ -191,8 +223,8 @@ def test_parts_of_a_model_may_be_missing_or_null(results):
     for key in list(results["front"][1]["devices"]["cpu"]):
         results["front"][1]["devices"]["cpu"][key] = None
     page = Page(render(results))
-    assert page.data["models"][0]["plan"] is None
-    assert page.data["models"][1]["devices"]["cpu"]["ms"] is None
+    assert "were not recorded" in layers_of(page, page.data["models"][0]["id"])
+    assert page.device(1, "cpu")["ms"] is None
 
 
 def test_without_a_front_the_page_says_what_happened(results):
@@ -215,7 +247,6 @@ def test_another_metric_where_less_is_better(results):
         "percent": False,
         "unit": "",
         "each": "class",
-        "classes": False,
     }
 
 
@@ -252,40 +283,10 @@ def test_a_huge_run_stays_small(results):
     text = render(results)
     assert len(text.encode()) < 5_000_000
     data = Page(text).data
-    assert data["evaluations"]["total"] == 20_000 > len(data["evaluations"]["id"])
+    (_, chart), *_ = data["panels"]["front"]["drawings"]
+    assert "Showing 4000 of 20000 evaluations." in data["columns"][chart["notes"]["$"]]
     # Models whose layers did not fit say so; the front always has its own.
-    assert data["models"][-1]["plan_left_out"] and data["models"][-1]["plan"] is None
-    assert all(m["plan"] for m in data["models"] if m["kind"] == "front")
-
-
-def test_predictions_are_judged_on_models_the_predictor_had_not_seen(results):
-    verified = {e["id"] for e in [*results["front"], *results["rejected"]]}
-    for sample in results["latency_samples"]:
-        factor = 1.2 if sample["id"] in verified else 1.0
-        sample.update(valid=True, predicted_ms=sample["latency_ms"] * factor)
-        sample.update(predicted_low_ms=sample["latency_ms"] * 0.9)
-        sample.update(predicted_high_ms=sample["latency_ms"] * (2 - factor))
-    sample = next(s for s in results["latency_samples"] if s["id"] not in verified)
-    sample.update(valid=False, predicted_ms=sample["latency_ms"] * 9)
-    fit = Page(render(results)).data["latency_fit"]["cpu"]
-    held_out, others = fit["held_out"], fit["others"]
-    assert held_out["mape"] == pytest.approx(0.2) and held_out["inside"] == 0.0
-    assert held_out["spearman"] == pytest.approx(1.0)
-    assert others["mape"] == pytest.approx(0.0) and others["inside"] == 1.0
-    on_cpu = [s for s in results["latency_samples"] if s["device"] == "cpu"]
-    assert held_out["n"] + others["n"] == len(on_cpu) - 1
-
-
-def test_latencies_of_evaluations_say_where_they_come_from(results):
-    a, b, c, *_ = results["evaluations"]
-    for row in results["evaluations"]:
-        row.pop("predicted")
-    a["latency_source"] = "predicted"
-    b["metrics"]["latency_ms[cpu]"] = 0.5
-    results["latency_samples"].append({"device": "cpu", "id": b["id"], "latency_ms": 0.5})
-    sources = Page(render(results)).data["evaluations"]["sources"]["latency_ms[cpu]"]
-    assert sources[:3] == ["predicted", "measured", "source not recorded"]
-    c["latency_source"] = {"cpu": "measured", "board": "predicted"}
-    sources = Page(render(results)).data["evaluations"]["sources"]
-    assert sources["latency_ms[cpu]"][2] == "measured"
-    assert sources["latency_ms[board]"][2] == "predicted"
+    assert "left out" in layers_of(Page(text), data["models"][-1]["id"])
+    for model in data["models"]:
+        if model["kind"] == "front":
+            assert layers_of(Page(text), model["id"])["kind"] == "layers"
