@@ -24,11 +24,10 @@ from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.widths import Width
 from supernet.reading.capture import packet
 from supernet.reading.normal_form import affine_of
+from supernet.reading.operations import KINDS, named
 
-_CUTTING = frozenset(
-    {"relu", "hswish", "gelu", "relu6", "hardtanh", "clamp", "clamp_min", "hardswish", "silu"}
-    | {"leaky_relu", "prelu", "elu", "mish"}
-)
+# By the names of operations, and by those that quantisers have in plans.
+_CUTTING = named("cutting") | {KINDS[name].activation for name in named("cutting", "activation")}
 
 
 @torch.no_grad()

@@ -9,22 +9,8 @@ from torch import fx, nn
 
 from supernet.own_model.elements import Element
 from supernet.own_model.traced import TracedModule, role_of, source_of
-from supernet.own_model.widths import ARITHMETIC, RESHAPING
 from supernet.reading.capture import packet
-
-ACTIVATIONS = {"relu": "relu", "hardswish": "hswish", "hardsigmoid": "hsigmoid", "gelu": "gelu"}
-"""Non-linearities that a quantiser takes over."""
-
-MIXING = ("add", "sub", "mul", "maximum", "minimum", "matmul", "bmm", "cat", "mean",
-          "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d")  # fmt: skip
-"""Operations that run on integers if what goes into them is quantised."""
-
-_SPLITTING = ("chunk", "split", "split_with_sizes", "unbind")
-_MOVING = (*RESHAPING, *_SPLITTING, "permute", "transpose", "getitem", "select", "slice",
-           "expand", "roll", "upsample_nearest2d")  # fmt: skip
-_KEEPS_GRID = (*_MOVING, "max_pool2d", "relu")
-_KEEPS_SIGN = (*_KEEPS_GRID, "mean", "adaptive_avg_pool2d", "avg_pool2d")
-_POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "exp")
+from supernet.reading.operations import kind_of
 
 
 class Points:
@@ -51,10 +37,10 @@ class Points:
     def _place(self) -> None:
         floats = self._float_additions()
         for node in list(self.traced.graph.nodes):
-            if node.op == "call_module" or packet(node) not in MIXING or node in floats:
+            if not kind_of(node).mixing or node in floats:
                 continue
             tensors = self.traced.tensors(node)
-            if packet(node) in ARITHMETIC and len(tensors) < 2:
+            if kind_of(node).arithmetic and len(tensors) < 2:
                 continue  # with a number, which no integer kernel takes
             for tensor in tensors:
                 if not self._on_grid(tensor) and not self.traced.is_value(tensor):
@@ -114,8 +100,8 @@ class Points:
                 that can be left out.
         """
         borders = {e.source for e in self.elements} | {e.result for e in self.elements}
-        found = ACTIVATIONS.get(packet(tensor))
-        if found is not None and tensor.kwargs.get("approximate", "none") == "none":
+        found = kind_of(tensor).activation
+        if found and tensor.kwargs.get("approximate", "none") == "none":
             before = source_of(tensor)
             if (border or tensor not in borders) and not self._on_grid(before):
                 return found, before
@@ -125,15 +111,15 @@ class Points:
         if node.op == "call_module":
             return role_of(node) in self.points
         tensors = self.traced.tensors(node)
-        return packet(node) in _KEEPS_GRID and bool(tensors) and self._on_grid(tensors[0])
+        return kind_of(node).grid and bool(tensors) and self._on_grid(tensors[0])
 
     def _never_negative(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return self.points.get(role_of(node)) in ("relu", "hsigmoid")
         tensors = self.traced.tensors(node)
-        if packet(node) in _POSITIVE:
+        if kind_of(node).positive:
             return True
-        return packet(node) in _KEEPS_SIGN and bool(tensors) and self._never_negative(tensors[0])
+        return kind_of(node).sign and bool(tensors) and self._never_negative(tensors[0])
 
     def _float_additions(self) -> set[fx.Node]:
         """Return the additions of a float stream: those whose sums a layer norm reads."""

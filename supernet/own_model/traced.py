@@ -15,15 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
-from supernet.reading.capture import packet
+from supernet.reading.operations import kind_of
 from supernet.reading.reader import read_network
 
 BATCH = 2
 """Images in the shapes that are asked for."""
-
-PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention", "conv_transpose2d", "conv1d", "conv2d",
-            "conv_transpose1d", "linear")  # fmt: skip
-"""Operations beside the layers that multiply and accumulate."""
 
 
 class TracedModule:
@@ -234,7 +230,7 @@ class TracedModule:
                 path, role = node.target, "value_" + node.target.replace(".", "_")
                 node.op, node.target, node.args = "call_module", role, ()
                 self.operators[role] = path
-            elif packet(node) in PRODUCTS:
+            elif kind_of(node).product:
                 self.products[f"product_{node.name}"] = node
                 continue
             else:

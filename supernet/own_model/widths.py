@@ -16,14 +16,7 @@ from search_spaces.errors import InputError
 from supernet.own_model.elements import Element
 from supernet.own_model.traced import TracedModule, role_of, source_of
 from supernet.reading.capture import arguments, module_path, packet
-
-ARITHMETIC = ("add", "sub", "mul", "maximum", "minimum", "div")
-RESHAPING = ("flatten", "reshape", "squeeze", "unsqueeze", "unflatten")
-_POINTWISE = ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
-              "silu", "gelu", "neg", "exp", "sqrt", "abs", "leaky_relu", "elu", "mish", "clamp",
-              "erf", "softplus")  # fmt: skip
-_POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "upsample_nearest2d",
-          "upsample_bilinear2d", "upsample_bicubic2d")  # fmt: skip
+from supernet.reading.operations import kind_of
 
 
 @dataclass
@@ -118,7 +111,7 @@ class Widths:
                 self._pin(result, element.result, "leaves an element of elastic depth")
 
     def _track_node(self, node: fx.Node) -> Track | None:
-        name, tensors = packet(node), self.traced.tensors(node)
+        name, kind, tensors = packet(node), kind_of(node), self.traced.tensors(node)
         if node.target in self.traced.layers:
             return self._track_layer(node)
         if node.op == "placeholder":
@@ -134,9 +127,9 @@ class Widths:
             return None
         shape = [self.traced.shape(t, self.traced.input_shape[1]) for t in tensors]
         here = self.traced.own_shape(node)
-        if name in _POINTWISE or name in _POOLS:
+        if kind.pointwise or kind.spatial:
             return first
-        if name in ARITHMETIC:  # fmt: skip
+        if kind.arithmetic:
             return self._track_together(node, tensors, shape)
         if name == "cat":
             axis = arguments(node)["dim"]
@@ -148,7 +141,7 @@ class Widths:
             if dims and first.axis not in dims:
                 moved = 0 if given.get("keepdim") else sum(d < first.axis for d in dims)
                 return Track(first.axis - moved, first.width, first.repeat)
-        if name in RESHAPING and here is not None:
+        if kind.reshaping and here is not None:
             before, a = shape[0], first.axis
             if here[: a + 1] == before[: a + 1]:
                 self._free_axis(node, a)

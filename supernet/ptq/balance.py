@@ -25,9 +25,8 @@ from supernet.ptq.equalize import (
     multiply_inputs,
 )
 from supernet.ptq.graph import FloatGraph, Recorded, shape_of
-from supernet.reading.capture import packet
+from supernet.reading.operations import kind_of
 
-_SUMS = frozenset({"add", "sub", "maximum", "minimum"})
 _LARGEST = 1e4
 _SMALLEST = 1e-8
 
@@ -142,8 +141,8 @@ class _Finder:
         tied = [n for n in node.all_input_nodes if n in self.axes]
         if not tied:
             return
-        name = packet(node)
-        if name in _SUMS and self._sums(node, tied):
+        kind = kind_of(node)
+        if kind.arithmetic and kind.homogeneous and self._sums(node, tied):
             self._new(node, self.axes[tied[0]])
             for other in tied:
                 self._join(node, other)

@@ -14,12 +14,7 @@ from torch import Tensor, fx, nn
 
 from supernet.ptq.graph import LAYERS, FloatGraph, Layer, shape_of
 from supernet.reading.capture import arguments, packet
-
-_ELEMENTWISE = frozenset({"relu", "leaky_relu"})
-_POOLS = frozenset({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"})
-_MOVING = frozenset({"flatten", "reshape", "squeeze", "unsqueeze"})
-HOMOGENEOUS = _ELEMENTWISE | _POOLS | _MOVING | {"mean"}
-"""Operations that a positive factor of a channel passes through."""
+from supernet.reading.operations import kind_of
 
 _SMALLEST = 1e-8
 
@@ -80,15 +75,15 @@ def _next_layer(graph: FloatGraph, node: fx.Node) -> fx.Node | None:
 
 def axis_after(before: fx.Node, node: fx.Node, axis: int) -> int | None:
     """Return where the channels of ``before`` are in ``node``; None where they are mixed."""
-    name, source = packet(node), shape_of(before)
-    if name not in HOMOGENEOUS or node.args[0] is not before:
+    kind, source = kind_of(node), shape_of(before)
+    if not kind.homogeneous or kind.arithmetic or node.args[0] is not before:
         return None
-    if name in _ELEMENTWISE:
+    if kind.pointwise:
         return axis
-    if name in _POOLS:
+    if kind.spatial:
         # Pooling runs over the last two dimensions.
         return axis if axis == len(source) - 3 else None
-    if name == "mean":
+    if packet(node) == "mean":
         given = arguments(node)
         dims = given.get("dim")
         if not dims:

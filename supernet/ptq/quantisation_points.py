@@ -13,20 +13,7 @@ from torch import fx
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import Source
 from supernet.reading.capture import packet
-
-INTEGER = frozenset({"add", "cat", "mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"})
-"""Operations that integer runtimes do on codes."""
-
-VIEWS = frozenset(
-    {"flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "permute", "transpose"}
-    | {"getitem", "chunk", "split", "split_with_sizes", "unbind", "select", "slice", "expand"}
-)
-"""Operations that move values and change none."""
-
-SIZES = frozenset({"sym_size"})
-"""Operations that look at no values."""
-
-RELU = frozenset({"relu"})
+from supernet.reading.operations import kind_of
 
 
 def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list[fx.Node]:
@@ -37,12 +24,12 @@ def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list
     is_layer = set(layers.values())
     points: list[fx.Node] = []
     for node in list(module.graph.nodes):
-        if node.op in ("output", "get_attr") or _is_view(node) or not _is_float(node):
+        if node.op in ("output", "get_attr") or kind_of(node).view or not _is_float(node):
             continue
-        if _is_relu_next(node):
+        if relu_follows(node):
             continue  # The ReLU's output is quantised instead.
         users = _users(node)
-        wanted = [u for u in users if u in is_layer or operation_or_none(u) in INTEGER]
+        wanted = [u for u in users if u in is_layer or kind_of(u).integer]
         on_codes = any(u not in is_layer for u in wanted)
         if not wanted or not (on_codes or len(users) > 1):
             continue
@@ -62,7 +49,7 @@ def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list
 def behind_point(node: fx.Node, points: set[fx.Node]) -> bool:
     """Whether the input of a layer's node is quantised already."""
     node = node.all_input_nodes[0]
-    while _is_view(node):
+    while kind_of(node).view:
         node = node.all_input_nodes[0]
     return node in points
 
@@ -74,17 +61,12 @@ def layer_source(bits: int, *, quantized: bool) -> Source:
     return Source("none", bits=bits)
 
 
-def operation_or_none(node: fx.Node) -> str | None:
-    """Return the name of a function or method call, None for other nodes."""
-    return packet(node) or None
-
-
 def _users(node: fx.Node) -> list[fx.Node]:
     """Return what uses a tensor, or a view of it."""
     found: dict[fx.Node, None] = {}
     for user in node.users:
-        if operation_or_none(user) not in SIZES:
-            found.update(dict.fromkeys(_users(user) if _is_view(user) else [user]))
+        if not kind_of(user).sizes:
+            found.update(dict.fromkeys(_users(user) if kind_of(user).view else [user]))
     return list(found)
 
 
@@ -93,9 +75,6 @@ def _is_float(node: fx.Node) -> bool:
     return bool(getattr(getattr(meta, "dtype", None), "is_floating_point", False))
 
 
-def _is_view(node: fx.Node) -> bool:
-    return operation_or_none(node) in VIEWS
-
-
-def _is_relu_next(node: fx.Node) -> bool:
-    return len(node.users) == 1 and operation_or_none(next(iter(node.users))) in RELU
+def relu_follows(node: fx.Node) -> bool:
+    """Whether a ReLU is all that reads a tensor."""
+    return [packet(user) for user in node.users] == ["relu"]

@@ -28,14 +28,14 @@ from supernet.ptq.compensate import compensate
 from supernet.ptq.equalize import equalize
 from supernet.ptq.graph import FloatGraph, Layer, images_of, run_node, shape_of, trace_float
 from supernet.ptq.quantisation_points import (
-    RELU,
     behind_point,
     insert_points,
     layer_source,
-    operation_or_none,
+    relu_follows,
 )
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
 from supernet.quantizers.formats import EncodedWeights, encode_weights
+from supernet.reading.capture import packet
 from supernet.reading.compare import node_values, relative_difference
 from supernet.reading.reader import TOLERANCE
 
@@ -254,7 +254,7 @@ class _Walk:
     def _point(self, node: fx.Node, floats: list[Tensor], codes: list[Tensor]) -> list[Tensor]:
         source = self._source(node)
         before = node.all_input_nodes[0]
-        if operation_or_none(before) == "max_pool2d" and before.all_input_nodes[0] in self.points:
+        if packet(before) == "max_pool2d" and before.all_input_nodes[0] in self.points:
             # A maximum of codes is a code of the same grid.
             same = self._source(before.all_input_nodes[0])
             source.step, source.zero_point = same.step, same.zero_point
@@ -349,15 +349,11 @@ class _Walk:
             bits,
             inputs=torch.cat(inputs),
             targets=torch.cat(expected),
-            activation=F.relu if _relu_follows(node) else None,
+            activation=F.relu if relu_follows(node) else None,
             recipe=self.rounding,
             seed=derive_seed(self.seed, "adaround", self.names[node]),
         )
         return learned, step
-
-
-def _relu_follows(node: fx.Node) -> bool:
-    return len(node.users) == 1 and operation_or_none(next(iter(node.users))) in RELU
 
 
 def _copy_with_bias(layer: nn.Module) -> Any:

@@ -1,0 +1,114 @@
+"""What holds of an ATen operation wherever it stands: one record for each, read by all who ask.
+
+Names are those of :func:`supernet.reading.capture.packet`. An operation without a record has none
+of the properties, which is always safe: what goes into it is followed no further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from supernet.reading.capture import packet
+
+
+@dataclass(frozen=True)
+class OperationKind:
+    """Properties of an operation.
+
+    Attributes:
+        pointwise: each value follows from one value at the same place.
+        arithmetic: each value follows from one value of each of two tensors.
+        spatial: each channel of images is computed by itself, from the last two axes.
+        reshaping: the same values in the same order, in another shape.
+        view: values are moved and none is changed, so that a reader reads the tensor before it.
+        moving: values are moved or repeated, so that codes may be moved as well.
+        product: multiplies and accumulates.
+        mixing: runs on integers in some runtime, if what goes into it is quantised.
+        integer: does so in every integer runtime.
+        grid: what it makes of codes are codes of the same grid.
+        sign: what it makes of values that are never negative never is.
+        positive: what it makes is never negative.
+        homogeneous: a positive factor of what goes in is a factor of what comes out.
+        cutting: cuts off what is negative, or nearly so.
+        sizes: looks at no values.
+        activation: name in plans of the non-linearity, if a quantiser can take it over.
+    """
+
+    pointwise: bool = False
+    arithmetic: bool = False
+    spatial: bool = False
+    reshaping: bool = False
+    view: bool = False
+    moving: bool = False
+    product: bool = False
+    mixing: bool = False
+    integer: bool = False
+    grid: bool = False
+    sign: bool = False
+    positive: bool = False
+    homogeneous: bool = False
+    cutting: bool = False
+    sizes: bool = False
+    activation: str = ""
+
+
+def _kinds(names: str, **properties: bool | str) -> dict[str, OperationKind]:
+    return dict.fromkeys(names.split(), OperationKind(**properties))  # type: ignore[arg-type]
+
+
+def _moving(names: str, **properties: bool) -> dict[str, OperationKind]:
+    return _kinds(names, moving=True, grid=True, sign=True, **properties)
+
+
+KINDS: dict[str, OperationKind] = {
+    **_kinds("relu", pointwise=True, grid=True, sign=True, positive=True, homogeneous=True,
+             cutting=True, activation="relu"),
+    **_kinds("hardswish", pointwise=True, cutting=True, activation="hswish"),
+    **_kinds("hardsigmoid", pointwise=True, positive=True, activation="hsigmoid"),
+    **_kinds("gelu", pointwise=True, cutting=True, activation="gelu"),
+    **_kinds("relu6", pointwise=True, positive=True, cutting=True),
+    **_kinds("leaky_relu", pointwise=True, homogeneous=True, cutting=True),
+    **_kinds("hardtanh silu elu mish clamp", pointwise=True, cutting=True),
+    **_kinds("clamp_min prelu", cutting=True),
+    **_kinds("sigmoid exp", pointwise=True, positive=True),
+    **_kinds("tanh neg sqrt abs erf softplus", pointwise=True),
+    **_kinds("softmax", positive=True),
+    **_kinds("add", arithmetic=True, mixing=True, integer=True, homogeneous=True),
+    **_kinds("sub maximum minimum", arithmetic=True, mixing=True, homogeneous=True),
+    **_kinds("mul", arithmetic=True, mixing=True),
+    **_kinds("div", arithmetic=True),
+    **_kinds("cat", mixing=True, integer=True),
+    **_kinds("mean", mixing=True, integer=True, sign=True, homogeneous=True),
+    **_kinds("adaptive_avg_pool2d avg_pool2d", spatial=True, mixing=True, integer=True, sign=True,
+             homogeneous=True),
+    **_kinds("max_pool2d", spatial=True, mixing=True, integer=True, grid=True, sign=True,
+             homogeneous=True),
+    **_kinds("upsample_bilinear2d upsample_bicubic2d", spatial=True),
+    **_moving("upsample_nearest2d", spatial=True),
+    **_moving("flatten reshape squeeze unsqueeze", reshaping=True, view=True, homogeneous=True),
+    **_moving("unflatten", reshaping=True, view=True),
+    **_moving("permute transpose chunk split split_with_sizes unbind getitem select slice expand",
+              view=True),
+    **_moving("roll"),
+    **_kinds("matmul bmm", product=True, mixing=True),
+    **_kinds("scaled_dot_product_attention conv_transpose2d conv1d conv2d conv_transpose1d linear",
+             product=True),
+    **_kinds("sym_size", sizes=True),
+}  # fmt: skip
+"""Name of an operation -> what holds of it."""
+
+_OTHER = OperationKind()
+
+
+def kind_of(node: fx.Node) -> OperationKind:
+    """Return what holds of a node's operation; nothing of layers, inputs and unknown ones."""
+    return KINDS.get(packet(node), _OTHER)
+
+
+def named(*properties: str) -> frozenset[str]:
+    """Return the names of the operations that have all the properties."""
+    return frozenset(
+        name for name, kind in KINDS.items() if all(getattr(kind, key) for key in properties)
+    )
