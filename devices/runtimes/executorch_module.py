@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from devices.runtimes.graph import Graph, Node, read_graph
 from devices.runtimes.torch_graph import OPERATIONS, GraphModule
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Codes, Graph, Grid, Node, read_graph
 
 _LOW, _HIGH = -128, 127
 _MOVING = frozenset(
@@ -62,22 +62,23 @@ def rewritten(graph: Graph) -> Graph:
     Raises:
         InputError: an operator computes with codes.
     """
-    made = {name: node for node in graph.nodes for name in node.outputs}
-    users = graph.users()
+    made = dict(graph.makers)
+    users = graph.users
     constants = dict(graph.constants)
     nodes: list[Node] = []
     renamed: dict[str, str] = {}
     for node in graph.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         source = made.get(node.input(0))
-        if node.op == "DequantizeLinear" and _is_bias(node, constants):
-            constants[node.output] = _bias(node, constants)
-            continue
-        if node.op == "DequantizeLinear" and node.input(0) in constants:
-            if all(_is_rounded(user, users) for user in users.get(node.output, ())):
-                nodes.append(_signed(node, constants))
+        stored = graph.codes.get(node.output)
+        if node.op == "DequantizeLinear" and stored is not None:
+            rounded = all(_is_rounded(user, users) for user in users.get(node.output, ()))
+            if stored.kind == "int32":
+                constants[node.output] = _bias(stored)
+            elif rounded and not stored.block and stored.codes.dtype in (np.int8, np.uint8):
+                nodes.append(_signed(node, stored, constants))
             else:  # XNNPACK has no integer product with a float output
-                constants[node.output] = _floats(node, constants)
+                constants[node.output] = stored.floats()
             continue
         coded = source if source is not None and source.op == "QuantizeLinear" else None
         if coded is not None and node.op in _MOVING:
@@ -101,7 +102,8 @@ def rewritten(graph: Graph) -> Graph:
             names = []
             for side, extreme in enumerate((False, True), start=1):
                 name = f"{node.output}:{side}"
-                constants[name] = _value(node.input(side), rounding, constants, highest=extreme)
+                given = constants[node.input(side)] if node.input(side) else None
+                constants[name] = _value(given, graph.grids[rounding.output], highest=extreme)
                 names.append(name)
             limited = f"{node.output}:limited"
             nodes.append(Node("Clip", (rounding.input(0), *names), (limited,)))
@@ -110,7 +112,7 @@ def rewritten(graph: Graph) -> Graph:
             continue
         nodes.append(node)
     outputs = tuple(renamed.get(name, name) for name in graph.outputs)
-    return replace(graph, nodes=tuple(nodes), constants=constants, outputs=outputs)
+    return replace(graph, nodes=tuple(nodes), constants=constants, codes={}, outputs=outputs)
 
 
 def _is_rounded(product: Node, users: Mapping[str, Sequence[Node]]) -> bool:
@@ -121,48 +123,28 @@ def _is_rounded(product: Node, users: Mapping[str, Sequence[Node]]) -> bool:
     return bool(after) and all(node.op == "QuantizeLinear" for node in after)
 
 
-def _floats(node: Node, constants: Mapping[str, np.ndarray]) -> np.ndarray:
-    signed = dict(constants)
-    names = _signed(node, signed).inputs
-    codes, scale, zeros = (signed[name] for name in names)
-    shape = [1] * codes.ndim
-    if scale.size > 1:
-        shape[node.attributes.get("axis", 1) % codes.ndim] = -1
-    values = (codes.astype(np.int64) - zeros.reshape(shape)) * scale.reshape(shape)
-    return values.astype(np.float32)
-
-
-def _is_bias(node: Node, constants: dict[str, np.ndarray]) -> bool:
-    codes = constants.get(node.input(0))
-    return codes is not None and codes.dtype == np.int32
-
-
-def _bias(node: Node, constants: dict[str, np.ndarray]) -> np.ndarray:
+def _bias(stored: Codes) -> np.ndarray:
     # ExecuTorch quantises a bias itself, by the scales of input and weight.
-    codes, scale = constants[node.input(0)], constants[node.input(1)]
-    return (codes * scale.astype(np.float64)).astype(np.float32)
+    return (stored.codes * stored.scale.astype(np.float64)).astype(np.float32)
 
 
-def _signed(node: Node, constants: dict[str, np.ndarray]) -> Node:
+def _signed(node: Node, stored: Codes, constants: dict[str, np.ndarray]) -> Node:
     """Return the dequantisation of a weight with int8 codes and zero points as constants."""
-    codes, scale = constants[node.input(0)], constants[node.input(1)]
-    zero = constants[node.input(2)] if node.input(2) else np.zeros((), codes.dtype)
-    shift = 128 if codes.dtype == np.uint8 else 0
+    shift = 128 if stored.codes.dtype == np.uint8 else 0
     names = f"{node.output}:codes", f"{node.output}:zeros"
-    constants[names[0]] = (codes.astype(np.int16) - shift).astype(np.int8)
-    constants[names[1]] = np.broadcast_to(zero.astype(np.int64) - shift, scale.shape).copy()
+    zero = stored.zero.astype(np.int64) - shift
+    constants[names[0]] = (stored.codes.astype(np.int16) - shift).astype(np.int8)
+    constants[names[1]] = zero.reshape(constants[node.input(1)].shape)
     return replace(node, inputs=(names[0], node.input(1), names[1]))
 
 
-def _value(
-    name: str, rounding: Node, constants: dict[str, np.ndarray], *, highest: bool
-) -> np.ndarray:
+def _value(given: np.ndarray | None, grid: Grid, *, highest: bool) -> np.ndarray:
     """Return the value that a limit on codes stands for; left out, the type's own limit."""
-    step = constants[rounding.input(1)].astype(np.float64)
-    zero = constants[rounding.input(2)] if rounding.input(2) else np.uint8(0)
-    own = np.iinfo(zero.dtype)
-    code = np.int64(constants[name]) if name else np.int64(own.max if highest else own.min)
-    return np.asarray((code - zero.astype(np.int64)) * step, dtype=np.float32)
+    own = np.iinfo(grid.zero.dtype)
+    code = np.int64((own.max if highest else own.min) if given is None else given)
+    return np.asarray(
+        (code - grid.zero.astype(np.int64)) * grid.scale.astype(np.float64), np.float32
+    )
 
 
 def _zero(x: Sequence[Any], fixed: Sequence[Any]) -> int:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec, existing_file, one_line
-from devices.runtimes.graph import read_graph
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.model_files.graph import read_graph
 
 _DTYPES = {"file": "float32", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 

@@ -15,6 +15,7 @@ from devices.runtimes.conversion import ConvertingRuntime
 from devices.runtimes.tflite.file import TURNED
 from devices.runtimes.tflite.writer import write_litert
 from search_spaces.errors import InputError, MissingExtraError
+from search_spaces.model_files.graph import read_graph
 
 _WRITER = 2
 """Raised when the same graph gives another file, so that kept conversions are made again."""
@@ -59,8 +60,6 @@ class LiteRt(ConvertingRuntime):
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
         from ai_edge_litert import schema_py_generated as schema
-
-        from devices.runtimes.graph import read_graph
 
         try:
             write_litert(

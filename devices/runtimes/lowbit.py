@@ -13,7 +13,9 @@ import numpy as np
 
 from devices.runtime import RUNTIMES, Preparation, Runtime, Session, TensorSpec, existing_file
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.model_files.graph import read_graph
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
+from search_spaces.model_files.packing import pack_graph
 
 _TIMINGS = 15
 """Rounds in which the kernels of a layer are compared when a model is loaded."""
@@ -75,11 +77,11 @@ class LowBitRuntime(Runtime):
         from devices.lowbit.network import LowBitNetwork
 
         path = existing_file(path)
-        model = read_model(path)
+        model, batch = read_model(path)
         name = model.graph["input"]["name"]
         shape = self.resolve_shape(
             name,
-            [_fixed_batch(path, name), *(n or None for n in model.graph["input"]["shape"])],
+            [batch, *(n or None for n in model.graph["input"]["shape"])],
         )
         model.graph["input"]["shape"] = list(shape[1:])
         restrict(self.instructions)
@@ -141,46 +143,21 @@ class _LowBitSession(Session):
         return arrays
 
 
-def read_model(path: Path) -> PackedModel:
+def read_model(path: Path) -> tuple[PackedModel, int | None]:
     """Read a packed model, or pack an ONNX file in memory.
+
+    Returns:
+        the model, and the batch that the file fixes; None where it is open, as in packed models.
 
     Raises:
         InputError: the file is neither, or has a form that cannot be packed.
         MissingExtraError: an ONNX file, and the package onnx is not installed.
     """
     if path.suffix.lower() != ".onnx":
-        return read_packed_model(path)
-    from search_spaces.model_files.packing import pack_model
-
-    return pack_model(_onnx(path))
-
-
-def _fixed_batch(path: Path, name: str) -> int | None:
-    """The batch an ONNX file fixes for its input; packed models leave it open."""
-    if path.suffix.lower() != ".onnx":
-        return None
-    for value in _onnx(path).graph.input:
-        if value.name == name and value.type.tensor_type.shape.dim:
-            return value.type.tensor_type.shape.dim[0].dim_value or None
-    return None
-
-
-def _onnx(path: Path) -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        from search_spaces.errors import MissingExtraError
-
-        raise MissingExtraError("onnx", "search") from error
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise InputError(f"{path}: no ONNX model: {error}") from error
-    if not model.graph.node:
-        raise InputError(f"{path}: no ONNX model: it has no nodes")
-    return model
+        return read_packed_model(path), None
+    graph = read_graph(path)
+    model = pack_graph(graph)
+    return model, next(iter(graph.shapes[model.graph["input"]["name"]]), None)
 
 
 @lru_cache(maxsize=1)

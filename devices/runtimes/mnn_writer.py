@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
-from devices.runtimes.graph import Graph, Node
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node
 
 MnnOperation = Callable[["MnnWriter", Node], Any]
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from devices.runtimes.graph import Graph, Node, read_graph, resized
+from devices.runtimes.graph import resized
 from devices.runtimes.torch_graph_operators import OPERATORS
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node, read_graph
 
 Operation = Callable[..., Any]
 
@@ -135,6 +136,8 @@ def _gemm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
 def _quantize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     scale, zero = _grid(node, x, x[0].dim())
     kind = x[2].dtype if len(x) > 2 and x[2] is not None else torch.uint8
+    if kind.is_floating_point:
+        raise InputError("QuantizeLinear to a float format has no torch translation")
     limits = torch.iinfo(kind)
     codes = torch.round(x[0] / scale) + zero
     # As floats: torch has no arithmetic on these integers, and the codes are exact in floats.

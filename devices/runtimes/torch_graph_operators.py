@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from devices.runtimes.graph import Node
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Node
 
 
 def _of_one(call: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import MissingExtraError
+from search_spaces.model_files.graph import plain
+
+_SMALL = ("INT2", "INT4", "UINT2", "UINT4")
 
 
 def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
@@ -27,22 +30,11 @@ def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
         import onnx
     except ImportError as error:
         raise MissingExtraError("onnx", extra) from error
-    kinds = onnx.TensorProto
-    wider = {
-        getattr(kinds, small): wide
-        for small, wide in (
-            ("INT2", "int8"),
-            ("INT4", "int8"),
-            ("UINT2", "uint8"),
-            ("UINT4", "uint8"),
-        )
-        if hasattr(kinds, small)
-    }
     model = onnx.load(str(path))
     changed = False
     for tensor in _constants(model.graph):
-        if tensor.data_type in wider:
-            values = onnx.numpy_helper.to_array(tensor).astype(wider[tensor.data_type])
+        if onnx.TensorProto.DataType.Name(tensor.data_type) in _SMALL:
+            values = plain(onnx.numpy_helper.to_array(tensor))
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
             changed = True
     return model.SerializeToString() if changed else None

@@ -13,9 +13,9 @@ import numpy as np
 
 from nas.models.outputs import as_arrays, concatenated, relative_error, run_file
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.model_files.graph import Graph, graph_of
 
 if TYPE_CHECKING:
-    import onnx
     import onnxruntime
     from torch import Tensor
 
@@ -200,7 +200,7 @@ def check_optimised(
         dump = Path(folder) / "optimised.onnx"
         session = open_session(path, optimise=True, dump=dump)
         optimised = run_file(session, images)
-        graph = onnx.load(dump).graph
+        dumped = onnx.load(dump)
     plain = evaluate_outputs(path, [images], optimise=False)
     finite = all(bool(np.isfinite(output).all()) for output in (*optimised, *plain))
     error = relative_error(optimised, plain)
@@ -215,8 +215,8 @@ def check_optimised(
     return RuntimeCheck(
         relative_error=error,
         finite=finite,
-        operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
-        float_fallbacks=tuple(_float_fallbacks(onnx.load(path).graph, graph)),
+        operators=dict(sorted(Counter(node.op_type for node in dumped.graph.node).items())),
+        float_fallbacks=tuple(_float_fallbacks(graph_of(onnx.load(path)), graph_of(dumped))),
         problems=tuple(problems),
     )
 
@@ -392,42 +392,40 @@ def open_session(
         raise UnusableModel(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
-def _float_fallbacks(graph: onnx.GraphProto, optimised: onnx.GraphProto) -> list[str]:
+def _float_fallbacks(graph: Graph, optimised: Graph) -> list[str]:
     """Return names of operators of a quantised file that compute on floats when it runs."""
-    if not any(node.op_type == "QuantizeLinear" for node in graph.node):
+    if not graph.rounds:
         return []
-    makers = {output: node for node in optimised.node for output in node.output}
-    inputs = {value.name for value in optimised.input}
 
     def on_floats(name: str) -> bool:
-        if name in inputs:
+        if name in optimised.inputs:
             return True
-        node = makers.get(name)
+        node = optimised.makers.get(name)
         if node is None:
             return False  # a constant
-        if node.op_type == "DequantizeLinear":
+        if node.op == "DequantizeLinear":
             return True
-        if node.op_type.startswith(("QuantizeLinear", "QLinear")):
+        if node.op.startswith(("QuantizeLinear", "QLinear")):
             return False
-        if node.op_type.startswith(("QGemm", "MatMulInteger")):
+        if node.op.startswith(("QGemm", "MatMulInteger")):
             # With a scale for the output they give codes, without one floats.
-            return node.op_type != "QGemm" or len(node.input) < 9 or not node.input[7]
-        return on_floats(node.input[0])
+            return node.op != "QGemm" or len(node.inputs) < 9 or not node.input(7)
+        return on_floats(node.input(0))
 
     floats = {
         node.name
-        for node in optimised.node
+        for node in optimised.nodes
         if node.name
-        and not node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger"))
-        and any(on_floats(name) for name in node.input if name)
+        and not node.op.startswith(("QLinear", "QGemm", "MatMulInteger"))
+        and any(on_floats(name) for name in node.inputs if name)
     }
     # Fused and converted nodes get new names; what stays float keeps its name (with a suffix
     # where it was moved to another layout).
     return [
         node.name
-        for node in graph.node
+        for node in graph.nodes
         if node.name
-        and node.op_type not in _PLUMBING
+        and node.op not in _PLUMBING
         and any(
             other == node.name or other.startswith((f"{node.name}_token", f"{node.name}/"))
             for other in floats

@@ -8,17 +8,15 @@ between is cut out and becomes one node, ``embed`` or ``attend``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node
 from search_spaces.plan import NetworkPlan
-
-if TYPE_CHECKING:
-    import onnx
 
 NOTE = "decoder"
 """Key of the note in a file's metadata."""
@@ -70,23 +68,16 @@ def decoder_note(plan: NetworkPlan) -> dict[str, str]:
     return {NOTE: json.dumps({"length": plan.input_shape[2], "blocks": blocks})}
 
 
-def decoder_regions(
-    model: onnx.ModelProto, constants: Callable[[str], np.ndarray | None]
-) -> list[Region]:
+def decoder_regions(graph: Graph) -> list[Region]:
     """Return the regions of a language model's file; none of other files.
-
-    Args:
-        model: the file.
-        constants: gives a constant tensor by its name.
 
     Raises:
         InputError: the note does not fit the graph.
     """
-    notes = {entry.key: entry.value for entry in model.metadata_props}
-    if NOTE not in notes:
+    if NOTE not in graph.metadata:
         return []
     try:
-        return _Finder(model.graph, constants).regions(json.loads(notes[NOTE]))
+        return _Finder(graph).regions(json.loads(graph.metadata[NOTE]))
     except (KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
         raise InputError(
             f"the file's note {NOTE!r} does not fit its graph ({error!r}); export the model again"
@@ -94,15 +85,12 @@ def decoder_regions(
 
 
 class _Finder:
-    def __init__(
-        self, graph: onnx.GraphProto, constants: Callable[[str], np.ndarray | None]
-    ) -> None:
-        self._graph, self._constant = graph, constants
-        self._makers = {name: i for i, node in enumerate(graph.node) for name in node.output}
-        self._names = {node.name: node for node in graph.node if node.name}
-        given = [value.name for value in graph.input]
-        self._token = given[0]
-        self._free = (FREE,) if FREE in given else ()
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._maker = graph, graph.makers.__getitem__
+        self._places = {name: i for i, node in enumerate(graph.nodes) for name in node.outputs}
+        self._names = {node.name: node for node in graph.nodes if node.name}
+        self._token = graph.inputs[0]
+        self._free = (FREE,) if FREE in graph.inputs else ()
 
     def regions(self, note: Mapping[str, Any]) -> list[Region]:
         found = [self._embedding(note)]
@@ -110,16 +98,16 @@ class _Finder:
         return found
 
     def _embedding(self, note: Mapping[str, Any]) -> Region:
-        norm = next(node for node in self._graph.node if node.op_type == "LayerNormalization")
-        output = norm.input[0]
+        norm = next(node for node in self._graph.nodes if node.op == "LayerNormalization")
+        output = norm.input(0)
         inside = self._closure(output, stop="")
-        nodes = [self._graph.node[i] for i in sorted(inside)]
+        nodes = [self._graph.nodes[i] for i in sorted(inside)]
         tables = [
             array
             for node in nodes
-            if node.op_type in ("Gather", "Add")
-            for name in node.input
-            if (array := self._constant(name)) is not None and array.ndim == 2
+            if node.op in ("Gather", "Add")
+            for name in node.inputs
+            if (array := self._graph.constant(name)) is not None and array.ndim == 2
         ]
         table, positions = tables
         if len(positions) != note["length"] or table.shape[1] != positions.shape[1]:
@@ -134,7 +122,7 @@ class _Finder:
 
     def _attention(self, block: Mapping[str, Any], note: Mapping[str, Any]) -> Region:
         start = self._joint(self._names[f"{block['name']}.qkv"])
-        output, grid = self._before(self._names[f"{block['name']}.project"].input[0])
+        output, grid = self._before(self._names[f"{block['name']}.project"].input(0))
         form = {"heads": block["heads"], "width": block["width"], "length": note["length"]}
         return Region(
             self._closure(output, stop=start),
@@ -145,15 +133,14 @@ class _Finder:
             grid,
         )
 
-    def _joint(self, layer: onnx.NodeProto) -> str:
+    def _joint(self, layer: Node) -> str:
         """Return the output of a layer with its bias."""
-        out = str(layer.output[0])
-        users = [node for node in self._graph.node if out in node.input]
-        if len(users) == 1 and users[0].op_type == "Add":
-            other = next(name for name in users[0].input if name != out)
-            if self._constant(other) is not None:
-                return str(users[0].output[0])
-        return out
+        users = self._graph.users.get(layer.output, ())
+        if len(users) == 1 and users[0].op == "Add":
+            other = next(name for name in users[0].inputs if name != layer.output)
+            if self._graph.is_constant(other):
+                return users[0].output
+        return layer.output
 
     def _before(self, name: str) -> tuple[str, dict[str, Any] | None]:
         """Return an attention's output with its heads side by side, and the grid of its codes.
@@ -161,28 +148,20 @@ class _Finder:
         ``name``: what the layer after it is given. The exporter quantises before it moves heads.
         """
         node = self._maker(name)
-        while not (node.op_type == "Reshape" and self._maker(node.input[0]).op_type == "Transpose"):
-            if node.op_type not in _ON_THE_WAY:
-                raise ValueError(f"{node.op_type} before {name}")
-            node = self._maker(node.input[0])
-        above = self._maker(self._maker(node.input[0]).input[0])
+        while not (node.op == "Reshape" and self._maker(node.input(0)).op == "Transpose"):
+            if node.op not in _ON_THE_WAY:
+                raise ValueError(f"{node.op} before {name}")
+            node = self._maker(node.input(0))
+        above = self._maker(self._maker(node.input(0)).input(0))
         most = None
-        if above.op_type == "Clip":
-            most, above = self._constant(above.input[2]), self._maker(above.input[0])
-        grid = None
-        if above.op_type == "QuantizeLinear":
-            scale, zero = (self._constant(one) for one in above.input[1:3])
-            assert scale is not None and zero is not None
-            codes = 2 ** (16 if zero.dtype == np.uint16 else 8) if most is None else int(most) + 1
-            grid = {
-                "scale": float(np.float32(scale.item())),
-                "zero_point": int(zero.item()),
-                "bits": codes.bit_length() - 1,
-            }
-        return str(node.output[0]), grid
-
-    def _maker(self, name: str) -> onnx.NodeProto:
-        return self._graph.node[self._makers[name]]
+        if above.op == "Clip":
+            most, above = self._graph.constants[above.input(2)], self._maker(above.input(0))
+        if above.op != "QuantizeLinear":
+            return node.output, None
+        grid = self._graph.grids[above.output].described()
+        if most is not None:
+            grid["bits"] = (int(most) + 1).bit_length() - 1
+        return node.output, grid
 
     def _closure(self, name: str, *, stop: str) -> frozenset[int]:
         """Return the nodes that ``name`` follows from, back to the tensor ``stop``."""
@@ -190,9 +169,9 @@ class _Finder:
         waiting = [name]
         while waiting:
             one = waiting.pop()
-            index = self._makers.get(one)
+            index = self._places.get(one)
             if one == stop or index is None or index in inside:
                 continue
             inside.add(index)
-            waiting += self._graph.node[index].input
+            waiting += self._graph.nodes[index].inputs
         return frozenset(inside)

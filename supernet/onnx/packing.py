@@ -3,7 +3,6 @@
 The packing itself is at the bottom, where the runtimes reach it too.
 """
 
-from search_spaces.model_files.onnx_parts import WEIGHT_BITS
-from search_spaces.model_files.packing import pack_model, pack_onnx
+from search_spaces.model_files.packing import WEIGHT_BITS, pack_model, pack_onnx
 
 __all__ = ["WEIGHT_BITS", "pack_model", "pack_onnx"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
-from devices.runtimes.graph import Graph, Node
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node
 
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -82,8 +82,9 @@ class LiteRtWriter:
         self.operators: list[Any] = []
         self.codes: dict[int, int] = {}
         self.values: dict[str, Value] = {}
-        self.users = graph.users()
-        self.done: set[int] = set()
+        self.users = graph.users
+        # Outputs of nodes that another one's operator computes too.
+        self.done: set[str] = set()
         self.products = {"int8": 0, "float32": 0}
         self._consumed_by_conv = {
             node.input(0) for node in graph.nodes if node.op in ("Conv", "QuantizeLinear")
@@ -98,8 +99,8 @@ class LiteRtWriter:
 
     def write(self) -> bytes:
         """Return the file's bytes."""
-        for place, node in enumerate(self.graph.nodes):
-            if place in self.done or self.graph.quantised_constant(node):
+        for node in self.graph.nodes:
+            if node.output in self.done or self.graph.is_constant(node.output):
                 continue
             if node.op not in self._writers:
                 raise InputError(f"no LiteRT counterpart of the operator {node.op}")
@@ -185,7 +186,7 @@ class LiteRtWriter:
             return self.values[name]
         data = self.graph.constants.get(name)
         if data is None:
-            data = self.float_weight(name, 0)
+            data = self.float_weight(name)
         self.values[name] = Value(self.constant(_supported(data)), data.shape)
         return self.values[name]
 
@@ -235,36 +236,31 @@ class LiteRtWriter:
 
     # Quantised results: what a runtime fuses is one operator here.
 
-    def grid_after(self, node: Node) -> tuple[list[int], str, float, int, bool] | None:
-        """Return what quantises the node's output: places, name, grid, and whether a ReLU precedes.
+    def grid_after(self, node: Node) -> tuple[list[str], float, int, bool] | None:
+        """Return what quantises a node's output: tensors up to the codes, grid, whether a ReLU too.
 
         None where the output is used in any other way.
         """
-        places, name, relu = [], node.output, False
+        behind, name, relu = [], node.output, False
         while True:
-            users = self.users.get(name, [])
+            users = self.users.get(name, ())
             if name in self.graph.outputs:
                 return None
             if len(users) == 1 and users[0].op == "Relu" and not relu:
                 relu = True
-                places.append(self._where(users[0]))
                 name = users[0].output
+                behind.append(name)
                 continue
             if len(users) != 1 or users[0].op != "QuantizeLinear":
                 return None
-            scale, zero = self.grid(users[0])
-            return [*places, self._where(users[0])], users[0].output, scale, zero, relu
+            return [*behind, users[0].output], *self.grid(users[0]), relu
 
     def grid(self, node: Node) -> tuple[float, int]:
         """Return scale and int8 zero point of a QuantizeLinear or DequantizeLinear."""
-        scale = np.asarray(self.graph.constants[node.input(1)], dtype=np.float32)
-        zero = self.graph.constants.get(node.input(2), np.zeros((), np.uint8))
-        if scale.size != 1 or zero.dtype.name not in ("uint8", "int8"):
+        grid = self.graph.grids.get(node.output)
+        if grid is None or grid.scale.size != 1 or grid.kind not in ("uint8", "int8"):
             raise InputError("LiteRT takes 8-bit activations with one scale a tensor")
-        return float(scale), int(zero) - (128 if zero.dtype == np.uint8 else 0)
-
-    def _where(self, node: Node) -> int:
-        return next(i for i, other in enumerate(self.graph.nodes) if other is node)
+        return grid.scale.item(), int(grid.zero.item()) - (128 if grid.kind == "uint8" else 0)
 
     def quantised_result(self, node: Node, like: Value) -> tuple[Value, bool] | None:
         """Add the int8 output of ``node`` on the grid that follows it; None if none does.
@@ -274,45 +270,37 @@ class LiteRtWriter:
         """
         found = self.grid_after(node)
         if found is not None:
-            places, name, scale, zero, relu = found
+            behind, scale, zero, relu = found
+            self.done.update(behind)
+            name = behind[-1]
         else:
             last = self._last_name(node)
             if last not in self.output_grids:
                 return None
-            places, name, relu = [], node.output, False
+            name, relu = node.output, False
             scale, zero = self.output_grids[last]
-        self.done.update(places)
         self.values[name] = self.new(replace(like, scale=scale, zero=zero), name)
         return self.values[name], relu
 
     def _last_name(self, node: Node) -> str:
-        users = self.users.get(node.output, [])
+        users = self.users.get(node.output, ())
         return users[0].output if len(users) == 1 and users[0].op == "Identity" else node.output
 
     def weight(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a weight: floats, or codes with the scale of each output channel."""
-        if name in self.graph.constants:
-            return self.graph.constants[name], None
-        node = next((n for n in self.graph.nodes if name in n.outputs), None)
-        if node is None:
-            raise InputError(f"the weight {name!r} is an input, which LiteRT has no form for")
-        if node.op == "Transpose" and node.attributes["perm"] == [1, 0]:
-            codes, scale = self.weight(node.input(0))
-            return codes.T, scale
-        if not self.graph.quantised_constant(node):
-            raise InputError(f"the weight {name!r} is computed, which LiteRT has no form for")
-        codes = self.graph.constants[node.input(0)]
-        scale = np.atleast_1d(self.graph.constants[node.input(1)]).astype(np.float32)
-        return codes, scale
+        found = self.graph.codes.get(name)
+        if name not in self.graph.constants and found is not None and found.symmetric:
+            return found.codes, found.scale
+        value = self.graph.constant(name)
+        if value is None:
+            how = "computed" if name in self.graph.makers else "an input"
+            raise InputError(f"the weight {name!r} is {how}, which LiteRT has no form for")
+        return value, None
 
-    def float_weight(self, name: str, channel_axis: int) -> np.ndarray:
+    def float_weight(self, name: str) -> np.ndarray:
         """Return a weight as floats."""
-        data, scale = self.weight(name)
-        if scale is None:
-            return np.asarray(data, dtype=np.float32)
-        shape = [1] * data.ndim
-        shape[channel_axis] = -1
-        return (data * scale.reshape(shape)).astype(np.float32)
+        self.weight(name)
+        return np.asarray(self.graph.constant(name), dtype=np.float32)
 
     def _pack(self, outputs: Sequence[int]) -> bytes:
         import flatbuffers

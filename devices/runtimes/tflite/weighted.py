@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from devices.runtimes.graph import Node
 from devices.runtimes.tflite.file import LiteRtWriter, Value
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Node
 
 
 def activation_of(writer: LiteRtWriter, relu: bool) -> int:
@@ -20,9 +20,9 @@ def activation_of(writer: LiteRtWriter, relu: bool) -> int:
 
 def float_relu(writer: LiteRtWriter, node: Node) -> tuple[str, bool]:
     """Return the name of the node's result and whether a ReLU is part of it."""
-    users = writer.users.get(node.output, [])
+    users = writer.users.get(node.output, ())
     if len(users) == 1 and users[0].op == "Relu" and node.output not in writer.graph.outputs:
-        writer.done.add(writer._where(users[0]))
+        writer.done.add(users[0].output)
         return users[0].output, True
     return node.output, False
 
@@ -56,7 +56,7 @@ def write_conv(writer: LiteRtWriter, node: Node) -> None:
     else:
         x = writer.floats(x)
         name, relu = float_relu(writer, node)
-        data = writer.float_weight(node.input(1), 0)
+        data = writer.float_weight(node.input(1))
         kernel = (
             data.transpose(2, 3, 1, 0).reshape(1, kh, kw, out)
             if depthwise
@@ -120,7 +120,7 @@ def _full(scale: np.ndarray, out: int) -> np.ndarray:
 def _bias(writer: LiteRtWriter, node: Node, out: int) -> np.ndarray:
     if not node.input(2):
         return np.zeros(out, dtype=np.float32)
-    return writer.float_weight(node.input(2), 0).reshape(out)
+    return writer.float_weight(node.input(2)).reshape(out)
 
 
 def _bias_codes(
@@ -157,7 +157,7 @@ def write_linear(writer: LiteRtWriter, node: Node) -> None:
     else:
         x = writer.floats(x)
         name, relu = float_relu(writer, node)
-        data = writer.float_weight(node.input(1), 0 if turned else 1)
+        data = writer.float_weight(node.input(1))
         weight = writer.constant(np.ascontiguousarray(data if turned else data.T))
         bias = writer.constant(_bias(writer, node, out))
         result = writer.values[name] = writer.new(like, name)
@@ -174,13 +174,7 @@ def write_linear(writer: LiteRtWriter, node: Node) -> None:
 
 def write_matmul(writer: LiteRtWriter, node: Node) -> None:
     """Write a product of matrices: a linear layer where one is constant."""
-    constant = node.input(1) in writer.graph.constants or any(
-        node.input(1) in other.outputs
-        and (writer.graph.quantised_constant(other) or other.op == "Transpose")
-        and is_constant(writer, node.input(1))
-        for other in writer.graph.nodes
-    )
-    if constant:
+    if writer.graph.is_constant(node.input(1)):
         write_linear(writer, _with_bias(writer, node))
         return
     x, y = (writer.plain(writer.floats(writer.value(name))) for name in node.inputs)
@@ -193,20 +187,11 @@ def write_matmul(writer: LiteRtWriter, node: Node) -> None:
 
 def _with_bias(writer: LiteRtWriter, node: Node) -> Node:
     """Return a MatMul with the bias that is added to it, if one is, as its third input."""
-    users = writer.users.get(node.output, [])
+    users = writer.users.get(node.output, ())
     if len(users) != 1 or users[0].op != "Add" or node.output in writer.graph.outputs:
         return node
     bias = next((name for name in users[0].inputs if name != node.output), "")
-    if not bias or not is_constant(writer, bias) or writer.weight(bias)[0].ndim != 1:
+    if not writer.graph.is_constant(bias) or writer.weight(bias)[0].ndim != 1:
         return node
-    writer.done.add(writer._where(users[0]))
+    writer.done.add(users[0].output)
     return Node(node.op, (*node.inputs[:2], bias), users[0].outputs, node.attributes)
-
-
-def is_constant(writer: LiteRtWriter, name: str) -> bool:
-    """Whether ``name`` is a constant of the graph, in floats or in codes."""
-    try:
-        writer.weight(name)
-    except InputError:
-        return False
-    return True

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
-from devices.runtimes.graph import Graph, Node, resized
+from devices.runtimes.graph import resized
 from devices.runtimes.tflite.file import TO_NHWC, LiteRtWriter, Value
 from devices.runtimes.tflite.weighted import (
     activation_of,
     float_relu,
-    is_constant,
     write_conv,
     write_linear,
     write_matmul,
 )
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node
 
 
 def _quantize(writer: LiteRtWriter, node: Node) -> None:
@@ -208,8 +208,6 @@ def _reshape(writer: LiteRtWriter, node: Node) -> None:
 
 
 def _transpose(writer: LiteRtWriter, node: Node) -> None:
-    if is_constant(writer, node.output):
-        return  # a weight, read by its user
     x = writer.plain(writer.value(node.input(0)))
     order = node.attributes["perm"]
     result = writer.result(node, replace(x, shape=tuple(x.shape[i] for i in order)))

@@ -14,6 +14,7 @@ from devices.runtimes.conversion import ConvertingRuntime
 from nas.models.formats.base import FORMATS, Format, Source, Written
 from search_spaces.atomic import write_atomic
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import read_graph
 
 _KEPT = (".tflite", ".param", ".bin", ".mnn", ".pte")
 
@@ -47,7 +48,7 @@ class ConvertedFormat(Format):
         runtime = cls._runtime()
         with tempfile.TemporaryDirectory() as temporary:
             path, reference_name, note = source.path, "the run's ONNX file, unoptimised", ""
-            if not cls.quantised and _is_quantised(path):
+            if not cls.quantised and read_graph(path).quantised:
                 from nas.models.float_twin import write_float_twin
 
                 path = write_float_twin(path, Path(temporary) / f"{source.id}.onnx")
@@ -71,12 +72,6 @@ class ConvertedFormat(Format):
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-
-
-def _is_quantised(path: Path) -> bool:
-    from devices.runtimes.graph import read_graph
-
-    return any(n.op in ("QuantizeLinear", "DequantizeLinear") for n in read_graph(path).nodes)
 
 
 @FORMATS.register("litert")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from devices.runtimes.graph import read_graph
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import read_graph
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""Operations on constants, computed when an ONNX file is read: those that weights are spelt in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from search_spaces.errors import InputError
+
+LARGEST = 1 << 27
+"""Elements of a constant beyond which it is left to the runtime: a few bytes can ask for any."""
+
+_CONSTANT = ("value", "value_float", "value_int", "value_floats", "value_ints")
+_FLOATS = ("value_float", "value_floats")
+
+_Values = Sequence[Any]
+_Attributes = Mapping[str, Any]
+
+
+def folded(
+    op: str, attributes: _Attributes, values: Sequence[np.ndarray | None], name: str
+) -> np.ndarray | None:
+    """Return what an operation makes of constants; None where that is left to a runtime.
+
+    Args:
+        op: ONNX operator.
+        attributes: its attributes.
+        values: its inputs, None where one is left out.
+        name: of its output, for the error.
+
+    Raises:
+        InputError: the constants do not fit the operation.
+    """
+    if op == "Constant":
+        for key in _CONSTANT:
+            if key in attributes:
+                return np.asarray(attributes[key], dtype=np.float32 if key in _FLOATS else None)
+        return None
+    if op not in (*_OF_TWO, *_FOLDED) or not values or values[0] is None:
+        return None
+    if op == "Mod" and attributes.get("fmod"):
+        return None
+    try:
+        if _size(op, attributes, values) > LARGEST:
+            return None
+        if op in _OF_TWO:
+            return np.asarray(_OF_TWO[op](*values))
+        return np.asarray(_FOLDED[op](attributes, values))
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{op} of constants ({name}) cannot be computed: {error}") from error
+
+
+def _size(op: str, a: _Attributes, x: _Values) -> int:
+    """Return the elements of the result, where it can be larger than what goes in."""
+    if op in _OF_TWO:
+        return math.prod(np.broadcast_shapes(x[0].shape, x[1].shape))
+    if op == "Expand":
+        return math.prod(np.broadcast_shapes(x[0].shape, tuple(x[1].tolist())))
+    if op == "Gather":
+        return x[1].size * (x[0].size // max(1, x[0].shape[a.get("axis", 0)]))
+    return 0
+
+
+def _cast(a: _Attributes, x: _Values) -> np.ndarray:
+    from onnx import helper
+
+    return np.asarray(x[0].astype(helper.tensor_dtype_to_np_dtype(a["to"])))
+
+
+def _reshape(a: _Attributes, x: _Values) -> np.ndarray:
+    sizes = [x[0].shape[i] if n == 0 else n for i, n in enumerate(x[1].tolist())]
+    return np.asarray(x[0].reshape(sizes))
+
+
+def _axes(a: _Attributes, x: _Values) -> tuple[int, ...] | None:
+    named = x[1].tolist() if len(x) > 1 and x[1] is not None else a.get("axes")
+    return None if named is None else tuple(named)
+
+
+def _slice(a: _Attributes, x: _Values) -> np.ndarray:
+    starts, ends = x[1].tolist(), x[2].tolist()
+    axes = x[3].tolist() if len(x) > 3 and x[3] is not None else range(len(starts))
+    steps = x[4].tolist() if len(x) > 4 and x[4] is not None else [1] * len(starts)
+    index = [slice(None)] * x[0].ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(start, end, step)
+    return np.asarray(x[0][tuple(index)])
+
+
+_OF_TWO: dict[str, Callable[..., np.ndarray]] = {
+    "Mul": np.multiply,
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mod": np.mod,
+}
+"""ONNX operator -> f(input, input)."""
+
+_FOLDED: dict[str, Callable[[_Attributes, _Values], Any]] = {
+    "Cast": _cast,
+    "Identity": lambda a, x: x[0],
+    "Transpose": lambda a, x: x[0].transpose(a.get("perm")),
+    "Reshape": _reshape,
+    "Unsqueeze": lambda a, x: np.expand_dims(x[0], _axes(a, x) or ()),
+    "Squeeze": lambda a, x: x[0].squeeze(_axes(a, x)),
+    "Expand": lambda a, x: x[0] * np.ones(tuple(x[1].tolist()), x[0].dtype),
+    "Gather": lambda a, x: x[0].take(x[1], a.get("axis", 0)),
+    "Slice": _slice,
+}
+"""ONNX operator -> f(attributes, inputs)."""
