@@ -188,11 +188,13 @@ def _pool(call: Callable[..., Tensor]) -> Operation:
         pads = a.get("pads", [0] * 2 * len(kernel))
         if pads[: len(kernel)] != pads[len(kernel) :]:
             raise InputError(f"{node.op} with uneven pads has no torch translation")
-        more = {}
+        more: dict[str, Any] = {"ceil_mode": bool(a.get("ceil_mode", 0))}
         if node.op == "AveragePool":
             more["count_include_pad"] = bool(a.get("count_include_pad", 0))
+        else:
+            more["dilation"] = a.get("dilations", 1)
         stride = a.get("strides", [1] * len(kernel))
-        return call(x[0], kernel, stride, pads[: len(kernel)], bool(a.get("ceil_mode", 0)), **more)
+        return call(x[0], kernel, stride, pads[: len(kernel)], **more)
 
     return run
 

@@ -36,11 +36,17 @@ CASES = {
     "LeakyRelu": ([], {"alpha": 0.2}),
     "Elu": ([], {"alpha": 0.7}),
     "LogSoftmax": ([], {"axis": 1}),
+    "MaxPool": (
+        [],
+        {"kernel_shape": [2, 2], "strides": [2, 1], "pads": [1, 1, 1, 1], "dilations": [1, 2]},
+    ),
+    "AveragePool": ([], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
 }
+POOLS = ("AveragePool", "MaxPool")
 POSITIVE = ("Log", "Reciprocal")
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS))
+@pytest.mark.parametrize("name", [*sorted(OPERATORS), *POOLS])
 def test_an_operator_is_what_the_runtime_computes(name, tmp_path):
     constants, attributes = CASES.get(name, ([], {}))
     x = some(2, 3, 4, 4, least=0.1 if name in POSITIVE else None)
