@@ -253,16 +253,9 @@ class _Reader:
         self._computed: dict[str, str] = {}
 
     def graph(self) -> Graph:
-        from onnx import external_data_helper, numpy_helper
-
         source = self._model.graph
         for item in source.initializer:
-            if external_data_helper.uses_external_data(item):
-                raise InputError(
-                    f"the constant {item.name!r} lies in another file, which is not read here; "
-                    "save the model with its data in one file"
-                )
-            self._add(item.name, numpy_helper.to_array(item))
+            self._add(item.name, _array(item))
         nodes = [node for node in map(_node, source.node) if not self._fold(node)]
         values = [v for v in source.input if v.name not in self._constants]
         return Graph(
@@ -344,7 +337,7 @@ class _Reader:
         factored: np.ndarray | None,
     ) -> None:  # fmt: skip
         wide = [axis for axis, size in enumerate(scale.shape) if size > 1]
-        if len(wide) <= 1 and scale.ndim <= codes.ndim:
+        if len(wide) <= 1 and self._constants[out].shape == codes.shape:
             axis = wide[0] + codes.ndim - scale.ndim if wide else 0
             steps = scale.astype(np.float32).reshape(-1)
             self._codes[out] = Codes(codes, steps, np.zeros_like(steps), axis, kind, factored)
@@ -357,7 +350,9 @@ class _Reader:
         if len(names) > 1:
             zero, kind = self._constants[names[1]], self._kind(names[1])
         else:
+            before = self._grids.get(node.input(0))
             kind = _type(node.attributes.get("output_dtype") or _UINT8).name
+            kind = kind if before is None else before.kind
             zero = np.zeros(scale.shape, kind if kind in _CODES else np.uint8)
         if zero.size not in (1, scale.size):
             raise InputError(f"{node.output}: {scale.size} scales, and {zero.size} zero points")
@@ -413,6 +408,20 @@ def _node(proto: onnx.NodeProto) -> Node:
     )
 
 
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    from onnx import external_data_helper, numpy_helper
+
+    if external_data_helper.uses_external_data(tensor):
+        raise InputError(
+            f"the constant {tensor.name!r} lies in another file, which is not read here; save the "
+            "model with its data in one file"
+        )
+    try:
+        return numpy_helper.to_array(tensor)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the constant {tensor.name!r} cannot be read: {error}") from error
+
+
 def _attribute(attribute: onnx.AttributeProto) -> Any:
     import onnx
 
@@ -420,7 +429,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, onnx.TensorProto):
-        return plain(onnx.numpy_helper.to_array(value))
+        return plain(_array(value))
     return list(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
 
 

@@ -191,6 +191,8 @@ def test_grids_say_type_and_zero_point():
     assert default.kind == "uint8" and default.from_lowest()
     named = quantised_input(None, output_dtype=kinds.INT8).grids["q"]
     assert named.kind == "int8" and not named.from_lowest()
+    # Without a zero point of its own, what dequantises has the type of what it reads.
+    assert quantised_input(None, output_dtype=kinds.INT8).grids["y"].kind == "int8"
     float8 = quantised_input(helper.make_tensor("z", kinds.FLOAT8E4M3FN, (), [0.0])).grids["q"]
     assert float8.kind == "float8_e4m3fn" and not float8.from_lowest()
 
@@ -245,6 +247,11 @@ def test_files_that_do_not_fit_themselves_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"Mul of constants \(f\) cannot be computed"):
         graph_of(make([("Mul", ("w", "s"), ("f",), {})], scales))
     model = make([("Add", ("x", "w"), ("y",), {})], {"w": np.ones(2000, np.float32)})
+    torn = onnx.ModelProto()
+    torn.CopyFrom(model)
+    torn.graph.initializer[0].raw_data = b"1234"
+    with pytest.raises(InputError, match="the constant 'w' cannot be read"):
+        graph_of(torn)
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="elsewhere.data")
     with pytest.raises(InputError, match="'w' lies in another file"):
         read_graph(tmp_path / "m.onnx")
