@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.boards.comparison import Comparison, Images
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
@@ -24,58 +25,12 @@ RANDOM_IMAGES = 64
 INTEGER_ONLY = {"lowbit": "onnxruntime"}
 """Runtimes without float kernels -> the runtime in which float twins are measured instead."""
 
+LARGE_CLASS_LOSS = 0.05
+"""Of the task's metric, lost by a class against the float twin, that is warned of."""
+
 _EXECUTION_ERROR = 0.05
 """Relative error against unoptimised execution beyond which a kernel is wrong, as in
 :mod:`nas.models.parity`."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """What outputs are compared on.
-
-    Attributes:
-        pixels: (images, channels, height, width) float32, as the model takes them.
-        labels: (images,) class numbers, or ``None``.
-        source: where they are from, in words.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray | None
-    source: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Outputs of one execution against another's, on the same images.
-
-    Attributes:
-        agreement: share of images with the same prediction.
-        max_logit_error: largest absolute difference of an output.
-        relative_error: norm of the difference over the norm of the reference.
-        accuracy, reference_accuracy: ``None`` without labels.
-    """
-
-    agreement: float
-    max_logit_error: float
-    relative_error: float
-    accuracy: float | None
-    reference_accuracy: float | None
-
-    @classmethod
-    def of(cls, output: np.ndarray, reference: np.ndarray, images: Images) -> Comparison:
-        """Compare (images, outputs) arrays."""
-        norm = float(np.linalg.norm(reference))
-        error = float(np.linalg.norm(output - reference))
-        truth = images.labels
-        return cls(
-            agreement=float((output.argmax(1) == reference.argmax(1)).mean()),
-            max_logit_error=float(np.abs(output - reference).max()),
-            relative_error=error / norm if norm else float(error > 0),
-            accuracy=None if truth is None else float((output.argmax(1) == truth).mean()),
-            reference_accuracy=(
-                None if truth is None else float((reference.argmax(1) == truth).mean())
-            ),
-        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +42,8 @@ class DeployReport:
         outputs_of: runtime whose outputs were compared: the device's own where it is this
             machine, else ONNX Runtime here, as a board sends latencies and no outputs.
         images: how many, ``images_source``: from where.
+        task: registered name of the task whose metric and decisions are told; empty for one class
+            an image.
         execution: the optimised execution against the unoptimised one.
         against_float: the model against its float twin; ``None`` for a float model.
         size_kib, float_size_kib: bytes of the files.
@@ -107,6 +64,7 @@ class DeployReport:
     outputs_of: str
     images: int
     images_source: str
+    task: str
     execution: Comparison
     against_float: Comparison | None
     size_kib: float
@@ -148,7 +106,8 @@ def check_deployment(
     """Measure a model and its float twin on a device, and compare their outputs.
 
     Args:
-        model: an ONNX file with one input and one output of classes.
+        model: an ONNX file with one input, whose first output is compared: by the task of the
+            images, else by that of the model card beside it, else as one class an image.
         device: from :func:`devices.fleet.remote.make_device`: this machine or a board.
         images: to compare outputs on; random ones by default.
         float_model: the twin; by default made from ``model`` by
@@ -167,7 +126,7 @@ def check_deployment(
         raise InputError(f"{model} is no ONNX file; give the .onnx that 'nas export' wrote")
     device.check()
     shape = input_shape(model)
-    images = images or random_images(shape)
+    images = with_task(images or random_images(shape), model)
     if images.pixels.shape[1:] != shape:
         raise InputError(
             f"the images have shape {list(images.pixels.shape[1:])}, {model.name} takes "
@@ -198,6 +157,7 @@ def check_deployment(
         outputs_of=outputs_of,
         images=len(images.pixels),
         images_source=images.source,
+        task="" if images.task is None else images.task.registered_name(),
         execution=execution,
         against_float=against,
         size_kib=model.stat().st_size / 1024,
@@ -271,8 +231,8 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
     """Return images from an ``.npz`` file, or the search-validation images of a run or job.
 
     Args:
-        path: ``.npz`` with ``images`` (n, channels, height, width) and perhaps ``labels`` (n,);
-            a run folder; or a job file.
+        path: ``.npz`` with ``images`` (n, channels, height, width) and perhaps ``labels``, (n,)
+            classes or what the model's task takes as targets; a run folder; or a job file.
         shape: what the model takes; images of a run are resized to it, as in the search.
         limit: most images.
 
@@ -296,7 +256,8 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
     job = load_job(path) if path.is_file() else None
     if job is None:
         job = RunStore.open(path).job()
-    splits = RunContext.of(job).splits
+    context = RunContext.of(job)
+    splits = context.splits
     subset = splits.validation if limit is None else splits.validation.first(limit)
     batches = [
         (resize_images(x, shape[-1]).numpy(), y.numpy())
@@ -307,6 +268,45 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
         # Of boxes, masks and values no output is the right one.
         np.concatenate([y for _, y in batches]) if splits.targets == "classes" else None,
         f"search-validation images of {job.name}",
+        targets=tuple(y for _, y in batches),
+        task=context.task,
+        classes=tuple(splits.classes),
+    )
+
+
+def with_task(images: Images, model: Path) -> Images:
+    """Return ``images`` with the task that the model card beside ``model`` names, if any does.
+
+    Raises:
+        InputError: a card that is none, or of a task that is not known here, or that cannot be
+            judged without its data.
+    """
+    import json
+
+    path = Path(model).with_suffix(".json")
+    if images.task is not None or not path.is_file():
+        return images
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        name = card.get("task") if "format" in card else None
+        classes = (card.get("preprocessing") or {}).get("classes") or ()
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{path} is no model card: {error}") from error
+    if not name:
+        return images
+    from nas.tasks import TASKS
+
+    task = TASKS.get(str(name))()
+    if task.from_data and images.labels is not None:
+        raise InputError(
+            f"labels of {images.source}: {name} is judged by what its data say of scales and "
+            "tokens; give its run or job with --data"
+        )
+    return replace(
+        images,
+        task=None if task.has_classes else task,
+        targets=() if images.labels is None else images.targets or (images.labels,),
+        classes=images.classes or tuple(map(str, classes)),
     )
 
 
@@ -372,7 +372,8 @@ def _judged(
 ) -> tuple[list[str], list[str]]:
     problems: list[str] = list(check.problems)
     warnings: list[str] = []
-    if execution.relative_error > _EXECUTION_ERROR and execution.agreement < 0.99:
+    alike = execution.agreement is not None and execution.agreement >= 0.99
+    if execution.relative_error > _EXECUTION_ERROR and not alike:
         problems.append(
             f"the device's outputs differ from unoptimised execution by "
             f"{execution.relative_error:.3g} (relative): a kernel saturates or is wrong"
@@ -401,14 +402,31 @@ def _judged(
             "outputs were compared on random images, which do not show what quantisation costs in "
             "accuracy; give --data"
         )
-    elif against is not None and against.accuracy is not None:
-        drop = (against.reference_accuracy or 0.0) - against.accuracy
-        if drop > 0.01:
-            warnings.append(
-                f"{100 * drop:.1f} points of accuracy below the float twin, which has the same "
-                "weights and does not round activations"
-            )
+    elif against is not None:
+        warnings += _lost(against)
     return problems, warnings
+
+
+def _lost(against: Comparison) -> list[str]:
+    """Say what is lost against the float twin, in all and in the class that loses most."""
+    from nas.fronts.metrics import METRICS
+
+    found: list[str] = []
+    lost = against.loss
+    if lost is None or not METRICS.get(against.metric).share:
+        return found
+    if lost > 0.01:
+        found.append(
+            f"{100 * lost:.1f} points of {against.metric} below the float twin, which has the same "
+            "weights and does not round activations"
+        )
+    worst = against.largest_loss
+    if worst is not None and worst[1] > max(LARGE_CLASS_LOSS, lost + 0.01):
+        found.append(
+            f"the class {worst[0]} loses {100 * worst[1]:.1f} points of {against.metric} against "
+            "the float twin, more than the others"
+        )
+    return found
 
 
 def _batches(pixels: np.ndarray, size: int = 256) -> Iterator[np.ndarray]:

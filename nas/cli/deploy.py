@@ -25,6 +25,7 @@ from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from devices.device import Device
+    from nas.boards.comparison import Comparison
     from nas.boards.deployment import DeployReport
 
 app = typer.Typer(
@@ -172,18 +173,38 @@ def lines(report: DeployReport) -> list[str]:
         if found is None:
             continue
         text = (
-            f"agreement {100 * found.agreement:.1f} %, relative error {found.relative_error:.3g}, "
+            f"{_agreed(found)}relative error {found.relative_error:.3g}, "
             f"largest {found.max_logit_error:.3g}"
         )
-        if found.accuracy is not None and found.reference_accuracy is not None:
-            text += (
-                f", accuracy {100 * found.accuracy:.2f} % "
-                f"(reference {100 * found.reference_accuracy:.2f} %)"
-            )
+        if found.value is not None and found.reference_value is not None:
+            one, other = (_valued(found.metric, v) for v in (found.value, found.reference_value))
+            text += f", {found.metric} {one} (reference {other})"
         out.append(f"  {name:<13} {text}")
+        if found.largest_loss is not None:
+            worst, _ = found.largest_loss
+            figures = found.by_class[worst]
+            one, other = (_valued(found.metric, v) for v in (figures.value, figures.reference))
+            out.append(
+                f"  {'by class':<13} {worst} loses most: {one} (reference {other}), of "
+                f"{len(found.by_class)} classes; the report has each"
+            )
     out += [f"  problem: {text}" for text in report.problems]
     out += [f"  warning: {text}" for text in report.warnings]
     return out
+
+
+def _agreed(found: Comparison) -> str:
+    """Say what share of what is decided alike, where anything is decided."""
+    if found.agreement is None:
+        return ""
+    what = "" if found.agreement_of == "predictions" else f" of {found.agreement_of}"
+    return f"agreement{what} {100 * found.agreement:.1f} %, "
+
+
+def _valued(metric: str, value: float) -> str:
+    from nas.fronts.metrics import METRICS
+
+    return f"{100 * value:.2f} %" if METRICS.get(metric).share else f"{value:.4g}"
 
 
 def _latency(figures: object) -> str:

@@ -50,6 +50,8 @@ class Task(ABC):
         higher_is_better: which way the search goes.
         metric_is_share: whether the metric is a share of 0 to 1, shown in per cent.
         further_metrics: others that are reported beside it, by name.
+        from_data: whether the metric needs what :meth:`load` learns of the data (scales, tokens).
+        agrees_on: what :meth:`agreement` is a share of, in words.
         answers: what networks answer for: ``one`` (batch, units), ``cells`` (batch, cells, units)
             ``grid`` (batch, units, height, width) or ``tokens`` (batch, tokens, units); spaces say
             which they have.
@@ -67,6 +69,8 @@ class Task(ABC):
     metric_is_share: ClassVar[bool | None] = None
     further_metrics: ClassVar[Mapping[str, MetricKind]] = {}
     answers: ClassVar[str] = "one"
+    from_data: ClassVar[bool] = False
+    agrees_on: ClassVar[str] = "predictions"
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -197,6 +201,20 @@ class Task(ABC):
         Exported files are held against their networks by the share of equal decisions.
         """
         return None
+
+    def agreement(self, outputs: Tensor, reference: Tensor) -> float | None:
+        """Return the share of decisions that two executions make alike; None for plain values.
+
+        outputs, reference: (batch, ...), of one network in two runtimes, say. By default the share
+        of equal :meth:`decide`.
+        """
+        one, other = self.decide(outputs), self.decide(reference)
+        return None if one is None or other is None else float((one == other).double().mean())
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """Return the name that jobs call the task by; its class's where it is not registered."""
+        return next((name for name in TASKS if TASKS.get(name) is cls), cls.__name__)
 
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """Return what the report draws over an example, and the line under it.

@@ -137,6 +137,23 @@ def detections(
     ]
 
 
+def paired(found: np.ndarray, wanted: np.ndarray, *, least_overlap: float = 0.5) -> int:
+    """Return how many boxes of an image two detections have in common, one to one.
+
+    Args:
+        found, wanted: (boxes, 6) as :func:`detections` gives them, the surest first.
+        least_overlap: intersection over union of two boxes of a class that are the same.
+    """
+    shared = overlaps(found[:, 2:], wanted[:, 2:]) * (found[:, :1] == wanted[None, :, 0])
+    pairs = 0
+    for row in shared:
+        if row.size and row.max() >= least_overlap:
+            # Whom it overlaps most; each is taken once.
+            shared[:, int(row.argmax())] = 0.0
+            pairs += 1
+    return pairs
+
+
 class AveragePrecision:
     """Average precision as COCO computes it, added up image by image.
 

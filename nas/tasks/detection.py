@@ -9,7 +9,14 @@ import numpy as np
 
 from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
-from nas.tasks.boxes import SIZE_SCALE, AveragePrecision, cells_of, detections, grids_of
+from nas.tasks.boxes import (
+    SIZE_SCALE,
+    AveragePrecision,
+    cells_of,
+    detections,
+    grids_of,
+    paired,
+)
 from nas.tasks.data import expect
 from nas.tasks.overlays import Drawing, box_drawing
 from nas.tasks.scores import Score
@@ -28,6 +35,9 @@ COARSE_FROM = 6.0
 
 BOX_WEIGHT = 2.0
 """Weight of the boxes' loss beside that of the classes (Zhang et al., ATSS, CVPR 2020)."""
+
+SURE = 0.3
+"""Boxes at least so sure are drawn, and held against those of another execution."""
 
 LEAST_TAUGHT = 0.05
 """Where the teacher is less sure of every class, the student does not learn its box."""
@@ -49,6 +59,7 @@ class ObjectDetection(Task):
     metric_name = "ap50"
     metric_is_share = True
     answers = "cells"
+    agrees_on = "boxes"
     further_metrics: ClassVar[dict[str, MetricKind]] = {
         "ap": MetricKind("", maximise=True, share=True),
         "ap75": MetricKind("", maximise=True, share=True),
@@ -116,6 +127,21 @@ class ObjectDetection(Task):
         best, kind = outputs[..., :-4].max(-1)
         return (kind + 1) * (best > 0)
 
+    def agreement(self, outputs: Tensor, reference: Tensor) -> float | None:
+        """Return the share of boxes that both tell: of a class, with an overlap of one half.
+
+        Twice the pairs over all boxes of both (Dice), so that a box too many counts as one too few;
+        1 where neither tells any. Nearly all cells are sure of nothing, so cells would agree
+        whatever the boxes are.
+        """
+        found, wanted = (
+            detections(each.detach().float().cpu().numpy(), least_score=SURE)
+            for each in (outputs, reference)
+        )
+        pairs = sum(paired(one, other) for one, other in zip(found, wanted, strict=True))
+        total = sum(len(boxes) for boxes in (*found, *wanted))
+        return 2 * pairs / total if total else 1.0
+
     def output_text(self, splits: DataSplits) -> str:
         """See :meth:`Task.output_text`."""
         count = len(splits.classes)
@@ -133,7 +159,7 @@ class ObjectDetection(Task):
 
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: found boxes solid, wanted ones dashed."""
-        (found,) = detections(output[None], least_score=0.3)
+        (found,) = detections(output[None], least_score=SURE)
         return box_drawing(found, target, classes)
 
 

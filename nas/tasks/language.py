@@ -36,6 +36,7 @@ class LanguageModelling(Task):
         tokens: of the data, once they are loaded.
     """
 
+    from_data = True
     metric_name = "bits_per_byte"
     metric_unit = "bits"
     higher_is_better = False

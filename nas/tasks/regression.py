@@ -31,6 +31,7 @@ class Regression(Task):
         mean, std: of the training targets, (outputs,) float32.
     """
 
+    from_data = True
     metric_name = "rmse"
     higher_is_better = False
     further_metrics = {  # noqa: RUF012
