@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.bits_beside import judged, tell_judged, with_ranks, with_sparsity, write_judged
 from nas.cli.bits_modes import check_mode, given
 from nas.cli.device_options import (
     Authority,
@@ -16,7 +17,6 @@ from nas.cli.device_options import (
     TokenFile,
     chosen_device,
     key_values,
-    whole_numbers,
 )
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
@@ -116,6 +116,15 @@ def bits(
             "smaller, such as 0.125,0.25,0.5. Budgets: weights_kib, bops, macs.",
         ),
     ] = None,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERNS",
+            help="Let layers have zeros among their weights: shares anywhere or N:M, such as "
+            "50%,2:4. Budgets: sparse_kib (what sparse storage would take, an estimate), "
+            "weights_kib, bops.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -209,7 +218,12 @@ def bits(
         )  # fmt: skip
         return
     if ranks is not None:
-        _with_ranks(source, budgets, ranks, weight_bits, activation_bits, edge_bits, output, seed)
+        with_ranks(source, budgets, ranks, weight_bits, activation_bits, edge_bits, output, seed)
+        return
+    if sparsity is not None:
+        with_sparsity(
+            source, budgets, sparsity, weight_bits, activation_bits, edge_bits, output, seed
+        )
         return
     result = allocate_bits(
         source.module,
@@ -336,7 +350,7 @@ def _with_design(
         "designs_within_budgets": found.feasible,
         "front": [point.to_json() for point in found.front],
     }
-    path = _write_judged(source, result, output, about)
+    path = write_judged(source, result, output, about)
     write_json_atomic(output / "hardware.json", found.best.hardware.model_dump(mode="json"))
     typer.echo(f"{found.feasible} of {found.designs} designs keep the budgets; estimates:")
     typer.echo(f"{'area mm2':>10}{'latency ms':>12}{'energy mJ':>12}{result.metric:>12}  design")
@@ -347,59 +361,8 @@ def _with_design(
             f"{one.sensitivity:12.4g}  {point.hardware.name}"
         )
     typer.echo(f"chosen: {found.best.hardware.name}")
-    _tell_judged(source, result, about)
+    tell_judged(source, result, about)
     typer.echo(f"wrote {path}, {output / 'model.onnx'} and {output / 'hardware.json'}")
-
-
-def _with_ranks(
-    source: Any,
-    budgets: dict[str, str],
-    ranks: str,
-    weight_bits: str,
-    activation_bits: str,
-    edge_bits: int,
-    output: Path,
-    seed: int,
-) -> None:
-    from nas.bits.ranks import allocate_ranks
-
-    try:
-        shares = [float(part) for part in ranks.split(",")]
-    except ValueError:
-        raise InputError(f"--ranks {ranks!r} is no list of shares such as 0.25,0.5") from None
-    widths = whole_numbers(weight_bits, "--weight-bits")
-    inputs = whole_numbers(activation_bits, "--activation-bits")
-    if len(inputs) != 1:
-        raise InputError(f"--activation-bits {activation_bits}: with --ranks give one")
-    result = allocate_ranks(
-        source.module, source.calibration, budgets, shares=shares, weight_bits=widths,
-        activation_bits=inputs[0], edge_bits=edge_bits or None, seed=seed,
-    )  # fmt: skip
-    about: dict[str, Any] = {**source.about, "seed": seed}
-    path = _write_judged(source, result, output, about)
-    for one in [result.best, *result.others]:
-        costs = "".join(f"{one.costs[name]:14.6g}" for name in result.budgets)
-        typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
-    _tell_judged(source, result, about)
-    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
-
-
-def _write_judged(source: Any, result: Any, output: Path, about: dict[str, Any]) -> Path:
-    """Write a result; ``about`` gets its validation metric and the float network's, if known."""
-    from nas.bits.search import write_bits
-
-    checked = source.calibration[0]
-    if source.validation is not None and source.evaluate is not None:
-        about[source.metric_name] = _judged(source, result)
-        checked = source.validation[0][0]
-    return write_bits(result, output, checked, about=about)
-
-
-def _tell_judged(source: Any, result: Any, about: dict[str, Any]) -> None:
-    for name, value in about.get(source.metric_name, {}).items():
-        typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
-    for name, option in zip(result.table.layers, result.best.options, strict=True):
-        typer.echo(f"  {name}: {option}")
 
 
 def _language(
@@ -432,14 +395,6 @@ def _language(
     typer.echo(f"wrote {path} and {output / 'layers.safetensors'}")
 
 
-def _judged(source: Any, result: Any) -> dict[str, float]:
-    """Validation metric of the float network and of the optimum."""
-    return {
-        "float": source.evaluate(source.module, source.validation),
-        "integer programme": source.evaluate(result.network, source.validation),
-    }
-
-
 def _accuracies(
     source: Any, result: Any, *, adaround: bool, seed: int, group: int
 ) -> dict[str, float]:
@@ -447,7 +402,7 @@ def _accuracies(
     from nas.bits.search import STEPS, assignment
     from supernet.ptq.quantize import quantize_post_training
 
-    found = _judged(source, result)
+    found = judged(source, result)
     steps = (*STEPS, "adaround") if adaround else STEPS
     for other in result.others:
         network = quantize_post_training(

@@ -15,6 +15,7 @@ _NETWORK |= {"weight_bits", "activation_bits", "edge_bits", "adaround"}
 _BOARD = frozenset({"runtime", "option", "hub", "token_file", "ca", "protocol"})
 _FURTHER = {
     "--ranks": frozenset({"ranks"}),
+    "--sparsity": frozenset({"sparsity"}),
     "--design": frozenset({"design", "metric"}),
     "--device": frozenset({"device", "metric", "group"}) | _BOARD,
     "": frozenset({"metric", "group", "layer_latencies", "hardware"}),
@@ -31,9 +32,11 @@ def mode(values: dict[str, Any], language: bool) -> str:
     """Return which kind of ``nas bits`` a call is: of ``--text``, ``--ranks``, ... or neither."""
     if language:
         return "--text"
-    chosen = [f"--{name}" for name in ("ranks", "design", "device") if values[name] is not None]
-    if "--design" in chosen and "--ranks" in chosen:
-        raise InputError("--design goes without --ranks; choose one")
+    names = ("ranks", "sparsity", "design", "device")
+    chosen = [f"--{name}" for name in names if values[name] is not None]
+    for beside in ("--ranks", "--sparsity"):
+        if "--design" in chosen and beside in chosen:
+            raise InputError(f"--design goes without {beside}; choose one")
     if len(chosen) > 1 and "--design" in chosen:
         raise InputError("give one of --device and --design: each says latency_ms")
     return chosen[0] if chosen else ""

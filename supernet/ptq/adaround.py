@@ -52,6 +52,7 @@ def learn_rounding(
     activation: Callable[[Tensor], Tensor] | None = None,
     recipe: RoundingRecipe = RoundingRecipe(),
     seed: int = 0,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Return weights of ``layer`` on the grid of ``step``, each rounded up or down.
 
@@ -64,10 +65,12 @@ def learn_rounding(
         activation: non-linearity after the layer; errors that it removes do not count.
         recipe: hyperparameters.
         seed: of the images of each step.
+        mask: which weights are kept, in their shape; the others are zero.
     """
     low, high = weight_range(bits)
     weight = layer.weight.detach()
     column = step.view(-1, *[1] * (weight.dim() - 1))
+    kept = 1.0 if mask is None else mask.to(weight.dtype)
     floor = (weight / column).floor()
     rest = (weight / column - floor).clamp(1e-4, 1 - 1e-4)
     # So that the start is the float weight (equation 22 solved for V).
@@ -82,7 +85,7 @@ def learn_rounding(
                 len(inputs), (min(recipe.batch, len(inputs)),), generator=generator
             )
             up = _rectified(variable)
-            soft = (floor + up).clamp(low, high) * column
+            soft = (floor + up).clamp(low, high) * column * kept
             found = torch.func.functional_call(layer, {"weight": soft}, (inputs[rows],))
             error = (act(found) - act(targets[rows])).square()
             # Summed over channels, averaged over images and positions.
@@ -96,7 +99,7 @@ def learn_rounding(
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        hard = (floor + (_rectified(variable) >= 0.5)).clamp(low, high) * column
+        hard = (floor + (_rectified(variable) >= 0.5)).clamp(low, high) * column * kept
     return hard.detach()
 
 

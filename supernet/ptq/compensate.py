@@ -34,7 +34,13 @@ _DAMP = 0.01
 
 @torch.no_grad()
 def compensate(
-    layer: Layer, step: Tensor, bits: int, inputs: Sequence[Tensor], *, seed: int = 0
+    layer: Layer,
+    step: Tensor,
+    bits: int,
+    inputs: Sequence[Tensor],
+    *,
+    seed: int = 0,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights of ``layer`` on a grid, shape and type as they are, and its steps, (out,).
 
@@ -46,12 +52,16 @@ def compensate(
         bits: of the codes.
         inputs: what the layer gets in the quantised network, (batch, ...) each.
         seed: of the positions that are looked at.
+        mask: which weights are kept, in their shape; what is lost with the others is made up for
+            as well (SparseGPT, Frantar and Alistarh, ICML 2023, with a mask that is given).
     """
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     weight = layer.weight.double().flatten(1).unflatten(0, (groups, -1))
     columns = weight.shape[-1]
     if columns > MANY:
-        return quantize_weight(layer.weight, step, bits), step
+        kept = layer.weight if mask is None else layer.weight * mask
+        return quantize_weight(kept, step, bits), step
+    stays = None if mask is None else mask.flatten(1).unflatten(0, (groups, -1))
     rows = _rows(layer, inputs, max(ROWS, 3 * columns), seed).unflatten(1, (groups, -1))
     gram = torch.einsum("ngc,ngd->gcd", rows, rows) / max(1, len(rows))
     diagonal = gram.diagonal(dim1=1, dim2=2)
@@ -61,7 +71,7 @@ def compensate(
     size = step.double().unflatten(0, (groups, -1))
     best, chosen, least = weight, size, torch.full_like(size, torch.inf)
     for wider in _WIDER if columns <= FEW else _WIDER[:1]:
-        found = _rounded(weight, wider * size, upper, bits)
+        found = _rounded(weight, wider * size, upper, bits, stays)
         lost = found - weight
         error = torch.einsum("goc,gcd,god->go", lost, gram, lost)
         better = error < least
@@ -71,13 +81,17 @@ def compensate(
     return rounded, chosen.flatten().to(step.dtype)
 
 
-def _rounded(weight: Tensor, size: Tensor, upper: Tensor, bits: int) -> Tensor:
+def _rounded(
+    weight: Tensor, size: Tensor, upper: Tensor, bits: int, stays: Tensor | None
+) -> Tensor:
     """Return ``weight`` (groups, out, columns) on the grids of ``size`` (groups, out)."""
     low, high = weight_range(bits)
     rest, found = weight.clone(), torch.empty_like(weight)
     for place in range(weight.shape[-1]):
         column = rest[..., place]
         found[..., place] = (column / size).round().clamp(low, high) * size
+        if stays is not None:
+            found[..., place] *= stays[..., place]
         lost = (column - found[..., place]) / upper[:, place, place, None]
         rest[..., place:] -= lost[..., None] * upper[:, None, place, place:]
     return found

@@ -20,6 +20,7 @@ from search_spaces.errors import InputError
 from search_spaces.number_formats import NumberFormat, bits_of, number_format
 from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
 from search_spaces.seeds import derive_seed
+from search_spaces.sparsity import NO_SPARSITY, Sparsity
 from supernet.plain import PlainLayer, PlainNetwork, Source
 from supernet.ptq.adaround import RoundingRecipe, learn_rounding
 from supernet.ptq.balance import balance
@@ -38,6 +39,7 @@ from supernet.quantizers.formats import EncodedWeights, encode_weights
 from supernet.reading.capture import packet
 from supernet.reading.compare import node_values, relative_difference
 from supernet.reading.reader import TOLERANCE
+from supernet.sparsity.masks import graph_sparsity, magnitude_mask
 
 STEPS = ("equalize", "balance", "mse", "compensate", "bias", "adaround")
 """What may be done beyond folding batch norms and rounding to nearest over the whole range."""
@@ -61,6 +63,7 @@ def quantize_post_training(
     rounding: RoundingRecipe = RoundingRecipe(),
     seed: int = 0,
     group: int = 0,
+    sparsity: Sparsity | Mapping[str, Sparsity] | None = None,
 ) -> PlainNetwork:
     """Return ``module`` as a quantised network for :func:`supernet.onnx.export.export_onnx`.
 
@@ -83,10 +86,15 @@ def quantize_post_training(
         seed: of ``adaround``.
         group: weights of a channel that share a scale, of layers in number formats; 0 takes
             ``per_channel``. Integers have no groups, so that integer kernels take them.
+        sparsity: zeros among the weights, chosen by their size: of every layer but the first and
+            the last where a layer can have the pattern, or of layers by their names
+            (:func:`supernet.sparsity.masks.graph_sparsity`). Zero weights of the float network
+            that its pattern covers stay zero.
 
     Raises:
         InputError: an unknown step, a network that cannot be traced, bits for layers that do not
-            exist or for some of them only, or no images.
+            exist or for some of them only, a layer that cannot have the sparsity named for it, or
+            no images.
     """
     for step in steps:
         if step not in STEPS:
@@ -105,7 +113,8 @@ def quantize_post_training(
         fine = all(bits_of(weight) >= 8 for weight, _ in wanted.values())
         balance(graph, images[0], strength=1.0 if fine else 0.5)
         _check_equalised(graph, before, images[0][:_COMPARED], "balance")
-    walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group)
+    patterns = graph_sparsity(graph, sparsity, {name: w for name, (w, _) in wanted.items()})
+    walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group, patterns)
     walk.run(images)
     network = walk.network()
     difference = relative_difference(network(images[0]), walk.outputs)
@@ -191,6 +200,7 @@ class _Walk:
     rounding: RoundingRecipe
     seed: int
     group: int = 0
+    patterns: Mapping[str, Sparsity] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)
     quantized: dict[str, PlainLayer] = field(default_factory=dict)
     outputs: Any = None
@@ -294,9 +304,13 @@ class _Walk:
             self._set_grid(source, floats[before])
         inputs = [source(x) for x in codes[before]]
         op = _copy_with_bias(layer)
+        mask = None
+        if not (pattern := self.patterns.get(name, NO_SPARSITY)).dense:
+            mask = magnitude_mask(op.weight, pattern)
+            op.weight.mul_(mask)
         step = code_range = encoded = None
         if isinstance(weight_number, str):
-            encoded = self._encoded(layer, number_format(weight_number))
+            encoded = self._encoded(op, number_format(weight_number))
             op.weight.copy_(torch.from_numpy(encoded.decoded()))
             unit, top = encoded.chosen.whole_codes
             if top and not self.group and isinstance(activation_number, int):
@@ -305,9 +319,9 @@ class _Walk:
                 code_range, encoded = (-top, top), None
         elif weight_number < FLOAT_BITS:
             step = weight_steps(
-                layer.weight, weight_bits, method=self.method, per_channel=self.per_channel
+                op.weight, weight_bits, method=self.method, per_channel=self.per_channel
             )
-            rounded, step = self._rounded(node, op, step, weight_bits, inputs, expected)
+            rounded, step = self._rounded(node, op, step, weight_bits, inputs, expected, mask)
             op.weight.copy_(rounded)
         if "bias" in self.steps:
             correct_bias(op, expected, [op(x) for x in inputs])
@@ -336,11 +350,14 @@ class _Walk:
         bits: int,
         inputs: list[Tensor],
         expected: list[Tensor],
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the weights on a grid, and its steps."""
+        """Return the weights on a grid, and its steps; ``op`` has those that stay."""
         if "compensate" in self.steps and "adaround" not in self.steps:
             seed = derive_seed(self.seed, "compensate", self.names[node])
-            return compensate(op, step, bits, inputs, seed=seed)
+            # What goes is made up for, so it is told.
+            whole = self.graph.layer(self.names[node])
+            return compensate(whole, step, bits, inputs, seed=seed, mask=mask)
         if "adaround" not in self.steps:
             return quantize_weight(op.weight, step, bits), step
         learned = learn_rounding(
@@ -352,6 +369,7 @@ class _Walk:
             activation=F.relu if relu_follows(node) else None,
             recipe=self.rounding,
             seed=derive_seed(self.seed, "adaround", self.names[node]),
+            mask=mask,
         )
         return learned, step
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from search_spaces.plan import NetworkPlan
+from search_spaces.sparsity import Sparsity
 from supernet.network import Supernet
+from supernet.sparsity.training import pruned
 from supernet.training.subnets import Schedule
 from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import EpochBatches, Loss, Recipe, SubnetTeacher, Trainer
@@ -45,6 +48,7 @@ def finetune(
     precision: Literal["float32", "bfloat16"] = "float32",
     checkpoint: Path | None = None,
     device: torch.device | str = "cpu",
+    patterns: Mapping[str, Sparsity] | None = None,
 ) -> Supernet:
     """Return a copy of ``supernet`` whose weights are trained for ``plan`` alone, at its bits.
 
@@ -67,8 +71,17 @@ def finetune(
         precision: of convolutions and matrix products.
         checkpoint: file to continue from and to write to.
         device: where to compute.
+        patterns: of layers by name, whose smallest weights are set to zero before training and
+            stay zero; the copy then has ``plan`` alone.
+
+    Raises:
+        InputError: a layer that cannot have its pattern, or whose quantiser has no zero.
     """
-    own = copy.deepcopy(supernet if start is None else start)
+    begun = supernet if start is None else start
+    if patterns and any(not pattern.dense for pattern in patterns.values()):
+        own = pruned(begun, plan, patterns)
+    else:
+        own = copy.deepcopy(begun)
     taught: RememberingTeacher | SubnetTeacher | None = teacher
     if distillation_loss is not None and teacher is None:
         taught = SubnetTeacher(supernet.to(device), supernet.plan(supernet.space.largest()))
