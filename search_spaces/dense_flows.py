@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
 from search_spaces.layers import FLOAT_BITS
-from search_spaces.memory import Roles, Tape, Tensor
+from search_spaces.memory import NOTHING, SUM, Roles, Tape, Tensor
 
 MOST_LAYERS = 3
 """Pairs of convolutions in the tower of a level, at most."""
@@ -23,14 +23,14 @@ def _detect(tape: Tape, roles: Roles, x: tuple[Tensor, ...]) -> Tensor:
         lateral = roles.layers["lateral"]
         side = roles.chain(tape, kept[0], ["lateral"], tape.stream_bits)
         # Enlarging and adding is one operation: a value is read where it is added.
-        joined = tape.op([side, current], side.count, tape.stream_bits, lateral.active)
+        joined = tape.op([side, current], side.count, tape.stream_bits, lateral.active, keeps=SUM)
         found.append(_tower(tape, roles, joined, "fine"))
     if "coarse_predict" in roles:
         found.append(_tower(tape, roles, current, "coarse"))
     if len(found) == 1:
         return found[0]
     both = roles.layers["fine_predict"].active & roles.layers["coarse_predict"].active
-    return tape.op(found, found[0].count + found[1].count, FLOAT_BITS, both)
+    return tape.op(found, found[0].count + found[1].count, FLOAT_BITS, both, keeps=NOTHING)
 
 
 def _tower(tape: Tape, roles: Roles, x: Tensor, level: str) -> Tensor:
@@ -45,8 +45,10 @@ def _decode(tape: Tape, roles: Roles, x: tuple[Tensor, ...]) -> Tensor:
     for i in range(1, len(kept) + 1):
         lateral = roles.layers[f"lateral{i}"]
         side = roles.chain(tape, kept[-i], [f"lateral{i}"], tape.stream_bits)
-        joined = tape.op([current, side], side.count, tape.stream_bits, lateral.active)
-        current = roles.chain(tape, joined, [f"depthwise{i}", f"pointwise{i}"], tape.stream_bits)
+        joined = tape.op([current, side], side.count, tape.stream_bits, lateral.active, keeps=SUM)
+        last = roles.point(f"out{i}")
+        pair = [f"depthwise{i}", f"pointwise{i}"]
+        current = roles.chain(tape, joined, pair, tape.stream_bits, activation=last)
     return roles.chain(tape, current, ["classify"], tape.stream_bits)
 
 

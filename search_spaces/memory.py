@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from search_spaces.planned import PlannedSpace
 
 
+SUM, NOTHING, INPUTS, PLACES, UNKNOWN = "sum", "nothing", "inputs", "places", "unknown"
+"""What the gradients of an operation need of its forward pass: nothing, and the gradient of the
+output is that of each input (sums); nothing (means, enlarging, joining); its inputs (products,
+attention, norms); which of the places of a window was largest (maxima); or nobody said."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor over ``n`` architectures; where an operation is inactive it is its input.
@@ -65,6 +71,9 @@ class Tape:
         count: np.ndarray | int,
         bits: np.ndarray | int,
         active: np.ndarray | None = None,
+        *,
+        keeps: str = UNKNOWN,
+        activation: str = "none",
     ) -> Tensor:
         """Add an operation and return its output.
 
@@ -73,9 +82,23 @@ class Tape:
             count: elements of the output.
             bits: of the output's elements.
             active: (n,) which architectures have it; the others pass their first input on.
+            keeps: what its gradients need, for training on a device: :data:`SUM`,
+                :data:`NOTHING`, :data:`INPUTS` or :data:`PLACES`.
+            activation: non-linearity of its output, where no layer that reads it says so.
         """
         every = np.ones(self.rows, dtype=bool)
         return self._make(inputs, count, bits, every if active is None else active)
+
+    def layer(
+        self,
+        x: Tensor,
+        column: LayerColumn,
+        count: np.ndarray | int,
+        bits: np.ndarray | int,
+        activation: str,
+    ) -> Tensor:
+        """Add a convolution or linear layer and return its output; as :meth:`op`."""
+        return self.op([x], count, bits, column.active, activation=activation)
 
     def _make(
         self,
@@ -139,11 +162,24 @@ class Roles:
     def __contains__(self, role: str) -> bool:
         return role in self.layers
 
-    def chain(self, tape: Tape, x: Tensor, roles: Sequence[str], bits: np.ndarray | int) -> Tensor:
+    def point(self, name: str) -> str:
+        """Return the non-linearity of a point of the block, ``none`` where it has no such point."""
+        return dict(self.block.points).get(name, "none")
+
+    def chain(
+        self,
+        tape: Tape,
+        x: Tensor,
+        roles: Sequence[str],
+        bits: np.ndarray | int,
+        *,
+        activation: str = "none",
+    ) -> Tensor:
         """Run layers one after another; a tensor has the bits of the layer that reads it.
 
         Args:
             bits: of the last one's output.
+            activation: non-linearity of the last one's output, as of :meth:`Tape.op`.
         """
         present = [self.layers[role] for role in roles if role in self.layers]
         if not present:
@@ -155,7 +191,8 @@ class Roles:
         for column, width in zip(present, after, strict=True):
             layer = column.layer
             count = layer.out_channels * layer.out_pixels * layer.tokens
-            x = tape.op([x], count, width, column.active)
+            last = column is present[-1]
+            x = tape.layer(x, column, count, width, activation if last else "none")
         return x
 
     def bits(self, role: str) -> np.ndarray | int:
@@ -192,13 +229,26 @@ def peak_of_blocks(
     blocks: Sequence[BlockColumn], input_count: np.ndarray, *, bit_aware: bool = False
 ) -> np.ndarray:
     """Return the peak of activations in bytes of blocks in a row; see above."""
-    rows = len(input_count)
+    tape = Tape(len(input_count), stream_bits(blocks, len(input_count)), bit_aware=bit_aware)
+    run_blocks(tape, blocks, input_count)
+    return tape.peak_bytes()
+
+
+def stream_bits(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
+    """Return the bits of the tensors between blocks, (rows,)."""
     quantised = np.zeros(rows, dtype=bool)
     for block in blocks:
         for column in block.layers:
             quantised |= column.active & np.less(column.layer.activation_bits, FLOAT_BITS)
-    stream = np.where(quantised, STREAM_BITS, FLOAT_BITS)
-    tape = Tape(rows, stream, bit_aware=bit_aware)
+    return np.where(quantised, STREAM_BITS, FLOAT_BITS)
+
+
+def run_blocks(tape: Tape, blocks: Sequence[BlockColumn], input_count: np.ndarray) -> None:
+    """Record on ``tape`` what blocks in a row do with an input of ``input_count`` elements, (n,).
+
+    Raises:
+        InputError: a kind of block has no memory flow.
+    """
     first = blocks[0].layers
     # Numbers of tokens are no activations of a layer.
     x = tape.tensor(input_count, first[0].layer.activation_bits if first else FLOAT_BITS)
@@ -210,7 +260,6 @@ def peak_of_blocks(
                 "(entry point nas.block_kinds)"
             )
         x = flow(tape, Roles(block), x)
-    return tape.peak_bytes()
 
 
 def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
@@ -237,7 +286,7 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
 
 def plan_peak_bytes(plan: NetworkPlan, *, bit_aware: bool = False) -> float:
     """Return the peak of activations of one network in bytes; NaN as for a space."""
-    blocks = _columns(plan)
+    blocks = plan_columns(plan)
     if not has_memory_flows(blocks):
         return math.nan
     count = np.array([math.prod(plan.input_shape)])
@@ -246,10 +295,10 @@ def plan_peak_bytes(plan: NetworkPlan, *, bit_aware: bool = False) -> float:
 
 def plan_flash_bytes(plan: NetworkPlan) -> float:
     """Return the bytes of constants of one network in flash."""
-    return float(flash_bytes(_columns(plan), 1)[0])
+    return float(flash_bytes(plan_columns(plan), 1)[0])
 
 
-def _columns(plan: NetworkPlan) -> list[BlockColumn]:
+def plan_columns(plan: NetworkPlan) -> list[BlockColumn]:
     """Return one network as a description with one row."""
     on = np.ones(1, dtype=bool)
     return [

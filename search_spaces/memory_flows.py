@@ -6,11 +6,11 @@ import numpy as np
 
 from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
 from search_spaces.layers import FLOAT_BITS
-from search_spaces.memory import Roles, Tape, Tensor
+from search_spaces.memory import INPUTS, NOTHING, PLACES, SUM, Roles, Tape, Tensor
 
 
 def _stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    return roles.chain(tape, x, ["stem"], tape.stream_bits)
+    return roles.chain(tape, x, ["stem"], tape.stream_bits, activation=roles.point("output"))
 
 
 def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
@@ -18,35 +18,40 @@ def _pooled_stem(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     stem = roles.layers["stem"].layer
     width = (np.asarray(stem.out_size) + 1) // 2
     height = width if np.all(np.less(stem.out_height, 0)) else (stem.out_height + 1) // 2
-    return tape.op([x], stem.out_channels * width * height, tape.stream_bits)
+    return tape.op([x], stem.out_channels * width * height, tape.stream_bits, keeps=PLACES)
 
 
 def _mbconv(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     block = roles.block
     if "squeeze" in roles:
-        h = roles.chain(tape, x, ["expand", "fused", "depthwise"], tape.stream_bits)
+        first = ["expand", "fused", "depthwise"]
+        h = roles.chain(tape, x, first, tape.stream_bits, activation=roles.point("gate"))
         squeeze = roles.layers["squeeze"]
         channels = squeeze.layer.in_channels
-        pooled = tape.op([h], channels, squeeze.layer.activation_bits, squeeze.active)
-        gate = roles.chain(tape, pooled, ["squeeze", "excite"], tape.stream_bits)
-        h = tape.op([h, gate], h.count, roles.bits("project"), squeeze.active)
+        bits = squeeze.layer.activation_bits
+        pooled = tape.op([h], channels, bits, squeeze.active, keeps=NOTHING)
+        last = roles.point("scale")
+        gate = roles.chain(tape, pooled, ["squeeze", "excite"], tape.stream_bits, activation=last)
+        h = tape.op([h, gate], h.count, roles.bits("project"), squeeze.active, keeps=INPUTS)
         h = roles.chain(tape, h, ["project"], tape.stream_bits)
     else:
         order = ["expand", "fused", "depthwise", "project"]
         h = roles.chain(tape, x, order, tape.stream_bits)
-    return tape.op([h, x], h.count, tape.stream_bits, block.residual)
+    return tape.op([h, x], h.count, tape.stream_bits, block.residual, keeps=SUM)
 
 
 def _residual(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     short = roles.chain(tape, x, ["shortcut"], tape.stream_bits)
     order = ["reduce", "conv1", "conv", "conv2", "restore"]
     h = roles.chain(tape, x, order, tape.stream_bits)
-    return tape.op([h, short], h.count, tape.stream_bits, roles.block.active)
+    active = roles.block.active
+    last = roles.point("sum")
+    return tape.op([h, short], h.count, tape.stream_bits, active, keeps=SUM, activation=last)
 
 
 def _mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     h = roles.chain(tape, x, ["expand", "contract"], tape.stream_bits)
-    return tape.op([h, x], h.count, tape.stream_bits, roles.block.active)
+    return tape.op([h, x], h.count, tape.stream_bits, roles.block.active, keeps=SUM)
 
 
 def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     h = _attend(tape, roles, h, roles.bits("project"))
     h = roles.chain(tape, h, ["project"], tape.stream_bits)
     # Enlarging and adding is one operation: a value is read where it is added.
-    return tape.op([x, h], x.count, tape.stream_bits, active)
+    return tape.op([x, h], x.count, tape.stream_bits, active, keeps=SUM)
 
 
 def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
@@ -64,51 +69,52 @@ def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
 
 def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active)
+    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
     h = roles.chain(tape, h, ["qkv"], tape.stream_bits)
     h = _attend(tape, roles, h, roles.bits("project"))
     h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active)
-    h = tape.op([x], x.count, roles.bits("widen"), active)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
     h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active)
+    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
 
 
 def _embed_tokens(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     table = roles.block.operators[0].operator
-    return tape.op([x], table.channels * table.tokens, FLOAT_BITS)
+    return tape.op([x], table.channels * table.tokens, FLOAT_BITS, keeps=NOTHING)
 
 
 def _decoder(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active)
+    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
     h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
     h = _attend(tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS)
     h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active)
-    h = tape.op([x], x.count, roles.bits("widen"), active)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
     h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active)
+    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
 
 
 def _language_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    h = tape.op([x], x.count, roles.bits("classifier"))
+    h = tape.op([x], x.count, roles.bits("classifier"), keeps=INPUTS)
     return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
 
 
 def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     classifier = roles.layers["classifier"]
-    h = tape.op([x], x.count, FLOAT_BITS)
-    h = tape.op([h], classifier.layer.in_channels, classifier.layer.activation_bits)
+    h = tape.op([x], x.count, FLOAT_BITS, keeps=INPUTS)
+    channels, bits = classifier.layer.in_channels, classifier.layer.activation_bits
+    h = tape.op([h], channels, bits, keeps=NOTHING)
     return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
 
 
 def _head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    x = roles.chain(tape, x, ["head"], tape.stream_bits)
+    x = roles.chain(tape, x, ["head"], tape.stream_bits, activation=roles.point("pool"))
     last = ["feature", "classifier"]
     first = roles.layers["feature" if "feature" in roles else "classifier"]
     channels, bits = first.layer.in_channels, first.layer.activation_bits
-    x = tape.op([x], channels, bits)
+    x = tape.op([x], channels, bits, keeps=NOTHING)
     return roles.chain(tape, x, last, FLOAT_BITS)
 
 
@@ -125,8 +131,8 @@ def _attend(
     heads = next(item for item in roles.block.operators if item.operator.role == role)
     plan, active = heads.operator, heads.active
     inner = tape.stream_bits if inner_bits is None else inner_bits
-    scores = tape.op([qkv], plan.heads * plan.tokens**2, inner, active)
-    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active)
+    scores = tape.op([qkv], plan.heads * plan.tokens**2, inner, active, keeps=INPUTS)
+    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active, keeps=INPUTS)
     return out
 
 

@@ -430,7 +430,11 @@ def _out_of_reach(job: Job, space: Any) -> list[str]:
     from nas.fronts.costs import exact_costs
 
     constraints = job.constraints()
-    known = exact_costs(space, [str(one.metric) for one in constraints])
+    known = exact_costs(
+        space,
+        [str(one.metric) for one in constraints],
+        training=job.search.training.update(),
+    )
     ends = known(space.genes([space.smallest(), space.largest()]))
     lines = []
     for constraint in constraints:

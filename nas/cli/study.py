@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.study_options import (
+    BatchSize,
+    FloatShare,
+    Images,
+    Output,
+    Rate,
+    RunOrJob,
+    Seeds,
+    Steps,
+    Workers,
+)
+from nas.cli.study_sparsity import sparsity
+from nas.cli.study_update import update
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study",
     help="Studies of a trained supernet: does inherited accuracy rank as training alone does, "
-    "what do shared bit-widths cost, what do early exits save, and what do faults in memory cost? "
+    "what do shared bit-widths cost, what do early exits save, and what do faults in memory or "
+    "zeros among weights cost, and what can be trained on a device? "
     "And of latency alone, on a table of your own.",
     no_args_is_help=True,
     add_completion=False,
@@ -32,31 +46,6 @@ app = typer.Typer(
 def _study() -> None:
     # Keeps the command names even while a group has a single command.
     pass
-
-
-RunOrJob = Annotated[
-    Path, typer.Argument(metavar="RUN|JOB", help="A run folder, or the job whose run it is.")
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of the study; by default inside the run."),
-]
-Seeds = Annotated[int, typer.Option(min=1, help="Trainings alone of each architecture.")]
-Steps = Annotated[
-    int | None,
-    typer.Option(min=1, help="Steps of one training alone; default: the job's epochs."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images a step of a training alone.")]
-Rate = Annotated[
-    float | None, typer.Option(help="Peak rate of a training alone; default: the job's.")
-]
-FloatShare = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of a training alone in float, before bits.")
-]
-Workers = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
-Images = Annotated[
-    int | None, typer.Option(min=1, help="Validation images of an evaluation; default: all.")
-]
 
 
 @app.command()
@@ -480,3 +469,7 @@ def latency(
             typer.echo(f"{name.replace('_', ' '):<20}{value:.4g}")
     for file in found.files:
         typer.echo(f"wrote {file}")
+
+
+app.command()(sparsity)
+app.command()(update)

@@ -8,11 +8,14 @@ the search knows it exactly, as it knows MACs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
-from nas.fronts.metrics import METRICS
+from nas.fronts.metrics import METRICS, TRAINING_MEMORY
 from search_spaces.planned import COST_NAMES, PlannedSpace
+from search_spaces.training.memory import training_memory_kib
+from search_spaces.training.update import Update
 
 
 def exact_names(names: Iterable[str]) -> list[str]:
@@ -25,7 +28,7 @@ def exact_names(names: Iterable[str]) -> list[str]:
 
 
 def exact_costs(
-    space: PlannedSpace, names: Iterable[str] = ()
+    space: PlannedSpace, names: Iterable[str] = (), *, training: Update | None = None
 ) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
     """Return a function from gene rows (n, choices) to exact costs, each (n,) float64.
 
@@ -33,12 +36,16 @@ def exact_costs(
         space: of the genes.
         names: metrics that are wanted beside the space's own; those that need an evaluation
             or a device are left out.
+        training: whose memory ``training_memory_kib`` is; by default that of the last layer.
     """
     own = {
         name: cost
         for name in exact_names(names)
         if name not in COST_NAMES and (cost := METRICS.get(name).cost) is not None
     }
+
+    if TRAINING_MEMORY in own and training is not None:
+        own[TRAINING_MEMORY] = partial(training_memory_kib, update=training)
 
     def costs(genes: np.ndarray) -> dict[str, np.ndarray]:
         found = space.costs(genes)

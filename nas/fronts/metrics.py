@@ -18,6 +18,8 @@ import numpy as np
 
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.registry import Registry
+from search_spaces.training.memory import training_memory_kib
+from search_spaces.training.update import Update
 
 if TYPE_CHECKING:
     from search_spaces.planned import PlannedSpace
@@ -44,14 +46,25 @@ class MetricKind:
     share: bool = False
 
 
+TRAINING_MEMORY = "training_memory_kib"
+"""Name of the peak of memory of a step of training on a device."""
+
+
+def _training_memory(space: PlannedSpace, genes: np.ndarray) -> np.ndarray:
+    """Return it for the last layer; a job says what else (``search.training``)."""
+    return training_memory_kib(space, genes, Update())
+
+
 METRICS: Registry[MetricKind] = Registry("metric", group="nas.metrics")
 for _name, _kind in {
     "accuracy": MetricKind("", maximise=True, share=True),
     "worst_class_accuracy": MetricKind("", maximise=True, share=True),
     "accuracy_at_fault_rate": MetricKind("", maximise=True, share=True),
+    "worst_class_loss": MetricKind("", share=True),
     "latency_ms": MetricKind("ms", per_device=True),
     "energy_mj": MetricKind("mJ", per_device=True),
     "peak_memory_kib": MetricKind("KiB of activations at once"),
+    TRAINING_MEMORY: MetricKind("KiB at once in training", cost=_training_memory),
     "flash_kib": MetricKind("KiB of flash"),
     "weight_bits_mean": MetricKind("weight bits on average"),
     "activation_bits_mean": MetricKind("activation bits on average"),

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nas.models.sparsity import ESTIMATE
 from nas.record.result_types import Results
 from nas.report.results import is_file_name, number
 from search_spaces.atomic import write_json_atomic, write_text_atomic
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS
+from search_spaces.sparsity import DENSE
 
 FORMAT = 1
 """Version of the card's JSON."""
@@ -300,6 +302,7 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
         "weights_kib": "packed weights, scales and biases (KiB)",
         "weight_bits_mean": "mean bits of a weight",
         "activation_bits_mean": "mean bits of a layer input",
+        ESTIMATE: "weights in sparse storage, an estimate: the file stores zeros (KiB)",
     }
     rows = [("file (KiB)", f"{card.size_kib:.1f}")]
     for key, value in card.costs.items():
@@ -366,7 +369,7 @@ def _layer_table(layers: tuple[Mapping[str, Any], ...]) -> str:
                 f"{1 if layer.get('dimensions') == 1 else kernel}x{kernel} / {layer.get('stride')}",
                 str(layer.get("groups")),
                 f"{layer.get('in_size')} -> {layer.get('out_size')}",
-                f"{_bits(layer.get('weight_bits'))} {layer.get('weight_format', '')}".strip(),
+                _weights(layer),
                 _bits(layer.get("activation_bits")),
                 str(layer.get("activation", "")),
             )
@@ -378,6 +381,12 @@ def _layer_table(layers: tuple[Mapping[str, Any], ...]) -> str:
         ),
         rows,
     )  # fmt: skip
+
+
+def _weights(layer: Mapping[str, Any]) -> str:
+    told = f"{_bits(layer.get('weight_bits'))} {layer.get('weight_format', '')}".strip()
+    sparsity = layer.get("sparsity", DENSE)
+    return told if sparsity == DENSE else f"{told}, {sparsity} sparse"
 
 
 def _provenance_rows(card: ModelCard) -> list[tuple[str, str]]:

@@ -310,7 +310,8 @@ def _layers(found: Figure, chart: Layers) -> Figure:
 def _layer(layer: Layer) -> str:
     kind = "linear" if layer.kind == "linear" else f"{layer.kernel}×{layer.kernel}"
     form = f" {layer.weight_format}" if layer.weight_format else ""
-    return f"{kind}, w{layer.weight_bits}{form} a{layer.activation_bits}"
+    zeros = "" if layer.sparsity in (None, "dense") else f", {layer.sparsity} sparse"
+    return f"{kind}, w{layer.weight_bits}{form} a{layer.activation_bits}{zeros}"
 
 
 def _lines(text: str) -> str:

@@ -13,6 +13,7 @@ from nas.fronts.costs import exact_names
 from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import hypervolume, nondominated, reference_point
+from nas.models.sparsity import patterns_of, sparse_cost
 from nas.record.result_types import (
     SCHEMA,
     BoundRecord,
@@ -197,7 +198,12 @@ def assemble(
             validation_accuracy=item.metrics[metric],
             validation=_finite({metric: item.metrics[metric], **beside.get(item.arch, {})}),
             metrics=_finite(item.metrics),
-            costs=_finite({name: item.metrics[name] for name in exact_names(item.metrics)}),
+            costs=_finite(
+                {
+                    **{name: item.metrics[name] for name in exact_names(item.metrics)},
+                    **_sparse_cost(space, item.arch, job),
+                }
+            ),
             size_kib=item.path.stat().st_size / 1024,
             knee=item.arch == at_knee,
             feasible=_feasible(constraints, item.metrics),
@@ -281,11 +287,19 @@ def assemble(
     return Results.from_json(found.to_json())
 
 
+def _sparse_cost(space: PlannedSpace, arch: Arch, job: Job) -> dict[str, float]:
+    plan = space.plan(arch)
+    return sparse_cost(plan, patterns_of(job, plan))
+
+
 def _plan(space: PlannedSpace, arch: Arch, job: Job) -> dict[str, Any]:
-    """Return the layers of an architecture, those in a number format with its name."""
+    """Return the layers of an architecture, with number formats and patterns of zeros by name."""
+    patterns = patterns_of(job, space.plan(arch))
     plan = asdict(space.plan(arch))
     for block in plan["blocks"]:
         for layer in block["layers"]:
+            if layer["name"] in patterns:
+                layer["sparsity"] = str(patterns[layer["name"]])
             name = job.supernet.quantizers.weight_format(int(layer["weight_bits"]))
             if name:
                 layer["weight_format"] = name

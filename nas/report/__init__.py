@@ -22,18 +22,19 @@ def write_report(run: Path) -> Path:
 
     Raises:
         InputError: the folder has no readable ``results.json``, or a damaged result of
-            ``nas study value`` or ``examples.json``.
+            ``nas study value`` or ``nas study sparsity``, or ``examples.json``.
     """
     from nas.report.examples import load_examples
     from nas.report.family import load_study
     from nas.report.front import write_front_csv
     from nas.report.page import render
+    from nas.report.pruned import load_pruned
     from nas.report.results import load_results
     from search_spaces.atomic import write_text_atomic
 
     run = Path(run)
     results = load_results(run)
-    page = render(results, load_study(run), load_examples(run))
+    page = render(results, load_study(run), load_examples(run), load_pruned(run))
     write_front_csv(results, run / "front.csv")
     write_text_atomic(run / "report.html", page)
     return run / "report.html"

@@ -49,13 +49,17 @@ COLUMNS = (
     "pareto",
     "dominated_by",
     "accuracy_at_fault_rate",
+    "worst_class_loss",
+    "sparse_weights_kib",
+    "training_memory_kib",
 )
 """Columns in order; :func:`columns` says which follow for other tasks. Accuracies are 0..1,
 ``accuracy`` and ``worst_class_accuracy`` on the test split, ``accuracy_low`` and
 ``accuracy_high`` its 95 % interval for so many test images (Wilson), ``accuracy_at_fault_rate``
-on the validation split where the job asks for it; latencies ms with 95 %
-intervals, sizes KiB, energy mJ an inference. ``pareto`` is false for a row that the final figures
-say is beaten on each of its fronts, by ``dominated_by`` among others."""
+and ``worst_class_loss`` on the validation split where the job asks for them; latencies ms with 95 %
+intervals, sizes KiB, energy mJ an inference. ``sparse_weights_kib`` is an estimate;
+``training_memory_kib`` is there where the job asks for it. ``pareto`` is false for a row that the
+final figures say is beaten on each of its fronts, by ``dominated_by`` among others."""
 
 
 def columns(results: Results) -> tuple[str, ...]:
@@ -118,6 +122,9 @@ def _of_model(results: Results, model: Model) -> dict[str, Any]:
         **_accuracy_interval(model.test_accuracy if right else None, test_images(results)),
         "pareto": model.pareto,
         "accuracy_at_fault_rate": model.metrics.get("accuracy_at_fault_rate"),
+        "worst_class_loss": model.metrics.get("worst_class_loss"),
+        "sparse_weights_kib": costs.get("sparse_weights_kib"),
+        "training_memory_kib": costs.get("training_memory_kib"),
         "dominated_by": None if model.pareto else dominator(model),
     }
 

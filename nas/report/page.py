@@ -30,6 +30,7 @@ from nas.report.examples import examples_section
 from nas.report.family import family_section
 from nas.report.front import dominator
 from nas.report.payload import build_payload
+from nas.report.pruned import pruned_section
 from nas.report.results import device_names, metric_of, metric_text, number
 from nas.report.rows import Rows, each_word
 
@@ -41,6 +42,7 @@ def render(
     results: Results,
     study: Mapping[str, Any] | None = None,
     examples: Mapping[str, Any] | None = None,
+    pruned: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page for the content of ``results.json``; missing parts say "not recorded".
 
@@ -48,6 +50,7 @@ def render(
         results: of the run.
         study: the content of ``studies/value.json``, drawn beside the front.
         examples: the content of ``examples.json``.
+        pruned: the content of ``studies/sparsity/sparsity.json``.
 
     Raises:
         InputError: a part of the results is of the wrong type.
@@ -67,7 +70,7 @@ def render(
         "budgets": _budgets(rows),
         "classes": _classes(rows),
         "table": _table(results),
-        "value": family_section(study),
+        "value": family_section(study) + pruned_section(pruned),
         "examples": examples_section(examples),
         "timing": _timing(rows),
         "command": escape(str(results.get("command") or MISSING)),

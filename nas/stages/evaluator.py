@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.fronts.class_loss import largest_class_loss
 from nas.models.own_network import as_it_came, own_space
 from search_spaces.space import Arch
 from supernet.resolution import resize_images
@@ -54,6 +55,7 @@ class Quality:
             when stopped.
         accuracy_at_fault_rate: with faults, where they are asked for; NaN otherwise or when
             stopped.
+        worst_class_loss: largest loss of a class against the float network, likewise.
     """
 
     accuracy: float
@@ -62,6 +64,7 @@ class Quality:
     upper: float = float("nan")
     worst_class_accuracy: float = float("nan")
     accuracy_at_fault_rate: float = float("nan")
+    worst_class_loss: float = float("nan")
 
 
 class Evaluator:
@@ -74,6 +77,7 @@ class Evaluator:
         batch_size: images at once.
         device: where to compute.
         faults: evaluate with these, too.
+        class_loss: evaluate float networks too, for the metric ``worst_class_loss``.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class Evaluator:
         batch_size: int = 250,
         device: str = "cpu",
         faults: FaultRate | None = None,
+        class_loss: bool = False,
     ) -> None:
         self.supernet = supernet
-        self.faults = faults
+        self.faults, self.class_loss = faults, class_loss
+        self._float_classes: dict[tuple[NetworkPlan, int], list[float]] = {}
         self.splits = splits
         self.task = task
         self.batch_size = batch_size
@@ -123,11 +129,13 @@ class Evaluator:
         *,
         images: int | None = None,
         early_stop: EarlyStop | None = None,
+        own: Supernet | None = None,
     ) -> Quality:
         """Return what the first ``images`` of the validation set (all by default) say.
 
         Args:
             network: at its own resolution and bits.
+            own: the weights that it was made from, where they are not the shared ones.
             images: how many are used at most.
             early_stop: give up once the value needed is out of reach; only where a part of the
                 images bounds the metric.
@@ -150,7 +158,44 @@ class Evaluator:
             upper=value,
             worst_class_accuracy=worst_class(self.task, whole),
             accuracy_at_fault_rate=self.faulty_accuracy(network, subset),
+            worst_class_loss=self.largest_class_loss(network.plan, whole.by_class(), subset, own),
         )
+
+    def largest_class_loss(
+        self,
+        plan: NetworkPlan,
+        by_class: list[float] | None,
+        subset: Subset | None = None,
+        own: Supernet | None = None,
+    ) -> float:
+        """Return how much the class that loses most loses against float; NaN if not asked for.
+
+        Args:
+            plan: of the quantised network.
+            by_class: its accuracy by class on ``subset``.
+            subset: by default the validation images.
+            own: its weights, where they are not the shared ones.
+        """
+        if not self.class_loss or by_class is None:
+            return math.nan
+        seen = self.splits.validation if subset is None else subset
+        return largest_class_loss(by_class, self._float_by_class(plan, seen, own))
+
+    def _float_by_class(
+        self, plan: NetworkPlan, subset: Subset, own: Supernet | None
+    ) -> list[float]:
+        from supernet.training.subnets import float_plan
+
+        plain = float_plan(plan)
+        key = (plain, len(subset))
+        known = self._float_classes.get(key) if own is None else None
+        if known is not None:
+            # Candidates that differ in bits alone have one float network.
+            return known
+        found = self._score(self.network(plain, own=own), subset).by_class() or []
+        if own is None:
+            self._float_classes[key] = found
+        return found
 
     def faulty_accuracy(self, network: PlainNetwork, subset: Subset | None = None) -> float:
         """Return the metric with the faults asked for, NaN for none; by default validation's."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.fronts.class_loss import asks_class_loss
+from nas.fronts.costs import exact_costs
 from nas.fronts.fault_rate import asked_faults
 from nas.job.schema import Job, job_space
 from nas.stages.threads import set_threads
@@ -94,7 +96,7 @@ class RunContext:
         return self.evaluating(supernet)
 
     def evaluating(self, supernet: Supernet) -> Evaluator:
-        """Return an evaluator of a trained supernet, with the faults that the job asks for."""
+        """Return an evaluator of a trained supernet for what the job asks for, as with faults."""
         from nas.stages.evaluator import Evaluator
 
         return Evaluator(
@@ -103,6 +105,7 @@ class RunContext:
             self.task,
             device=self.accelerator,
             faults=asked_faults(self.job),
+            class_loss=asks_class_loss(self.job),
         )
 
 
@@ -139,13 +142,16 @@ def require_known_costs(
     Raises:
         InputError: it is wanted as an objective or bounded.
     """
-    ends = space.costs(space.genes([space.smallest(), space.largest()]))
-    for metric in [goal.metric for goal in goals] + [bound.metric for bound in constraints]:
+    wanted = [goal.metric for goal in goals] + [bound.metric for bound in constraints]
+    costs = exact_costs(space, [str(metric) for metric in wanted])
+    ends = costs(space.genes([space.smallest(), space.largest()]))
+    for metric in wanted:
         values = ends.get(str(metric))
         if values is not None and not np.isfinite(values).all():
             raise InputError(
                 f"{metric} cannot be worked out for the networks of {space.name!r} (a kind of "
-                "block without a memory flow); leave it out of objectives and constraints"
+                "block without a memory flow, or whose flow does not say what gradients need); "
+                "leave it out of objectives and constraints"
             )
 
 

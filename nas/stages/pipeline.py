@@ -27,6 +27,7 @@ from nas.job.known_devices import known_devices, require_enough_known
 from nas.job.schema import Job
 from nas.models.front_files import export_front, keep_models, write_cards
 from nas.models.size_model import FileSizes
+from nas.models.sparsity import require_sparsity
 from nas.record.evaluations import StudyRecord
 from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
@@ -252,6 +253,7 @@ class Pipeline:
             accelerator=self.context.accelerator,
         )
         require_known_costs(self.space, self.goals, self.constraints)
+        require_sparsity(job, self.space)
         self.pool = feasible_pool(job, self.space, self.fronts)
         if self.warm_start is not None:
             self.warm_start.copy_into(store)

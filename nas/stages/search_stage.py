@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.costs import exact_costs, exact_names
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import Metric
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from nas.stages.latencies import Latencies
     from nas.stages.progress import Progress
     from nas.stages.warm_start import WarmStart
+    from search_spaces.training.update import Update
 
 _POLL_S = 0.2
 POOL = 1000
 """Architectures from which those for the first measurements are chosen."""
 WORST = "worst_class_accuracy"
 """What an evaluation on validation images gives beside the task's metric."""
+OF_ALL_IMAGES = frozenset({WORST, FAULTY, CLASS_LOSS})
+"""Metrics of an evaluation that a part of the images does not bound."""
 
 
 class Search:
@@ -90,6 +94,8 @@ class Search:
         }
         if evaluator.faults is not None:
             self._learned[FAULTY] = Learned(_learned(space, job.seed, "faults"))
+        if evaluator.class_loss:
+            self._learned[CLASS_LOSS] = Learned(_learned(space, job.seed, "class loss"))
         self.quality: list[dict[str, Any]] = []
         """Fit of the accuracy predictor, one entry a round."""
 
@@ -236,7 +242,9 @@ class Search:
         """
         names = {str(g.metric) for g in front.goals} | {str(c.metric) for c in front.constraints}
         exact = exact_names(names)
-        found: dict[str, Any] = cost_surrogates(exact_costs(self.space, exact), exact)
+        found: dict[str, Any] = cost_surrogates(
+            exact_costs(self.space, exact, training=self.job.search.training.update()), exact
+        )
         for name in sorted(names - set(found)):
             metric = Metric.parse(name)
             if metric.name in self._learned:
@@ -257,7 +265,7 @@ class Search:
         genes = self.space.genes([arch])
         size = self.sizes.predict(genes)[0]
         return {
-            **costs(self.space, arch, self.fronts),
+            **costs(self.space, arch, self.fronts, training=self.job.search.training.update()),
             "size_kib": float(size[0]),
             **self.latencies.predicted([arch])[0],
         }
@@ -310,7 +318,7 @@ class Search:
             {
                 self.metric: quality["accuracy"],
                 WORST: quality["worst_class_accuracy"],
-                **({FAULTY: quality[FAULTY]} if FAULTY in self._learned else {}),
+                **{n: quality[n] for n in (FAULTY, CLASS_LOSS) if n in self._learned},
                 **metrics,
             },
             stage="search",
@@ -341,7 +349,7 @@ class Search:
         return {"arch": str(arch), "images": config.validation_images, "early_stop": stop}
 
     def _needs_every_image(self) -> bool:
-        return any(metric.name in (WORST, FAULTY) for metric in self._evaluated_metrics())
+        return any(metric.name in OF_ALL_IMAGES for metric in self._evaluated_metrics())
 
     def _evaluated_metrics(self) -> list[Metric]:
         return [
@@ -357,7 +365,7 @@ class Search:
         found = {}
         for old in warm_start.evaluations(self.space, self.job.search.validation_images):
             quality = {name: old.metrics.get(name, float("nan")) for name in self._learned}
-            needed = {m.name for m in self._evaluated_metrics()} & {WORST, FAULTY}
+            needed = {m.name for m in self._evaluated_metrics()} & OF_ALL_IMAGES
             if any(not np.isfinite(quality[name]) for name in needed):
                 continue
             recorded = self.study.lookup(old.arch, "search")
@@ -405,16 +413,27 @@ def feasible_pool(
             space,
             fronts[0].goals,
             exact,
-            cost_surrogates(exact_costs(space, names), sorted(names)),
+            cost_surrogates(
+                exact_costs(space, names, training=job.search.training.update()), sorted(names)
+            ),
         )
         genes = np.asarray(find_feasible(problem, 300, rng))
         ends = ends[(problem.screen(ends, range(len(exact))) <= 0).all(axis=1)]
     return list(dict.fromkeys(space.decode(np.concatenate([ends, genes]))))
 
 
-def costs(space: PlannedSpace, arch: Arch, fronts: Sequence[FrontSpec]) -> dict[str, float]:
-    """Return the exact costs of an architecture by name, with those that ``fronts`` ask for."""
-    found = exact_costs(space, metric_names(fronts))(space.genes([arch]))
+def costs(
+    space: PlannedSpace,
+    arch: Arch,
+    fronts: Sequence[FrontSpec],
+    *,
+    training: Update | None = None,
+) -> dict[str, float]:
+    """Return the exact costs of an architecture by name, with those that ``fronts`` ask for.
+
+    ``training`` is what is trained on a device, as of :func:`nas.fronts.costs.exact_costs`.
+    """
+    found = exact_costs(space, metric_names(fronts), training=training)(space.genes([arch]))
     return {name: float(values[0]) for name, values in found.items()}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
 from nas.fronts.spec import FrontSpec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from nas.stages.evaluator import Evaluator
     from nas.stages.opened_job import RunContext
     from nas.stages.progress import Progress
+    from supernet.network import Supernet
     from supernet.plain import PlainNetwork
 
 _ROUNDS = 3
@@ -251,6 +253,8 @@ class Verification:
 
         self._finetune(archs)
         exported = {}
+        # Held for the float networks of the same weights, where their classes are compared.
+        own = dict(self.evaluator.finetuned)
         for arch in archs:
             try:
                 exported[arch] = self.models.export(arch, "verify")
@@ -269,9 +273,9 @@ class Verification:
                 self.failed(arch, "; ".join(parity.problems))
                 continue
             metrics = {
-                **self._quality(path, arch),
+                **self._quality(path, arch, own.get(arch)),
                 **self._with_faults(network),
-                **costs(self.space, arch, self.fronts),
+                **costs(self.space, arch, self.fronts, training=self.job.search.training.update()),
                 "size_kib": path.stat().st_size / 1024,
             }
             for device, found in measured.items():
@@ -299,7 +303,10 @@ class Verification:
         from nas.stages.worker_tasks import finetune_candidate
 
         config = self.job.finetune
-        if not config.epochs and not (config.reconstruct and config.epochs == 0):
+        # Winners of a budget were trained before.
+        shared_time = self.job.budget is not None and config.epochs is None
+        wanted = config.epochs or (config.reconstruct and config.epochs == 0) or config.sparsity
+        if shared_time or not wanted:
             return
 
         def here(item: Mapping[str, Any]) -> str:
@@ -342,11 +349,17 @@ class Verification:
             return {}
         return {FAULTY: self.evaluator.faulty_accuracy(network.to(self.evaluator.device))}
 
-    def _quality(self, path: Path, arch: Arch) -> dict[str, float]:
+    def _quality(self, path: Path, arch: Arch, own: Supernet | None) -> dict[str, float]:
         found = self._metrics_of(path, self.context.splits.validation, arch, "validation")
         name = self.task.metric_name
         self.beside[arch] = {k: v for k, v in found["metrics"].items() if k != name}
-        return {name: found["metrics"][name], WORST: found["worst_class"]}
+        metrics = {name: found["metrics"][name], WORST: found["worst_class"]}
+        if self.evaluator.class_loss:
+            each = [math.nan if v is None else v for v in (found["per_class"] or {}).values()]
+            metrics[CLASS_LOSS] = self.evaluator.largest_class_loss(
+                self.space.plan(arch), each, own=own
+            )
+        return metrics
 
     # ----------------------------------------------------------------- test set
 

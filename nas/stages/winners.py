@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.executors import Executor, Work
+from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.models.own_network import came_trained, fixed_teacher
+from nas.models.sparsity import patterns_of
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import pick_spread
 from nas.stages.budget import FIRST_RUNG, trained_places
@@ -86,7 +88,8 @@ class WinnerTrainer:
         sign = 1 if self._evaluator.task.higher_is_better else -1
 
         def quality(weights: Supernet) -> Quality:
-            return self._evaluator.quality(self._evaluator.network(training.plan_now, own=weights))
+            network = self._evaluator.network(training.plan_now, own=weights)
+            return self._evaluator.quality(network, own=weights)
 
         training.run(
             until=float(item["until"]),
@@ -95,7 +98,8 @@ class WinnerTrainer:
         )
         found = quality(training.reached())
         inherited = False
-        if self._trained:
+        # Inherited weights have no zeros, however well they do.
+        if self._trained and self._job.finetune.sparsity is None:
             before = self._evaluator.quality(self._evaluator.network(arch))
             inherited = sign * found.accuracy < sign * before.accuracy
             found = before if inherited else found
@@ -105,6 +109,7 @@ class WinnerTrainer:
             "worst_class_accuracy": found.worst_class_accuracy,
             # JSON knows no NaN, and without faults there is none.
             **({FAULTY: found.accuracy_at_fault_rate} if self._evaluator.faults else {}),
+            **({CLASS_LOSS: found.worst_class_loss} if self._evaluator.class_loss else {}),
             "steps": training.step,
             "seconds": round(training.spent, 3),
             # What it inherits from a network that came trained was better.
@@ -124,13 +129,13 @@ class WinnerTrainer:
         return self._training(arch, cpu=True).reached()
 
     def _training(self, arch: Arch, *, cpu: bool, keep: bool = True) -> OwnTraining:
-        from supernet.narrow import narrowed
+        from supernet.sparsity.training import pruned
         from supernet.training.own_time import OwnTraining
 
         supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
         plan = supernet.plan(arch)
         return OwnTraining(
-            narrowed(supernet, plan),
+            pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,
             batches=self._batches,
             loss=task.loss,
@@ -314,7 +319,7 @@ class Winners:
                 # By the name of the task's metric, which goals and bounds call it by.
                 self.evaluator.task.metric_name: line["accuracy"],
                 "worst_class_accuracy": line["worst_class_accuracy"],
-                **({FAULTY: line[FAULTY]} if FAULTY in line else {}),
+                **{name: line[name] for name in (FAULTY, CLASS_LOSS) if name in line},
             }
         return found
 

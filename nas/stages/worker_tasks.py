@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.job.schema import Job
 from nas.models.own_network import came_trained, fixed_teacher
+from nas.models.sparsity import patterns_of
 from nas.record.run_folder import RunStore
 from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
@@ -75,15 +76,19 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
     """Train ``arch`` on its own as the job asks; return the supernet that holds its weights.
 
     The weights are kept in the run folder: training that was cut off goes on, and what is
-    finished is read back. Where the network came trained and training made ``arch`` worse on the
+    finished is read back. With ``finetune.sparsity`` the smallest weights are zero before it
+    begins, and stay so. Where the network came trained and training made ``arch`` worse on the
     validation images, that is the supernet itself, with the weights that ``arch`` inherits.
     """
+    from supernet.sparsity.training import pruned
     from supernet.training.finetune import finetune
 
     config, trained = job.finetune, came_trained(store)
     start = _reconstructed(arch, evaluator) if config.reconstruct else evaluator.supernet
+    plan = evaluator.supernet.plan(arch)
+    patterns = patterns_of(job, plan)
     if not config.epochs:
-        return start
+        return pruned(start, plan, patterns) if patterns else start
     batches = evaluator.splits.training_batches(
         config.batch_size, seed=derive_seed(job.seed, "finetune")
     )
@@ -98,7 +103,7 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         )
     found = finetune(
         evaluator.supernet,
-        evaluator.supernet.plan(arch),
+        plan,
         batches=batches,
         loss=evaluator.task.loss,
         start=start,
@@ -109,8 +114,10 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         learning_rate=config.learning_rate or FINETUNING_RATE,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
+        patterns=patterns,
     )
-    if not trained:
+    # Inherited weights have no zeros, however well they do.
+    if not trained or patterns:
         return found
     before, after = _without_and_with(found, arch, evaluator)
     return found if after >= before else evaluator.supernet

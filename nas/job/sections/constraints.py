@@ -47,6 +47,8 @@ class ConstraintsConfig(Section):
     """The same for the class with the lowest accuracy."""
     accuracy_at_fault_rate: Bound | None = None
     """The same with the faults of search.faults in the codes of the weights."""
+    worst_class_loss: Bound | None = None
+    """Accuracy that the class which loses most loses against the same network in float, 0 to 1."""
     energy_mj: dict[StrictStr, Bound] = {}
     """Energy of one inference by device name, in millijoules, where the device measures it."""
     weight_bits_mean: Bound | None = None
@@ -59,6 +61,8 @@ class ConstraintsConfig(Section):
     """The model file, in KiB."""
     peak_memory_kib: Bound | None = None
     """Largest sum of activations alive at once, at their bit-widths, in KiB."""
+    training_memory_kib: Bound | None = None
+    """Peak of memory of a step of training on the device, of what search.training says, in KiB."""
     flash_kib: Bound | None = None
     """Weights and layer descriptions as a microcontroller stores them, in KiB."""
     macs: Bound | None = None
@@ -117,7 +121,7 @@ def quantities(task: Any) -> list[str]:
     tasks = registry_for("task")
     others = {tasks.get(name).metric_name for name in tasks} - {task.metric_name}
     if not task.compares_classes():
-        others |= {"worst_class_accuracy", "accuracy_at_fault_rate"}
+        others |= {"worst_class_accuracy", "accuracy_at_fault_rate", "worst_class_loss"}
     return [name for name in names if name not in others]
 
 

@@ -8,10 +8,36 @@ from typing import Annotated, Literal
 from pydantic import (
     Field,
     StrictBool,
+    StrictStr,
 )
 
 from nas.job.findings import Finding
 from nas.job.values import AboveZero, NonNegative, Positive, Section
+from search_spaces.errors import InputError
+from search_spaces.sparsity import DENSE, NO_SPARSITY, Sparsity, parse_sparsity
+
+
+class SparsityConfig(Section):
+    """Zeros among the weights of each architecture of the front, by magnitude, in one shot.
+
+    They are chosen before its own training and stay zeros in it. Files store them like other codes
+    and runtimes are no faster for them; the report tells what sparse storage would take.
+    """
+
+    pattern: StrictStr = DENSE
+    """Of every layer but the first and the last: a share of zeros anywhere, such as 50%, or N:M,
+    such as 2:4, which of every 4 weights along a layer's inputs keeps 2; layers whose inputs are no
+    whole number of groups stay dense."""
+    layers: dict[StrictStr, StrictStr] = {}
+    """Patterns of layers by their name or role, instead, such as {project: 2:4, head: dense}."""
+
+    def default(self) -> Sparsity:
+        """Return the pattern of layers that are not named."""
+        return parse_sparsity(self.pattern)
+
+    def named(self) -> dict[str, Sparsity]:
+        """Return the patterns of those that are."""
+        return {name: parse_sparsity(text) for name, text in self.layers.items()}
 
 
 class FinetuneConfig(Section):
@@ -37,6 +63,9 @@ class FinetuneConfig(Section):
     distillation: StrictBool | Literal["only"] = True
     """Learn from the largest network's outputs, or the teacher's, beside the targets; only leaves
     the labels out."""
+    sparsity: SparsityConfig | None = None
+    """Prune the weights of each architecture before its own training; null leaves all. The search
+    evaluates dense weights."""
 
 
 def check_reconstruction(finetune: FinetuneConfig) -> Iterator[Finding]:
@@ -45,4 +74,24 @@ def check_reconstruction(finetune: FinetuneConfig) -> Iterator[Finding]:
         yield (
             ("finetune", "reconstruct"),
             "finetune.reconstruct: say finetune.epochs too (0 trains nothing after it)",
+        )
+
+
+def check_sparsity(finetune: FinetuneConfig) -> Iterator[Finding]:
+    """Yield patterns that are none, and a section that asks for nothing."""
+    asked = finetune.sparsity
+    if asked is None:
+        return
+    known: list[Sparsity] = []
+    for at, text in (("pattern", asked.pattern), *(("layers", t) for t in asked.layers.values())):
+        try:
+            known.append(parse_sparsity(text))
+        except InputError as error:
+            yield ("finetune", "sparsity", at), f"finetune.sparsity.{at}: {error}"
+            known.append(Sparsity(0.5))
+    if all(pattern == NO_SPARSITY for pattern in known):
+        yield (
+            ("finetune", "sparsity"),
+            "finetune.sparsity: every layer is dense; give a pattern such as 50% or 2:4, or leave "
+            "the section out",
         )

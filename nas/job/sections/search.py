@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    StrictBool,
     StrictStr,
 )
 
@@ -24,6 +25,7 @@ from nas.job.sections.constraints import (
 from nas.job.sections.devices import DeviceConfig
 from nas.job.values import Positive, Section
 from search_spaces.errors import InputError
+from search_spaces.training.update import Update
 
 MOST_PLACES = 16
 """Places of a front whose size a job leaves open."""
@@ -49,6 +51,34 @@ class FaultsConfig(Section):
     """Evaluations with faults of their own, whose mean counts."""
 
 
+class TrainingConfig(Section):
+    """What training_memory_kib is the peak of memory of: a step of training on the device."""
+
+    layers: Positive | None = 1
+    """The last so many layers have their weights updated; null those of all."""
+    share: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+    """Of the input channels of each of them that are updated."""
+    biases: StrictBool = True
+    """Update their biases, too."""
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """It keeps 0, 1 or 2 numbers for each weight."""
+    batch: Positive = 1
+    """Examples whose activations are kept at once."""
+    gradient_bits: Literal[8, 16, 32] = 32
+    """Of gradients and of the optimiser's numbers."""
+
+    def update(self) -> Update:
+        """Return what is trained, and how."""
+        return Update(
+            last=self.layers,
+            share=self.share,
+            biases=self.biases,
+            optimizer=self.optimizer,
+            batch=self.batch,
+            gradient_bits=self.gradient_bits,
+        )
+
+
 class SearchConfig(Section):
     """How the front is looked for."""
 
@@ -60,9 +90,10 @@ class SearchConfig(Section):
     evolution; for Optuna's strategies the arguments of the sampler."""
     objectives: Annotated[list[StrictStr], Field(min_length=1)] = ["accuracy", "latency_ms"]
     """What is traded off: accuracy (of another task its metric by name, such as rmse; the default
-    follows the task), worst_class_accuracy, accuracy_at_fault_rate, latency_ms (one objective for
-    each device) or latency_ms[DEVICE], energy_mj, peak_memory_kib, flash_kib, weights_kib,
-    size_kib, weight_bits_mean, activation_bits_mean, macs, bops, parameters."""
+    follows the task), worst_class_accuracy, worst_class_loss, accuracy_at_fault_rate, latency_ms
+    (one objective for each device) or latency_ms[DEVICE], energy_mj, peak_memory_kib,
+    training_memory_kib, flash_kib, weights_kib, size_kib, weight_bits_mean, activation_bits_mean,
+    macs, bops, parameters."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     evaluations: Positive = 200
     """Real evaluations of accuracy on the search-validation images."""
@@ -89,6 +120,8 @@ class SearchConfig(Section):
     """Give up early on hopeless architectures; null evaluates each on all images."""
     faults: FaultsConfig = FaultsConfig()
     """Of the metric accuracy_at_fault_rate, where it is an objective or bounded."""
+    training: TrainingConfig = TrainingConfig()
+    """Of the metric training_memory_kib, where it is an objective or bounded."""
     warm_start: RelativePath | None = None
     """Folder of an older run to go on from, relative to the job file. With the same training its
     supernet, evaluations and measurements are taken over; otherwise its front is evaluated

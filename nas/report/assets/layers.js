@@ -4,7 +4,8 @@ const colour = (bits) => D.bits[bits] || D.bits.other;
 const bitsText = (bits) => (bits === 32 ? "float" : known(bits) ? bits + " bit" : MISSING);
 const bitsLetter = (bits) => (bits === 32 ? "f" : known(bits) ? bits : "?");
 const onBits = (bits) => "in-bar" + (bits === 16 ? " light" : "");
-const weightsText = (l) => bitsText(l.weight_bits) + (l.weight_format ? " " + l.weight_format : "");
+const weightsText = (l) => bitsText(l.weight_bits) + (l.weight_format ? " " + l.weight_format : "") +
+  (l.sparsity && l.sparsity !== "dense" ? ", " + l.sparsity + " sparse" : "");
 const kernelText = (l) => l.kernel + "×" + l.kernel;
 function layerText(l) {
   const depthwise = l.groups > 1 && l.groups === l.in_channels ? "depthwise " : "";

@@ -76,6 +76,7 @@ function drawFacts(m) {
     fact("Predicted latency, " + name, known(d.predicted) ? ms(d.predicted) + ", " + interval(d.predicted_low, d.predicted_high, " ms") : MISSING);
   }
   fact("Weights", known(m.costs.weights_kib) ? trim(m.costs.weights_kib) + " KiB" : MISSING);
+  if (known(m.costs.sparse_weights_kib)) fact("Weights in sparse storage", trim(m.costs.sparse_weights_kib) + " KiB, estimated; the file stores zeros like other codes");
   fact("Model file", known(m.size_kib) ? trim(m.size_kib) + " KiB" : MISSING);
   fact("Mean bits", "weights " + trim(m.costs.weight_bits_mean, 3) + ", activations " + trim(m.costs.activation_bits_mean, 3));
   fact("MACs", count(m.costs.macs) + (known(m.costs.parameters) ? "; " + count(m.costs.parameters) + " parameters" : ""));

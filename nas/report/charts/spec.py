@@ -303,6 +303,7 @@ class Layer:
     activation: str | None = None
     kind: str | None = None
     weight_format: str | None = None
+    sparsity: str | None = None
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,18 @@ def test_the_file_of_a_shared_study_is_relative_to_the_job(tmp_path):
             "4:20: supernet.epochs: the budget divides the time; leave epochs out",
         ),
         (
+            "finetune: {sparsity: {pattern: often}}",
+            "finetune.sparsity.pattern: no sparsity 'often'; give dense, a share of zeros such as",
+        ),
+        (
+            "finetune: {sparsity: {layers: {head: '5:4'}}}",
+            "finetune.sparsity.layers: the pattern 5:4 keeps no part of its weights",
+        ),
+        ("finetune: {sparsity: {}}", "finetune.sparsity: every layer is dense; give a pattern"),
+        ("search: {training: {layers: 0}}", "search.training.layers"),
+        ("search: {training: {optimizer: lion}}", "'lion' is not one of sgd, momentum, adam"),
+        ("search: {constraints: {worst_class_loss: {max: 5}}}", "for 5 % write 0.05"),
+        (
             "budget: {minutes: 5}\nfinetune: {epochs: 3}",
             "finetune.epochs: the budget divides the time; leave epochs out, or leave out budget",
         ),

@@ -1,0 +1,1 @@
+"""What training a part of a network on a device takes, from the architecture alone."""
