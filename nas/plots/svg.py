@@ -13,11 +13,13 @@ from itertools import pairwise
 
 from nas.report.charts.palette import ROLES, SHAPES
 from nas.report.charts.spec import XY, Axis, Interval, Line, Points, Rule, along, logarithmic
+from nas.report.charts.text import short
 
 _WIDTH, _HEIGHT, _SQUARE = 720, 480, 560
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 60, 50
-_LABEL_LINE, _LABEL_ROOM = 13, 140
-"""Height of a label, and how far apart labels in one line must begin; in pixels."""
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_LINE = 60, 20, 60, 50, 18
+_GRID = "#e3e6e8"
+_LABEL_LINE, _LETTER = 13, 6.5
+"""Height of a label, and about the width of a letter; in pixels."""
 
 
 class _Scale:
@@ -31,12 +33,16 @@ class _Scale:
         else:
             room = 0.08 * (high - low) or abs(low) * 0.05 or 0.5
             low, high = low - room, high + room
-        self.low, self.high, self._start, self._end = low, high, start, end
+        self.low, self.high, self.start, self.end = low, high, start, end
 
     def __call__(self, value: float) -> float:
         turn = math.log if self.log else float
         share = (turn(value) - turn(self.low)) / (turn(self.high) - turn(self.low))
-        return self._start + share * (self._end - self._start)
+        return self.start + share * (self.end - self.start)
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies in the range."""
+        return self.low <= value <= self.high
 
     def ticks(self) -> list[float]:
         """Return round numbers inside the range, about five."""
@@ -65,16 +71,18 @@ def xy_svg(chart: XY) -> str:
     if chart.same and chart.x.numbered:
         xs = ys = xs + ys
     width, height = (_SQUARE, _SQUARE) if chart.same and chart.x.numbered else (_WIDTH, _HEIGHT)
+    legend = _legend(chart, width)
+    top = _TOP + _LEGEND_LINE * max(0, len(legend) - 1)
     x = _Scale(xs, chart.x, _LEFT, width - _RIGHT)
-    y = _Scale(ys, chart.y, height - _BOTTOM, _TOP)
+    y = _Scale(ys, chart.y, height - _BOTTOM, top)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12" role="img">',
         f"<title>{escape(chart.description)}</title>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="16" y="24" font-size="14">{escape(chart.title)}</text>',
-        *_legend(chart),
-        *_axes(chart, x, y, width, height),
+        *legend,
+        *_axes(chart, x, y),
     ]
     for mark in chart.marks:
         if isinstance(mark, Points):
@@ -82,59 +90,77 @@ def xy_svg(chart: XY) -> str:
         elif isinstance(mark, Line):
             parts.append(_line(mark, x, y))
         else:
-            parts += _rule(mark, x, y, width, height)
+            parts += _rule(mark, x, y)
     parts += _labels(chart, x, y)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _axes(chart: XY, x: _Scale, y: _Scale, width: int, height: int) -> Iterator[str]:
-    bottom, right = height - _BOTTOM, width - _RIGHT
-    if chart.x.numbered:
-        for tick in x.ticks():
-            at = x(tick)
-            yield _segment(at, _TOP, at, bottom, "#e3e6e8")
-            yield f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>'
-    if chart.y.numbered:
-        for tick in y.ticks():
-            at = y(tick)
-            yield _segment(_LEFT, at, right, at, "#e3e6e8")
-            yield f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>'
+def _axes(chart: XY, x: _Scale, y: _Scale) -> Iterator[str]:
+    left, right, bottom, top = x.start, x.end, y.start, y.end
+    for tick in x.ticks() if chart.x.numbered else ():
+        at = x(tick)
+        yield _segment(at, top, at, bottom, _GRID)
+        text = _figure(chart.x, tick)
+        yield f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>'
+    for tick in y.ticks() if chart.y.numbered else ():
+        at = y(tick)
+        yield _segment(left, at, right, at, _GRID)
+        text = _figure(chart.y, tick)
+        yield f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>'
     yield (
-        f'<text x="{(_LEFT + right) / 2}" y="{height - 12}" text-anchor="middle">'
+        f'<text x="{(left + right) / 2}" y="{bottom + _BOTTOM - 12}" text-anchor="middle">'
         f"{escape(chart.x.label)}</text>"
     )
-    middle = (_TOP + bottom) / 2
+    middle = (top + bottom) / 2
     yield (
         f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
         f"{escape(chart.y.label)}</text>"
     )
 
 
-def _legend(chart: XY) -> Iterator[str]:
-    """Name marks in one line, where there is more than one name."""
+def _figure(axis: Axis, value: float) -> str:
+    return short(100 * value if axis.format == "percent" else value)
+
+
+def _legend(chart: XY, width: int) -> list[str]:
+    """Name marks in lines above the chart, where there is more than one name.
+
+    The last line stands just above the chart.
+    """
     named = {mark.name: mark for mark in chart.marks if mark.name}
+    if len(named) < 2:
+        return []
+    lines: list[list[str]] = [[]]
     at = 16.0
-    for name, mark in named.items() if len(named) > 1 else ():
-        yield "<g>"
+    for name, mark in named.items():
+        room = 40 + _LETTER * len(name)
+        if at + room > width and lines[-1]:
+            lines.append([])
+            at = 16.0
         if isinstance(mark, Points):
-            yield _symbol(mark.role, at + 8, 44)
+            key = _symbol(mark.role, at + 8, -4, small=mark.crowd)
         else:
-            colour, dashed = ROLES[mark.role].light, ROLES[mark.role].dashed
-            yield _segment(at, 44, at + 16, 44, colour, dashed=dashed)
-        yield f'<text x="{at + 22}" y="48">{escape(name)}</text></g>'
-        at += 40 + 6.5 * len(name)
+            look = ROLES[mark.role]
+            key = _segment(at, -4, at + 16, -4, look.light, dashed=look.dashed)
+        lines[-1].append(f'{key}<text x="{at + 22}">{escape(name)}</text>')
+        at += room
+    return [
+        f'<g transform="translate(0 {44 + _LEGEND_LINE * i})">{"".join(line)}</g>'
+        for i, line in enumerate(lines)
+    ]
 
 
 def _points(mark: Points, x: _Scale, y: _Scale) -> Iterator[str]:
     colour = ROLES[mark.role].light
     for i, (a, b) in enumerate(zip(mark.x, mark.y, strict=True)):
-        if a is None or b is None:
+        if a is None or b is None or not (x.holds(a) and y.holds(b)):
             continue
         for low, high in _ends(mark.across, i):
             yield _segment(x(low), y(b), x(high), y(b), colour)
         for low, high in _ends(mark.upwards, i):
             yield _segment(x(a), y(low), x(a), y(high), colour)
-        yield _symbol(mark.role, x(a), y(b), mark.texts[i] if mark.texts else "")
+        text = mark.texts[i] if mark.texts else ""
+        yield _symbol(mark.role, x(a), y(b), text, small=mark.crowd)
 
 
 def _ends(span: Interval | None, i: int) -> list[tuple[float, float]]:
@@ -146,24 +172,27 @@ def _ends(span: Interval | None, i: int) -> list[tuple[float, float]]:
 
 def _labels(chart: XY, x: _Scale, y: _Scale) -> Iterator[str]:
     """Write labels beside marks, moved down until those of near twins do not overlap."""
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for mark in (one for one in chart.marks if isinstance(one, Points)):
         for i, label in enumerate(mark.labels):
             px, py = x(mark.x[i] or 0.0), y(mark.y[i] or 0.0) + 4
+            end = px + _LETTER * (len(label) + 2)
             while any(
-                abs(py - ty) < _LABEL_LINE and abs(px - tx) < _LABEL_ROOM for tx, ty in taken
+                abs(py - ty) < _LABEL_LINE and px < others_end and begin < end
+                for begin, others_end, ty in taken
             ):
                 py += _LABEL_LINE
-            taken.append((px, py))
+            taken.append((px, end, py))
             yield f'<text x="{px + 9:.1f}" y="{py:.1f}">{escape(label)}</text>'
 
 
-def _symbol(role: str, x: float, y: float, text: str = "") -> str:
+def _symbol(role: str, x: float, y: float, text: str = "", *, small: bool = False) -> str:
     look = ROLES[role]
     fill = "#ffffff" if look.hollow else look.light
     told = f"<title>{escape(text)}</title>" if text else ""
+    size = ' scale(0.45)" opacity="0.5"' if small else '"'
     return (
-        f'<path class="mark" d="{SHAPES[look.symbol]}" transform="translate({x:.1f} {y:.1f})" '
+        f'<path class="mark" d="{SHAPES[look.symbol]}" transform="translate({x:.1f} {y:.1f}){size} '
         f'fill="{fill}" stroke="{look.light}">{told}</path>'
     )
 
@@ -180,13 +209,16 @@ def _line(mark: Line, x: _Scale, y: _Scale) -> str:
     return f'<path d="{d}" fill="none" stroke="{ROLES[mark.role].light}"{dash}/>'
 
 
-def _rule(mark: Rule, x: _Scale, y: _Scale, width: int, height: int) -> Iterator[str]:
+def _rule(mark: Rule, x: _Scale, y: _Scale) -> Iterator[str]:
     look = ROLES[mark.role]
-    ends = {
-        "x": lambda at: (x(at), _TOP, x(at), height - _BOTTOM),
-        "y": lambda at: (_LEFT, y(at), width - _RIGHT, y(at)),
-        "equal": lambda _: (x(x.low), y(x.low), x(x.high), y(x.high)),
-    }[mark.along](mark.at)
+    if mark.along == "equal":
+        ends = (x(x.low), y(x.low), x(x.high), y(x.high))
+    elif mark.at is None or not (x if mark.along == "x" else y).holds(mark.at):
+        return
+    elif mark.along == "x":
+        ends = (x(mark.at), y.end, x(mark.at), y.start)
+    else:
+        ends = (x.start, y(mark.at), x.end, y(mark.at))
     yield _segment(*ends, look.light, dashed=look.dashed)
     if mark.label:
         yield f'<text x="{ends[0] + 5:.1f}" y="{ends[1] + 12:.1f}">{escape(mark.label)}</text>'
