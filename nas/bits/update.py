@@ -4,9 +4,9 @@ What training a layer contributes adds up over layers to first order, and so doe
 takes: activations that it keeps, its weights in memory that can be written, and the optimiser's
 numbers. What does not, the gradients and masks behind the earliest layer that is trained, follows
 from how far back that is. So for each depth the integer programme of :mod:`nas.bits.allocation`
-chooses among the layers behind it, and the exact peak of memory (:mod:`search_spaces.training`)
-judges (Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, section 3.2, who search
-by evolution).
+chooses among the layers behind it, the exact peak of memory (:mod:`search_spaces.training`) judges,
+and exchanges of single layers mend what did not add up (Lin et al., On-Device Training Under 256KB
+Memory, NeurIPS 2022, section 3.2, search by evolution).
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ from search_spaces.training.update import Update
 NOTHING = -1.0
 """The option of a layer that is not trained at all; 0 is its bias alone."""
 
-_TRIES = 12
-"""Budgets that are tried for what adds up, of each depth."""
+_TRIES = 10
+"""Budgets that are tried for what adds up, of each depth and size of gradients."""
+
+_SIZES = 5
+"""Largest gradients of weights that are tried."""
+
+_PASSES, _MOST_MOVED = 3, 12
+"""Times that exchanges are tried, and layers that take part in them."""
 
 
 @dataclass(frozen=True)
@@ -91,90 +97,162 @@ def choose_update(
     names = [layer.name for layer in plan.layers() if layer.name in contributions]
     if not names:
         raise InputError("no layer of the network can be trained")
+    bench = _Bench(plan, contributions, budget_kib, update)
     best: ChosenUpdate | None = None
     within = 0
-    costs = {
-        name: {share: _bytes(plan, name, share, update) for share in contributions[name]}
-        for name in names
-    }
     for start in range(len(names)):
-        found = _from(plan, names[start:], contributions, costs, budget_kib, update)
-        if found is None:
+        least = bench.judged({names[start]: 0.0})
+        if least.peak_kib > budget_kib:
             continue
         within += 1
-        if best is None or found.contribution > best.contribution:
-            best = found
+        best = least if best is None or least.contribution > best.contribution else best
+        best = bench.better(names[start:], best)
     if best is None:
-        least = plan_training_memory(plan, replace(update, shares={names[-1]: 0.0}))
+        last = bench.judged({names[-1]: 0.0})
         raise InfeasibleError(
-            f"infeasible: training the bias of {names[-1]} alone needs "
-            f"{least.peak[0] / 1024:.4g} KiB (budget {budget_kib:.4g}); raise the budget, or take "
-            "a smaller batch or network"
+            f"infeasible: training the bias of {names[-1]} alone needs {last.peak_kib:.4g} KiB "
+            f"(budget {budget_kib:.4g}); raise the budget, or take a smaller batch or network"
         )
-    return replace(best, depths=within, of_depths=len(names))
+    return replace(bench.exchanged(names, best), depths=within, of_depths=len(names))
 
 
-def _from(
-    plan: NetworkPlan,
-    names: Sequence[str],
-    contributions: Mapping[str, Mapping[float, float]],
-    costs: Mapping[str, Mapping[float, float]],
-    budget_kib: float,
-    update: Update,
-) -> ChosenUpdate | None:
-    """Return the best of updates whose earliest layer is the first of ``names``."""
+class _Bench:
+    """Judges updates of one network by their exact peak, and looks for better ones."""
 
-    def judged(shares: Mapping[str, float]) -> ChosenUpdate:
-        chosen = replace(update, shares={n: s for n, s in shares.items() if s != NOTHING})
-        total = sum(contributions[n][s] for n, s in chosen.shares.items())
-        return ChosenUpdate(chosen, total, plan_training_memory(plan, chosen), 0, 0)
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        contributions: Mapping[str, Mapping[float, float]],
+        budget_kib: float,
+        update: Update,
+    ) -> None:
+        self.plan, self.worth, self.budget_kib = plan, contributions, budget_kib
+        self.update = update
+        self._known: dict[tuple[tuple[str, float], ...], ChosenUpdate] = {}
+        # Bytes that add up, and those of a gradient of weights, of which one is alive at once.
+        self.added: dict[tuple[str, float], float] = {}
+        self.gradient: dict[tuple[str, float], float] = {}
+        for name in (layer.name for layer in plan.layers() if layer.name in contributions):
+            bias = self.judged({name: 0.0}).memory
+            for share in contributions[name]:
+                one = self.judged({name: share}).memory
+                kept = float(one.kept[0] - bias.kept[0])
+                self.added[name, share] = kept + float(one.weights[0] + one.optimizer[0])
+                self.gradient[name, share] = float(one.weight_gradients[0])
 
-    least = judged({names[0]: 0.0})
-    if least.peak_kib > budget_kib:
-        return None
-    table = _table(names, contributions, costs)
-    best, low, high = least, 0.0, table.range("bytes")[1]
-    middle = high
-    for _ in range(_TRIES):
-        # What adds up is no bound on the peak, nor bounded by it: the largest that fits is sought.
-        try:
-            allocation = allocate(table, {"bytes": middle})
-        except InfeasibleError:
-            low = middle
-        else:
-            found = judged(dict(zip(names, allocation.options, strict=True)))
-            if found.peak_kib <= budget_kib:
+    def judged(self, shares: Mapping[str, float]) -> ChosenUpdate:
+        """Return an update with its contribution and its exact memory."""
+        chosen = {name: share for name, share in shares.items() if share != NOTHING}
+        key = tuple(sorted(chosen.items()))
+        if key not in self._known:
+            one = replace(self.update, shares=chosen)
+            total = sum(self.worth[name][share] for name, share in chosen.items())
+            memory = plan_training_memory(self.plan, one)
+            self._known[key] = ChosenUpdate(one, total, memory, 0, 0)
+        return self._known[key]
+
+    def better(self, names: Sequence[str], best: ChosenUpdate) -> ChosenUpdate:
+        """Return the best of ``best`` and of updates whose earliest layer is the first name."""
+        sizes = sorted({self.gradient[n, s] for n in names for s in self.worth[n]}, reverse=True)
+        # A few sizes of the largest gradient of weights, from the largest down.
+        places = {round(i * (len(sizes) - 1) / (_SIZES - 1)) for i in range(_SIZES)}
+        for size in (sizes[place] for place in sorted(places)):
+            options = {
+                n: [s for s in sorted(self.worth[n]) if self.gradient[n, s] <= size] for n in names
+            }
+            if not options[names[0]]:
+                continue
+            most = sum(max((self.worth[n][s] for s in own), default=0.0)
+                       for n, own in options.items())  # fmt: skip
+            if most > best.contribution:
+                best = self._within(names, options, best)
+        return best
+
+    def _within(
+        self, names: Sequence[str], options: Mapping[str, Sequence[float]], best: ChosenUpdate
+    ) -> ChosenUpdate:
+        table = _table(names, options, self.worth, self.added)
+        low, high = 0.0, table.range("bytes")[1]
+        middle = high
+        for _ in range(_TRIES):
+            # What adds up is no bound on the peak, nor bounded by it: the largest that fits is
+            # sought.
+            try:
+                allocation = allocate(table, {"bytes": middle})
+            except InfeasibleError:
                 low = middle
-                best = max(best, found, key=lambda one: one.contribution)
             else:
-                high = min(middle, allocation.costs["bytes"])
-        if high - low < 1:
-            break
-        middle = (low + high) / 2
-    return best
+                found = self.judged(dict(zip(names, allocation.options, strict=True)))
+                if found.peak_kib <= self.budget_kib:
+                    low = middle
+                    best = max(best, found, key=lambda one: one.contribution)
+                else:
+                    high = min(middle, allocation.costs["bytes"])
+                over = found.peak_kib > self.budget_kib
+                if over and found.contribution <= best.contribution:
+                    break  # with fewer bytes nothing better is to be had
+            if high - low < 1:
+                break
+            middle = (low + high) / 2
+        return best
+
+    def exchanged(self, names: Sequence[str], best: ChosenUpdate) -> ChosenUpdate:
+        """Return ``best`` with layers exchanged for others while that contributes more.
+
+        Whether a gradient passes a branch does not add up, so the programme cannot see it: each of
+        the layers that are worth least for their bytes is left out in turn, and what that makes
+        room for is filled anew.
+        """
+        best = self._filled(names, best)
+        for _ in range(_PASSES):
+            before = best
+            chosen = sorted(best.update.shares, key=self._by_byte)[:_MOST_MOVED]
+            for name in chosen:
+                rest = {n: s for n, s in best.update.shares.items() if n != name}
+                if not rest:
+                    continue
+                others = [n for n in names if n != name]
+                found = self._filled(others, self.judged(rest))
+                if found.peak_kib <= self.budget_kib and found.contribution > best.contribution:
+                    best = self._filled(names, found)
+            if best is before:
+                break
+        return best
+
+    def _by_byte(self, name: str) -> float:
+        share = max(self.worth[name])
+        return self.worth[name][share] / max(1.0, self.added[name, share])
+
+    def _filled(self, names: Sequence[str], best: ChosenUpdate) -> ChosenUpdate:
+        """Return ``best`` with single layers trained more while the memory allows it."""
+        worthwhile = sorted(names, key=self._by_byte, reverse=True)[:_MOST_MOVED]
+        while True:
+            now = dict(best.update.shares)
+            tries = [
+                {**now, name: share}
+                for name in worthwhile
+                for share in self.worth[name]
+                if self.worth[name][share] > (self.worth[name][now[name]] if name in now else 0.0)
+            ]
+            fitting = [one for one in map(self.judged, tries) if one.peak_kib <= self.budget_kib]
+            if not fitting:
+                return best
+            best = max(fitting, key=lambda one: one.contribution)
 
 
 def _table(
     names: Sequence[str],
-    contributions: Mapping[str, Mapping[float, float]],
-    costs: Mapping[str, Mapping[float, float]],
+    options: Mapping[str, Sequence[float]],
+    worth: Mapping[str, Mapping[float, float]],
+    added: Mapping[tuple[str, float], float],
 ) -> BitTable:
     """Return what options lose of the best contribution, and the bytes that add up."""
-    options, hurt, sizes = [], [], []
+    every, hurt, sizes = [], [], []
     for place, name in enumerate(names):
-        shares = sorted(contributions[name])
         # The earliest is trained by definition.
-        own = shares if place == 0 else [NOTHING, *shares]
-        options.append(own)
-        most = max(contributions[name].values())
-        hurt.append([most - contributions[name].get(share, 0.0) for share in own])
-        sizes.append([costs[name].get(share, 0.0) for share in own])
-    return BitTable.of(names, options, hurt, {"bytes": sizes})
-
-
-def _bytes(plan: NetworkPlan, name: str, share: float, update: Update) -> float:
-    # Kept activations of this layer alone: those that its gradient of weights reads.
-    one = plan_training_memory(plan, replace(update, shares={name: share}))
-    bias = plan_training_memory(plan, replace(update, shares={name: 0.0}))
-    kept = float(one.kept[0] - bias.kept[0])
-    return kept + float(one.weights[0] + one.optimizer[0])
+        own = list(options[name]) if place == 0 else [NOTHING, *options[name]]
+        every.append(own)
+        most = max(worth[name].values())
+        hurt.append([most - (0.0 if s == NOTHING else worth[name][s]) for s in own])
+        sizes.append([0.0 if s == NOTHING else added[name, s] for s in own])
+    return BitTable.of(names, every, hurt, {"bytes": sizes})

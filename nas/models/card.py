@@ -31,7 +31,8 @@ class ModelCard:
         architecture: canonical string.
         space: ``name`` and ``preset`` of the search space.
         metric: name of the task's metric.
-        accuracy: ``test``, ``validation`` and ``per_class`` values of the metric, and the
+        accuracy: ``test``, ``validation`` and ``per_class`` values of the metric, the
+            ``worst_class_loss`` against float where it was asked for, and the
             ``further`` metrics of the test split by name.
         costs: macs, bops, parameters, weights_kib, weight_bits_mean, activation_bits_mean.
         latency: one mapping a device: ``device, runtime, runtime_version, parameters,
@@ -95,6 +96,8 @@ class ModelCard:
                 "test": entry.get("test_accuracy"),
                 "validation": entry.get("validation_accuracy"),
                 "per_class": entry.get("per_class"),
+                # Of the validation images, where the job asked for it.
+                "worst_class_loss": (entry.get("metrics") or {}).get("worst_class_loss"),
                 "further": {
                     name: (entry.get("test") or {}).get(name)
                     for name in task.get("further_metrics") or {}
@@ -253,6 +256,9 @@ def _accuracy_rows(card: ModelCard) -> list[tuple[str, str]]:
         (f"{name} {card.metric}", _number(card.accuracy.get(name), 4))
         for name in ("test", "validation")
     ]
+    if card.accuracy.get("worst_class_loss") is not None:
+        lost = _number(card.accuracy["worst_class_loss"], 4)
+        rows.append(("most lost by a class against float (validation)", lost))
     for name, value in (card.accuracy.get("further") or {}).items():
         rows.append((f"test {name}", _number(value, 4)))
     per_class = card.accuracy.get("per_class") or {}
@@ -302,6 +308,7 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
         "weights_kib": "packed weights, scales and biases (KiB)",
         "weight_bits_mean": "mean bits of a weight",
         "activation_bits_mean": "mean bits of a layer input",
+        "training_memory_kib": "at once in a step of training on the device (KiB)",
         ESTIMATE: "weights in sparse storage, an estimate: the file stores zeros (KiB)",
     }
     rows = [("file (KiB)", f"{card.size_kib:.1f}")]

@@ -247,6 +247,7 @@ def _model(entry: Model, kind: str, images: int | None) -> dict[str, Any]:
         "test_high": high,
         "validation": number(entry.get("validation_accuracy")),
         "per_class": entry.get("per_class"),
+        "class_loss": number((entry.get("metrics") or {}).get("worst_class_loss")),
         "costs": {name: number(value) for name, value in costs.items()},
         "size_kib": number(entry.get("size_kib")),
         "knee": bool(entry.get("knee")),

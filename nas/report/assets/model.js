@@ -67,6 +67,7 @@ function drawFacts(m) {
   if (m.kind === "rejected") fact("Rejected", m.why || "reason not recorded", true);
   else fact("Test " + D.metric.name, score(m.test) + (known(m.test_low) ? " (95 % interval " + score(m.test_low) + " – " + score(m.test_high) + ")" : ""));
   fact("Validation " + D.metric.name, score(m.validation));
+  if (known(m.class_loss)) fact("Most lost by a class against float", (100 * m.class_loss).toFixed(2) + " points, on the validation images");
   for (const name in m.devices) {
     const d = m.devices[name];
     fact((d.source === "estimated" ? "Estimated" : "Measured") + " latency, " + name, ms(d.ms) + ", " + interval(d.low, d.high, " ms") + "; " + runtime(name));
@@ -78,6 +79,7 @@ function drawFacts(m) {
   fact("Weights", known(m.costs.weights_kib) ? trim(m.costs.weights_kib) + " KiB" : MISSING);
   if (known(m.costs.sparse_weights_kib)) fact("Weights in sparse storage", trim(m.costs.sparse_weights_kib) + " KiB, estimated; the file stores zeros like other codes");
   fact("Model file", known(m.size_kib) ? trim(m.size_kib) + " KiB" : MISSING);
+  if (known(m.costs.training_memory_kib)) fact("Memory of a training step", trim(m.costs.training_memory_kib) + " KiB at once");
   fact("Mean bits", "weights " + trim(m.costs.weight_bits_mean, 3) + ", activations " + trim(m.costs.activation_bits_mean, 3));
   fact("MACs", count(m.costs.macs) + (known(m.costs.parameters) ? "; " + count(m.costs.parameters) + " parameters" : ""));
   const p = m.parity;

@@ -11,6 +11,7 @@ import pytest
 from nas.executors.local import LocalExecutor
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
+from nas.job.sections.search import TrainingConfig
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, costs, feasible_pool
 from search_spaces.atomic import write_json_atomic
@@ -43,6 +44,7 @@ class Evaluated:
 
     supernet = SimpleNamespace(space=SPACE)
     faults = None
+    class_loss = False
 
     def network(self, arch):
         return arch
@@ -60,6 +62,7 @@ class Evaluated:
 
 def job(strategy: str, evaluations: int = 30, **options) -> SimpleNamespace:
     search = SimpleNamespace(
+        training=TrainingConfig(),
         strategy=strategy,
         options=options,
         evaluations=evaluations,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nas.data.pictures import DamagedPicture
+from nas.job.sections.search import TrainingConfig
 from nas.models.parity import Parity, UnusableModel
 from nas.record.run_folder import RunStore
 from nas.stages.pipeline import Pipeline
@@ -121,7 +122,9 @@ class Verified(Verification):
     def __init__(self, store, errors, agreement):
         self.store, self.agreement, self.left_out = store, agreement, {}
         self.models = Exports(store.work, errors)
-        self.evaluator = SimpleNamespace(finetuned={}, faults=None)
+        self.evaluator = SimpleNamespace(finetuned={}, faults=None, class_loss=False)
+        search = SimpleNamespace(training=TrainingConfig())
+        self.job = SimpleNamespace(search=search)
         self.space, self.fronts = SPACE, []
         self.latencies = SimpleNamespace(measure=lambda archs, variant: {})
         self.study = SimpleNamespace(record=lambda arch, metrics, **_: metrics)
@@ -133,7 +136,7 @@ class Verified(Verification):
         same = self.agreement[network.arch["n"]]
         return Parity(100, same, None, None, 0.0, 1 - same, 1.0, 0.0, {}, (), 10)
 
-    def _quality(self, path, arch):
+    def _quality(self, path, arch, own):
         return {"accuracy": 1.0}
 
     def failed(self, arch, reason):

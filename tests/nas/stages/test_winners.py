@@ -245,10 +245,13 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
         supernet=SimpleNamespace(space=SPACE),
         finetuned={},
         faults=None,
+        class_loss=False,
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
         splits=SimpleNamespace(training_batches=lambda size, **rest: []),
         network=lambda plan, own: None,
-        quality=lambda network: SimpleNamespace(accuracy=0.25, worst_class_accuracy=float("nan")),
+        quality=lambda network, own: SimpleNamespace(
+            accuracy=0.25, worst_class_accuracy=float("nan")
+        ),
     )
     job = Job.model_validate({"name": "a", "data": {"name": "digits"}})
     trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict), evaluator)
