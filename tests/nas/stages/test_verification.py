@@ -144,7 +144,7 @@ class Verified(Verification):
 
 
 def verified(store, monkeypatch, errors=None, agreement=None):
-    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch, fronts: {})
+    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch, fronts, training: {})
     runs = Verified(store, errors or {}, {n: 1.0 for n in range(9)} | (agreement or {}))
     return runs, [item.arch["n"] for item in runs._verify([SPACE.arch({"n": n}) for n in range(3)])]
 
