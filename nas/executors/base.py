@@ -28,7 +28,7 @@ class Work:
 
     target: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    here: Callable[[Item], Any] | None = None
+    here: Callable[[Item], Any] | None = field(default=None, compare=False)
 
     def build(self, *, threads: int | None = None) -> Callable[[Item], Any]:
         """Return the function, built in this process.

@@ -32,7 +32,7 @@ class ProcessExecutor(Executor):
     def __init__(self, *, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"executor 'processes' needs at least one worker, not {workers}")
-        self.workers = workers or _cores()
+        self.workers = workers or usable_cores()
         self._pool: ProcessPoolExecutor | None = None
         self._work: Work | None = None
 
@@ -84,7 +84,7 @@ class ProcessExecutor(Executor):
         if self._pool is not None and self._work is not work and self._work != work:
             self.close()
         if self._pool is None:
-            threads = max(1, _cores() // self.workers)
+            threads = max(1, usable_cores() // self.workers)
             described = Work(work.target, dict(work.settings))
             self._pool = worker_pool(self.workers, _start, (described, threads))
             self._work = work
@@ -105,5 +105,6 @@ def _call(item: Item) -> Any:
     return _function(item)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Return the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

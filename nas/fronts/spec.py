@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas.fronts.budgets import CostBudget
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import nondominated
 
@@ -22,11 +23,13 @@ class FrontSpec:
         name: ``joint``, or the device's name.
         goals: its objectives.
         constraints: its bounds.
+        budgets: for each of them the best network within it has a place.
     """
 
     name: str
     goals: tuple[Goal, ...]
     constraints: tuple[Constraint, ...]
+    budgets: tuple[CostBudget, ...] = ()
 
     def objectives(self, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
         """Return the minimised objectives of n architectures, (n, goals)."""
@@ -48,7 +51,8 @@ class FrontSpec:
 def metric_names(fronts: Sequence[FrontSpec]) -> set[str]:
     """Return every metric that ``fronts`` trade off or bound."""
     goals = {str(goal.metric) for front in fronts for goal in front.goals}
-    return goals | {str(bound.metric) for front in fronts for bound in front.constraints}
+    bounds = {str(bound.metric) for front in fronts for bound in front.constraints}
+    return goals | bounds | {str(b.metric) for front in fronts for b in front.budgets}
 
 
 def job_fronts(
@@ -58,6 +62,7 @@ def job_fronts(
     *,
     joint: bool = True,
     per_device: bool = True,
+    budgets: Sequence[CostBudget] = (),
 ) -> list[FrontSpec]:
     """Return the fronts of a job, the joint one first.
 
@@ -68,15 +73,17 @@ def job_fronts(
         goals, constraints: all of the job's.
         devices: their names.
         joint, per_device: which kinds are wanted.
+        budgets: that are to be served; those of a device by its own front and the joint one.
     """
     found: list[FrontSpec] = []
     if joint or len(devices) == 1:
-        found.append(FrontSpec(JOINT, tuple(goals), tuple(constraints)))
+        found.append(FrontSpec(JOINT, tuple(goals), tuple(constraints), tuple(budgets)))
     if per_device:
         for device in devices:
             own_goals = tuple(g for g in goals if g.metric.device in (None, device))
             own_bounds = tuple(c for c in constraints if c.metric.device in (None, device))
-            spec = FrontSpec(device, own_goals, own_bounds)
+            served = tuple(b for b in budgets if b.metric.device in (None, device))
+            spec = FrontSpec(device, own_goals, own_bounds, served)
             known = [(f.goals, f.constraints) for f in found]
             if own_goals and (spec.goals, spec.constraints) not in known:
                 found.append(spec)

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from devices.measuring.protocol import Protocol
+from nas.fronts.budgets import CostBudget
 from nas.fronts.metrics import METRICS, Constraint, Goal, Metric
 from nas.job.paths import JobPath
 from nas.job.registries import registry_for
@@ -50,7 +51,8 @@ class Job(Section):
     threads: Positive | None = None
     """Processor threads for training and evaluation; null takes all cores."""
     executor: StrictStr = "local"
-    """Where candidates are evaluated and fine-tuned: local, processes, ray, or one of a plug-in."""
+    """Where candidates are evaluated and winners trained: local, processes, ray, or one of a
+    plug-in. With processes, one a core, winners train at once, each on a core of its own."""
     workers: Positive | None = None
     """Workers of the executor; null takes one for each core."""
     executor_options: dict[StrictStr, Any] = {}
@@ -143,6 +145,18 @@ class Job(Section):
             else:
                 found.append(Goal(Metric.parse(text)))
         return list(dict.fromkeys(found))
+
+    def cost_budgets(self) -> list[CostBudget]:
+        """Return the budgets that fronts are to serve; of ``latency_ms``, one on each device."""
+        best = Goal(Metric(self.metric))
+        found: list[CostBudget] = []
+        for text, limits in self.search.budgets.items():
+            if text in METRICS and METRICS.get(text).per_device:
+                metrics = [Metric(text, device.name) for device in self.devices]
+            else:
+                metrics = [Metric.parse(text)]
+            found += [CostBudget(m, limit, best) for m in metrics for limit in sorted(limits)]
+        return found
 
     def measurement_protocol(self) -> Protocol:
         """Return the protocol that every device of the job is measured with."""

@@ -124,6 +124,7 @@ def job_text(
         "",
         "budget:",
         f"  minutes: {start.minutes:g}  # of the whole run; `nas run --dry-run` divides it",
+        "executor: processes  # networks of the front train at once, one on each core",
         "",
         "space:",
         "  name: mobilenet",
@@ -149,6 +150,7 @@ def job_text(
         f"  evaluations: {start.evaluations}",
         *([f"  latency_samples: {start.measured[2]}"] if start.measured else []),
         "  # front_size: 8  # models exported; without it as many as the time trains well",
+        "  # budgets: {weights_kib: [8, 32]}  # of several products; each gets its best network",
     ]
     if latency_ms is not None:
         lines += [

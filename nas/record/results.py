@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.fronts.budgets import CostBudget, served
 from nas.fronts.costs import exact_names
 from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, violations
@@ -71,10 +72,12 @@ def pick_spread(
     count: int,
     *,
     infeasible_too: bool = True,
+    budgets: Sequence[CostBudget] = (),
 ) -> list[Arch]:
     """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
 
-    Fronts are peeled off until there are enough. Within one, of one quality and costs, those go
+    The best within each of ``budgets`` come first. Then
+    fronts are peeled off until there are enough. Within one, of one quality and costs, those go
     first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`); then, or
     with other objectives, points far from those chosen, distances after scaling each objective to
     0..1, costs by their logarithm: from 5 to 10 KiB is as far as from 50 to 100. Where none
@@ -100,6 +103,9 @@ def pick_spread(
     scaled = (scaled - low) / span
     costs = [j for j in range(len(goals)) if (objectives[:, j] > 0).all()]
     chosen: list[int] = []
+    if budgets:
+        chosen = served(budgets, metrics, left.tolist())[:count]
+        left = np.setdiff1d(left, chosen)
     while left.size and len(chosen) < count:
         front = left[nondominated(objectives[left])]
         left = np.setdiff1d(left, front)

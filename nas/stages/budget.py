@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.executors.processes import usable_cores
 from nas.job.default_time import default_minutes
 from nas.record.spending import tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
@@ -52,6 +53,14 @@ FIRST_RUNG = 0.25
 
 PROCESS_START_S = 1.5
 """Seconds until a fresh measuring process has loaded its runtime and a model."""
+
+
+def winner_lanes(job: Job) -> int:
+    """Return how many winners of ``job`` train at once and take no time from each other."""
+    assert job.budget is not None
+    if job.budget.cpu_minutes is not None or job.executor == "local":
+        return 1
+    return job.workers or usable_cores()
 
 
 def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
@@ -138,7 +147,8 @@ def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) 
         return search.front_size
     begun = 1 + FIRST_RUNG * (job.finetune.candidates - 1)
     well = math.floor(seconds / (step_s * WELL_TRAINED_STEPS * begun) / fronts)
-    return min(search.places, search.evaluations, max(FEWEST_PLACES, well))
+    served = sum(map(len, search.budgets.values()))
+    return min(search.places, search.evaluations, max(FEWEST_PLACES, well, served))
 
 
 class Budget:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nas.executors.processes import usable_cores
 from nas.job.schema import Job
 from nas.record.spending import tree_cpu_seconds
 from nas.stages.budget import (
@@ -23,6 +24,7 @@ from nas.stages.budget import (
     minutes_for,
     round_seconds,
     trained_places,
+    winner_lanes,
 )
 from nas.stages.training import plan_training
 from search_spaces.planned import PlannedSpace
@@ -235,14 +237,20 @@ def _divided(
         ),
     ]
     if job.finetune.epochs is None:
-        kept = trained_places(job, division.winners, step_s=winner_step_s)
+        lanes = winner_lanes(job)
+        time_s = lanes * division.winners
+        kept = trained_places(job, time_s, step_s=winner_step_s)
         begun = math.ceil(kept * job.finetune.candidates)
-        each = division.winners / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
+        each = time_s / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
         passes = each / winner_step_s / winner_epoch_steps
         text = (
             f"{begun} architectures {FIRST_RUNG * each:.0f} s each, of which {kept} go on to "
             f"{each:.0f} s: about {passes:.0f} epochs of a middling one, more of a small one"
         )
+        if lanes > 1:
+            text += f"; {lanes} at once"
+        elif job.budget.minutes is not None and usable_cores() > 1 and job.accelerator != "cuda":
+            text += f"; with executor: processes, {usable_cores()} at once"
         stages.append(StageEstimate("winners", text, division.winners))
     stages.append(StageEstimate("verification", works["verification"], division.verification))
     return stages

@@ -156,6 +156,7 @@ class Pipeline:
             [device.name for device in job.devices],
             joint="joint" in job.search.fronts,
             per_device="per_device" in job.search.fronts,
+            budgets=job.cost_budgets(),
         )
 
     def execute(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from nas.fronts.metrics import Metric
 from nas.fronts.spec import FrontSpec, metric_names
 from nas.stages.early_stopping import accuracy_needed
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
+from nas.strategies.near_budget import near_budget
 from nas.strategies.surrogates import cost_surrogates
 from predictors.accuracy import AccuracyPredictor
 from search_spaces.errors import InfeasibleError, InputError
@@ -82,8 +84,8 @@ class Search:
         self.executor, self.progress = executor, progress
         self._folder = folder.resolve()
         self._work = Work(
-            "nas.stages.worker_tasks:evaluation",
-            {"folder": str(folder)},
+            "nas.stages.worker_tasks:candidates",
+            {"folder": str(folder.resolve())},
             here=evaluation_of(evaluator),
         )
         # One surrogate for all fronts: they are told the same evaluations.
@@ -126,7 +128,7 @@ class Search:
                     archs, first = first[:left], []
                 else:
                     wanted = config.initial if round_number == 0 else config.batch
-                    archs = self._ask(strategies, round_number, min(wanted, left))
+                    archs = self._ask(strategies, round_number, min(wanted, left), told)
                 archs = self._within_budget(archs)
                 if not archs:
                     break
@@ -186,19 +188,52 @@ class Search:
             for i, front in enumerate(self.fronts)
         }
 
-    def _ask(self, strategies: dict[str, Strategy], round_number: int, count: int) -> list[Arch]:
+    def _ask(
+        self,
+        strategies: dict[str, Strategy],
+        round_number: int,
+        count: int,
+        told: Mapping[Arch, Mapping[str, float]],
+    ) -> list[Arch]:
         """Ask the next front's strategy; a front that cannot be met leaves the search."""
         while strategies:
             names = list(strategies)
             name = names[round_number % len(names)]
+            front = next(front for front in self.fronts if front.name == name)
+            # The first round is for all; from then on half serves budgets, where there are any.
+            near = self._for_budgets(front, count // 2 if round_number else 0, told)
             try:
-                return strategies[name].ask(count)
+                asked = strategies[name].ask(count - len(near))
+                return list(dict.fromkeys([*near, *asked]))
             except InfeasibleError as error:
                 if len(strategies) == 1:
                     raise
                 self.progress.log(f"front {name!r}: {error}")
                 del strategies[name]
         return []
+
+    def _for_budgets(
+        self, front: FrontSpec, count: int, told: Mapping[Arch, Mapping[str, float]]
+    ) -> list[Arch]:
+        """Return up to ``count`` new architectures that use the budgets of ``front`` well."""
+        each = count // max(1, len(front.budgets))
+        if not each or not told:
+            return []
+        values = np.array([metrics[self.metric] for metrics in told.values()])
+        self._learned[self.metric].fit(self.space.genes(list(told)), values)
+        found: list[Arch] = []
+        for i, budget in enumerate(front.budgets):
+            near = replace(
+                front, goals=(budget.goal,), constraints=budget.within(front.constraints)
+            )
+            surrogates = self.surrogates(near, learned=True)
+            found += near_budget(
+                Problem(self.space, near.goals, near.constraints, surrogates),
+                each,
+                derive_rng(self.job.seed, "budget", front.name, str(i), str(len(told))),
+                exclude=[*told, *found],
+            )
+        return found
 
     def _tell(
         self, strategies: Mapping[str, Strategy], found: Mapping[Arch, Mapping[str, float]]
@@ -346,7 +381,10 @@ class Search:
                     "risk": config.early_stopping.risk,
                     "needed": needed,
                 }
-        return {"arch": str(arch), "images": config.validation_images, "early_stop": stop}
+        return {
+            "do": "evaluate", "arch": str(arch),
+            "images": config.validation_images, "early_stop": stop,
+        }  # fmt: skip
 
     def _needs_every_image(self) -> bool:
         return any(metric.name in OF_ALL_IMAGES for metric in self._evaluated_metrics())
@@ -397,6 +435,7 @@ def feasible_pool(
     Raises:
         InfeasibleError: bounds on exact costs that no architecture keeps.
     """
+
     from nas.strategies.feasible import find_feasible
 
     rng = derive_rng(job.seed, "latency pool")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.executors import Executor, Work
+from nas.fronts.budgets import CostBudget
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
@@ -235,6 +236,7 @@ class Verification:
                 front.constraints,
                 missing,
                 infeasible_too=not good,
+                budgets=[b for b in front.budgets if not _served(b, verified)],
             )
             chosen += [arch for arch in picked if arch not in chosen]
         return chosen
@@ -315,10 +317,12 @@ class Verification:
             return str(item["arch"])
 
         work = Work(
-            "nas.stages.worker_tasks:finetuning", {"folder": str(self.store.folder)}, here=here
+            "nas.stages.worker_tasks:candidates", {"folder": str(self.store.folder)}, here=here
         )
         with self.progress.stage("fine-tuning", len(archs), unit="models") as bar:
-            for _ in self.executor.run(work, [{"arch": str(arch)} for arch in archs]):
+            for _ in self.executor.run(
+                work, [{"do": "finetune", "arch": str(arch)} for arch in archs]
+            ):
                 bar.advance(1)
         for arch in archs:
             # Finished in the run folder, by whichever process; this only reads it.
@@ -447,3 +451,7 @@ def on_fronts(
         evaluated = {str(item.arch): item.metrics for item in verified}
         require_feasible(fronts[0].constraints, evaluated)
     return {verified[index]: tuple(names) for index, names in sorted(on.items())}
+
+
+def _served(budget: CostBudget, verified: Mapping[Arch, Verified]) -> bool:
+    return any(budget.keeps(item.metrics) for item in verified.values())

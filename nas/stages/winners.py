@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
 
+MOST_PARTS = 4
+"""Parts in which a winner is trained at most, so that workers end together."""
+
 _TIMED_S = 1.0
 """Seconds in which training steps are timed."""
 
@@ -75,6 +78,8 @@ class WinnerTrainer:
     def train(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Train ``item["arch"]`` until ``item["until"]`` of ``item["total"]`` seconds are spent.
 
+        Without ``item["judged"]`` it is not evaluated afterwards.
+
         Returns:
             ``arch``, ``rung``, ``until``, ``total``, ``accuracy`` and ``worst_class_accuracy`` on
             the validation images, and the ``steps`` and ``seconds`` taken.
@@ -96,6 +101,9 @@ class WinnerTrainer:
             total=float(item["total"]),
             validate=lambda weights: sign * quality(weights).accuracy,
         )
+        taken = {"steps": training.step, "seconds": round(training.spent, 3)}
+        if not item.get("judged", True):
+            return {**item, **taken}
         found = quality(training.reached())
         inherited = False
         # Inherited weights have no zeros, however well they do.
@@ -110,8 +118,7 @@ class WinnerTrainer:
             # JSON knows no NaN, and without faults there is none.
             **({FAULTY: found.accuracy_at_fault_rate} if self._evaluator.faults else {}),
             **({CLASS_LOSS: found.worst_class_loss} if self._evaluator.class_loss else {}),
-            "steps": training.step,
-            "seconds": round(training.spent, 3),
+            **taken,
             # What it inherits from a network that came trained was better.
             **({"inherited": True} if inherited else {}),
         }
@@ -260,20 +267,51 @@ class Winners:
                 "winners_kept", lambda: self._pick(self._metrics(begun, known, 0), places)
             )
             left = [a for a in staying if (str(a), 1) not in known]
-            while left:
-                now, left = left[:lanes], left[lanes:]
-                # What others left over, or took too long for, is shared again each time.
-                share = lanes * max(0.0, self.budget.left() - keep_s) / (len(now) + len(left))
-                items = []
-                for arch in now:
-                    spent = known[str(arch), 0]["seconds"]
-                    items.append(self._item(arch, 1, spent + share, spent + share))
-                for line in self._train(items):
-                    tell(line)
+            spent = {str(a): float(known[str(a), 0]["seconds"]) for a in left}
+            for line in self._last_rung(left, spent, keep_s):
+                tell(line)
         for arch in staying:
             if not known[str(arch), 1].get("inherited"):
                 self.evaluator.finetuned[arch] = self._trainer.trained(arch)
         return self._metrics(staying, known, 1)
+
+    def _last_rung(
+        self, archs: Sequence[Arch], spent: dict[str, float], keep_s: float
+    ) -> Iterator[dict[str, Any]]:
+        """Train ``archs`` for equal seconds until the budget's end and yield what each reached.
+
+        Where they do not fill whole rounds of the executor's workers, each is trained in several
+        parts, so that no worker waits for another (McNaughton, Management Science 1959: equal
+        pieces in cyclic order keep every machine busy).
+
+        Args:
+            archs: to train.
+            spent: seconds that each had before; brought up to date.
+            keep_s: seconds of the budget that must be left afterwards.
+        """
+        if not archs:
+            return
+        width = min(len(archs), self._workers())
+        parts = min(MOST_PARTS, width // math.gcd(len(archs), width))
+        turns = [(arch, parts - part) for part in range(parts) for arch in archs]
+        for i in range(0, len(turns), width):
+            now, slots = turns[i : i + width], len(turns) - i
+            # What others left over, or took too long for, is shared again each time.
+            free = max(0.0, self.budget.left() - keep_s)
+            slice_s = min(free, min(width, self._lanes()) * free / slots)
+            items = [
+                {
+                    **self._item(
+                        arch, 1, spent[str(arch)] + slice_s, spent[str(arch)] + left * slice_s
+                    ),
+                    "judged": left == 1,
+                }
+                for arch, left in now
+            ]
+            for line in self._train(items):
+                spent[line["arch"]] = float(line["seconds"])
+                if line["judged"]:
+                    yield line
 
     def _places(self, metrics: Mapping[Arch, Mapping[str, float]], seconds: float) -> int:
         if self.job.search.front_size is not None:
@@ -291,17 +329,20 @@ class Winners:
 
     def _lanes(self) -> int:
         """Return how many winners train at once and take no time from each other."""
-        return 1 if self.budget.in_processor_time else getattr(self.executor, "workers", 1)
+        return 1 if self.budget.in_processor_time else self._workers()
+
+    def _workers(self) -> int:
+        return int(getattr(self.executor, "workers", 1))
 
     def _item(self, arch: Arch, rung: int, until: float, total: float) -> dict[str, Any]:
         return {
-            "arch": str(arch), "rung": rung, "until": until, "total": total,
-            "cpu": self.budget.in_processor_time,
+            "do": "winner", "arch": str(arch), "rung": rung, "until": until, "total": total,
+            "cpu": self.budget.in_processor_time, "judged": True,
         }  # fmt: skip
 
     def _train(self, items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         work = Work(
-            "nas.stages.worker_tasks:winners",
+            "nas.stages.worker_tasks:candidates",
             {"folder": str(self.store.folder)},
             here=self._trainer.train,
         )
@@ -334,6 +375,7 @@ class Winners:
                 front.goals,
                 front.constraints,
                 each,
+                budgets=front.budgets,
             )
             chosen += [arch for arch in picked if arch not in chosen]
         return chosen

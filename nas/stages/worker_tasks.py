@@ -26,9 +26,33 @@ FINETUNING_RATE = 5e-4
 """Peak learning rate of fine-tuning for a number of epochs, where the job gives none."""
 
 
-def evaluation(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
-    """Return the function that evaluates a candidate of the run in ``folder``."""
-    return evaluation_of(_evaluator(folder, threads))
+def candidates(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
+    """Return the function that does with a candidate of the run in ``folder`` what it is told.
+
+    ``item["do"]`` is ``evaluate`` (:func:`evaluation_of`), ``finetune``
+    (:func:`finetune_candidate`) or ``winner`` (:class:`nas.stages.winners.WinnerTrainer`). What
+    they need, data and supernet, is read once.
+    """
+    from nas.stages.winners import WinnerTrainer
+
+    store = RunStore.open(Path(folder))
+    job = store.job()
+    evaluator = RunContext.of(job, threads=threads).evaluator(store)
+    evaluate = evaluation_of(evaluator)
+    trainer: list[WinnerTrainer] = []
+
+    def do(item: Mapping[str, Any]) -> Any:
+        if item["do"] == "evaluate":
+            return evaluate(item)
+        if item["do"] == "finetune":
+            arch = evaluator.supernet.space.parse(item["arch"])
+            finetune_candidate(arch, job, store, evaluator)
+            return item["arch"]
+        if not trainer:
+            trainer.append(WinnerTrainer(job, store, evaluator))
+        return trainer[0].train(item)
+
+    return do
 
 
 def evaluation_of(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], Any]:
@@ -48,28 +72,6 @@ def evaluation_of(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], Any]:
         return vars(quality).copy()
 
     return evaluate
-
-
-def finetuning(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
-    """Return the function that fine-tunes a candidate of the run in ``folder``."""
-    store = RunStore.open(Path(folder))
-    evaluator = _evaluator(folder, threads)
-    job = store.job()
-
-    def run(item: Mapping[str, Any]) -> str:
-        arch = evaluator.supernet.space.parse(item["arch"])
-        finetune_candidate(arch, job, store, evaluator)
-        return item["arch"]
-
-    return run
-
-
-def winners(*, folder: str, threads: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
-    """Return the function that trains a winner of the run in ``folder`` for some seconds."""
-    from nas.stages.winners import WinnerTrainer
-
-    store = RunStore.open(Path(folder))
-    return WinnerTrainer(store.job(), store, _evaluator(folder, threads)).train
 
 
 def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluator) -> Supernet:
@@ -142,9 +144,3 @@ def _without_and_with(own: Supernet, arch: Arch, evaluator: Evaluator) -> tuple[
     sign = 1 if evaluator.task.higher_is_better else -1
     inherited = evaluator.accuracy(evaluator.network(arch))
     return sign * inherited, sign * evaluator.accuracy(evaluator.network(arch, own=own))
-
-
-def _evaluator(folder: str, threads: int | None) -> Evaluator:
-    store = RunStore.open(Path(folder))
-    job = store.job()
-    return RunContext.of(job, threads=threads).evaluator(store)

@@ -140,25 +140,49 @@ def check_objectives(
     """Yield objectives that nothing gives, of devices that are not there, or given twice."""
     for i, text in enumerate(objectives):
         at = ("search", "objectives", i)
-        where = f"search.objectives.{i}"
-        name, bracket, rest = text.partition("[")
-        device = rest.removesuffix("]")
-        if name not in allowed:
-            yield (
-                at,
-                f"{where}: unknown objective {name!r}{nearest(name, allowed)} "
-                f"(allowed: {', '.join(allowed)})",
-            )
-        elif not _gives_value(name, task):
-            yield at, f"{where}: {_without_value(name)}"
-        elif bracket and not METRICS.get(name).per_device:
-            yield at, f"{where}: {name} does not depend on a device; write {name}"
-        elif bracket and (not rest.endswith("]") or not device):
-            yield at, f"{where}: {text!r} is not of the form {name}[DEVICE]"
-        elif bracket and devices is not None and device not in devices:
-            yield at, f"{where}: {_no_device(device, devices)}"
+        problem = _quantity_problem(text, "objective", devices, allowed, task)
+        if problem is not None:
+            yield at, f"{dotted(at)}: {problem}"
         if text in objectives[:i]:
-            yield at, f"{where}: {text!r} is given twice"
+            yield at, f"{dotted(at)}: {text!r} is given twice"
+
+
+def check_budgets(
+    budgets: Mapping[str, Sequence[float]],
+    devices: Sequence[str] | None,
+    allowed: Sequence[str],
+    task: Any,
+) -> Iterator[Finding]:
+    """Yield budgets of what is no cost, of devices that are not there, or given twice."""
+    for text, limits in budgets.items():
+        at = ("search", "budgets", text)
+        problem = _quantity_problem(text, "cost", devices, allowed, task)
+        if problem is None and METRICS.get(text.partition("[")[0]).maximise:
+            problem = "more of it is better; a budget limits a cost, such as weights_kib"
+        if problem is not None:
+            yield at, f"{dotted(at)}: {problem}"
+        for i, limit in enumerate(limits):
+            if limit in limits[:i]:
+                yield (*at, i), f"{dotted((*at, i))}: {limit:g} is given twice"
+
+
+def _quantity_problem(
+    text: str, what: str, devices: Sequence[str] | None, allowed: Sequence[str], task: Any
+) -> str | None:
+    """Return what is wrong with the name of a quantity, perhaps on one device."""
+    name, bracket, rest = text.partition("[")
+    device = rest.removesuffix("]")
+    if name not in allowed:
+        return f"unknown {what} {name!r}{nearest(name, allowed)} (allowed: {', '.join(allowed)})"
+    if not _gives_value(name, task):
+        return _without_value(name)
+    if bracket and not METRICS.get(name).per_device:
+        return f"{name} does not depend on a device; write {name}"
+    if bracket and (not rest.endswith("]") or not device):
+        return f"{text!r} is not of the form {name}[DEVICE]"
+    if bracket and devices is not None and device not in devices:
+        return _no_device(device, devices)
+    return None
 
 
 def check_constraints(

@@ -18,12 +18,13 @@ from nas.job.paths import RelativePath
 from nas.job.registries import registry_for
 from nas.job.sections.constraints import (
     ConstraintsConfig,
+    check_budgets,
     check_constraints,
     check_objectives,
     quantities,
 )
 from nas.job.sections.devices import DeviceConfig
-from nas.job.values import Positive, Section
+from nas.job.values import AboveZero, Positive, Section
 from search_spaces.errors import InputError
 from search_spaces.training.update import Update
 
@@ -95,6 +96,10 @@ class SearchConfig(Section):
     training_memory_kib, flash_kib, weights_kib, size_kib, weight_bits_mean, activation_bits_mean,
     macs, bops, parameters."""
     constraints: ConstraintsConfig = ConstraintsConfig()
+    budgets: dict[StrictStr, Annotated[list[AboveZero], Field(min_length=1)]] = {}
+    """Budgets of several products that the front is to serve, such as {weights_kib: [8, 32, 128]}
+    or {latency_ms[board]: [1, 3]}: for each the search looks for networks that use it well, and
+    the best within it has a place."""
     evaluations: Positive = 200
     """Real evaluations of accuracy on the search-validation images."""
     initial: Positive = 40
@@ -143,6 +148,7 @@ def check_search(
     if "objectives" in search.model_fields_set:
         yield from check_objectives(search.objectives, names, known, task)
     yield from check_constraints(search.constraints, names, known, task)
+    yield from check_budgets(search.budgets, names, known, task)
     metric = None if task is None else task.metric_name
     if search.early_stopping is not None and task is not None and not task.can_stop_early():
         yield (
@@ -161,6 +167,22 @@ def check_search(
             ("search", "front_size"),
             f"search.front_size: {search.front_size} must be at most search.evaluations "
             f"({search.evaluations})",
+        )
+    for metric, bound in search.constraints.limits():
+        for text in {metric.name, str(metric)} & set(search.budgets):
+            largest = max(search.budgets[text])
+            if bound.max is not None and largest > bound.max:
+                yield (
+                    ("search", "budgets", text),
+                    f"search.budgets.{text}: {largest:g} is above the bound of "
+                    f"search.constraints, {bound.max:g}",
+                )
+    served = sum(map(len, search.budgets.values()))
+    if served > search.places:
+        yield (
+            ("search", "budgets"),
+            f"search.budgets: {served} budgets need as many places; a front has {search.places} "
+            "(search.front_size)",
         )
 
 

@@ -162,6 +162,40 @@ def test_a_front_left_open_has_as_many_places_as_are_trained_well(stage, seconds
     assert len(winners.run(evaluated(by_size), keep_s=0.0)) == places
 
 
+class Workers(Trained):
+    """Several workers: what one call is given runs at once, and the slowest is waited for."""
+
+    def __init__(self, clock, accuracy, workers):
+        super().__init__(clock, accuracy)
+        self.workers = workers
+
+    def run(self, work, items):
+        begun = self.clock.time
+        lanes = [begun] * self.workers
+        for number, item in enumerate(items):
+            lane = number % self.workers
+            self.clock.time = lanes[lane]
+            yield number, next(super().run(work, [item]))[1]
+            lanes[lane] = self.clock.time
+        self.clock.time = max(lanes)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("places", [3, 5, 7])
+def test_no_worker_waits_and_all_train_for_equal_seconds(stage, workers, places):
+    clock = Clock()
+    executor = Workers(clock, by_size, workers)
+    winners, _ = stage(executor, clock, places=places, candidates=1.0)
+    winners.run(evaluated(by_size), keep_s=100.0)
+    last = list(executor.spent.values())
+    assert clock.time <= 900.0 * (1 + 1e-9)
+    assert max(last) == pytest.approx(min(last), rel=0.25)
+    busy = sum(last) / (min(workers, places) * 900.0)
+    assert busy >= 0.8
+    judged = [item["arch"] for item in executor.items if item["rung"] == 1 and item["judged"]]
+    assert len(judged) == len(set(judged)) == places
+
+
 def test_time_lost_is_taken_from_those_that_follow(stage):
     clock = Clock()
     winners, _ = stage(Trained(clock, by_size, pace=1.3), clock)

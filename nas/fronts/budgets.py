@@ -1,0 +1,62 @@
+"""Budgets that a front is to serve: for each of them the best network within it has a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.fronts.metrics import Constraint, Goal, Metric
+
+NEAR = 0.8
+"""Share of a budget that a candidate should use: less leaves accuracy unused."""
+
+
+@dataclass(frozen=True)
+class CostBudget:
+    """So much a network may cost on one product: the flash of a board, or its time.
+
+    Attributes:
+        metric: what is limited.
+        limit: in the metric's unit, inclusive.
+        goal: by which networks within the budget are compared.
+    """
+
+    metric: Metric
+    limit: float
+    goal: Goal
+
+    def keeps(self, metrics: Mapping[str, float]) -> bool:
+        """Return whether a network with ``metrics`` keeps the budget."""
+        return metrics[str(self.metric)] <= self.limit
+
+    def within(self, constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
+        """Return ``constraints`` with those between which networks use this budget well."""
+        window = (
+            Constraint(self.metric, self.limit),
+            Constraint(self.metric, NEAR * self.limit, upper=False),
+        )
+        names = [bound.name for bound in window]
+        return (*(c for c in constraints if c.name not in names), *window)
+
+
+def served(
+    budgets: Sequence[CostBudget],
+    metrics: Sequence[Mapping[str, float]],
+    allowed: Sequence[int],
+) -> list[int]:
+    """Return the best of n networks within each budget, each network once, in budgets' order.
+
+    Args:
+        budgets: to serve; one that nothing keeps is left out.
+        metrics: of the networks.
+        allowed: indices of those that may be chosen.
+    """
+    chosen: list[int] = []
+    for budget in budgets:
+        name, sign = str(budget.goal.metric), budget.goal.sign
+        within = [i for i in allowed if budget.keeps(metrics[i])]
+        if within:
+            best = min(within, key=lambda i: sign * metrics[i][name])
+            if best not in chosen:
+                chosen.append(best)
+    return chosen

@@ -1,0 +1,54 @@
+"""Budgets of several products: what serves each of them best."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.fronts.budgets import NEAR, CostBudget, served
+from nas.fronts.metrics import Constraint, Goal, Metric
+from nas.fronts.spec import job_fronts
+
+KIB = Metric("weights_kib")
+GOAL = Goal(Metric("accuracy"))
+rows = st.lists(
+    st.fixed_dictionaries({"accuracy": st.floats(0, 1), "weights_kib": st.floats(1, 100)}),
+    min_size=1,
+    max_size=20,
+)
+limits = st.lists(st.floats(0.5, 120), min_size=1, max_size=6)
+
+
+@given(rows, limits)
+def test_nothing_within_a_budget_is_better_than_what_serves_it(metrics, limits):
+    budgets = [CostBudget(KIB, limit, GOAL) for limit in limits]
+    chosen = served(budgets, metrics, range(len(metrics)))
+    assert len(chosen) == len(set(chosen)) <= len(budgets)
+    for budget in budgets:
+        within = [m["accuracy"] for m in metrics if budget.keeps(m)]
+        offered = [metrics[i]["accuracy"] for i in chosen if budget.keeps(metrics[i])]
+        assert max(offered, default=None) == max(within, default=None)
+
+
+def test_of_an_error_the_smallest_serves_best():
+    budget = CostBudget(KIB, 10.0, Goal(Metric("latency_ms", "a")))
+    metrics = [
+        {"weights_kib": 9.0, "latency_ms[a]": 3.0},
+        {"weights_kib": 8.0, "latency_ms[a]": 2.0},
+    ]
+    assert served([budget], metrics, range(2)) == [1]
+
+
+def test_candidates_are_looked_for_between_most_of_a_budget_and_the_whole():
+    other = Constraint(Metric("macs"), 1e6)
+    bounds = CostBudget(KIB, 10.0, GOAL).within([Constraint(KIB, 50.0), other])
+    assert set(bounds) == {other, Constraint(KIB, 10.0), Constraint(KIB, 10.0 * NEAR, upper=False)}
+
+
+@pytest.mark.parametrize(("device", "fronts"), [(None, 3), ("a", 2)])
+def test_a_budget_of_a_device_is_served_by_its_front_and_the_joint_one(device, fronts):
+    goals = [GOAL, Goal(Metric("latency_ms", "a")), Goal(Metric("latency_ms", "b"))]
+    metric = KIB if device is None else Metric("latency_ms", device)
+    found = job_fronts(goals, [], ["a", "b"], budgets=[CostBudget(metric, 5.0, GOAL)])
+    assert sum(bool(front.budgets) for front in found) == fronts
