@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, current_process, get_context, parent_process
 from typing import Any
 
 from search_spaces.errors import EnvironmentProblem
@@ -40,6 +40,21 @@ def worker_pool(
             "be there, writable and not full (a container: --shm-size=1g); or compute in one "
             "process (executor: local, --workers 1)"
         ) from error
+
+
+def refuse_in_starting_worker(call: str) -> None:
+    """Refuse ``call`` in a worker that is only reading the script of the process it works for.
+
+    Raises:
+        EnvironmentProblem: it is such a process, which would begin the whole run again.
+    """
+    # What multiprocessing sets while a fresh process imports its parent's main module.
+    if getattr(current_process(), "_inheriting", False):
+        raise EnvironmentProblem(
+            f"{call} was reached while a worker process was reading this script, which it does "
+            'once when it starts: put the call below  if __name__ == "__main__":  (or compute in '
+            "one process, executor: local)"
+        )
 
 
 def end_with_parent() -> None:

@@ -66,8 +66,9 @@ class ProcessExecutor(Executor):
                     if attempts[index] >= MAX_ATTEMPTS:
                         raise EnvironmentProblem(
                             f"worker processes died {MAX_ATTEMPTS} times while "
-                            f"{dict(items[index])} was waiting or under way; is memory short? "
-                            "Lower 'workers', then go on with 'nas resume'"
+                            f"{dict(items[index])} was waiting or under way. What they said is "
+                            "above; without a word, memory may be short: lower 'workers', then go "
+                            "on with 'nas resume'"
                         )
 
     def close(self) -> None:

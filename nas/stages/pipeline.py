@@ -21,6 +21,7 @@ from devices.device import device_fingerprint
 from devices.measuring.store import MeasurementStore, ReplayStore, Store
 from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
+from nas.executors.pool import refuse_in_starting_worker
 from nas.fronts.spec import FrontSpec, job_fronts
 from nas.job.devices import make_device, require_energy_meter
 from nas.job.known_devices import known_devices, require_enough_known
@@ -79,6 +80,7 @@ def run(
         InfeasibleError: no architecture satisfies the constraints.
         EnvironmentProblem: data, runtime, GPU or disk space is missing.
     """
+    refuse_in_starting_worker("nas.run")
     store = create_run(job, folder, measurements=measurements)
     with store.locked(), Spending(folder, whole_process=whole_process):
         pipeline = Pipeline(job, store, progress or Progress())
@@ -123,6 +125,7 @@ def resume(folder: Path, *, progress: Progress | None = None, whole_process: boo
         InputError: the folder holds no run.
         InfeasibleError, EnvironmentProblem: as :func:`run`.
     """
+    refuse_in_starting_worker("nas.resume")
     store = RunStore.open(folder)
     with contextlib.ExitStack() as held:
         held.enter_context(store.locked())

@@ -179,3 +179,25 @@ def test_a_system_without_shared_memory_is_told_so(monkeypatch):
     monkeypatch.setattr("nas.executors.pool.ProcessPoolExecutor", missing)
     with pytest.raises(EnvironmentProblem, match=r"/dev/shm.*executor: local"):
         list(ProcessExecutor(workers=2).run(Work("os:getcwd"), [{}]))
+
+
+UNGUARDED = """
+from nas.executors import Work
+from nas.executors.pool import refuse_in_starting_worker
+from nas.executors.processes import ProcessExecutor
+
+refuse_in_starting_worker("nas.run")
+with ProcessExecutor(workers=1) as executor:
+    list(executor.run(Work("operator:neg"), [{}]))
+"""
+
+
+def test_a_script_that_its_workers_run_again_is_told_what_to_write(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    found = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert found.returncode != 0
+    assert 'put the call below  if __name__ == "__main__":' in found.stderr
+    assert "What they said is above" in found.stderr
