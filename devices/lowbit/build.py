@@ -128,7 +128,7 @@ def build_selftest(
     compiler = compiler or find_compiler()
     extra = _SANITIZE if sanitize else ()
     static = () if machine is None else ("-static",)
-    flags = {name: (*_flags(name, machine), *extra) for name in (*_sources(), "selftest.cpp")}
+    flags = {name: (*_flags(name, machine), *extra) for name in ("selftest.cpp", *_sources())}
     objects = _compile(compiler, flags, folder)
     program = folder / "lowbit_selftest"
     _call([compiler, "-o", str(program), *objects, "-pthread", *extra, *static])
@@ -154,7 +154,14 @@ def find_compiler() -> str:
 
 
 def _sources() -> list[str]:
-    return sorted(p.name for p in KERNELS.glob("*.cpp") if p.name != "selftest.cpp")
+    """Return the files in the order in which they are linked.
+
+    What several of them hold (functions of templates and of the standard library that were not
+    inlined) the linker takes from the first. Those for any processor come first, so that none of
+    them runs a copy that was compiled for instructions which the processor may lack.
+    """
+    names = [p.name for p in KERNELS.glob("*.cpp") if p.name != "selftest.cpp"]
+    return sorted(names, key=lambda name: (len(_X86.get(name, ())), name))
 
 
 def _flags(name: str, machine: str | None = None) -> tuple[str, ...]:
