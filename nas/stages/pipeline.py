@@ -450,8 +450,7 @@ class Pipeline:
         return self._new_predictor().meta_fit(table)
 
     def _new_predictor(self) -> LatencyPredictor:
-        make = LATENCY_PREDICTORS.get(self.job.latency.predictor)
-        return make(self.space, seed=self.job.seed)
+        return LATENCY_PREDICTORS.get(self.job.latency.predictor)(self.space, seed=self.job.seed)
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Executor]:
