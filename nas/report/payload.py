@@ -13,7 +13,7 @@ from nas.report.charts.encode import Pool
 from nas.report.charts.palette import BITS, OTHER_BITS, ROLES, SHAPES
 from nas.report.charts.panels import page_panels
 from nas.report.results import is_share, metric_unit
-from nas.report.rows import Rows, each_word
+from nas.report.rows import Rows
 
 
 def build_payload(rows: Rows) -> dict[str, Any]:
@@ -36,10 +36,8 @@ def build_payload(rows: Rows) -> dict[str, Any]:
         {
             "metric": {
                 "name": rows.metric,
-                "higher": rows.higher,
                 "percent": is_share(rows.results),
                 "unit": metric_unit(rows.results),
-                "each": each_word(rows.results),
             },
             "devices": [{"name": name, "runtime": rows.runtime(name)} for name in rows.devices],
             "models": [_model(row, pool) for row in rows.models],

@@ -243,10 +243,8 @@ def test_another_metric_where_less_is_better(results):
     assert "the best reaches 1.75 test mean_absolute_error" in page.words
     assert page.data["metric"] == {
         "name": "mean_absolute_error",
-        "higher": False,
         "percent": False,
         "unit": "",
-        "each": "class",
     }
 
 
