@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -23,6 +24,8 @@ from devices.measuring.protocol import Protocol
 from devices.measuring.store import Query, Store
 from devices.runtime import Runtime, make_runtime
 from search_spaces.errors import InputError
+
+_LOG = logging.getLogger(__name__)
 
 OnResult = Callable[[int, Measurement], None]
 
@@ -240,6 +243,7 @@ class LocalDevice(Device):
         self._group = group
         self._lock = lock or machine_lock
         self._fingerprint = fingerprint
+        self._told: set[str] = set()
 
     def check(self) -> None:
         self.spec.make_runtime()
@@ -253,7 +257,16 @@ class LocalDevice(Device):
                     [query.model for query in group], runtime, protocol, sampler=self._sampler
                 )
             for query, measurement in zip(group, measured, strict=True):
+                self._tell_doubts(query.model, runtime.name, measurement)
                 done(query.key, measurement)
+
+    def _tell_doubts(self, model: Path, runtime: str, measurement: Measurement) -> None:
+        """Log each kind of doubt for the first model that has it; all keep theirs."""
+        for doubt in measurement.conditions.get("doubts") or ():
+            kind = re.sub(r"\d+", "N", doubt)  # models differ in their counts
+            if kind not in self._told:
+                self._told.add(kind)
+                _LOG.warning("%s, and perhaps others, on %s: %s", model.name, runtime, doubt)
 
     def _identify(self) -> dict[str, Any]:
         """What the key holds besides model and protocol; not needed for a replay."""

@@ -11,7 +11,19 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import compare, export, measure, resume, run
+    from nas.api import (
+        compare,
+        estimate,
+        export,
+        inspect,
+        load_results,
+        make_job,
+        measure,
+        resume,
+        run,
+        track,
+        write_report,
+    )
     from nas.data.splits import DataSplits, load_splits
     from nas.job.check import load_job
     from nas.job.schema import Job, job_schema, job_space
@@ -27,10 +39,16 @@ if TYPE_CHECKING:
 
 _HOME = {
     "compare": "nas.api",
+    "estimate": "nas.api",
     "export": "nas.api",
+    "inspect": "nas.api",
+    "load_results": "nas.api",
+    "make_job": "nas.api",
     "measure": "nas.api",
     "resume": "nas.api",
     "run": "nas.api",
+    "track": "nas.api",
+    "write_report": "nas.api",
     "Job": "nas.job.schema",
     "job_schema": "nas.job.schema",
     "job_space": "nas.job.schema",
@@ -59,14 +77,20 @@ __all__ = [
     "NasError",
     "Task",
     "compare",
+    "estimate",
     "export",
+    "inspect",
     "job_schema",
     "job_space",
     "load_job",
+    "load_results",
     "load_splits",
+    "make_job",
     "measure",
     "resume",
     "run",
+    "track",
+    "write_report",
 ]
 
 

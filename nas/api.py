@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,60 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from devices.measuring.measurement import Measurement
     from nas.fronts.compare import RunsComparison
     from nas.job.schema import Job
     from nas.models.formats.base import Written
+    from nas.models.inspection import Inspection
+    from nas.record.result_types import Results
+    from nas.stages.dry_run import Estimate
     from nas.stages.progress import Progress
 
 
+def make_job(values: Mapping[str, Any], *, folder: str | Path = ".") -> Job:
+    """Return the job that a mapping holds, checked as ``nas validate`` checks a file.
+
+    Args:
+        values: what the YAML file would hold.
+        folder: that paths inside it are relative to.
+
+    Raises:
+        DiagnosticsError: everything that is wrong; lines are those of the mapping as JSON.
+    """
+    from nas.job.check import check_job
+    from nas.job.yaml_source import YamlSource
+
+    try:
+        text = json.dumps(values, indent=1, default=_path_text)
+    except TypeError as error:
+        raise InputError(f"a job holds what YAML can hold: {error}") from None
+    return check_job(YamlSource(str(Path(folder) / "job"), text), changes={})
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} is neither text, number, list nor mapping")
+
+
+def estimate(job: Job | str | Path | Mapping[str, Any]) -> Estimate:
+    """Return what a run of a job would do and about how long, as ``nas run --dry-run``.
+
+    ``lines()`` of the result is the text that the command prints.
+
+    Raises:
+        InputError, EnvironmentProblem: the job is wrong, or its data cannot be read.
+    """
+    from nas.stages import dry_run
+
+    job = _job(job)
+    return dry_run.estimate(job, job.run_folder())
+
+
 def run(
-    job: Job | str | Path,
+    job: Job | str | Path | Mapping[str, Any],
     output: str | Path | None = None,
     *,
     seed: int | None = None,
@@ -27,7 +73,7 @@ def run(
     """Run a whole job, as ``nas run``; returns the run folder.
 
     Args:
-        job: a job file, or a job that was loaded.
+        job: a job file, a job that was loaded, or what a job file would hold.
         output: run folder, which must be new; by default the job's own.
         seed: overrides that of a job file.
         measurements: store or earlier run whose latencies are replayed instead of measured.
@@ -38,19 +84,28 @@ def run(
         InfeasibleError: no architecture satisfies the constraints.
         EnvironmentProblem: data, runtime, GPU or disk space is missing.
     """
-    from nas.job.check import load_job
     from nas.stages import pipeline
 
-    if isinstance(job, (str, Path)):
-        job = load_job(Path(job), changes={} if seed is None else {"seed": seed})
-    elif seed is not None:
-        raise InputError("seed overrides that of a job file; set it in the job that was loaded")
+    job = _job(job, seed)
     folder = job.run_folder() if output is None else Path(output)
     replayed = None if measurements is None else Path(measurements)
     if replayed is not None and not replayed.exists():
         raise InputError(f"measurements: {replayed} does not exist")
     pipeline.run(job, folder, measurements=replayed, progress=progress)
     return folder
+
+
+def _job(job: Job | str | Path | Mapping[str, Any], seed: int | None = None) -> Job:
+    from nas.job.check import load_job
+
+    changes = {} if seed is None else {"seed": seed}
+    if isinstance(job, (str, Path)):
+        return load_job(Path(job), changes=changes)
+    if isinstance(job, Mapping):
+        return make_job({**job, **changes})
+    if seed is not None:
+        raise InputError("seed overrides that of a job file; set it in the job that was loaded")
+    return job
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Path:
@@ -67,6 +122,77 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Path:
         raise InputError(f"{folder} is no run folder: it does not exist")
     pipeline.resume(folder, progress=progress)
     return folder
+
+
+def load_results(run: str | Path) -> Results:
+    """Return what a run found: its front with every figure, evaluations, measurements.
+
+    Raises:
+        InputError: the run has not ended, or its ``results.json`` is damaged.
+    """
+    from nas.report.results import load_results
+
+    return load_results(Path(run))
+
+
+def write_report(run: str | Path) -> Path:
+    """Write ``RUN/report.html`` and ``RUN/front.csv``, as ``nas report``; returns the page.
+
+    Raises:
+        InputError: the run has not ended.
+    """
+    from nas import report
+
+    return report.write_report(Path(run))
+
+
+def track(run: str | Path, tracker: str, **options: Any) -> str:
+    """Log a run that has ended to a tool, as ``nas report --track``.
+
+    Args:
+        run: its folder.
+        tracker: ``mlflow``, ``tensorboard``, ``wandb``, or a plug-in's.
+        options: of the tracker, as in a job's ``tracking``.
+
+    Returns:
+        Where it is to be seen. The same results are not logged twice.
+
+    Raises:
+        InputError: the run has not ended, or an option is wrong.
+        EnvironmentProblem: the tool is not installed, or cannot be reached.
+    """
+    from nas.trackers.told import log_run
+
+    return log_run(Path(run), tracker, options)
+
+
+def inspect(
+    model: str | nn.Module,
+    input_shape: Sequence[int] = (3, 224, 224),
+    *,
+    weights: str | Path | None = None,
+) -> Inspection:
+    """Return a network's layers and what may vary in them, as ``nas inspect``.
+
+    Args:
+        model: a network, or what names one: ``module:callable``, ``file.py:callable``,
+            ``timm:NAME``, an ONNX file.
+        input_shape: of one input, (channels, height, width) or (channels, length).
+        weights: state of a named network, ``.safetensors``.
+
+    Raises:
+        InputError: the network cannot be found or read.
+    """
+    from nas.bits.named_network import load_source
+    from nas.models.inspection import inspect_network
+
+    if isinstance(model, str):
+        network = load_source(model, None if weights is None else Path(weights))
+    elif weights is not None:
+        raise InputError("weights are loaded into a named network; load them into the module")
+    else:
+        network = model
+    return inspect_network(network, tuple(input_shape))
 
 
 def export(
@@ -118,8 +244,15 @@ def measure(
     options: Mapping[str, Any] | None = None,
     protocol: Mapping[str, Any] | None = None,
     store: str | Path | None = None,
+    hub: str | None = None,
+    board: str | None = None,
+    token_file: str | Path | None = None,
+    ca: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    again: bool = False,
 ) -> list[Measurement]:
-    """Measure model files on this machine, as ``nas device measure``.
+    """Measure model files here or on a board, as ``nas device measure``.
 
     Args:
         models: the files, measured together.
@@ -129,15 +262,19 @@ def measure(
         options: further parameters of the runtime.
         protocol: settings such as ``processes`` and ``runs``.
         store: database to look in and keep to.
+        hub, board, token_file: address of a hub, the board's name there and a file with a token;
+            without them it is this machine.
+        ca, cert, key: certificates for the hub, where it needs them.
+        again: measure anew what is known only as invalid.
 
     Returns:
         One measurement a model, in order; one that could not be measured is invalid and says why.
 
     Raises:
         InputError: a file is missing, or a setting is wrong.
-        EnvironmentProblem: measuring is impossible here.
+        EnvironmentProblem: measuring is impossible here, or the hub cannot be reached.
     """
-    from devices.device import DeviceSpec
+    from devices.device import BoardAddress, DeviceSpec
     from devices.fleet.remote import make_device
     from devices.measuring.protocol import Protocol
     from devices.measuring.store import MeasurementStore
@@ -146,7 +283,18 @@ def measure(
     for path in paths:
         if not path.is_file():
             raise InputError(f"no model file at {path}")
-    device = make_device(DeviceSpec("here", runtime, threads, batch, dict(options or {}), None))
+    address = None
+    if hub is not None:
+        if board is None or token_file is None:
+            raise InputError("hub needs board and token_file")
+        if (cert is None) != (key is None):
+            raise InputError("cert and key belong together")
+        files = [None if path is None else Path(path) for path in (ca, cert, key)]
+        address = BoardAddress(hub, Path(token_file), board, *files)
+    elif board is not None:
+        raise InputError("board names a board at a hub; give hub and token_file too")
+    spec = DeviceSpec(board or "here", runtime, threads, batch, dict(options or {}), address)
+    device = make_device(spec, remeasure_invalid=again)
     device.check()
     return device.measure(
         paths,

@@ -26,7 +26,9 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
 
-TOO_HEAVY = ("torch", "torchvision", "ray", "mlflow", "matplotlib", "nbclient", "jupytext")
+TOO_HEAVY = (
+    "torch", "torchvision", "ray", "mlflow", "wandb", "matplotlib", "nbclient", "jupytext"
+)  # fmt: skip
 """Packages that take seconds to import."""
 
 

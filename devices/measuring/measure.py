@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from devices.measuring.statistics import Spread, pooled
 from devices.runtime import Runtime
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
-
-_LOG = logging.getLogger(__name__)
 
 
 def measure(
@@ -89,7 +86,7 @@ def measure(
         ]
         if not waiting:
             break
-    measurements = [
+    return [
         conclude(
             tried,
             runtime=runtime.name,
@@ -99,10 +96,6 @@ def measure(
         )
         for tried in attempts
     ]
-    for path, measurement in zip(models, measurements, strict=True):
-        for doubt in measurement.conditions["doubts"]:
-            _LOG.warning("%s on %s: %s", path.name, runtime.name, doubt)
-    return measurements
 
 
 def _judged(

@@ -4,6 +4,9 @@ One network a seed; ONNX Runtime and the kernels of few bits measure every layer
 bits in turns, by processor time; a described accelerator of serial arithmetic estimates::
 
     python -m experiments.choices.bits_device [--seeds 3] [--epochs 1]
+
+The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
+``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations
@@ -166,7 +169,7 @@ def _allowed(costs: DeviceCosts) -> Any:
 def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; known ones are kept")
     parser.add_argument("--epochs", type=float, default=1.0)
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "pairs": [str(pair) for pair in PAIRS]}

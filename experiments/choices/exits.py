@@ -4,6 +4,9 @@ All exits of one architecture are trained together at 8 bits; gates and threshol
 half of the validation images and told on the other, image by image, both files in turn::
 
     python -m experiments.choices.exits [--seeds 3] [--steps 500]
+
+The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
+``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations
@@ -143,7 +146,7 @@ def one_seed(seed: int, steps: int) -> dict[str, Any]:
 def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; known ones are kept")
     parser.add_argument("--steps", type=int, default=500)
     arguments = parser.parse_args()
     settings = {"steps": arguments.steps, "loss_allowed": LOSS, "timed_images": TIMED,

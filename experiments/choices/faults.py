@@ -1,9 +1,12 @@
 """What flipped bits cost a network of 4-bit weights, which layers to protect, what training wins.
 
-One architecture is trained alone, with its bits, from each of three seeds; then on, with 1 % of the
+One architecture is trained alone, with its bits, from each seed; then on, with 1 % of the
 bits flipped in every other step, and for as many steps without::
 
     python -m experiments.choices.faults [--seeds 3] [--steps 900] [--fault-steps 450]
+
+The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
+``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ def one_seed(seed: int, steps: int, fault_steps: int) -> dict[str, Any]:
 def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; known ones are kept")
     parser.add_argument("--steps", type=int, default=900, help="of training alone")
     parser.add_argument("--fault-steps", type=int, default=450, help="with faults, or without")
     arguments = parser.parse_args()

@@ -5,6 +5,9 @@ in its activations; formats of 4 to 6 bits beside integers of as many; shift wei
 ones, and OneBit's value vectors beside plain binary weights, both trained::
 
     python -m experiments.choices.formats [--seeds 3] [--epochs 5]
+
+The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
+``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from experiments.choices.material import (
     test_batches,
     train,
 )
+from experiments.choices.references import REFERENCES
 from experiments.results_index import record_claim
 from search_spaces.number_formats import NUMBER_FORMATS
 from supernet.ptq.quantize import quantize_post_training
@@ -36,14 +40,6 @@ from supernet.quantizers.registry import QUANTIZERS
 from supernet.weight_only.onebit import OneBitLinear
 
 COMMAND = "python -m experiments.choices.formats"
-REFERENCES = {
-    "fp8_e4m3": "float8_e4m3fn",
-    "fp8_e5m2": "float8_e5m2",
-    "fp8_e3m4": "float8_e3m4",
-    "fp6_e3m2": "float6_e3m2fn",
-    "fp6_e2m3": "float6_e2m3fn",
-    "fp4_e2m1": "float4_e2m1fn",
-}
 EIGHT = ("fp8_e4m3", "fp8_e5m2", "fp8_e3m4")
 FEW = (6, "fp6_e2m3", "fp6_e3m2", "hot2", 4, "fp4_e2m1", "nf4", "bitmod4", "shift4", 3, "bitmod3",
        "shift3")  # fmt: skip
@@ -217,7 +213,7 @@ def one_seed(seed: int, epochs: float, trained_epochs: float) -> dict[str, Any]:
 def main() -> None:
     """Fill the tables, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; known ones are kept")
     parser.add_argument("--epochs", type=float, default=5.0, help="of the float networks")
     parser.add_argument("--trained-epochs", type=float, default=1.5, help="with few weight bits")
     arguments = parser.parse_args()

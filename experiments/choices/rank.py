@@ -4,6 +4,9 @@ Both get the same passes over the training images: widths alone train six networ
 three and lets each become three networks of smaller ranks, which learn from it for a pass::
 
     python -m experiments.choices.rank [--seeds 3] [--epochs 3]
+
+The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
+``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations
@@ -111,7 +114,7 @@ def volume(points: list[dict[str, Any]], largest: float) -> float:
 def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; known ones are kept")
     parser.add_argument("--epochs", type=float, default=3.0)
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "widths": WIDTHS, "ranked": RANKED, "budgets": BUDGETS}

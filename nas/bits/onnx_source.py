@@ -12,6 +12,8 @@ from devices.runtimes.torch_graph import GraphModule
 from search_spaces.errors import InputError
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_QUANTISED = frozenset({"Round", "QuantizeLinear", "DequantizeLinear", "MatMulNBits"})
+"""Operators by one of which a file shows that it was quantised."""
 
 
 class OnnxNetwork(GraphModule):
@@ -25,7 +27,10 @@ class OnnxNetwork(GraphModule):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        try:
+            super().__init__(path)
+        except InputError as error:
+            raise InputError(f"{error}{_hint(path)}") from None
         if len(self.inputs) != 1:
             raise InputError(f"{path} has {len(self.inputs)} inputs; it must have one")
         constants = self.constants_by_name
@@ -41,6 +46,23 @@ class OnnxNetwork(GraphModule):
         """Run on ``x`` (batch, ...) of the file's input; several outputs come as a tuple."""
         found = super().forward(x)
         return found[0] if len(found) == 1 else tuple(found)
+
+
+def _hint(path: Path) -> str:
+    """Return what to do where a file is a quantised one, and nothing for another."""
+    from devices.runtimes.graph import read_graph
+
+    if not {node.op for node in read_graph(path).nodes} & _QUANTISED:
+        return ""
+    told = "; the file is quantised already: give the float network that it was made of"
+    if is_run_model(path):
+        run = path.parent.parent
+        return (
+            f"{told}, as module:callable. The layers, bits and costs of this one are in "
+            f"{run / 'report.html'}, and in the card that 'nas export {run} --pick {path.stem}' "
+            "writes"
+        )
+    return f"{told}, as module:callable or as an ONNX file of floats"
 
 
 def is_run_model(path: Path) -> bool:

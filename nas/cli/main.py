@@ -17,20 +17,18 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from nas.cli.generate import generate
 from nas.cli.hand_over import demo, export
+from nas.cli.look import RunFolder, dashboard, existing_run, page_of, report, watch
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
 from search_spaces.errors import EnvironmentProblem, InputError, NasError
 from search_spaces.terminal import plain_text
-
-if TYPE_CHECKING:
-    from nas.job.schema import Job
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine lacks "
@@ -140,7 +138,13 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job, a YAML file.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Page = Annotated[
+    bool, typer.Option("--page", help="Serve a page of the progress on this machine, as nas watch.")
+]
+PagePort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port of the page; by default a free one. Implies --page."),
+]
 
 
 @app.command()
@@ -150,11 +154,12 @@ def validate(job_file: JobFile) -> None:
     Nothing is trained and no data is read. Prints the size of the space, the devices and the
     limits. Exit code 2 where something is wrong.
     """
+    from nas.cli.summary import summary
     from nas.job.check import load_job
 
     job = load_job(job_file)
     typer.echo(f"OK: {job_file} is a valid job")
-    for line in _summary(job):
+    for line in summary(job):
         typer.echo(f"  {line}")
 
 
@@ -173,6 +178,8 @@ def run(
         typer.Option(metavar="STORE", help="Replay the latencies of this store or earlier run."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the job's seed.")] = None,
+    page: Page = False,
+    page_port: PagePort = None,
 ) -> None:
     """Run a whole job: supernet, predictors, search, verification, export, report.
 
@@ -184,6 +191,7 @@ def run(
     nas run job.yaml --dry-run                      what it would do, and how long
     nas run job.yaml --seed 1 --output runs/second
     nas run job.yaml --measurements runs/first      the latencies of an earlier run
+    nas run job.yaml --page                         stages, loss and front so far in a browser
     """
     from nas.job.check import load_job
 
@@ -201,7 +209,7 @@ def run(
     from nas.stages import pipeline
     from nas.stages.progress import Progress
 
-    with resumable(folder):
+    with resumable(folder), page_of(folder, page, page_port):
         pipeline.run(
             job, folder, measurements=measurements, progress=Progress(), whole_process=True
         )
@@ -210,54 +218,25 @@ def run(
 
 
 @app.command()
-def resume(run_folder: RunFolder) -> None:
+def resume(run_folder: RunFolder, page: Page = False, page_port: PagePort = None) -> None:
     """Go on with a run that was interrupted; nothing is evaluated twice.
 
     Training goes on from its checkpoint; evaluations and measurements are read back. The job is
     the one that the run began with; a changed job is a new run (see search.warm_start).
     """
-    _existing_run(run_folder)
+    existing_run(run_folder)
     from nas.stages import pipeline
     from nas.stages.progress import Progress
 
-    with resumable(run_folder):
+    with resumable(run_folder), page_of(run_folder, page, page_port):
         pipeline.resume(run_folder, progress=Progress(), whole_process=True)
     typer.echo(f"front:  {run_folder / 'front.csv'}")
     typer.echo(f"report: {run_folder / 'report.html'}")
 
 
-@app.command()
-def report(
-    run_folder: RunFolder,
-    compare: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN2", help="Say how far the fronts of two runs agree."),
-    ] = None,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="Log the run to this MLflow server or database too."),
-    ] = None,
-) -> None:
-    """Write RUN/report.html (one file, no network) and RUN/front.csv.
-
-    A run writes both when it ends; call this for a run of an older version. With --compare,
-    prints which models both fronts hold, how much of the other's front each covers, and where
-    figures of the same model differ by more than their intervals.
-    """
-    _existing_run(run_folder)
-    from nas import report as reports
-
-    if compare is not None:
-        _existing_run(compare)
-        typer.echo(str(reports.compare(run_folder, compare)))
-        return
-    typer.echo(str(reports.write_report(run_folder)))
-    if mlflow is not None:
-        from nas.record.mlflow_log import log_run
-
-        typer.echo(f"MLflow run {log_run(run_folder, mlflow)}")
-
-
+app.command()(report)
+app.command()(watch)
+app.command()(dashboard)
 app.command()(export)
 app.command()(demo)
 app.command()(generate)
@@ -405,59 +384,6 @@ def main() -> None:
     app()
 
 
-def _summary(job: Job) -> list[str]:
-    from nas.job.schema import job_space
-
-    space = job_space(job)
-    size = space.cardinality()
-    constraints = ", ".join(map(_constraint_text, job.constraints())) or "none"
-    lines = [
-        f"space:       {space.name}, {size} architectures (about {size:.1e})"
-        if size < 10**300
-        else f"space:       {space.name}, about 10^{len(str(size)) - 1} architectures",
-        f"data:        {job.data.name}",
-        f"devices:     {', '.join(f'{d.name} ({d.simulator or d.runtime})' for d in job.devices)}",
-        f"objectives:  {', '.join(str(goal.metric) for goal in job.objectives())}",
-        f"constraints: {constraints}",
-        f"evaluations: {job.search.evaluations}",
-        f"output:      {job.run_folder()}",
-    ]
-    return [*lines, *_out_of_reach(job, space)]
-
-
-def _out_of_reach(job: Job, space: Any) -> list[str]:
-    """Warn of a limit that the smallest, or the largest, architecture of the space misses."""
-    from nas.fronts.costs import exact_costs
-
-    constraints = job.constraints()
-    known = exact_costs(
-        space,
-        [str(one.metric) for one in constraints],
-        training=job.search.training.update(),
-    )
-    ends = known(space.genes([space.smallest(), space.largest()]))
-    lines = []
-    for constraint in constraints:
-        values = ends.get(str(constraint.metric))
-        if values is None:
-            continue  # known only by measuring or evaluating
-        if constraint.upper and constraint.bound < min(values):
-            lines.append(
-                f"warning: {_constraint_text(constraint)}, but the smallest architecture has "
-                f"{min(values):.4g}; probably nothing fits. Raise it, or widen the space."
-            )
-        elif not constraint.upper and constraint.bound > max(values):
-            lines.append(
-                f"warning: {_constraint_text(constraint)}, but the largest architecture has "
-                f"{max(values):.4g}; probably nothing fits. Lower it, or widen the space."
-            )
-    return lines
-
-
-def _constraint_text(constraint: Any) -> str:
-    return f"{constraint.metric} {'<=' if constraint.upper else '>='} {constraint.bound:g}"
-
-
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
     """Tell whoever interrupts a run how to go on with it."""
@@ -467,11 +393,6 @@ def resumable(folder: Path) -> Iterator[None]:
         if not folder.is_dir():  # before anything was kept
             raise
         _fail(f"interrupted; go on with: nas resume {folder}", 130)
-
-
-def _existing_run(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no run folder: it does not exist")
 
 
 def _os_message(error: OSError) -> str:

@@ -58,11 +58,11 @@ def scenes(
     for name, value, least, largest in (
         ("side", side, 32, 1024), ("images", images, 20, 10**6), ("most", most, 1, 20),
     ):  # fmt: skip
-        if not isinstance(value, int) or not least <= value <= largest:
+        if type(value) is not int or not least <= value <= largest:
             raise InputError(
                 f"data.options.{name}: {value!r} is no whole number from {least} to {largest}"
             )
-    if not isinstance(clutter, (int, float)) or not 0 <= clutter <= 1:
+    if type(clutter) not in (int, float) or not 0 <= clutter <= 1:
         raise InputError(f"data.options.clutter: {clutter!r} is no number from 0 to 1")
     if objects not in OBJECTS:
         raise InputError(f"data.options.objects: {objects!r} is none of {', '.join(OBJECTS)}")

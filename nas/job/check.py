@@ -31,6 +31,7 @@ from nas.job.sections.protocol import check_protocol
 from nas.job.sections.search import check_search, check_strategy_options, check_warm_start
 from nas.job.sections.space import check_answers, check_space
 from nas.job.sections.supernet import check_epochs, check_one_bit, check_supernet
+from nas.job.sections.tracking import check_tracking
 from nas.job.sound import sound_sections
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
 
@@ -140,6 +141,8 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
         yield from check_study(sections["study"])
     if "export" in sections:
         yield from check_export(sections["export"])
+    if sections.get("tracking") is not None:
+        yield from check_tracking(sections["tracking"])
     if "executor" in sections:
         yield from unknown_name("executor", ("executor",), sections["executor"])
         yield from check_executor(sections)

@@ -26,7 +26,7 @@ def unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Fin
 
 
 def unknown_options(
-    at: tuple[str, ...],
+    at: tuple[str | int, ...],
     options: Mapping[str, Any],
     make: Any,
     what: str,

@@ -16,6 +16,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "executor": ("nas.executors", "EXECUTORS"),
     "latency.predictor": ("predictors.transfer_gp.predictor", "LATENCY_PREDICTORS"),
     "devices.runtime": ("devices.runtime", "RUNTIMES"),
+    "tracking": ("nas.trackers", "TRACKERS"),
     "export.formats": ("nas.models.formats.base", "FORMATS"),
 }
 """Key of the job -> module and name of the registry that knows its values."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     StrictStr,
     model_validator,
@@ -33,6 +34,7 @@ from nas.job.sections.protocol import ProtocolConfig
 from nas.job.sections.search import SearchConfig
 from nas.job.sections.space import SpaceConfig
 from nas.job.sections.supernet import SupernetConfig
+from nas.job.sections.tracking import TrackerConfig, named
 from nas.job.trust import require_trust_of_space
 from nas.job.values import Name, Positive, Section, Whole
 from search_spaces.space import SearchSpace
@@ -80,6 +82,12 @@ class Job(Section):
     give."""
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
+    tracking: Annotated[
+        list[TrackerConfig],
+        BeforeValidator(named, json_schema_input_type=list[TrackerConfig | StrictStr]),
+    ] = []
+    """Tools in which the run is shown while it works: [tensorboard], or with their options
+    [{name: wandb, options: {mode: offline}}]."""
     output: StrictStr | None = None
     """Run folder, relative to the folder in which nas is called; null is runs/NAME."""
 
@@ -111,6 +119,13 @@ class Job(Section):
         """Return the job with a budget of ``minutes`` on the wall clock."""
         raw = self.model_dump(mode="json", exclude_unset=True)
         return Job.model_validate(raw | {"budget": {"minutes": minutes}})
+
+    def trackers(self) -> list[TrackerConfig]:
+        """Return the tools in which the run is shown; ``supernet.tensorboard`` is one of them."""
+        found = list(self.tracking)
+        if self.supernet.tensorboard and all(one.name != "tensorboard" for one in found):
+            found.append(TrackerConfig(name="tensorboard"))
+        return found
 
     def run_folder(self) -> Path:
         """Return the run folder the job asks for."""

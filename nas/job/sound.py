@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
+    BeforeValidator,
     TypeAdapter,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from nas.job.schema import Job
 
@@ -25,15 +27,20 @@ def sound_sections(
             if not field.is_required():
                 sections[name] = field.get_default(call_default_factory=True)
         elif name in pruned:
-            found = _salvaged(name, field.annotation, pruned)
+            found = _salvaged(name, field, pruned)
             if found is not None:
                 sections[name] = found
     return sections
 
 
-def _salvaged(name: str, annotation: Any, pruned: Mapping[str, Any]) -> Any:
+def _salvaged(name: str, field: FieldInfo, pruned: Mapping[str, Any]) -> Any:
     """Return the section without its unsound parts, or None where nothing sound is left."""
-    adapter = TypeAdapter(annotation)
+    # What makes values of shorter ways to write them is a part of the type; limits are not.
+    shorter = [one for one in field.metadata if isinstance(one, BeforeValidator)]
+    kind: Any = field.annotation
+    for one in shorter:
+        kind = Annotated[kind, one]
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     for _ in range(3):
         try:
             return adapter.validate_python(pruned[name])

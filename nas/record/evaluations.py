@@ -93,7 +93,7 @@ class StudyRecord:
         self.goals = tuple(goals)
         self.constraints = tuple(constraints)
         self.name = name
-        self.url, self._path = _locate(location)
+        self.url, self._path = locate(location)
         self._studies: dict[str, optuna.Study] = {}
         self._known: dict[str, dict[Arch, Evaluation]] = {}
         self._read: dict[str, int] = {}
@@ -419,7 +419,8 @@ class StudyRecord:
         return self._file_lock
 
 
-def _locate(location: Path | str) -> tuple[str, Path | None]:
+def locate(location: Path | str) -> tuple[str, Path | None]:
+    """Return the URL of a study and, for an SQLite file, its path."""
     text = str(location)
     scheme, mark, rest = text.partition(":///")
     if mark and scheme.partition("+")[0] == "sqlite" and rest and "?" not in rest:

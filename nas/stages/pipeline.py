@@ -30,6 +30,7 @@ from nas.models.front_files import export_front, keep_models, write_cards
 from nas.models.size_model import FileSizes
 from nas.models.sparsity import require_sparsity
 from nas.record.evaluations import StudyRecord
+from nas.record.live import ProgressFile
 from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
@@ -40,21 +41,19 @@ from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
-from nas.stages.tracking import require_tensorboard
 from nas.stages.verification import Models, Verification, on_fronts
 from nas.stages.warm_start import WarmStart
 from nas.stages.winners import Winners
+from nas.trackers.follow import Following
+from nas.trackers.told import require_trackers
 from predictors.registry import LatencyPredictor
 from predictors.transfer_gp.predictor import LATENCY_PREDICTORS
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InfeasibleError, InputError, NasError
-from search_spaces.space import Arch
 
 if TYPE_CHECKING:
     from nas.record.evaluations import Evaluation
     from nas.stages.evaluator import Evaluator
-
-_SIZED_FILES = 6
 
 
 def run(
@@ -151,6 +150,8 @@ class Pipeline:
 
     def __init__(self, job: Job, store: RunStore, progress: Progress) -> None:
         self.job, self.store, self.progress = job, store, progress
+        progress.listener = ProgressFile(store.folder)
+        self.tracking: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.goals, self.constraints = job.objectives(), job.constraints()
         self.budget = None if job.budget is None else Budget.of(job.budget, store.budget)
         self.fronts: list[FrontSpec] = job_fronts(
@@ -165,7 +166,8 @@ class Pipeline:
     def execute(self) -> None:
         """Run every stage; whatever is recorded is not done again."""
         try:
-            self._execute()
+            with self.tracking:
+                self._execute()
         finally:
             study = getattr(self, "study", None)
             if study is not None:
@@ -235,8 +237,7 @@ class Pipeline:
             require_energy_meter(job, wanted | {bound.metric for bound in self.constraints})
         self.known_devices = known_devices(job, self.space)
         require_enough_known(job, self._new_predictor(), self.known_devices, self.space)
-        if job.supernet.tensorboard:
-            require_tensorboard()
+        require_trackers(job.trackers())
         if "focus" not in manifest:
             focus_archs(job.supernet, self.space)
         warm_start = job.search.warm_start
@@ -274,6 +275,8 @@ class Pipeline:
             # Only a study that a job names may be used by others at the same time.
             owner=job.study and f"{platform.node()}:{store.folder.resolve()}",
         )
+        # Last: a run that cannot begin is shown nowhere.
+        self.tracking = Following(job.trackers(), store, self.progress).begin()
 
     def _give_time(self) -> None:
         """Give a job that says nothing of time the minutes that suit its data, and record them."""
@@ -337,7 +340,7 @@ class Pipeline:
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
                 latencies.measure(chosen, variant="search")
                 latencies.adapt()
-                sizes.fit(self._file_sizes(models, chosen))
+                sizes.fit(models.search_sizes(chosen))
             predictors = latencies.latency_predictors()
             fitted = {name: list(found) for name, found in latencies.samples.items()}
             search = Search(
@@ -457,27 +460,6 @@ class Pipeline:
         make = EXECUTORS.get(self.job.executor)
         with make(workers=self.job.workers, **self.job.executor_options) as executor:
             yield executor
-
-    def _file_sizes(self, models: Models, archs: Sequence[Arch]) -> dict[Arch, float]:
-        """Return the KiB of a few files, always of the same architectures for a resumed run."""
-        from nas.models.parity import UnusableModel
-
-        found: dict[Arch, float] = {}
-        last = None
-        for arch in archs:
-            if len(found) == _SIZED_FILES:
-                break
-            path = models.path(arch, "search")
-            try:
-                if not path.exists():
-                    models.export(arch, "search")
-            except UnusableModel as error:
-                last = error
-                continue
-            found[arch] = path.stat().st_size / 1024
-        if last is not None and not found:
-            raise last
-        return found
 
     def _show_examples(self, front: Sequence[Verified]) -> None:
         """Keep a few validation examples, and what the best model of the front says of them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from search_spaces.terminal import plain_text
 
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 LOG_EVERY_S = 15.0
 """Seconds between two log lines of one stage when there is no terminal."""
+
+
+class Listener(Protocol):
+    """Whoever else is told of progress, such as :class:`nas.record.live.ProgressFile`."""
+
+    def message(self, text: str) -> None:
+        """Take a line for people."""
+
+    def stage(
+        self, name: str, total: float | None, unit: str, done: float
+    ) -> AbstractContextManager[Callable[[float, str], None]]:
+        """Take a stage while the block runs; gives what takes how much is done, and a note."""
 
 
 class Stage:
@@ -29,6 +41,17 @@ class Stage:
         """Add ``amount`` of the stage's unit; ``note`` is shown beside it ("loss 0.31")."""
         self.done += amount
         self._update(self.done, note)
+
+    def heard_by(self, other: Callable[[float, str], None]) -> Stage:
+        """Return this stage, which tells ``other`` from now on what it shows."""
+        own = self._update
+
+        def both(now: float, note: str) -> None:
+            own(now, note)
+            other(now, note)
+
+        self._update = both
+        return self
 
 
 class Progress:
@@ -52,9 +75,16 @@ class Progress:
         self._clock = clock
         self._start = clock()
         self._rich: RichProgress | None = None
+        self.listener: Listener | None = None
+        """Told of every stage and message too."""
 
     def log(self, message: str) -> None:
         """Write one line, with the time since the start in front of it."""
+        if self.listener is not None:
+            self.listener.message(plain_text(message))
+        self._line(message)
+
+    def _line(self, message: str) -> None:
         line = f"[{_duration(self._clock() - self._start)}] {plain_text(message)}"
         if self._rich is not None:
             self._rich.console.print(line, markup=False, highlight=False)
@@ -73,12 +103,13 @@ class Progress:
             unit: of ``total`` ("steps").
             done: how much an earlier, interrupted run did already.
         """
-        if self.bars:
-            with self._bar(name, total, unit, done) as stage:
+        drawn = self._bar if self.bars else self._lines
+        with drawn(name, total, unit, done) as stage:
+            if self.listener is None:
                 yield stage
-        else:
-            with self._lines(name, total, unit, done) as stage:
-                yield stage
+                return
+            with self.listener.stage(name, total, unit, done) as heard:
+                yield stage.heard_by(heard)
 
     @contextmanager
     def _bar(self, name: str, total: float | None, unit: str, done: float) -> Iterator[Stage]:
@@ -119,7 +150,7 @@ class Progress:
     def _lines(self, name: str, total: float | None, unit: str, done: float) -> Iterator[Stage]:
         begin = last = self._clock()
         of = "" if total is None else f" of {total:g}"
-        self.log(
+        self._line(
             f"{name}: {f'{done:g}{of}' if done else f'{total:g}' if total else ''} {unit}".rstrip(
                 ": "
             )
@@ -135,12 +166,12 @@ class Progress:
             if total and now > done:
                 left = (clock - begin) / (now - done) * (total - now)
                 text += f", {_duration(left)} left"
-            self.log(f"{text}, {note}" if note else text)
+            self._line(f"{text}, {note}" if note else text)
 
         stage = Stage(update)
         stage.done = done
         yield stage
-        self.log(f"{name}: done in {_duration(self._clock() - begin)}")
+        self._line(f"{name}: done in {_duration(self._clock() - begin)}")
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.models.own_network import fixed_teacher, learning_rate, own_space
 from nas.models.training_gate import Pretrained
+from nas.record.live import LossLog
 from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_seed
@@ -51,7 +52,7 @@ def train_supernet(
     """
     import torch
 
-    from nas.stages.tracking import tensorboard_log, validation_of
+    from nas.stages.collapse import validation_of
     from supernet.training import distributed
     from supernet.training.gate import snapshot
     from supernet.training.subnets import BitsStage, default_stages
@@ -99,15 +100,14 @@ def train_supernet(
             for stage in config.bits_schedule
         ]
     )
-    watched = config.tensorboard and distributed.rank() == 0
     with (
         progress.stage("supernet", steps, unit="steps") as bar,
-        tensorboard_log(store.folder / "tensorboard" if watched else None) as log,
+        LossLog(store.folder if distributed.rank() == 0 else None) as log,
     ):
 
         def on_step(record: dict[str, Any]) -> None:
             bar.advance(1, f"loss {record['loss']:.3f}")
-            log(record)
+            log.write(record)
 
         trainer = Trainer(
             supernet,

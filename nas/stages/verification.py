@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _ROUNDS = 3
 
+_SIZED_FILES = 6
+"""Files whose sizes the size of every other one is told from."""
+
 _PARITY_VALUES = 2**24
 """Outputs of a language model that are compared with its file's."""
 
@@ -131,6 +134,31 @@ class Models:
             # What is handed over adds tokens, too.
             self.export_step(arch, f"{variant}-{DECODE}")
         return network, path
+
+    def search_sizes(self, archs: Sequence[Arch]) -> dict[Arch, float]:
+        """Return the KiB of a few files, always of the same architectures for a resumed run.
+
+        Raises:
+            UnusableModel: not one of them computes what its network does.
+        """
+        from nas.models.parity import UnusableModel
+
+        found: dict[Arch, float] = {}
+        last = None
+        for arch in archs:
+            if len(found) == _SIZED_FILES:
+                break
+            path = self.path(arch, "search")
+            try:
+                if not path.exists():
+                    self.export(arch, "search")
+            except UnusableModel as error:
+                last = error
+                continue
+            found[arch] = path.stat().st_size / 1024
+        if last is not None and not found:
+            raise last
+        return found
 
     def _calibration(self, network: PlainNetwork) -> Tensor:
         """Return a few calibration inputs for a network."""

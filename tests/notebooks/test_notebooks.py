@@ -19,6 +19,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 def test_there_is_a_notebook_for_each_use():
     assert {path.stem for path in NOTEBOOKS} == {
         "bit_allocation",
+        "from_python",
         "latency_new_board",
         "own_model_and_space",
         "pareto_analysis",

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.choices.references import REFERENCES
 from search_spaces.errors import InputError
 from search_spaces.number_formats import NUMBER_FORMATS, NumberFormat, bits_of, parse_number
 
-REFERENCES = {
-    "fp8_e4m3": "float8_e4m3fn",
-    "fp8_e5m2": "float8_e5m2",
-    "fp8_e3m4": "float8_e3m4",
-    "fp6_e3m2": "float6_e3m2fn",
-    "fp6_e2m3": "float6_e2m3fn",
-    "fp4_e2m1": "float4_e2m1fn",
-}
 EVERY = [(name, v) for name in NUMBER_FORMATS for v in range(NUMBER_FORMATS.get(name).variants)]
 
 

@@ -142,7 +142,7 @@ class SupernetConfig(Section):
     compile: StrictBool = False
     """Run the warm-up through torch.compile; it needs a C++ compiler, and pays on GPUs."""
     tensorboard: StrictBool = False
-    """Write losses to RUN/tensorboard; needs the extra track."""
+    """The same as tracking: [tensorboard] of the job."""
 
     def passes(self) -> float | None:
         """Return how many epochs to train; None where ``minutes`` decides."""

@@ -115,7 +115,7 @@ def test_the_command_measures_allocates_and_verifies(tmp_path, monkeypatch):
         " nn.Flatten(), nn.Linear(128, 10)).eval()\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nas.cli.bits._measured_on", lambda *options: by_bits)
+    monkeypatch.setattr("nas.cli.bits.command.measured_on", lambda *options: by_bits)
     common = ["device_net.py:network", "--data", "digits", "--count", "64", "--no-adaround",
               "--weight-bits", "4,8", "--device", "onnxruntime"]  # fmt: skip
     done = CliRunner().invoke(app, [*common, "--budget", "latency_ms=96%"])

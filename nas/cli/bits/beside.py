@@ -1,4 +1,4 @@
-"""What ``nas bits`` chooses beside bits: ranks, or sparsity, of each layer."""
+"""What ``nas bits`` chooses beside bits: the accelerator, ranks, or sparsity, of each layer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,61 @@ from typing import Any
 
 import typer
 
+from nas.cli.bits.told import tell_judged, write_judged
 from nas.cli.device_options import whole_numbers
+from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
+
+
+def with_design(
+    source: Any,
+    budgets: dict[str, str],
+    design: Path,
+    widths: list[int | str],
+    inputs: list[int | str],
+    output: Path,
+    **options: Any,
+) -> None:
+    """Choose the accelerator together with the bits, within budgets given as numbers."""
+    from devices.simulators.design import all_designs, read_design
+    from nas.bits.joint import allocate_joint
+
+    limits = {}
+    for name, text in budgets.items():
+        if name not in ("latency_ms", "energy_mj"):
+            raise InputError(f"--budget {name}: with --design, latency_ms and energy_mj alone")
+        try:
+            limits[name] = float(text)
+        except ValueError:
+            raise InputError(
+                f"--budget {name}={text}: with --design a number, for shares have no whole there"
+            ) from None
+    found, result = allocate_joint(
+        source.module, source.calibration, limits, all_designs(read_design(design)),
+        weight_bits=widths, activation_bits=inputs, **options,
+    )  # fmt: skip
+    about: dict[str, Any] = {
+        **source.about,
+        "seed": options["seed"],
+        "hardware": f"{found.best.hardware.name}, estimated",
+        "area_mm2": found.best.area_mm2,
+        "designs": found.designs,
+        "designs_within_budgets": found.feasible,
+        "front": [point.to_json() for point in found.front],
+    }
+    path = write_judged(source, result, output, about)
+    write_json_atomic(output / "hardware.json", found.best.hardware.model_dump(mode="json"))
+    typer.echo(f"{found.feasible} of {found.designs} designs keep the budgets; estimates:")
+    typer.echo(f"{'area mm2':>10}{'latency ms':>12}{'energy mJ':>12}{result.metric:>12}  design")
+    for point in found.front:
+        one = point.allocation
+        typer.echo(
+            f"{point.area_mm2:10.4f}{one.costs['latency_ms']:12.4g}{one.costs['energy_mj']:12.4g}"
+            f"{one.sensitivity:12.4g}  {point.hardware.name}"
+        )
+    typer.echo(f"chosen: {found.best.hardware.name}")
+    tell_judged(source, result, about)
+    typer.echo(f"wrote {path}, {output / 'model.onnx'} and {output / 'hardware.json'}")
 
 
 def with_ranks(
@@ -43,25 +96,6 @@ def with_ranks(
         typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
     tell_judged(source, result, about)
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
-
-
-def write_judged(source: Any, result: Any, output: Path, about: dict[str, Any]) -> Path:
-    """Write a result; ``about`` gets its validation metric and the float network's, if known."""
-    from nas.bits.search import write_bits
-
-    checked = source.calibration[0]
-    if source.validation is not None and source.evaluate is not None:
-        about[source.metric_name] = judged(source, result)
-        checked = source.validation[0][0]
-    return write_bits(result, output, checked, about=about)
-
-
-def tell_judged(source: Any, result: Any, about: dict[str, Any]) -> None:
-    """Print the metrics of both networks, and what each layer was given."""
-    for name, value in about.get(source.metric_name, {}).items():
-        typer.echo(f"{source.metric_name} of {name}: {value:.4f}")
-    for name, option in zip(result.table.layers, result.best.options, strict=True):
-        typer.echo(f"  {name}: {option}")
 
 
 def with_sparsity(
@@ -106,11 +140,3 @@ def with_sparsity(
         "faster for them"
     )
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
-
-
-def judged(source: Any, result: Any) -> dict[str, float]:
-    """Validation metric of the float network and of the optimum."""
-    return {
-        "float": source.evaluate(source.module, source.validation),
-        "integer programme": source.evaluate(result.network, source.validation),
-    }

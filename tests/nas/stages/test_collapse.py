@@ -1,43 +1,12 @@
-"""TensorBoard logs, and the validation that guards training."""
+"""The validation that guards training."""
 
 from __future__ import annotations
 
 import pytest
 
 from nas.job.schema import Job
+from nas.stages.collapse import validation_of
 from nas.stages.opened_job import RunContext
-from nas.stages.tracking import tensorboard_log, validation_of
-from search_spaces.errors import MissingExtraError
-
-
-def test_without_a_folder_nothing_is_written(tmp_path):
-    with tensorboard_log(None) as log:
-        log({"step": 1, "loss": 0.5})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_records_are_written_as_scalars(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with tensorboard_log(tmp_path) as log:
-        for step in (1, 2):
-            log({"step": step, "loss": 1.0 / step})
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("supernet/loss")] == [(1, 1.0), (2, 0.5)]
-
-
-def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
-    from nas.stages import pipeline
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    job = Job.model_validate(
-        {"name": "tiny", "data": {"name": "digits"}, "supernet": {"tensorboard": True}}
-    )
-    with pytest.raises(MissingExtraError, match=r"edge-nas\[track\]"):
-        pipeline.run(job, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_validation_is_the_accuracy_of_the_subnet():
