@@ -79,7 +79,7 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int]) -> Inspection
     from supernet.onnx.operators import OPERATIONS
     from supernet.own_model.pretrained import find_elastic
     from supernet.own_model.wrap import bits_space
-    from supernet.reading.capture import packet
+    from supernet.reading.operations import packet
 
     shape = tuple(int(size) for size in input_shape)
     blocks: list[str] = []

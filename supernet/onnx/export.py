@@ -41,7 +41,7 @@ from supernet.onnx.stored_weights import (
 )
 from supernet.onnx.tracing import Traced, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
-from supernet.reading.capture import packet
+from supernet.reading.operations import packet
 
 if TYPE_CHECKING:
     import onnx

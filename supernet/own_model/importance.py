@@ -22,9 +22,8 @@ from torch import Tensor, fx, nn
 
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.widths import Width
-from supernet.reading.capture import packet
 from supernet.reading.normal_form import affine_of
-from supernet.reading.operations import KINDS, named
+from supernet.reading.operations import KINDS, named, packet
 
 # By the names of operations, and by those that quantisers have in plans.
 _CUTTING = named("cutting") | {KINDS[name].activation for name in named("cutting", "activation")}

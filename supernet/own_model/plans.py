@@ -14,7 +14,7 @@ from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.options import OptionReader
 from supernet.own_model.traced import BATCH, role_of
 from supernet.ptq.quantize import sides_of
-from supernet.reading.capture import packet
+from supernet.reading.operations import packet
 
 
 class PlanColumns:

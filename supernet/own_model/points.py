@@ -9,8 +9,7 @@ from torch import fx, nn
 
 from supernet.own_model.elements import Element
 from supernet.own_model.traced import TracedModule, role_of, source_of
-from supernet.reading.capture import packet
-from supernet.reading.operations import kind_of
+from supernet.reading.operations import kind_of, packet
 
 
 class Points:

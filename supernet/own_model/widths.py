@@ -15,8 +15,8 @@ from torch import fx, nn
 from search_spaces.errors import InputError
 from supernet.own_model.elements import Element
 from supernet.own_model.traced import TracedModule, role_of, source_of
-from supernet.reading.capture import arguments, module_path, packet
-from supernet.reading.operations import kind_of
+from supernet.reading.capture import arguments, module_path
+from supernet.reading.operations import kind_of, packet
 
 
 @dataclass

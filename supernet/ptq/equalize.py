@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from supernet.ptq.graph import LAYERS, FloatGraph, Layer, shape_of
-from supernet.reading.capture import arguments, packet
-from supernet.reading.operations import kind_of
+from supernet.reading.capture import arguments
+from supernet.reading.operations import kind_of, packet
 
 _SMALLEST = 1e-8
 

@@ -12,8 +12,7 @@ from torch import fx
 
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import Source
-from supernet.reading.capture import packet
-from supernet.reading.operations import kind_of
+from supernet.reading.operations import kind_of, packet
 
 
 def insert_points(module: fx.GraphModule, layers: Mapping[str, fx.Node]) -> list[fx.Node]:

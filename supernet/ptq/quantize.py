@@ -36,8 +36,8 @@ from supernet.ptq.quantisation_points import (
 )
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
 from supernet.quantizers.formats import EncodedWeights, encode_weights
-from supernet.reading.capture import packet
 from supernet.reading.compare import node_values, relative_difference
+from supernet.reading.operations import packet
 from supernet.reading.reader import TOLERANCE
 from supernet.sparsity.masks import graph_sparsity, magnitude_mask
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
+from supernet.reading.operations import kind_of, packet
 
 _NOTHING = (
     "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "_check",
@@ -72,18 +73,6 @@ def capture(
     if graph is None:
         raise NotCaptured(f"{type(module).__name__} changes tensors in place through views")
     return graph
-
-
-def packet(node: fx.Node) -> str:
-    """Return the name of a node's operation without its overload; "" for other nodes."""
-    if node.op == "call_method":
-        return str(node.target)
-    if node.op != "call_function":
-        return ""
-    target: Any = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target.overloadpacket.__name__)
-    return str(target.__name__)
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
@@ -256,9 +245,7 @@ def _is_view(node: fx.Node) -> bool:
     if schema is None or schema.is_mutable:
         return False
     # A contiguous tensor stays itself, so reshape and the like may give views.
-    return any(r.alias_info is not None for r in schema.returns) or packet(node) in (
-        "reshape", "flatten", "contiguous", "to", "chunk", "dropout", "unflatten",
-    )  # fmt: skip
+    return any(r.alias_info is not None for r in schema.returns) or kind_of(node).aliasing
 
 
 def put(root: nn.Module, path: str, value: Tensor | nn.Module) -> None:

@@ -14,22 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from supernet.reading.capture import arguments, module_path, packet, put
+from supernet.reading.capture import arguments, module_path, put
+from supernet.reading.operations import kind_of, packet
 
 aten = torch.ops.aten
-
-_IDENTITY = frozenset(
-    {"dropout", "dropout_", "feature_dropout", "alpha_dropout", "clone", "contiguous", "detach"}
-    | {"detach_", "alias", "lift_fresh", "lift_fresh_copy", "native_dropout"}
-)
-_MAYBE_IDENTITY = frozenset(
-    {"to", "_to_copy", "expand", "slice", "view", "reshape", "flatten", "type_as", "_unsafe_view"}
-)
-"""Operations that change nothing where shape and type stay the same; a slice then takes all."""
-
-
-_CREATED = frozenset({"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"})
-"""Operations that look at no values of their input."""
 
 
 @torch.no_grad()
@@ -100,12 +88,12 @@ def _is_folded(node: fx.Node) -> bool:
 
 def _erase_identities(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
-        name = packet(node)
-        if name not in _IDENTITY and name not in _MAYBE_IDENTITY:
+        kind = kind_of(node)
+        if not kind.identity and not kind.neutral:
             continue
         source = node.args[0]
         same = isinstance(source, fx.Node) and _alike(source, node)
-        if isinstance(source, fx.Node) and (name in _IDENTITY or same):
+        if isinstance(source, fx.Node) and (kind.identity or same):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
 
@@ -186,7 +174,7 @@ def _spell_out_sizes(node: fx.Node) -> None:
 def _made_of_sizes(node: fx.Node) -> Tensor | None:
     """Return what a node makes of the sizes and the type of its input, where they never vary."""
     name, value = packet(node), node.meta.get("val")
-    if name not in _CREATED or not isinstance(value, Tensor):
+    if not kind_of(node).created or not isinstance(value, Tensor):
         return None
     if not all(isinstance(size, int) for size in value.shape):
         return None

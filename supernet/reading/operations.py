@@ -1,16 +1,16 @@
 """What holds of an ATen operation wherever it stands: one record for each, read by all who ask.
 
-Names are those of :func:`supernet.reading.capture.packet`. An operation without a record has none
-of the properties, which is always safe: what goes into it is followed no further.
+Names are those of :func:`packet`. An operation without a record has none of the properties, which
+is always safe: what goes into it is followed no further.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import fx
-
-from supernet.reading.capture import packet
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class OperationKind:
         homogeneous: a positive factor of what goes in is a factor of what comes out.
         cutting: cuts off what is negative, or nearly so.
         sizes: looks at no values.
+        created: looks at no values of its input, and makes a tensor of its sizes.
+        identity: changes nothing in evaluation mode.
+        neutral: changes nothing where shape and type stay the same; a slice then takes all.
+        aliasing: may give a view of its input, though its schema does not say so.
         activation: name in plans of the non-linearity, if a quantiser can take it over.
     """
 
@@ -51,6 +55,10 @@ class OperationKind:
     homogeneous: bool = False
     cutting: bool = False
     sizes: bool = False
+    created: bool = False
+    identity: bool = False
+    neutral: bool = False
+    aliasing: bool = False
     activation: str = ""
 
 
@@ -87,19 +95,41 @@ KINDS: dict[str, OperationKind] = {
              homogeneous=True),
     **_kinds("upsample_bilinear2d upsample_bicubic2d", spatial=True),
     **_moving("upsample_nearest2d", spatial=True),
-    **_moving("flatten reshape squeeze unsqueeze", reshaping=True, view=True, homogeneous=True),
-    **_moving("unflatten", reshaping=True, view=True),
-    **_moving("permute transpose chunk split split_with_sizes unbind getitem select slice expand",
-              view=True),
+    **_moving("flatten reshape", reshaping=True, view=True, homogeneous=True, neutral=True,
+              aliasing=True),
+    **_moving("view", reshaping=True, view=True, homogeneous=True, neutral=True),
+    **_moving("squeeze unsqueeze", reshaping=True, view=True, homogeneous=True),
+    **_moving("unflatten", reshaping=True, view=True, aliasing=True),
+    **_moving("permute transpose split split_with_sizes unbind getitem select", view=True),
+    **_moving("slice expand", view=True, neutral=True),
+    **_moving("chunk", view=True, aliasing=True),
     **_moving("roll"),
     **_kinds("matmul bmm", product=True, mixing=True),
     **_kinds("scaled_dot_product_attention conv_transpose2d conv1d conv2d conv_transpose1d linear",
              product=True),
     **_kinds("sym_size", sizes=True),
+    **_kinds("new_zeros new_ones new_full zeros_like ones_like full_like", created=True),
+    **_kinds("dropout contiguous", identity=True, aliasing=True),
+    **_kinds("dropout_ feature_dropout alpha_dropout native_dropout clone detach detach_ alias "
+             "lift_fresh lift_fresh_copy", identity=True),
+    **_kinds("_to_copy type_as _unsafe_view", neutral=True),
+    **_kinds("to", neutral=True, aliasing=True),
 }  # fmt: skip
 """Name of an operation -> what holds of it."""
 
 _OTHER = OperationKind()
+
+
+def packet(node: fx.Node) -> str:
+    """Return the name of a node's operation without its overload; "" for other nodes."""
+    if node.op == "call_method":
+        return str(node.target)
+    if node.op != "call_function":
+        return ""
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket.__name__)
+    return str(target.__name__)
 
 
 def kind_of(node: fx.Node) -> OperationKind:

@@ -2,13 +2,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from supernet.reading.capture import capture, packet
-from supernet.reading.operations import KINDS, kind_of, named
+from supernet.reading.capture import capture
+from supernet.reading.operations import KINDS, kind_of, named, packet
 
 
 def test_sets_of_operations_are_those_that_the_rules_were_written_for():
     pools = {"adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"}
-    shapes = {"flatten", "reshape", "squeeze", "unsqueeze", "unflatten"}
+    shapes = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten"}
     views = shapes | {"permute", "transpose", "chunk", "split", "split_with_sizes", "unbind"}
     views |= {"getitem", "select", "slice", "expand"}
     integer = pools | {"add", "cat", "mean"}
@@ -27,6 +27,20 @@ def test_sets_of_operations_are_those_that_the_rules_were_written_for():
     )
     assert named("positive") == {"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "exp"}
     assert named("sizes") == {"sym_size"}
+    assert named("created") == {
+        "new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"
+    }  # fmt: skip
+    assert named("identity") == {
+        "dropout", "dropout_", "feature_dropout", "alpha_dropout", "native_dropout", "clone",
+        "contiguous", "detach", "detach_", "alias", "lift_fresh", "lift_fresh_copy",
+    }  # fmt: skip
+    assert named("neutral") == {
+        "to", "_to_copy", "type_as", "expand", "slice", "view", "reshape", "flatten",
+        "_unsafe_view",
+    }  # fmt: skip
+    assert named("aliasing") == {
+        "reshape", "flatten", "contiguous", "to", "chunk", "dropout", "unflatten"
+    }  # fmt: skip
     assert {name: KINDS[name].activation for name in named("activation")} == {
         "relu": "relu", "hardswish": "hswish", "hardsigmoid": "hsigmoid", "gelu": "gelu"
     }  # fmt: skip
