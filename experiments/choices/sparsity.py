@@ -185,8 +185,8 @@ def main() -> None:
     """Fill the table, seed by seed; finished seeds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=float, default=8.0, help="of dense networks")
-    parser.add_argument("--more", type=float, default=4.0, help="trained on, pruned or not")
+    parser.add_argument("--epochs", type=float, default=6.0, help="of dense networks")
+    parser.add_argument("--more", type=float, default=3.0, help="trained on, pruned or not")
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "more": arguments.more, "width": WIDTH,
                 "patterns": PATTERNS}  # fmt: skip

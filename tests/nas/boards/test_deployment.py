@@ -114,3 +114,31 @@ def test_the_command_writes_json_and_ends_with_4_for_a_broken_model(model, tmp_p
     onnx.save(broken, path)
     done = CliRunner().invoke(app, ["deploy", "check", str(path), *arguments])
     assert done.exit_code in (2, 4)
+
+
+def test_a_detector_is_checked_by_its_boxes_and_no_argmax(tmp_path):
+    from search_spaces import build_space
+
+    torch.manual_seed(0)
+    space = build_space("detector", preset="48x48", input_channels=1, outputs=6)
+    supernet = Supernet(space)
+    plan = space.plan(space.smallest())
+    images = torch.randn(8, *plan.input_shape)
+    network = supernet.extract(plan, supernet.statistics(plan, [images])).eval()
+    path = tmp_path / "boxes.onnx"
+    export_onnx(network, path, reduce_range=True)
+    device = make_device(DeviceSpec("here", "onnxruntime"))
+    with pytest.raises(InputError, match="give its run or job with --data"):
+        check_deployment(path, device, protocol=QUICK)
+    card = {"format": 1, "task": "object_detection", "preprocessing": {"classes": ["a", "b"]}}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    boxes = np.full((8, 1, 6), -1.0, np.float32)
+    boxes[:, 0] = [0, 0.2, 0.2, 0.6, 0.6, 0]
+    np.savez(tmp_path / "a.npz", images=images.numpy(), labels=boxes)
+    labelled = read_images(tmp_path / "a.npz", input_shape(path))
+    report = check_deployment(path, device, images=labelled, protocol=QUICK)
+    assert report.task == "object_detection"
+    assert report.execution.agreement_of == "boxes" and report.execution.metric == "ap50"
+    assert report.against_float.accuracy is None and report.against_float.value is not None
+    assert set(report.against_float.by_class) <= {"a", "b"}
+    assert json.loads(json.dumps(report.to_json()))["execution"]["agreement_of"] == "boxes"
