@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -15,6 +14,7 @@ from search_spaces.spaces.registry import SPACES, build_space
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
 from supernet.testing import SupernetContract, at_bits, extracted, plans_of, random_gains
+from tests.supernet.sessions import exact_session
 
 NAMES = [name for name in SPACES if issubclass(SPACES.get(name), PlannedSpace)]
 CASES = {
@@ -92,7 +92,7 @@ class TestEverySpace(SupernetContract):
             network, images, _ = extracted(build(case), plan)
             summary = export_onnx(network, tmp_path / f"{i}.onnx")
             assert summary.weights_kib == pytest.approx(plan.weights_kib)
-            session = onnxruntime.InferenceSession(str(tmp_path / f"{i}.onnx"))
+            session = exact_session(tmp_path / f"{i}.onnx")
             found = session.run(None, {"input": images.numpy()})[0]
             with torch.no_grad():
                 expected = network(images).numpy()

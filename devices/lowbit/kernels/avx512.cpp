@@ -143,20 +143,13 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
   run(f, sums, sum_stride, terms, pixels, first, count, static_cast<uint8_t*>(out), out_stride);
 }
 
-const Backend* make() {
+}  // namespace
+
+const Backend* avx512_backend() {
   static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack, grouped_avx512, quantise_row,
                             {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
                       rows, pointwise, attend}};
   return &backend;
-}
-
-}  // namespace
-
-const Backend* avx512_backend() {
-  const bool can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vnni") && avx2_backend() != nullptr;
-  return can ? make() : nullptr;
 }
 
 }  // namespace lowbit

@@ -158,7 +158,7 @@ struct Backend {
   Elementwise elementwise;
 };
 
-// Each is null where the build or the processor lacks it.
+// Each is null where the build lacks it; asked for only where the processor has it (network.cpp).
 const Backend* portable_backend();
 const Backend* avx2_backend();
 const Backend* avx512_backend();

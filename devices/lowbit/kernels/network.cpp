@@ -31,13 +31,35 @@ std::string g_limit;  // set by lowbit_restrict before networks are made
 
 }  // namespace
 
+namespace {
+
+// Asked here, in code for any processor: what is compiled for an instruction set may use it in any
+// of its functions, also before it could ask.
+#if defined(__x86_64__) || defined(__i386__)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+#else
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+#endif
+
+}  // namespace
+
 std::vector<const Backend*> backends() {
   std::vector<const Backend*> found;
   const auto add = [&](const Backend* b) {
     if (b) found.push_back(b);
   };
-  if (g_limit.empty()) add(avx512_backend());
-  if (g_limit.empty() || g_limit == "avx2") add(avx2_backend());
+  if (g_limit.empty() && has_avx512()) add(avx512_backend());
+  if ((g_limit.empty() || g_limit == "avx2") && has_avx2()) add(avx2_backend());
   if (g_limit.empty() || g_limit == "neon") add(neon_backend());
   add(portable_backend());
   return found;

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.measuring.conditions import has_dot_products
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import (
     Encoding,
@@ -28,6 +29,7 @@ from supernet.onnx.export import export_onnx
 from supernet.onnx.packing import pack_onnx
 from supernet.training.subnets import at_bits
 from tests.supernet.packed_reference import PackedReference
+from tests.supernet.sessions import exact_session
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 32)
 
@@ -63,12 +65,8 @@ def at_inner_bits(plan, weight_bits: int, activation_bits: int):
     )
 
 
-def onnx_logits(path, images) -> np.ndarray:
-    ort = pytest.importorskip("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": images.numpy()})[0]
+def onnx_logits(path, images, *, optimise: bool | None = None) -> np.ndarray:
+    return exact_session(path, optimise=optimise).run(None, {"input": images.numpy()})[0]
 
 
 @pytest.mark.parametrize("bits", [(2, 4), (3, 3), (3, 8), (5, 5), (8, 2), (6, 8), None], ids=str)
@@ -80,14 +78,10 @@ def test_size_is_what_the_plan_promises_and_logits_are_bit_exact(bits, reduce_ra
     assert packed.weights_kib == pytest.approx(network.plan.weights_kib, rel=0.02)
     again = read_packed_model(tmp_path / "m.lowbit")
     # Processors without dot-product instructions saturate unless the range is reduced.
-    if reduce_range or _exact_integers():
+    if reduce_range or has_dot_products():
         logits = PackedReference(again)(images.numpy())
-        np.testing.assert_array_equal(logits, onnx_logits(tmp_path / "m.onnx", images))
-
-
-def _exact_integers() -> bool:
-    with open("/proc/cpuinfo") as file:
-        return "vnni" in file.read()
+        expected = onnx_logits(tmp_path / "m.onnx", images, optimise=True)
+        np.testing.assert_array_equal(logits, expected)
 
 
 @pytest.mark.parametrize("storage", ["packed", "int8"])
