@@ -11,7 +11,7 @@ from pydantic import (
     StrictStr,
 )
 
-from nas.job.findings import Finding
+from nas.job.findings import Finding, dotted
 from nas.job.values import AboveZero, NonNegative, Positive, Section
 from search_spaces.errors import InputError
 from search_spaces.sparsity import DENSE, NO_SPARSITY, Sparsity, parse_sparsity
@@ -83,11 +83,13 @@ def check_sparsity(finetune: FinetuneConfig) -> Iterator[Finding]:
     if asked is None:
         return
     known: list[Sparsity] = []
-    for at, text in (("pattern", asked.pattern), *(("layers", t) for t in asked.layers.values())):
+    named = [(("layers", name), text) for name, text in asked.layers.items()]
+    for place, text in [(("pattern",), asked.pattern), *named]:
         try:
             known.append(parse_sparsity(text))
         except InputError as error:
-            yield ("finetune", "sparsity", at), f"finetune.sparsity.{at}: {error}"
+            at = ("finetune", "sparsity", *place)
+            yield at, f"{dotted(at)}: {error}"
             known.append(Sparsity(0.5))
     if all(pattern == NO_SPARSITY for pattern in known):
         yield (

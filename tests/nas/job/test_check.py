@@ -110,7 +110,7 @@ def test_the_file_of_a_shared_study_is_relative_to_the_job(tmp_path):
         ),
         (
             "finetune: {sparsity: {layers: {head: '5:4'}}}",
-            "finetune.sparsity.layers: the pattern 5:4 keeps no part of its weights",
+            "finetune.sparsity.layers.head: the pattern 5:4 keeps no part of its weights",
         ),
         ("finetune: {sparsity: {}}", "finetune.sparsity: every layer is dense; give a pattern"),
         ("search: {training: {layers: 0}}", "search.training.layers"),
