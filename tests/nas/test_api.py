@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import nas
 from search_spaces.errors import InputError
 
 
-@pytest.mark.parametrize("name", ["run", "resume", "export", "compare", "measure"])
+STORED = Path(__file__).parents[2] / "experiments" / "notebooks" / "stored"
+FUNCTIONS = (
+    "run", "resume", "export", "compare", "measure", "estimate", "inspect", "load_results",
+    "make_job", "track", "write_report",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_module_has_the_name_of_a_function(name):
     assert importlib.util.find_spec(f"nas.{name}") is None
     assert callable(getattr(nas, name)) and name in nas.__all__
@@ -59,3 +69,82 @@ def test_measure_gives_a_measurement_for_each_model(tmp_path):
     settings = {"processes": 2, "runs": 3}
     (found,) = nas.measure([str(model)], protocol=settings, store=tmp_path / "m.db")
     assert found.latency_ms > 0 or found.reasons
+
+
+def command(*arguments) -> str:
+    """Return what a command prints."""
+    from nas.cli.main import app
+
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_comparing_exporting_and_reporting_give_what_the_commands_give(tmp_path):
+    run = Path(shutil.copytree(STORED / "relaxed", tmp_path / "run"))
+    other = STORED / "tight"
+    assert command("compare", run, other).splitlines() == nas.compare([run, other]).lines()
+    formats = ["--format", "onnx", "--format", "c"]
+    command("export", run, *formats, "--output", tmp_path / "one")
+    written = nas.export(run, output=tmp_path / "two", formats=["onnx", "c"])
+    assert [item.format for item in written] == ["onnx", "c"]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    command("report", run)
+    page = (run / "report.html").read_bytes()
+    assert nas.write_report(run).read_bytes() == page
+    results = nas.load_results(run)
+    assert [model.id for model in results.front] and results.to_json()["front"]
+
+
+def test_a_mapping_is_the_job_of_the_file_that_would_hold_it(tmp_path, monkeypatch):
+    text = "name: a\ndata: {name: digits}\nsearch: {constraints: {weights_kib: {max: 20}}}\n"
+    (tmp_path / "job.yaml").write_text(text)
+    values = {
+        "name": "a",
+        "data": {"name": "digits"},
+        "search": {"constraints": {"weights_kib": {"max": 20}}},
+    }
+    job = nas.make_job(values, folder=tmp_path)
+    assert job == nas.load_job(tmp_path / "job.yaml")
+    with pytest.raises(nas.DiagnosticsError, match="unknown data source 'digitz'"):
+        nas.make_job({**values, "data": {"name": "digitz"}})
+    with pytest.raises(InputError, match="neither text, number, list nor mapping"):
+        nas.make_job({**values, "data": object()})
+    from nas.stages import pipeline
+
+    seen = []
+    monkeypatch.setattr(pipeline, "run", lambda job, folder, **options: seen.append(job))
+    assert nas.run(values, tmp_path / "run", seed=3) == tmp_path / "run"
+    assert seen[0].seed == 3 and seen[0].search == job.search
+
+
+def test_paths_of_a_mapping_are_relative_to_the_folder_that_is_given(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    values = {"name": "a", "data": {"name": "image_folder", "path": Path("photos")}}
+    assert nas.make_job(values, folder=tmp_path).data.path == str(tmp_path / "photos")
+
+
+def test_a_network_is_inspected_as_it_is():
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    found = nas.inspect(network, (1, 8, 8))
+    assert [layer.kind for layer in found.layers] == ["conv", "linear"]
+    with pytest.raises(InputError, match="load them into the module"):
+        nas.inspect(network, (1, 8, 8), weights="state.safetensors")
+
+
+def test_a_board_needs_its_hub(tmp_path):
+    from importlib import resources
+
+    model = str(resources.files("devices.measuring") / "reference.onnx")
+    with pytest.raises(InputError, match="give hub and token_file too"):
+        nas.measure([model], board="desk")
+    with pytest.raises(InputError, match="hub needs board and token_file"):
+        nas.measure([model], hub="http://127.0.0.1:1")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from devices.measuring.measure import measure
+from devices.device import DeviceSpec, LocalDevice
 from devices.measuring.protocol import Protocol
 from devices.runtime import make_runtime, random_inputs
 from devices.runtimes import onnxruntime as module
@@ -123,13 +123,17 @@ def test_products_left_in_floats_are_counted(tmp_path, quantise_second, expected
     assert make_runtime("onnxruntime").load(path).arithmetic() == expected
 
 
-def test_a_fall_back_to_floats_is_reported_with_the_measurement(tmp_path, caplog):
+def test_a_fall_back_to_floats_is_told_once_a_device_and_kept_with_each(tmp_path, caplog):
     path = quantised_model(tmp_path / "q.onnx", quantise_second=False)
+    other = quantised_model(tmp_path / "r.onnx", quantise_second=False)
     quick = Protocol(processes=2, runs=3, retries=0, warmup_max_s=0.1, min_sample_ms=0.1)
-    (found,) = measure([path], make_runtime("onnxruntime"), quick)
-    assert found.conditions["arithmetic"] == {"int8": 1, "float32": 1}
-    (doubt,) = [d for d in found.conditions["doubts"] if "float32" in d]
-    assert "1 of 2 products" in doubt and doubt in caplog.text
+    device = LocalDevice(DeviceSpec("here", "onnxruntime", 1, 1, {}, None))
+    for file in (path, other):
+        (found,) = device.measure([file], protocol=quick)
+        assert found.conditions["arithmetic"] == {"int8": 1, "float32": 1}
+        (doubt,) = [d for d in found.conditions["doubts"] if "float32" in d]
+        assert "1 of 2 products" in doubt
+    assert caplog.text.count(doubt) == 1
 
 
 def test_a_float_file_has_nothing_to_fall_back_from(make_model):

@@ -108,6 +108,8 @@ def test_boxes_of_scenes_are_tight_about_the_visible_pixels():
         ({"side": 8}, "side: 8"),
         ({"objects": "cars"}, "'cars' is none of digits"),
         ({"clutter": 2}, "clutter: 2"),
+        ({"clutter": True}, "clutter: True is no number"),
+        ({"most": True}, "most: True is no whole number"),
         ({"most": 0}, "most: 0"),
         ({"kind": "classes"}, "use task: object_detection or semantic_segmentation"),
     ],
