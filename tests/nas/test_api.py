@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import nas
 from search_spaces.errors import InputError
 
-
 STORED = Path(__file__).parents[2] / "experiments" / "notebooks" / "stored"
 FUNCTIONS = (
     "run", "resume", "export", "compare", "measure", "estimate", "inspect", "load_results",

@@ -43,6 +43,6 @@ def test_a_quantised_file_is_refused_with_what_to_do(tmp_path):
 
 
 def test_another_operator_without_a_translation_is_named_alone(tmp_path):
-    with pytest.raises(InputError, match="operators Acosh$"):
+    with pytest.raises(InputError, match=r"operators Acosh$"):
         OnnxNetwork(written(tmp_path / "model.onnx", "Acosh"))
     OnnxNetwork(written(tmp_path / "float.onnx", "Relu"))
