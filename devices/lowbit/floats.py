@@ -19,6 +19,9 @@ from devices.lowbit.float_ops import native_operation, run_native
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
 
+REARRANGING = ("flatten", "reshape", "transpose", "resize")
+"""Operations of a packed model that move values and change none."""
+
 _F = np.float32
 Attributes = dict[str, Any]
 Operation = Callable[..., Any]
@@ -162,7 +165,7 @@ def operation(node: dict[str, Any], model: PackedModel) -> Operation:
     op, attributes = node["op"], node.get("attributes", {})
     if op in ("conv", "linear"):
         return _layer(node, model)
-    if op in ("flatten", "reshape", "transpose", "resize"):
+    if op in REARRANGING:
         return lambda x: rearranged(node, x)
     if op == "concat":
         return lambda *x: np.concatenate(x, node["axis"])

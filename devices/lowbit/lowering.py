@@ -32,7 +32,6 @@ from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
 _FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
-_VIEWS = ("flatten", "reshape", "transpose", "resize")
 
 
 class Lowering(Buffers):
@@ -93,7 +92,7 @@ class Lowering(Buffers):
             self._max_pool(node)
         elif op == "concat" and self._on_channels(node):
             self._concat(node)
-        elif op in _VIEWS and node["inputs"][0] in self.tensors:
+        elif op in floats.REARRANGING and node["inputs"][0] in self.tensors:
             self._view(node)
         elif not self._fused_elementwise(node):
             self._float(node)

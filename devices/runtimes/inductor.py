@@ -10,7 +10,7 @@ import numpy as np
 
 from devices.runtime import RUNTIMES, Runtime, Session, TensorSpec, existing_file, one_line
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
-from search_spaces.model_files.graph import read_graph
+from search_spaces.model_files.graph import PRODUCTS, read_graph
 
 _DTYPES = {"file": "float32", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
@@ -110,4 +110,4 @@ class _TorchSession(Session):
 
 
 def _products(graph: Any) -> list[Any]:
-    return [node for node in graph.nodes if node.op in ("Conv", "Gemm", "MatMul")]
+    return [node for node in graph.nodes if node.op in PRODUCTS]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from devices.runtimes.torch_graph import GraphModule
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import PRODUCTS
 
-_LAYERS = ("Conv", "Gemm", "MatMul")
 _QUANTISED = frozenset({"Round", "QuantizeLinear", "DequantizeLinear", "MatMulNBits"})
 """Operators by one of which a file shows that it was quantised."""
 
@@ -36,7 +36,7 @@ class OnnxNetwork(GraphModule):
         constants = self.constants_by_name
         for count, node in enumerate(self.nodes):
             weight = node.inputs[1] if len(node.inputs) > 1 else ""
-            if node.op in _LAYERS and weight in constants:
+            if node.op in PRODUCTS and weight in constants:
                 # Neither dots nor slashes may be in the name of a buffer.
                 name = re.sub(r"\W+", "_", weight).strip("_")
                 name = re.sub(r"_?weights?$", "", name) or f"{node.op}_{count}"

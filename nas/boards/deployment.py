@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.boards.comparison import Comparison, Images
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.model_files.graph import inputs_of
 
 if TYPE_CHECKING:
     from devices.device import Device
@@ -212,9 +213,7 @@ def input_shape(model: Path) -> tuple[int, ...]:
     """
     import onnx
 
-    graph = onnx.load(str(model), load_external_data=False).graph
-    constants = {t.name for t in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
+    inputs = inputs_of(onnx.load(str(model), load_external_data=False).graph)
     sizes = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if inputs else []
     if len(inputs) != 1 or len(sizes) != 4 or not all(sizes[1:]):
         raise InputError(f"{model}: the input is {sizes}, not (batch, channels, height, width)")

@@ -21,6 +21,9 @@ from search_spaces.model_files.folding import folded
 if TYPE_CHECKING:
     import onnx
 
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+"""Operators that multiply by weights, or two activations by each other."""
+
 _NUMBERS = "fiubcOSU"
 """Kinds of types that NumPy has itself."""
 
@@ -230,6 +233,12 @@ def graph_of(model: onnx.ModelProto) -> Graph:
     return _Reader(model).graph()
 
 
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs of an ONNX graph that are no constants."""
+    constants = {item.name for item in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
 def plain(array: np.ndarray) -> np.ndarray:
     """Return integers of less than a byte as bytes, and floats that NumPy lacks as float32."""
     if array.dtype.kind in _NUMBERS:
@@ -257,7 +266,7 @@ class _Reader:
         for item in source.initializer:
             self._add(item.name, _array(item))
         nodes = [node for node in map(_node, source.node) if not self._fold(node)]
-        values = [v for v in source.input if v.name not in self._constants]
+        values = inputs_of(source)
         return Graph(
             nodes=tuple(nodes),
             inputs=tuple(v.name for v in values),

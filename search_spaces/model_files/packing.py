@@ -15,7 +15,7 @@ import numpy as np
 from search_spaces.errors import InputError
 from search_spaces.model_files.decoders import Region, decoder_regions
 from search_spaces.model_files.fills import unfilled
-from search_spaces.model_files.graph import Codes, Graph, Node, graph_of
+from search_spaces.model_files.graph import PRODUCTS, Codes, Graph, Node, graph_of
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
@@ -164,7 +164,7 @@ class _Packer:
             self.dequantized[out] = self.names[node.input(0)]
         elif op == "Clip" and self.names.get(node.input(0)) in self.grids:
             self._narrow(node)
-        elif op in ("Conv", "Gemm", "MatMul"):
+        elif op in PRODUCTS:
             self._layer(node)
         elif op == "Identity" or (
             op == "Relu" and self._clamps(out) and node.input(0) in self.open

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import inputs_of
 from search_spaces.model_files.grouped import GroupedWeights
 
 if TYPE_CHECKING:
@@ -163,9 +164,7 @@ def linear_inputs(
         for node in probe.graph.node
         if (node.name or node.output[0]) in wanted
     }
-    inputs = [
-        i for i in probe.graph.input if i.name not in {t.name for t in probe.graph.initializer}
-    ]
+    inputs = inputs_of(probe.graph)
     if len(inputs) != 1:
         raise InputError(f"calibration needs a model with one input, not {len(inputs)}")
     there = {inputs[0].name, *(o.name for o in probe.graph.output)}

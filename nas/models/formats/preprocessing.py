@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import inputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +41,7 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Mapping[str, Any])
             "pre-processing of channels in the order blue, green, red cannot be embedded; export "
             "it without --embed-preprocessing, and reverse the channels before the network"
         )
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [item for item in model.graph.input if item.name not in constants]
+    inputs = inputs_of(model.graph)
     shape = inputs[0].type.tensor_type.shape.dim if len(inputs) == 1 else []
     mean, std = (np.array(preprocessing.get(key) or [], np.float32) for key in ("mean", "std"))
     scale = preprocessing.get("pixel_scale")
