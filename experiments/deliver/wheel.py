@@ -42,7 +42,7 @@ AFTER = (
     "nas export demo --embed-preprocessing --output uint8",
     "nas report demo",
     "nas compare demo demo",
-    "nas device export demo/measurements.db measured.csv",
+    "nas device export demo/measurements.db measured.csv --include-invalid",
     "nas latency fit table.csv --space nasbench201 --arch-column arch --output prior.safetensors",
     "nas latency suggest prior.safetensors table.csv --arch-column arch -n 3",
 )
@@ -67,7 +67,7 @@ for i in $(seq 100); do grep -q http watch.log && break; sleep 0.2; done
 python -c "
 import re, httpx
 at, token = re.match(r'(\\S+)#(\\S+)', open('watch.log').read()).groups()
-seen = httpx.get(at + 'api/run', headers={'Authorization': 'Bearer ' + token}).json()
+seen = httpx.get(at + 'api/run', headers={'Authorization': 'Bearer ' + token}, timeout=120).json()
 assert seen['state'] == 'finished', seen
 assert 'api/run' in httpx.get(at).text
 "
