@@ -180,12 +180,12 @@ def main() -> None:
     downloads = {k: round(v / GIB, 2) for k, v in options.downloads.items()}
     if options.lent:
         known = json.loads(RESULT.read_text(encoding="utf-8"))
-        disk = {**known["disk_gib"], "base": disk["base"]}
-        downloads = known["download_gib"]
+        disk, downloads = known["disk_gib"], known["download_gib"]
     result = {
         "command": COMMAND,
         "demo": "run" if options.run is None else "not run: a finished run was given",
         "commands": rows,
+        "libraries_of_search": "lent" if options.lent else "its own",
         "disk_gib": disk,
         "download_gib": downloads,
     }
