@@ -6,6 +6,9 @@ from search_spaces.space import Arch, Choice, Condition, SearchSpace
 from search_spaces.spaces import autoencoder as _autoencoder  # noqa: F401  (registers the space)
 from search_spaces.spaces import decoder as _decoder  # noqa: F401  (registers the space)
 from search_spaces.spaces import dense as _dense  # noqa: F401  (registers the spaces)
+from search_spaces.spaces import (  # noqa: F401  (registers the space)
+    encoder_decoder as _encoder_decoder,
+)
 from search_spaces.spaces import hybrid as _hybrid  # noqa: F401  (registers the space)
 from search_spaces.spaces import mobilenet as _mobilenet  # noqa: F401  (registers the space)
 from search_spaces.spaces import nasbench201 as _nasbench201  # noqa: F401  (registers the space)

@@ -176,7 +176,8 @@ class OperatorPlan(Generic[Number]):
         macs: multiply-accumulates of one image.
         parameters: float parameters.
         bits: of the factors of its products; 0 for those of the streams.
-        entries: of an embedding's table; 0 otherwise.
+        entries: of an embedding's table; layers that an attention's memory is joined of; 0
+            otherwise.
     """
 
     name: str
@@ -188,7 +189,7 @@ class OperatorPlan(Generic[Number]):
     macs: Number = 0
     parameters: Number = 0
     bits: int = 0
-    entries: int = 0
+    entries: Number = 0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from search_spaces.block_kinds import BLOCK_KINDS, BlockKind
+from search_spaces.columns import OperatorColumn
 from search_spaces.layers import FLOAT_BITS
 from search_spaces.memory import INPUTS, NOTHING, PLACES, SUM, Roles, Tape, Tensor
 
@@ -101,6 +102,92 @@ def _language_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     return roles.chain(tape, h, ["classifier"], FLOAT_BITS)
 
 
+Alive = tuple[Tensor, ...]
+"""(current, *kept), of kinds that keep tensors."""
+
+_MOST_MEMORIES = 3
+
+
+def _embed_source(tape: Tape, roles: Roles, alive: Alive) -> Alive:
+    table = _operator(roles, "embed").operator
+    source = tape.op([alive[0]], table.channels * table.tokens, FLOAT_BITS, keeps=NOTHING)
+    mask = tape.op([alive[0]], table.tokens, FLOAT_BITS, keeps=NOTHING)
+    # Numbers of the target's symbols wait in the input.
+    return source, mask, alive[0]
+
+
+def _encoder(tape: Tape, roles: Roles, alive: Alive) -> Alive:
+    x, mask, target, *memories = alive
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
+    h = _attend(
+        tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS, mask=mask
+    )
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    new = [x, *memories][:_MOST_MEMORIES]
+    # Where the layer is not there, the outputs of those before it stay what they were.
+    before = [*memories, *new[len(memories) :]]
+    kept = [_either(active, a, b) for a, b in zip(new, before, strict=True)]
+    return x, mask, target, *kept
+
+
+def _embed_target(tape: Tape, roles: Roles, alive: Alive) -> Alive:
+    _, mask, target, *memories = alive
+    table = _operator(roles, "embed").operator
+    y = tape.op([target], table.channels * table.tokens, FLOAT_BITS, keeps=NOTHING)
+    return y, mask, *memories
+
+
+def _cross_decoder(tape: Tape, roles: Roles, alive: Alive) -> Alive:
+    x, mask, *memories = alive
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
+    h = _attend(tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS)
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    gather = _operator(roles, "gather").operator
+    layers = np.asarray(gather.entries)
+    joined = [_either(layers > i, memory, memories[0]) for i, memory in enumerate(memories)]
+    memory = tape.op(
+        joined, gather.channels * gather.tokens, roles.bits("memory"), active, keeps=INPUTS
+    )
+    memory = roles.chain(tape, memory, ["memory"], FLOAT_BITS)
+    h = tape.op([x], x.count, roles.bits("query"), active, keeps=INPUTS)
+    query = roles.chain(tape, h, ["query"], FLOAT_BITS)
+    cross = _operator(roles, "cross").operator
+    count = roles.layers["query"].layer.tokens
+    scores = tape.op(
+        [query, memory, mask], cross.heads * count * cross.tokens, FLOAT_BITS, active, keeps=INPUTS
+    )
+    h = tape.op(
+        [scores, memory], cross.channels * count, roles.bits("combine"), active, keeps=INPUTS
+    )
+    h = roles.chain(tape, h, ["combine"], FLOAT_BITS)
+    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM), mask, *memories
+
+
+def _sequence_head(tape: Tape, roles: Roles, alive: Alive) -> Tensor:
+    return _language_head(tape, roles, alive[0])
+
+
+def _operator(roles: Roles, role: str) -> OperatorColumn:
+    return next(item for item in roles.block.operators if item.operator.role == role)
+
+
+def _either(first: np.ndarray, a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a`` in the architectures of ``first`` (n,) bool, ``b`` in the others."""
+    return Tensor(np.where(first, a.storage, b.storage), np.where(first, a.count, b.count))
+
+
 def _token_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     classifier = roles.layers["classifier"]
     h = tape.op([x], x.count, FLOAT_BITS, keeps=INPUTS)
@@ -126,12 +213,14 @@ def _attend(
     *,
     role: str = "heads",
     inner_bits: np.ndarray | int | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Attention between projections: scores of all heads, then their values."""
-    heads = next(item for item in roles.block.operators if item.operator.role == role)
+    heads = _operator(roles, role)
     plan, active = heads.operator, heads.active
     inner = tape.stream_bits if inner_bits is None else inner_bits
-    scores = tape.op([qkv], plan.heads * plan.tokens**2, inner, active, keeps=INPUTS)
+    read = [qkv] if mask is None else [qkv, mask]
+    scores = tape.op(read, plan.heads * plan.tokens**2, inner, active, keeps=INPUTS)
     out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active, keeps=INPUTS)
     return out
 
@@ -152,3 +241,14 @@ for _name, _dataflow, _flow in (
     ("head", "head", _head),
 ):
     BLOCK_KINDS.register(_name)(BlockKind(f"supernet.dataflow:{_dataflow}", _flow))
+
+for _name, _kept_flow in (
+    ("embed_source", _embed_source),
+    ("encoder", _encoder),
+    ("embed_target", _embed_target),
+    ("cross_decoder", _cross_decoder),
+    ("sequence_head", _sequence_head),
+):
+    BLOCK_KINDS.register(_name)(
+        BlockKind(f"supernet.sequences:{_name}", _kept_flow, kept=True)  # type: ignore[arg-type]
+    )

@@ -72,8 +72,9 @@ class PlannedSpace(SearchSpace):
         dataflows: how tensors run through blocks of kinds that this space alone has, for the
             supernet; the registered kinds need no entry.
         ANSWERS: what its networks answer for: ``one`` (batch, outputs), ``cells`` (batch, cells,
-            outputs), ``grid`` (batch, outputs, height, width) or ``tokens`` (batch, tokens,
-            outputs). A task needs one of them.
+            outputs), ``grid`` (batch, outputs, height, width), ``tokens`` (batch, tokens,
+            outputs), or ``sequences`` (batch, symbols of the target, outputs). A task needs one of
+            them.
     """
 
     ANSWERS: ClassVar[str] = "one"

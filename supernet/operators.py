@@ -39,7 +39,7 @@ class ElasticOperator(nn.Module):
 
 
 OPERATORS: Registry[type[ElasticOperator]] = Registry(
-    "operator kind", group="nas.operators", modules=("supernet.language",)
+    "operator kind", group="nas.operators", modules=("supernet.language", "supernet.sequences")
 )
 
 

@@ -21,6 +21,7 @@ from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraErr
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
+    from nas.data.text.pair_tokens import PairTokens
     from nas.data.text.tokens import Tokens
     from nas.job.sections.data import DataConfig
 
@@ -29,6 +30,9 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 PLACED = ("boxes", "masks")
 """Kinds of targets that have places in their images."""
+
+OF_TEXT = ("tokens", "pairs")
+"""Kinds of targets that are numbers of a text's tokens."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -42,7 +46,8 @@ class ImageArrays:
             are but for the normalisation; a signal has height 1.
         labels: classes (n,) int64, labels and values (n, outputs) float32, boxes (n, most, 6)
             float32 or masks (n, height, width) uint8 of the images' size, see
-            :mod:`nas.data.annotations.arrays`; of texts the tokens that follow (n, length) int64.
+            :mod:`nas.data.annotations.arrays`; of texts the tokens that follow (n, length) int64,
+            of pairs the target, 0 after its last symbol, (n, length) int64.
     """
 
     images: np.ndarray
@@ -80,11 +85,12 @@ class RawData:
         origin: where the data was read from, for the manifest.
         crop_padding, scale, flip, noise, gain: the augmentation that suits the data.
         targets: ``classes`` (one an example), ``labels`` (0 or 1 each), ``values``, ``boxes``,
-            ``masks`` or ``tokens`` (that follow, of a text).
+            ``masks``, ``tokens`` (that follow, of a text) or ``pairs`` (of sequences).
         groups: by example of ``train``, a number that examples share which must not be divided
             among the sets (one speaker, patient or recording), (n,) int64; None for none.
         input_text: how a user makes an input of the network, for the model card; empty for images.
         tokens: of a text; None for other data.
+        pairs: vocabularies of pairs of sequences; None for other data.
     """
 
     train: ImageArrays | ImageFiles
@@ -103,6 +109,7 @@ class RawData:
     groups: np.ndarray | None = None
     input_text: str = ""
     tokens: Tokens | None = None
+    pairs: PairTokens | None = None
 
     @property
     def placed(self) -> str | None:
@@ -122,6 +129,8 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
         "nas.data.annotations.masks",
         "nas.data.scenes",
         "nas.data.signals",
+        "nas.data.text.pairs",
+        "nas.data.text.pronunciations",
         "nas.data.text.source",
         "nas.data.annotations.voc",
         "nas.data.annotations.yolo",

@@ -21,12 +21,13 @@ from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable
 from nas.data.placed import checked, presence
-from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, ImageFiles, RawData
+from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
 if TYPE_CHECKING:
+    from nas.data.text.pair_tokens import PairTokens
     from nas.data.text.tokens import Tokens
 
 
@@ -48,10 +49,10 @@ class DataSplits:
         input_size: height and width of the inputs; a signal has height 1.
         origin: where the data was read from.
         seed: that divided the data.
-        targets: ``classes``, ``labels``, ``values``, ``boxes``, ``masks`` or ``tokens``; see
-            :class:`nas.data.sources.RawData`.
+        targets: ``classes``, ``labels``, ``values``, ``boxes``, ``masks``, ``tokens`` or ``pairs``;
+            see :class:`nas.data.sources.RawData`.
         input_text: how a user makes an input of the network; empty for images.
-        tokens: of a text; None for other data.
+        tokens, pairs: of a text, or of pairs of sequences; None for other data.
         on_test_read: called with the reason when the test set is handed out.
     """
 
@@ -69,6 +70,7 @@ class DataSplits:
     targets: str = "classes"
     input_text: str = ""
     tokens: Tokens | None = None
+    pairs: PairTokens | None = None
     on_test_read: Callable[[str], None] | None = None
     _test_read: str | None = None
 
@@ -126,7 +128,7 @@ class DataSplits:
     def warnings(self) -> list[str]:
         """Return what makes figures of these sets unsure: a class that a set has no image of."""
         found: list[str] = []
-        if self.targets in ("values", "tokens"):
+        if self.targets in ("values", *OF_TEXT):
             return found
         for name, part in (
             ("training", self.train),
@@ -222,7 +224,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         config: the job's section.
         seed: of the division.
         kind: of the targets that a task needs, for the sources that can give several:
-            ``classes``, ``labels``, ``values``, ``boxes``, ``masks`` or ``tokens``.
+            ``classes``, ``labels``, ``values``, ``boxes``, ``masks``, ``tokens`` or ``pairs``.
 
     Each part holds every class in proportion. Calibration takes at most the whole
     training set.
@@ -270,7 +272,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         train=train,
         calibration=calibration,
         validation=validation,
-        normalisation=normalisation_of(config, train, channels, names=raw.targets == "tokens"),
+        normalisation=normalisation_of(config, train, channels, names=raw.targets in OF_TEXT),
         augmentation=Augmentation(
             chosen("crop_padding"),
             chosen("flip"),
@@ -288,6 +290,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         targets=raw.targets,
         input_text=raw.input_text,
         tokens=raw.tokens,
+        pairs=raw.pairs,
     )
 
 
@@ -339,7 +342,7 @@ def _targets(raw: RawData, given: np.ndarray) -> Tensor:
                          f"{raw.origin} holds no examples")  # fmt: skip
     if raw.targets in PLACED:
         return checked(raw.targets, given, len(raw.classes), raw.origin)
-    if raw.targets == "tokens":
+    if raw.targets in OF_TEXT:
         return torch.from_numpy(np.ascontiguousarray(given, dtype=np.int64))
     if raw.targets != "classes":
         values = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
@@ -423,7 +426,7 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
     """Return the stratum of each example, (n,): its class, its quantile, or one for all."""
     if raw.targets == "classes":
         return targets
-    if raw.targets == "tokens":
+    if raw.targets in OF_TEXT:
         return np.zeros(len(targets), np.int64)
     if raw.targets in PLACED:
         targets = presence(raw.targets, torch.from_numpy(targets), len(raw.classes)).numpy()

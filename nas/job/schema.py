@@ -8,6 +8,7 @@ path that is not there, an unknown runtime).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,6 +204,7 @@ def job_space(
     input_channels: int | None = None,
     outputs: int | None = None,
     input_size: tuple[int, int] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> SearchSpace:
     """Build the job's search space.
 
@@ -211,6 +213,7 @@ def job_space(
         input_channels: of the data; the number of architectures does not depend on it.
         outputs: units of the last layer, from the task; likewise.
         input_size: height and width of the data; likewise.
+        data: what else the task's data say of the space's parameters; likewise.
 
     Raises:
         InputError: a parameter of the space is unknown or has a value it cannot take; code that
@@ -218,7 +221,7 @@ def job_space(
     """
     if ":" in job.space.name:
         require_trust_of_space(job.space.name, job.space.overrides)
-    config = dict(job.space.overrides)
+    config = dict(job.space.overrides) | dict(data or {})
     if job.space.preset is not None:
         config["preset"] = job.space.preset
     if input_channels is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nas.data.sources import OF_TEXT
 from nas.models.card import ModelCard
 from nas.models.formats.base import FORMATS, Format, Source, Written
 from nas.models.hand_over import export_model, picked
@@ -47,9 +48,9 @@ def export_formats(
     chosen = checked(formats, embed_preprocessing=embed_preprocessing)
     run = Path(run)
     results = load_results(run)
-    if embed_preprocessing and (results.get("task") or {}).get("targets") == "tokens":
+    if embed_preprocessing and (results.get("task") or {}).get("targets") in OF_TEXT:
         raise InputError(
-            "a language model takes numbers of tokens, which are no pixels to be scaled; export it "
+            "a model of texts takes numbers of tokens, which are no pixels to be scaled; export it "
             "without --embed-preprocessing"
         )
     entry = picked(results, pick, run)

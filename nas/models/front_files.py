@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 
-from nas.models.language.step_file import step_path
+from nas.models.language.parts import PARTS, part_path
 from nas.record.result_types import Results
 from nas.record.results import Verified
 from nas.record.run_folder import RunStore
@@ -18,8 +18,9 @@ def keep_models(store: RunStore, front: Sequence[Verified]) -> None:
     for item in front:
         kept = store.models / f"{item.arch.id}.onnx"
         shutil.copy2(item.path, kept)
-        if step_path(item.path).is_file():
-            shutil.copy2(step_path(item.path), step_path(kept))
+        for part in PARTS:
+            if part_path(item.path, part).is_file():
+                shutil.copy2(part_path(item.path, part), part_path(kept, part))
 
 
 def write_cards(store: RunStore, results: Results) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas.models.card import ModelCard
-from nas.models.language.step_file import step_path
+from nas.models.language.parts import PARTS, part_path
 from nas.record.result_types import Results
 from nas.report.results import is_file_name, load_results
 from search_spaces.atomic import write_atomic
@@ -44,9 +45,10 @@ def export_model(run: Path, pick: str = "knee", output: Path | None = None) -> P
     target = folder / card.file
     if target.resolve() != source.resolve():
         write_atomic(target, lambda temporary: _copy(source, temporary))
-        step = step_path(source)
-        if step.is_file():
-            write_atomic(step_path(target), lambda temporary: _copy(step, temporary))
+        for part in PARTS:
+            beside = part_path(source, part)
+            if beside.is_file():
+                write_atomic(part_path(target, part), partial(_copy, beside))
     if _sha256(target) != card.sha256:
         raise EnvironmentProblem(f"{target} differs from {source} after copying; check the disk")
     card.write(folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.sources import OF_TEXT
 from search_spaces.atomic import write_json_atomic
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def write_examples(
         drawing = task.drawing(output, target.numpy(), splits.classes)
         shown.append(
             {
-                **(_shown(picture.numpy()) if splits.tokens is None else {}),
+                **(_shown(picture.numpy()) if splits.targets not in OF_TEXT else {}),
                 "caption": drawing.caption,
                 "boxes": [
                     {"corners": [round(c, 4) for c in box.corners], "kind": box.kind,

@@ -120,6 +120,7 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
         input_channels=splits.channels,
         outputs=task.outputs(splits),
         input_size=splits.input_size,
+        data=task.space_options(splits),
     )
     networks = require_networks(space, "'nas run'")
     shape = splits.input_shape

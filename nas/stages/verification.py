@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.sources import OF_TEXT
 from nas.executors import Executor, Work
 from nas.fronts.budgets import CostBudget
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
 from nas.fronts.spec import FrontSpec
-from nas.models.language.generate import TOKENIZER
-from nas.models.language.step_file import DECODE
+from nas.models.language.export_parts import export_part
+from nas.models.language.notes import notes_of
+from nas.models.language.parts import part_named, parts_of
 from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified, pick_spread
@@ -90,24 +92,24 @@ class Models:
             self._context.space.name, str(arch), variant
         )
         if not path.exists() and not known:
-            if variant.endswith(f"-{DECODE}"):
-                self.export_step(arch, variant)
-            else:
+            part = part_named(variant)
+            if part is None:
                 self.export(arch, variant)
+            else:
+                self.export_part(arch, variant, part)
         return path
 
-    def export_step(self, arch: Arch, variant: str) -> None:
-        """Export the step of decoding of a language model.
+    def export_part(self, arch: Arch, variant: str, part: str) -> None:
+        """Export a part of a model of texts: what reads a source, or what gives a token more.
 
         Raises:
-            UnusableModel: steps do not give what a window at once does.
+            UnusableModel: the parts do not give what everything at once does.
         """
-        from nas.models.language.step_file import export_step
-
         network = self._evaluator.network(arch).cpu()
-        export_step(
+        export_part(
             network,
             self.path(arch, variant),
+            part,
             self._calibration(network),
             metadata={"arch": str(arch), **metadata_of(self._context.splits)},
             weight_storage=self._context.job.export.weights,
@@ -130,9 +132,10 @@ class Models:
             metadata={"arch": str(arch), **metadata_of(self._context.splits)},
             weight_storage=self._context.job.export.weights,
         )
-        if variant == "verify" and self._context.splits.tokens is not None:
+        if variant == "verify":
             # What is handed over adds tokens, too.
-            self.export_step(arch, f"{variant}-{DECODE}")
+            for part in parts_of(network.plan):
+                self.export_part(arch, f"{variant}-{part}", part)
         return network, path
 
     def search_sizes(self, archs: Sequence[Arch]) -> dict[Arch, float]:
@@ -170,8 +173,8 @@ class Models:
 
 def metadata_of(splits: DataSplits) -> dict[str, str]:
     """Return what a file says of its data: how inputs are made, and what tokens are."""
-    if splits.tokens is not None:
-        return {TOKENIZER: splits.tokens.to_text()}
+    if splits.targets in OF_TEXT:
+        return notes_of(splits.tokens, splits.pairs)
     return {"preprocessing": json.dumps(preprocessing_of(splits))}
 
 
@@ -368,7 +371,7 @@ class Verification:
 
         # Of a language model, whose windows have thousands of outputs each, not all of them.
         windows = self.context.splits.validation
-        if self.context.splits.tokens is not None:
+        if self.context.splits.targets in OF_TEXT:
             each = network.plan.input_size[1] * network.plan.outputs
             windows = windows.first(max(64, _PARITY_VALUES // each))
         batches = self.evaluator.batches("validation", windows, network.plan.input_size)
@@ -451,14 +454,20 @@ class Verification:
         }
 
     def _outputs(self, path: Path, subset: Any, arch: Arch, keep: str) -> Iterator[Any]:
-        """Yield (outputs, targets) of an exported file, batch by batch."""
+        """Yield (what is answered by an exported file, targets), batch by batch."""
         import torch
 
-        from nas.models.parity import evaluate_onnx
+        from nas.models.outputs import run_file
+        from nas.models.parity import open_session
+
+        session = open_session(path, optimise=True)
+
+        def network(x: Tensor) -> Tensor:
+            return torch.from_numpy(run_file(session, x.numpy())[0])
 
         size = self.space.plan(arch).input_size
         for images, targets in self.evaluator.batches(keep, subset, size):
-            yield torch.from_numpy(evaluate_onnx(path, [images.cpu()])), targets.cpu()
+            yield self.task.answer(network, images.cpu()), targets.cpu()
 
 
 def on_fronts(

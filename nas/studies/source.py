@@ -94,7 +94,8 @@ def open_source(source: Source) -> Opened:
     task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
     splits = task.load(job.data, job.seed)
     space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits),
-                      input_size=splits.input_size)  # fmt: skip
+                      input_size=splits.input_size,
+                      data=task.space_options(splits))  # fmt: skip
     return Opened(job, task, splits, require_networks(space, "a study"))
 
 

@@ -14,6 +14,7 @@ from nas.tasks.language import LanguageModelling
 from nas.tasks.multi_label import MultiLabelClassification
 from nas.tasks.regression import ImageRegression, Regression, SignalRegression
 from nas.tasks.segmentation import SemanticSegmentation
+from nas.tasks.sequences import SequenceToSequence
 
 __all__ = [
     "TASKS",
@@ -30,6 +31,7 @@ __all__ = [
     "ObjectDetection",
     "Regression",
     "SemanticSegmentation",
+    "SequenceToSequence",
     "SignalClassification",
     "SignalEmbedding",
     "SignalRegression",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas.fronts.metrics import METRICS, MetricKind
 from search_spaces.registry import Registry
@@ -34,6 +34,7 @@ TASKS: Registry[type[Task]] = Registry(
         "nas.tasks.multi_label",
         "nas.tasks.regression",
         "nas.tasks.segmentation",
+        "nas.tasks.sequences",
     ),
 )
 
@@ -53,8 +54,8 @@ class Task(ABC):
         from_data: whether the metric needs what :meth:`load` learns of the data (scales, tokens).
         agrees_on: what :meth:`agreement` is a share of, in words.
         answers: what networks answer for: ``one`` (batch, units), ``cells`` (batch, cells, units)
-            ``grid`` (batch, units, height, width) or ``tokens`` (batch, tokens, units); spaces say
-            which they have.
+            ``grid`` (batch, units, height, width), ``tokens`` (batch, tokens, units) or
+            ``sequences`` (batch, symbols of the target, units); spaces say which they have.
 
     Args:
         label_smoothing: of the job; a task without classes ignores it.
@@ -140,7 +141,23 @@ class Task(ABC):
         The teacher's outputs are treated as constants.
         """
 
+    def space_options(self, splits: DataSplits) -> dict[str, Any]:
+        """Return what a space must know of the data beside channels, size and outputs, by name."""
+        return {}
+
     # --------------------------------------------------------------------------- how good
+
+    def answer(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Return what the network answers as it is used, for :meth:`score`: (batch, ...).
+
+        By default its outputs. A search judges candidates by the outputs alone, so the metric must
+        be the same by both; further metrics need not be.
+
+        Args:
+            network: what gives outputs for inputs: a module, or an exported file.
+            inputs: (batch, channels, height, width).
+        """
+        return network(inputs)
 
     def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return what each example adds to the metric: (batch, ...) -> (batch,).

@@ -17,6 +17,7 @@ _WORDS = {
     "boxes": "boxes of objects",
     "masks": "a mask of classes an image",
     "tokens": "tokens of a text",
+    "pairs": "pairs of sequences",
 }
 _TASKS = {
     "classes": "image_classification, signal_classification, audio_classification or an embedding",
@@ -25,12 +26,13 @@ _TASKS = {
     "boxes": "object_detection",
     "masks": "semantic_segmentation",
     "tokens": "language_modelling",
+    "pairs": "sequence_to_sequence",
 }
 
 
 def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
     """Return ``splits`` if their targets are of ``kind``: ``classes``, ``labels``, ``values``,
-    ``boxes``, ``masks`` or ``tokens``.
+    ``boxes``, ``masks``, ``tokens`` or ``pairs``.
 
     Raises:
         InputError: they are of another; the message names the tasks that suit them.

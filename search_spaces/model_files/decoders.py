@@ -49,10 +49,14 @@ class Region:
 
 
 def decoder_heads(plan: NetworkPlan) -> list[tuple[str, int, int]]:
-    """Return name, heads and width of a head of each block with a causal attention."""
+    """Return name, heads and width of a head of each block of a language model.
+
+    Nothing of a decoder that attends to an encoder, too: it keeps more than a past.
+    """
     return [
         (block.name, item.heads, item.channels // item.heads)
         for block in plan.blocks
+        if block.kind == "decoder"
         for item in block.operators
         if item.kind == "causal_attention"
     ]

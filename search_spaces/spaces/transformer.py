@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,23 +39,43 @@ class BlockForm:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Names of the choices of one stack of blocks, where a space has several.
+
+    Attributes:
+        prefix: of the choices of width and depth.
+        block: of a block's name, before its number.
+    """
+
+    prefix: str = ""
+    block: str = "b"
+
+
+@dataclass(frozen=True)
 class TransformerColumns:
     """Blocks of a transformer over ``n`` architectures.
 
     Attributes:
-        parameters: of the space.
+        parameters: of the space, or of one of its stacks.
         columns: values of the choices.
         tokens: of an input, (n,) or one number.
+        stack: names of the choices.
     """
 
     parameters: Any
     columns: Columns
     tokens: Numbers
+    stack: Stack = Stack()
 
     @cached_property
     def embed(self) -> np.ndarray:
         """Width of the embedding, (n,) int64."""
-        return self.columns.value("embed").astype(np.int64)
+        return self.columns.value(f"{self.stack.prefix}embed").astype(np.int64)
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Number of blocks, (n,) int64."""
+        return self.columns.value(f"{self.stack.prefix}depth").astype(np.int64)
 
     def norm(self, name: str, role: str, active: np.ndarray) -> OperatorColumn:
         """Return a layer norm of the tokens; ``active``: (n,) bool."""
@@ -67,24 +88,54 @@ class TransformerColumns:
         """Return all blocks of the deepest network."""
         return [self._block(b, form) for b in range(1, self.parameters.depths[-1] + 1)]
 
-    def _block(self, b: int, form: BlockForm) -> BlockColumn:
-        p, name, embed = self.parameters, f"b{b}", self.embed
-        active = self.columns.value("depth") >= b
-        heads = self.columns.value(f"{name}.heads").astype(np.int64)
-        inner = heads * p.head_width
-        wide = round_channels(embed * self.columns.value(f"{name}.mlp"), p.divisor)
+    def layer(
+        self,
+        block: str,
+        role: str,
+        inputs: Numbers,
+        outputs: Numbers,
+        active: np.ndarray,
+        *,
+        source: str = "none",
+        tokens: Numbers | None = None,
+    ) -> LayerColumn:
+        """Return a linear layer of a block at the bits that are chosen for it.
 
-        def layer(role: str, inputs: Any, outputs: Any, source: str) -> LayerColumn:
-            weight, activation = (
-                self.columns.value(bits_name(name, kind, role, p.granularity)).astype(np.int64)
-                for kind in ("w", "a")
+        Args:
+            block: its name.
+            role: of the layer.
+            inputs, outputs: channels, (n,) or one number.
+            active: (n,) bool.
+            source: non-linearity before it.
+            tokens: that it runs on; by default those of an input.
+        """
+        weight, activation = (
+            self.columns.value(bits_name(block, kind, role, self.parameters.granularity)).astype(
+                np.int64
             )
-            plan: LayerPlan[Numbers] = LayerPlan(
-                f"{name}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
-                "gelu" if role == "widen" else "none", source, "linear", False, tokens=self.tokens,
-            )  # fmt: skip
-            return LayerColumn(plan, active)
+            for kind in ("w", "a")
+        )
+        plan: LayerPlan[Numbers] = LayerPlan(
+            f"{block}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
+            "gelu" if role == "widen" else "none", source, "linear", False,
+            tokens=self.tokens if tokens is None else tokens,
+        )  # fmt: skip
+        return LayerColumn(plan, active)
 
+    def mlp(self, block: str, active: np.ndarray) -> tuple[LayerColumn, LayerColumn]:
+        """Return both layers of a block's MLP; ``active``: (n,) bool."""
+        ratio = self.columns.value(f"{block}.mlp")
+        wide = round_channels(self.embed * ratio, self.parameters.divisor)
+        return (
+            self.layer(block, "widen", self.embed, wide, active),
+            self.layer(block, "contract", wide, self.embed, active, source="gelu"),
+        )
+
+    def _block(self, b: int, form: BlockForm) -> BlockColumn:
+        name, embed = f"{self.stack.block}{b}", self.embed
+        active = self.depth >= b
+        heads = self.columns.value(f"{name}.heads").astype(np.int64)
+        inner = heads * self.parameters.head_width
         attention: OperatorPlan[Numbers] = OperatorPlan(
             f"{name}.{form.role}", form.role, form.attention, inner, self.tokens, heads,
             macs=2 * self.tokens**2 * inner, bits=form.bits,
@@ -93,10 +144,9 @@ class TransformerColumns:
             name,
             form.kind,
             (
-                layer("qkv", embed, 3 * inner, "none"),
-                layer("project", inner, embed, "none"),
-                layer("widen", embed, wide, "none"),
-                layer("contract", wide, embed, "gelu"),
+                self.layer(name, "qkv", embed, 3 * inner, active),
+                self.layer(name, "project", inner, embed, active),
+                *self.mlp(name, active),
             ),
             active,
             active,
@@ -109,16 +159,22 @@ class TransformerColumns:
         )
 
 
-def transformer_choices(p: Any) -> list[Choice]:
+def transformer_choices(p: Any, stack: Stack = Stack()) -> list[Choice]:
     """Return the choices of embedding, depth and blocks of a space with parameters ``p``."""
-    choices = [Choice("embed", p.embeds), Choice("depth", p.depths)]
+    choices = [Choice(f"{stack.prefix}embed", p.embeds), Choice(f"{stack.prefix}depth", p.depths)]
     for b in range(1, p.depths[-1] + 1):
-        deep_enough = frozenset(d for d in p.depths if d >= b)
-        when = () if b <= p.depths[0] else (Condition("depth", deep_enough),)
-        choices.append(Choice(f"b{b}.heads", p.heads, when))
-        choices.append(Choice(f"b{b}.mlp", p.mlps, when))
-        choices += bit_choices(f"b{b}", p, dict.fromkeys(_ROLES, when), when)
+        name, when = f"{stack.block}{b}", reached(p.depths, b, stack)
+        choices.append(Choice(f"{name}.heads", p.heads, when))
+        choices.append(Choice(f"{name}.mlp", p.mlps, when))
+        choices += bit_choices(name, p, dict.fromkeys(_ROLES, when), when)
     return choices
+
+
+def reached(depths: Sequence[int], b: int, stack: Stack = Stack()) -> tuple[Condition, ...]:
+    """Return when block ``b`` (from 1) of a stack is there: always, or at some of its depths."""
+    if b <= depths[0]:
+        return ()
+    return (Condition(f"{stack.prefix}depth", frozenset(d for d in depths if d >= b)),)
 
 
 def check_transformer(p: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     import onnx
 
     from supernet.decoding import DecodingStep
+    from supernet.transducing import EncodingStep, TransducingStep
+
+    Exported = Union[PlainNetwork, DecodingStep, EncodingStep, TransducingStep]
 
 INPUT, OUTPUT = "input", "logits"
 """Names of the exported network's tensors."""
@@ -74,7 +77,7 @@ class ExportSummary:
 
 @torch.no_grad()
 def export_onnx(
-    network: PlainNetwork | DecodingStep,
+    network: Exported,
     path: Path,
     *,
     batch: int | None = None,
@@ -132,7 +135,7 @@ class _Translator:
 
     def __init__(
         self,
-        network: PlainNetwork | DecodingStep,
+        network: Exported,
         inputs: Mapping[str, tuple[int, ...]],
         *,
         packed: bool,

@@ -76,7 +76,7 @@ def tiny(case: str) -> PlannedSpace:
 
 @lru_cache
 def build(name: str, preset: str | None) -> PlannedSpace:
-    channels = 1 if name == "decoder" else 3
+    channels = 1 if name in ("decoder", "encoder_decoder") else 3
     preset_of = {"preset": preset} if preset else {}
     return build_space(name, input_channels=channels, outputs=7, **preset_of)
 

@@ -44,9 +44,12 @@ FLOAT_OPERATORS = {
     "vit": {"Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "ReduceMean"},
     "hybrid": {"Mul", "Softmax"},
     "decoder": {"Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "MatMul", "Round", "Gather"},
+    "encoder_decoder": {
+        "Add", "LayerNormalization", "Softmax", "Gelu", "Mul", "MatMul", "Round", "Gather", "Sub",
+    },
     "fused or not, and exits": {"HardSwish", "HardSigmoid"},
     "two kinds of residual": {"MaxPool"},  # not in ONNX Runtime's NHWC form for all sizes
-}
+}  # fmt: skip
 """What computes on floats in a quantised file, by the type of the operator."""
 
 

@@ -133,10 +133,16 @@ class BytePairs:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as a tokenizer: {error}") from error
-        return cls._parsed(text, str(path))
+        return cls.from_text(text, str(path))
 
     @classmethod
-    def _parsed(cls, text: str, source: str) -> BytePairs:
+    def from_text(cls, text: str, source: str) -> BytePairs:
+        """Return the byte pairs of a tokenizer's JSON; ``source`` names it in messages.
+
+        Raises:
+            InputError: the text is no tokenizer, or one whose tokens are not bytes.
+            MissingExtraError: the library is not installed.
+        """
         library = _library()
         try:
             tokenizer = library.Tokenizer.from_str(text)
@@ -177,7 +183,7 @@ def tokens_from_text(text: str) -> Tokens:
     Raises:
         InputError: it describes none.
     """
-    return ByteTokens() if text == BYTES else BytePairs._parsed(text, "the tokenizer of the file")
+    return ByteTokens() if text == BYTES else BytePairs.from_text(text, "the tokenizer of the file")
 
 
 def printable(spelling: bytes) -> str:

@@ -50,7 +50,7 @@ class AugmentConfig(Section):
     """Largest relative change of an input's amplitude, such as 0.2; null as for noise."""
 
 
-FROM_FILES = ("text",)
+FROM_FILES = ("text", "text_pairs")
 """Sources whose path may be a file."""
 
 
@@ -78,9 +78,10 @@ class DataConfig(Section):
     name: StrictStr
     """digits, fashion_mnist, cifar10, cifar100, image_folder, image_csv, coco_json, yolo_txt,
     pascal_voc, mask_folder, scenes, signal_ts, signal_csv, signal_numpy, cylinder_bell_funnel,
-    rotating_machine, audio_folder, text, or a source of a plug-in."""
+    rotating_machine, audio_folder, text, text_pairs, cmudict, or a source of a plug-in."""
     path: RelativePath | None = None
-    """Folder of the data, or a file of text; relative to the job file. Not needed for digits."""
+    """Folder of the data, or a file of text; relative to the job file. Not needed for digits and
+    cmudict."""
     download: StrictBool = False
     """Let torchvision fetch the data set into path when it is not there."""
     image_size: Positive | None = None

@@ -33,9 +33,10 @@ class DeviceConfig(Section):
     threads: Positive = 1
     batch: Positive = 1
     """Images in one inference; latencies are for the whole batch."""
-    measures: Literal["decode"] | None = None
-    """What of a language model is measured: null runs a whole window at once (the prefill), decode
-    gives one more token, from the keys and values that are kept of a full window."""
+    measures: Literal["decode", "encode"] | None = None
+    """What of a model of texts is measured: null runs a whole window at once (the prefill; of an
+    encoder-decoder source and target), decode gives one more token, from the keys and values that
+    are kept of a full window, and encode reads the source of an encoder-decoder."""
     options: dict[str, Any] = {}
     """Settings of the runtime itself."""
     hub: StrictStr | None = None
@@ -82,17 +83,26 @@ def check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Fin
             yield from _check_runtime(device, i)
 
 
+_MEASURED = {"tokens": ("decode",), "sequences": ("decode", "encode")}
+"""What of a model can be measured apart, by what it answers for."""
+
+
 def check_measures(devices: Sequence[DeviceConfig], task: Any, name: str) -> Iterator[Finding]:
     """Yield devices that are to decode where nothing does, or that cannot."""
     for i, device in enumerate(devices):
         if device.measures is None:
             continue
         at, where = ("devices", i, "measures"), f"devices.{i}.measures"
-        if task.answers != "tokens":
+        if task.answers not in _MEASURED:
             yield (
                 at,
-                f"{where}: decode is for language models, and the task is {name}; leave it out",
+                f"{where}: {device.measures} is for language models and encoder-decoders, and the "
+                f"task is {name}; leave it out",
             )
+        elif device.measures not in _MEASURED[task.answers]:
+            yield at, f"{where}: a language model has no encoder; say decode, or leave it out"
+        elif task.answers == "sequences" and device.runtime == "lowbit":
+            yield at, f"{where}: lowbit does not run the parts of encoder-decoders; use onnxruntime"
         elif device.simulator is not None:
             yield at, f"{where}: {device.simulator} estimates whole networks; leave it out"
         elif device.batch != 1:

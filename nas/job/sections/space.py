@@ -20,6 +20,9 @@ from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.spaces.registry import SPACES, build_space
 
+FROM_DATA = ("input_channels", "outputs", "source_length", "source_vocabulary")
+"""Parameters of spaces that follow from the data."""
+
 
 class SpaceConfig(BaseModel):
     """The search space: a name, a preset, and any parameter of that space to override."""
@@ -67,7 +70,8 @@ def check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
         )
         return
     config = dict(space.overrides)
-    taken = [key for key in ("input_channels", "outputs") if key in config]
+    # A function of the user's own may call its parameters as it likes.
+    taken = [key for key in FROM_DATA[: 2 if own else None] if key in config]
     if taken:
         yield ("space", taken[0]), f"space.{taken[0]}: follows from the data; leave it out"
         return
@@ -103,7 +107,8 @@ def check_answers(name: str, task: Any, space: SpaceConfig) -> Iterator[Finding]
         return
     fitting = [n for n in SPACES if getattr(SPACES.get(n), "ANSWERS", None) == task.answers]
     words = {"one": "once for a whole example", "cells": "for the cells of an image",
-             "grid": "for every place of an image", "tokens": "for every token"}  # fmt: skip
+             "grid": "for every place of an image", "tokens": "for every token",
+             "sequences": "with a sequence"}  # fmt: skip
     yield (
         ("space", "name"),
         f"space.name: networks of {space.name!r} answer {words.get(found.ANSWERS, found.ANSWERS)}, "

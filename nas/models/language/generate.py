@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.text.tokens import Tokens, tokens_from_text
+from nas.models.language.notes import PAIRS, TOKENIZER
 from nas.models.language.step_file import keep, step_path
 from nas.models.parity import open_session
 from search_spaces.errors import InputError
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from devices.runtime import Session
-
-TOKENIZER = "tokenizer"
-"""Key of a language model's metadata: ``bytes``, or the JSON of its byte pairs."""
 
 
 class TextGenerator:
@@ -51,6 +49,11 @@ class TextGenerator:
             raise InputError(f"no model file at {model}")
         session = open_session(model, optimise=True, threads=threads)
         notes = session.get_modelmeta().custom_metadata_map
+        if PAIRS in notes:
+            raise InputError(
+                f"{model} turns one sequence into another and goes on with no text; a Transducer "
+                "of nas.models.language.transduce answers with it"
+            )
         if TOKENIZER not in notes:
             raise InputError(
                 f"{model} does not say what its tokens are (metadata {TOKENIZER!r}); only models "

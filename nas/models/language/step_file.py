@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from nas.models.file_check import FEW_BITS_TOLERANCE
+from nas.models.language.parts import DECODE, part_path
 from nas.models.parity import OUTPUT_TOLERANCE, UnusableModel, open_session
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from supernet.decoding import DecodingStep
     from supernet.onnx.export import ExportSummary
     from supernet.plain import PlainNetwork
+    from supernet.transducing import TransducingStep
 
-DECODE = "decode"
-"""Which of an architecture's files this is; it is called ``ID-decode.onnx``."""
+    Step = Union[DecodingStep, TransducingStep]
 
 _TOKENS = 24
 """Tokens of a window that are run through a file to see that it is sound."""
@@ -29,7 +30,7 @@ Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 def step_path(model: Path) -> Path:
     """Return where the file of a step lies beside the file ``model`` of the whole window."""
-    return model.with_name(f"{model.stem}-{DECODE}.onnx")
+    return part_path(model, DECODE)
 
 
 def export_step(
@@ -61,15 +62,11 @@ def export_step(
     from supernet.decoding import DecodingStep
     from supernet.onnx.export import export_onnx
 
-    if has_vnni is None:
-        from devices.device import device_fingerprint
-
-        has_vnni = bool(device_fingerprint()["has_vnni"])
     step = DecodingStep(network)
     summary = export_onnx(
         step,
         path,
-        reduce_range=not has_vnni,
+        reduce_range=reduces_range(has_vnni),
         weight_storage=weight_storage,
         metadata=metadata,
         inputs=step.inputs,
@@ -85,7 +82,7 @@ def export_step(
         return found
 
     tokens = windows.numpy().reshape(len(windows), -1)[:, :_TOKENS]
-    found = _decoded(run, step, tokens)
+    found = decoded(run, step, tokens)
     error = float(np.linalg.norm(found - expected)) / max(1e-12, float(np.linalg.norm(expected)))
     # Reduced codes are another network, whose difference is no mistake.
     allowed = OUTPUT_TOLERANCE if summary.reduced_layers else FEW_BITS_TOLERANCE
@@ -98,13 +95,31 @@ def export_step(
     return summary
 
 
-def _decoded(run: Run, step: DecodingStep, tokens: np.ndarray) -> np.ndarray:
-    """Return the values after each of tokens (batch, n): (batch, n, vocabulary)."""
+def reduces_range(has_vnni: bool | None) -> bool:
+    """Whether weight codes are kept to 7 bits, for want of dot products that cannot saturate.
+
+    ``has_vnni``: of the device; None for this machine.
+    """
+    if has_vnni is None:
+        from devices.device import device_fingerprint
+
+        has_vnni = bool(device_fingerprint()["has_vnni"])
+    return not has_vnni
+
+
+def decoded(
+    run: Run, step: Step, tokens: np.ndarray, *, beside: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """Return the values after each of tokens (batch, n): (batch, n, vocabulary).
+
+    ``beside``: what the step is given between the free places and the caches.
+    """
     caches = [cache.numpy() for cache in step.empty(len(tokens))]
     found = []
     for place in range(tokens.shape[1]):
         free = np.full((len(tokens), 1), step.length - 1 - place, np.float32)
-        logits, *new = run([tokens[:, place : place + 1].astype(np.float32), free, *caches])
+        token = tokens[:, place : place + 1].astype(np.float32)
+        logits, *new = run([token, free, *beside, *caches])
         keep(caches, new, place)
         found.append(logits)
     return np.stack(found, 1)

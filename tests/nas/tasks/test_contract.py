@@ -16,6 +16,7 @@ from nas.tasks import (
     MultiLabelClassification,
     ObjectDetection,
     SemanticSegmentation,
+    SequenceToSequence,
     SignalClassification,
     SignalEmbedding,
     SignalRegression,
@@ -110,7 +111,7 @@ def test_every_built_in_task_is_here():
     tested |= {ImageRegression, SignalRegression, AudioClassification}
     tested |= {ObjectDetection, SemanticSegmentation, AnomalyDetection}
     tested |= {ImageEmbedding, AudioEmbedding, SignalEmbedding}
-    tested |= {LanguageModelling}
+    tested |= {LanguageModelling, SequenceToSequence}
     built_in = {TASKS.get(name) for name in TASKS if TASKS.get(name).__module__.startswith("nas.")}
     assert built_in == tested
 
@@ -153,3 +154,19 @@ class TestLanguageModelling(TaskContract):
     @pytest.fixture
     def batch(self):
         return torch.randn(12, 6, 256), torch.randint(0, 256, (12, 6))
+
+
+class TestSequenceToSequence(TaskContract):
+    @pytest.fixture
+    def task(self):
+        return SequenceToSequence(label_smoothing=0.1)
+
+    @pytest.fixture
+    def batch(self):
+        targets = torch.randint(1, 6, (12, 5))
+        targets[:, 4] = 0
+        targets[1, 2:] = 0
+        outputs = torch.randn(12, 5, 6)
+        # Some answers are right.
+        outputs[:4] += 9 * torch.nn.functional.one_hot(targets[:4], 6)
+        return outputs, targets

@@ -127,7 +127,7 @@ def test_a_job_runs_from_yaml_to_report_and_files(tmp_path):
                 "data": {"name": "digits"},
                 "space": {"name": "resnet"},
             },
-            "devices.1.measures: decode is for language models, and the task is image_class",
+            "devices.1.measures: decode is for language models and encoder-decoders, and the task",
         ),
         (
             {"devices": [{"name": "a", "measures": "decode", "batch": 2}]},
