@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from experiments.results_index import record_claim, write_result
 from nas.adapters.search import search_adapters
-from nas.bits.language import layer_inputs, linear_layers, with_weights
+from nas.bits.weights_alone import inputs_of_layers, linear_layers, with_weights
 from nas.data.text.source import read_text
 from search_spaces.space import Arch
 from search_spaces.spaces.adapters import AdapterSpace
@@ -91,7 +91,7 @@ def trained(rows: Tensor, *, steps: int, seed: int) -> CheckpointDecoder:
 def in_four_bits(model: CheckpointDecoder, rows: Tensor) -> CheckpointDecoder:
     """Return the model with the linear layers of its blocks in 4 bits."""
     layers = {n: layer for n, layer in linear_layers(model).items() if n != "head"}
-    inputs = layer_inputs(model, layers, rows[:16, :-1])
+    inputs = inputs_of_layers(layers, lambda: model(rows[:16, :-1]))
     how = WeightOnly(bits=4, group=32, method="gptq")
     return with_weights(
         model,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.bits_modes import given
+from nas.cli.bits.modes import given
 
 
 def generate(

@@ -62,6 +62,27 @@ def read_config(folder: Path) -> DecoderConfig:
         InputError: no such file, no JSON, a model of another shape, or a value that is missing or
             cannot be; the message names the key.
     """
+    settings = read_settings(folder)
+    path = settings.path
+    family = settings.text("model_type")
+    if family not in ("gpt2", "llama"):
+        raise InputError(
+            f"{path}: model_type is {family!r}; gpt2 and llama can be read, and bert as an encoder"
+        )
+    found = _gpt2(settings) if family == "gpt2" else _llama(settings)
+    if found.heads % found.key_heads:
+        raise InputError(
+            f"{path}: {found.heads} heads cannot share {found.key_heads} heads of keys and values"
+        )
+    return found
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return what ``config.json`` of a checkpoint's folder holds.
+
+    Raises:
+        InputError: no such file, no JSON, or no mapping.
+    """
     path = Path(folder) / "config.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -71,19 +92,10 @@ def read_config(folder: Path) -> DecoderConfig:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no mapping of settings")
-    settings = _Settings(path, value)
-    family = settings.text("model_type")
-    if family not in ("gpt2", "llama"):
-        raise InputError(f"{path}: model_type is {family!r}; gpt2 and llama can be read")
-    found = _gpt2(settings) if family == "gpt2" else _llama(settings)
-    if found.heads % found.key_heads:
-        raise InputError(
-            f"{path}: {found.heads} heads cannot share {found.key_heads} heads of keys and values"
-        )
-    return found
+    return Settings(path, value)
 
 
-def _gpt2(settings: _Settings) -> DecoderConfig:
+def _gpt2(settings: Settings) -> DecoderConfig:
     width, heads = settings.size("n_embd"), settings.size("n_head")
     if width % heads:
         raise InputError(f"{settings.path}: n_embd {width} is not divided by n_head {heads}")
@@ -109,7 +121,7 @@ def _gpt2(settings: _Settings) -> DecoderConfig:
     )
 
 
-def _llama(settings: _Settings) -> DecoderConfig:
+def _llama(settings: Settings) -> DecoderConfig:
     width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     if "head_dim" not in settings.value and width % heads:
         raise InputError(
@@ -142,16 +154,25 @@ def _llama(settings: _Settings) -> DecoderConfig:
 
 
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
+    """The settings of a checkpoint, each checked as it is read.
+
+    Attributes:
+        path: of the file, for messages.
+        value: what it holds.
+    """
+
     path: Path
     value: Mapping[str, Any]
 
     def text(self, key: str) -> str:
+        """Return a text that must be there."""
         if not isinstance(self.value.get(key), str):
             raise InputError(f"{self.path}: {key} is missing, or no text")
         return str(self.value[key])
 
     def size(self, key: str, default: int | None = None) -> int:
+        """Return a whole number from 1."""
         found = self.value.get(key)
         if found is None and default is not None:
             return default
@@ -161,9 +182,11 @@ class _Settings:
         return found
 
     def number(self, key: str, default: float) -> float:
+        """Return a number above 0."""
         return _positive(self.path, key, self.value.get(key, default))
 
     def activation(self, key: str, default: str) -> str:
+        """Return an activation, one of the values of :data:`ACTIVATIONS`."""
         found = self.value.get(key, default)
         if found not in ACTIVATIONS:
             raise InputError(
@@ -171,7 +194,8 @@ class _Settings:
             )
         return ACTIVATIONS[found]
 
-    def only(self, key: str, allowed: bool) -> None:
+    def only(self, key: str, allowed: bool | str) -> None:
+        """Refuse another value than the one that can be read."""
         if self.value.get(key, allowed) != allowed:
             raise InputError(f"{self.path}: {key} is {self.value[key]!r}, which cannot be read")
 

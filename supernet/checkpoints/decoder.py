@@ -86,9 +86,9 @@ class DecoderBlock(nn.Module):
         h = self.norm2(x)
         inner = self.up(h)
         if self.gate is not None:
-            inner = inner * _activated(self.gate(h), self.config.activation)
+            inner = inner * activated(self.gate(h), self.config.activation)
         else:
-            inner = _activated(inner, self.config.activation)
+            inner = activated(inner, self.config.activation)
         return x + self.down(inner)
 
 
@@ -99,7 +99,8 @@ def norm_of(config: DecoderConfig) -> nn.Module:
     return nn.LayerNorm(config.width, eps=config.epsilon)
 
 
-def _activated(x: Tensor, name: str) -> Tensor:
+def activated(x: Tensor, name: str) -> Tensor:
+    """Apply an activation of :data:`supernet.checkpoints.config.ACTIVATIONS` to any shape."""
     if name.startswith("gelu"):
         return F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
     return F.relu(x) if name == "relu" else F.silu(x)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.errors import InputError
 from supernet.checkpoints.config import DecoderConfig, read_config
@@ -16,8 +16,10 @@ from supernet.checkpoints.decoder import CheckpointDecoder
 
 _INDEX = "model.safetensors.index.json"
 _ONE = "model.safetensors"
-# Masks that older files of GPT-2 hold, and frequencies of older files of Llama.
-_NOT_WEIGHTS = re.compile(r"\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
+# Masks that older files of GPT-2 hold, frequencies of older files of Llama, places of BERT's.
+_NOT_WEIGHTS = re.compile(
+    r"(\.attn\.(bias|masked_bias)|\.rotary_emb\.inv_freq|embeddings\.position_ids)$"
+)
 
 
 def load_decoder(folder: Path) -> CheckpointDecoder:
@@ -33,10 +35,20 @@ def load_decoder(folder: Path) -> CheckpointDecoder:
     config = read_config(folder)
     given = read_tensors(folder)
     # Heads of classifiers and the like are no part of a decoder, but must not be dropped unsaid.
-    wanted = _Wanted(folder, given)
+    wanted = Wanted(folder, given)
     state = dict(_gpt2(config, wanted) if config.family == "gpt2" else _llama(config, wanted))
     wanted.refuse_rest()
     model = CheckpointDecoder(config)
+    fill(model, state, folder)
+    return model.eval()
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Give a model its weights.
+
+    Raises:
+        InputError: a tensor of another shape than the configuration makes it, or not finite.
+    """
     expected = model.state_dict()
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
@@ -46,8 +58,7 @@ def load_decoder(folder: Path) -> CheckpointDecoder:
             )
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{folder}: {name} holds values that are not finite")
-    model.load_state_dict(state)
-    return model.eval()
+    model.load_state_dict(dict(state))
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -87,8 +98,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return {n: t.float() for n, t in found.items() if not _NOT_WEIGHTS.search(n)}
 
 
-class _Wanted:
-    """Gives each tensor once."""
+class Wanted:
+    """Gives each tensor of a checkpoint once, by the name of its maker."""
 
     def __init__(self, folder: Path, given: dict[str, Tensor]) -> None:
         self._folder, self._left = folder, dict(given)
@@ -101,9 +112,11 @@ class _Wanted:
         raise InputError(f"{self._folder}: the checkpoint has no tensor {names[0]}")
 
     def has(self, name: str) -> bool:
+        """Whether a tensor is there and was not given yet."""
         return name in self._left
 
     def refuse_rest(self) -> None:
+        """Refuse tensors that nobody asked for."""
         if self._left:
             told = ", ".join(sorted(self._left)[:3])
             raise InputError(
@@ -112,7 +125,7 @@ class _Wanted:
             )
 
 
-def _gpt2(config: DecoderConfig, wanted: _Wanted) -> Iterator[tuple[str, Tensor]]:
+def _gpt2(config: DecoderConfig, wanted: Wanted) -> Iterator[tuple[str, Tensor]]:
     at = "transformer." if wanted.has("transformer.wte.weight") else ""
     embedding = wanted(f"{at}wte.weight")
     yield "embedding.weight", embedding
@@ -140,7 +153,7 @@ def _gpt2(config: DecoderConfig, wanted: _Wanted) -> Iterator[tuple[str, Tensor]
     yield "head.weight", _head(config, wanted, embedding)
 
 
-def _llama(config: DecoderConfig, wanted: _Wanted) -> Iterator[tuple[str, Tensor]]:
+def _llama(config: DecoderConfig, wanted: Wanted) -> Iterator[tuple[str, Tensor]]:
     at = "model." if wanted.has("model.embed_tokens.weight") else ""
     embedding = wanted(f"{at}embed_tokens.weight")
     yield "embedding.weight", embedding
@@ -165,7 +178,7 @@ def _llama(config: DecoderConfig, wanted: _Wanted) -> Iterator[tuple[str, Tensor
     yield "head.weight", _head(config, wanted, embedding)
 
 
-def _head(config: DecoderConfig, wanted: _Wanted, embedding: Tensor) -> Tensor:
+def _head(config: DecoderConfig, wanted: Wanted, embedding: Tensor) -> Tensor:
     if wanted.has("lm_head.weight") or not config.tied:
         return wanted("lm_head.weight")
     return embedding.clone()
@@ -174,7 +187,7 @@ def _head(config: DecoderConfig, wanted: _Wanted, embedding: Tensor) -> Tensor:
 def _both(
     ours: str,
     theirs: str,
-    wanted: _Wanted,
+    wanted: Wanted,
     turn: Callable[[Tensor], Tensor] = torch.clone,
 ) -> Iterator[tuple[str, Tensor]]:
     yield f"{ours}.weight", turn(wanted(f"{theirs}.weight"))

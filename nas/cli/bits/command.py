@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.bits.beside import with_design, with_ranks, with_sparsity
-from nas.cli.bits.language import language_model, numbers_of
+from nas.cli.bits.language import bits_of_texts, numbers_of, whole_bits
 from nas.cli.bits.measured import layers_on, measured_on, tell_verified
 from nas.cli.bits.modes import check_mode, given
 from nas.cli.bits.told import accuracies, told
@@ -37,7 +37,7 @@ def bits(
             metavar="MODEL",
             help="module:callable or file.py:callable that returns a torch network, timm:NAME, an "
             "ONNX file, a run folder (with --pick), a model file in a run's models folder, or a "
-            "folder with config.json and safetensors of a language model (with --text).",
+            "folder with config.json and safetensors of a language model or encoder (with --text).",
         ),
     ],
     budget: Budget = None,
@@ -58,6 +58,10 @@ def bits(
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Text to calibrate and judge a language model with."),
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Texts and labels (TSV), the same of a classifier."),
     ] = None,
     method: Annotated[
         str,
@@ -166,14 +170,13 @@ def bits(
     if not budgets:
         raise InputError("give at least one budget, such as --budget weights_kib=60%")
     place = Path(model)
-    language = (place / "config.json").is_file() or text is not None
-    if language and text is None:
-        raise InputError("give the text to calibrate the language model with: --text FILE")
+    language = (place / "config.json").is_file() or text is not None or labelled is not None
     check_mode(context, language=language)
-    if text is not None:
+    if language:
         # 8 bits and float are of layers with quantised inputs.
         weight_bits = weight_bits if given(context, "weight_bits") else "2,3,4"
-        language_model(place, text, budgets, output, weight_bits, group, method)
+        options = whole_bits(weight_bits)
+        bits_of_texts(place, text, labelled, budgets, output, options, group, method)
         return
     if place.is_dir() or is_run_model(place):
         source = run_source(Path(model), pick, images=count)

@@ -8,14 +8,8 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from nas.bits.language import (
-    bits_per_byte,
-    language_bits,
-    linear_layers,
-    read_windows,
-    with_weights,
-    write_language_bits,
-)
+from nas.bits.language import bits_per_byte, language_bits, read_windows
+from nas.bits.weights_alone import linear_layers, with_weights, write_weight_bits
 from nas.cli.main import app
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.model_files.grouped import load_grouped
@@ -82,8 +76,8 @@ def test_the_bits_keep_the_budget_and_beat_uniform_ones(folder, method):
     for hurt in result.table.sensitivity:
         assert hurt[-1] <= hurt[0]
     judged = bits_per_byte(with_weights(model, result.weights), text)
-    assert result.bits_per_byte[result.best.method] == pytest.approx(judged)
-    assert result.bits_per_byte["float"] < judged + 0.05
+    assert result.judged[result.best.method] == pytest.approx(judged)
+    assert result.judged["float"] < judged + 0.05
 
 
 def test_what_is_written_is_read_back(folder, tmp_path):
@@ -91,7 +85,7 @@ def test_what_is_written_is_read_back(folder, tmp_path):
 
     model = load_decoder(folder)
     result = language_bits(model, windows(folder), {"weight_bits_mean": 3.0})
-    path = write_language_bits(result, tmp_path / "out", about={"source": "here"})
+    path = write_weight_bits(result, tmp_path / "out", about={"source": "here"})
     told = json.loads(path.read_text())
     assert told["source"] == "here" and set(told["best"]["layers"]) == set(linear_layers(model))
     with safe_open(tmp_path / "out" / "layers.safetensors", "numpy") as file:
