@@ -53,6 +53,7 @@ class LayerPlan(Generic[Number]):
         kernel_height, stride_height, padding_height, dilation_height: along the rows, of a
             convolution of two dimensions where they differ from those along the columns; -1
             for equal ones.
+        group: input channels of a linear layer whose weights share a scale; 0 for all of them.
     """
 
     name: str
@@ -80,6 +81,7 @@ class LayerPlan(Generic[Number]):
     stride_height: int = -1
     padding_height: int = -1
     dilation_height: int = -1
+    group: Number = 0
 
     @property
     def in_pixels(self) -> Number:
@@ -143,13 +145,19 @@ class LayerPlan(Generic[Number]):
         return self.in_channels * self.in_pixels * self.tokens
 
     @property
+    def scales(self) -> Number:
+        """Scales of the weights of one output channel: one, or one a group."""
+        groups = -(-self.in_channels // (self.group + (self.group == 0)))
+        return 1 + (self.group > 0) * (groups - 1)
+
+    @property
     def packed_bytes(self) -> Number:
-        """Bytes of the packed weights, one float32 scale and one int32 bias per output channel.
+        """Bytes of the packed weights, float32 scales and one int32 bias per output channel.
 
         A float layer has no scales and a float32 bias.
         """
         weights = (self.weight_count * self.weight_bits + 7) // 8
-        per_channel = 8 - 4 * (self.weight_bits >= FLOAT_BITS)
+        per_channel = 4 + 4 * self.scales * (self.weight_bits < FLOAT_BITS)
         return weights + per_channel * self.out_channels
 
 

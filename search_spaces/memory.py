@@ -277,7 +277,7 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
             bits = np.asarray(layer.weight_bits)
             width = np.select([bits <= 4, bits <= 8, bits <= 16], [4, 8, 16], FLOAT_BITS)
             weights = -(-layer.weight_count * width // 8)
-            channels = np.where(bits >= FLOAT_BITS, 4, 12) * layer.out_channels
+            channels = np.where(bits >= FLOAT_BITS, 4, 8 + 4 * layer.scales) * layer.out_channels
             total += column.active * (weights + channels)
         for item in block.operators:
             total += item.active * (4 * item.operator.parameters)

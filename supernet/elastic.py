@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan
 from supernet.batchnorm import BatchNorm
 from supernet.dataflow import activate
+from supernet.quantizers.groups import group_quantized
 from supernet.quantizers.lsq import ActivationFakeQuantizer, ActivationQuantizer
 from supernet.quantizers.registry import QuantizerScheme
 
@@ -28,6 +29,7 @@ class LayerRange:
         kernels: kernel sides that occur.
         weight_bits, activation_bits: bit-widths that occur.
         sources: what its input can be, see :class:`~search_spaces.plan.LayerPlan`.
+        groups: how many input channels may share a scale; 0 for all of them.
     """
 
     largest: LayerPlan
@@ -35,6 +37,7 @@ class LayerRange:
     weight_bits: tuple[int, ...]
     activation_bits: tuple[int, ...]
     sources: tuple[str, ...]
+    groups: tuple[int, ...] = (0,)
 
 
 class InputQuantizer(nn.Module):
@@ -155,6 +158,11 @@ class ElasticLayer(nn.Module):
             depthwise=depthwise,
             count=self.weight.numel(),
         )
+        if 0 not in extent.groups:
+            # Steps of groups follow from the weights; those of outputs are never asked for.
+            for name, flags in self.weight_quantizer.named_buffers():
+                if name.endswith("initialized"):
+                    flags.fill_(True)
         self.inputs = nn.ModuleDict(
             {
                 source: InputQuantizer(
@@ -200,10 +208,13 @@ class ElasticLayer(nn.Module):
     def quantized_weight(self, layer: LayerPlan) -> Tensor:
         """Return the fake-quantised slice for ``layer``: (out, in / groups, k or 1, k)."""
         w = self.slice_of(layer)
-        full = None
-        if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
-            full = self._transformed(self.weight, layer.kernel)
-        w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
+        if layer.group and layer.weight_bits < FLOAT_BITS:
+            w = group_quantized(w, layer.weight_bits, layer.group)
+        else:
+            full = None
+            if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
+                full = self._transformed(self.weight, layer.kernel)
+            w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
         if self.disturb is not None:
             w = self.disturb(w, layer, self)
         # Channels last is the faster layout on CPUs, and a one-channel image alone does not

@@ -178,6 +178,7 @@ def layer_ranges(space: PlannedSpace) -> dict[str, LayerRange]:
                 weight_bits=seen(layer.weight_bits),
                 activation_bits=seen(layer.activation_bits),
                 sources=seen(layer.source),
+                groups=seen(layer.group),
             )
     return ranges
 

@@ -13,6 +13,7 @@ from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, Ne
 from supernet.batchnorm import EPSILON
 from supernet.dataflow import Dataflow, activate, dataflow_of
 from supernet.quantizers.formats import EncodedWeights, encode_weights, round_to_format
+from supernet.quantizers.groups import group_encoded
 from supernet.quantizers.lsq import activation_range, quantize_dequantize, weight_range
 
 if TYPE_CHECKING:
@@ -241,7 +242,9 @@ def _extract_layer(
     if layer.batch_norm:
         norm = _batch_norm(elastic, layer, *statistics[layer.name])
     step = code_range = encoded = chosen = None
-    if layer.weight_bits < FLOAT_BITS:
+    if layer.group and layer.weight_bits < FLOAT_BITS:
+        encoded = group_encoded(elastic.slice_of(layer).flatten(1), layer.weight_bits, layer.group)
+    elif layer.weight_bits < FLOAT_BITS:
         step = elastic.weight_step(layer)
         code_range = elastic.weight_quantizer.code_range(layer.weight_bits)
         chosen = elastic.weight_quantizer.number_format(layer.weight_bits)

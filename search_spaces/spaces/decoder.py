@@ -24,6 +24,7 @@ from search_spaces.spaces.staged_parameters import check_edge_bits, edges, prese
 from search_spaces.spaces.transformer import (
     BlockForm,
     TransformerColumns,
+    check_groups,
     check_transformer,
     transformer_choices,
 )
@@ -48,6 +49,8 @@ class DecoderParameters:
         granularity: ``layer`` gives ``qkv``, ``project`` and the two layers of the MLP bits of
             their own, ``block`` one pair to a block.
         divisor: MLP widths are rounded to multiples of it.
+        groups: input channels of a searchable layer whose weights share a scale, 0 for all of them;
+            others than 0 are of weights alone, with ``activation_bits`` 32.
     """
 
     embeds: tuple[int, ...]
@@ -61,6 +64,7 @@ class DecoderParameters:
     edge_bits: int = 8
     granularity: str = "layer"
     divisor: int = 8
+    groups: tuple[int, ...] = (0,)
 
 
 PRESETS: dict[str, DecoderParameters] = {
@@ -83,7 +87,8 @@ class DecoderSpace(PlannedSpace):
 
     Choice names: ``embed``, ``depth``, and for block ``b`` (from 1) ``b1.heads``, ``b1.mlp`` and
     the bits ``b1.w.LAYER`` and ``b1.a.LAYER`` of its layers ``qkv``, ``project``, ``widen`` and
-    ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``.
+    ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``. With several ``groups``
+    there is ``b1.g.LAYER`` (or ``b1.g``) beside them, where weights are quantised.
 
     Inputs are numbers of tokens, (1, 1, length); networks answer with a value for each token of the
     vocabulary after each of them, (length, vocabulary).
@@ -191,5 +196,6 @@ def _check(p: DecoderParameters) -> None:
     check_bits("activation_bits", p.activation_bits)
     check_edge_bits(p.edge_bits)
     check_transformer(p)
+    check_groups(p)
     whole("divisor", p.divisor)
     whole("length", p.length, least=2)

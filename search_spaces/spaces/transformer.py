@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, round_channels, whole
-from search_spaces.plan import LayerPlan, Numbers, OperatorPlan
+from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.staged import Columns
 from search_spaces.spaces.staged_parameters import bit_choices, bits_name
+
+LEAST_GROUP = 8
+"""Fewest channels that share a scale, unless all do."""
 
 _ROLES = ("qkv", "project", "widen", "contract")
 
@@ -119,8 +123,18 @@ class TransformerColumns:
             f"{block}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
             "gelu" if role == "widen" else "none", source, "linear", False,
             tokens=self.tokens if tokens is None else tokens,
+            group=self._group(block, role, weight),
         )  # fmt: skip
         return LayerColumn(plan, active)
+
+    def _group(self, block: str, role: str, weight_bits: np.ndarray) -> Numbers:
+        """Return the channels that share a scale; 0, for all of them, where weights are float."""
+        groups = groups_of(self.parameters)
+        if groups == (0,):
+            return 0
+        name = bits_name(block, "g", role, self.parameters.granularity)
+        chosen = self.columns.value(name).astype(np.int64)
+        return np.where(weight_bits < FLOAT_BITS, chosen, 0)
 
     def mlp(self, block: str, active: np.ndarray) -> tuple[LayerColumn, LayerColumn]:
         """Return both layers of a block's MLP; ``active``: (n,) bool."""
@@ -167,7 +181,56 @@ def transformer_choices(p: Any, stack: Stack = Stack()) -> list[Choice]:
         choices.append(Choice(f"{name}.heads", p.heads, when))
         choices.append(Choice(f"{name}.mlp", p.mlps, when))
         choices += bit_choices(name, p, dict.fromkeys(_ROLES, when), when)
+        choices += _group_choices(name, p, when)
     return choices
+
+
+def groups_of(p: Any) -> tuple[int, ...]:
+    """Return the groups of channels that a space lets share a scale: (0,) where it has none."""
+    found: tuple[int, ...] = getattr(p, "groups", (0,))
+    return found
+
+
+def _group_choices(name: str, p: Any, when: tuple[Condition, ...]) -> list[Choice]:
+    if groups_of(p) == (0,):
+        return []
+    roles = ("",) if p.granularity == "block" else _ROLES
+    quantised = frozenset(bits for bits in p.weight_bits if bits < FLOAT_BITS)
+    choices = []
+    for role in roles:
+        # Float weights have no scale.
+        bits = Condition(bits_name(name, "w", role, p.granularity), quantised)
+        own = when if len(quantised) == len(p.weight_bits) else (*when, bits)
+        choices.append(Choice(bits_name(name, "g", role, p.granularity), p.groups, own))
+    return choices
+
+
+def check_groups(p: Any) -> None:
+    """Raise :class:`InputError` for groups of channels that cannot share a scale."""
+    groups = p.groups
+    if not isinstance(groups, tuple) or not groups or list(groups) != sorted(set(groups)):
+        raise InputError(f"groups={groups!r} must be a list of ascending numbers, each once")
+    for group in groups:
+        whole("groups", group, least=0)
+        if 0 < group < LEAST_GROUP:
+            raise InputError(
+                f"groups={list(groups)}: scales of {group} channels take more than their weights; "
+                f"use groups of {LEAST_GROUP} and more, or 0 for a scale an output"
+            )
+    if groups == (0,):
+        return
+    if tuple(p.activation_bits) != (FLOAT_BITS,):
+        raise InputError(
+            f"groups={list(groups)} are of weights alone: kernels of integers take one scale an "
+            "output. Set activation_bits: [32], or groups: [0]"
+        )
+    if (FLOAT_BITS in p.weight_bits and len(p.weight_bits) == 1) or max(
+        (bits for bits in p.weight_bits if bits < FLOAT_BITS), default=0
+    ) > 8:
+        raise InputError(
+            f"groups={list(groups)}: weights in groups have 1 to 8 bits, and weight_bits are "
+            f"{list(p.weight_bits)}"
+        )
 
 
 def reached(depths: Sequence[int], b: int, stack: Stack = Stack()) -> tuple[Condition, ...]:
