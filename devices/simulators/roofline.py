@@ -161,16 +161,19 @@ def _operator_work(operator: OperatorPlan, stream: np.ndarray) -> _Work:
     tokens, width = np.asarray(operator.tokens), np.asarray(operator.channels)
     heads = np.asarray(operator.heads)
     head_width = width // np.maximum(heads, 1)
+    # Of an attention to another sequence ``tokens`` are its keys; queries are as many as its work.
+    crosses = operator.kind == "cross_attention"
+    queries = np.asarray(operator.macs) // (2 * tokens * width) if crosses else tokens
     return _Work(
         pixels=2 * tokens,
         inner=head_width,
-        outer=tokens,
+        outer=queries,
         groups=heads,
         weight_bits=stream,
         activation_bits=stream,
         weight_bytes=np.zeros(1),
-        input_bytes=3 * tokens * width * stream / 8,
-        output_bytes=tokens * width * stream / 8,
+        input_bytes=(2 * tokens + queries) * width * stream / 8,
+        output_bytes=queries * width * stream / 8,
     )
 
 
