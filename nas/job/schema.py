@@ -67,7 +67,8 @@ class Job(Section):
     """image_classification, image_regression, image_embedding, multi_label_classification,
     signal_classification, signal_regression, signal_embedding, anomaly_detection,
     audio_classification, audio_embedding, object_detection, semantic_segmentation,
-    language_modelling, or a task of a plug-in (entry-point group nas.tasks)."""
+    language_modelling, sequence_to_sequence, or a task of a plug-in (entry-point group
+    nas.tasks)."""
     data: DataConfig
     space: SpaceConfig = SpaceConfig()
     supernet: SupernetConfig = SupernetConfig()
