@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -177,6 +178,7 @@ def test_a_picture_that_turns_out_damaged_is_noted_so_that_it_may_be_repaired(tm
             splits = SimpleNamespace(digest_of=lambda path: digest)
             self.context = SimpleNamespace(splits=splits)
             self.budget = None
+            self.tracking = nullcontext()
 
         def _stages(self):
             raise DamagedPicture(self.path, "cut off")
