@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ def served(
     budgets: Sequence[CostBudget],
     metrics: Sequence[Mapping[str, float]],
     allowed: Sequence[int],
+    *,
+    each: int = 1,
 ) -> list[int]:
     """Return the best of n networks within each budget, each network once, in budgets' order.
 
@@ -50,13 +53,22 @@ def served(
         budgets: to serve; one that nothing keeps is left out.
         metrics: of the networks.
         allowed: indices of those that may be chosen.
+        each: networks for a budget; those after its best use between NEAR of it and the whole.
     """
     chosen: list[int] = []
-    for budget in budgets:
-        name, sign = str(budget.goal.metric), budget.goal.sign
-        within = [i for i in allowed if budget.keeps(metrics[i])]
-        if within:
-            best = min(within, key=lambda i: sign * metrics[i][name])
-            if best not in chosen:
-                chosen.append(best)
+    for turn in range(each):
+        for budget in budgets:
+            name, sign = str(budget.goal.metric), budget.goal.sign
+            least = NEAR * budget.limit if turn else -math.inf
+            within = [
+                i
+                for i in allowed
+                if budget.keeps(metrics[i]) and metrics[i][str(budget.metric)] >= least
+            ]
+            if turn:
+                within = [i for i in within if i not in chosen]
+            if within:
+                best = min(within, key=lambda i: sign * metrics[i][name])
+                if best not in chosen:
+                    chosen.append(best)
     return chosen

@@ -73,10 +73,11 @@ def pick_spread(
     *,
     infeasible_too: bool = True,
     budgets: Sequence[CostBudget] = (),
+    each: int = 1,
 ) -> list[Arch]:
     """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
 
-    The best within each of ``budgets`` come first. Then
+    The best within each of ``budgets`` come first, ``each`` of them. Then
     fronts are peeled off until there are enough. Within one, of one quality and costs, those go
     first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`); then, or
     with other objectives, points far from those chosen, distances after scaling each objective to
@@ -104,7 +105,7 @@ def pick_spread(
     costs = [j for j in range(len(goals)) if (objectives[:, j] > 0).all()]
     chosen: list[int] = []
     if budgets:
-        chosen = served(budgets, metrics, left.tolist())[:count]
+        chosen = served(budgets, metrics, left.tolist(), each=each)[:count]
         left = np.setdiff1d(left, chosen)
     while left.size and len(chosen) < count:
         front = left[nondominated(objectives[left])]

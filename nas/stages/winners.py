@@ -245,7 +245,11 @@ class Winners:
         )
         begun = self._recorded_choice(
             "winners_begun",
-            lambda: self._pick(metrics, math.ceil(places * self.job.finetune.candidates)),
+            lambda: self._pick(
+                metrics,
+                math.ceil(places * self.job.finetune.candidates),
+                for_budget=round(self.job.finetune.candidates),
+            ),
         )
         time_s = lanes * max(0.0, self.budget.left() - keep_s)
         time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
@@ -364,7 +368,9 @@ class Winners:
             }
         return found
 
-    def _pick(self, metrics: Mapping[Arch, Mapping[str, float]], each: int) -> list[Arch]:
+    def _pick(
+        self, metrics: Mapping[Arch, Mapping[str, float]], each: int, *, for_budget: int = 1
+    ) -> list[Arch]:
         """Return up to ``each`` architectures for every front, without repetition."""
         archs = list(metrics)
         chosen: list[Arch] = []
@@ -376,6 +382,7 @@ class Winners:
                 front.constraints,
                 each,
                 budgets=front.budgets,
+                each=for_budget,
             )
             chosen += [arch for arch in picked if arch not in chosen]
         return chosen

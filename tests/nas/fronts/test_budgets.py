@@ -31,6 +31,15 @@ def test_nothing_within_a_budget_is_better_than_what_serves_it(metrics, limits):
         assert max(offered, default=None) == max(within, default=None)
 
 
+def test_further_ones_for_a_budget_use_most_of_it():
+    kib = [2.0, 9.0, 8.5, 9.5, 19.0]
+    accuracy = [0.9, 0.8, 0.85, 0.7, 0.95]
+    metrics = [{"accuracy": a, "weights_kib": k} for a, k in zip(accuracy, kib, strict=True)]
+    budgets = [CostBudget(KIB, 10.0, GOAL), CostBudget(KIB, 20.0, GOAL)]
+    # The best within 10 KiB is much smaller; what goes on beside it is not.
+    assert served(budgets, metrics, range(5), each=3) == [0, 4, 2, 1]
+
+
 def test_of_an_error_the_smallest_serves_best():
     budget = CostBudget(KIB, 10.0, Goal(Metric("latency_ms", "a")))
     metrics = [
