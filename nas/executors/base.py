@@ -23,7 +23,8 @@ class Work:
             ``settings`` and the worker's number of threads as keyword arguments, and returns
             the function that is called with each item.
         settings: JSON-compatible keyword arguments.
-        here: the function as this process has it already; never sent to another.
+        here: the function as this process has it already; never sent to another, and no part
+            of what makes two works the same.
     """
 
     target: str

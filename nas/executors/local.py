@@ -28,7 +28,11 @@ class LocalExecutor(Executor):
         """See :meth:`Executor.run`."""
         if not items:
             return
-        if self._built is None or self._built[0] != work:
-            self._built = (work, work.here or work.build())
+        function = work.here or self._function_of(work)
         for index, item in enumerate(items):
-            yield index, self._built[1](item)
+            yield index, function(item)
+
+    def _function_of(self, work: Work) -> Callable[[Item], Any]:
+        if self._built is None or self._built[0] != work:
+            self._built = (work, work.build())
+        return self._built[1]

@@ -110,6 +110,14 @@ def test_the_local_one_uses_what_is_built_already():
     assert list(EXECUTORS.get("local")().run(work, [{"x": 1}])) == [(0, 2)]
 
 
+def test_one_target_may_have_several_functions_here():
+    """What an item asks for is told apart by the item elsewhere, and by the function here."""
+    works = [Work("no_such_module:nothing", here=lambda item, k=k: item["x"] + k) for k in (1, 2)]
+    assert works[0] == works[1]
+    with EXECUTORS.get("local")() as executor:
+        assert [list(executor.run(work, [{"x": 1}])) for work in works] == [[(0, 2)], [(0, 3)]]
+
+
 @pytest.mark.parametrize(("name", "workers"), [("local", 2), ("processes", 0)])
 def test_numbers_of_workers_that_cannot_be_are_refused(name, workers):
     with pytest.raises(InputError, match="worker"):
