@@ -177,11 +177,19 @@ class Budget:
         self._before = _recorded(path)
 
     @classmethod
-    def of(cls, config: BudgetConfig, path: Path) -> Budget:
-        """Return the budget that a job gives, going on from what is recorded at ``path``."""
+    def of(cls, config: BudgetConfig, path: Path, *, whole_process: bool = False) -> Budget:
+        """Return the budget that a job gives, going on from what is recorded at ``path``.
+
+        Args:
+            config: of the job.
+            path: file that holds what was spent before.
+            whole_process: processor time counts from the start of this process, imports
+                included, and not from now.
+        """
         if config.cpu_minutes is not None:
-            # Processor time of this process counts from its start, imports included.
-            return cls(60.0 * config.cpu_minutes, path=path, now=tree_cpu_seconds, counted_from=0.0)
+            start = 0.0 if whole_process else None
+            limit = 60.0 * config.cpu_minutes
+            return cls(limit, path=path, now=tree_cpu_seconds, counted_from=start)
         return cls(60.0 * float(config.minutes or 0), path=path, now=time.monotonic)
 
     @property

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def run(
     refuse_in_starting_worker("nas.run")
     store = create_run(job, folder, measurements=measurements)
     with store.locked(), Spending(folder, whole_process=whole_process):
-        pipeline = Pipeline(job, store, progress or Progress())
+        pipeline = Pipeline(job, store, progress or Progress(), whole_process)
         try:
             pipeline.prepare()
         except NasError:
@@ -133,7 +134,7 @@ def resume(folder: Path, *, progress: Progress | None = None, whole_process: boo
             held.enter_context(Spending(folder, whole_process=whole_process))
         job = store.job()
         store.event("resumed", versions=versions())
-        pipeline = Pipeline(job, store, progress or Progress())
+        pipeline = Pipeline(job, store, progress or Progress(), whole_process)
         if not store.results.exists():
             pipeline.prepare()
         pipeline.execute()
@@ -146,14 +147,18 @@ class Pipeline:
         job: a checked job.
         store: its run folder.
         progress: where to tell about progress.
+        whole_process: as for :func:`run`.
     """
 
-    def __init__(self, job: Job, store: RunStore, progress: Progress) -> None:
+    def __init__(
+        self, job: Job, store: RunStore, progress: Progress, whole_process: bool = False
+    ) -> None:
         self.job, self.store, self.progress = job, store, progress
+        self._budget_of = partial(Budget.of, path=store.budget, whole_process=whole_process)
         progress.listener = ProgressFile(store.folder)
         self.tracking: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.goals, self.constraints = job.objectives(), job.constraints()
-        self.budget = None if job.budget is None else Budget.of(job.budget, store.budget)
+        self.budget = None if job.budget is None else self._budget_of(job.budget)
         self.fronts: list[FrontSpec] = job_fronts(
             self.goals,
             self.constraints,
@@ -284,7 +289,7 @@ class Pipeline:
         self.job = self.job.with_minutes(minutes)
         assert self.job.budget is not None
         self.context = replace(self.context, job=self.job)
-        self.budget = Budget.of(self.job.budget, self.store.budget)
+        self.budget = self._budget_of(self.job.budget)
         # Only what changed: the recorded job holds no passwords.
         resolved = self.job.resolved()
         changed = {key: resolved[key] for key in ("budget", "supernet")}

@@ -10,7 +10,6 @@ import pytest
 from nas.job.check import load_job
 from nas.job.schema import job_space
 from nas.record.run_folder import RunStore
-from nas.record.spending import tree_cpu_seconds
 from nas.stages import pipeline
 from nas.stages.winners import Winners
 
@@ -52,28 +51,12 @@ def finished(tmp_path_factory) -> Path:
             yield line
             raise KeyboardInterrupt
 
-    # Time passed before this process began its run counts for other tests.
-    already = tree_cpu_seconds()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.Budget, "of", _from(already))
         patch.setattr(Winners, "_train", cut_off)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(job, folder / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.Budget, "of", _from(tree_cpu_seconds()))
-        pipeline.resume(folder / "run")
+    pipeline.resume(folder / "run")
     return folder / "run"
-
-
-def _from(already):
-    from nas.stages.budget import Budget
-
-    def of(config, path):
-        return Budget(
-            60.0 * config.cpu_minutes, path=path, now=tree_cpu_seconds, counted_from=already
-        )
-
-    return of
 
 
 def test_the_budget_is_kept_across_the_cut(finished):
