@@ -73,14 +73,26 @@ def cores_of(text: str) -> set[int]:
     return found
 
 
-def job_file(job: Path, runs: Path, runtime: str | None) -> Path:
-    """Return the job to run: as it is, or written again with every device on ``runtime``."""
-    if runtime is None:
+def job_file(job: Path, runs: Path, runtime: str | None, cpu_minutes: float | None = None) -> Path:
+    """Return the job to run: as it is, or written again.
+
+    Args:
+        job: the job's file.
+        runs: folder of the copy.
+        runtime: of every device; None keeps them.
+        cpu_minutes: budget of processor time instead of the job's; None keeps that.
+    """
+    if runtime is None and cpu_minutes is None:
         return job
     # Resolved by the loader, so that paths hold wherever the copy lies.
     values = load_job(job).resolved()
-    for device in values["devices"]:
-        device.update(runtime=runtime, options={})
+    if runtime is not None:
+        for device in values["devices"]:
+            device.update(runtime=runtime, options={})
+    if cpu_minutes is not None:
+        values["budget"] = {**values["budget"], "minutes": None, "cpu_minutes": cpu_minutes}
+    if values["budget"] is not None:
+        del values["supernet"]["warmup_epochs"]  # which a budget does not let a job say
     path = runs / "job.yaml"
     write_text_atomic(path, yaml.safe_dump(values, sort_keys=False))
     return path
@@ -259,6 +271,15 @@ def record(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def repeatable(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that another machine needs to do the same."""
+    told = [argument for argument in arguments if argument != "--only-collect"]
+    if "--runs" in told:
+        at = told.index("--runs")
+        del told[at : at + 2]
+    return told
+
+
 def main() -> None:
     """Run, study, collect, record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -269,6 +290,7 @@ def main() -> None:
     parser.add_argument("--sizes", help="KiB; by default the members' own sizes")
     parser.add_argument("--runs", type=Path, help="folder of the runs; default runs/value/NAME")
     parser.add_argument("--runtime", help="measure on this runtime instead of the job's")
+    parser.add_argument("--cpu-minutes", type=float, help="budget instead of the job's")
     parser.add_argument("--no-qat", action="store_true", help="leave out the QAT family")
     parser.add_argument("--only-collect", action="store_true")
     arguments = parser.parse_args()
@@ -279,10 +301,9 @@ def main() -> None:
         *(["--no-qat"] if arguments.no_qat else []),
     ]
     if not arguments.only_collect:
-        job = job_file(arguments.job.resolve(), runs, arguments.runtime)
+        job = job_file(arguments.job.resolve(), runs, arguments.runtime, arguments.cpu_minutes)
         work(job, runs, arguments.seeds, arguments.cores, options)
-    told = [arg for arg in sys.argv[1:] if arg != "--only-collect"]
-    command = f"python -m experiments.value.study {' '.join(told)}"
+    command = f"python -m experiments.value.study {' '.join(repeatable(sys.argv[1:]))}"
     result = collect(arguments.name, runs, arguments.seeds, command)
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json_atomic(RESULTS / f"{arguments.name}.json", result)

@@ -83,6 +83,7 @@ def test_another_runtime_changes_the_device_and_nothing_else(tmp_path):
                 "name": "one",
                 "data": {"name": "digits"},
                 "space": {"name": "mobilenet", "preset": "8x8"},
+                "budget": {"minutes": 5.0},
                 "devices": [{"name": "cpu", "runtime": "onnxruntime", "threads": 1}],
             }
         )
@@ -93,3 +94,19 @@ def test_another_runtime_changes_the_device_and_nothing_else(tmp_path):
     assert [d.runtime for d in after.devices] == ["lowbit"]
     same = {"output", "devices"}
     assert after.model_dump(exclude=same) == before.model_dump(exclude=same)
+
+
+def test_another_budget_is_in_processor_time_and_the_rest_stays(tmp_path):
+    job = tmp_path / "jobs" / "job.yaml"
+    job.parent.mkdir()
+    job.write_text("name: one\ndata: {name: digits}\nbudget: {minutes: 5, supernet: 0.25}\n")
+    after = study.load_job(study.job_file(job, tmp_path, None, 7.5))
+    assert after.budget.cpu_minutes == 7.5 and after.budget.minutes is None
+    assert after.budget.supernet == 0.25
+    same = {"output", "budget", "supernet"}
+    assert after.model_dump(exclude=same) == study.load_job(job).model_dump(exclude=same)
+
+
+def test_a_recorded_command_names_no_folder_of_this_machine():
+    given = ["digits", "job.yaml", "--runs", "/somewhere", "--seeds", "0", "--only-collect"]
+    assert study.repeatable(given) == ["digits", "job.yaml", "--seeds", "0"]
