@@ -91,8 +91,6 @@ def job_file(job: Path, runs: Path, runtime: str | None, cpu_minutes: float | No
             device.update(runtime=runtime, options={})
     if cpu_minutes is not None:
         values["budget"] = {**values["budget"], "minutes": None, "cpu_minutes": cpu_minutes}
-    if values["budget"] is not None:
-        del values["supernet"]["warmup_epochs"]  # which a budget does not let a job say
     path = runs / "job.yaml"
     write_text_atomic(path, yaml.safe_dump(values, sort_keys=False))
     return path

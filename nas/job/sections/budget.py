@@ -40,9 +40,11 @@ def check_budget(
         ("supernet", supernet, ("epochs", "minutes", "warmup_epochs")),
         ("finetune", finetune, ("epochs",)),
     ):
-        given = set() if config is None else config.model_fields_set
+        if config is None:
+            continue
         for key in keys:
-            if key in given and getattr(config, key) is not None:
+            # The default says nothing: the job that a run keeps names every key.
+            if getattr(config, key) != type(config).model_fields[key].default:
                 yield (
                     (section, key),
                     f"{section}.{key}: the budget divides the time; leave {key} out, or leave "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nas.job.check import load_job
 from nas.job.yaml_source import DiagnosticsError
@@ -138,6 +139,16 @@ def test_a_job_with_a_budget_trains_a_teacher_first(tmp_path):
         job = load_job(path)
         assert job.supernet.schedule == schedule
         assert type(job).model_validate(job.resolved()) == job
+
+
+@pytest.mark.parametrize("text", ["", "budget: {minutes: 5}", "budget: {cpu_minutes: 5}"])
+def test_the_job_that_a_run_keeps_is_a_job(text, tmp_path):
+    """It names every key, defaults included."""
+    path = tmp_path / "job.yaml"
+    path.write_text(GOOD + text, encoding="utf-8")
+    job = load_job(path)
+    path.write_text(yaml.safe_dump(job.resolved()), encoding="utf-8")
+    assert load_job(path) == job
 
 
 def test_too_few_first_evaluations_are_told_before_anything_is_trained(told):
