@@ -123,7 +123,11 @@ def main() -> None:
         100 * np.mean([r["inception_time"] - r["accuracy"] for r in rows if r["set"] == name])
         for name in given.sets
     ]
-    command = "python -m experiments.tasks.ucr FOLDER --inception InceptionTime_accuracy.csv"
+    seeds = " ".join(map(str, given.seeds))
+    command = (
+        "python -m experiments.tasks.ucr FOLDER --inception InceptionTime_accuracy.csv "
+        f"--seeds {seeds} --minutes {given.minutes:g}"
+    )
     file = write_result(
         RESULTS,
         {
