@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan
 from supernet.batchnorm import BatchNorm
+from supernet.convolution import convolve
 from supernet.dataflow import activate
 from supernet.quantizers.groups import group_quantized
 from supernet.quantizers.lsq import ActivationFakeQuantizer, ActivationQuantizer
@@ -186,17 +187,11 @@ class ElasticLayer(nn.Module):
         bias = self.beta[: layer.out_channels]
         if layer.kind == "linear":
             return F.linear(x, weight.flatten(1), bias)
-        strides = layer.strides
-        if tuple(weight.shape[2:]) == (1, 1) and not any(layer.pads) and max(strides) > 1:
-            # The same places, taken first. oneDNN without AVX-512 writes beyond its memory in the
-            # gradient of such a convolution's weights where it has fewer than eight inputs.
-            x = x[:, :, :: strides[0], :: strides[1]]
-            strides = (1, 1)
-        y = F.conv2d(
+        y = convolve(
             x,
             weight,
             None if layer.batch_norm else bias,
-            strides,
+            layer.strides,
             layer.pads,
             layer.dilations,
             layer.groups,

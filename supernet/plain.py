@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search_spaces.number_formats import NumberFormat
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, BlockPlan, LayerPlan, NetworkPlan
 from supernet.batchnorm import EPSILON
+from supernet.convolution import Conv2d
 from supernet.dataflow import Dataflow, activate, dataflow_of
 from supernet.quantizers.formats import EncodedWeights, encode_weights, round_to_format
 from supernet.quantizers.groups import group_encoded
@@ -225,7 +226,7 @@ def _extract_layer(
         op: nn.Conv2d | nn.Linear = nn.Linear(layer.in_channels, layer.out_channels)
         weight = weight.flatten(1)
     else:
-        op = nn.Conv2d(
+        op = Conv2d(
             layer.in_channels,
             layer.out_channels,
             layer.kernel_sides,
