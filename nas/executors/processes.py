@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from devices.measuring.conditions import allowed_cores
 from nas.executors.base import EXECUTORS, MAX_ATTEMPTS, Executor, Item, Work
 from nas.executors.pool import worker_pool
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -32,7 +33,7 @@ class ProcessExecutor(Executor):
     def __init__(self, *, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"executor 'processes' needs at least one worker, not {workers}")
-        self.workers = workers or usable_cores()
+        self.workers = workers or len(allowed_cores())
         self._pool: ProcessPoolExecutor | None = None
         self._work: Work | None = None
 
@@ -85,7 +86,7 @@ class ProcessExecutor(Executor):
         if self._pool is not None and self._work is not work and self._work != work:
             self.close()
         if self._pool is None:
-            threads = max(1, usable_cores() // self.workers)
+            threads = max(1, len(allowed_cores()) // self.workers)
             described = Work(work.target, dict(work.settings))
             self._pool = worker_pool(self.workers, _start, (described, threads))
             self._work = work
@@ -104,8 +105,3 @@ def _start(work: Work, threads: int) -> None:
 def _call(item: Item) -> Any:
     assert _function is not None, "a worker calls its function only after it was built"
     return _function(item)
-
-
-def usable_cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

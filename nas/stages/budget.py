@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.executors.processes import usable_cores
+from devices.measuring.conditions import allowed_cores
 from nas.job.default_time import default_minutes
 from nas.record.spending import tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
@@ -60,7 +60,7 @@ def winner_lanes(job: Job) -> int:
     assert job.budget is not None
     if job.budget.cpu_minutes is not None or job.executor == "local":
         return 1
-    return job.workers or usable_cores()
+    return job.workers or len(allowed_cores())
 
 
 def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:

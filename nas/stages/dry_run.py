@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.executors.processes import usable_cores
+from devices.measuring.conditions import allowed_cores
 from nas.job.schema import Job
 from nas.record.spending import tree_cpu_seconds
 from nas.stages.budget import (
@@ -249,8 +249,12 @@ def _divided(
         )
         if lanes > 1:
             text += f"; {lanes} at once"
-        elif job.budget.minutes is not None and usable_cores() > 1 and job.accelerator != "cuda":
-            text += f"; with executor: processes, {usable_cores()} at once"
+        elif (
+            job.budget.minutes is not None
+            and job.accelerator != "cuda"
+            and (cores := len(allowed_cores())) > 1
+        ):
+            text += f"; with executor: processes, {cores} at once"
         stages.append(StageEstimate("winners", text, division.winners))
     stages.append(StageEstimate("verification", works["verification"], division.verification))
     return stages
