@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +28,10 @@ class CostBudget:
     def keeps(self, metrics: Mapping[str, float]) -> bool:
         """Return whether a network with ``metrics`` keeps the budget."""
         return metrics[str(self.metric)] <= self.limit
+
+    def is_used_by(self, metrics: Mapping[str, float]) -> bool:
+        """Return whether a network with ``metrics`` needs most of the budget, or more."""
+        return metrics[str(self.metric)] >= NEAR * self.limit
 
     def within(self, constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
         """Return ``constraints`` with those between which networks use this budget well."""
@@ -59,16 +62,13 @@ def served(
     for turn in range(each):
         for budget in budgets:
             name, sign = str(budget.goal.metric), budget.goal.sign
-            least = NEAR * budget.limit if turn else -math.inf
-            within = [
+            fits = [
                 i
                 for i in allowed
-                if budget.keeps(metrics[i]) and metrics[i][str(budget.metric)] >= least
+                if budget.keeps(metrics[i])
+                and (turn == 0 or (i not in chosen and budget.is_used_by(metrics[i])))
             ]
-            if turn:
-                within = [i for i in within if i not in chosen]
-            if within:
-                best = min(within, key=lambda i: sign * metrics[i][name])
-                if best not in chosen:
-                    chosen.append(best)
+            best = min(fits, key=lambda i: sign * metrics[i][name], default=None)
+            if best is not None and best not in chosen:
+                chosen.append(best)
     return chosen

@@ -31,6 +31,11 @@ class FrontSpec:
     constraints: tuple[Constraint, ...]
     budgets: tuple[CostBudget, ...] = ()
 
+    def is_part_of(self, other: FrontSpec) -> bool:
+        """Return whether ``other`` trades off and bounds the same, and serves at least as much."""
+        same = (self.goals, self.constraints) == (other.goals, other.constraints)
+        return same and set(self.budgets) <= set(other.budgets)
+
     def objectives(self, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
         """Return the minimised objectives of n architectures, (n, goals)."""
         rows = [[g.sign * m[str(g.metric)] for g in self.goals] for m in metrics]
@@ -84,7 +89,6 @@ def job_fronts(
             own_bounds = tuple(c for c in constraints if c.metric.device in (None, device))
             served = tuple(b for b in budgets if b.metric.device in (None, device))
             spec = FrontSpec(device, own_goals, own_bounds, served)
-            known = [(f.goals, f.constraints) for f in found]
-            if own_goals and (spec.goals, spec.constraints) not in known:
+            if own_goals and not any(spec.is_part_of(front) for front in found):
                 found.append(spec)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnxruntime
 
 from devices.measuring.conditions import has_dot_products
+from nas.models.parity import open_session
 
 
 def exact_session(
@@ -19,9 +20,4 @@ def exact_session(
         optimise: fuse to integer kernels. They saturate on x86 without 8-bit dot products unless
             the file was written for that (``reduce_range``), so None fuses only elsewhere.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if not (has_dot_products() if optimise is None else optimise):
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return open_session(Path(path), optimise=has_dot_products() if optimise is None else optimise)

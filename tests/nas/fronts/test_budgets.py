@@ -61,3 +61,12 @@ def test_a_budget_of_a_device_is_served_by_its_front_and_the_joint_one(device, f
     metric = KIB if device is None else Metric("latency_ms", device)
     found = job_fronts(goals, [], ["a", "b"], budgets=[CostBudget(metric, 5.0, GOAL)])
     assert sum(bool(front.budgets) for front in found) == fronts
+
+
+def test_without_a_joint_front_each_device_serves_its_own_budgets():
+    """Both trade off the same, which makes one front of them only where it serves both."""
+    found = job_fronts(
+        [GOAL, Goal(KIB)], [], ["a", "b"], joint=False,
+        budgets=[CostBudget(Metric("latency_ms", d), 5.0, GOAL) for d in ("a", "b")],
+    )  # fmt: skip
+    assert [[b.metric.device for b in front.budgets] for front in found] == [["a"], ["b"]]
