@@ -246,6 +246,7 @@ class LocalDevice(Device):
         self._told: set[str] = set()
 
     def check(self) -> None:
+        """See :meth:`Device.check`: builds the runtime."""
         self.spec.make_runtime()
 
     def _measure(self, queries: Sequence[Query], protocol: Protocol, done: Done) -> None:

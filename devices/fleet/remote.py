@@ -78,10 +78,12 @@ class RemoteDevice(Device):
         self._description: Description | None = None
 
     def check(self) -> None:
+        """See :meth:`Device.check`: asks the hub whether the board can be used."""
         view = self._look()
         self._require_usable(view)
 
     def fingerprint(self) -> dict[str, Any]:
+        """See :meth:`Device.fingerprint`: as the board's agent told it."""
         return dict(self._described().fingerprint)
 
     def _identify(self) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class ChildSampler(Sampler):
         reference: Path | None,
         cores: Sequence[int],
     ) -> dict[int, Block | Failure]:
+        """See :meth:`Sampler.sample`: another process goes on where one died or hung."""
         outcomes: dict[int, Block | Failure] = {}
         rest = list(sequence)
         while rest:

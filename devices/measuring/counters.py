@@ -56,6 +56,7 @@ class NoCounters(Counters):
         """Nothing to do."""
 
     def stop(self) -> Counts | None:
+        """See :meth:`Counters.stop`: nothing is known."""
         return None
 
 
@@ -74,9 +75,11 @@ class PerfCounters(Counters):
         self._before = (0, 0)
 
     def start(self) -> None:
+        """See :meth:`Counters.start`."""
         self._before = self._values()
 
     def stop(self) -> Counts | None:
+        """See :meth:`Counters.stop`: None where the counters stand still, as some guests' do."""
         after = self._values()
         cycles, instructions = (b - a for a, b in zip(self._before, after, strict=True))
         # A guest whose counters stand still has none.

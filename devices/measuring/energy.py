@@ -40,6 +40,7 @@ class NoMeter(EnergyMeter):
         """Nothing to do."""
 
     def stop(self) -> float | None:
+        """See :meth:`EnergyMeter.stop`: nothing is known."""
         return None
 
 
@@ -52,9 +53,11 @@ class CounterMeter(EnergyMeter):
         self._before: list[float | None] = []
 
     def start(self) -> None:
+        """See :meth:`EnergyMeter.start`."""
         self._before = [_number(self._reader(path)) for path in self._paths]
 
     def stop(self) -> float | None:
+        """See :meth:`EnergyMeter.stop`: one overflow of each counter is made up for."""
         total = 0.0
         for path, before in zip(self._paths, self._before, strict=True):
             after = _number(self._reader(path))
@@ -86,12 +89,14 @@ class PowerMeter(EnergyMeter):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """See :meth:`EnergyMeter.start`: of a thread that reads the sensor."""
         self._points, self._stopped = [], threading.Event()
         self._read()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def stop(self) -> float | None:
+        """See :meth:`EnergyMeter.stop`: None where the sensor was read less than twice."""
         assert self._thread is not None
         self._stopped.set()
         self._thread.join()

@@ -95,6 +95,7 @@ class PlayedSession(Session):
         return (np.array([self._output], dtype=np.float32),)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: an inference of the machine."""
         return self._infer
 
 
@@ -110,9 +111,11 @@ class PlayedRuntime(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return "1"
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: notes the file's name in ``loaded``."""
         self.loaded.append(path.name)
         words = path.read_text().split()
         if words[0] == "bad":
@@ -138,6 +141,7 @@ class PlayedSampler(Sampler):
         reference: Path | None,
         cores: Sequence[int],
     ) -> dict[int, Block | Failure]:
+        """See :meth:`Sampler.sample`."""
         self.sequences.append(list(sequence))
         self.machine.start_process()
         messages: list[dict] = []

@@ -220,6 +220,7 @@ class MeasurementStore(Store):
             return None if row is None else _measurement(db, row)
 
     def put(self, query: Query, measurement: Measurement) -> None:
+        """See :meth:`Store.put`: samples and reasons of rejection stand beside the rest."""
         whole = measurement.to_json()
         for name in ("samples_ms", "rejected"):
             del whole[name]
@@ -297,6 +298,7 @@ class ReplayStore(Store):
             raise InputError(f"{self.path} is no measurement store that this version can replay")
 
     def find(self, query: Query) -> Measurement:
+        """See :meth:`Store.find`: raises where the earlier run has none."""
         wanted = query.names()
         where = " AND ".join(f"{name} = ?" for name in wanted)
         with translated(self.path, _KIND), contextlib.closing(self._open()) as db:
@@ -322,6 +324,7 @@ class ReplayStore(Store):
         return row is not None
 
     def put(self, query: Query, measurement: Measurement) -> None:
+        """Raise InputError: a replay measures nothing."""
         raise InputError(f"{self.path} is being replayed and takes no measurement")
 
     def _open(self) -> sqlite3.Connection:

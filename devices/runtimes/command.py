@@ -167,21 +167,26 @@ class CommandRuntime(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`: as configured."""
         return self.config.version
 
     @property
     def runs_on_cpu(self) -> bool:
+        """See :meth:`Runtime.runs_on_cpu`: as configured."""
         return self.config.runs_on_cpu
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the name of the tool."""
         return super().parameters() | {"tool": self.config.name}
 
     def load(self, path: Path) -> Session:
+        """Raise InputError: the program runs models in processes of its own."""
         raise InputError(
             f"the command {self.config.name!r} times models itself and gives no outputs to check"
         )
 
     def sampler(self) -> Sampler:
+        """See :meth:`Runtime.sampler`: one that starts the program."""
         return CommandSampler()
 
 
@@ -201,6 +206,7 @@ class CommandSampler(Sampler):
         reference: Path | None,
         cores: Sequence[int],
     ) -> dict[int, Block | Failure]:
+        """See :meth:`Sampler.sample`: a process a model, each watched for a deadline."""
         assert isinstance(runtime, CommandRuntime)
         done: list[tuple[int, Block | Failure]] = []
         for index in sequence:

@@ -67,6 +67,7 @@ class ConvertingRuntime(Runtime):
         }
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: ONNX files are converted first, others taken as they are."""
         path = existing_file(path)
         if path.suffix.lower() in self.formats and path.suffix.lower() != ".onnx":
             return self.load_native(path, None)

@@ -57,16 +57,20 @@ class ExecuTorch(ConvertingRuntime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return version("executorch")
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the backend."""
         return super().parameters() | {"backend": self.backend}
 
     def recipe(self) -> dict[str, Any]:
+        """See :meth:`ConvertingRuntime.recipe`: the version of torch, whose exporter it is, too."""
         torch_version = str(self._torch.__version__)
         return super().recipe() | {"backend": self.backend, "torch": torch_version}
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
+        """See :meth:`ConvertingRuntime.convert`: exported as a torch module."""
         from executorch.exir import to_edge_transform_and_lower
 
         from devices.runtimes.executorch_module import QuantisedModule
@@ -99,6 +103,7 @@ class ExecuTorch(ConvertingRuntime):
         (folder / _PLAN).write_text(json.dumps(plan), encoding="utf-8")
 
     def load_native(self, path: Path, inputs: Sequence[TensorSpec] | None) -> Session:
+        """See :meth:`ConvertingRuntime.load_native`: sets the threads of the whole process."""
         # One pool a process: a measuring process has one runtime.
         self._bindings._unsafe_reset_threadpool(self.threads)
         try:
@@ -142,6 +147,7 @@ class _ExecuTorchSession(Session):
         return tuple(output.detach().numpy().copy() for output in outputs)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the arrays are tensors once."""
         tensors, run = self._tensors(arrays), self._method.execute
         return lambda: run(tensors)
 

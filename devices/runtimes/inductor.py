@@ -44,12 +44,15 @@ class Inductor(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`: that of torch."""
         return str(self._library.__version__)
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the mode of compilation."""
         return super().parameters() | {"mode": self.mode}
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: compiled here, if the mode is another than "eager"."""
         torch = self._library
         from devices.runtimes.torch_graph import GraphModule
 
@@ -91,6 +94,7 @@ class _TorchSession(Session):
         return tuple((o.float() if o.is_floating_point() else o).numpy().copy() for o in outputs)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the arrays are tensors once, and no gradients are recorded."""
         tensors = self._tensors(arrays)
         run, mode = self._run, self._torch.inference_mode
 

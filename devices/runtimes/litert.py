@@ -49,16 +49,20 @@ class LiteRt(ConvertingRuntime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return version("ai-edge-litert")
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the delegate."""
         more = {"integers_only": True} if self.integers_only else {}
         return super().parameters() | {"xnnpack": self.xnnpack} | more
 
     def recipe(self) -> dict[str, Any]:
+        """See :meth:`ConvertingRuntime.recipe`: with the number of this writer's version."""
         return super().recipe() | {"writer": _WRITER, "integers_only": self.integers_only}
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
+        """See :meth:`ConvertingRuntime.convert`: written without another library's converter."""
         from ai_edge_litert import schema_py_generated as schema
 
         try:
@@ -73,6 +77,7 @@ class LiteRt(ConvertingRuntime):
             raise InputError(f"{path}: {one_line(error)}") from error
 
     def load_native(self, path: Path, inputs: Sequence[TensorSpec] | None) -> Session:
+        """See :meth:`ConvertingRuntime.load_native`."""
         resolver = self._library.OpResolverType
         kind = resolver.AUTO if self.xnnpack else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
@@ -117,6 +122,7 @@ class _LiteRtSession(Session):
         return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._out)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the inputs are copied into the interpreter once."""
         self._set(arrays)
         return self._interpreter.invoke
 

@@ -51,6 +51,7 @@ class LowBitRuntime(Runtime):
 
     @classmethod
     def preparation(cls) -> Preparation | None:
+        """See :meth:`Runtime.preparation`: the kernels are compiled for this processor."""
         from devices.lowbit.build import is_built
 
         try:
@@ -62,9 +63,11 @@ class LowBitRuntime(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`: of the kernels' sources, and which instructions they use."""
         return f"{_sources_version()}+{'.'.join(self._features)}"
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: what restricts instructions and tuning, where it does."""
         own: dict[str, Any] = {}
         if self.instructions:
             own["instructions"] = self.instructions
@@ -73,6 +76,7 @@ class LowBitRuntime(Runtime):
         return super().parameters() | own
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: compares the kernels of each layer, unless told not to."""
         from devices.lowbit.library import restrict
         from devices.lowbit.network import LowBitNetwork
 
@@ -106,6 +110,7 @@ class _LowBitSession(Session):
         return (self.network.run(*self._checked(arrays)).copy(),)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the inputs are copied once."""
         network = self.network
         for target, given in zip(
             (network.input, *network.others), self._checked(arrays), strict=True
@@ -121,6 +126,7 @@ class _LowBitSession(Session):
         return {"int8": layers} | ({"float32": floats} if floats else {})
 
     def doubts(self, *arrays: np.ndarray) -> list[str]:
+        """See :meth:`Session.doubts`: operations that have no kernel."""
         operations = sorted(set(self.network.float_operations))
         if not operations:
             return []

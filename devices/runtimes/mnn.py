@@ -40,9 +40,11 @@ class Mnn(ConvertingRuntime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return version("MNN")
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
+        """See :meth:`ConvertingRuntime.convert`: quantised files are refused."""
         graph = read_float_graph(path, self.name)
         try:
             write_mnn(self._library.expr, graph, folder / self.native, inputs)
@@ -51,6 +53,7 @@ class Mnn(ConvertingRuntime):
             raise InputError(f"{path}: MNN has no counterpart: {one_line(error)}") from error
 
     def load_native(self, path: Path, inputs: Sequence[TensorSpec] | None) -> Session:
+        """See :meth:`ConvertingRuntime.load_native`: computes in float32."""
         interpreter = self._library.Interpreter(str(path))
         options = {"backend": "CPU", "numThread": self.threads, "precision": "high"}
         session = interpreter.createSession(options)
@@ -86,6 +89,7 @@ class _MnnSession(Session):
         return tuple(self._read(tensor) for tensor in self._out)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the inputs are copied into the session once."""
         self._set(arrays)
         run, session = self._interpreter.runSession, self._session
         return lambda: run(session)

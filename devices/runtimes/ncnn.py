@@ -45,9 +45,17 @@ class Ncnn(ConvertingRuntime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return version("ncnn")
 
     def convert(self, path: Path, folder: Path, inputs: Sequence[TensorSpec]) -> None:
+        """See :meth:`ConvertingRuntime.convert`: quantised files are refused.
+
+        Raises:
+            InputError: pnnx cannot convert it or takes too long, or ncnn lacks an operator.
+            MissingExtraError: the package pnnx is not installed.
+            EnvironmentProblem: pnnx cannot be started.
+        """
         try:
             from pnnx import EXEC_PATH
         except ImportError as error:
@@ -78,6 +86,11 @@ class Ncnn(ConvertingRuntime):
                 extra.unlink()
 
     def load_native(self, path: Path, inputs: Sequence[TensorSpec] | None) -> Session:
+        """See :meth:`ConvertingRuntime.load_native`.
+
+        Raises:
+            InputError: ncnn cannot load it, or nothing says the shapes of its inputs.
+        """
         weights = existing_file(path.with_suffix(".bin"))
         net = self._library.Net()
         half, brain = self.precision == "float16", self.precision == "bfloat16"
@@ -112,6 +125,7 @@ class _NcnnSession(Session):
         )
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: an image at a time, as ncnn has no batches."""
         mats = self._mats(arrays)
         run = self._run
         if len(mats) == 1:

@@ -111,13 +111,16 @@ class OnnxRuntime(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return str(self._library.__version__)
 
     @property
     def runs_on_cpu(self) -> bool:
+        """See :meth:`Runtime.runs_on_cpu`: of the provider."""
         return self.provider in ("CPUExecutionProvider", "XnnpackExecutionProvider")
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the provider and the level of optimisation."""
         own: dict[str, Any] = {
             "provider": self.provider,
             "graph_optimization": self.graph_optimization,
@@ -139,6 +142,7 @@ class OnnxRuntime(Runtime):
         return options
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: what the provider cannot run is run on the processor."""
         ort = self._library
         options = self.session_options()
         providers: list[Any] = [(self.provider, self.provider_options)]
@@ -181,6 +185,7 @@ class _OnnxSession(Session):
         return tuple(self._session.run(None, self._feed(arrays)))
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`."""
         run, feed = self._session.run, self._feed(arrays)
         return lambda: run(None, feed)
 

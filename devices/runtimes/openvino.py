@@ -56,16 +56,20 @@ class OpenVino(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`: without the build."""
         return str(self._library.__version__).split("-")[0]
 
     @property
     def runs_on_cpu(self) -> bool:
+        """See :meth:`Runtime.runs_on_cpu`: of the device."""
         return self.device == "CPU"
 
     def parameters(self) -> dict[str, Any]:
+        """See :meth:`Runtime.parameters`: with the device."""
         return super().parameters() | {"device": self.device}
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: compiled for the latency of one inference."""
         path = existing_file(path)
         properties: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -113,6 +117,7 @@ class _OpenVinoSession(Session):
         return tuple(np.array(results[port]) for port in self._compiled.outputs)
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the library reads the arrays where they are."""
         from openvino import Tensor
 
         for spec, array in zip(self.inputs, arrays, strict=True):

@@ -43,9 +43,11 @@ class Tract(Runtime):
 
     @property
     def version(self) -> str:
+        """See :meth:`Runtime.version`."""
         return version("tract")
 
     def load(self, path: Path) -> Session:
+        """See :meth:`Runtime.load`: weights of fewer than 8 bits are widened first."""
         path = existing_file(path)
         try:
             model = self._read(path)
@@ -90,6 +92,7 @@ class _TractSession(Session):
         return tuple(output.to_numpy() for output in self._runnable.run(list(arrays)))
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], object]:
+        """See :meth:`Session.bind`: the arrays are tensors once."""
         tensors = [self._library.Tensor.from_numpy(array) for array in arrays]
         run = self._runnable.run
         return lambda: run(tensors)

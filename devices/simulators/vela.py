@@ -88,6 +88,7 @@ class VelaDevice(Device):
             raise MissingExtraError("ethos-u-vela", "vela") from error
 
     def check(self) -> None:
+        """See :meth:`Device.check`: looks for Vela and its version."""
         self._converter()
         assert self.version
 

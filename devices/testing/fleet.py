@@ -116,6 +116,7 @@ class _Transport(httpx.BaseTransport):
         self._network, self._faults = network, faults
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Carry a request to the hub, with the faults that are played."""
         self._faults.before(request)
         response = self._network.exchange(request, self._faults.cut_body_at)
         self._faults.after(request, response)
@@ -190,6 +191,7 @@ class InstantSampler(Sampler):
         reference: Path | None,
         cores: Sequence[int],
     ) -> dict[int, Block | Failure]:
+        """See :meth:`Sampler.sample`: no time passes."""
         indices = [index for index in sequence if index != REFERENCE]
         self.before([models[index] for index in indices])
         self.measured.append([models[index].name for index in indices])

@@ -110,6 +110,7 @@ class _Walk:
         self.elements = 0
 
     def model(self) -> None:
+        """Check the message of the whole model; raises where it is refused."""
         seen: set[int] = set()
         graph: tuple[int, int] | None = None
         for number, kind, start, end in self._fields(0, len(self.data)):
@@ -385,6 +386,7 @@ class _Scope:
     sized: list[_Node] = field(default_factory=list)
 
     def add(self, node: _Node) -> None:
+        """Note what a node makes, and whether an input says the size of its output."""
         for output in node.outputs:
             self.producers[output] = node
         if node.operator == "Constant" and node.outputs:

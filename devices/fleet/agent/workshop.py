@@ -212,6 +212,7 @@ class _Interruptible(Sampler):
         reference: Path | None,
         cores: Sequence[int],
     ) -> dict[int, Any]:
+        """See :meth:`Sampler.sample`: raises where the results are wanted no more."""
         if not self._wanted():
             raise Stopped
         return self._sampler.sample(

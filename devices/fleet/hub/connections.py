@@ -26,15 +26,18 @@ class GuardedProtocol(H11Protocol):
     max_headless = MAX_HEADLESS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give a new connection its time for the head of a request."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes; a head among them ends the wait for it, or begins the next."""
         super().data_received(data)
         self._look()
 
     def on_response_complete(self) -> None:
+        """Look whether the next request has begun, and give its head its time."""
         super().on_response_complete()
         self._look()  # the next head may have begun already
 
@@ -47,6 +50,7 @@ class GuardedProtocol(H11Protocol):
             self._head_came()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection that is gone."""
         self._head_came()
         super().connection_lost(exc)
 

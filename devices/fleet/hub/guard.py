@@ -178,6 +178,11 @@ class _Body:
         return event
 
     async def whole(self, expected: bool) -> bytes:
+        """Return the body to its end; nothing is read where none is ``expected``.
+
+        Raises:
+            Refusal: the client went away, or sent too much or too slowly.
+        """
         if not expected:
             self.ended = True
             return b""
