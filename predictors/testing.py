@@ -40,6 +40,7 @@ class LatencyPredictorContract:
     def test_a_new_device_is_predicted_with_its_uncertainty(
         self, table: LatencyTable, predictor: LatencyPredictor
     ) -> None:
+        """What a search asks of a predictor: whom to measure, means, intervals, probabilities."""
         fitted = predictor.meta_fit(table)
         assert fitted is predictor
         pool = table.archs

@@ -37,6 +37,7 @@ class PlannedSpaceContract:
         raise NotImplementedError("give the suite a fixture 'space'")
 
     def test_vectorised_costs_are_those_of_the_plans(self, space: PlannedSpace) -> None:
+        """Costs of many rows at once are sums over the layers of each plan."""
         genes = sampled(space, 30)
         costs = space.costs(genes)
         plans = [space.plan(arch) for arch in space.decode(genes)]
@@ -46,6 +47,7 @@ class PlannedSpaceContract:
             np.testing.assert_allclose(costs[name], found, rtol=1e-12)
 
     def test_inactive_genes_do_not_change_plans_or_costs(self, space: PlannedSpace) -> None:
+        """Whatever stands in genes of blocks that are left out, the architecture is the same."""
         rng = np.random.default_rng(1)
         genes = sampled(space, 20)
         any_gene = rng.integers(0, space.option_counts, genes.shape)
@@ -58,7 +60,7 @@ class PlannedSpaceContract:
         assert (space.cost_features_genes(noisy) == space.cost_features_genes(genes)).all()
 
     def test_every_active_gene_changes_the_network(self, space: PlannedSpace) -> None:
-        # Equal architectures are those that build the same network: no active choice is idle.
+        """Equal architectures are those that build the same network: no active choice is idle."""
         rng = np.random.default_rng(2)
         genes = sampled(space, 1, seed=3)[:1]
         plan = space.plan(space.decode(genes)[0])
@@ -69,6 +71,7 @@ class PlannedSpaceContract:
             assert space.plan(space.decode(other)[0]) != plan, space.choices[j].name
 
     def test_the_layers_of_a_plan_fit_together(self, space: PlannedSpace) -> None:
+        """From input to outputs; plans are plain numbers and texts, to be written as JSON."""
         for arch in space.decode(sampled(space, 20)):
             plan = space.plan(arch)
             assert plan.space == space.name and plan.outputs == space.outputs
@@ -87,6 +90,7 @@ class PlannedSpaceContract:
                     assert type(value) in (int, str, bool)
 
     def test_block_columns_cover_every_row(self, space: PlannedSpace) -> None:
+        """Nothing of a block that a row leaves out is active."""
         genes = sampled(space, 7)
         for block in space.block_columns(genes):
             assert block.active.shape == block.residual.shape == (len(genes),)
@@ -95,6 +99,7 @@ class PlannedSpaceContract:
                 assert not (column.active & ~block.active).any()
 
     def test_the_largest_costs_most_and_the_smallest_least(self, space: PlannedSpace) -> None:
+        """They bound what any architecture costs."""
         costs = space.costs(sampled(space, 40))
         for name in ("macs", "bops", "parameters", "weights_kib"):
             assert costs[name][40] == costs[name].max(), name
@@ -103,6 +108,7 @@ class PlannedSpaceContract:
     def test_cost_features_are_finite_and_one_row_an_architecture(
         self, space: PlannedSpace
     ) -> None:
+        """A row does not depend on the others that are asked for with it."""
         genes = sampled(space, 10)
         features = space.cost_features_genes(genes)
         assert len(features) == len(genes) and np.isfinite(features).all()
@@ -112,6 +118,7 @@ class PlannedSpaceContract:
     def test_a_plan_is_remembered_and_the_same_when_worked_out_anew(
         self, space: PlannedSpace
     ) -> None:
+        """Plans are asked for again and again."""
         arch = space.sample(np.random.default_rng(9))
         plan = space.plan(arch)
         assert space.plan(arch) is plan
@@ -120,6 +127,7 @@ class PlannedSpaceContract:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_samples_and_mutants_are_canonical_text(self, space: PlannedSpace, seed: int) -> None:
+        """A text is one architecture's, and a mutant is another architecture."""
         rng = np.random.default_rng(seed)
         arch = space.sample(rng)
         for _ in range(3):
@@ -133,6 +141,7 @@ class PlannedSpaceContract:
     def test_active_genes_change_the_encoding_and_inactive_ones_do_not(
         self, space: PlannedSpace, seed: int
     ) -> None:
+        """Predictors tell architectures apart by it."""
         rng = np.random.default_rng(seed)
         genes = space.sample_genes(rng, 1)
         active = space.active(genes)[0]
@@ -144,5 +153,6 @@ class PlannedSpaceContract:
             assert changed == active[j], space.choices[j].name
 
     def test_no_architectures_cost_nothing(self, space: PlannedSpace) -> None:
+        """No rows give columns without entries."""
         costs = space.costs(space.genes([]))
         assert all(values.shape == (0,) for values in costs.values())

@@ -89,6 +89,7 @@ class SupernetContract:
     def test_an_extracted_network_gives_the_supernets_outputs_exactly(
         self, supernet: Supernet
     ) -> None:
+        """Of any architecture, to the bit."""
         for plan in plans_of(supernet.space, 3):
             network, images, statistics = extracted(supernet, plan)
             with torch.no_grad():
@@ -101,6 +102,7 @@ class SupernetContract:
     def test_a_narrowed_copy_is_the_same_network_with_its_own_weights_alone(
         self, supernet: Supernet
     ) -> None:
+        """It shares no memory with the supernet and trains all that it has."""
         for plan in plans_of(supernet.space, 2):
             network, images, statistics = extracted(supernet, plan)
             copied = narrowed(supernet, plan)
@@ -115,6 +117,7 @@ class SupernetContract:
             assert not any(p.data_ptr() in shared for p in copied.parameters() if p.numel())
 
     def test_costs_are_those_of_the_network_that_is_built(self, supernet: Supernet) -> None:
+        """Multiplications are counted while it runs, parameters on its modules."""
         for plan in plans_of(supernet.space, 3):
             network, images, _ = extracted(supernet, plan)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -129,6 +132,7 @@ class SupernetContract:
     def test_codes_of_a_narrow_network_are_a_prefix_of_the_wide_ones(
         self, supernet: Supernet
     ) -> None:
+        """Steps do not depend on the width, so neither do the codes."""
         wide, *others = (at_bits(supernet, plan, 4) for plan in plans_of(supernet.space, 6))
         network = extracted(supernet, wide)[0]
         wide_layers = {layer.layer.name: layer for layer in network.plain_layers()}
@@ -145,6 +149,7 @@ class SupernetContract:
         assert compared > 3
 
     def test_statistics_are_those_of_the_batch_norms(self, supernet: Supernet) -> None:
+        """By the name of the layer, and of no other normalisation."""
         for plan in plans_of(supernet.space, 2):
             network, _, statistics = extracted(supernet, plan)
             normed = {
@@ -155,6 +160,7 @@ class SupernetContract:
             assert set(statistics) == normed
 
     def test_a_sandwich_step_trains_every_kind_of_layer(self, supernet: Supernet) -> None:
+        """Every layer and operator of the largest network has a gradient."""
         stages = [BitsStage(0, (2, 4, 8))]
         sampler = SandwichSampler(supernet.space, supernet.ranges, stages=stages)
         supernet.zero_grad()
@@ -171,6 +177,7 @@ class SupernetContract:
         supernet.zero_grad()
 
     def test_a_float_network_has_no_quantiser(self, supernet: Supernet) -> None:
+        """At 32 bits nothing is rounded."""
         plan = float_plan(supernet.space.plan(supernet.space.largest()))
         network, images, statistics = extracted(supernet, plan)
         assert plan.stream_bits == 32

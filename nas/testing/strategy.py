@@ -57,6 +57,7 @@ class StrategyContract:
     def test_asks_are_valid_canonical_new_and_within_the_exact_bounds(
         self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
+        """As many are asked as are wanted, none of them twice."""
         budget = 9.0 if size["stages"] == 1 else 14.0
         problem, evaluate = make_problem(**size, budget=budget)
         archs = [
@@ -74,6 +75,7 @@ class StrategyContract:
     def test_same_seed_and_same_tells_give_the_same_asks(
         self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
+        """Another seed asks others."""
         runs = []
         for seed in (3, 3, 4):
             problem, evaluate = make_problem(**size, budget=12.0)
@@ -84,6 +86,7 @@ class StrategyContract:
     def test_told_architectures_are_never_asked(
         self, strategy_class: type[Strategy], exhausting: dict[str, Any]
     ) -> None:
+        """What an interrupted run evaluated is told first; then the rest is asked, once."""
         problem, evaluate = make_problem(stages=1, depth=2)
         everything = problem.space.cardinality()
         strategy = strategy_class(problem, seed=0, **exhausting)
@@ -105,6 +108,7 @@ class StrategyContract:
     def test_infeasible_bounds_end_with_the_closest_architecture(
         self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
+        """The error names the architecture that misses by least, and by how much."""
         problem, _ = make_problem(**size, budget=1.0)
         with pytest.raises(
             InfeasibleError, match="infeasible: the closest architecture found needs"
@@ -122,6 +126,7 @@ class StrategyContract:
     def test_failed_evaluations_are_not_asked_again(
         self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
+        """NaN among the objectives is a failure, which is no training example."""
         problem, evaluate = make_problem(**size)
         strategy = strategy_class(problem, seed=0, **options)
         archs = strategy.ask(10)
@@ -135,6 +140,7 @@ class StrategyContract:
     def test_one_and_three_objectives(
         self, strategy_class: type[Strategy], options: dict[str, Any], size: dict[str, Any]
     ) -> None:
+        """A strategy takes any number of goals."""
         problem, evaluate = make_problem(**size, goals=(Metric("accuracy"),), budget=14.0)
         assert len(rounds_of(strategy_class(problem, seed=0, **options), evaluate, 3, 6)[-1]) == 6
         base, _ = make_problem(**size)

@@ -28,6 +28,7 @@ class TaskContract:
     def test_the_losses_are_finite_scalars_with_gradients(
         self, task: Task, batch: tuple[Tensor, Tensor]
     ) -> None:
+        """The loss of targets and that of a teacher, to which nothing flows back."""
         outputs, targets = batch[0].detach().clone().requires_grad_(), batch[1]
         task.loss(outputs, targets).backward()
         assert outputs.grad is not None and outputs.grad.isfinite().all() and outputs.grad.any()
@@ -42,6 +43,7 @@ class TaskContract:
     def test_a_student_that_agrees_has_the_least_loss(
         self, task: Task, batch: tuple[Tensor, Tensor]
     ) -> None:
+        """A distillation loss is least where the student says what the teacher says."""
         teacher = batch[0].detach()
         same = task.distillation_loss(teacher.clone(), teacher)
         assert same <= task.distillation_loss(teacher.flip(0), teacher)
@@ -49,6 +51,7 @@ class TaskContract:
     def test_the_metrics_do_not_depend_on_the_batches(
         self, task: Task, batch: tuple[Tensor, Tensor]
     ) -> None:
+        """Values are those of all examples; of none there are no values."""
         outputs, targets = batch
         cut = len(outputs) // 3
         whole, parts = task.score(), task.score()
@@ -67,6 +70,7 @@ class TaskContract:
     def test_a_part_leaves_the_whole_plausible(
         self, task: Task, batch: tuple[Tensor, Tensor]
     ) -> None:
+        """A limit is no worse than what was seen, and exact when all was seen."""
         outputs, targets = batch
         if not task.can_stop_early():
             return
@@ -83,16 +87,19 @@ class TaskContract:
         assert everything == pytest.approx(whole.values()[task.metric_name], abs=1e-6)
 
     def test_the_metric_is_known_by_its_name(self, task: Task) -> None:
+        """A job names it as a goal, with the task's own direction."""
         from nas.fronts.metrics import METRICS, Goal, Metric
 
         assert METRICS.get(task.metric_name).maximise == task.higher_is_better
         assert Goal(Metric(task.metric_name)).sign == (-1.0 if task.higher_is_better else 1.0)
 
     def test_decisions_are_one_an_example(self, task: Task, batch: tuple[Tensor, Tensor]) -> None:
+        """Where outputs are decisions at all."""
         decided = task.decide(batch[0])
         assert decided is None or len(decided) == len(batch[0])
 
     def test_classes_add_up_to_the_metric(self, task: Task, batch: tuple[Tensor, Tensor]) -> None:
+        """Counts of each class (classes,); a task without classes refuses to count."""
         outputs, targets = batch
         if not task.has_classes:
             with pytest.raises(NotImplementedError):

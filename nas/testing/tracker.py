@@ -41,6 +41,7 @@ class TrackerContract:
     def test_numbers_are_shown_at_their_steps(
         self, make: Callable[[], Tracker], read: Callable[[], Shown], run: TrackedRun
     ) -> None:
+        """Numbers of a group stand at the steps that they were logged at."""
         tracker = make()
         assert tracker.begin(run, None)
         tracker.log("training", [(1, {"loss": 2.0, "rate": 0.5}), (2, {"loss": 1.0})])
@@ -55,6 +56,7 @@ class TrackerContract:
     def test_a_run_goes_on_under_its_name(
         self, make: Callable[[], Tracker], read: Callable[[], Shown], run: TrackedRun
     ) -> None:
+        """A run that is resumed adds to what is shown, and begins no second one."""
         first = make()
         name = first.begin(run, None)
         first.log("training", [(1, {"loss": 2.0})])
@@ -66,6 +68,7 @@ class TrackerContract:
         assert read()["training", "loss"] == {1: 2.0, 2: 1.0}
 
     def test_what_is_gone_is_begun_anew(self, make: Callable[[], Tracker], run: TrackedRun) -> None:
+        """A name that the place has no run of gets a new one."""
         tracker = make()
         assert tracker.begin(run, "gone") != "gone"
         tracker.end(finished=False)
@@ -73,6 +76,7 @@ class TrackerContract:
     def test_names_may_hold_any_characters(
         self, make: Callable[[], Tracker], run: TrackedRun
     ) -> None:
+        """Names of metrics hold brackets, signs and spaces."""
         tracker = make()
         tracker.begin(run, None)
         tracker.log("front", [(0, {"latency_ms[board+1 µ]": 1.5, "a/b c:d": 2.0})])
@@ -81,6 +85,7 @@ class TrackerContract:
     def test_many_numbers_are_shown(
         self, make: Callable[[], Tracker], read: Callable[[], Shown], run: TrackedRun
     ) -> None:
+        """None is lost where a place takes only so many at once."""
         tracker = make()
         tracker.begin(run, None)
         rows: list[Row] = [(step, {"a": float(step), "b": -float(step)}) for step in range(1200)]
@@ -89,6 +94,7 @@ class TrackerContract:
         assert read()["search", "b"] == {step: -float(step) for step in range(1200)}
 
     def test_files_are_taken(self, make: Callable[[], Tracker], run: TrackedRun) -> None:
+        """Files of the run folder, those of folders within it too."""
         (run.folder / "front.csv").write_text("id\n")
         tracker = make()
         tracker.begin(run, None)
@@ -99,6 +105,7 @@ class TrackerContract:
     def test_a_missing_package_is_named_with_its_extra(
         self, make: Callable[[], Tracker], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The error says what to install."""
         kind = type(make())
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=rf"edge-nas\[{kind.extra}\]"):
