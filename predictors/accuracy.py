@@ -341,6 +341,7 @@ class _Kernel:
         return out
 
     def diagonal(self, a: np.ndarray) -> np.ndarray:
+        """Return the kernel of each row with itself, (rows,)."""
         linear = self.linear * np.square(a).sum(axis=1) / self.unit
         return self.output * (linear + 2.0 - self.linear)
 
@@ -381,6 +382,7 @@ class _Forest:
         self._every = np.stack([tree.predict(x)[:, 0] for tree in self._trees])
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance over the trees, (rows,) each."""
         x = np.ascontiguousarray(x, dtype=np.float32)
         every = np.stack([tree.predict(x)[:, 0] for tree in self._trees])
         return every.mean(axis=0), every.var(axis=0) + 1e-9

@@ -131,6 +131,7 @@ class _Figures:
 
     @classmethod
     def of(cls, output: np.ndarray, reference: np.ndarray, images: Images) -> _Figures:
+        """Return the metrics of outputs and of a reference, where right answers are known."""
         if images.task is None:
             return cls._of_classes(output, reference, images)
         if not images.targets:

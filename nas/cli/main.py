@@ -73,10 +73,12 @@ class _Group(TyperGroup):
     """Mounts command groups lazily and turns every known error into a line and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, of groups whose package is there too."""
         mounted = [name for name, module in SUB_APPS.items() if importlib.util.find_spec(module)]
         return [*super().list_commands(ctx), *mounted]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by its name; the module of a group is imported only here."""
         module = SUB_APPS.get(cmd_name)
         if module is None or importlib.util.find_spec(module) is None:
             return super().get_command(ctx, cmd_name)
@@ -93,6 +95,7 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, rest)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; a known error ends it with a line on stderr and its exit code."""
         try:
             return super().invoke(ctx)
         except DiagnosticsError as error:

@@ -111,4 +111,5 @@ class _Worker:
         self._function = work.build(threads=threads)
 
     def run(self, item: Item) -> Any:
+        """Return the function's result for an item."""
         return self._function(item)

@@ -235,6 +235,7 @@ class _Background(Thread):
         self.start()
 
     def run(self) -> None:
+        """Call the function; an error waits for :meth:`result`."""
         function, argument = self._call
         try:
             self._result = function(argument)

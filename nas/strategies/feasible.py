@@ -173,6 +173,16 @@ class _Search:
         generations: int,
         patience: int,
     ) -> None:
+        """Go on from rows until enough is collected, or nothing new is found for a while.
+
+        Args:
+            rows: genes to begin with, (rows, choices).
+            miss: their total violations, (rows,).
+            rng: draws parents and mutations.
+            population: rows that are kept, and children, a generation.
+            generations: at the most.
+            patience: generations without a new feasible or closer row, at the most.
+        """
         space = self.problem.space
         idle = 0
         for generation in range(generations):

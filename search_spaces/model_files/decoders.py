@@ -97,6 +97,7 @@ class _Finder:
         self._free = (FREE,) if FREE in graph.inputs else ()
 
     def regions(self, note: Mapping[str, Any]) -> list[Region]:
+        """Return the embedding's region, then one for each attention."""
         found = [self._embedding(note)]
         found += [self._attention(block, note) for block in note["blocks"]]
         return found

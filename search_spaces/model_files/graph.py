@@ -262,6 +262,7 @@ class _Reader:
         self._computed: dict[str, str] = {}
 
     def graph(self) -> Graph:
+        """Read the whole file."""
         source = self._model.graph
         for item in source.initializer:
             self._add(item.name, _array(item))

@@ -96,6 +96,7 @@ class _Packer:
         self.absorbed: dict[str, str] = {}
 
     def run(self) -> PackedModel:
+        """Pack the whole graph."""
         regions = decoder_regions(self.graph)
         inputs = self.graph.inputs
         if not regions and (len(inputs) != 1 or len(self.graph.outputs) != 1):

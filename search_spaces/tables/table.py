@@ -347,6 +347,7 @@ class _Absent:
 
     @classmethod
     def of(cls, missing: Sequence[str]) -> _Absent:
+        """Return the cells that ``missing`` names, beside those that always stand for nothing."""
         numbers = set()
         for text in missing:
             try:

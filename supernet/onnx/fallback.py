@@ -35,6 +35,7 @@ class _Alone(nn.Module):
         self.call = call
 
     def forward(self, *tensors: Tensor) -> Any:
+        """Return the operation's outputs."""
         return self.call(*tensors)
 
 

@@ -118,6 +118,7 @@ class _Finder:
         self.closed: set[fx.Node] = set()
 
     def found(self) -> list[Stream]:
+        """Return the groups that some layer makes and some layer reads."""
         for node in self.graph.module.graph.nodes:
             self._see(node)
         groups: dict[fx.Node, Stream] = {}

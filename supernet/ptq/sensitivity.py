@@ -234,10 +234,12 @@ class _Sums:
         self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:
+        """Note that a batch of ``images`` is through."""
         self.batches += 1
         self.images += images
 
     def table(self) -> SensitivityTable:
+        """Return the means over the images so far."""
         values = self.values / self.images
         split = len(self.bits[0])
         weights = [self.graph.layer(name).weight for name in self.graph.layers]
@@ -255,11 +257,17 @@ class _Sums:
         )
 
     def save(self, path: Path, key: str) -> None:
+        """Write the sums to be gone on from; ``key`` says of what they are."""
         state = {"key": key, "batches": self.batches, "images": self.images}
         arrays = {"values": self.values.tolist(), "outliers": self.outliers.tolist()}
         write_json_atomic(path, {**state, **arrays})
 
     def restore(self, path: Path, key: str) -> None:
+        """Go on from a file of :meth:`save`.
+
+        Raises:
+            InputError: it holds something else, or is of another ``key``.
+        """
         try:
             state = json.loads(path.read_text())
             known = state["key"]

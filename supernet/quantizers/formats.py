@@ -61,6 +61,7 @@ class _FormatFakeQuantize(torch.autograd.Function):
         chosen: NumberFormat,
         gradient_scale: float,
     ) -> Tensor:
+        """Return ``x`` rounded to the format; a step is ``exp(log_step) * sign``."""
         step = log_step.exp().view(-1, *[1] * (x.dim() - 1))
         if sign is not None:
             step = step * sign.view(-1, *[1] * (x.dim() - 1))
@@ -75,6 +76,7 @@ class _FormatFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Return the gradients of ``x`` and of the steps' logarithms."""
         (gradient,) = gradients
         x, y, inside = ctx.saved_tensors
         grad_x = gradient * inside

@@ -87,6 +87,7 @@ def _wide(steps: Tensor, group: int, channels: int) -> Tensor:
 class _GroupFakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, wide: Tensor, half: int) -> Tensor:
+        """Return the middle of each value's interval of width ``wide``, ``2 * half`` of them."""
         scaled = flat / wide
         codes = scaled.floor().clamp(-half, half - 1)
         ctx.save_for_backward((scaled >= -half) & (scaled < half))
@@ -94,5 +95,6 @@ class _GroupFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Return the gradient, straight through where nothing was clipped."""
         (inside,) = ctx.saved_tensors
         return gradients[0] * inside, None, None

@@ -56,6 +56,7 @@ class _ActivationFakeQuantize(torch.autograd.Function):
         step: float,
         zero_point: int,
     ) -> Tensor:
+        """Return ``x`` on the grid; ``step`` is the number behind ``log_step``."""
         low, high = activation_range(bits)
         y = quantize_dequantize(x, step, zero_point, low, high)
         ctx.save_for_backward(x, y)
@@ -66,6 +67,7 @@ class _ActivationFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of ``x``, of the step's logarithm and of the zero point."""
         x, y = ctx.saved_tensors
         grad_x = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits)
         # d y / d log(step) is y - x inside the range and y outside (LSQ equation 3 times the
@@ -93,6 +95,7 @@ class _WeightFakeQuantize(torch.autograd.Function):
         gradient_scale: float,
         step: Tensor,
     ) -> Tensor:
+        """Return ``w`` on the grid; ``step`` are the numbers behind ``log_step``."""
         low, high = weight_range(bits)
         step = step.view(-1, *[1] * (w.dim() - 1))
         if sign is not None:
@@ -106,6 +109,7 @@ class _WeightFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of ``w`` and of the steps' logarithms."""
         w, y, inside = ctx.saved_tensors
         grad_w = gradient * inside
         contribution = gradient * y - grad_w * w

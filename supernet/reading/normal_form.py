@@ -66,6 +66,7 @@ class _Names:
         self.used: set[str] = set()
 
     def take(self, node: fx.Node, weight: Any, kind: str) -> str:
+        """Return a free name for the layer that a node calls with ``weight``, and take it."""
         path = module_path(node)
         if isinstance(weight, fx.Node) and weight.op == "get_attr" and not _is_folded(weight):
             owner, _, last = str(weight.target).rpartition(".")

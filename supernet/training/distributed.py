@@ -128,12 +128,14 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return the sum over the processes."""
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the sum of the gradients: each process's input is in every sum."""
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total

@@ -122,6 +122,11 @@ class _Lowering:
         self.done: set[int] = set()
 
     def run(self) -> Program:
+        """Return the program of the whole model.
+
+        Raises:
+            InputError: something in it has no integer kernel in C.
+        """
         for name, grid in self.grids.items():
             if grid["bits"] > 8:
                 raise InputError(

@@ -86,6 +86,7 @@ class _Writer:
         self._tables: dict[bytes, str] = {}
 
     def operation(self, i: int, operation: Operation) -> None:
+        """Write the call of the ``i``-th operation and the constants that it reads."""
         getattr(self, f"_{operation.kind}")(i, operation)
 
     def _at(self, tensor: Tensor) -> str:

@@ -25,10 +25,12 @@ class CProject(Format):
 
     @classmethod
     def require(cls) -> None:
+        """See :meth:`Format.require`: a C compiler is needed only by who builds the project."""
         PackedFile.require()
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
+        """See :meth:`Format.write`: the model is packed first, and that is what is checked."""
         cls.require()
         import onnx
 

@@ -30,6 +30,7 @@ class ConvertedFormat(Format):
 
     @classmethod
     def require(cls) -> None:
+        """See :meth:`Format.require`: what the runtime needs."""
         cls._runtime()
 
     @classmethod
@@ -42,6 +43,7 @@ class ConvertedFormat(Format):
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
+        """See :meth:`Format.write`: the float twin, where the runtime keeps no quantisation."""
         from devices.runtime import random_inputs
         from devices.runtimes.onnxruntime import OnnxRuntime
 

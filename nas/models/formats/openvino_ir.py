@@ -18,6 +18,7 @@ class OpenVinoIr(Format):
 
     @classmethod
     def require(cls) -> None:
+        """See :meth:`Format.require`."""
         try:
             import openvino  # noqa: F401
         except ImportError as error:
@@ -25,6 +26,7 @@ class OpenVinoIr(Format):
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
+        """See :meth:`Format.write`: an ``.xml`` and its ``.bin``."""
         cls.require()
         import openvino
 

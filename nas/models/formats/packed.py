@@ -26,6 +26,7 @@ class PackedFile(Format):
 
     @classmethod
     def require(cls) -> None:
+        """See :meth:`Format.require`."""
         try:
             import onnx  # noqa: F401
         except ImportError as error:
@@ -33,6 +34,7 @@ class PackedFile(Format):
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
+        """See :meth:`Format.write`: id and labels are in the file."""
         cls.require()
         path = folder / f"{source.id}.lowbit"
         notes = {"id": source.id, "labels": json.dumps(list(source.labels))}
