@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.errors import InputError
-
 LARGEST = 1 << 27
 """Elements of a constant beyond which it is left to the runtime: a few bytes can ask for any."""
 
@@ -21,7 +19,7 @@ _Attributes = Mapping[str, Any]
 
 
 def folded(
-    op: str, attributes: _Attributes, values: Sequence[np.ndarray | None], name: str
+    op: str, attributes: _Attributes, values: Sequence[np.ndarray | None]
 ) -> np.ndarray | None:
     """Return what an operation makes of constants; None where that is left to a runtime.
 
@@ -29,10 +27,9 @@ def folded(
         op: ONNX operator.
         attributes: its attributes.
         values: its inputs, None where one is left out.
-        name: of its output, for the error.
 
     Raises:
-        InputError: the constants do not fit the operation.
+        AttributeError, LookupError, TypeError, ValueError: the constants do not fit the operation.
     """
     if op == "Constant":
         for key in _CONSTANT:
@@ -43,14 +40,11 @@ def folded(
         return None
     if op == "Mod" and attributes.get("fmod"):
         return None
-    try:
-        if _size(op, attributes, values) > LARGEST:
-            return None
-        if op in _OF_TWO:
-            return np.asarray(_OF_TWO[op](*values))
-        return np.asarray(_FOLDED[op](attributes, values))
-    except (IndexError, TypeError, ValueError) as error:
-        raise InputError(f"{op} of constants ({name}) cannot be computed: {error}") from error
+    if _size(op, attributes, values) > LARGEST:
+        return None
+    if op in _OF_TWO:
+        return np.asarray(_OF_TWO[op](*values))
+    return np.asarray(_FOLDED[op](attributes, values))
 
 
 def _size(op: str, a: _Attributes, x: _Values) -> int:

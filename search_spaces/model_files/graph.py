@@ -228,7 +228,8 @@ def graph_of(model: onnx.ModelProto) -> Graph:
     """Return an ONNX model as a graph.
 
     Raises:
-        InputError: constants lie in another file, or do not fit an operation on them.
+        InputError: constants lie in another file, or do not fit an operation on them, or an input
+            is no tensor.
     """
     return _Reader(model).graph()
 
@@ -266,14 +267,17 @@ class _Reader:
         source = self._model.graph
         for item in source.initializer:
             self._add(item.name, _array(item))
-        nodes = [node for node in map(_node, source.node) if not self._fold(node)]
+        nodes = [node for node in map(_node, source.node) if not self._known(node)]
         values = inputs_of(source)
         return Graph(
             nodes=tuple(nodes),
             inputs=tuple(v.name for v in values),
             outputs=tuple(v.name for v in source.output),
             constants=MappingProxyType(self._constants),
-            types={v.name: np.dtype(_type(v.type.tensor_type.elem_type)).name for v in values},
+            types={
+                v.name: _type(v.type.tensor_type.elem_type, f"the input {v.name!r}").name
+                for v in values
+            },
             shapes={v.name: _shape(v) for v in values},
             codes=MappingProxyType(self._codes),
             grids=MappingProxyType(self._grids),
@@ -289,6 +293,16 @@ class _Reader:
 
     def _kind(self, name: str) -> str:
         return self._kinds.get(name, self._constants[name].dtype.name)
+
+    def _known(self, node: Node) -> bool:
+        try:
+            return self._fold(node)
+        except InputError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{node.op} of constants ({', '.join(node.outputs)}) cannot be computed: {error}"
+            ) from error
 
     def _fold(self, node: Node) -> bool:
         """Note what is known of a node's output; whether it is a constant of its own."""
@@ -306,7 +320,7 @@ class _Reader:
         if not all(name in self._constants for name in node.inputs if name):
             return False
         values = [self._constants.get(name) for name in node.inputs]
-        value = folded(node.op, node.attributes, values, node.output)
+        value = folded(node.op, node.attributes, values)
         if value is None:
             return False
         self._add(node.output, value)
@@ -361,7 +375,7 @@ class _Reader:
             zero, kind = self._constants[names[1]], self._kind(names[1])
         else:
             before = self._grids.get(node.input(0))
-            kind = _type(node.attributes.get("output_dtype") or _UINT8).name
+            kind = _type(node.attributes.get("output_dtype") or _UINT8, node.output).name
             kind = kind if before is None else before.kind
             zero = np.zeros(scale.shape, kind if kind in _CODES else np.uint8)
         if zero.size not in (1, scale.size):
@@ -428,7 +442,7 @@ def _array(tensor: onnx.TensorProto) -> np.ndarray:
         )
     try:
         return numpy_helper.to_array(tensor)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the constant {tensor.name!r} cannot be read: {error}") from error
 
 
@@ -443,10 +457,13 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return list(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
 
 
-def _type(number: int) -> np.dtype:
+def _type(number: int, name: str) -> np.dtype:
     from onnx import helper
 
-    return np.dtype(helper.tensor_dtype_to_np_dtype(number))
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(number))
+    except KeyError as error:
+        raise InputError(f"{name} has no known type of elements ({number})") from error
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

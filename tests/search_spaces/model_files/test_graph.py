@@ -237,6 +237,42 @@ def test_a_few_bytes_cannot_ask_for_any_memory(monkeypatch):
     assert [node.op for node in graph.nodes] == ["Mul", "Expand", "Gather", "Sum"]
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Mul", ("w", ""), {}),
+        ("Cast", ("w",), {}),
+        ("Cast", ("w",), {"to": 99}),
+        ("Reshape", ("w", ""), {}),
+        ("Constant", (), {"value_float": "text"}),
+        ("Transpose", ("d",), {"perm": [0, 5]}),
+        ("DequantizeLinear", ("w", "text"), {}),
+        ("DequantizeLinear", ("w", "s"), {"axis": "text"}),
+        ("QuantizeLinear", ("text", "one"), {}),
+    ],
+)
+def test_whatever_constants_do_not_fit_is_refused_by_name(op, inputs, attributes):
+    constants = {
+        "w": np.ones((2, 3), np.int8),
+        "s": np.ones(2, np.float32),
+        "one": np.float32(1),
+        "text": np.array(["a"], dtype=object),
+    }
+    before = ("DequantizeLinear", ("w", "s"), ("d",), {"axis": 0})
+    with pytest.raises(InputError, match=rf"{op} of constants \(f\) cannot be computed"):
+        graph_of(make([before, (op, inputs, ("f",), attributes)], constants))
+
+
+def test_types_that_are_not_known_are_refused_by_name():
+    unknown = onnx.TensorProto(name="w", data_type=99, dims=[1], raw_data=b"1234")
+    with pytest.raises(InputError, match="the constant 'w' cannot be read"):
+        graph_of(make([("Relu", ("x",), ("y",), {})], {"w": unknown}))
+    model = make([("Relu", ("x",), ("y",), {})], {})
+    model.graph.input[0].CopyFrom(onnx.ValueInfoProto(name="x"))
+    with pytest.raises(InputError, match="the input 'x' has no known type"):
+        graph_of(model)
+
+
 def test_files_that_do_not_fit_themselves_are_refused(tmp_path):
     scales = {"w": np.ones((2, 3), np.int8), "s": np.ones(5, np.float32)}
     with pytest.raises(InputError, match="f: 5 scales do not fit axis 0"):
