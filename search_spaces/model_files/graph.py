@@ -374,13 +374,20 @@ class _Reader:
         if len(names) > 1:
             zero, kind = self._constants[names[1]], self._kind(names[1])
         else:
-            before = self._grids.get(node.input(0))
-            kind = _type(node.attributes.get("output_dtype") or _UINT8, node.output).name
-            kind = kind if before is None else before.kind
+            kind = self._unnamed_kind(node)
             zero = np.zeros(scale.shape, kind if kind in _CODES else np.uint8)
         if zero.size not in (1, scale.size):
             raise InputError(f"{node.output}: {scale.size} scales, and {zero.size} zero points")
         self._grids[node.output] = Grid(scale, zero, kind)
+
+    def _unnamed_kind(self, node: Node) -> str:
+        """Return the type of codes whose zero point, which would tell it, is left out."""
+        source = node.input(0)
+        if node.op == "DequantizeLinear" and source in self._grids:
+            return self._grids[source].kind
+        if node.op == "DequantizeLinear" and source in self._constants:
+            return self._kind(source)
+        return _type(node.attributes.get("output_dtype") or _UINT8, node.output).name
 
     def _note_codes(self, node: Node) -> None:
         grid, source = self._grids.get(node.output), node.input(0)

@@ -193,6 +193,19 @@ def test_grids_say_type_and_zero_point():
     assert named.kind == "int8" and not named.from_lowest()
     # Without a zero point of its own, what dequantises has the type of what it reads.
     assert quantised_input(None, output_dtype=kinds.INT8).grids["y"].kind == "int8"
+    # So has what dequantises a constant; what quantises such values again has its own default.
+    nodes = [
+        ("DequantizeLinear", ("w", "s"), ("f",), {}),
+        ("Add", ("x", "f"), ("a",), {}),
+        ("QuantizeLinear", ("a", "s", "z"), ("q",), {}),
+        ("DequantizeLinear", ("q", "s"), ("d",), {}),
+        ("QuantizeLinear", ("d", "s"), ("y",), {}),
+    ]
+    constants = {"w": np.ones((1, 3), np.int8), "s": np.float32(1), "z": np.int8(0)}
+    found = graph_of(make(nodes, constants)).grids
+    assert {name: found[name].kind for name in "fqdy"} == {
+        "f": "int8", "q": "int8", "d": "int8", "y": "uint8"
+    }  # fmt: skip
     float8 = quantised_input(helper.make_tensor("z", kinds.FLOAT8E4M3FN, (), [0.0])).grids["q"]
     assert float8.kind == "float8_e4m3fn" and not float8.from_lowest()
 
