@@ -72,6 +72,7 @@ class Codes:
         kind: element type in the file: "int8", "int4", "float8_e4m3fn".
         factored: the integers before a factor of each channel multiplied them, where one did.
         block: values of a block; 0 where there are none.
+        type: NumPy type of the floats.
     """
 
     codes: np.ndarray
@@ -81,6 +82,7 @@ class Codes:
     kind: str
     factored: np.ndarray | None = None
     block: int = 0
+    type: str = "float32"
 
     @property
     def symmetric(self) -> bool:
@@ -88,11 +90,11 @@ class Codes:
         return self.codes.dtype.kind in "iu" and not self.block and not self.zero.any()
 
     def floats(self) -> np.ndarray:
-        """Return what the network computes with, float32."""
+        """Return what the network computes with, worked out in float32."""
         centred = self.codes.astype(np.float32)
         if self.zero.any():
             centred = centred - self._wide(self.zero)
-        return np.asarray(centred * self._wide(self.scale))
+        return np.asarray(centred * self._wide(self.scale), self.type)
 
     def _wide(self, numbers: np.ndarray) -> np.ndarray:
         """Return a number of each channel or block in a shape that fits the codes."""
@@ -364,7 +366,8 @@ class _Reader:
         if len(wide) <= 1 and self._constants[out].shape == codes.shape:
             axis = wide[0] + codes.ndim - scale.ndim if wide else 0
             steps = scale.astype(np.float32).reshape(-1)
-            self._codes[out] = Codes(codes, steps, np.zeros_like(steps), axis, kind, factored)
+            zero, floats = np.zeros_like(steps), self._constants[out].dtype.name
+            self._codes[out] = Codes(codes, steps, zero, axis, kind, factored, type=floats)
 
     def _note_grid(self, node: Node) -> None:
         names = [name for name in node.inputs[1:] if name]
@@ -407,8 +410,9 @@ class _Reader:
         zero = grid.zero.astype(np.float32)
         zero = np.broadcast_to(zero if block else zero.reshape(-1), scale.shape)
         self._codes[node.output] = Codes(
-            codes, scale, zero, axis, self._kind(source), self._factored.get(source), block
-        )
+            codes, scale, zero, axis, self._kind(source), self._factored.get(source), block,
+            self._constants[node.input(1)].dtype.name,
+        )  # fmt: skip
 
 
 def _by_channel(node: Node, values: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -78,3 +78,31 @@ def test_a_float_model_has_no_twin(networks):
     files, _ = networks
     with pytest.raises(InputError, match="no quantised tensor"):
         float_twin(onnx.load(files[32, 32]))
+
+
+def test_a_twin_in_half_precision_stays_in_it(tmp_path):
+    codes = np.array([[1, -2, 3], [4, 5, -6]], np.int8)
+    constants = {
+        "codes": codes, "steps": np.array([0.3, 0.7], np.float16),
+        "step": np.float16(0.1), "zero": np.uint8(3),
+    }  # fmt: skip
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["d"]),
+        onnx.helper.make_node("DequantizeLinear", ["codes", "steps"], ["w"], axis=0),
+        onnx.helper.make_node("Gemm", ["d", "w"], ["y"], transB=1),
+    ]
+    half = onnx.TensorProto.FLOAT16
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("x", half, [1, 3])],
+        [onnx.helper.make_tensor_value_info("y", half, [1, 2])],
+        [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 19)]
+    twin = float_twin(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9))
+    onnx.checker.check_model(twin, full_check=True)
+    (weight,) = (onnx.numpy_helper.to_array(t) for t in twin.graph.initializer)
+    np.testing.assert_array_equal(weight, codes * constants["steps"][:, None])
+    assert weight.dtype == np.float16
