@@ -64,7 +64,7 @@ class Inductor(Runtime):
             for name in graph.inputs
         )
         kind = getattr(torch, _DTYPES[self.precision])
-        module = GraphModule(path).eval()
+        module = GraphModule(path, graph=graph).eval()
         for name, buffer in module.named_buffers():
             if buffer.is_floating_point():
                 setattr(module, name, buffer.to(kind))
