@@ -31,9 +31,10 @@ def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
     except ImportError as error:
         raise MissingExtraError("onnx", extra) from error
     model = onnx.load(str(path))
+    small = {number for name, number in onnx.TensorProto.DataType.items() if name in _SMALL}
     changed = False
     for tensor in _constants(model.graph):
-        if onnx.TensorProto.DataType.Name(tensor.data_type) in _SMALL:
+        if tensor.data_type in small:
             values = plain(onnx.numpy_helper.to_array(tensor))
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
             changed = True

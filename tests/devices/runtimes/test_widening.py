@@ -69,3 +69,12 @@ def test_runtimes_without_small_types_run_them(name, kind, tmp_path):
     (x,) = random_inputs(session.inputs, seed=0)
     (found,) = session(x)
     np.testing.assert_allclose(found, x @ weights, rtol=1e-4, atol=1e-4)
+
+
+def test_a_type_that_is_not_known_here_is_left_to_the_runtime(tmp_path):
+    path = tmp_path / "m.onnx"
+    model_with("INT8", path)
+    model = onnx.load(path)
+    model.graph.initializer.append(TensorProto(name="later", data_type=99, dims=[0]))
+    onnx.save(model, path)
+    assert with_whole_bytes(path, extra="openvino") is None
