@@ -17,7 +17,7 @@ from devices.runtimes.tflite.writer import write_litert
 from search_spaces.errors import InputError, MissingExtraError
 from search_spaces.model_files.graph import read_graph
 
-_WRITER = 2
+_WRITER = 3
 """Raised when the same graph gives another file, so that kept conversions are made again."""
 
 _PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"}

@@ -286,11 +286,13 @@ class LiteRtWriter:
         users = self.users.get(node.output, ())
         return users[0].output if len(users) == 1 and users[0].op == "Identity" else node.output
 
-    def weight(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return a weight: floats, or codes with the scale of each output channel."""
+    def weight(self, name: str, axis: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a weight: int8 codes with the scale of each channel along ``axis``, or floats."""
         found = self.graph.codes.get(name)
         if name not in self.graph.constants and found is not None and found.symmetric:
-            return found.codes, found.scale
+            by_channel = found.scale.size == 1 or found.axis == axis
+            if by_channel and found.codes.dtype == np.int8:
+                return found.codes, found.scale
         value = self.graph.constant(name)
         if value is None:
             how = "computed" if name in self.graph.makers else "an input"

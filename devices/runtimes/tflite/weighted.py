@@ -142,7 +142,7 @@ def write_linear(writer: LiteRtWriter, node: Node) -> None:
         raise InputError("Gemm with a transposed input has no LiteRT counterpart")
     x = writer.plain(writer.value(node.input(0)))
     turned = node.op == "Gemm" and bool(a.get("transB"))
-    codes, scale = writer.weight(node.input(1))
+    codes, scale = writer.weight(node.input(1), 0 if turned else 1)
     codes = codes if turned else codes.T
     out = codes.shape[0]
     like = replace(x, shape=(*x.shape[:-1], out), scale=None, turned=False)
