@@ -41,7 +41,7 @@ from supernet.onnx.stored_weights import (
 )
 from supernet.onnx.tracing import Traced, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
-from supernet.reading.operations import packet
+from supernet.reading.operations import ACTIVATIONS, packet
 
 if TYPE_CHECKING:
     import onnx
@@ -328,8 +328,7 @@ class _Translator:
     def _activate(self, x: Value, name: str) -> Value:
         if name in ("none", "stream"):
             return x
-        translation = {"relu": "relu", "hswish": "hardswish", "hsigmoid": "hardsigmoid"}.get(name)
-        return OPERATIONS.get(translation or name)(self._context(), x)
+        return OPERATIONS.get(ACTIVATIONS.get(name, name))(self._context(), x)
 
     def _layer(self, layer: PlainLayer, x: Value) -> Value:
         x = self._source(layer.source, x, layer.layer.name)

@@ -23,10 +23,10 @@ from torch import Tensor, fx, nn
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.widths import Width
 from supernet.reading.normal_form import affine_of
-from supernet.reading.operations import KINDS, named, packet
+from supernet.reading.operations import ACTIVATIONS, KINDS, named, packet
 
 # By the names of operations, and by those that quantisers have in plans.
-_CUTTING = named("cutting") | {KINDS[name].activation for name in named("cutting", "activation")}
+_CUTTING = named("cutting") | {name for name, op in ACTIVATIONS.items() if KINDS[op].cutting}
 
 
 @torch.no_grad()

@@ -117,6 +117,9 @@ KINDS: dict[str, OperationKind] = {
 }  # fmt: skip
 """Name of an operation -> what holds of it."""
 
+ACTIVATIONS = {kind.activation: name for name, kind in KINDS.items() if kind.activation}
+"""Name in plans of a non-linearity that a quantiser can take over -> its operation."""
+
 _OTHER = OperationKind()
 
 
