@@ -23,7 +23,7 @@ from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.signal import SignalParameters, SignalSpace
 from search_spaces.spaces.staged import Columns, Features
-from search_spaces.spaces.staged_parameters import Parameters, bit_choices, bits_name
+from search_spaces.spaces.staged_parameters import Parameters, bit_choices
 
 PATCH = 8
 """Values of a channel that each place of the output gives back: the stride of the encoder."""
@@ -110,15 +110,11 @@ class AutoencoderSpace(SignalSpace):
         """See :meth:`StagedSpace.end`: the code, and the window from it."""
         p = cast(AutoencoderParameters, self.parameters)
         x = after[len(p.stages)]
-        code = columns.value("end.code").astype(np.int64)
-        weight, inputs = (
-            columns.value(bits_name("end", kind, "top", p.granularity)).astype(np.int64)
-            for kind in ("w", "a")
-        )
+        code, bits = columns.numbers("end.code"), columns.bits("end", "top", p.granularity)
         place: dict[str, Any] = {"in_height": x.height, "out_height": x.height, "dimensions": 1}
         top: LayerPlan[Numbers] = LayerPlan(
-            "end.top", "top", x.channels, code, 1, 1, 1, x.size, x.size, weight, inputs, "none",
-            "stream", **place,
+            "end.top", "top", x.channels, code, 1, 1, 1, x.size, x.size, *bits, "none", "stream",
+            **place,
         )  # fmt: skip
         back: LayerPlan[Numbers] = LayerPlan(
             "end.classify", "classify", code, self.outputs, p.end_kernel, 1, 1, x.size, x.size,

@@ -10,19 +10,19 @@ positions, a last norm and a linear layer to the vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import check_bits, one_of, whole
-from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
-from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.parameters import whole
+from search_spaces.plan import FLOAT_BITS
+from search_spaces.planned import BlockColumn
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import check_edge_bits, edges, preset_parameters
+from search_spaces.spaces.staged_parameters import check_searched_bits
 from search_spaces.spaces.transformer import (
     BlockForm,
+    SequenceSpace,
     TransformerColumns,
     check_groups,
     check_transformer,
@@ -82,7 +82,7 @@ PRESETS: dict[str, DecoderParameters] = {
 
 
 @SPACES.register("decoder")
-class DecoderSpace(PlannedSpace):
+class DecoderSpace(SequenceSpace):
     """Elastic language models: see :class:`DecoderParameters` for what may vary.
 
     Choice names: ``embed``, ``depth``, and for block ``b`` (from 1) ``b1.heads``, ``b1.mlp`` and
@@ -97,7 +97,9 @@ class DecoderSpace(PlannedSpace):
         InputError: data that are no rows of tokens, or a value that a parameter cannot take.
     """
 
+    NAME = "decoder"
     PRESETS = PRESETS
+    PRESET = "60k"
     ANSWERS = "tokens"
 
     def __init__(
@@ -117,84 +119,23 @@ class DecoderSpace(PlannedSpace):
             )
         self.parameters = parameters
         self.length = size[1]
-        super().__init__(
-            "decoder",
-            transformer_choices(parameters),
-            input_channels=input_channels,
-            outputs=outputs,
-        )
-
-    @classmethod
-    def from_config(
-        cls,
-        *,
-        preset: str | None = None,
-        input_channels: int = 1,
-        outputs: int = 256,
-        input_size: tuple[int, int] | None = None,
-        **overrides: Any,
-    ) -> DecoderSpace:
-        """Build the space from a preset, some of its parameters replaced.
-
-        Args:
-            preset: of :data:`PRESETS`.
-            input_channels: 1.
-            outputs: tokens of the vocabulary.
-            input_size: 1 and the tokens that a network sees at once.
-            overrides: parameters to replace.
-
-        Raises:
-            InputError: an unknown preset or parameter, or a value it cannot take.
-        """
-        parameters = preset_parameters("decoder", PRESETS, preset or "60k", overrides)
-        return cls(
-            parameters, input_channels=input_channels, outputs=outputs, input_size=input_size
-        )
-
-    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Tokens of the input for gene rows: (n,) int64, the same for all."""
-        return np.full(len(np.asarray(genes)), self.length, np.int64)
-
-    def height_column(self, genes: np.ndarray) -> np.ndarray:
-        """Return 1 for every gene row, (n,) int64."""
-        return np.ones(len(np.asarray(genes)), dtype=np.int64)
+        choices = transformer_choices(parameters)
+        super().__init__(self.NAME, choices, input_channels=input_channels, outputs=outputs)
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe every block of the largest network for gene rows (n, choices)."""
-        p = self.parameters
-        columns = Columns(self, genes)
-        every = np.ones(len(columns.genes), dtype=bool)
-        network = TransformerColumns(p, columns, self.length)
-        embed = network.embed
-        embedding: OperatorPlan[Numbers] = OperatorPlan(
-            "embed", "embed", "token_embedding", embed, self.length, entries=self.outputs,
-            parameters=(self.outputs + self.length) * embed,
-        )  # fmt: skip
-        blocks = [
-            BlockColumn(
-                "embed", "embed_tokens", (), every, ~every, (), (OperatorColumn(embedding, every),)
-            )
+        every = np.ones(len(genes), dtype=bool)
+        network = TransformerColumns(self.parameters, Columns(self, genes), self.length)
+        table = (network.table("embed", self.outputs),)
+        return [
+            BlockColumn("embed", "embed_tokens", (), every, ~every, (), table),
+            *network.blocks(_FORM),
+            network.head("language_head", self.outputs, self.length),
         ]
-        blocks += network.blocks(_FORM)
-        bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
-        classifier: LayerPlan[Numbers] = LayerPlan(
-            "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
-            *bits, "none", "none", "linear", False, tokens=self.length,
-        )  # fmt: skip
-        blocks.append(
-            BlockColumn(
-                "head", "language_head", (LayerColumn(classifier, every),), every, ~every, (),
-                (network.norm("head.norm", "norm", every),),
-            )
-        )  # fmt: skip
-        return blocks
 
 
 def _check(p: DecoderParameters) -> None:
-    one_of("granularity", p.granularity, ("layer", "block"))
-    check_bits("weight_bits", p.weight_bits)
-    check_bits("activation_bits", p.activation_bits)
-    check_edge_bits(p.edge_bits)
+    check_searched_bits(p)
     check_transformer(p)
     check_groups(p)
     whole("divisor", p.divisor)

@@ -33,7 +33,7 @@ from search_spaces.spaces.mobilenet import Stage as MBConvStage
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.resnet import Stage as ResidualStage
 from search_spaces.spaces.staged import Columns, Features, Sizes, StagedSpace
-from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices, bits_name
+from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 UNSURE = -3.0
 """Value before the logistic function, in a fresh detector: nearly sure of no class."""
@@ -63,14 +63,8 @@ class _DenseSpace(StagedSpace):
         source: str = "stream",
     ) -> LayerColumn:
         """Describe a layer of the end at bits of its own; it stays square."""
-        weight, inputs = (
-            columns.value(bits_name("end", kind, role, self.parameters.granularity))
-            for kind in ("w", "a")
-        )
-        plan: LayerPlan[Numbers] = LayerPlan(
-            f"end.{role}", role, *sizes, weight.astype(np.int64), inputs.astype(np.int64),
-            activation, source,
-        )  # fmt: skip
+        bits = columns.bits("end", role, self.parameters.granularity)
+        plan: LayerPlan[Numbers] = LayerPlan(f"end.{role}", role, *sizes, *bits, activation, source)
         return LayerColumn(plan, active)
 
     def _strides(self) -> list[int]:

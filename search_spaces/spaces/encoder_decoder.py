@@ -11,25 +11,21 @@ from their number. Norms come before attention and MLP, positions are learned.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, check_bits, one_of, whole
-from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
-from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.parameters import ascending, whole
+from search_spaces.plan import FLOAT_BITS, Numbers, OperatorPlan
+from search_spaces.planned import BlockColumn, OperatorColumn
 from search_spaces.space import Choice, Condition
+from search_spaces.spaces.decoder import DecoderParameters
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import (
-    bit_choices,
-    check_edge_bits,
-    edges,
-    preset_parameters,
-)
+from search_spaces.spaces.staged_parameters import bit_choices, check_searched_bits
 from search_spaces.spaces.transformer import (
     BlockForm,
+    SequenceSpace,
     Stack,
     TransformerColumns,
     check_transformer,
@@ -107,7 +103,7 @@ PRESETS: dict[str, EncoderDecoderParameters] = {
 
 
 @SPACES.register("encoder_decoder")
-class EncoderDecoderSpace(PlannedSpace):
+class EncoderDecoderSpace(SequenceSpace):
     """Elastic encoder-decoders: see :class:`EncoderDecoderParameters` for what may vary.
 
     Choice names: ``encoder.embed``, ``encoder.depth``, and for encoder layer ``e1`` ``e1.heads``,
@@ -127,7 +123,9 @@ class EncoderDecoderSpace(PlannedSpace):
         InputError: data that are no pairs of sequences, or a value that a parameter cannot take.
     """
 
+    NAME = "encoder_decoder"
     PRESETS = PRESETS
+    PRESET = "100k"
     ANSWERS = "sequences"
 
     def __init__(
@@ -147,6 +145,7 @@ class EncoderDecoderSpace(PlannedSpace):
                 f"source of {p.source_length} symbols and a target after it, and the data is "
                 f"{input_channels} x {size[0]} x {size[1]}; use the data source text_pairs"
             )
+        self.length = size[1]
         self.source_length, self.target_length = p.source_length, size[1] - p.source_length
         self.parameters = replace(p, target_length=self.target_length)
         encoder, decoder = _stack_of(p, "encoder"), _stack_of(p, "decoder")
@@ -157,43 +156,7 @@ class EncoderDecoderSpace(PlannedSpace):
         ]
         for d in range(1, decoder.depths[-1] + 1):
             choices += _decoder_choices(p, d)
-        super().__init__("encoder_decoder", choices, input_channels=input_channels, outputs=outputs)
-
-    @classmethod
-    def from_config(
-        cls,
-        *,
-        preset: str | None = None,
-        input_channels: int = 1,
-        outputs: int = 64,
-        input_size: tuple[int, int] | None = None,
-        **overrides: Any,
-    ) -> EncoderDecoderSpace:
-        """Build the space from a preset, some of its parameters replaced.
-
-        Args:
-            preset: of :data:`PRESETS`.
-            input_channels: 1.
-            outputs: symbols of the target, its end among them.
-            input_size: 1, and the symbols of source and target together.
-            overrides: parameters to replace.
-
-        Raises:
-            InputError: an unknown preset or parameter, or a value it cannot take.
-        """
-        parameters = preset_parameters("encoder_decoder", PRESETS, preset or "100k", overrides)
-        return cls(
-            parameters, input_channels=input_channels, outputs=outputs, input_size=input_size
-        )
-
-    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
-        """Symbols of source and target for gene rows: (n,) int64, the same for all."""
-        length = self.source_length + self.target_length
-        return np.full(len(np.asarray(genes)), length, np.int64)
-
-    def height_column(self, genes: np.ndarray) -> np.ndarray:
-        """Return 1 for every gene row, (n,) int64."""
-        return np.ones(len(np.asarray(genes)), dtype=np.int64)
+        super().__init__(self.NAME, choices, input_channels=input_channels, outputs=outputs)
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe every block of the largest network for gene rows (n, choices)."""
@@ -205,43 +168,23 @@ class EncoderDecoderSpace(PlannedSpace):
         pair: OperatorPlan[Numbers] = OperatorPlan(
             "source.pair", "pair", "sequence_pair", 1, self.source_length
         )
-
-        def table(name: str, stack: TransformerColumns, entries: int) -> OperatorColumn:
-            plan: OperatorPlan[Numbers] = OperatorPlan(
-                f"{name}.embed", "embed", "token_embedding", stack.embed, stack.tokens,
-                entries=entries, parameters=(entries + stack.tokens) * stack.embed,
-            )  # fmt: skip
-            return OperatorColumn(plan, every)
-
-        source = (OperatorColumn(pair, every), table("source", encoder, p.source_vocabulary))
-        target = (table("target", decoder, self.outputs),)
-        blocks = [BlockColumn("source", "embed_source", (), every, ~every, (), source)]
-        blocks += encoder.blocks(_ENCODER_FORM)
-        blocks.append(BlockColumn("target", "embed_target", (), every, ~every, (), target))
-        blocks += [
-            self._decoder_block(d, encoder, decoder) for d in range(1, p.decoder_depths[-1] + 1)
+        source = (OperatorColumn(pair, every), encoder.table("source.embed", p.source_vocabulary))
+        target = (decoder.table("target.embed", self.outputs),)
+        depth = p.decoder_depths[-1]
+        return [
+            BlockColumn("source", "embed_source", (), every, ~every, (), source),
+            *encoder.blocks(_ENCODER_FORM),
+            BlockColumn("target", "embed_target", (), every, ~every, (), target),
+            *(self._decoder_block(d, encoder, decoder) for d in range(1, depth + 1)),
+            decoder.head("sequence_head", self.outputs, self.target_length),
         ]
-        bits = edges(p.weight_bits, p.activation_bits, p.edge_bits)
-        classifier: LayerPlan[Numbers] = LayerPlan(
-            "head.classifier", "classifier", decoder.embed, self.outputs, 1, 1, 1, 1, 1,
-            *bits, "none", "none", "linear", False, tokens=self.target_length,
-        )  # fmt: skip
-        blocks.append(
-            BlockColumn(
-                "head", "sequence_head", (LayerColumn(classifier, every),), every, ~every, (),
-                (decoder.norm("head.norm", "norm", every),),
-            )
-        )  # fmt: skip
-        return blocks
 
     def _decoder_block(
         self, d: int, encoder: TransformerColumns, decoder: TransformerColumns
     ) -> BlockColumn:
         p, name, columns = self.parameters, f"d{d}", decoder.columns
         active = decoder.depth >= d
-        heads, cross = (
-            columns.value(f"{name}.{kind}").astype(np.int64) for kind in ("heads", "cross")
-        )
+        heads, cross = columns.numbers(f"{name}.heads"), columns.numbers(f"{name}.cross")
         inner, outer = heads * p.head_width, cross * p.head_width
         attended = _attended(p, name, columns, encoder.depth)
         memory = attended * self.source_length
@@ -282,25 +225,12 @@ class EncoderDecoderSpace(PlannedSpace):
         )
 
 
-@dataclass(frozen=True)
-class _StackParameters:
-    """What the blocks of one stack follow from, under the names that a decoder alone has."""
-
-    embeds: tuple[int, ...]
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    head_width: int
-    mlps: tuple[float, ...]
-    weight_bits: tuple[int, ...]
-    activation_bits: tuple[int, ...]
-    granularity: str
-    divisor: int
-
-
-def _stack_of(p: EncoderDecoderParameters, name: str) -> _StackParameters:
-    return _StackParameters(
+def _stack_of(p: EncoderDecoderParameters, name: str) -> DecoderParameters:
+    """Return what the blocks of one stack follow from, as a decoder alone has it."""
+    return DecoderParameters(
         getattr(p, f"{name}_embeds"), getattr(p, f"{name}_depths"), p.heads, p.head_width, p.mlps,
-        p.weight_bits, p.activation_bits, p.granularity, p.divisor,
+        weight_bits=p.weight_bits, activation_bits=p.activation_bits, edge_bits=p.edge_bits,
+        granularity=p.granularity, divisor=p.divisor,
     )  # fmt: skip
 
 
@@ -338,15 +268,12 @@ def _attended(
     """Return how many encoder layers a decoder layer attends to, (n,) int64."""
     found = np.full(len(columns.genes), p.attends[0], np.int64)
     for choice, _, depths in _attend_choices(p, name):
-        found = np.where(np.isin(depth, depths), columns.value(choice).astype(np.int64), found)
+        found = np.where(np.isin(depth, depths), columns.numbers(choice), found)
     return found
 
 
 def _check(p: EncoderDecoderParameters) -> None:
-    one_of("granularity", p.granularity, ("layer", "block"))
-    check_bits("weight_bits", p.weight_bits)
-    check_bits("activation_bits", p.activation_bits)
-    check_edge_bits(p.edge_bits)
+    check_searched_bits(p)
     for name in ("encoder", "decoder"):
         for kind in ("embeds", "depths"):
             ascending(f"{name}_{kind}", getattr(p, f"{name}_{kind}"))

@@ -9,6 +9,7 @@ what three points of a full one do at 11 channels), which is what InceptionTime 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,12 +106,7 @@ class SignalSpace(StagedSpace):
     SHARES = True
 
     def __init__(
-        self,
-        parameters: Parameters,
-        *,
-        input_channels: int = 1,
-        outputs: int = 2,
-        input_size: tuple[int, int] | None = None,
+        self, parameters: Parameters, *, input_size: tuple[int, int] | None = None, **rest: Any
     ) -> None:
         size = (1, int(self._named_length(parameters))) if input_size is None else input_size
         if size[0] != 1:
@@ -118,9 +114,7 @@ class SignalSpace(StagedSpace):
                 f"the space signal builds networks for signals, and the data is images of "
                 f"{size[0]} x {size[1]}; use mobilenet or resnet"
             )
-        super().__init__(
-            parameters, input_channels=input_channels, outputs=outputs, input_size=size
-        )
+        super().__init__(parameters, input_size=size, **rest)
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Length of the input for gene rows: (n,) int64, at least 1."""
@@ -128,10 +122,6 @@ class SignalSpace(StagedSpace):
         share = Columns(self, genes).value("resolution").astype(float)
         length = np.rint(share * self.input_size[1]).astype(np.int64)
         return np.maximum(1, length)
-
-    def height_column(self, genes: np.ndarray) -> np.ndarray:
-        """Return 1 for every gene row, (n,) int64: a signal has one row."""
-        return np.ones(len(np.asarray(genes)), dtype=np.int64)
 
     @staticmethod
     def _named_length(parameters: Parameters) -> int:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,19 +25,17 @@ from search_spaces.parameters import (
 from search_spaces.plan import LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn, PlannedSpace
 from search_spaces.space import Choice
+from search_spaces.spaces.presets import PresetSpace
 from search_spaces.spaces.staged_parameters import (
     Conditions,
     Parameters,
     bits_name,
     check_parameters,
-    preset_parameters,
     shared_choices,
 )
 
 Sizes = tuple[Numbers, Numbers, Numbers, Numbers, Numbers, Numbers, Numbers]
 """in_channels, out_channels, kernel, stride, groups, in_size, out_size of a layer."""
-
-_Space = TypeVar("_Space", bound="StagedSpace")
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,9 @@ class Block:
         ``sizes``: in_channels, out_channels, kernel, stride, groups, and as in_size and out_size
         the block's own :attr:`size` or :attr:`out_size`, which decide the heights too.
         """
-        weight, inputs = (
-            self.columns.value(bits_name(self.name, kind, role, self.parameters.granularity))
-            for kind in ("w", "a")
-        )
+        bits = self.columns.bits(self.name, role, self.parameters.granularity)
         plan: LayerPlan[Numbers] = LayerPlan(
-            f"{self.name}.{role}", role, *sizes, weight.astype(np.int64),
-            inputs.astype(np.int64), activation, source,
+            f"{self.name}.{role}", role, *sizes, *bits, activation, source,
             in_height=self.rows(sizes[5]), out_height=self.rows(sizes[6]),
             dimensions=self.dimensions, **rest,
         )  # fmt: skip
@@ -138,6 +132,15 @@ class Columns:
         j = self.space.index[name]
         return np.asarray(self.space.choices[j].options)[self.genes[:, j]]
 
+    def numbers(self, name: str) -> np.ndarray:
+        """Return the value of the choice ``name`` as whole numbers: (n,) int64."""
+        return self.value(name).astype(np.int64)
+
+    def bits(self, block: str, role: str, granularity: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bits of a layer's weights and of its input: (n,) int64 each."""
+        weight, inputs = (bits_name(block, kind, role, granularity) for kind in ("w", "a"))
+        return self.numbers(weight), self.numbers(inputs)
+
 
 @dataclass(frozen=True)
 class BlockStage(ABC):
@@ -168,7 +171,7 @@ class BlockStage(ABC):
         """Describe the block; ``first`` tells whether it is the first of its stage."""
 
 
-class StagedSpace(PlannedSpace):
+class StagedSpace(PresetSpace):
     """A stem, stages of blocks, a head.
 
     Choice names: ``resolution``, ``width``, ``exit`` where there are exits, ``s1.depth``, and
@@ -177,17 +180,13 @@ class StagedSpace(PlannedSpace):
     ``s1.b1.w`` and ``s1.b1.a`` with ``granularity="block"``.
 
     Attributes:
-        NAME: registered name.
-        PRESETS: named parameters; the first is used where a job names none.
         STAGES: kinds of stages by name; the first is used where a stage names none.
         DIMENSIONS: of its convolutions: 2, or 1 along the width of inputs of height 1.
         SHARES: whether ``resolutions`` are shares of the data's size instead of pixels.
         RECTANGLES: whether inputs may be other than square.
     """
 
-    NAME: ClassVar[str]
     PRESETS: ClassVar[Mapping[str, Parameters]]
-    PRESET: ClassVar[str] = "32x32"
     STAGES: ClassVar[Mapping[str, type[BlockStage]]]
     DIMENSIONS: ClassVar[int] = 2
     SHARES: ClassVar[bool] = False
@@ -213,37 +212,16 @@ class StagedSpace(PlannedSpace):
         super().__init__(self.NAME, choices, input_channels=input_channels, outputs=outputs)
 
     @classmethod
-    def from_config(
-        cls: type[_Space],
-        *,
-        preset: str | None = None,
-        input_channels: int = 3,
-        outputs: int = 10,
-        input_size: tuple[int, int] | None = None,
-        **overrides: Any,
-    ) -> _Space:
-        """Build the space from a preset, some of its parameters replaced.
-
-        Args:
-            preset: of :attr:`PRESETS`.
-            input_channels, outputs: of the networks.
-            input_size: height and width of the data; resolutions keep their ratio. Square
-                without it.
-            overrides: parameters to replace.
-
-        Raises:
-            InputError: an unknown preset or parameter, or a value it cannot take.
-        """
-        parameters = preset_parameters(cls.NAME, cls.PRESETS, preset or cls.PRESET, overrides)
+    def parameters_of(cls, preset: str | None, overrides: Mapping[str, Any]) -> Any:
+        """See :meth:`PresetSpace.parameters_of`; stages may be mappings."""
+        parameters = super().parameters_of(preset, overrides)
         if "stages" in overrides:
             value = overrides["stages"]
             if not isinstance(value, (list, tuple)):
                 raise InputError(f"stages={value!r} must be a list of mappings")
             stages = tuple(cls._stage(entry, i) for i, entry in enumerate(value))
             parameters = replace(parameters, stages=stages)
-        return cls(
-            parameters, input_channels=input_channels, outputs=outputs, input_size=input_size
-        )
+        return parameters
 
     @classmethod
     def _stage(cls, entry: Any, position: int) -> BlockStage:
@@ -259,7 +237,7 @@ class StagedSpace(PlannedSpace):
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Width of the input for gene rows, (n,) int64; the side, where it is square."""
-        return Columns(self, genes).value("resolution").astype(np.int64)
+        return Columns(self, genes).numbers("resolution")
 
     def height_column(self, genes: np.ndarray) -> np.ndarray:
         """Rows of the input for gene rows, (n,) int64, in the ratio of the data."""

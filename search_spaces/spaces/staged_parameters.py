@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.errors import InputError
@@ -12,7 +12,6 @@ from search_spaces.parameters import (
     BITS,
     ascending,
     check_bits,
-    known_names,
     odd,
     one_of,
     whole,
@@ -102,23 +101,6 @@ def bit_choices(
     ]
 
 
-def preset_parameters(
-    space: str, presets: Mapping[str, Any], preset: str, overrides: Mapping[str, Any]
-) -> Any:
-    """Return a preset with some parameters replaced; lists become tuples.
-
-    Raises:
-        InputError: an unknown preset or parameter.
-    """
-    if preset not in presets:
-        raise InputError(f"unknown preset {preset!r} (available: {', '.join(presets)})")
-    base = presets[preset]
-    known_names(space, overrides, ["preset", *(f.name for f in fields(base))])
-    return replace(
-        base, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    )
-
-
 def check_parameters(space: str, p: Parameters, *, shares: bool = False) -> None:
     """Raise :class:`InputError` for a value that no staged space can have.
 
@@ -158,11 +140,8 @@ def check_parameters(space: str, p: Parameters, *, shares: bool = False) -> None
 
 
 def check_common(p: Any, *, shares: bool = False) -> None:
-    """Check bits, granularity, resolutions and divisor, which every space has."""
-    one_of("granularity", p.granularity, ("layer", "block"))
-    check_bits("weight_bits", p.weight_bits)
-    check_bits("activation_bits", p.activation_bits)
-    check_edge_bits(p.edge_bits)
+    """Check bits, granularity, resolutions and divisor."""
+    check_searched_bits(p)
     ascending("resolutions", p.resolutions)
     for value in p.resolutions:
         if not shares:
@@ -175,10 +154,13 @@ def check_common(p: Any, *, shares: bool = False) -> None:
     whole("divisor", p.divisor)
 
 
-def check_edge_bits(bits: Any) -> None:
-    """Raise :class:`InputError` for bits that first and last layers cannot have."""
-    one_of("edge_bits", bits, BITS)
-    if bits == 1:
+def check_searched_bits(p: Any) -> None:
+    """Raise :class:`InputError` for a granularity, or bits, that layers cannot have."""
+    one_of("granularity", p.granularity, ("layer", "block"))
+    check_bits("weight_bits", p.weight_bits)
+    check_bits("activation_bits", p.activation_bits)
+    one_of("edge_bits", p.edge_bits, BITS)
+    if p.edge_bits == 1:
         raise InputError("edge_bits=1: first and last layers need at least 2 bits")
 
 

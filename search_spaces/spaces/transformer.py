@@ -14,8 +14,9 @@ from search_spaces.parameters import ascending, round_channels, whole
 from search_spaces.plan import FLOAT_BITS, LayerPlan, Numbers, OperatorPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.space import Choice, Condition
+from search_spaces.spaces.presets import PresetSpace
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import bit_choices, bits_name
+from search_spaces.spaces.staged_parameters import bit_choices, bits_name, edges
 
 LEAST_GROUP = 8
 """Fewest channels that share a scale, unless all do."""
@@ -74,12 +75,12 @@ class TransformerColumns:
     @cached_property
     def embed(self) -> np.ndarray:
         """Width of the embedding, (n,) int64."""
-        return self.columns.value(f"{self.stack.prefix}embed").astype(np.int64)
+        return self.columns.numbers(f"{self.stack.prefix}embed")
 
     @cached_property
     def depth(self) -> np.ndarray:
         """Number of blocks, (n,) int64."""
-        return self.columns.value(f"{self.stack.prefix}depth").astype(np.int64)
+        return self.columns.numbers(f"{self.stack.prefix}depth")
 
     def norm(self, name: str, role: str, active: np.ndarray) -> OperatorColumn:
         """Return a layer norm of the tokens; ``active``: (n,) bool."""
@@ -87,6 +88,25 @@ class TransformerColumns:
             name, role, "layer_norm", self.embed, self.tokens, parameters=2 * self.embed
         )
         return OperatorColumn(plan, active)
+
+    def table(self, name: str, entries: int) -> OperatorColumn:
+        """Return an embedding of ``entries`` symbols with learned positions."""
+        plan: OperatorPlan[Numbers] = OperatorPlan(
+            name, "embed", "token_embedding", self.embed, self.tokens, entries=entries,
+            parameters=(entries + self.tokens) * self.embed,
+        )  # fmt: skip
+        return OperatorColumn(plan, np.ones(len(self.embed), dtype=bool))
+
+    def head(self, kind: str, outputs: int, tokens: Numbers = 1) -> BlockColumn:
+        """Return the block of the last norm and the layer to ``outputs``, run on ``tokens``."""
+        p, every = self.parameters, np.ones(len(self.embed), dtype=bool)
+        classifier: LayerPlan[Numbers] = LayerPlan(
+            "head.classifier", "classifier", self.embed, outputs, 1, 1, 1, 1, 1,
+            *edges(p.weight_bits, p.activation_bits, p.edge_bits), "none", "none", "linear", False,
+            tokens=tokens,
+        )  # fmt: skip
+        layers, norm = (LayerColumn(classifier, every),), self.norm("head.norm", "norm", every)
+        return BlockColumn("head", kind, layers, every, ~every, (), (norm,))
 
     def blocks(self, form: BlockForm) -> list[BlockColumn]:
         """Return all blocks of the deepest network."""
@@ -113,14 +133,9 @@ class TransformerColumns:
             source: non-linearity before it.
             tokens: that it runs on; by default those of an input.
         """
-        weight, activation = (
-            self.columns.value(bits_name(block, kind, role, self.parameters.granularity)).astype(
-                np.int64
-            )
-            for kind in ("w", "a")
-        )
+        weight, inputs_bits = self.columns.bits(block, role, self.parameters.granularity)
         plan: LayerPlan[Numbers] = LayerPlan(
-            f"{block}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, activation,
+            f"{block}.{role}", role, inputs, outputs, 1, 1, 1, 1, 1, weight, inputs_bits,
             "gelu" if role == "widen" else "none", source, "linear", False,
             tokens=self.tokens if tokens is None else tokens,
             group=self._group(block, role, weight),
@@ -132,8 +147,7 @@ class TransformerColumns:
         groups = groups_of(self.parameters)
         if groups == (0,):
             return 0
-        name = bits_name(block, "g", role, self.parameters.granularity)
-        chosen = self.columns.value(name).astype(np.int64)
+        chosen = self.columns.numbers(bits_name(block, "g", role, self.parameters.granularity))
         return np.where(weight_bits < FLOAT_BITS, chosen, 0)
 
     def mlp(self, block: str, active: np.ndarray) -> tuple[LayerColumn, LayerColumn]:
@@ -148,7 +162,7 @@ class TransformerColumns:
     def _block(self, b: int, form: BlockForm) -> BlockColumn:
         name, embed = f"{self.stack.block}{b}", self.embed
         active = self.depth >= b
-        heads = self.columns.value(f"{name}.heads").astype(np.int64)
+        heads = self.columns.numbers(f"{name}.heads")
         inner = heads * self.parameters.head_width
         attention: OperatorPlan[Numbers] = OperatorPlan(
             f"{name}.{form.role}", form.role, form.attention, inner, self.tokens, heads,
@@ -171,6 +185,20 @@ class TransformerColumns:
                 self.norm(f"{name}.norm2", "norm2", active),
             ),
         )
+
+
+class SequenceSpace(PresetSpace):
+    """A space of networks whose inputs are numbers of ``length`` symbols, (1, 1, length)."""
+
+    length: int
+
+    def resolution_column(self, genes: np.ndarray) -> np.ndarray:
+        """Symbols of the input for gene rows: (n,) int64, the same for all."""
+        return np.full(len(np.asarray(genes)), self.length, np.int64)
+
+    def height_column(self, genes: np.ndarray) -> np.ndarray:
+        """Return 1 for every gene row, (n,) int64."""
+        return np.ones(len(np.asarray(genes)), dtype=np.int64)
 
 
 def transformer_choices(p: Any, stack: Stack = Stack()) -> list[Choice]:

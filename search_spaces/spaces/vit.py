@@ -18,11 +18,12 @@ import numpy as np
 from search_spaces.errors import InputError
 from search_spaces.parameters import whole
 from search_spaces.plan import LayerPlan, Numbers, OperatorPlan
-from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
+from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn
 from search_spaces.space import Choice
+from search_spaces.spaces.presets import PresetSpace
 from search_spaces.spaces.registry import SPACES
 from search_spaces.spaces.staged import Columns
-from search_spaces.spaces.staged_parameters import check_common, edges, preset_parameters
+from search_spaces.spaces.staged_parameters import check_common, edges
 from search_spaces.spaces.transformer import (
     BlockForm,
     TransformerColumns,
@@ -94,7 +95,7 @@ PRESETS: dict[str, ViTParameters] = {
 
 
 @SPACES.register("vit")
-class ViTSpace(PlannedSpace):
+class ViTSpace(PresetSpace):
     """Elastic vision transformer: see :class:`ViTParameters` for what may vary.
 
     Choice names: ``resolution``, ``embed``, ``depth``, and for block ``b`` (from 1) ``b1.heads``,
@@ -102,6 +103,7 @@ class ViTSpace(PlannedSpace):
     ``widen`` and ``contract``, or ``b1.w`` and ``b1.a`` with ``granularity="block"``.
     """
 
+    NAME = "vit"
     PRESETS = PRESETS
 
     def __init__(
@@ -112,28 +114,19 @@ class ViTSpace(PlannedSpace):
         choices = [
             Choice("resolution", parameters.resolutions), *transformer_choices(parameters)
         ]  # fmt: skip
-        super().__init__("vit", choices, input_channels=input_channels, outputs=outputs)
+        super().__init__(self.NAME, choices, input_channels=input_channels, outputs=outputs)
 
     @classmethod
-    def from_config(
-        cls,
-        *,
-        preset: str | None = None,
-        input_channels: int = 3,
-        outputs: int = 10,
-        **overrides: Any,
+    def from_config(  # inputs are square
+        cls, *, preset: str | None = None, input_channels: int = 3, outputs: int = 10, **rest: Any
     ) -> ViTSpace:
-        """Build the space from a preset, some of its parameters replaced.
-
-        Raises:
-            InputError: an unknown preset or parameter, or a value it cannot take.
-        """
-        parameters = preset_parameters("vit", PRESETS, preset or "32x32", overrides)
+        """See :meth:`PresetSpace.from_config`."""
+        parameters = cls.parameters_of(preset, rest)
         return cls(parameters, input_channels=input_channels, outputs=outputs)
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Side of the square input image in pixels for gene rows: (n,) int64."""
-        return Columns(self, genes).value("resolution").astype(np.int64)
+        return Columns(self, genes).numbers("resolution")
 
     def block_columns(self, genes: np.ndarray) -> list[BlockColumn]:
         """Describe every block of the largest network for gene rows (n, choices)."""
@@ -154,24 +147,14 @@ class ViTSpace(PlannedSpace):
         positions: OperatorPlan[Numbers] = OperatorPlan(
             "positions", "positions", "positions", embed, tokens, parameters=tokens * embed
         )
-        blocks = [
+        return [
             BlockColumn(
                 "patches", "patches", (LayerColumn(patches, every),), every, ~every,
                 (("output", "none"),), (OperatorColumn(positions, every),),
-            )
+            ),
+            *network.blocks(_FORM),
+            network.head("token_head", self.outputs),
         ]  # fmt: skip
-        blocks += network.blocks(_FORM)
-        classifier: LayerPlan[Numbers] = LayerPlan(
-            "head.classifier", "classifier", embed, self.outputs, 1, 1, 1, 1, 1,
-            *bits, "none", "none", "linear", False,
-        )  # fmt: skip
-        blocks.append(
-            BlockColumn(
-                "head", "token_head", (LayerColumn(classifier, every),), every, ~every, (),
-                (network.norm("head.norm", "norm", every),),
-            )
-        )  # fmt: skip
-        return blocks
 
 
 def _check(p: ViTParameters) -> None:
