@@ -19,11 +19,14 @@ class CostBudget:
         metric: what is limited.
         limit: in the metric's unit, inclusive.
         goal: by which networks within the budget are compared.
+        confidence: probability with which a predicted value must keep the limit; None asks the
+            mean to.
     """
 
     metric: Metric
     limit: float
     goal: Goal
+    confidence: float | None = None
 
     def keeps(self, metrics: Mapping[str, float]) -> bool:
         """Return whether a network with ``metrics`` keeps the budget."""
@@ -36,7 +39,7 @@ class CostBudget:
     def within(self, constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
         """Return ``constraints`` with those between which networks use this budget well."""
         window = (
-            Constraint(self.metric, self.limit),
+            Constraint(self.metric, self.limit, confidence=self.confidence),
             Constraint(self.metric, NEAR * self.limit, upper=False),
         )
         names = [bound.name for bound in window]

@@ -117,6 +117,13 @@ class Job(Section):
             or self.finetune.epochs is not None
         )
 
+    def inherits_only(self) -> bool:
+        """Return whether the front keeps the supernet's weights although nothing asks for that.
+
+        ``finetune.epochs: 0`` asks for it.
+        """
+        return self.says_how_long() and self.budget is None and self.finetune.epochs is None
+
     def with_minutes(self, minutes: float) -> Job:
         """Return the job with a budget of ``minutes`` on the wall clock."""
         raw = self.model_dump(mode="json", exclude_unset=True)
@@ -172,8 +179,16 @@ class Job(Section):
                 metrics = [Metric(text, device.name) for device in self.devices]
             else:
                 metrics = [Metric.parse(text)]
-            found += [CostBudget(m, limit, best) for m in metrics for limit in sorted(limits)]
+            found += [
+                CostBudget(m, limit, best, self._confidence(m))
+                for m in metrics
+                for limit in sorted(limits)
+            ]
         return found
+
+    def _confidence(self, metric: Metric) -> float | None:
+        """Return the probability with which a bound of ``metric`` is to be kept, if it matters."""
+        return self.search.confidence if metric.kind.per_device else None
 
     def measurement_protocol(self) -> Protocol:
         """Return the protocol that every device of the job is measured with."""
@@ -183,7 +198,7 @@ class Job(Section):
         """Return every bound of the job; a quantity with both limits gives two."""
         found: list[Constraint] = []
         for metric, bound in self.search.constraints.limits():
-            confidence = self.search.confidence if metric.kind.per_device else None
+            confidence = self._confidence(metric)
             if bound.min is not None:
                 found.append(Constraint(metric, bound.min, upper=False, confidence=confidence))
             if bound.max is not None:

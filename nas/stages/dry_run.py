@@ -172,6 +172,9 @@ def estimate(
     if finetune:
         work = f"{search.places} models, {job.finetune.epochs:g} epochs each"
         stages.insert(3, StageEstimate("fine-tuning", work, finetune))
+    elif job.inherits_only():
+        work = "none: the front keeps inherited weights (a budget, or finetune.epochs, trains it)"
+        stages.insert(3, StageEstimate("winners", work, 0.0))
     if job.budget is not None:
         clock = tree_cpu_seconds if job.budget.cpu_minutes is not None else time.monotonic
         focus = focus_archs(training, space)

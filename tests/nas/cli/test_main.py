@@ -59,6 +59,14 @@ def test_validate_sums_up_a_good_job(call, job):
     assert "2361471489403697233920 architectures" in result.stdout
 
 
+def test_validate_warns_of_a_front_that_is_not_trained_on_its_own(call, job):
+    assert "keep weights" not in call("validate", job).stdout
+    job.write_text(GOOD + "supernet: {epochs: 4}\n")
+    assert "keep weights of the supernet" in call("validate", job).stdout
+    job.write_text(GOOD + "supernet: {epochs: 4}\nfinetune: {epochs: 0}\n")
+    assert "keep weights" not in call("validate", job).stdout  # asked for
+
+
 def test_validate_tells_every_mistake_on_a_line_of_its_own(call, job):
     job.write_text(GOOD + "sede: 1\nthreads: many\n" + "x" * 300 + ": 1\n")
     result = call("validate", job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from nas.fronts.budgets import NEAR, CostBudget, served
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import job_fronts
+from nas.job.schema import Job
 
 KIB = Metric("weights_kib")
 GOAL = Goal(Metric("accuracy"))
@@ -53,6 +55,15 @@ def test_candidates_are_looked_for_between_most_of_a_budget_and_the_whole():
     other = Constraint(Metric("macs"), 1e6)
     bounds = CostBudget(KIB, 10.0, GOAL).within([Constraint(KIB, 50.0), other])
     assert set(bounds) == {other, Constraint(KIB, 10.0), Constraint(KIB, 10.0 * NEAR, upper=False)}
+
+
+def test_a_budget_of_latency_is_to_be_kept_as_surely_as_a_bound():
+    raw = {"name": "a", "data": {"name": "digits"}, "devices": [{"name": "a"}]}
+    raw["search"] = {"confidence": 0.9, "budgets": {"latency_ms": [2.0], "weights_kib": [8]}}
+    sure, exact = Job.model_validate(raw).cost_budgets()
+    upper = next(bound for bound in sure.within([]) if bound.upper)
+    assert upper.violation(np.array([1.9]), np.array([0.2])) > 0  # the mean would keep it
+    assert exact.confidence is None
 
 
 @pytest.mark.parametrize(("device", "fronts"), [(None, 3), ("a", 2)])

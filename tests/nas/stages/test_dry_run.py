@@ -41,6 +41,7 @@ def test_times_follow_the_work():
     assert seconds(long)["supernet"] == pytest.approx(ratio * seconds(short)["supernet"])
     assert plan(supernet={"minutes": 3}).stages[0].seconds == 180
     assert "fine-tuning" in seconds(plan(finetune={"epochs": 1}))
+    assert seconds(long)["winners"] == 0 and seconds(plan())["winners"] > 0
     assert found_total(short) == short.seconds
     assert any(line.startswith("estimated time: ") for line in short.lines())
 
