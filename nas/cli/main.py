@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from nas.cli.generate import generate
 from nas.cli.hand_over import demo, export
+from nas.cli.init import init
 from nas.cli.look import RunFolder, dashboard, existing_run, page_of, report, watch
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
@@ -243,6 +244,7 @@ app.command()(dashboard)
 app.command()(export)
 app.command()(demo)
 app.command()(generate)
+app.command()(init)
 
 
 @app.command()
@@ -257,61 +259,6 @@ def schema() -> None:
     from nas.job.schema import job_schema
 
     typer.echo(json.dumps(job_schema(), indent=2))
-
-
-@app.command()
-def init(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="File to write.")] = Path(
-        "job.yaml"
-    ),
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, fashion_mnist, cifar10, cifar100 or image_folder."),
-    ] = None,
-    path: Annotated[str | None, typer.Option(help="Folder of the data.")] = None,
-    latency_ms: Annotated[
-        float | None, typer.Option(min=0, help="Largest latency in ms; 0 sets no limit.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-) -> None:
-    """Write a commented job. Asks what the options do not say, on a terminal.
-
-    Three questions: which data, where it is, and how fast the model must be.
-
-    \b
-    nas init                                        asks
-    nas init job.yaml --data digits --latency-ms 0.5
-    nas init job.yaml --data image_folder --path photos --latency-ms 0
-    """
-    from nas.job.check import load_job
-    from nas.job.survey import survey_pictures
-    from nas.job.template import DATA_CHOICES, job_text
-    from search_spaces.atomic import write_text_atomic
-
-    if job_file.exists() and not force:
-        raise InputError(f"{job_file} exists; give another name or --force")
-    asks = sys.stdin.isatty()
-    if data is None:
-        data = typer.prompt(f"Data ({', '.join(DATA_CHOICES)})", "digits") if asks else "digits"
-    if path is None and asks and data in ("cifar10", "cifar100", "image_folder"):
-        path = typer.prompt("Folder of the data")
-    if path is not None and not (job_file.parent / path).exists():
-        raise InputError(f"--path: {job_file.parent / path} does not exist; paths in a job are "
-                         "relative to the job file")  # fmt: skip
-    if latency_ms is None:
-        question = "Largest latency in ms (0 for no limit)"
-        latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0
-    survey = None
-    if data == "image_folder" and path is not None:
-        try:
-            survey = survey_pictures(job_file.parent / path)
-        except InputError as problem:
-            # The job can be written before the folder is filled.
-            typer.echo(f"the job is for photographs of any size: {problem}", err=True)
-    text = job_text(data, path=path, latency_ms=latency_ms or None, survey=survey)
-    write_text_atomic(job_file, text)
-    load_job(job_file)
-    typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
 
 
 @app.command()

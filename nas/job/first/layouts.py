@@ -1,0 +1,69 @@
+"""Which data source a folder or file is laid out for, told by the names in it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+_LOOKED_AT = 2000
+"""Names that are looked at in a folder, so that a very large one is told as quickly."""
+
+
+def guess_source(path: Path) -> str | None:
+    """Return the name of the data source that reads ``path``, or None if no layout is known."""
+    return next((name for name, fits in _LAYOUTS if fits(path)), None)
+
+
+def _names(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """Return what lies in ``folder`` and is not hidden."""
+    found = folder.glob(pattern) if folder.is_dir() else iter(())
+    return islice((each for each in found if not each.name.startswith(".")), _LOOKED_AT)
+
+
+def _has(folder: Path, *patterns: str) -> bool:
+    return any(True for pattern in patterns for _ in _names(folder, pattern))
+
+
+def _within(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a folder in ``folder``, or one in such a folder, holds a file of these suffixes."""
+    return any(
+        each.suffix.lower() in suffixes
+        for pattern in ("*/*", "*/*/*")
+        for each in _names(folder, pattern)
+    )
+
+
+def _coco(path: Path) -> bool:
+    return _has(
+        path, "annotations/instances_*.json", "*/_annotations.coco.json", "train.json",
+        "annotations.json",
+    )  # fmt: skip
+
+
+def _yolo(path: Path) -> bool:
+    places = [path / "labels", path / "train" / "labels", path / "labels" / "train"]
+    return _has(path, "data.yaml") or any(_has(place, "*.txt") for place in places)
+
+
+def _pictures(path: Path) -> bool:
+    from nas.data.sources import IMAGE_SUFFIXES
+
+    return _within(path, tuple(IMAGE_SUFFIXES))
+
+
+_LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("signal_ts", lambda path: _has(path, "*_TRAIN.ts")),
+    ("signal_numpy", lambda path: _has(path, "x_train.npy", "*.npz")),
+    ("image_csv", lambda path: _has(path, "labels.csv")),
+    ("coco_json", _coco),
+    ("pascal_voc", lambda path: _has(path, "Annotations/*.xml", "train/*.xml", "*.xml")),
+    ("mask_folder", lambda path: any(_has(path / part, "masks") for part in ("", "train"))),
+    ("yolo_txt", _yolo),
+    ("text_pairs", lambda path: path.suffix == ".tsv" or _has(path, "train.tsv")),
+    ("signal_csv", lambda path: _has(path, "train.csv", "train/*.csv")),
+    ("audio_folder", lambda path: _within(path, (".wav", ".flac"))),
+    ("image_folder", _pictures),
+    ("text", lambda path: path.suffix == ".txt" or _has(path, "*.txt")),
+)
+"""Sources by how particular their layout is: the first that fits is meant."""

@@ -1,0 +1,240 @@
+"""Values of a first job that suit the data: space and preset, minutes, batches, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nas.job.default_time import default_minutes
+from nas.job.first.survey import Survey
+from nas.job.registries import registry_for
+from search_spaces.errors import InputError
+
+_CPU = ("  - {name: cpu, runtime: onnxruntime, threads: 1}",)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one job says.
+
+    Attributes:
+        preset: of the space.
+        minutes: of the budget.
+        validation: share or number of training examples.
+        task: what is learned.
+        space: name of the space.
+        needs_path: whether the data lies where the user says.
+        measured: processes, runs and models of the measurements before the search, where the
+            default would take as long as training.
+        evaluations: of the search.
+        supernet: share of the budget; None keeps the default.
+        of_data, of_space, of_training: more lines of these sections; those of the supernet and of
+            the winners are sections of their own.
+        devices: lines of the devices.
+        latency: the latency that is an objective.
+    """
+
+    preset: str
+    minutes: float
+    validation: str = "0.2"
+    task: str = "image_classification"
+    space: str = "mobilenet"
+    needs_path: bool = True
+    measured: tuple[int, int, int] | None = None
+    evaluations: int = 80
+    supernet: float | None = None
+    of_data: tuple[str, ...] = ()
+    of_space: tuple[str, ...] = ()
+    of_training: tuple[str, ...] = ()
+    devices: tuple[str, ...] = _CPU
+    latency: str = "latency_ms"
+
+
+_LESS = (3, 100, 10)
+
+KNOWN = {
+    "digits": Start("8x8-lean", 3, needs_path=False, measured=(2, 50, 6), evaluations=48),
+    "fashion_mnist": Start("28x28-lean", 25, "5000", needs_path=False),
+    "cifar10": Start("32x32-lean", 60, "5000"),
+    "cifar100": Start("32x32-lean", 60, "5000"),
+    # For a folder that nobody could look at; a survey tells more.
+    "image_folder": Start("128x128-lean", 60, "0.1", measured=_LESS),
+}
+"""Data sets whose contents are known before they are there."""
+
+SURVEYED = (
+    "image_folder", "image_csv", "coco_json", "yolo_txt", "pascal_voc", "mask_folder", "signal_ts",
+    "signal_csv", "signal_numpy", "audio_folder", "text", "text_pairs",
+)  # fmt: skip
+"""Sources whose contents have to be looked at."""
+
+_PRESETS = {
+    "mobilenet": ((12, "8x8-lean"), (44, "32x32-lean"), (80, "64x64-lean"), (0, "128x128-lean")),
+    "detector": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192-lean")),
+    "segmenter": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192")),
+    "signal": ((63, "32"), (699, "256"), (0, "1024")),
+    "signal_autoencoder": ((0, "256"),),
+    # By the characters of the training text, or by the pairs.
+    "decoder": ((100_000, "60k"), (1_000_000, "500k"), (0, "2m")),
+    "encoder_decoder": ((5_000, "100k"), (50_000, "700k"), (0, "2m")),
+}
+"""Space -> largest size of the data and the preset for it; 0 is for all that is larger."""
+
+_SPACES = {
+    "boxes": "detector",
+    "masks": "segmenter",
+    "tokens": "decoder",
+    "pairs": "encoder_decoder",
+}
+"""Kinds of targets -> the space that answers as they ask; others have one answer an example."""
+
+_TASKS = {
+    "boxes": "object_detection",
+    "masks": "semantic_segmentation",
+    "tokens": "language_modelling",
+    "pairs": "sequence_to_sequence",
+    "labels": "multi_label_classification",
+}
+_LARGEST_SIDE = 128
+"""Side that larger pictures are resized to: what a laptop trains in half an hour."""
+_BATCHES = ((250, 16), (1000, 32), (4000, 64))
+"""Training examples below which batches are smaller, so that an epoch still has some steps."""
+
+
+def known_start(source: str) -> Start:
+    """Return what suits a data set by its name alone.
+
+    Raises:
+        InputError: nobody can know it without looking at the data.
+    """
+    if source not in KNOWN:
+        raise InputError(
+            f"{source}: the job depends on the data; give its place as --path"
+            if source in SURVEYED
+            else f"no template for {source!r} (there is one for: {', '.join(choices())})"
+        )
+    return KNOWN[source]
+
+
+def choices() -> Sequence[str]:
+    """Return the sources that there are jobs for."""
+    return list(dict.fromkeys([*KNOWN, *SURVEYED]))
+
+
+def surveyed_start(source: str, found: Survey, *, task: str | None = None) -> Start:
+    """Return what suits the data that was looked at, on the processor of a laptop.
+
+    Args:
+        source: a data source.
+        found: of it.
+        task: where the data suits several, such as signal_embedding; by default the plainest.
+
+    Raises:
+        InputError: no such task, or one that such data does not suit.
+    """
+    task = _task(source, found, task)
+    space = _space(found, task)
+    size = found.width
+    if space == "decoder":
+        size = found.values
+    elif space == "encoder_decoder":
+        size = found.examples
+    elif found.height > 1:
+        size = min(found.side, _LARGEST_SIDE) if space == "mobilenet" else found.side
+    preset = next(name for most, name in _PRESETS[space] if size <= most or not most)
+    start = Start(
+        preset=preset,
+        minutes=default_minutes(found.values),
+        validation="0.1" if found.examples >= _BATCHES[-1][0] else "0.2",
+        task=task,
+        space=space,
+        measured=_LESS,
+        of_training=_batches(found.examples),
+    )
+    if source == "audio_folder":
+        return replace(start, preset="49x40-lean")
+    if space in ("decoder", "encoder_decoder"):
+        return _of_tokens(start)
+    if space in ("detector", "segmenter"):
+        return _of_places(start, found)
+    return _of_pictures(start, found) if found.files else start
+
+
+def _task(source: str, found: Survey, given: str | None) -> str:
+    if given is not None:
+        registry_for("task").get(given)
+        return given
+    if found.targets in _TASKS:
+        return _TASKS[found.targets]
+    if source == "audio_folder":
+        return "audio_classification"
+    kind = "regression" if found.targets == "values" else "classification"
+    return f"{'signal' if found.height == 1 else 'image'}_{kind}"
+
+
+def _space(found: Survey, task: str) -> str:
+    if task == "anomaly_detection":
+        return "signal_autoencoder"
+    return _SPACES.get(found.targets, "signal" if found.height == 1 else "mobilenet")
+
+
+def _batches(examples: int) -> tuple[str, ...]:
+    batch = next((size for below, size in _BATCHES if examples < below), None)
+    if batch is None:
+        return ()
+    return (
+        f"supernet: {{batch_size: {batch}}}  # {examples} examples are few",
+        f"finetune: {{batch_size: {batch}}}",
+    )
+
+
+def _of_pictures(start: Start, found: Survey) -> Start:
+    side = min(found.side, _LARGEST_SIDE)
+    # The largest resolution is that of the data: a smaller picture has nothing to show there.
+    shares = (0.75, 1.0) if start.preset in ("64x64-lean", "128x128-lean") else (1.0,)
+    return replace(
+        start,
+        minutes=default_minutes(found.examples * found.channels * side * side),
+        of_data=(
+            f"  image_size: {side}  # the pictures' own are about {found.side} pixels",
+            f"  channels: {found.channels}",
+            "  # augment: {flip: false}  # where a mirrored picture is another class, as with"
+            " letters",
+        ),
+        of_space=(f"  resolutions: {[round(side * share) for share in shares]}",),
+    )
+
+
+def _of_places(start: Start, found: Survey) -> Start:
+    side = int(start.preset.split("x")[0])
+    asked = (f"  image_size: {side}", f"  channels: {found.channels}") if found.files else ()
+    return replace(
+        start,
+        minutes=default_minutes(found.examples * found.channels * side * side),
+        supernet=0.1,
+        of_data=asked,
+        # In half an hour a teacher learns no more than its students would, and most of the time is
+        # for each winner alone.
+        of_training=(
+            "supernet: {batch_size: 64, distillation: false}",
+            "finetune: {batch_size: 64, candidates: 1, learning_rate: 0.01, distillation: false, "
+            "float_share: 0.6}",
+        ),
+    )
+
+
+def _of_tokens(start: Start) -> Start:
+    # A teacher would be asked for every text anew, which costs more than the winners themselves.
+    batch = 16 if start.space == "decoder" else 128
+    others = "source, measures: encode" if start.space == "encoder_decoder" else "window"
+    name, _, measures = others.partition(", ")
+    first = f"  - {{name: {name}, runtime: onnxruntime{', ' + measures if measures else ''}}}"
+    return replace(
+        start,
+        of_training=(
+            f"supernet: {{batch_size: {batch}, learning_rate: 0.003}}",
+            f"finetune: {{batch_size: {batch}, learning_rate: 0.003, distillation: false}}",
+        ),
+        devices=(first, "  - {name: token, runtime: onnxruntime, measures: decode}"),
+        latency='"latency_ms[token]"',
+    )

@@ -1,0 +1,100 @@
+"""What a data source holds, seen from its arrays, or from file names and a few headers."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.data.sources import ImageFiles
+
+LOOKED_AT = 200
+"""Pictures whose headers are read, spread evenly over the files of all classes."""
+
+_GREY = ("1", "L", "LA", "F", "I")
+"""Pillow's modes of one channel."""
+
+_KINDS = {
+    "multi_label_classification": "labels",
+    "image_regression": "values",
+    "signal_regression": "values",
+}
+"""Tasks that need targets of a kind of their own from sources that can read several."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The examples of a data source, roughly.
+
+    Attributes:
+        examples: for training, those that validation will take included.
+        classes: how many classes, labels or values; of a text the vocabulary.
+        height, width: of an example in pixels, of pictures in files the median of the shorter
+            sides; a signal or a text has height 1.
+        channels: 1 where every picture looked at is grey.
+        targets: see :class:`~nas.data.sources.RawData`.
+        files: whether they are pictures in files, which any size and channels can be asked of.
+    """
+
+    examples: int
+    classes: int
+    height: int
+    width: int
+    channels: int
+    targets: str = "classes"
+    files: bool = True
+
+    @property
+    def side(self) -> int:
+        """The shorter side, pixels."""
+        return min(self.height, self.width)
+
+    @property
+    def values(self) -> int:
+        """Numbers in all examples together."""
+        return self.examples * self.channels * self.height * self.width
+
+
+def survey(source: str, path: Path, *, task: str | None = None) -> Survey:
+    """Return what ``path``, laid out as data source ``source`` reads it, holds.
+
+    Args:
+        source: a registered data source.
+        path: of the data.
+        task: for sources that read several kinds of targets; by default classes.
+
+    Raises:
+        InputError: it is not laid out so, or an example that is looked at cannot be read.
+        EnvironmentProblem: there is no such folder.
+        MissingExtraError: a library that reads such files is not installed.
+    """
+    from nas.data.sources import DATA_SOURCES, ImageFiles
+    from nas.job.sections.data import DataConfig
+
+    read = DATA_SOURCES.get(source)
+    takes_kind = task in _KINDS and "kind" in inspect.signature(read).parameters
+    options = {"kind": _KINDS[task]} if task is not None and takes_kind else {}
+    raw = read(DataConfig(name=source, path=str(path)), **options)
+    classes = len(raw.classes)
+    if isinstance(raw.train, ImageFiles):
+        side, channels = _headers(raw.train)
+        examples = len(raw.train.paths)
+        return Survey(examples, classes, side, side, channels, raw.targets)
+    examples, channels, height, width = raw.train.images.shape
+    return Survey(examples, classes, height, width, channels, raw.targets, files=False)
+
+
+def _headers(files: ImageFiles) -> tuple[int, int]:
+    """Return the median of the shorter sides, and the channels, of some of the pictures."""
+    import statistics
+
+    from nas.data.pictures import picture_header
+
+    looked_at = files.paths[:: max(1, len(files.paths) // LOOKED_AT)]
+    headers = [picture_header(path) for path in looked_at]
+    modes = {mode for _, _, mode in headers}
+    grey = all(mode in _GREY or mode.startswith("I;16") for mode in modes)
+    side = int(statistics.median(min(width, height) for width, height, _ in headers))
+    return side, 1 if grey else 3

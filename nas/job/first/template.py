@@ -1,0 +1,98 @@
+"""The commented job that ``nas init`` writes."""
+
+from __future__ import annotations
+
+import json
+
+from nas.job.first.starts import Start, known_start, surveyed_start
+from nas.job.first.survey import Survey
+from nas.job.registries import registry_for
+from search_spaces.errors import InputError
+
+
+def job_text(
+    data: str,
+    *,
+    path: str | None = None,
+    latency_ms: float | None = None,
+    survey: Survey | None = None,
+    task: str | None = None,
+) -> str:
+    """Return a short job for a data set, with comments.
+
+    Args:
+        data: a data source.
+        path: of the data, relative to the job file.
+        latency_ms: largest latency.
+        survey: what was seen of the data.
+        task: where the data suits several.
+
+    Raises:
+        InputError: the data set has no template, or needs a path and has none; the task is
+            unknown.
+    """
+    start = known_start(data) if survey is None else surveyed_start(data, survey, task=task)
+    if start.needs_path and path is None:
+        raise InputError(f"{data} needs the folder that holds it; give --path")
+    metric = registry_for("task").get(start.task).metric_name
+    share = "" if start.supernet is None else f"  supernet: {start.supernet:g}\n"
+    lines = [
+        "# A job for Edge NAS. Check it with `nas validate`, run it with `nas run`.",
+        "# Keys that are left out have defaults; `nas schema` lists them all.",
+        f"name: {data.replace('_', '-')}",
+        "seed: 0",
+        *([f"task: {start.task}"] if start.task != "image_classification" else []),
+        "",
+        "data:",
+        f"  name: {data}",
+    ]
+    if path is not None:
+        # JSON strings are YAML strings too, whatever characters the path holds.
+        lines.append(f"  path: {json.dumps(path)}  # relative to this file")
+    lines += [
+        *start.of_data,
+        f"  validation: {start.validation}  # training examples set apart to guide the search",
+        "",
+        "budget:",
+        f"  minutes: {start.minutes:g}  # of the whole run; `nas run --dry-run` divides it",
+        *share.splitlines(),
+        "executor: processes  # networks of the front train at once, one on each core",
+        "",
+        "space:",
+        f"  name: {start.space}",
+        f"  preset: {json.dumps(start.preset) if start.preset.isdigit() else start.preset}",
+        *start.of_space,
+        "  weight_bits: [4, 8]  # 2 and 3 for the lowbit runtime, or hours of training",
+        "  activation_bits: [8]  # fewer where the runtime gains by them",
+        "",
+        *start.of_training,
+        *([""] if start.of_training else []),
+        "devices:",
+        *start.devices,
+        "",
+    ]
+    if start.measured is not None:
+        processes, runs, _ = start.measured
+        lines += ["protocol:", f"  processes: {processes}  # for a short run; 5 by default"]
+        lines += [f"  runs: {runs}", ""]
+    lines += [
+        "search:",
+        f"  objectives: [{metric}, {start.latency}]",
+        f"  evaluations: {start.evaluations}",
+        *([f"  latency_samples: {start.measured[2]}"] if start.measured else []),
+        "  # front_size: 8  # models exported; without it as many as the time trains well",
+        "  # budgets: {weights_kib: [8, 32]}  # of several products; each gets its best network",
+    ]
+    return "\n".join([*lines, *_constraints(start, latency_ms)]) + "\n"
+
+
+def _constraints(start: Start, latency_ms: float | None) -> list[str]:
+    device = "token" if "token" in start.latency else "cpu"
+    if latency_ms is None:
+        bound = f"latency_ms: {{{device}: {{max: 2.0}}}}"
+        return [f"  # constraints: {{{bound}, weights_kib: {{max: 100}}}}"]
+    return [
+        "  constraints:",
+        "    latency_ms:",
+        f"      {device}: {{max: {latency_ms:g}}}  # median, in milliseconds",
+    ]

@@ -1,0 +1,210 @@
+"""What is seen of the data at a path, and the job that is written for it."""
+
+from __future__ import annotations
+
+import json
+import wave
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nas.job.check import load_job
+from nas.job.first.layouts import guess_source
+from nas.job.first.starts import SURVEYED, surveyed_start
+from nas.job.first.survey import Survey, survey
+from nas.job.first.template import job_text
+from search_spaces.errors import EnvironmentProblem, InputError
+
+RNG = np.random.default_rng(0)
+
+
+def _picture(path, width, height, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+
+
+def _folder(root, count, sizes, mode="RGB"):
+    for name in ("cats", "dogs"):
+        for index in range(count):
+            _picture(root / name / f"{index}.png", *sizes[index % len(sizes)], mode)
+    return root
+
+
+def image_folder(root):
+    _folder(root, 6, [(40, 30)])
+
+
+def image_csv(root):
+    rows = [f"{i}.png,{i % 2}" for i in range(12)]
+    for i in range(12):
+        _picture(root / f"{i}.png", 40, 30)
+    (root / "labels.csv").write_text("\n".join(["file,label", *rows]))
+
+
+def coco_json(root):
+    for i in range(8):
+        _picture(root / "images" / f"{i}.png", 64, 48)
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(8)]
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20], "area": 400}
+        for i in range(8)
+    ]
+    found = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]}
+    (root / "train.json").write_text(json.dumps(found))
+
+
+def yolo_txt(root):
+    (root / "labels").mkdir(parents=True)
+    for i in range(8):
+        _picture(root / "images" / f"{i}.png", 64, 48)
+        (root / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (root / "classes.txt").write_text("cup\n")
+
+
+def pascal_voc(root):
+    (root / "Annotations").mkdir(parents=True)
+    for i in range(8):
+        _picture(root / "JPEGImages" / f"{i}.jpg", 64, 48)
+        (root / "Annotations" / f"{i}.xml").write_text(
+            f"<annotation><filename>{i}.jpg</filename><size><width>64</width><height>48</height>"
+            "</size><object><name>cup</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>30</xmax>"
+            "<ymax>30</ymax></bndbox></object></annotation>"
+        )
+
+
+def mask_folder(root):
+    (root / "masks").mkdir(parents=True)
+    for i in range(8):
+        _picture(root / "images" / f"{i}.png", 64, 48)
+        mask = RNG.integers(0, 2, (48, 64), dtype=np.uint8)
+        Image.fromarray(mask, "L").save(root / "masks" / f"{i}.png")
+    (root / "classes.txt").write_text("ground\ncup\n")
+
+
+def signal_ts(root):
+    root.mkdir(exist_ok=True)
+    head = "@problemName Two\n@univariate true\n@equalLength true\n@seriesLength 40\n"
+    head += "@classLabel true a b\n@data\n"
+    rows = [
+        ",".join(f"{v:.3f}" for v in RNG.normal(size=40)) + f":{'ab'[i % 2]}" for i in range(12)
+    ]
+    for part in ("TRAIN", "TEST"):
+        (root / f"Two_{part}.ts").write_text(head + "\n".join(rows))
+
+
+def signal_numpy(root):
+    root.mkdir(exist_ok=True)
+    np.save(root / "x_train.npy", RNG.normal(size=(20, 2, 300)).astype(np.float32))
+    np.save(root / "y_train.npy", np.arange(20) % 2)
+
+
+def signal_csv(root):
+    root.mkdir(exist_ok=True)
+    rows = [",".join(f"{v:.3f}" for v in RNG.normal(size=40)) + f",{i % 2}" for i in range(12)]
+    head = ",".join([*(f"v{i}" for i in range(40)), "label"])
+    (root / "train.csv").write_text("\n".join([head, *rows]))
+
+
+def audio_folder(root):
+    for word in ("yes", "no"):
+        (root / word).mkdir(parents=True)
+        for i in range(6):
+            with wave.open(str(root / word / f"{i}_nohash_0.wav"), "wb") as file:
+                file.setparams((1, 2, 16000, 0, "NONE", ""))
+                file.writeframes(RNG.integers(-99, 99, 16000, dtype=np.int16).tobytes())
+
+
+def text(root):
+    root.mkdir(exist_ok=True)
+    (root / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 2000)
+
+
+def text_pairs(root):
+    words = ["".join(RNG.choice(list("abcd"), 5)) for _ in range(80)]
+    root.mkdir(exist_ok=True)
+    (root / "train.tsv").write_text("".join(f"{w}\t{w[::-1]}\n" for w in dict.fromkeys(words)))
+
+
+MADE = {
+    "image_folder": (image_folder, "image_classification", "mobilenet", "32x32-lean"),
+    "image_csv": (image_csv, "image_classification", "mobilenet", "32x32-lean"),
+    "coco_json": (coco_json, "object_detection", "detector", "48x48"),
+    "yolo_txt": (yolo_txt, "object_detection", "detector", "48x48"),
+    "pascal_voc": (pascal_voc, "object_detection", "detector", "48x48"),
+    "mask_folder": (mask_folder, "semantic_segmentation", "segmenter", "48x48"),
+    "signal_ts": (signal_ts, "signal_classification", "signal", "32"),
+    "signal_numpy": (signal_numpy, "signal_classification", "signal", "256"),
+    "signal_csv": (signal_csv, "signal_classification", "signal", "32"),
+    "audio_folder": (audio_folder, "audio_classification", "mobilenet", "49x40-lean"),
+    "text": (text, "language_modelling", "decoder", "60k"),
+    "text_pairs": (text_pairs, "sequence_to_sequence", "encoder_decoder", "100k"),
+}
+
+
+@pytest.mark.parametrize("source", SURVEYED)
+def test_every_source_is_told_by_its_layout_and_has_a_job(tmp_path, source):
+    make, task, space, preset = MADE[source]
+    make(tmp_path / "data")
+    assert guess_source(tmp_path / "data") == source
+    found = survey(source, tmp_path / "data")
+    (tmp_path / "job.yaml").write_text(job_text(source, path="data", survey=found))
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.task, job.space.name, job.space.preset) == (task, space, preset)
+    assert job.metric in str(job.objectives()[0].metric)
+
+
+def test_what_is_no_data_is_not_taken_for_any(tmp_path):
+    (tmp_path / "notes.md").write_text("nothing")
+    assert guess_source(tmp_path) is None
+    assert guess_source(tmp_path / "nowhere") is None
+
+
+def test_a_task_that_is_asked_for_is_what_the_job_says(tmp_path):
+    signal_numpy(tmp_path)
+    np.save(tmp_path / "y_train.npy", RNG.normal(size=20))
+    found = survey("signal_numpy", tmp_path, task="signal_regression")
+    assert found == Survey(20, 1, 1, 300, 2, targets="values", files=False)
+    start = surveyed_start("signal_numpy", found)
+    assert (start.task, start.space) == ("signal_regression", "signal")
+    classes = Survey(20, 2, 1, 256, 1, files=False)
+    other = surveyed_start("signal_numpy", classes, task="anomaly_detection")
+    assert other.space == "signal_autoencoder"
+    with pytest.raises(InputError, match="anomaly_detecton"):
+        surveyed_start("signal_numpy", classes, task="anomaly_detecton")
+
+
+def test_sides_channels_and_counts_are_seen(tmp_path):
+    colour = survey("image_folder", _folder(tmp_path / "a", 6, [(40, 30), (30, 50), (90, 30)]))
+    assert colour == Survey(examples=12, classes=2, height=30, width=30, channels=3)
+    grey = survey("image_folder", _folder(tmp_path / "b", 3, [(28, 28)], "L"))
+    assert grey == Survey(6, 2, 28, 28, 1)
+    with pytest.raises(EnvironmentProblem, match="not a folder"):
+        survey("image_folder", tmp_path / "nowhere")
+    (tmp_path / "b" / "cats" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"bad\.png"):
+        survey("image_folder", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("found", "preset", "side", "batch"),
+    [
+        (Survey(20_000, 10, 28, 28, 1), "32x32-lean", 28, None),
+        (Survey(60_000, 10, 8, 8, 1), "8x8-lean", 8, None),
+        (Survey(3_000, 5, 64, 64, 3), "64x64-lean", 64, 64),
+        (Survey(800, 2, 1200, 1200, 3), "128x128-lean", 128, 32),
+    ],
+)
+def test_the_job_suits_the_pictures(tmp_path, found, preset, side, batch):
+    (tmp_path / "pictures").mkdir()
+    text = job_text("image_folder", path="pictures", survey=found)
+    (tmp_path / "job.yaml").write_text(text, encoding="utf-8")
+    job = load_job(tmp_path / "job.yaml")
+    assert job.space.preset == preset
+    assert (job.data.image_size, job.data.channels) == (side, found.channels)
+    assert yaml.safe_load(text)["space"]["resolutions"][-1] == side
+    assert 10 <= job.budget.minutes <= 25
+    if batch is not None:
+        assert job.supernet.batch_size == job.finetune.batch_size == batch
