@@ -75,6 +75,18 @@ def beyond_shares(share: np.ndarray, images: int) -> np.ndarray:
     return np.asarray(adjusted[:, None] - adjusted[None, :] > Z * error)
 
 
+def error_of_difference(share: float, images: int) -> float:
+    """Return the standard error of the difference of two shares about ``share``.
+
+    Args:
+        share: of ``images`` trials, 0 to 1; those of two models count as independent. A metric
+            that is a mean of other numbers of 0 to 1 varies no more.
+        images: number of trials of each.
+    """
+    adjusted = (share * images + 1) / (images + 2)
+    return math.sqrt(2 * adjusted * (1 - adjusted) / (images + 2))
+
+
 def beaten_by(objectives: np.ndarray, beyond: np.ndarray) -> list[int | None]:
     """Return for each row one that beats it, or None where none does.
 

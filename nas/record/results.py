@@ -1,4 +1,4 @@
-"""What a run found: choosing what to verify, and the content of ``results.json``."""
+"""What a run found: the content of ``results.json``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.fronts.budgets import CostBudget, served
 from nas.fronts.costs import exact_names
-from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, violations
-from nas.fronts.pareto import hypervolume, nondominated, reference_point
+from nas.fronts.pareto import hypervolume, reference_point
 from nas.models.sparsity import patterns_of, sparse_cost
 from nas.record.result_types import (
     SCHEMA,
@@ -62,82 +60,6 @@ class Verified:
     metrics: Mapping[str, float]
     measurements: Mapping[str, Measurement]
     parity: Parity
-
-
-def pick_spread(
-    archs: Sequence[Arch],
-    metrics: Sequence[Mapping[str, float]],
-    goals: Sequence[Goal],
-    constraints: Sequence[Constraint],
-    count: int,
-    *,
-    infeasible_too: bool = True,
-    budgets: Sequence[CostBudget] = (),
-    each: int = 1,
-) -> list[Arch]:
-    """Return up to ``count`` candidates, spread over the first fronts of the feasible ones.
-
-    The best within each of ``budgets`` come first, ``each`` of them. Then
-    fronts are peeled off until there are enough. Within one, of one quality and costs, those go
-    first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`); then, or
-    with other objectives, points far from those chosen, distances after scaling each objective to
-    0..1, costs by their logarithm: from 5 to 10 KiB is as far as from 50 to 100. Where none
-    is feasible: with ``infeasible_too`` those that miss the constraints by least, for a
-    measurement may be kinder than a prediction; otherwise none.
-    """
-    objectives = np.array([[g.sign * m[str(g.metric)] for g in goals] for m in metrics])
-    missed = np.array([list(violations(constraints, m).values()) for m in metrics])
-    missed = missed.reshape(len(metrics), len(constraints))
-    total = np.clip(missed, 0, None).sum(axis=1)
-    left = np.flatnonzero(total <= 0)
-    if left.size == 0:
-        if not infeasible_too:
-            return []
-        return [archs[i] for i in np.argsort(total, kind="stable")[:count]]
-    scaled = objectives.copy()
-    for j in range(len(goals)):
-        # What is better when larger has the sign turned: it is a share, not a cost.
-        if (objectives[:, j] > 0).all():
-            scaled[:, j] = np.log(objectives[:, j])
-    low = scaled[left].min(axis=0)
-    span = np.maximum(scaled[left].max(axis=0) - low, 1e-12)
-    scaled = (scaled - low) / span
-    costs = [j for j in range(len(goals)) if (objectives[:, j] > 0).all()]
-    chosen: list[int] = []
-    if budgets:
-        chosen = served(budgets, metrics, left.tolist(), each=each)[:count]
-        left = np.setdiff1d(left, chosen)
-    while left.size and len(chosen) < count:
-        front = left[nondominated(objectives[left])]
-        left = np.setdiff1d(left, front)
-        if costs and len(costs) == len(goals) - 1:
-            (quality,) = set(range(len(goals))).difference(costs)
-            useful = most_useful(
-                -objectives[front][:, quality], objectives[front][:, costs], count - len(chosen)
-            )
-            chosen += [int(front[i]) for i in useful]
-            front = np.setdiff1d(front, chosen)
-        chosen += _farthest_first(scaled, front, chosen, count - len(chosen))
-    return [archs[i] for i in chosen]
-
-
-def _farthest_first(
-    points: np.ndarray, candidates: np.ndarray, chosen: Sequence[int], count: int
-) -> list[int]:
-    picked: list[int] = []
-    remaining = list(candidates)
-    if not chosen:
-        # The extremes are what a reader looks for first.
-        for j in range(points.shape[1]):
-            best = min(remaining, key=lambda i: points[i, j]) if remaining else None
-            if best is not None and len(picked) < count:
-                picked.append(int(best))
-                remaining.remove(best)
-    while remaining and len(picked) < count:
-        known = points[[*chosen, *picked]]
-        distance = [np.abs(known - points[i]).sum(axis=1).min() for i in remaining]
-        picked.append(int(remaining.pop(int(np.argmax(distance)))))
-    return picked
 
 
 def assemble(

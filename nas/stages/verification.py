@@ -17,13 +17,14 @@ from nas.fronts.budgets import CostBudget
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
+from nas.fronts.places import pick_spread
 from nas.fronts.spec import FrontSpec
 from nas.models.language.export_parts import export_part
 from nas.models.language.notes import notes_of
 from nas.models.language.parts import part_named, parts_of
 from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
-from nas.record.results import Verified, pick_spread
+from nas.record.results import Verified
 from nas.stages.evaluator import worst_class
 from nas.stages.latencies import QUANTITIES, Latencies, quantity
 from nas.stages.search_stage import WORST, costs

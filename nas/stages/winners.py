@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from nas.executors import Executor, Work
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
+from nas.fronts.metrics import METRICS
+from nas.fronts.noise import error_of_difference
+from nas.fronts.places import pick_spread
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.record.json_lines import append_line, read_lines
-from nas.record.results import pick_spread
 from nas.stages.budget import FIRST_RUNG, trained_places
 from nas.stages.training import TAUGHT_ROUNDS
 from search_spaces.seeds import derive_seed
@@ -374,6 +376,7 @@ class Winners:
         """Return up to ``each`` architectures for every front, without repetition."""
         archs = list(metrics)
         chosen: list[Arch] = []
+        noise = self._noise(metrics)
         for front in self.fronts:
             picked = pick_spread(
                 archs,
@@ -383,9 +386,20 @@ class Winners:
                 each,
                 budgets=front.budgets,
                 each=for_budget,
+                noise=noise,
             )
             chosen += [arch for arch in picked if arch not in chosen]
         return chosen
+
+    def _noise(self, metrics: Mapping[Arch, Mapping[str, float]]) -> float:
+        """Return the standard error of a difference of the best in the task's metric."""
+        name = self.evaluator.task.metric_name
+        if not METRICS.get(name).share or not metrics:
+            return 0.0
+        best = max(found[name] for found in metrics.values())
+        images = len(self.evaluator.splits.validation)
+        asked = self.job.search.validation_images
+        return error_of_difference(best, min(images, asked or images))
 
     def _recorded_choice(self, name: str, make: Callable[[], Sequence[Any]]) -> list[Any]:
         """Return what ``make`` gives, the same after the run was cut off and resumed."""

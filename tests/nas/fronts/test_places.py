@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.fronts.coverage import most_useful
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.pareto import nondominated
-from nas.record.results import pick_spread
+from nas.fronts.places import pick_spread
 from search_spaces.space import Choice, SearchSpace
 
 SPACE = SearchSpace("numbers", [Choice("n", tuple(range(60)))])
@@ -26,10 +27,10 @@ points = st.lists(
 )
 
 
-def pick(values, count, constraints=()):
+def pick(values, count, constraints=(), noise=0.0):
     archs = [SPACE.arch({"n": i}) for i in range(len(values))]
     metrics = [{"accuracy": a, "weights_kib": k} for a, k in values]
-    picked = pick_spread(archs, metrics, GOALS, list(constraints), count)
+    picked = pick_spread(archs, metrics, GOALS, list(constraints), count, noise=noise)
     return [arch["n"] for arch in picked]
 
 
@@ -97,6 +98,25 @@ def test_the_middle_of_a_line_follows_its_best_point():
 def test_scales_of_the_objectives_do_not_matter():
     values = [(i / 20, (1.0 + i) ** 2) for i in range(21)]
     assert pick(values, 7) == pick([(a / 1000, 1e6 * k) for a, k in values], 7)
+
+
+def test_what_noise_may_have_put_behind_fills_a_gap():
+    # By luck the one of 1.3 KiB looks better than those of 4; that of 40 is dearer than the best.
+    values = [(0.95, 1.0), (0.983, 1.3), (0.976, 4.0), (0.974, 4.1), (0.993, 8.0), (0.99, 40.0)]
+    assert set(pick(values, 4)) == {0, 1, 4, 5}
+    assert set(pick(values, 4, noise=0.01)) == {0, 1, 4, 2}
+    # What is behind by more than noise fills nothing.
+    assert 2 not in pick(values, 4, noise=0.005)
+
+
+@given(points, st.integers(1, 30), st.floats(0, 0.3))
+def test_noise_takes_no_place_from_those_that_serve_most(values, count, noise):
+    plain, noisy = pick(values, count), pick(values, count, noise=noise)
+    front = [i for i, number in fronts(values, range(len(values))).items() if number == 0]
+    quality, costs = np.array([values[i] for i in front]).T
+    serving = len(most_useful(quality, costs[:, None], count))
+    assert noisy[:serving] == plain[:serving]
+    assert len(set(noisy)) == len(plain)
 
 
 def test_none_of_none():
