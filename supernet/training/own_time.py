@@ -135,6 +135,8 @@ class OwnTraining:
         self._optimizer = make_optimizer(
             self.network, Recipe(steps=1, weight_decay=self.recipe.weight_decay)
         )
+        # Looking them up in all modules takes as long as a small layer's step.
+        self._parameters = dict(self.network.named_parameters())
         self._average: dict[str, Tensor] = {}
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
@@ -244,7 +246,7 @@ class OwnTraining:
 
     def _own(self) -> dict[str, nn.Parameter]:
         """Return the parameters that the architecture uses, after a backward pass."""
-        return {n: p for n, p in self.network.named_parameters() if p.grad is not None}
+        return {n: p for n, p in self._parameters.items() if p.grad is not None}
 
     @torch.no_grad()
     def _follow(self, own: dict[str, nn.Parameter]) -> None:
@@ -271,8 +273,7 @@ class OwnTraining:
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on."""
-        parameters = dict(self.network.named_parameters())
-        buffers = dict(self.network.named_buffers())
+        parameters, buffers = self._parameters, dict(self.network.named_buffers())
         tensors = {f"model.{n}": parameters[n].detach() for n in self._average}
         tensors |= {f"model.{n}": value for n, value in buffers.items()}
         tensors |= {f"average.{n}": value for n, value in self._average.items()}
@@ -288,7 +289,7 @@ class OwnTraining:
     @torch.no_grad()
     def _restore(self, path: Path) -> None:
         tensors, state = load_checkpoint(path)
-        known = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        known = {**self._parameters, **dict(self.network.named_buffers())}
         for full, value in tensors.items():
             kind, _, name = full.partition(".")
             key = ""
