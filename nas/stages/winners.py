@@ -276,10 +276,23 @@ class Winners:
             spent = {str(a): float(known[str(a), 0]["seconds"]) for a in left}
             for line in self._last_rung(left, spent, keep_s):
                 tell(line)
+        self._tell_of_starved([known[str(arch), 1]["steps"] for arch in staying])
         for arch in staying:
             if not known[str(arch), 1].get("inherited"):
                 self.evaluator.finetuned[arch] = self._trainer.trained(arch)
         return self._metrics(staying, known, 1)
+
+    def _tell_of_starved(self, steps: Sequence[int]) -> None:
+        """Warn of networks that hardly trained, as where other load took the time of a budget."""
+        size = self.job.finetune.batch_size
+        epoch = len(self.evaluator.splits.training_batches(size, seed=0))
+        starved = sum(taken < epoch for taken in steps)
+        if starved:
+            self.progress.log(
+                f"warning: {starved} of {len(steps)} networks of the front had less than one pass "
+                "over the training examples of their own: the budget was spent before. Give more "
+                "minutes, or cpu_minutes, of which other load on this machine takes nothing"
+            )
 
     def _last_rung(
         self, archs: Sequence[Arch], spent: dict[str, float], keep_s: float

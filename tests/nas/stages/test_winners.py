@@ -81,7 +81,7 @@ def kib(arch):
 def stage(tmp_path):
     def make(
         executor, clock, *, limit=1000.0, folder=tmp_path / "run", metric="accuracy", places=4,
-        **finetune,
+        epoch=(), **finetune,
     ):  # fmt: skip
         job = Job.model_validate(
             {
@@ -146,6 +146,17 @@ def test_seconds_are_shared_equally_and_the_budget_is_kept(stage):
     assert clock.time == pytest.approx(900.0)
     assert set(found) == set(evaluator.finetuned)
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(("epoch", "told"), [(1, False), (2, True)])
+def test_networks_that_hardly_trained_are_told(stage, monkeypatch, epoch, told):
+    clock = Clock()
+    # What trains here says that it took one step.
+    winners, _ = stage(Trained(clock, by_size), clock, epoch=range(epoch))
+    lines = []
+    monkeypatch.setattr(winners.progress, "log", lines.append)
+    winners.run(evaluated(by_size), keep_s=100.0)
+    assert any("4 of 4 networks of the front had less" in line for line in lines) is told
 
 
 @pytest.mark.parametrize(
