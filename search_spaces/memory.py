@@ -267,8 +267,9 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
 
     Weights in the narrowest integers that kernels read (4, 8, 16 bits, or float32), and for
     each output channel an int32 bias, multiplier and shift, as CMSIS-NN and LiteRT Micro keep
-    them; operators' parameters in float32. The code is the same for all networks of a space
-    and not counted.
+    them; operators' parameters in float32. An input of other codes than it is stored in (fewer
+    bits than a tensor between blocks has, or a function of them) is read through a table of 256.
+    The code is the same for all networks of a space and not counted.
     """
     total = np.zeros(rows)
     for block in blocks:
@@ -278,10 +279,17 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
             width = np.select([bits <= 4, bits <= 8, bits <= 16], [4, 8, 16], FLOAT_BITS)
             weights = -(-layer.weight_count * width // 8)
             channels = np.where(bits >= FLOAT_BITS, 4, 8 + 4 * layer.scales) * layer.out_channels
-            total += column.active * (weights + channels)
+            total += column.active * (weights + channels + 256 * _reads_a_table(layer))
         for item in block.operators:
             total += item.active * (4 * item.operator.parameters)
     return total
+
+
+def _reads_a_table(layer: LayerPlan[Numbers]) -> np.ndarray:
+    """Return whether codes of the input differ from those that are stored: (n,) or () bool."""
+    bits, source = np.asarray(layer.activation_bits), np.asarray(layer.source)
+    stored = np.where(source == "stream", STREAM_BITS, FLOAT_BITS)
+    return (bits < stored) & (source != "relu") & (source != "none")
 
 
 def plan_peak_bytes(plan: NetworkPlan, *, bit_aware: bool = False) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from search_spaces import memory
+from search_spaces.bits import set_bits
 from search_spaces.block_kinds import BLOCK_KINDS
 from search_spaces.memory import Tape, peak_memory_bytes
 from search_spaces.spaces.hybrid import HybridSpace
@@ -117,13 +118,23 @@ def test_bits_of_a_tensor(bits, bit_aware, expected):
 
 
 def test_flash_stores_codes_in_4_8_or_16_bits():
-    space = MobileNetSpace.from_config(preset="8x8", weight_bits=(3, 4))
+    space = MobileNetSpace.from_config(preset="8x8", weight_bits=(3, 4), activation_bits=(8,))
     plan = space.plan(space.smallest())
     expected = 0
     for layer in plan.layers():
         width = 4 if layer.weight_bits <= 4 else 8
         expected += -(-layer.weight_count * width // 8) + 12 * layer.out_channels
     assert plan.flash_kib * 1024 == expected
+
+
+def test_inputs_that_need_other_codes_than_are_stored_bring_a_table_to_flash():
+    config = {"preset": "8x8", "weight_bits": (4,), "activation_bits": (4, 8)}
+    space = MobileNetSpace.from_config(**config)
+    genes = space.genes([space.smallest()])
+    few, many = (space.plan(space.decode(set_bits(space, genes, 4, bits))[0]) for bits in (4, 8))
+    streams = sum(layer.source == "stream" and layer.activation_bits < 8 for layer in few.layers())
+    assert streams > 0
+    assert 1024 * (few.flash_kib - many.flash_kib) == 256 * streams
 
 
 def test_a_block_without_a_memory_flow_has_no_peak(monkeypatch):
