@@ -11,14 +11,20 @@ import typer
 from nas.cli.device_options import (
     Authority,
     Batch,
+    BoardRuntime,
     Certificate,
     Hub,
     Json,
     Key,
     Options,
+    Processes,
+    ProtocolOptions,
+    Runs,
+    Store,
     Threads,
     TokenFile,
     chosen_device,
+    chosen_protocol,
     key_values,
 )
 from search_spaces.errors import InputError
@@ -69,9 +75,7 @@ def check(
     job: Annotated[
         Path | None, typer.Option(metavar="JOB", help="Job file whose device D is.")
     ] = None,
-    runtime: Annotated[
-        str, typer.Option(help="With --hub: registered name of the board's runtime.")
-    ] = "onnxruntime",
+    runtime: BoardRuntime = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
     option: Options = None,
@@ -80,15 +84,10 @@ def check(
     ca: Authority = None,
     cert: Certificate = None,
     key: Key = None,
-    processes: Annotated[int | None, typer.Option(min=2, help="Processes a model.")] = None,
-    runs: Annotated[int | None, typer.Option(min=2, help="Samples a process.")] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
-    ] = None,
+    processes: Processes = None,
+    runs: Runs = None,
+    protocol: ProtocolOptions = None,
+    store: Store = None,
     card: Annotated[
         bool, typer.Option("--card", help="Add the latency to the model card beside MODEL.")
     ] = False,
@@ -101,7 +100,6 @@ def check(
 
     Ends with 4 when the model must not be used there; warnings end with 0.
     """
-    from devices.measuring.protocol import Protocol
     from devices.measuring.store import MeasurementStore
     from nas.boards.deployment import (
         check_deployment,
@@ -114,8 +112,7 @@ def check(
 
     if not model.is_file():
         raise InputError(f"no model file at {model}")
-    settings = key_values(protocol, "--protocol")
-    settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
+    chosen = chosen_protocol(protocol, processes, runs)
     target: Device
     if job is not None:
         target = _of_job(job, device)
@@ -134,7 +131,7 @@ def check(
         target,
         images=None if data is None else read_images(data, input_shape(model), limit=images),
         float_model=float_model,
-        protocol=Protocol.from_json(settings),
+        protocol=chosen,
         store=None if store is None else MeasurementStore(store),
     )
     if output is not None:

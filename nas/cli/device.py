@@ -22,11 +22,16 @@ from nas.cli.device_options import (
     NeededHub,
     NeededTokenFile,
     Options,
+    Processes,
+    ProtocolOptions,
+    Runs,
     RuntimeName,
+    Store,
     Threads,
     TokenFile,
     both_or_neither,
     chosen_device,
+    chosen_protocol,
     figures,
     key_values,
 )
@@ -98,41 +103,24 @@ def measure(
     ca: Authority = None,
     cert: Certificate = None,
     key: Key = None,
-    processes: Annotated[int | None, typer.Option(min=2, help="Processes a model.")] = None,
-    runs: Annotated[int | None, typer.Option(min=2, help="Samples a process.")] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
-    ] = None,
+    processes: Processes = None,
+    runs: Runs = None,
+    protocol: ProtocolOptions = None,
+    store: Store = None,
     again: Again = False,
     json: Json = False,
 ) -> None:
     """Measure model files, here or on a board."""
-    from devices.measuring.protocol import Protocol
     from devices.measuring.store import MeasurementStore
 
     for model in models:
         if not model.is_file():
             raise InputError(f"no model file at {model}")
-    settings = key_values(protocol, "--protocol")
-    settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
-    chosen = Protocol.from_json(settings)
+    chosen = chosen_protocol(protocol, processes, runs)
     target = chosen_device(
-        runtime,
-        threads,
-        batch,
-        key_values(option, "--option"),
-        hub,
-        token_file,
-        device,
-        ca,
-        again,
-        cert,
-        key,
-    )
+        runtime, threads, batch, key_values(option, "--option"), hub, token_file, device, ca, again,
+        cert, key,
+    )  # fmt: skip
     target.check()
 
     def show(index: int, measurement: Measurement) -> None:

@@ -13,6 +13,7 @@ from search_spaces.errors import InputError
 if TYPE_CHECKING:
     from devices.device import Device
     from devices.measuring.measurement import Measurement
+    from devices.measuring.protocol import Protocol
 
 Hub = Annotated[str | None, typer.Option("--hub", metavar="URL", help="A hub's address.")]
 NeededHub = Annotated[str, typer.Option("--hub", metavar="URL", help="The hub's address.")]
@@ -38,6 +39,18 @@ Batch = Annotated[int, typer.Option(min=1, help="Images in one inference.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="A parameter of the runtime; repeatable."),
+]
+Processes = Annotated[int | None, typer.Option(min=2, help="Processes a model.")]
+Runs = Annotated[int | None, typer.Option(min=2, help="Samples a process.")]
+ProtocolOptions = Annotated[
+    list[str] | None,
+    typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
+]
+Store = Annotated[
+    Path | None, typer.Option(metavar="DB", help="Measurement store to look in and keep to.")
+]
+BoardRuntime = Annotated[
+    str, typer.Option(help="With --hub: registered name of the board's runtime.")
 ]
 Again = Annotated[bool, typer.Option("--again", help="Measure anew what is known only as invalid.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,6 +87,21 @@ def chosen_device(
         raise InputError("--device names a board at a hub; give --hub and --token-file too")
     spec = DeviceSpec(board or "here", runtime, threads, batch, dict(options), address)
     return make_device(spec, remeasure_invalid=again)
+
+
+def chosen_protocol(
+    options: Sequence[str] | None, processes: int | None, runs: int | None
+) -> Protocol:
+    """Return the protocol that options name.
+
+    Raises:
+        InputError: a text that is not of the form ``KEY=VALUE``, or a value that cannot be.
+    """
+    from devices.measuring.protocol import Protocol
+
+    settings = key_values(options, "--protocol")
+    settings |= {k: v for k, v in (("processes", processes), ("runs", runs)) if v is not None}
+    return Protocol.from_json(settings)
 
 
 def key_values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
