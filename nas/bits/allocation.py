@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,15 @@ class Bits:
     def activation_bits(self) -> int:
         """Bits of a code of the layer's input."""
         return bits_of(self.activation)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the option as JSON-compatible data."""
+        named = {"weight_format": self.weight, "activation_format": self.activation}
+        return {
+            "weight_bits": self.weight_bits,
+            "activation_bits": self.activation_bits,
+            **{key: name for key, name in named.items() if isinstance(name, str)},
+        }
 
     def __str__(self) -> str:
         if isinstance(self.weight, int) and isinstance(self.activation, int):
@@ -116,6 +125,20 @@ class BitTable:
             {name: float((fixed or {}).get(name, 0.0)) for name in costs},
         )
 
+    def only(self, keep: Sequence[Sequence[int]]) -> BitTable:
+        """Return the table of some options of each layer, by their indices."""
+
+        def kept(column: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+            return tuple(values[list(own)] for values, own in zip(column, keep, strict=True))
+
+        return BitTable(
+            self.layers,
+            tuple(tuple(o[k] for k in own) for o, own in zip(self.options, keep, strict=True)),
+            kept(self.sensitivity),
+            {name: kept(column) for name, column in self.costs.items()},
+            self.fixed,
+        )
+
     def total(self, chosen: Sequence[int]) -> float:
         """Return the sensitivity of option indices, one for each layer."""
         return float(sum(s[k] for s, k in zip(self.sensitivity, chosen, strict=True)))
@@ -168,14 +191,10 @@ class Allocation:
         gap = self.proven_gap
         return gap is not None and gap <= 1e-6 * max(1.0, abs(self.sensitivity))
 
-    def to_json(
-        self, layers: Sequence[str], told: Callable[[Any], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def to_json(self, layers: Sequence[str]) -> dict[str, Any]:
         """Return everything but the indices as JSON-compatible data.
 
-        Args:
-            layers: names, in the order of the options.
-            told: says an option as JSON-compatible data.
+        ``layers``: names, in the order of the options.
         """
         return {
             "method": self.method,
@@ -186,7 +205,7 @@ class Allocation:
             "costs": self.costs,
             "seconds": self.seconds,
             "layers": {
-                name: told(option) for name, option in zip(layers, self.options, strict=True)
+                name: option.to_json() for name, option in zip(layers, self.options, strict=True)
             },
         }
 
@@ -349,6 +368,17 @@ def allocate_greedily(table: BitTable, budgets: Mapping[str, float]) -> Allocati
             raise _infeasible(table, budgets)
         chosen[best[1]] = best[2]
     return _allocation("greedy by ratio", table, chosen, start)
+
+
+def allocations_within(tries: Mapping[str, Callable[[], Allocation]]) -> list[Allocation]:
+    """Return what methods find, called by their names, of those that can meet the budgets."""
+    found = []
+    for name, method in tries.items():
+        try:
+            found.append(replace(method(), method=name))
+        except InfeasibleError:
+            continue
+    return found
 
 
 def budget_curve(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nas.bits.encoder_text import Texts, batches
 from nas.bits.weights_alone import WeightBits, bits_by_weights, inputs_of_layers, linear_layers
@@ -23,25 +23,17 @@ def encoder_bits(
     calibration: Texts,
     held_out: Texts,
     budgets: Mapping[str, float | str],
-    *,
-    weight_bits: Sequence[int] = (2, 3, 4),
-    group: int = 32,
-    method: str = "nearest",
+    **form: Any,
 ) -> WeightBits:
     """Find the bits of every linear layer that the head's answer follows from.
 
     Args:
         model: of :func:`supernet.checkpoints.encoder_weights.load_encoder`; left as it is.
         calibration, held_out: of :mod:`nas.bits.encoder_text`, masked or labelled as the head is.
-        budgets: on ``weights_kib`` or ``weight_bits_mean``: a number or a share such as "60%".
-        weight_bits: options, 1 to 4.
-        group: channels of a scale.
-        method: of :data:`supernet.weight_only.model.METHODS`.
+        budgets, form: of :func:`nas.bits.weights_alone.bits_by_weights`, whose errors are raised.
 
     Raises:
-        InputError: an encoder without a head; bits, a method or a group that cannot be, told before
-            any work.
-        InfeasibleError: the budgets cannot be met.
+        InputError: an encoder without a head.
     """
     require_head(model)
 
@@ -57,9 +49,7 @@ def encoder_bits(
         outputs=outputs,
         judge=lambda judged: quality(judged, held_out),
         metric=METRICS[model.head],
-        weight_bits=weight_bits,
-        group=group,
-        method=method,
+        **form,
     )
 
 

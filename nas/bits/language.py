@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,24 +82,14 @@ def language_bits(
     model: CheckpointDecoder,
     text: Text,
     budgets: Mapping[str, float | str],
-    *,
-    weight_bits: Sequence[int] = (2, 3, 4),
-    group: int = 32,
-    method: str = "nearest",
+    **form: Any,
 ) -> WeightBits:
     """Find the bits of every linear layer; models are judged by their bits per byte.
 
     Args:
         model: of :func:`supernet.checkpoints.weights.load_decoder`; left as it is.
         text: for calibration and judgement.
-        budgets: on ``weights_kib`` or ``weight_bits_mean``: a number or a share such as "60%".
-        weight_bits: options, 1 to 4.
-        group: channels of a scale, see ``GroupedWeights``.
-        method: of :data:`supernet.weight_only.model.METHODS`.
-
-    Raises:
-        InputError: bits, a method or a group that cannot be, told before any work.
-        InfeasibleError: the budgets cannot be met.
+        budgets, form: of :func:`nas.bits.weights_alone.bits_by_weights`, whose errors are raised.
     """
     return bits_by_weights(
         model,
@@ -108,9 +98,7 @@ def language_bits(
         outputs=lambda: model(text.calibration),
         judge=lambda judged: bits_per_byte(judged, text),
         metric="bits_per_byte",
-        weight_bits=weight_bits,
-        group=group,
-        method=method,
+        **form,
     )
 
 

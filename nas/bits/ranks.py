@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.bits.allocation import Allocation, Bits, BitTable, allocate, allocate_greedily
-from nas.bits.search import STEPS, LayerSize, layer_sizes, resolve_budgets
-from search_spaces.errors import InfeasibleError, InputError
+from nas.bits.allocation import Allocation, Bits, BitTable, allocate
+from nas.bits.changed_layers import changed_table, compared, rounded
+from nas.bits.search import (
+    STEPS,
+    BitsResult,
+    LayerSize,
+    layer_options,
+    layer_sizes,
+    resolve_budgets,
+)
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from supernet.plain import PlainNetwork
     from supernet.ptq.graph import FloatGraph
     from supernet.ptq.rank import Factors
 
@@ -42,51 +49,27 @@ class RankOption:
     rank: int = 0
     down: Bits | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the option as JSON-compatible data."""
+        down = self.down
+        two = {} if down is None else {"rank": self.rank, "down_weight_bits": down.weight}
+        return self.bits.to_json() | two
+
     def __str__(self) -> str:
         return f"rank {self.rank}, {self.down} then {self.bits}" if self.rank else str(self.bits)
 
 
-@dataclass(frozen=True)
-class RankResult:
-    """What :func:`allocate_ranks` found.
+@dataclass(frozen=True, kw_only=True)
+class RankResult(BitsResult):
+    """What :func:`allocate_ranks` found: a network in which some layers are two.
 
     Attributes:
-        table: sensitivities and costs.
-        budgets: in units.
-        best: the proven optimum.
-        others: what greedy descent and the optimum without ranks give, where they meet the budgets.
-        network: quantised, some layers as two; written by :func:`nas.bits.search.write_bits`.
-        module: the same in float, to be trained on.
+        module: the network in float, to be trained on.
         layer_bits: bits of each layer of ``module``, for quantising it again.
     """
 
-    table: BitTable
-    budgets: dict[str, float]
-    best: Allocation
-    others: list[Allocation]
-    network: PlainNetwork
     module: nn.Module
     layer_bits: dict[str, tuple[int | str, int | str]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the networks as JSON-compatible data."""
-        layers = self.table.layers
-        return {
-            "metric": "kl",
-            "budgets": self.budgets,
-            "best": self.best.to_json(layers, _option_json),
-            "baselines": [other.to_json(layers, _option_json) for other in self.others],
-        }
-
-
-def _option_json(option: RankOption) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "weight_bits": option.bits.weight,
-        "activation_bits": option.bits.activation,
-    }
-    if option.down is not None:
-        found |= {"rank": option.rank, "down_weight_bits": option.down.weight}
-    return found
 
 
 def allocate_ranks(
@@ -126,25 +109,28 @@ def allocate_ranks(
     graph = traced(module, images)
     factors = layer_factors(graph, images)
     sizes = layer_sizes(module, images[0])
-    edges = set() if edge_bits is None else {sizes[0].name, sizes[-1].name}
-    options: list[list[RankOption]] = []
-    for size in sizes:
-        if size.name in edges and edge_bits is not None:
-            options.append([RankOption(Bits(edge_bits, edge_bits))])
-            continue
+
+    def own(size: LayerSize) -> list[RankOption]:
         found = [RankOption(Bits(w, activation_bits)) for w in weight_bits]
         if size.name in factors:
             ranks = _ranks(graph, size.name, shares)
             for rank, down, up in itertools.product(ranks, weight_bits, weight_bits):
                 pair = Bits(down, activation_bits), Bits(up, activation_bits)
                 found.append(RankOption(pair[1], rank, pair[0]))
-        options.append(found)
-    table = _table(graph, factors, sizes, options, images)
+        return found
+
+    table = changed_table(
+        graph, sizes,
+        layer_options(sizes, edge_bits, lambda *bits: RankOption(Bits(*bits)), own), images,
+        lambda name, option: _weight(graph, factors, name, option),
+        lambda size, option: _costs(graph, size, option),
+    )  # fmt: skip
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)
     ranked, bits = _applied(graph, factors, table, best, images)
     network = quantize_post_training(ranked, images, bits, steps=STEPS, seed=seed)
-    return RankResult(table, limits, best, _others(table, limits), network, ranked, bits)
+    others = compared(table, limits, "without ranks", lambda option: not option.rank)
+    return RankResult(table, limits, best, others, network, module=ranked, layer_bits=bits)
 
 
 def _ranks(graph: FloatGraph, name: str, shares: Sequence[float]) -> list[int]:
@@ -155,49 +141,18 @@ def _ranks(graph: FloatGraph, name: str, shares: Sequence[float]) -> list[int]:
     return sorted({max(1, round(share * largest)) for share in shares})
 
 
-def _table(
-    graph: FloatGraph,
-    factors: Mapping[str, Factors],
-    sizes: Sequence[LayerSize],
-    options: Sequence[Sequence[RankOption]],
-    images: Sequence[Tensor],
-) -> BitTable:
-    from supernet.ptq.rank import rank_sensitivity
-
-    versions, costs = {}, []
-    for size, own in zip(sizes, options, strict=True):
-        versions[size.name] = [_weight(graph, factors, size.name, option) for option in own]
-        costs.append([_costs(graph, size, option) for option in own])
-    hurt = rank_sensitivity(graph, images, versions)
-    return BitTable.of(
-        [size.name for size in sizes],
-        options,
-        [hurt[size.name] for size in sizes],
-        {name: [[one[name] for one in row] for row in costs] for name in BUDGETS},
-    )
-
-
 def _weight(
     graph: FloatGraph, factors: Mapping[str, Factors], name: str, option: RankOption
 ) -> Tensor:
     """Return the weights that a layer has in effect with an option."""
     weight = graph.layer(name).weight.detach()
     if not option.rank or option.down is None:
-        return _rounded(weight, option.bits.weight)
+        return rounded(weight, option.bits.weight, "ranks are")
     down, up = factors[name].cut(option.rank)
-    product = _rounded(up, option.bits.weight) @ _rounded(down, option.down.weight)
+    product = rounded(up, option.bits.weight, "ranks are") @ rounded(
+        down, option.down.weight, "ranks are"
+    )
     return product.reshape(weight.shape)
-
-
-def _rounded(weight: Tensor, number: int | str) -> Tensor:
-    from search_spaces.plan import FLOAT_BITS
-    from supernet.ptq.ranges import quantize_weight, weight_steps
-
-    if not isinstance(number, int):
-        raise InputError(f"ranks are searched with bits of integers, not {number}")
-    if number >= FLOAT_BITS:
-        return weight
-    return quantize_weight(weight, weight_steps(weight, number), number)
 
 
 def _costs(graph: FloatGraph, size: LayerSize, option: RankOption) -> dict[str, float]:
@@ -242,27 +197,3 @@ def _applied(
     names = list(traced(module, images).layers)
     found = zip(names, pairs, strict=True)
     return module, {name: (bits.weight, bits.activation) for name, bits in found}
-
-
-def _others(table: BitTable, limits: Mapping[str, float]) -> list[Allocation]:
-    single = [[k for k, o in enumerate(own) if not o.rank] for own in table.options]
-    plain = BitTable(
-        table.layers,
-        tuple(tuple(own[k] for k in keep) for own, keep in zip(table.options, single, strict=True)),
-        tuple(s[keep] for s, keep in zip(table.sensitivity, single, strict=True)),
-        {
-            name: tuple(c[keep] for c, keep in zip(column, single, strict=True))
-            for name, column in table.costs.items()
-        },
-        table.fixed,
-    )
-    found = []
-    for name, method in (
-        ("without ranks", lambda: allocate(plain, limits)),
-        ("greedy", lambda: allocate_greedily(table, limits)),
-    ):
-        try:
-            found.append(replace(method(), method=name))
-        except InfeasibleError:
-            continue
-    return found

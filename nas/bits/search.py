@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.bits.allocation import (
     Allocation,
@@ -23,6 +23,7 @@ from nas.bits.allocation import (
     allocate,
     allocate_by_importance,
     allocate_greedily,
+    allocations_within,
 )
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InfeasibleError, InputError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from supernet.plain import PlainNetwork
     from supernet.ptq.sensitivity import SensitivityTable
+
+Option = TypeVar("Option")
 
 BUDGETS = ("weights_kib", "bops", "weight_bits_mean", "latency_ms", "energy_mj")
 """Costs that a budget may be put on; ``latency_ms`` where latencies of the layers are given,
@@ -130,11 +133,7 @@ def bit_table(
     if tuple(names) != tuple(sensitivity.layers):
         raise InputError("the sensitivity table belongs to another network: its layers differ")
     pairs = [Bits(w, a) for w, a in itertools.product(weight_bits, activation_bits)]
-    edges = set() if edge_bits is None else {names[0], names[-1]}
-    options = [
-        [Bits(edge_bits, edge_bits)] if n in edges and edge_bits is not None else pairs
-        for n in names
-    ]
+    options = layer_options(sizes, edge_bits, Bits, lambda _: pairs)
     total = sum(size.weights for size in sizes)
     rows = list(zip(sizes, options, strict=True))
     costs = {
@@ -150,6 +149,24 @@ def bit_table(
         for s, o in rows
     ]
     return BitTable.of(names, options, hurt, costs, {"latency_ms": fixed_ms})
+
+
+def layer_options(
+    sizes: Sequence[LayerSize],
+    edge_bits: int | None,
+    edge: Callable[..., Option],
+    own: Callable[[LayerSize], list[Option]],
+) -> list[list[Option]]:
+    """Return the options of each layer.
+
+    Args:
+        sizes: of the layers.
+        edge_bits: the only bits of the first and the last layer; None lets them vary.
+        edge: makes the option of those bits of weights and inputs.
+        own: returns the options of a layer that varies.
+    """
+    ends = () if edge_bits is None else (sizes[0].name, sizes[-1].name)
+    return [[edge(edge_bits, edge_bits)] if s.name in ends else own(s) for s in sizes]
 
 
 def resolve_budgets(table: BitTable, budgets: Mapping[str, float | str]) -> dict[str, float]:
@@ -187,25 +204,16 @@ def baselines(
     The ranking of Layer-Wise Quantization by outliers of the weights (its z-score), the same
     ranking by measured sensitivity, greedy descent, and the best uniform bits.
     """
-    from dataclasses import replace
-
-    found = []
+    tries: dict[str, Callable[[], Allocation]] = {}
     outliers = sensitivity.outliers.get("weights_z1")
-    tries: list[tuple[str, Callable[[], Allocation]]] = [
-        ("importance: measured", lambda: allocate_by_importance(table, budgets)),
-        ("greedy", lambda: allocate_greedily(table, budgets)),
-        ("uniform", lambda: uniform_bits(table, budgets)),
-    ]
     if outliers is not None:
-        tries.insert(
-            0, ("importance: z-score", lambda: allocate_by_importance(table, budgets, outliers))
-        )
-    for name, method in tries:
-        try:
-            found.append(replace(method(), method=name))
-        except InfeasibleError:
-            continue
-    return found
+        tries["importance: z-score"] = lambda: allocate_by_importance(table, budgets, outliers)
+    tries |= {
+        "importance: measured": lambda: allocate_by_importance(table, budgets),
+        "greedy": lambda: allocate_greedily(table, budgets),
+        "uniform": lambda: uniform_bits(table, budgets),
+    }
+    return allocations_within(tries)
 
 
 def uniform_bits(table: BitTable, budgets: Mapping[str, float]) -> Allocation:
@@ -217,16 +225,7 @@ def uniform_bits(table: BitTable, budgets: Mapping[str, float]) -> Allocation:
     best: Allocation | None = None
     for bits in dict.fromkeys(o for options in table.options if len(options) > 1 for o in options):
         keep = [options.index(bits) if bits in options else 0 for options in table.options]
-        fixed = BitTable(
-            table.layers,
-            tuple((o[k],) for o, k in zip(table.options, keep, strict=True)),
-            tuple(s[[k]] for s, k in zip(table.sensitivity, keep, strict=True)),
-            {
-                name: tuple(c[[k]] for c, k in zip(column, keep, strict=True))
-                for name, column in table.costs.items()
-            },
-            table.fixed,
-        )
+        fixed = table.only([[k] for k in keep])
         try:
             found = allocate(fixed, budgets)
         except InfeasibleError:
@@ -259,7 +258,7 @@ class BitsResult:
     best: Allocation
     others: list[Allocation]
     network: PlainNetwork
-    metric: str
+    metric: str = "kl"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the network as JSON-compatible data."""
@@ -267,18 +266,9 @@ class BitsResult:
         return {
             "metric": self.metric,
             "budgets": self.budgets,
-            "best": self.best.to_json(layers, _option_json),
-            "baselines": [other.to_json(layers, _option_json) for other in self.others],
+            "best": self.best.to_json(layers),
+            "baselines": [other.to_json(layers) for other in self.others],
         }
-
-
-def _option_json(bits: Bits) -> dict[str, Any]:
-    named = {"weight_format": bits.weight, "activation_format": bits.activation}
-    return {
-        "weight_bits": bits.weight_bits,
-        "activation_bits": bits.activation_bits,
-        **{key: name for key, name in named.items() if isinstance(name, str)},
-    }
 
 
 def allocate_bits(
@@ -382,21 +372,8 @@ def assignment(table: BitTable, allocation: Allocation) -> dict[str, tuple[int |
     }
 
 
-class Written(Protocol):
-    """What :func:`write_bits` writes: :class:`BitsResult`, or ranks beside bits."""
-
-    @property
-    def network(self) -> PlainNetwork:
-        """Quantised."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the network as JSON-compatible data."""
-        ...
-
-
 def write_bits(
-    result: Written,
+    result: BitsResult,
     folder: Path,
     images: Tensor,
     *,
@@ -406,7 +383,7 @@ def write_bits(
     """Write ``bits.json`` and ``model.onnx``, checked against the quantised network.
 
     Args:
-        result: of :func:`allocate_bits`.
+        result: of :func:`allocate_bits`, or ranks or sparsity beside bits.
         folder: made if missing.
         images: (images, channels, height, width) to compare file and network on.
         about: more entries for the JSON (model, data, accuracies).

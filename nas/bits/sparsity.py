@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.bits.allocation import Allocation, Bits, BitTable, allocate, allocate_greedily
-from nas.bits.search import STEPS, LayerSize, layer_sizes, resolve_budgets
-from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.plan import FLOAT_BITS
+from nas.bits.allocation import Bits, allocate
+from nas.bits.changed_layers import changed_table, compared, rounded
+from nas.bits.search import (
+    STEPS,
+    BitsResult,
+    LayerSize,
+    layer_options,
+    layer_sizes,
+    resolve_budgets,
+)
+from search_spaces.errors import InputError
 from search_spaces.sparsity import NO_SPARSITY, Sparsity
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from supernet.plain import PlainNetwork
     from supernet.ptq.graph import FloatGraph
 
 BUDGETS = ("sparse_kib", "weights_kib", "bops")
@@ -37,52 +43,30 @@ class SparseOption:
     bits: Bits
     sparsity: Sparsity = NO_SPARSITY
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the option as JSON-compatible data."""
+        return self.bits.to_json() | {"sparsity": str(self.sparsity)}
+
     def __str__(self) -> str:
         return f"{self.bits}, {self.sparsity}"
 
 
-@dataclass(frozen=True)
-class SparseResult:
+@dataclass(frozen=True, kw_only=True)
+class SparseResult(BitsResult):
     """What :func:`allocate_sparsity` found.
 
     Attributes:
-        table: sensitivities and costs.
-        budgets: in units.
-        best: the proven optimum.
-        others: what greedy descent and the optimum of dense layers give, where they meet the
-            budgets.
-        network: quantised; written by :func:`nas.bits.search.write_bits`.
         patterns: of each layer, for quantising it again after training on.
         refused: by layer, why it cannot have the patterns that were asked for.
     """
 
-    table: BitTable
-    budgets: dict[str, float]
-    best: Allocation
-    others: list[Allocation]
-    network: PlainNetwork
     patterns: dict[str, Sparsity]
     refused: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the network as JSON-compatible data."""
-        layers = self.table.layers
-        return {
-            "metric": "kl",
-            "budgets": self.budgets,
-            "best": self.best.to_json(layers, _option_json),
-            "baselines": [other.to_json(layers, _option_json) for other in self.others],
-            "estimated": ["sparse_kib"],
-            "cannot_be_sparse": self.refused,
-        }
-
-
-def _option_json(option: SparseOption) -> dict[str, Any]:
-    return {
-        "weight_bits": option.bits.weight,
-        "activation_bits": option.bits.activation,
-        "sparsity": str(option.sparsity),
-    }
+        beside = {"estimated": ["sparse_kib"], "cannot_be_sparse": self.refused}
+        return super().to_json() | beside
 
 
 def allocate_sparsity(
@@ -121,33 +105,31 @@ def allocate_sparsity(
     graph = traced(module, images)
     sizes = layer_sizes(module, images[0])
     wanted = [pattern for pattern in dict.fromkeys(patterns) if not pattern.dense]
-    edges = set() if edge_bits is None else {sizes[0].name, sizes[-1].name}
-    options: list[list[SparseOption]] = []
     refused: dict[str, str] = {}
-    for size in sizes:
-        if size.name in edges and edge_bits is not None:
-            options.append([SparseOption(Bits(edge_bits, edge_bits))])
-            continue
-        own = [NO_SPARSITY]
+
+    def own(size: LayerSize) -> list[SparseOption]:
+        possible = [NO_SPARSITY]
         for pattern in wanted:
             why = layer_refusal(graph.layer(size.name), pattern)
             if why is None:
-                own.append(pattern)
+                possible.append(pattern)
             else:
                 refused[size.name] = f"{pattern}: {why}"
-        options.append(
-            [
-                SparseOption(Bits(w, activation_bits), pattern)
-                for pattern, w in itertools.product(own, weight_bits)
-            ]
-        )
+        return [
+            SparseOption(Bits(w, activation_bits), pattern)
+            for pattern, w in itertools.product(possible, weight_bits)
+        ]
+
+    options = layer_options(sizes, edge_bits, lambda *bits: SparseOption(Bits(*bits)), own)
     if all(option.sparsity.dense for own in options for option in own):
         told = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise InputError(
             f"no layer can have the sparsity {', '.join(map(str, wanted)) or 'asked for'}"
             + (f" ({told})" if told else "; give patterns such as 50%,2:4")
         )
-    table = _table(graph, sizes, options, images)
+    table = changed_table(
+        graph, sizes, options, images, lambda name, option: _weight(graph, name, option), _costs
+    )
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)
     chosen = {
@@ -158,45 +140,17 @@ def allocate_sparsity(
         for name, option in zip(table.layers, best.options, strict=True)
     }
     network = quantize_post_training(module, images, bits, steps=STEPS, seed=seed, sparsity=chosen)
-    return SparseResult(table, limits, best, _others(table, limits), network, chosen, refused)
-
-
-def _table(
-    graph: FloatGraph,
-    sizes: Sequence[LayerSize],
-    options: Sequence[Sequence[SparseOption]],
-    images: Sequence[Tensor],
-) -> BitTable:
-    from supernet.ptq.rank import rank_sensitivity
-
-    versions = {
-        size.name: [_weight(graph, size.name, option) for option in own]
-        for size, own in zip(sizes, options, strict=True)
-    }
-    hurt = rank_sensitivity(graph, images, versions)
-    costs = [[_costs(size, option) for option in own]
-             for size, own in zip(sizes, options, strict=True)]  # fmt: skip
-    return BitTable.of(
-        [size.name for size in sizes],
-        options,
-        [hurt[size.name] for size in sizes],
-        {name: [[one[name] for one in row] for row in costs] for name in BUDGETS},
-    )
+    others = compared(table, limits, "dense", lambda option: option.sparsity.dense)
+    return SparseResult(table, limits, best, others, network, patterns=chosen, refused=refused)
 
 
 def _weight(graph: FloatGraph, name: str, option: SparseOption) -> Tensor:
     """Return the weights that a layer has in effect with an option."""
-    from supernet.ptq.ranges import quantize_weight, weight_steps
     from supernet.sparsity.masks import magnitude_mask
 
     weight = graph.layer(name).weight.detach()
     weight = weight * magnitude_mask(weight, option.sparsity)
-    number = option.bits.weight
-    if not isinstance(number, int):
-        raise InputError(f"sparsity is searched with bits of integers, not {number}")
-    if number >= FLOAT_BITS:
-        return weight
-    return quantize_weight(weight, weight_steps(weight, number), number)
+    return rounded(weight, option.bits.weight, "sparsity is")
 
 
 def _costs(size: LayerSize, option: SparseOption) -> dict[str, float]:
@@ -209,27 +163,3 @@ def _costs(size: LayerSize, option: SparseOption) -> dict[str, float]:
         "weights_kib": dense,
         "bops": float(size.macs * bits * option.bits.activation_bits),
     }
-
-
-def _others(table: BitTable, limits: Mapping[str, float]) -> list[Allocation]:
-    dense = [[k for k, o in enumerate(own) if o.sparsity.dense] for own in table.options]
-    plain = BitTable(
-        table.layers,
-        tuple(tuple(own[k] for k in keep) for own, keep in zip(table.options, dense, strict=True)),
-        tuple(s[keep] for s, keep in zip(table.sensitivity, dense, strict=True)),
-        {
-            name: tuple(c[keep] for c, keep in zip(column, dense, strict=True))
-            for name, column in table.costs.items()
-        },
-        table.fixed,
-    )
-    found = []
-    for name, method in (
-        ("dense", lambda: allocate(plain, limits)),
-        ("greedy", lambda: allocate_greedily(table, limits)),
-    ):
-        try:
-            found.append(replace(method(), method=name))
-        except InfeasibleError:
-            continue
-    return found

@@ -81,21 +81,11 @@ def with_ranks(
         shares = [float(part) for part in ranks.split(",")]
     except ValueError:
         raise InputError(f"--ranks {ranks!r} is no list of shares such as 0.25,0.5") from None
-    widths = whole_numbers(weight_bits, "--weight-bits")
-    inputs = whole_numbers(activation_bits, "--activation-bits")
-    if len(inputs) != 1:
-        raise InputError(f"--activation-bits {activation_bits}: with --ranks give one")
     result = allocate_ranks(
-        source.module, source.calibration, budgets, shares=shares, weight_bits=widths,
-        activation_bits=inputs[0], edge_bits=edge_bits or None, seed=seed,
+        source.module, source.calibration, budgets, shares=shares, edge_bits=edge_bits or None,
+        seed=seed, **_bits(weight_bits, activation_bits, "--ranks"),
     )  # fmt: skip
-    about: dict[str, Any] = {**source.about, "seed": seed}
-    path = write_judged(source, result, output, about)
-    for one in [result.best, *result.others]:
-        costs = "".join(f"{one.costs[name]:14.6g}" for name in result.budgets)
-        typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
-    tell_judged(source, result, about)
-    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+    typer.echo(_written(source, result, output, seed, list(result.budgets)))
 
 
 def with_sparsity(
@@ -116,27 +106,41 @@ def with_sparsity(
         patterns = [parse_sparsity(part) for part in sparsity.split(",")]
     except InputError as error:
         raise InputError(f"--sparsity {sparsity}: {error}") from None
-    widths = whole_numbers(weight_bits, "--weight-bits")
-    inputs = whole_numbers(activation_bits, "--activation-bits")
-    if len(inputs) != 1:
-        raise InputError(f"--activation-bits {activation_bits}: with --sparsity give one")
     result = allocate_sparsity(
-        source.module, source.calibration, budgets, patterns=patterns, weight_bits=widths,
-        activation_bits=inputs[0], edge_bits=edge_bits or None, seed=seed,
+        source.module, source.calibration, budgets, patterns=patterns, edge_bits=edge_bits or None,
+        seed=seed, **_bits(weight_bits, activation_bits, "--sparsity"),
     )  # fmt: skip
-    about: dict[str, Any] = {**source.about, "seed": seed}
-    path = write_judged(source, result, output, about)
-    typer.echo(
-        "method".ljust(20) + "kl".rjust(12) + "".join(n.rjust(14) for n in result.best.costs)
-    )
-    for one in [result.best, *result.others]:
-        costs = "".join(f"{value:14.6g}" for value in one.costs.values())
-        typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
-    tell_judged(source, result, about)
+    names = list(result.best.costs)
+    heading = "method".ljust(20) + "kl".rjust(12) + "".join(name.rjust(14) for name in names)
+    wrote = _written(source, result, output, seed, names, heading)
     for name, why in result.refused.items():
         typer.echo(f"  {name} cannot have {why}")
     typer.echo(
         "sparse_kib is an estimate: the file stores zeros like other codes, and runtimes are no "
         "faster for them"
     )
-    typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+    typer.echo(wrote)
+
+
+def _bits(weight_bits: str, activation_bits: str, option: str) -> dict[str, Any]:
+    """Return the arguments of bits of ``option``, which takes one number of bits for inputs."""
+    widths = whole_numbers(weight_bits, "--weight-bits")
+    inputs = whole_numbers(activation_bits, "--activation-bits")
+    if len(inputs) != 1:
+        raise InputError(f"--activation-bits {activation_bits}: with {option} give one")
+    return {"weight_bits": widths, "activation_bits": inputs[0]}
+
+
+def _written(
+    source: Any, result: Any, output: Path, seed: int, names: list[str], heading: str = ""
+) -> str:
+    """Write a result, print its methods with the costs ``names``, and say where it lies."""
+    about: dict[str, Any] = {**source.about, "seed": seed}
+    path = write_judged(source, result, output, about)
+    if heading:
+        typer.echo(heading)
+    for one in [result.best, *result.others]:
+        costs = "".join(f"{one.costs[name]:14.6g}" for name in names)
+        typer.echo(f"{one.method:20}{one.sensitivity:12.5g}{costs}")
+    tell_judged(source, result, about)
+    return f"wrote {path} and {output / 'model.onnx'}"

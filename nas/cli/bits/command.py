@@ -12,7 +12,7 @@ from nas.cli.bits.language import bits_of_texts, numbers_of, whole_bits
 from nas.cli.bits.measured import layers_on, measured_on, tell_verified
 from nas.cli.bits.modes import check_mode, given
 from nas.cli.bits.told import accuracies, told
-from nas.cli.device_options import Authority, Hub, Options, TokenFile
+from nas.cli.device_options import Authority, BoardRuntime, Hub, Options, ProtocolOptions, TokenFile
 from search_spaces.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -127,17 +127,12 @@ def bits(
             "(onnxruntime, lowbit, ...) or, with --hub, a board.",
         ),
     ] = None,
-    runtime: Annotated[
-        str, typer.Option(help="With --hub: registered name of the board's runtime.")
-    ] = "onnxruntime",
+    runtime: BoardRuntime = "onnxruntime",
     option: Options = None,
     hub: Hub = None,
     token_file: TokenFile = None,
     ca: Authority = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", metavar="KEY=VALUE", help="Of the protocol; repeatable."),
-    ] = None,
+    protocol: ProtocolOptions = None,
     hardware: Annotated[
         str | None,
         typer.Option(
@@ -175,8 +170,9 @@ def bits(
     if language:
         # 8 bits and float are of layers with quantised inputs.
         weight_bits = weight_bits if given(context, "weight_bits") else "2,3,4"
-        options = whole_bits(weight_bits)
-        bits_of_texts(place, text, labelled, budgets, output, options, group, method)
+        form: dict[str, Any] = {"weight_bits": whole_bits(weight_bits)}
+        form |= {"group": group, "method": method}
+        bits_of_texts(place, text, labelled, budgets, output, **form)
         return
     if place.is_dir() or is_run_model(place):
         source = run_source(Path(model), pick, images=count)
@@ -209,14 +205,10 @@ def bits(
             metric=metric, edge_bits=edge_bits or None, adaround=adaround, seed=seed,
         )  # fmt: skip
         return
-    if ranks is not None:
-        with_ranks(source, budgets, ranks, weight_bits, activation_bits, edge_bits, output, seed)
-        return
-    if sparsity is not None:
-        with_sparsity(
-            source, budgets, sparsity, weight_bits, activation_bits, edge_bits, output, seed
-        )
-        return
+    for beside, values in ((with_ranks, ranks), (with_sparsity, sparsity)):
+        if values is not None:
+            beside(source, budgets, values, weight_bits, activation_bits, edge_bits, output, seed)
+            return
     result = allocate_bits(
         source.module,
         source.calibration,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -39,9 +39,7 @@ def bits_of_texts(
     labelled: Path | None,
     budgets: Mapping[str, str],
     output: Path,
-    weight_bits: Sequence[int],
-    group: int,
-    method: str,
+    **form: Any,
 ) -> None:
     """Find the bits of a checkpoint's linear layers, write them, and tell what they cost.
 
@@ -50,7 +48,7 @@ def bits_of_texts(
         text, labelled: what calibrates and judges; one of them.
         budgets: by cost.
         output: folder for ``bits.json`` and ``layers.safetensors``.
-        weight_bits, group, method: see :func:`nas.bits.weights_alone.bits_by_weights`.
+        form: weight_bits, group and method of :func:`nas.bits.weights_alone.bits_by_weights`.
 
     Raises:
         InputError: neither or both of the data, or data that do not fit the model.
@@ -59,13 +57,13 @@ def bits_of_texts(
     from supernet.checkpoints.encoder_config import is_encoder
 
     if is_encoder(folder):
-        result = _of_encoder(folder, text, labelled, budgets, weight_bits, group, method)
+        result = _of_encoder(folder, text, labelled, budgets, form)
     else:
         if labelled is not None:
             raise InputError("--labelled: a language model is judged on text; give --text FILE")
-        result = _of_decoder(folder, text, budgets, weight_bits, group, method)
+        result = _of_decoder(folder, text, budgets, form)
     data = {"text": str(text)} if labelled is None else {"labelled": str(labelled)}
-    about = {"source": str(folder), **data, "group": group, "quantiser": method}
+    about = {"source": str(folder), **data, "group": form["group"], "quantiser": form["method"]}
     path = write_weight_bits(result, output, about=about)
     unit = _UNITS[result.metric]
     for one in (result.best, *result.others):
@@ -76,12 +74,7 @@ def bits_of_texts(
 
 
 def _of_decoder(
-    folder: Path,
-    text: Path | None,
-    budgets: Mapping[str, str],
-    weight_bits: Sequence[int],
-    group: int,
-    method: str,
+    folder: Path, text: Path | None, budgets: Mapping[str, str], form: Mapping[str, Any]
 ) -> WeightBits:
     from nas.bits.language import language_bits, read_windows
     from supernet.checkpoints.weights import load_decoder
@@ -91,9 +84,7 @@ def _of_decoder(
     model = load_decoder(folder)
     config = model.config
     windows = read_windows(text, folder, vocabulary=config.vocabulary, most=config.length)
-    return language_bits(
-        model, windows, budgets, weight_bits=weight_bits, group=group, method=method
-    )
+    return language_bits(model, windows, budgets, **form)
 
 
 def _of_encoder(
@@ -101,9 +92,7 @@ def _of_encoder(
     text: Path | None,
     labelled: Path | None,
     budgets: Mapping[str, str],
-    weight_bits: Sequence[int],
-    group: int,
-    method: str,
+    form: Mapping[str, Any],
 ) -> WeightBits:
     from nas.bits.encoder import encoder_bits, require_head
     from nas.bits.encoder_text import read_labelled, read_masked
@@ -126,7 +115,7 @@ def _of_encoder(
                 f"{folder} tells masked words; give the text to calibrate it with: --text FILE"
             )
         data = read_masked(text, folder, model.config)
-    return encoder_bits(model, *data, budgets, weight_bits=weight_bits, group=group, method=method)
+    return encoder_bits(model, *data, budgets, **form)
 
 
 def numbers_of(option: str, text: str) -> list[int | str]:
