@@ -21,7 +21,55 @@ TOKEN, FREE = "token", "free"
 """Names of a step's inputs beside the caches: the token, and how many places are still free."""
 
 
-class DecodingStep(nn.Module):
+class CachedStep(nn.Module):
+    """One more symbol, from the keys and values that are kept of those before it.
+
+    Args:
+        plan: of the network.
+        embedding: of the symbols, with as many positions as the caches have places.
+
+    Attributes:
+        plan: of the network.
+        length: symbols that the network sees at once.
+    """
+
+    slots: Tensor
+
+    def __init__(self, plan: NetworkPlan, embedding: TokenEmbedding) -> None:
+        super().__init__()
+        self.plan, self.embedding = plan, embedding
+        self.length = int(embedding.positions.shape[0])
+        slots = torch.arange(self.length, dtype=torch.float32)
+        self.register_buffer("slots", slots, persistent=False)
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the inputs, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def _caches(self) -> dict[str, tuple[int, ...]]:
+        return {n: shape for n, shape in self.inputs.items() if n.startswith(("keys_", "values_"))}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs: values of the next symbol, then keys and values of this one."""
+        return ("logits", *(f"new_{name}" for name in self._caches))
+
+    def empty(self, batch: int = 1) -> list[Tensor]:
+        """Return empty caches for a batch."""
+        return [torch.zeros(batch, *shape) for shape in self._caches.values()]
+
+    def _begun(self, token: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stream of a symbol, and the mask of the caches, (batch, 1, 1, length)."""
+        taken = (self.length - 1 - free.round()).clamp(0, self.length - 1)
+        x = embedded(token, self.embedding.table) + embedded(taken, self.embedding.positions)
+        # 0 for places before this symbol's, HIDDEN from there on.
+        later = (self.slots - taken + 1).clamp(0, 1) * HIDDEN
+        return x, later.unsqueeze(1).unsqueeze(1)
+
+
+class DecodingStep(CachedStep):
     """One more token of a :class:`~supernet.plain.PlainNetwork` of the space ``decoder``.
 
     The caches have ``length`` places. The token whose ``free`` is ``length - 1`` is the first, and
@@ -43,10 +91,7 @@ class DecodingStep(nn.Module):
         InputError: the network is no language model.
     """
 
-    slots: Tensor
-
     def __init__(self, network: PlainNetwork) -> None:
-        super().__init__()
         blocks = [cast("PlainBlock", block) for block in network]
         if [b.block.kind for b in blocks] != [
             "embed_tokens", *["decoder"] * (len(blocks) - 2), "language_head"
@@ -55,13 +100,9 @@ class DecodingStep(nn.Module):
                 f"{network.plan.space} has no step of decoding: only networks of the space decoder "
                 "keep keys and values"
             )
-        self.plan: NetworkPlan = network.plan
-        self.length = network.plan.input_shape[2]
-        self.embedding = cast("TokenEmbedding", blocks[0].ops["embed"])
+        super().__init__(network.plan, cast("TokenEmbedding", blocks[0].ops["embed"]))
         self.decoders = nn.ModuleList(blocks[1:-1])
         self.head = blocks[-1]
-        slots = torch.arange(self.length, dtype=torch.float32)
-        self.register_buffer("slots", slots, persistent=False)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
@@ -72,12 +113,6 @@ class DecodingStep(nn.Module):
             named[f"keys_{i}"] = (heads, width, self.length)
             named[f"values_{i}"] = (heads, self.length, width)
         return named
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs: values of the next token, then keys and values of this one."""
-        caches = [name for name in self.inputs if name not in (TOKEN, FREE)]
-        return ("logits", *(f"new_{name}" for name in caches))
 
     def forward(self, token: Tensor, free: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """Return the values of the next token, and this token's keys and values.
@@ -92,11 +127,7 @@ class DecodingStep(nn.Module):
             (batch, vocabulary), then of each block (batch, heads, width, 1) and
             (batch, heads, 1, width).
         """
-        taken = (self.length - 1 - free.round()).clamp(0, self.length - 1)
-        x = embedded(token, self.embedding.table) + embedded(taken, self.embedding.positions)
-        # 0 for places before this token's, HIDDEN from there on.
-        later = (self.slots - taken + 1).clamp(0, 1) * HIDDEN
-        mask = later.unsqueeze(1).unsqueeze(1)
+        x, mask = self._begun(token, free)
         new: list[Tensor] = []
         for i, block in enumerate(self.decoders):
             ops: Any = block.ops
@@ -107,11 +138,6 @@ class DecodingStep(nn.Module):
             x = x + ops["project"](h)
             x = x + ops["contract"](ops["widen"](ops["norm2"](x)))
         return (self.head(x).flatten(1), *new)
-
-    def empty(self, batch: int = 1) -> list[Tensor]:
-        """Return empty caches for a batch."""
-        shapes = [s for name, s in self.inputs.items() if name not in (TOKEN, FREE)]
-        return [torch.zeros(batch, *shape) for shape in shapes]
 
 
 def attended_once(

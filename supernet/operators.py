@@ -64,7 +64,7 @@ class ElasticLayerNorm(ElasticOperator):
         return F.layer_norm(x, (n,), self.scale[:n], self.shift[:n], self.epsilon)
 
     @torch.no_grad()
-    def extract(self, operator: OperatorPlan) -> nn.Module:
+    def extract(self, operator: OperatorPlan) -> nn.LayerNorm:
         """Return an ``nn.LayerNorm``."""
         n = operator.channels
         norm = nn.LayerNorm(n, eps=self.epsilon)

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from search_spaces.plan import OperatorPlan
 from search_spaces.spaces.encoder_decoder import MOST_ATTENDED
 from supernet.dataflow import Operation
 from supernet.language import HIDDEN, attended
-from supernet.operators import OPERATORS, ElasticOperator
+from supernet.operators import OPERATORS, ElasticLayerNorm, ElasticOperator
 
 Alive = tuple[Tensor, ...]
 
@@ -171,31 +170,19 @@ def joined(layers: int, mask: Tensor, memories: tuple[Tensor, ...]) -> tuple[Ten
 
 
 @OPERATORS.register("joined_memory")
-class ElasticJoinedMemory(ElasticOperator):
+class ElasticJoinedMemory(ElasticLayerNorm):
     """:class:`JoinedMemory` of an elastic number of layers; their norm is one for all of them."""
-
-    def __init__(self, largest: OperatorPlan) -> None:
-        super().__init__(largest)
-        self.scale = nn.Parameter(torch.ones(largest.channels))
-        self.shift = nn.Parameter(torch.zeros(largest.channels))
-        self.epsilon = 1e-5
 
     def forward(  # type: ignore[override]
         self, mask: Tensor, *memories: Tensor, operator: OperatorPlan
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`JoinedMemory.forward`."""
         x, hidden = joined(operator.entries, mask, memories)
-        n = operator.channels
-        return F.layer_norm(x, (n,), self.scale[:n], self.shift[:n], self.epsilon), hidden
+        return super().forward(x, operator), hidden
 
-    @torch.no_grad()
-    def extract(self, operator: OperatorPlan) -> nn.Module:
+    def extract(self, operator: OperatorPlan) -> nn.Module:  # type: ignore[override]
         """Return :class:`JoinedMemory`."""
-        n = operator.channels
-        norm = nn.LayerNorm(n, eps=self.epsilon)
-        norm.weight.copy_(self.scale[:n])
-        norm.bias.copy_(self.shift[:n])
-        return JoinedMemory(operator.entries, norm)
+        return JoinedMemory(operator.entries, super().extract(operator))
 
 
 class CrossAttention(nn.Module):

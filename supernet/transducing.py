@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from search_spaces.errors import InputError
 from search_spaces.plan import NetworkPlan, OperatorPlan
-from supernet.decoding import FREE, TOKEN, attended_once
-from supernet.language import HIDDEN, CausalAttention, TokenEmbedding, embedded
+from supernet.decoding import FREE, TOKEN, CachedStep, attended_once
+from supernet.language import CausalAttention, TokenEmbedding
 from supernet.plain import PlainBlock, PlainNetwork
 from supernet.sequences import (
     MOST_ATTENDED,
@@ -117,7 +117,7 @@ class EncodingStep(nn.Module):
         return tuple(made)
 
 
-class TransducingStep(nn.Module):
+class TransducingStep(CachedStep):
     """One more symbol of the target, from a source that :class:`EncodingStep` read.
 
     Caches, ``free`` and places are those of :class:`supernet.decoding.DecodingStep`.
@@ -133,22 +133,16 @@ class TransducingStep(nn.Module):
         InputError: the network is of another space.
     """
 
-    slots: Tensor
-
     def __init__(self, network: PlainNetwork) -> None:
-        super().__init__()
         blocks = _blocks_of(network)
-        self.plan: NetworkPlan = network.plan
-        self.embedding = cast("TokenEmbedding", blocks["embed_target"][0].ops["embed"])
+        embedding = cast("TokenEmbedding", blocks["embed_target"][0].ops["embed"])
+        super().__init__(network.plan, embedding)
         self.decoders = nn.ModuleList(blocks["cross_decoder"])
         self.head = blocks["sequence_head"][0]
-        self.length = int(self.embedding.positions.shape[0])
         self._source = cast("SequencePair", blocks["embed_source"][0].ops["pair"]).length
         self._layers = [_operator(block, "gather").entries for block in blocks["cross_decoder"]]
         self._memories = [_operator(block, "cross") for block in blocks["cross_decoder"]]
         self._own = [_operator(block, "attend") for block in blocks["cross_decoder"]]
-        slots = torch.arange(self.length, dtype=torch.float32)
-        self.register_buffer("slots", slots, persistent=False)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
@@ -163,12 +157,6 @@ class TransducingStep(nn.Module):
             named[f"keys_{i}"] = (own.heads, width, self.length)
             named[f"values_{i}"] = (own.heads, self.length, width)
         return named
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs: values of the next symbol, then keys and values of this one."""
-        caches = [name for name in self.inputs if name.startswith(("keys_", "values_"))]
-        return ("logits", *(f"new_{name}" for name in caches))
 
     def forward(
         self, token: Tensor, free: Tensor, mask: Tensor, *kept: Tensor
@@ -187,10 +175,7 @@ class TransducingStep(nn.Module):
             (batch, heads, 1, width).
         """
         count = len(self._layers)
-        taken = (self.length - 1 - free.round()).clamp(0, self.length - 1)
-        x = embedded(token, self.embedding.table) + embedded(taken, self.embedding.positions)
-        later = (self.slots - taken + 1).clamp(0, 1) * HIDDEN
-        past = later.unsqueeze(1).unsqueeze(1)
+        x, past = self._begun(token, free)
         hidden = mask.unsqueeze(1).unsqueeze(1)
         new: list[Tensor] = []
         for i, block in enumerate(self.decoders):
@@ -208,8 +193,3 @@ class TransducingStep(nn.Module):
             x = x + ops["contract"](ops["widen"](ops["norm3"](x)))
         logits = self.head.ops["classifier"](self.head.ops["norm"](x))
         return (logits.flatten(1), *new)
-
-    def empty(self, batch: int = 1) -> list[Tensor]:
-        """Return empty caches for a batch."""
-        shapes = [s for n, s in self.inputs.items() if n.startswith(("keys_", "values_"))]
-        return [torch.zeros(batch, *shape) for shape in shapes]

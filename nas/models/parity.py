@@ -313,6 +313,13 @@ def _agreement(task: Task | None, output: np.ndarray, reference: np.ndarray) -> 
     return None if one is None or other is None else float((one == other).double().mean())
 
 
+def saturates() -> bool:
+    """Whether this machine wants weight codes of 7 bits: its 8-bit dot products can saturate."""
+    from devices.device import device_fingerprint
+
+    return not device_fingerprint()["has_vnni"]
+
+
 def export_checked(
     network: PlainNetwork,
     path: Path,
@@ -338,11 +345,8 @@ def export_checked(
     from nas.models.file_check import file_problem
     from supernet.onnx.export import export_onnx
 
-    if has_vnni is None:
-        from devices.device import device_fingerprint
-
-        has_vnni = bool(device_fingerprint()["has_vnni"])
-    reduce_range = bool(options.pop("reduce_range", not has_vnni))
+    default = saturates() if has_vnni is None else not has_vnni
+    reduce_range = bool(options.pop("reduce_range", default))
     for reduced in (False, True) if not reduce_range else (True,):
         summary = export_onnx(network, path, reduce_range=reduced, **options)
         check = check_optimised(path, inputs)

@@ -7,8 +7,10 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.data.text.tokens import ByteTokens
+from nas.models.language.export_parts import export_part
 from nas.models.language.generate import TextGenerator
-from nas.models.language.step_file import export_step, step_path
+from nas.models.language.parts import DECODE
+from nas.models.language.step_file import step_path
 from nas.models.parity import UnusableModel
 from search_spaces.errors import InputError
 from search_spaces.spaces.registry import build_space
@@ -33,7 +35,7 @@ def model(network, tmp_path_factory):
     notes = {"tokenizer": ByteTokens().to_text()}
     export_onnx(network, path, metadata=notes)
     windows = torch.randint(0, 256, (2, 1, 1, LENGTH)).float()
-    export_step(network, step_path(path), windows, metadata=notes)
+    export_part(network, step_path(path), DECODE, windows, metadata=notes)
     return path
 
 
@@ -113,7 +115,7 @@ def test_a_step_that_computes_something_else_is_removed(network, tmp_path, monke
     monkeypatch.setattr("supernet.decoding.HIDDEN", 0.0)
     windows = torch.randint(0, 256, (2, 1, 1, LENGTH)).float()
     with pytest.raises(UnusableModel, match="a token at a time is not what a window at once is"):
-        export_step(network, tmp_path / "step.onnx", windows)
+        export_part(network, tmp_path / "step.onnx", DECODE, windows)
     assert not list(tmp_path.iterdir())
 
 
