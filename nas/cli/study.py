@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +11,18 @@ from nas.cli.study_options import (
     BatchSize,
     FloatShare,
     Images,
+    KneeArch,
+    LargestArch,
     Output,
     Rate,
     RunOrJob,
     Seeds,
     Steps,
     Workers,
+    dashed,
+    listed,
+    studied,
+    tell,
 )
 from nas.cli.study_sparsity import sparsity
 from nas.cli.study_update import update
@@ -85,8 +90,9 @@ def ranking(
         proxies=proxies,
     )
     name = "mixed" if pair is None else f"w{pair[0]}a{pair[1]}"
-    folder = output or source.folder / "studies" / f"ranking-{name}"
-    result = study.run(source, folder, workers=workers, on_record=_tell)
+    result, folder = studied(
+        study, source, output, f"ranking-{name}", workers=workers, on_record=_tell
+    )
     print(f"{result['subnets_compared']} subnets, trainings of each: {result['seeds']}.")
     print("Kendall's tau with the accuracy of")
     print("training alone (95 % interval), over all pairs and over pairs of similar MACs:")
@@ -95,7 +101,7 @@ def ranking(
         print(f"{name:18}{_shown(value):>24}{_shown(result['within_bins'][name]):>24}")
     if result["seeds"] > 1:
         cells = (result["ceiling"], result["ceiling_within_bins"])
-        shown = ["-" if value is None else f"{value:.3f}" for value in cells]
+        shown = [dashed(value, ".3f") for value in cells]
         print(f"{'seed to seed':18}{shown[0]:>24}{shown[1]:>24}")
     print(f"written: {folder / 'ranking.json'}")
 
@@ -136,8 +142,7 @@ def bits_command(
         seed=seed,
         images=validation_images,
     )
-    folder = output or source.folder / "studies" / "bits"
-    result = study.run(source, folder, workers=workers, on_record=_tell)
+    result, folder = studied(study, source, output, "bits", workers=workers, on_record=_tell)
     print("percentage points that weights of their own gain over")
     print(f"{'bits':6}{'shared weights':>16}{'inherited ones':>16}")
     for width, row in result["differences"].items():
@@ -152,9 +157,7 @@ def bits_command(
 def exits(
     run: RunOrJob,
     output: Output = None,
-    arch: Annotated[
-        str | None, typer.Option(help="An architecture, as front.csv writes it; default: largest.")
-    ] = None,
+    arch: LargestArch = None,
     device: Annotated[
         str | None, typer.Option(help="A device of the job, to measure the exits on.")
     ] = None,
@@ -187,23 +190,21 @@ def exits(
         gates=tuple(kind.strip() for kind in gates.split(",")),
         loss=loss,
     )
-    folder = output or source.folder / "studies" / "exits"
-    result = study.run(source, folder)
+    result, folder = studied(study, source, output, "exits")
     print(f"{'exit':>10}{'accuracy':>10}{'MMACs':>10}{'KiB':>10}{'ms':>10}")
     for entry in result["exits"]:
-        ms = entry.get("latency", {}).get("latency_ms")
+        ms = dashed(entry.get("latency", {}).get("latency_ms"), ".3f")
         print(
             f"{entry['exit']:>10}{entry['accuracy']:>10.4f}{entry['macs'] / 1e6:>10.2f}"
-            f"{entry['weights_kib']:>10.1f}{'-' if ms is None else format(ms, '.3f'):>10}"
+            f"{entry['weights_kib']:>10.1f}{ms:>10}"
         )
     print("cascades: an image leaves once its class is at least so probable")
     print(f"{'exits':>10}{'from':>10}{'accuracy':>10}{'MMACs':>10}{'left early':>12}{'ms':>10}")
     for row in result["cascades"]:
-        ms = row.get("latency_ms")
         print(
             f"{','.join(map(str, row['exits'])):>10}{row['threshold']:>10.2f}"
             f"{row['accuracy']:>10.4f}{row['macs'] / 1e6:>10.2f}"
-            f"{1 - row['left_at'][-1]:>12.3f}{'-' if ms is None else format(ms, '.3f'):>10}"
+            f"{1 - row['left_at'][-1]:>12.3f}{dashed(row.get('latency_ms'), '.3f'):>10}"
         )
     for line in told_lines(result["shared"]):
         print(line)
@@ -214,10 +215,7 @@ def exits(
 def faults(
     run: RunOrJob,
     output: Output = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(help="An architecture, as front.csv writes it; default: the front's knee."),
-    ] = None,
+    arch: KneeArch = None,
     rates: Annotated[
         str | None, typer.Option(help="Probabilities that a bit is faulty, such as 0.001,0.01.")
     ] = None,
@@ -258,10 +256,7 @@ def faults(
         images=validation_images,
         seed=seed,
     )
-    folder = output or source.folder / "studies" / "faults"
-    result = study.run(
-        source, folder, on_record=lambda text: print(text, file=sys.stderr, flush=True)
-    )
+    result, folder = studied(study, source, output, "faults", on_record=tell)
     print(f"{result['arch']}, weights {result['weights']}")
     print(f"{result['metric']} without faults: {result['clean']:.4f}")
     shown = [f"{value:g}" for value in study.rates]
@@ -338,13 +333,8 @@ def value(
         threads=threads,
         recipe=TimedRecipe(learning_rate=learning_rate),
     )
-    folder = output or source.folder / "studies" / "value"
-    result = study.run(
-        source,
-        folder,
-        workers=workers,
-        on_record=_tell_member,
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    result, folder = studied(
+        study, source, output, "value", workers=workers, on_record=_tell_member, tell=tell
     )
     for line in lines(result):
         print(line)
@@ -356,39 +346,25 @@ def _tell_member(done: int, total: int, record: Mapping[str, Any]) -> None:
     accuracies = "".join(
         f" {kind} {file['accuracy']:.4f}" for kind, file in record["files"].items()
     )
-    print(
+    tell(
         f"{done}/{total} {record['member']} seed {record['seed']}: "
-        f"{record['training']['steps']} steps,{accuracies} ({record['seconds']:.0f} s)",
-        file=sys.stderr,
-        flush=True,
+        f"{record['training']['steps']} steps,{accuracies} ({record['seconds']:.0f} s)"
     )
 
 
 def _sizes(text: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < size < float("inf") for size in found):
-        raise InputError(f"--sizes {text!r} is no list of KiB such as 6,11.5,17,33,75")
-    return tuple(sorted(set(found)))
+    refusal = f"--sizes {text!r} is no list of KiB such as 6,11.5,17,33,75"
+    return tuple(sorted(set(listed(text, refusal, lambda size: 0 < size < float("inf")))))
 
 
 def _shares(text: str, option: str = "--thresholds") -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(0 <= value <= 1 for value in found):
-        raise InputError(f"{option} {text!r} is no list of probabilities such as 0.8,0.9")
-    return found
+    refusal = f"{option} {text!r} is no list of probabilities such as 0.8,0.9"
+    return listed(text, refusal, lambda value: 0 <= value <= 1)
 
 
 def _bit_list(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--bits {text!r} is no list of bit-widths such as 8,4,2") from None
+    refusal = f"--bits {text!r} is no list of bit-widths such as 8,4,2"
+    return listed(text, refusal, lambda bits: True, int)
 
 
 def _bits(text: str) -> tuple[int, int] | None:
@@ -431,11 +407,7 @@ def _tell(done: int, total: int, record: Mapping[str, Any]) -> None:
     values = record.get("accuracy", {})
     values = values if isinstance(values, dict) else {"accuracy": values}
     accuracy = "".join(f" {name} {value:.4f}" for name, value in values.items())
-    print(
-        f"{done}/{total} {record['kind']}{seed}{accuracy} ({record['seconds']:.0f} s)",
-        file=sys.stderr,
-        flush=True,
-    )
+    tell(f"{done}/{total} {record['kind']}{seed}{accuracy} ({record['seconds']:.0f} s)")
 
 
 def _shown(value: Mapping[str, float | None]) -> str:

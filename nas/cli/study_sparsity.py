@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from nas.cli.study_options import BatchSize, Images, Output, RunOrJob
+from nas.cli.study_options import (
+    BatchSize,
+    Images,
+    LargestArch,
+    Output,
+    RunOrJob,
+    dashed,
+    studied,
+    tell,
+)
 
 
 def sparsity(
     run: RunOrJob,
     output: Output = None,
-    arch: Annotated[
-        str | None, typer.Option(help="An architecture, as front.csv writes it; default: largest.")
-    ] = None,
+    arch: LargestArch = None,
     patterns: Annotated[
         str, typer.Option(help="Shares of zeros, or N:M, with commas.")
     ] = "50%,75%,2:4,1:4",
@@ -52,19 +58,15 @@ def sparsity(
         images=validation_images,
         seed=seed,
     )
-    folder = output or source.folder / "studies" / "sparsity"
-    result = study.run(
-        source, folder, on_record=lambda text: print(text, file=sys.stderr, flush=True)
-    )
+    result, folder = studied(study, source, output, "sparsity", on_record=tell)
     print(f"{result['metric']} of {result['arch']}, dense {result['dense_kib']:.2f} KiB")
     print(
         f"{'zeros':>8}{'one shot':>10}{'trained on':>12}{'KiB, estimated':>16}{'dense layers':>14}"
     )
     for row in result["rows"]:
-        trained = row.get("trained")
         print(
             f"{row['pattern']:>8}{row['one_shot']:>10.4f}"
-            f"{'-' if trained is None else format(trained, '.4f'):>12}{row['sparse_kib']:>16.2f}"
+            f"{dashed(row.get('trained'), '.4f'):>12}{row['sparse_kib']:>16.2f}"
             f"{len(row['dense_layers']):>14}"
         )
     for row in result["front"]:

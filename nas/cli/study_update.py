@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from nas.cli.study_options import Images, Output, RunOrJob
-from search_spaces.errors import InputError
+from nas.cli.study_options import Images, KneeArch, Output, RunOrJob, listed, studied, tell
 
 
 def update(
@@ -17,10 +15,7 @@ def update(
         float, typer.Option(min=0.001, help="KiB that a step of training may need at once.")
     ],
     output: Output = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(help="An architecture, as front.csv writes it; default: the front's knee."),
-    ] = None,
+    arch: KneeArch = None,
     shares: Annotated[
         str, typer.Option(help="Shares of a layer's input channels that may be trained.")
     ] = "0.125,0.25,0.5,1",
@@ -46,22 +41,15 @@ def update(
     from nas.studies.source import find_source
     from nas.studies.update import UpdateStudy
 
-    try:
-        parts = tuple(sorted({float(part) for part in shares.split(",")}))
-    except ValueError:
-        parts = ()
-    if not parts or not all(0 < part <= 1 for part in parts):
-        raise InputError(f"--shares {shares!r} is no list of shares above 0, to 1, such as 0.25,1")
+    refusal = f"--shares {shares!r} is no list of shares above 0, to 1, such as 0.25,1"
+    parts = tuple(sorted(set(listed(shares, refusal, lambda part: 0 < part <= 1))))
     source = find_source(run)
     study = UpdateStudy(
         memory_kib=memory_kib, arch=arch, shares=parts, optimizer=optimizer, batch=batch,
         gradient_bits=gradient_bits, steps=steps, learning_rate=learning_rate, gain=gain,
         offset=offset, images=validation_images, seed=seed,
     )  # fmt: skip
-    folder = output or source.folder / "studies" / "update"
-    result = study.run(
-        source, folder, on_record=lambda text: print(text, file=sys.stderr, flush=True)
-    )
+    result, folder = studied(study, source, output, "update", on_record=tell)
     print(f"{result['arch']}, weights {result['weights']}")
     print(
         f"{result['metric']}: {result['without_shift']:.4f}, on drifted images "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import connection, current_process, get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
 
 from search_spaces.errors import EnvironmentProblem
+
+_Item = TypeVar("_Item")
 
 
 def worker_pool(
@@ -40,6 +42,19 @@ def worker_pool(
             "be there, writable and not full (a container: --shm-size=1g); or compute in one "
             "process (executor: local, --workers 1)"
         ) from error
+
+
+def as_done(
+    pool: ProcessPoolExecutor, function: Callable[[_Item], Any], items: Iterable[_Item]
+) -> Iterator[tuple[_Item, Any]]:
+    """Yield each item with what ``function`` returns of it, in any order, and end the pool."""
+    with pool:
+        pending = {pool.submit(function, item): item for item in items}
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def refuse_in_starting_worker(call: str) -> None:

@@ -113,12 +113,10 @@ def estimate(
         InputError, EnvironmentProblem: the data cannot be read.
     """
     from nas.stages.build_supernet import focus_archs
-    from nas.stages.opened_job import network_space
-    from nas.tasks import TASKS
+    from nas.stages.opened_job import loaded, network_space
 
     told("reading the data")
-    task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
-    splits = task.load(job.data, job.seed)
+    task, splits = loaded(job)
     if not job.says_how_long():
         job = job.with_minutes(minutes_for(job, splits))
     told(f"building the space {job.space.name!r}")

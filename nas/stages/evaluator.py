@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
     from supernet.plain import PlainNetwork
+
+    Batches = Iterable[tuple[Tensor, Tensor]]
 
 _CACHE_BYTES = 512 * 2**20
 
@@ -209,17 +211,17 @@ class Evaluator:
         return self.quality(network, images=images).accuracy
 
     def _score(self, network: PlainNetwork, subset: Subset) -> Score:
-        import torch
+        batches = self.batches("validation", subset, network.plan.input_size)
+        return score_of(self.task, network, batches)
 
-        score = self.task.score()
-        with torch.inference_mode():
-            for inputs, targets in self.batches("validation", subset, network.plan.input_size):
-                score.add(network(inputs), targets)
-        return score
+    def validation(self, plan: NetworkPlan, images: int | None = None) -> Batches:
+        """Return (inputs, targets) of the first ``images`` of the validation set, for a network."""
+        subset = self.splits.validation
+        if images is not None:
+            subset = subset.first(images)
+        return self.batches("validation", subset, plan.input_size)
 
-    def batches(
-        self, name: str, subset: Subset, size: tuple[int, int]
-    ) -> Iterable[tuple[Tensor, Tensor]]:
+    def batches(self, name: str, subset: Subset, size: tuple[int, int]) -> Batches:
         """Return (inputs, targets) of ``subset`` at a height and width.
 
         A small set is kept; a large one is read again each time it is asked for.
@@ -237,6 +239,22 @@ class Evaluator:
     def _read(self, subset: Subset, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.splits.evaluation_batches(subset, batch_size=self.batch_size):
             yield resize_images(images, size).to(self.device), targets.to(self.device)
+
+
+def score_of(task: Task, network: Callable[[Tensor], Tensor], batches: Batches) -> Score:
+    """Return what (inputs, targets) say of a network."""
+    import torch
+
+    score = task.score()
+    with torch.inference_mode():
+        for inputs, targets in batches:
+            score.add(network(inputs), targets)
+    return score
+
+
+def metric_of(task: Task, network: Callable[[Tensor], Tensor], batches: Batches) -> float:
+    """Return the task's metric of a network on (inputs, targets)."""
+    return float(score_of(task, network, batches).values()[task.metric_name])
 
 
 def worst_class(task: Task, score: Score) -> float:

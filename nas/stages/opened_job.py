@@ -60,8 +60,7 @@ class RunContext:
         """
         accelerator = _accelerator(job)
         threads = set_threads(threads)
-        task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
-        splits = task.load(job.data, job.seed)
+        task, splits = loaded(job)
         space = network_space(job, task, splits)
         return cls(job, task, splits, space, accelerator, threads)
 
@@ -107,6 +106,16 @@ class RunContext:
             faults=asked_faults(self.job),
             class_loss=asks_class_loss(self.job),
         )
+
+
+def loaded(job: Job) -> tuple[Task, DataSplits]:
+    """Return the task of a job with its data.
+
+    Raises:
+        InputError, EnvironmentProblem: the data cannot be read.
+    """
+    task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
+    return task, task.load(job.data, job.seed)
 
 
 def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:

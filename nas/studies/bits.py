@@ -12,7 +12,7 @@ import numpy as np
 from nas.studies.records import StudyFolder
 from nas.studies.source import Source, open_source
 from nas.studies.subnets import stratified_subnets
-from nas.studies.workers import AloneRecipe, Work, compute_all, missing_work
+from nas.studies.workers import AloneRecipe, Work, compute_all
 from search_spaces.atomic import write_json_atomic
 
 
@@ -86,15 +86,12 @@ class BitsStudy:
                 "validation_images": self.images,
             },
         )
-        work = self._work(archs)
-        todo = missing_work(work, store.get)
-        done = len(work) - len(todo)
         recipe = AloneRecipe(steps=self.steps, batch_size=self.batch_size)
-        for item, record in compute_all(source, recipe, todo, workers=workers, images=self.images):
-            store.add(item.key, record)
-            done += 1
-            if on_record is not None:
-                on_record(done, len(work), record)
+        store.complete(
+            self._work(archs),
+            lambda todo: compute_all(source, recipe, todo, workers=workers, images=self.images),
+            on_record,
+        )
         result = self._result(archs, store)
         write_json_atomic(Path(folder) / "bits.json", result)
         return result

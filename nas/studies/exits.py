@@ -125,16 +125,14 @@ class ExitsStudy:
         from supernet.exits.network import ExitNetwork, collect
 
         whole = ExitNetwork(networks)
-        subset = evaluator.splits.validation
-        if self.images is not None:
-            subset = subset.first(self.images)
         batches = [
             pair
-            for x, y in evaluator.batches("validation", subset, whole.plan.input_size)
+            for x, y in evaluator.validation(whole.plan, self.images)
             for pair in zip(x.split(_HALVED), y.split(_HALVED), strict=True)
         ]
         if len(batches) < 2:
-            raise InputError(f"{len(subset)} validation images are too few to choose gates on")
+            count = sum(len(y) for _, y in batches)
+            raise InputError(f"{count} validation images are too few to choose gates on")
         outputs, targets = collect(whole, batches[::2])
         unit = "latency_ms" if "latency_ms" in costs else "macs"
         last = outputs[-1].argmax(1) == targets
@@ -191,12 +189,9 @@ class ExitsStudy:
         """Return the largest probability and whether the class is right: two (images,)."""
         import torch
 
-        subset = evaluator.splits.validation
-        if self.images is not None:
-            subset = subset.first(self.images)
         confidence, right = [], []
         with torch.inference_mode():
-            for images, targets in evaluator.batches("validation", subset, network.plan.input_size):
+            for images, targets in evaluator.validation(network.plan, self.images):
                 largest, classes = network(images).softmax(dim=1).max(dim=1)
                 confidence.append(largest.numpy())
                 right.append((classes == targets).numpy())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.stages.evaluator import Evaluator
+from nas.stages.evaluator import Evaluator, metric_of
 from nas.studies.protection import protections
-from nas.studies.source import Opened, Source, load_supernet, open_source, own_weights
+from nas.studies.source import Opened, Source, open_evaluator, own_weights, train_on
 from search_spaces.atomic import write_json_atomic
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
@@ -78,8 +78,7 @@ class FaultsStudy:
         Raises:
             InputError: an unknown kind, a rate that makes no sense, or a network without codes.
         """
-        opened = open_source(source)
-        evaluator = Evaluator(load_supernet(source, opened.space), opened.splits, opened.task)
+        opened, evaluator = open_evaluator(source)
         arch = chosen_arch(source, opened, self.arch)
         origin = own_weights(source, evaluator, arch)
         network = evaluator.network(arch)
@@ -116,10 +115,7 @@ class FaultsStudy:
         return result
 
     def _halves(self, evaluator: Evaluator, network: PlainNetwork) -> tuple[list[Any], list[Any]]:
-        subset = evaluator.splits.validation
-        if self.images is not None:
-            subset = subset.first(self.images)
-        every = list(evaluator.batches("validation", subset, network.plan.input_size))
+        every = list(evaluator.validation(network.plan, self.images))
         if len(every) == 1:
             x, y = every[0]
             every = list(zip(x.chunk(2), y.chunk(2), strict=True))
@@ -172,13 +168,7 @@ class Bench:
 
     def metric(self, network: PlainNetwork, images: Iterable[Any]) -> float:
         """Return the task's metric on (inputs, targets) batches."""
-        import torch
-
-        score = self.opened.task.score()
-        with torch.inference_mode():
-            for inputs, targets in images:
-                score.add(network(inputs), targets)
-        return float(score.values()[self.opened.task.metric_name])
+        return metric_of(self.opened.task, network, images)
 
     def faulty(
         self, network: PlainNetwork, kind: str, rate: float, images: Iterable[Any], **which: Any
@@ -271,22 +261,16 @@ def trained_with_faults(
 
     from supernet.faults.injection import Faults
     from supernet.faults.training import BitErrors, FaultySubnets, disturbed
-    from supernet.training.train import Recipe, Trainer
 
     own = copy.deepcopy(evaluator.finetuned.get(arch) or evaluator.supernet)
     faults = Faults("flips", rate, derive_seed(seed, "training faults") % 2**31)
     errors = BitErrors(faults, every=every)
     with disturbed(own, errors):
-        Trainer(
-            own,
-            sampler=FaultySubnets(own.plan(arch), errors=errors),
-            batches=opened.splits.training_batches(
-                batch_size, seed=derive_seed(seed, "training with faults")
-            ),
-            loss=opened.task.loss,
-            distillation_loss=opened.task.distillation_loss,
-            recipe=Recipe(steps=steps, learning_rate=learning_rate, warmup=0.1, distillation=False),
-        ).run()
+        train_on(
+            opened, own, FaultySubnets(own.plan(arch), errors=errors), steps=steps,
+            learning_rate=learning_rate, batch_size=batch_size,
+            seed=derive_seed(seed, "training with faults"),
+        )  # fmt: skip
     return own
 
 

@@ -14,7 +14,7 @@ from nas.studies.rank import kendall
 from nas.studies.records import StudyFolder
 from nas.studies.source import Source, open_source
 from nas.studies.subnets import Stratified, stratified_subnets
-from nas.studies.workers import AloneRecipe, Work, compute_all, missing_work
+from nas.studies.workers import AloneRecipe, Work, compute_all
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
@@ -67,16 +67,13 @@ class RankingStudy:
         chosen = stratified_subnets(space, self.subnets, seed=self.seed, bits=self.bits)
         archs = [str(arch) for arch in chosen.archs]
         store = StudyFolder(folder, self._settings(source, chosen))
-        work = self._work(archs)
-        todo = missing_work(work, store.get)
-        done = len(work) - len(todo)
-        for item, record in compute_all(
-            source, self.recipe, todo, workers=workers, images=self.images
-        ):
-            store.add(item.key, record)
-            done += 1
-            if on_record is not None:
-                on_record(done, len(work), record)
+        store.complete(
+            self._work(archs),
+            lambda todo: compute_all(
+                source, self.recipe, todo, workers=workers, images=self.images
+            ),
+            on_record,
+        )
         result = self._result(space, chosen, store)
         if result is None:
             raise InputError(f"a ranking needs at least 4 architectures, not {len(archs)}")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from nas.record.json_lines import append_line, read_lines
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+_Work = TypeVar("_Work", bound=_Keyed)
 
 
 class StudyFolder:
@@ -57,6 +65,25 @@ class StudyFolder:
         """Append the record of ``key``; it is on the disk when this returns."""
         append_line(self.path, {"key": key, **values})
         self._records[key] = dict(values)
+
+    def complete(
+        self,
+        work: Sequence[_Work],
+        compute: Callable[[list[_Work]], Iterable[tuple[_Work, Mapping[str, Any]]]],
+        on_record: Callable[[int, int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """Add the records that are missing, as each is computed.
+
+        Args:
+            work: what there is to do, each with the ``key`` of its record.
+            compute: yields the record of each of some work, in any order.
+            on_record: called with (done, total, record) after each.
+        """
+        todo = [item for item in work if self.get(item.key) is None]
+        for done, (item, record) in enumerate(compute(todo), start=len(work) - len(todo) + 1):
+            self.add(item.key, record)
+            if on_record is not None:
+                on_record(done, len(work), record)
 
     def __len__(self) -> int:
         return len(self._records)

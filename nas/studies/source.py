@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.job.check import load_job
-from nas.job.schema import Job, job_space
+from nas.job.schema import Job
 from nas.record.run_folder import RunStore
-from nas.tasks import TASKS
 from search_spaces.errors import InputError
-from search_spaces.planned import PlannedSpace, require_networks
+from search_spaces.planned import PlannedSpace
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from nas.tasks import Task
     from search_spaces.space import Arch
     from supernet.network import Supernet
+    from supernet.training.subnets import Schedule
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,10 @@ def open_source(source: Source) -> Opened:
         InputError: the space has no networks.
         EnvironmentProblem: the data is not here.
     """
-    job = source.job
-    task = TASKS.get(job.task)(label_smoothing=job.supernet.label_smoothing)
-    splits = task.load(job.data, job.seed)
-    space = job_space(job, input_channels=splits.channels, outputs=task.outputs(splits),
-                      input_size=splits.input_size,
-                      data=task.space_options(splits))  # fmt: skip
-    return Opened(job, task, splits, require_networks(space, "a study"))
+    from nas.stages.opened_job import loaded, network_space
+
+    task, splits = loaded(source.job)
+    return Opened(source.job, task, splits, network_space(source.job, task, splits))
 
 
 def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
@@ -123,6 +120,54 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
             f"{source.checkpoint} lacks {len(missing)} tensors of the space, such as {missing[0]}"
         )
     return supernet
+
+
+def open_evaluator(source: Source) -> tuple[Opened, Evaluator]:
+    """Return a source loaded, and what evaluates networks of its supernet.
+
+    Raises:
+        InputError, EnvironmentProblem: as :func:`open_source` and :func:`load_supernet`.
+    """
+    from nas.stages.evaluator import Evaluator
+
+    opened = open_source(source)
+    supernet = load_supernet(source, opened.space)
+    return opened, Evaluator(supernet, opened.splits, opened.task)
+
+
+def train_on(
+    opened: Opened,
+    own: Supernet,
+    sampler: Schedule,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    **recipe: Any,
+) -> None:
+    """Train a supernet's weights on, in place, from the targets alone.
+
+    Args:
+        opened: gives data and loss.
+        own: the weights.
+        sampler: says what is trained in each step.
+        steps, learning_rate, batch_size: of the training.
+        seed: of its images.
+        recipe: what else a :class:`supernet.training.train.Recipe` takes.
+    """
+    from supernet.training.train import Recipe, Trainer
+
+    Trainer(
+        own,
+        sampler=sampler,
+        batches=opened.splits.training_batches(batch_size, seed=seed),
+        loss=opened.task.loss,
+        distillation_loss=opened.task.distillation_loss,
+        recipe=Recipe(
+            steps=steps, learning_rate=learning_rate, warmup=0.1, distillation=False, **recipe
+        ),
+    ).run()
 
 
 def default_steps(source: Source, batch_size: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.stages.evaluator import Evaluator
 from nas.studies.records import StudyFolder
-from nas.studies.source import Opened, Source, load_supernet, open_source
+from nas.studies.source import Opened, Source, open_evaluator, train_on
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
 from search_spaces.plan import NetworkPlan
@@ -68,8 +68,7 @@ class SparsityStudy:
             InputError: a pattern that makes no sense or that no layer can have, or a folder of
                 another study.
         """
-        opened = open_source(source)
-        evaluator = Evaluator(load_supernet(source, opened.space), opened.splits, opened.task)
+        opened, evaluator = open_evaluator(source)
         arch = opened.space.largest() if self.arch is None else opened.space.parse(self.arch)
         plan = opened.space.plan(arch)
         store = StudyFolder(
@@ -155,22 +154,13 @@ class _Bench:
 
     def _trained(self, own: Supernet) -> Supernet:
         from supernet.training.finetune import FixedSubnets
-        from supernet.training.train import Recipe, Trainer
 
-        study, task = self.study, self.opened.task
-        Trainer(
-            own,
-            sampler=FixedSubnets(self.plan),
-            batches=self.opened.splits.training_batches(
-                study.batch_size, seed=derive_seed(study.seed, "pruned training")
-            ),
-            loss=task.loss,
-            distillation_loss=task.distillation_loss,
-            recipe=Recipe(
-                steps=study.train_steps, learning_rate=study.learning_rate, warmup=0.1,
-                distillation=False,
-            ),
-        ).run()  # fmt: skip
+        study = self.study
+        train_on(
+            self.opened, own, FixedSubnets(self.plan), steps=study.train_steps,
+            learning_rate=study.learning_rate, batch_size=study.batch_size,
+            seed=derive_seed(study.seed, "pruned training"),
+        )  # fmt: skip
         return own
 
 

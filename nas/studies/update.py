@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.bits.update import ChosenUpdate, choose_update, memory_json
-from nas.stages.evaluator import Evaluator
+from nas.stages.evaluator import Evaluator, metric_of
 from nas.studies.faults import chosen_arch
-from nas.studies.source import Opened, Source, load_supernet, open_source, own_weights
+from nas.studies.source import Opened, Source, open_evaluator, own_weights
 from search_spaces.atomic import write_json_atomic
 from search_spaces.seeds import derive_seed
 from search_spaces.training.memory import plan_training_memory
@@ -77,8 +77,7 @@ class UpdateStudy:
         """
         from supernet.on_device.contribution import contributions
 
-        opened = open_source(source)
-        evaluator = Evaluator(load_supernet(source, opened.space), opened.splits, opened.task)
+        opened, evaluator = open_evaluator(source)
         arch = chosen_arch(source, opened, self.arch)
         origin = own_weights(source, evaluator, arch)
         network = evaluator.network(arch)
@@ -113,8 +112,8 @@ class UpdateStudy:
             "memory_kib": self.memory_kib,
             "inference_kib": network.plan.peak_memory_kib,
             "shift": {"gain": self.gain, "offset": self.offset},
-            "untrained": _metric(opened, network, checks),
-            "without_shift": _metric(opened, network, self._plain(evaluator, network)),
+            "untrained": metric_of(opened.task, network, checks),
+            "without_shift": metric_of(opened.task, network, self._plain(evaluator, network)),
             "steps": self.steps,
             "contributions": {n: {f"{s:g}": v for s, v in row.items()} for n, row in worth.items()},
             "depths": [chosen.depths, chosen.of_depths],
@@ -155,10 +154,7 @@ class UpdateStudy:
             epoch += 1
 
     def _plain(self, evaluator: Evaluator, network: PlainNetwork) -> Iterable[Any]:
-        subset = evaluator.splits.validation
-        if self.images is not None:
-            subset = subset.first(self.images)
-        return evaluator.batches("validation", subset, network.plan.input_size)
+        return evaluator.validation(network.plan, self.images)
 
     def _validation(self, evaluator: Evaluator, network: PlainNetwork) -> Iterable[Any]:
         for images, targets in self._plain(evaluator, network):
@@ -177,14 +173,4 @@ class UpdateStudy:
         for _ in range(self.steps):
             images, targets = next(batches)
             training.step(images, targets, opened.task.loss)
-        return _metric(opened, training.network, checks)
-
-
-def _metric(opened: Opened, network: PlainNetwork, images: Iterable[Any]) -> float:
-    import torch
-
-    score = opened.task.score()
-    with torch.inference_mode():
-        for inputs, targets in images:
-            score.add(network(inputs), targets)
-    return float(score.values()[opened.task.metric_name])
+        return metric_of(opened.task, training.network, checks)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.studies.source import Opened, Source, load_supernet, open_source
+from nas.studies.source import Opened, Source, load_supernet, open_source, train_on
 from search_spaces.bits import set_bits
 from search_spaces.seeds import derive_seed
 
@@ -135,29 +135,17 @@ class Bench:
         import copy
 
         from supernet.training.finetune import FixedSubnets
-        from supernet.training.train import Recipe, Trainer
 
         opened = self.opened
         genes = opened.space.genes([opened.space.parse(arch)])
         archs = {b: opened.space.decode(set_bits(opened.space, genes, b, b))[0] for b in bits}
         own = copy.deepcopy(self.supernet)
         if steps:
-            Trainer(
-                own,
-                sampler=FixedSubnets(*(own.plan(each) for each in archs.values())),
-                batches=opened.splits.training_batches(
-                    self.recipe.batch_size, seed=derive_seed(seed, "continued")
-                ),
-                loss=opened.task.loss,
-                distillation_loss=opened.task.distillation_loss,
-                recipe=Recipe(
-                    steps=steps,
-                    learning_rate=learning_rate,
-                    weight_decay=self.recipe.weight_decay,
-                    warmup=0.1,
-                    distillation=False,
-                ),
-            ).run()
+            train_on(
+                opened, own, FixedSubnets(*(own.plan(each) for each in archs.values())),
+                steps=steps, learning_rate=learning_rate, batch_size=self.recipe.batch_size,
+                seed=derive_seed(seed, "continued"), weight_decay=self.recipe.weight_decay,
+            )  # fmt: skip
         return {"accuracy": {str(b): self.evaluate(own, each) for b, each in archs.items()}}
 
     def _proxies(self, arch: str, *, seed: int, batch: int) -> dict[str, Any]:
@@ -209,17 +197,10 @@ def compute_all(
         for item in work:
             yield item, bench.compute(item)
         return
-    from concurrent.futures import as_completed
+    from nas.executors.pool import as_done, worker_pool
 
-    from nas.executors.pool import worker_pool
-
-    with worker_pool(min(workers, len(work)), _begin, (source, recipe, images)) as pool:
-        pending = {pool.submit(_compute, item): item for item in work}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = worker_pool(min(workers, len(work)), _begin, (source, recipe, images))
+    yield from as_done(pool, _compute, work)
 
 
 _BENCH: list[Bench] = []
@@ -234,10 +215,3 @@ def _begin(source: Source, recipe: AloneRecipe, images: int | None) -> None:
 
 def _compute(work: Work) -> dict[str, Any]:
     return _BENCH[0].compute(work)
-
-
-def missing_work(
-    work: Sequence[Work], done: Callable[[str], Mapping[str, Any] | None]
-) -> list[Work]:
-    """Return the work that has no record yet."""
-    return [item for item in work if done(item.key) is None]

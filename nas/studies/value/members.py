@@ -240,21 +240,9 @@ def compute_members(
         finally:
             torch.set_num_threads(threads)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from nas.executors.pool import as_done, worker_pool
 
-    with ProcessPoolExecutor(
-        min(workers, len(work)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(plan,),
-    ) as pool:
-        pending = {pool.submit(_compute, item): item for item in work}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    yield from as_done(worker_pool(min(workers, len(work)), _begin, (plan,)), _compute, work)
 
 
 _BENCH: list[Bench] = []

@@ -174,13 +174,13 @@ class ValueStudy:
         on_record: Callable[[int, int, Mapping[str, Any]], None] | None,
     ) -> None:
         work = self._work(members)
-        todo = [item for item in work if not _whole(store.get(item.key), plan.folder)]
-        done = len(work) - len(todo)
-        for item, record in compute_members(plan, todo, workers=workers, bench=bench):
-            store.add(item.key, record)
-            done += 1
-            if on_record is not None:
-                on_record(done, len(work), record)
+        for item in work:
+            _refuse_changed(store.get(item.key), plan.folder)
+        store.complete(
+            work,
+            lambda todo: compute_members(plan, todo, workers=workers, bench=bench),
+            on_record,
+        )
 
     def _front(
         self, results: Mapping[str, Any], source: Source, bench: Bench, store: StudyFolder
@@ -322,18 +322,15 @@ class ValueStudy:
         }
 
 
-def _whole(record: Mapping[str, Any] | None, folder: Path) -> bool:
-    """Whether a training is recorded and its files are still what they were."""
-    if record is None:
-        return False
-    for file in record["files"].values():
+def _refuse_changed(record: Mapping[str, Any] | None, folder: Path) -> None:
+    """Raise InputError unless the files of a recorded training are still what they were."""
+    for file in (record or {"files": {}})["files"].values():
         path = folder / "models" / file["file"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != file["sha256"]:
             raise InputError(
                 f"{path} is missing or was changed since it was trained; restore it, or begin "
                 f"the study again by removing {folder}"
             )
-    return True
 
 
 def _right(tested: Mapping[str, Any], images: int) -> Any:
