@@ -7,11 +7,13 @@ same. Figures need the extra ``notebooks``; importing this module does not load 
 
 from __future__ import annotations
 
-from nas.plots.given import bit_allocation, budget_curve, device_map, prediction
 from nas.plots.runs import (
     accuracy_by_class,
     accuracy_predictor,
     architecture,
+    bit_allocation,
+    budget_curve,
+    device_map,
     devices,
     front,
     fronts,
@@ -19,6 +21,7 @@ from nas.plots.runs import (
     importance,
     parallel_coordinates,
     predicted_vs_measured,
+    prediction,
     timing,
     training,
 )

@@ -1,21 +1,25 @@
-"""Figures of a run: each is the chart of the same name in :mod:`nas.report.charts`, by plotly."""
+"""Figures: each is the chart of the same name in :mod:`nas.report.charts`, drawn by plotly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 from nas.plots.figure import figure
-from nas.report.charts import choices, latency, search
+from nas.report.charts import bits, choices, latency, search
 from nas.report.charts import front as front_charts
 from nas.report.charts import model as model_charts
+from nas.report.charts.spec import Drawing
 from nas.report.rows import Rows
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+P = ParamSpec("P")
 Run: TypeAlias = "str | PathLike[str] | Mapping[str, Any]"
 
 
@@ -31,25 +35,6 @@ def rows_of(run: Run) -> Rows:
     if isinstance(run, Mapping):
         return Rows.of(run)
     return Rows.of(load_results(Path(run)), load_study(Path(run)))
-
-
-def front(
-    run: Run, *, cost: str | None = None, split: str = "test", evaluations: bool = True
-) -> Figure:
-    """Draw the front of a run: accuracy against a cost, 95 % intervals, budgets, the knee.
-
-    Args:
-        run: folder or results.
-        cost: ``latency_ms[DEVICE]``, ``size_kib`` or a cost such as ``weights_kib`` or ``macs``;
-            by default the latency on the first device.
-        split: ``test``, or ``validation``, which guided the search.
-        evaluations: draw the evaluations of the search as small dots too.
-
-    Raises:
-        InputError: an unknown split, or a cost that no verified model has.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(front_charts.front(rows_of(run), cost=cost, split=split, evaluations=evaluations))
 
 
 def fronts(
@@ -71,55 +56,6 @@ def fronts(
     return figure(front_charts.fronts(named, cost=cost, split=split, budget=budget))
 
 
-def devices(run: Run, *, split: str = "test") -> Figure:
-    """Draw the front of one run against its latency on each of its devices, one series each.
-
-    Raises:
-        InputError: an unknown split, or a run without a device.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(front_charts.devices(rows_of(run), split=split))
-
-
-def predicted_vs_measured(run: Run, *, device: str | None = None) -> Figure:
-    """Draw what was predicted against what was measured on a device of a run.
-
-    Verified models, measured after the predictor was fitted, are told apart from the samples
-    it may have been fitted on. Bars are 95 % intervals of either value.
-
-    Raises:
-        InputError: no such device, or no pair was recorded for it.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(latency.predicted_vs_measured(rows_of(run), device=device))
-
-
-def architecture(run: Run, model: str = "knee") -> Figure:
-    """Draw a model layer by layer: channels, kernel and bits.
-
-    A bar is a layer, as long as its output channels, coloured by the bits of its weights.
-
-    Args:
-        run: folder or results.
-        model: id of a verified model, or ``knee``.
-
-    Raises:
-        InputError: no such model, or its layers were not recorded.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(model_charts.architecture(rows_of(run), model))
-
-
-def accuracy_by_class(run: Run, model: str = "knee") -> Figure:
-    """Draw the test accuracy of a model of the front for each class.
-
-    Raises:
-        InputError: no such model, or no accuracies by class were recorded.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(model_charts.accuracy_by_class(rows_of(run), model))
-
-
 def hypervolume(runs: Run | Mapping[str, Run]) -> Figure:
     """Draw the volume that the front dominates, over real evaluations.
 
@@ -137,64 +73,50 @@ def hypervolume(runs: Run | Mapping[str, Run]) -> Figure:
     return figure(search.hypervolume(rows_of(runs)))
 
 
-def accuracy_predictor(run: Run) -> Figure:
-    """Draw how well the accuracy predictor ranked candidates, over evaluations.
+def _drawn(chart: Callable[P, Drawing]) -> Callable[P, Figure]:
+    """Return what draws, by plotly, what ``chart`` returns; it takes the same."""
 
-    Raises:
-        InputError: nothing was recorded.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(search.accuracy_predictor(rows_of(run)))
+    @wraps(chart)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        return figure(chart(*args, **kwargs))
 
-
-def training(run: Run) -> Figure:
-    """Draw the loss of the supernet over its training.
-
-    Raises:
-        InputError: nothing was recorded.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(search.training(rows_of(run)))
+    # What help() shows is the chart's, but for what comes of it.
+    found = signature(chart).replace(return_annotation="Figure")
+    draw.__signature__ = found  # type: ignore[attr-defined]
+    raises = "    Raises:\n        MissingExtraError: plotly is not installed.\n"
+    words = (chart.__doc__ or "").replace("Return ", "Draw ", 1).rstrip(" ")
+    draw.__doc__ = words.replace("    Raises:\n", raises) if "Raises:" in words else words + raises
+    return draw
 
 
-def timing(run: Run) -> Figure:
-    """Draw how long each stage of a run took.
+def _of_run(
+    chart: Callable[Concatenate[Rows, P], Drawing],
+) -> Callable[Concatenate[Run, P], Figure]:
+    """Return what draws a chart of a run: its folder, or its results, is the first argument."""
 
-    Raises:
-        InputError: nothing was recorded.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(search.timing(rows_of(run)))
+    @wraps(chart)
+    def of_run(run: Run, *args: P.args, **kwargs: P.kwargs) -> Drawing:
+        return chart(rows_of(run), *args, **kwargs)
 
-
-def importance(
-    run: Run, *, metric: str | None = None, by: str = "families", most: int = choices.MOST_BARS
-) -> Figure:
-    """Draw the share of a metric's variance that each choice explains alone.
-
-    The line across a bar is what chance reaches in 5 % of shuffles; see
-    :mod:`nas.report.importance` for the method.
-
-    Args:
-        run: folder or results.
-        metric: the task's metric (default), ``latency_ms[DEVICE]``, ``weights_kib`` or ``macs``.
-        by: ``families`` (kinds of choice) or ``choices``.
-        most: bars.
-
-    Raises:
-        InputError: an unknown metric or level, or evaluations without choices.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(choices.importance(rows_of(run), metric=metric, by=by, most=most))
+    first, *rest = signature(chart).parameters.values()
+    run = first.replace(name="run", annotation="Run")
+    of_run.__signature__ = signature(chart).replace(parameters=[run, *rest])  # type: ignore[attr-defined]
+    of_run.__doc__ = (chart.__doc__ or "").replace("rows: of the run.", "run: folder or results.")
+    return _drawn(of_run)
 
 
-def parallel_coordinates(run: Run) -> Figure:
-    """Draw every evaluation as a line through its choices, costs and accuracy.
-
-    Drag along an axis to keep only the evaluations of that range.
-
-    Raises:
-        InputError: no evaluations, or fewer than two axes that vary.
-        MissingExtraError: plotly is not installed.
-    """
-    return figure(choices.parallel_coordinates(rows_of(run)))
+front = _of_run(front_charts.front)
+devices = _of_run(front_charts.devices)
+predicted_vs_measured = _of_run(latency.predicted_vs_measured)
+architecture = _of_run(model_charts.architecture)
+accuracy_by_class = _of_run(model_charts.accuracy_by_class)
+accuracy_predictor = _of_run(search.accuracy_predictor)
+training = _of_run(search.training)
+timing = _of_run(search.timing)
+importance = _of_run(choices.importance)
+parallel_coordinates = _of_run(choices.parallel_coordinates)
+# Figures of what the caller gives, which belongs to no run.
+prediction = _drawn(latency.prediction)
+device_map = _drawn(latency.device_map)
+bit_allocation = _drawn(bits.bit_allocation)
+budget_curve = _drawn(bits.budget_curve)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from nas.report.beside import load_study_file, scroll_table
 from nas.report.results import number
-from search_spaces.errors import InputError
 
 KINDS = {
     "ptq": "8 bits after training",
@@ -28,18 +27,7 @@ def load_study(run: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = Path(run) / "studies" / "value.json"
-    if not path.is_file():
-        return None
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); delete it, or do the study again"
-        ) from error
-    if not isinstance(study, dict) or not isinstance(study.get("members"), list):
-        raise InputError(f"{path} is no result of nas study value; delete it, or do it again")
-    return study
+    return load_study_file(run, "value.json", "members", "nas study value")
 
 
 def family_rows(study: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -116,12 +104,7 @@ def _table(study: Mapping[str, Any], title: str, comparison: Mapping[str, Any], 
         ]
         body.append(_row(cells))
     body.append(_row(["on average", "", "", *_difference(comparison, "mean")]))
-    head = "".join(f"<th scope='col'>{escape(text)}</th>" for text in heads)
-    return (
-        "<div class='scroll' tabindex='0' role='region' aria-label='"
-        f"{escape(title)}'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}"
-        "</tbody></table></div>"
-    )
+    return scroll_table(title, heads, body)
 
 
 def _row(cells: list[str]) -> str:

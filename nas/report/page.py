@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.record.result_types import Model, Results
+from nas.report.beside import scroll_table
 from nas.report.charts import model as model_charts
 from nas.report.charts import search as search_charts
 from nas.report.charts.palette import style_sheet
@@ -331,12 +332,7 @@ def _table(results: Results) -> str:
         body.append(f"<tr data-row='{name}'>{''.join(cells)}</tr>")
     if not body:
         return "<p class='muted'>The front is empty.</p>"
-    head = "".join(f"<th scope='col'>{escape(h)}</th>" for h in heads)
-    return (
-        "<div class='scroll' tabindex='0' role='region' aria-label='Table of the front'>"
-        f"<table id='front-table'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    return scroll_table("Table of the front", heads, body, "front-table")
 
 
 def _cell(value: Any, text: str, extra: str = "") -> str:

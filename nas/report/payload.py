@@ -5,7 +5,6 @@ Everything statistical has happened before, so that the script of the page only 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from nas.report.charts.palette import BITS, OTHER_BITS, ROLES, SHAPES
 from nas.report.charts.panels import page_panels
 from nas.report.results import is_share, metric_unit
 from nas.report.rows import Rows
+from search_spaces.atomic import null_for_undefined
 
 
 def build_payload(rows: Rows) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def build_payload(rows: Rows) -> dict[str, Any]:
         pool.encode(tuple(row["told"] for row in rows.models if row["kind"] == kind))
         for kind in ("front", "rejected")
     ]
-    return _finite(
+    return null_for_undefined(
         {
             "metric": {
                 "name": rows.metric,
@@ -59,14 +59,3 @@ def _model(row: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
     shown = {key: one for key, one in row.items() if key not in left and one is not None}
     devices = {name: pool.record(found) for name, found in row["devices"].items()}
     return shown | {"costs": pool.record(row["costs"]), "devices": devices}
-
-
-def _finite(value: Any) -> Any:
-    """Replace every number that JSON has no word for by null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return value

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from nas.report.beside import load_study_file, scroll_table
 from nas.report.results import number
-from search_spaces.errors import InputError
 
 
 def load_pruned(run: Path) -> dict[str, Any] | None:
@@ -18,25 +17,14 @@ def load_pruned(run: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = Path(run) / "studies" / "sparsity" / "sparsity.json"
-    if not path.is_file():
-        return None
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); delete it, or do the study again"
-        ) from error
-    if not isinstance(study, dict) or not isinstance(study.get("rows"), list):
-        raise InputError(f"{path} is no result of nas study sparsity; delete it, or do it again")
-    return study
+    return load_study_file(run, "sparsity/sparsity.json", "rows", "nas study sparsity")
 
 
 def pruned_section(study: Mapping[str, Any] | None) -> str:
     """Return the table of the comparison as HTML; nothing without a study."""
     if study is None:
         return ""
-    metric = escape(str(study.get("metric")))
+    metric = str(study.get("metric"))
     rows = []
     for entry in study.get("front") or []:
         model = entry.get("model") or {}
@@ -52,18 +40,14 @@ def pruned_section(study: Mapping[str, Any] | None) -> str:
         return ""
     heads = ("Model", "KiB of weights", f"Validation {metric}", "Zeros", "KiB, estimated",
              f"Validation {metric}, pruned")  # fmt: skip
-    head = "".join(f"<th scope='col'>{text}</th>" for text in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         "<section id='pruned'><h2>Beside the pruned largest network</h2><p class='note'>"
         "Models of the front, and the largest network pruned by magnitude until sparse storage "
         "would take as much, by an estimate: files here store zeros like other codes, and runtimes "
         "are no faster for them. Metrics on the validation images; trained on for "
-        f"{escape(str(study.get('steps')))} steps.</p><div class='scroll' tabindex='0' "
-        f"role='region' aria-label='Beside the pruned largest network'><table><thead><tr>{head}"
-        f"</tr></thead><tbody>{body}</tbody></table></div></section>"
+        f"{escape(str(study.get('steps')))} steps.</p>"
+        f"{scroll_table('Beside the pruned largest network', heads, body)}</section>"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nas.report.charts.spec import XY, Axis, Interval, Mark, NothingRecorded, Points, Rule
 from nas.report.charts.text import interval, milliseconds, plural
 from nas.report.rows import MOST_DOTS, Rows, thin
+from predictors.rank_correlation import rank_correlation
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -304,14 +305,8 @@ def _column(values: Any) -> tuple[float, ...]:
 
 
 def _spearman(a: list[float], b: list[float]) -> float | None:
-    if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
+    from scipy.stats import spearmanr
+
+    if len(a) < 3:
         return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: list[float]) -> list[float]:
-    ordered = sorted(values)
-    first: dict[float, int] = {}
-    for i, value in enumerate(ordered):
-        first.setdefault(value, i)
-    return [first[value] + (ordered.count(value) - 1) / 2 for value in values]
+    return rank_correlation(spearmanr, np.array(a), np.array(b))
