@@ -74,6 +74,7 @@ class Tape:
         *,
         keeps: str = UNKNOWN,
         activation: str = "none",
+        layer: LayerColumn | None = None,
     ) -> Tensor:
         """Add an operation and return its output.
 
@@ -85,6 +86,7 @@ class Tape:
             keeps: what its gradients need, for training on a device: :data:`SUM`,
                 :data:`NOTHING`, :data:`INPUTS` or :data:`PLACES`.
             activation: non-linearity of its output, where no layer that reads it says so.
+            layer: where it is one; see :meth:`layer`.
         """
         every = np.ones(self.rows, dtype=bool)
         return self._make(inputs, count, bits, every if active is None else active)
@@ -98,7 +100,9 @@ class Tape:
         activation: str,
     ) -> Tensor:
         """Add a convolution or linear layer and return its output; as :meth:`op`."""
-        return self.op([x], count, bits, column.active, activation=activation)
+        return self.op(
+            [x], count, bits, column.active, keeps=INPUTS, activation=activation, layer=column
+        )
 
     def _make(
         self,

@@ -58,7 +58,7 @@ def _mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
 def _lean_attention(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
     active = roles.block.active
     h = roles.chain(tape, x, ["reduce", "qkv"], tape.stream_bits)
-    h = _attend(tape, roles, h, roles.bits("project"))
+    h = _attend(tape, roles, h, "heads", tape.stream_bits)
     h = roles.chain(tape, h, ["project"], tape.stream_bits)
     # Enlarging and adding is one operation: a value is read where it is added.
     return tape.op([x, h], x.count, tape.stream_bits, active, keeps=SUM)
@@ -69,15 +69,8 @@ def _patches(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
 
 
 def _transformer(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["qkv"], tape.stream_bits)
-    h = _attend(tape, roles, h, roles.bits("project"))
-    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
-    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    x = _with_attention(tape, roles, x, "heads", tape.stream_bits)
+    return _with_mlp(tape, roles, x)
 
 
 def _embed_tokens(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
@@ -86,15 +79,7 @@ def _embed_tokens(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
 
 
 def _decoder(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
-    active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
-    h = _attend(tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS)
-    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
-    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    return _with_mlp(tape, roles, _with_attention(tape, roles, x, "attend", FLOAT_BITS))
 
 
 def _language_head(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
@@ -118,21 +103,11 @@ def _embed_source(tape: Tape, roles: Roles, alive: Alive) -> Alive:
 
 def _encoder(tape: Tape, roles: Roles, alive: Alive) -> Alive:
     x, mask, target, *memories = alive
-    active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
-    h = _attend(
-        tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS, mask=mask
-    )
-    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
-    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    x = _with_mlp(tape, roles, _with_attention(tape, roles, x, "attend", FLOAT_BITS, mask))
     new = [x, *memories][:_MOST_MEMORIES]
     # Where the layer is not there, the outputs of those before it stay what they were.
     before = [*memories, *new[len(memories) :]]
-    kept = [_either(active, a, b) for a, b in zip(new, before, strict=True)]
+    kept = [_either(roles.block.active, a, b) for a, b in zip(new, before, strict=True)]
     return x, mask, target, *kept
 
 
@@ -146,11 +121,7 @@ def _embed_target(tape: Tape, roles: Roles, alive: Alive) -> Alive:
 def _cross_decoder(tape: Tape, roles: Roles, alive: Alive) -> Alive:
     x, mask, *memories = alive
     active = roles.block.active
-    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["qkv"], FLOAT_BITS)
-    h = _attend(tape, roles, h, roles.bits("project"), role="attend", inner_bits=FLOAT_BITS)
-    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
-    x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+    x = _with_attention(tape, roles, x, "attend", FLOAT_BITS)
     gather = _operator(roles, "gather").operator
     layers = np.asarray(gather.entries)
     joined = [_either(layers > i, memory, memories[0]) for i, memory in enumerate(memories)]
@@ -170,9 +141,7 @@ def _cross_decoder(tape: Tape, roles: Roles, alive: Alive) -> Alive:
     )
     h = roles.chain(tape, h, ["combine"], FLOAT_BITS)
     x = tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
-    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
-    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
-    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM), mask, *memories
+    return _with_mlp(tape, roles, x), mask, *memories
 
 
 def _sequence_head(tape: Tape, roles: Roles, alive: Alive) -> Tensor:
@@ -209,20 +178,41 @@ def _attend(
     tape: Tape,
     roles: Roles,
     qkv: Tensor,
-    bits: np.ndarray | int,
-    *,
-    role: str = "heads",
-    inner_bits: np.ndarray | int | None = None,
+    role: str,
+    inner_bits: np.ndarray | int,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Attention between projections: scores of all heads, then their values."""
     heads = _operator(roles, role)
-    plan, active = heads.operator, heads.active
-    inner = tape.stream_bits if inner_bits is None else inner_bits
+    plan, active, bits = heads.operator, heads.active, roles.bits("project")
     read = [qkv] if mask is None else [qkv, mask]
-    scores = tape.op(read, plan.heads * plan.tokens**2, inner, active, keeps=INPUTS)
-    out = tape.op([scores, qkv], plan.channels * plan.tokens, bits, active, keeps=INPUTS)
-    return out
+    scores = tape.op(read, plan.heads * plan.tokens**2, inner_bits, active, keeps=INPUTS)
+    return tape.op([scores, qkv], plan.channels * plan.tokens, bits, active, keeps=INPUTS)
+
+
+def _with_attention(
+    tape: Tape,
+    roles: Roles,
+    x: Tensor,
+    role: str,
+    inner_bits: np.ndarray | int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attention after a norm, added to what it read."""
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("qkv"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["qkv"], inner_bits)
+    h = _attend(tape, roles, h, role, inner_bits, mask)
+    h = roles.chain(tape, h, ["project"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
+
+
+def _with_mlp(tape: Tape, roles: Roles, x: Tensor) -> Tensor:
+    """An MLP after a norm, added to what it read."""
+    active = roles.block.active
+    h = tape.op([x], x.count, roles.bits("widen"), active, keeps=INPUTS)
+    h = roles.chain(tape, h, ["widen", "contract"], FLOAT_BITS)
+    return tape.op([x, h], x.count, FLOAT_BITS, active, keeps=SUM)
 
 
 for _name, _dataflow, _flow in (

@@ -48,13 +48,10 @@ class AutoencoderParameters(SignalParameters):
 
 PRESETS: dict[str, SignalParameters] = {
     "256": AutoencoderParameters(
-        stages=(MBConvStage(24, 2, (1, 2)), MBConvStage(40, 2, (1, 2))),
-        stem_channels=16,
-        stem_stride=2,
-        widths=(0.5, 0.75, 1.0),
-        kernels=(5, 9, 17),
+        stages=(MBConvStage(24, 2, (1, 2)), MBConvStage(40, 2, (1, 2))), stem_channels=16,
+        stem_stride=2, widths=(0.5, 0.75, 1.0), kernels=(5, 9, 17),
     ),
-}
+}  # fmt: skip
 
 
 @SPACES.register("signal_autoencoder")

@@ -9,7 +9,7 @@ depth of the heads, which scales there are, and the bits of every layer are elas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -66,6 +66,25 @@ class _DenseSpace(StagedSpace):
         bits = columns.bits("end", role, self.parameters.granularity)
         plan: LayerPlan[Numbers] = LayerPlan(f"end.{role}", role, *sizes, *bits, activation, source)
         return LayerColumn(plan, active)
+
+    def _side(
+        self, columns: Columns, role: str, x: Features, wide: np.ndarray, active: np.ndarray
+    ) -> LayerColumn:
+        """Describe a layer of the end that takes a map of the backbone to the end's width."""
+        return self._layer(columns, role, (x.channels, wide, 1, 1, 1, x.size, x.size), active)
+
+    @staticmethod
+    def _end(
+        kind: str,
+        layers: Sequence[LayerColumn],
+        active: np.ndarray,
+        points: Sequence[tuple[str, str]],
+        rows: Mapping[str, np.ndarray],
+    ) -> BlockColumn:
+        return BlockColumn(
+            "end", kind, tuple(layers), active, np.zeros_like(active), tuple(points),
+            points_active=rows,
+        )  # fmt: skip
 
     def _strides(self) -> list[int]:
         """Return the stride, in pixels of the input, after each stage."""
@@ -186,11 +205,8 @@ class DetectorSpace(_DenseSpace):
         """See :meth:`StagedSpace.end`: the heads of one level or two."""
         p = cast(DetectorParameters, self.parameters)
         scales, wide = columns.value("end.scales"), self._width(columns)
-        features = after[len(p.stages)]
-        size = features.size
-        layers = [
-            self._layer(columns, "top", (features.channels, wide, 1, 1, 1, size, size), active)
-        ]
+        layers = [self._side(columns, "top", after[len(p.stages)], wide, active)]
+        size = after[len(p.stages)].size
         points = [("top_out", "none")]
         rows: dict[str, np.ndarray] = {}
         for level in ("fine", "coarse"):
@@ -201,18 +217,11 @@ class DetectorSpace(_DenseSpace):
             if level == "fine":
                 kept = after[p.fine_stage]
                 side = kept.size
-                layers.append(
-                    self._layer(columns, "lateral", (kept.channels, wide, 1, 1, 1, side, side), on)
-                )
+                layers.append(self._side(columns, "lateral", kept, wide, on))
                 points += [("side", "none"), ("joined", "none")]
                 rows |= {"side": on, "joined": on}
             layers += self._tower(columns, level, wide, side, on)
-        return [
-            BlockColumn(
-                "end", "detect", tuple(layers), active, np.zeros_like(active), tuple(points),
-                points_active=rows,
-            )
-        ]  # fmt: skip
+        return [self._end("detect", layers, active, points, rows)]
 
     def _tower(
         self, columns: Columns, level: str, wide: np.ndarray, side: np.ndarray, on: np.ndarray
@@ -303,11 +312,8 @@ class SegmenterSpace(_DenseSpace):
         """See :meth:`StagedSpace.end`: the decoder."""
         p = cast(SegmenterParameters, self.parameters)
         steps, wide = columns.value("end.steps"), self._width(columns)
-        features = after[len(p.stages)]
-        size = features.size
-        layers = [
-            self._layer(columns, "top", (features.channels, wide, 1, 1, 1, size, size), active)
-        ]
+        layers = [self._side(columns, "top", after[len(p.stages)], wide, active)]
+        size = after[len(p.stages)].size
         points = [("top_out", "none")]
         rows: dict[str, np.ndarray] = {}
         for i in range(1, p.end_steps[-1] + 1):
@@ -316,9 +322,7 @@ class SegmenterSpace(_DenseSpace):
             side = kept.size
             size = np.where(on, side, size)
             layers += [
-                self._layer(
-                    columns, f"lateral{i}", (kept.channels, wide, 1, 1, 1, side, side), on
-                ),
+                self._side(columns, f"lateral{i}", kept, wide, on),
                 self._layer(
                     columns, f"depthwise{i}", (wide, wide, 3, 1, wide, side, side), on,
                     activation="relu",
@@ -336,9 +340,4 @@ class SegmenterSpace(_DenseSpace):
         )  # fmt: skip
         layers.append(LayerColumn(classify, active))
         points.append(("output", "none"))
-        return [
-            BlockColumn(
-                "end", "decode", tuple(layers), active, np.zeros_like(active), tuple(points),
-                points_active=rows,
-            )
-        ]  # fmt: skip
+        return [self._end("decode", layers, active, points, rows)]

@@ -78,88 +78,47 @@ _LEAN: dict[str, Any] = {
 
 DETECTORS: dict[str, DetectorParameters] = {
     # Cells of 8 and 16 pixels.
-    "96x96": DetectorParameters(
-        stages=_BACKBONE,
-        resolutions=(64, 80, 96),
-    ),
+    "96x96": DetectorParameters(stages=_BACKBONE, resolutions=(64, 80, 96)),
     "192x192": DetectorParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2, 3)),
-            MBConvStage(96, 1, (1, 2)),
-        ),
-        end_channels=64,
-        resolutions=(128, 160, 192),
+        stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2, 3)),
+            MBConvStage(64, 2, (1, 2, 3)), MBConvStage(96, 1, (1, 2))),
+        end_channels=64, resolutions=(128, 160, 192),
     ),
     # What gives most for a second of training and a KiB of weights (see mobilenet's lean presets):
     # one layer alone on the largest map, full convolutions, most weights where cells are, and one
     # grid of cells.
     "96x96-lean": DetectorParameters(
-        stages=(
-            MBConvStage(24, 2, (1,), fused=True),
-            MBConvStage(48, 2, (1, 2, 3), fused=True),
-        ),
-        **_LEAN,
-        fine_stage=1,
-        scales=("coarse",),
-        resolutions=(80, 96),
+        stages=(MBConvStage(24, 2, (1,), fused=True), MBConvStage(48, 2, (1, 2, 3), fused=True)),
+        **_LEAN, fine_stage=1, scales=("coarse",), resolutions=(80, 96),
     ),
     "192x192-lean": DetectorParameters(
-        stages=(
-            MBConvStage(16, 2, (1,), fused=True),
-            MBConvStage(32, 2, (1, 2), fused=True),
-            MBConvStage(64, 2, (1, 2, 3), fused=True),
-        ),
-        **_LEAN,
-        fine_stage=2,
-        resolutions=(160, 192),
+        stages=(MBConvStage(16, 2, (1,), fused=True), MBConvStage(32, 2, (1, 2), fused=True),
+            MBConvStage(64, 2, (1, 2, 3), fused=True)),
+        **_LEAN, fine_stage=2, resolutions=(160, 192),
     ),
     # For demonstrations on digits.
     "48x48": DetectorParameters(
-        stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2))),
-        stem_channels=8,
-        fine_stage=1,
-        end_channels=32,
-        resolutions=(32, 48),
-        widths=(0.5, 1.0),
-        kernels=(3,),
+        stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2))), stem_channels=8,
+        fine_stage=1, end_channels=32, resolutions=(32, 48), widths=(0.5, 1.0), kernels=(3,),
         expands=(1, 2),
     ),
-}
+}  # fmt: skip
 
 SEGMENTERS: dict[str, SegmenterParameters] = {
-    "96x96": SegmenterParameters(
-        stages=_BACKBONE,
-        end_channels=32,
-        resolutions=(64, 80, 96),
-    ),
+    "96x96": SegmenterParameters(stages=_BACKBONE, end_channels=32, resolutions=(64, 80, 96)),
     "96x96-lean": SegmenterParameters(
-        stages=(
-            MBConvStage(24, 2, (1,), fused=True),
-            MBConvStage(40, 2, (1, 2), fused=True),
-            MBConvStage(56, 2, (1, 2), fused=True),
-        ),
-        **_LEAN,
-        end_steps=(2,),
-        resolutions=(80, 96),
+        stages=(MBConvStage(24, 2, (1,), fused=True), MBConvStage(40, 2, (1, 2), fused=True),
+            MBConvStage(56, 2, (1, 2), fused=True)),
+        **_LEAN, end_steps=(2,), resolutions=(80, 96),
     ),
     "192x192": SegmenterParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2)),
-            MBConvStage(32, 2, (1, 2, 3)),
-            MBConvStage(64, 2, (1, 2, 3)),
-        ),
-        end_channels=48,
-        resolutions=(128, 160, 192),
+        stages=(MBConvStage(16, 2, (1, 2)), MBConvStage(32, 2, (1, 2, 3)),
+            MBConvStage(64, 2, (1, 2, 3))),
+        end_channels=48, resolutions=(128, 160, 192),
     ),
     "48x48": SegmenterParameters(
         stages=(MBConvStage(16, 1, (1, 2)), MBConvStage(32, 2, (1, 2)), MBConvStage(48, 2, (1,))),
-        stem_channels=8,
-        end_channels=24,
-        resolutions=(32, 48),
-        widths=(0.5, 1.0),
-        kernels=(3,),
+        stem_channels=8, end_channels=24, resolutions=(32, 48), widths=(0.5, 1.0), kernels=(3,),
         expands=(1, 2),
     ),
-}
+}  # fmt: skip

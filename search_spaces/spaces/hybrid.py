@@ -139,72 +139,42 @@ class HybridParameters(Parameters):
 
 PRESETS: dict[str, HybridParameters] = {
     "8x8": HybridParameters(
-        stages=(
-            MBConvStage(16, 1, (1, 2)),
-            AttentionStage(32, 2, (1, 2), heads=(1, 2), shrinks=(1, 2)),
-        ),
-        stem_channels=16,
-        stem_stride=1,
-        head_channels=64,
-        resolutions=(8,),
-        widths=(0.5, 1.0),
-        kernels=(3,),
-        expands=(2, 3),
+        stages=(MBConvStage(16, 1, (1, 2)),
+            AttentionStage(32, 2, (1, 2), heads=(1, 2), shrinks=(1, 2))),
+        stem_channels=16, stem_stride=1, head_channels=64, resolutions=(8,), widths=(0.5, 1.0),
+        kernels=(3,), expands=(2, 3),
     ),
     "28x28": HybridParameters(
-        stages=(
-            MBConvStage(16, 1, (1, 2), kernels=(3,), blocks=("mbconv", "fused")),
+        stages=(MBConvStage(16, 1, (1, 2), kernels=(3,), blocks=("mbconv", "fused")),
             MBConvStage(32, 2, (1, 2), kernels=(3,), blocks=("mbconv", "fused")),
-            AttentionStage(48, 1, (1, 2), heads=(1, 2, 3)),
-        ),
-        stem_channels=16,
-        head_channels=128,
-        resolutions=(20, 24, 28),
-        widths=(0.5, 0.75, 1.0),
+            AttentionStage(48, 1, (1, 2), heads=(1, 2, 3))),
+        stem_channels=16, head_channels=128, resolutions=(20, 24, 28), widths=(0.5, 0.75, 1.0),
         expands=(2, 3),
     ),
     "32x32": HybridParameters(
-        stages=(
-            MBConvStage(24, 1, (1, 2), blocks=("mbconv", "fused")),
+        stages=(MBConvStage(24, 1, (1, 2), blocks=("mbconv", "fused")),
             MBConvStage(48, 2, (1, 2, 3), blocks=("mbconv", "fused")),
-            AttentionStage(96, 2, (1, 2, 3)),
-        ),
-        stem_channels=24,
-        stem_stride=1,
-        head_channels=256,
-        resolutions=(24, 28, 32),
+            AttentionStage(96, 2, (1, 2, 3))),
+        stem_channels=24, stem_stride=1, head_channels=256, resolutions=(24, 28, 32),
         widths=(0.5, 0.75, 1.0),
     ),
     "96x96": HybridParameters(
-        stages=(
-            MBConvStage(16, 1, (1, 2), blocks=("mbconv", "fused")),
+        stages=(MBConvStage(16, 1, (1, 2), blocks=("mbconv", "fused")),
             MBConvStage(32, 2, (1, 2, 3), blocks=("mbconv", "fused")),
             AttentionStage(64, 2, (1, 2, 3), shrinks=(2,)),
-            AttentionStage(128, 2, (1, 2, 3), heads=(2, 4, 8), shrinks=(1,)),
-        ),
-        stem_channels=16,
-        head_channels=256,
-        resolutions=(64, 80, 96),
-        widths=(0.5, 0.75, 1.0),
+            AttentionStage(128, 2, (1, 2, 3), heads=(2, 4, 8), shrinks=(1,))),
+        stem_channels=16, head_channels=256, resolutions=(64, 80, 96), widths=(0.5, 0.75, 1.0),
     ),
     # Sizes of LowFormer-B0: two stages of convolutions, two with attention.
     "224x224": HybridParameters(
-        stages=(
-            MBConvStage(16, 2, (1, 2), blocks=("mbconv", "fused")),
+        stages=(MBConvStage(16, 2, (1, 2), blocks=("mbconv", "fused")),
             MBConvStage(32, 2, (1, 2), blocks=("mbconv", "fused")),
             AttentionStage(64, 2, (2, 3), heads=(2, 4), shrinks=(2,), activation="hswish"),
-            AttentionStage(128, 2, (3, 4, 5), heads=(4, 8), shrinks=(1,), activation="hswish"),
-        ),
-        stem_channels=16,
-        stem_activation="hswish",
-        head_channels=1024,
-        head_activation="hswish",
-        resolutions=(128, 160, 192, 224),
-        widths=(0.75, 1.0, 1.25),
-        expands=(3, 4, 6),
-        divisor=8,
+            AttentionStage(128, 2, (3, 4, 5), heads=(4, 8), shrinks=(1,), activation="hswish")),
+        stem_channels=16, stem_activation="hswish", head_channels=1024, head_activation="hswish",
+        resolutions=(128, 160, 192, 224), widths=(0.75, 1.0, 1.25), expands=(3, 4, 6), divisor=8,
     ),
-}
+}  # fmt: skip
 
 
 @SPACES.register("hybrid")

@@ -172,190 +172,88 @@ class MobileNetParameters(Parameters):
     expands: tuple[float, ...] = (2, 3, 4)
 
 
+_LEAN: dict[str, Any] = {
+    "kernels": (3,), "expands": (1, 2), "activation_bits": (8,), "granularity": "block",
+}  # fmt: skip
+
 PRESETS: dict[str, MobileNetParameters] = {
     "8x8": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1, 2)),
-            Stage(32, 2, (1, 2, 3)),
-        ),
-        stem_channels=16,
-        stem_stride=1,
-        head_channels=64,
-        resolutions=(8,),
-        widths=(0.5, 1.0),
-        kernels=(3, 5),
-        expands=(2, 3),
+        stages=(Stage(16, 1, (1, 2)), Stage(32, 2, (1, 2, 3))), stem_channels=16, stem_stride=1,
+        head_channels=64, resolutions=(8,), widths=(0.5, 1.0), kernels=(3, 5), expands=(2, 3),
     ),
+    # Full convolutions where feature maps are large: there they cost a CPU no more than
+    # an expansion and a depthwise convolution, in training and on the device.
     "28x28": MobileNetParameters(
-        # Full convolutions where feature maps are large: there they cost a CPU no more than
-        # an expansion and a depthwise convolution, in training and on the device.
-        stages=(
-            Stage(16, 1, (1, 2), kernels=(3,), fused=True),
-            Stage(32, 2, (1, 2, 3), kernels=(3,), fused=True),
-            Stage(48, 1, (1, 2)),
-        ),
-        stem_channels=16,
-        head_channels=128,
-        resolutions=(20, 24, 28),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3, 5),
-        expands=(2, 3),
+        stages=(Stage(16, 1, (1, 2), kernels=(3,), fused=True),
+            Stage(32, 2, (1, 2, 3), kernels=(3,), fused=True), Stage(48, 1, (1, 2))),
+        stem_channels=16, head_channels=128, resolutions=(20, 24, 28), widths=(0.5, 0.75, 1.0),
+        kernels=(3, 5), expands=(2, 3),
     ),
     "32x32": MobileNetParameters(
-        stages=(
-            Stage(24, 1, (1, 2, 3)),
-            Stage(40, 2, (1, 2, 3)),
-            Stage(80, 2, (1, 2, 3)),
-            Stage(96, 1, (1, 2)),
-        ),
-        stem_channels=24,
-        stem_stride=1,
-        head_channels=256,
-        resolutions=(24, 28, 32),
+        stages=(Stage(24, 1, (1, 2, 3)), Stage(40, 2, (1, 2, 3)), Stage(80, 2, (1, 2, 3)),
+            Stage(96, 1, (1, 2))),
+        stem_channels=24, stem_stride=1, head_channels=256, resolutions=(24, 28, 32),
         widths=(0.5, 0.75, 1.0),
     ),
     # Spectrograms of 49 frames and 40 bands, or of other numbers: the height follows the data.
     "49x40": MobileNetParameters(
-        stages=(
-            Stage(24, 1, (1, 2)),
-            Stage(40, 2, (1, 2)),
-            Stage(64, 2, (1, 2)),
-        ),
-        stem_channels=16,
-        stem_kernel=5,
-        head_channels=128,
-        resolutions=(40,),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3, 5),
-        expands=(2, 3),
+        stages=(Stage(24, 1, (1, 2)), Stage(40, 2, (1, 2)), Stage(64, 2, (1, 2))), stem_channels=16,
+        stem_kernel=5, head_channels=128, resolutions=(40,), widths=(0.5, 0.75, 1.0),
+        kernels=(3, 5), expands=(2, 3),
     ),
     "96x96": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1, 2)),
-            Stage(24, 2, (1, 2, 3)),
-            Stage(40, 2, (1, 2, 3)),
-            Stage(80, 2, (1, 2, 3)),
-            Stage(96, 1, (1, 2)),
-        ),
-        stem_channels=16,
-        head_channels=256,
-        resolutions=(64, 80, 96),
-        widths=(0.5, 0.75, 1.0),
+        stages=(Stage(16, 1, (1, 2)), Stage(24, 2, (1, 2, 3)), Stage(40, 2, (1, 2, 3)),
+            Stage(80, 2, (1, 2, 3)), Stage(96, 1, (1, 2))),
+        stem_channels=16, head_channels=256, resolutions=(64, 80, 96), widths=(0.5, 0.75, 1.0),
     ),
     # What gives most accuracy for a second of training and a KiB of weights: full convolutions,
     # since each channel of a depthwise one brings a scale and a bias that few bits do not shrink;
     # half the side in every stage, so that most weights are where an image has few pixels; and
     # activations at 8 bits, because fewer save no weights, and no time on most runtimes.
     "8x8-lean": MobileNetParameters(
-        stages=(
-            Stage(12, 1, (1, 2), fused=True),
-            Stage(24, 2, (1, 2), fused=True),
-            Stage(48, 2, (1, 2), fused=True),
-        ),
-        stem_channels=12,
-        stem_stride=1,
-        resolutions=(8,),
-        widths=(0.34, 0.5, 0.67, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+        stages=(Stage(12, 1, (1, 2), fused=True), Stage(24, 2, (1, 2), fused=True),
+            Stage(48, 2, (1, 2), fused=True)),
+        stem_channels=12, stem_stride=1, resolutions=(8,), widths=(0.34, 0.5, 0.67, 1.0), **_LEAN,
     ),
     "28x28-lean": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1, 2), fused=True),
-            Stage(32, 2, (1, 2), fused=True),
-            Stage(96, 2, (1, 2), fused=True),
-        ),
-        stem_channels=16,
-        resolutions=(28,),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+        stages=(Stage(16, 1, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
+            Stage(96, 2, (1, 2), fused=True)),
+        stem_channels=16, resolutions=(28,), widths=(0.5, 0.75, 1.0), **_LEAN,
     ),
     "32x32-lean": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1, 2), fused=True),
-            Stage(32, 2, (1, 2), fused=True),
-            Stage(96, 2, (1, 2), fused=True),
-        ),
-        stem_channels=16,
-        resolutions=(32,),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+        stages=(Stage(16, 1, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
+            Stage(96, 2, (1, 2), fused=True)),
+        stem_channels=16, resolutions=(32,), widths=(0.5, 0.75, 1.0), **_LEAN,
     ),
     # Spectrograms, as of keywords.
     "49x40-lean": MobileNetParameters(
-        stages=(
-            Stage(24, 2, (1, 2), fused=True),
-            Stage(48, 2, (1, 2, 3), fused=True),
-        ),
-        stem_channels=16,
-        stem_kernel=5,
-        resolutions=(40,),
-        widths=(0.34, 0.5, 0.67, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+        stages=(Stage(24, 2, (1, 2), fused=True), Stage(48, 2, (1, 2, 3), fused=True)),
+        stem_channels=16, stem_kernel=5, resolutions=(40,), widths=(0.34, 0.5, 0.67, 1.0), **_LEAN,
     ),
     # The same for photographs: their classes need more layers than maps of letters do, and where a
     # map has few pixels, depthwise convolutions keep many channels small.
     "64x64-lean": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1, 2), fused=True),
-            Stage(32, 2, (1, 2), fused=True),
+        stages=(Stage(16, 1, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
             Stage(64, 2, (1, 2), fused=True),
-            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
-        ),
-        stem_channels=16,
-        resolutions=(48, 64),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4))),
+        stem_channels=16, resolutions=(48, 64), widths=(0.5, 0.75, 1.0), **_LEAN,
     ),
     "128x128-lean": MobileNetParameters(
-        stages=(
-            Stage(16, 2, (1, 2), fused=True),
-            Stage(32, 2, (1, 2), fused=True),
+        stages=(Stage(16, 2, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
             Stage(64, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
-            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4)),
-        ),
-        stem_channels=16,
-        resolutions=(96, 112, 128),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3,),
-        expands=(1, 2),
-        activation_bits=(8,),
-        granularity="block",
+            Stage(112, 2, (1, 2, 3), kernels=(3, 5), expands=(2, 3, 4))),
+        stem_channels=16, resolutions=(96, 112, 128), widths=(0.5, 0.75, 1.0), **_LEAN,
     ),
     # OFA-MobileNetV3 (Once-for-All, appendix B): 4 x 4 x 4 x 4 x 4 blocks at the largest.
     "224x224-ofa": MobileNetParameters(
-        stages=(
-            Stage(16, 1, (1,), kernels=(3,), expands=(1,)),
-            Stage(24, 2, (2, 3, 4)),
-            Stage(40, 2, (2, 3, 4), squeeze=True),
-            Stage(80, 2, (2, 3, 4), activation="hswish"),
+        stages=(Stage(16, 1, (1,), kernels=(3,), expands=(1,)), Stage(24, 2, (2, 3, 4)),
+            Stage(40, 2, (2, 3, 4), squeeze=True), Stage(80, 2, (2, 3, 4), activation="hswish"),
             Stage(112, 1, (2, 3, 4), activation="hswish", squeeze=True),
-            Stage(160, 2, (2, 3, 4), activation="hswish", squeeze=True),
-        ),
-        stem_channels=16,
-        stem_activation="hswish",
-        head_channels=960,
-        feature_channels=1280,
-        head_activation="hswish",
-        resolutions=(128, 160, 192, 224),
-        expands=(3, 4, 6),
-        divisor=8,
+            Stage(160, 2, (2, 3, 4), activation="hswish", squeeze=True)),
+        stem_channels=16, stem_activation="hswish", head_channels=960, feature_channels=1280,
+        head_activation="hswish", resolutions=(128, 160, 192, 224), expands=(3, 4, 6), divisor=8,
     ),
-}
+}  # fmt: skip
 
 
 @SPACES.register("mobilenet")

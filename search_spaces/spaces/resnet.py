@@ -113,58 +113,34 @@ class Stage(BlockStage):
 
 PRESETS: dict[str, Parameters] = {
     "8x8": Parameters(
-        stages=(Stage(16, 1, (1, 2)), Stage(32, 2, (1, 2))),
-        resolutions=(8,),
-        stem_stride=1,
-        widths=(0.5, 1.0),
-        kernels=(1, 3),
-        expands=(0.5, 1),
+        stages=(Stage(16, 1, (1, 2)), Stage(32, 2, (1, 2))), resolutions=(8,), stem_stride=1,
+        widths=(0.5, 1.0), kernels=(1, 3), expands=(0.5, 1),
     ),
     "28x28": Parameters(
         stages=(Stage(16, 1, (1, 2)), Stage(32, 2, (1, 2, 3)), Stage(48, 1, (1, 2))),
-        resolutions=(20, 24, 28),
-        widths=(0.5, 0.75, 1.0),
-        kernels=(1, 3),
-        expands=(0.5, 1),
+        resolutions=(20, 24, 28), widths=(0.5, 0.75, 1.0), kernels=(1, 3), expands=(0.5, 1),
     ),
     # The largest is ResNet-20 of He et al., section 4.2, twice as wide.
     "32x32": Parameters(
         stages=(Stage(32, 1, (1, 2, 3)), Stage(64, 2, (1, 2, 3)), Stage(128, 2, (1, 2, 3))),
-        stem_channels=32,
-        stem_stride=1,
-        resolutions=(24, 28, 32),
-        widths=(0.5, 0.75, 1.0),
+        stem_channels=32, stem_stride=1, resolutions=(24, 28, 32), widths=(0.5, 0.75, 1.0),
         expands=(0.5, 0.75, 1),
     ),
     "96x96": Parameters(
-        stages=(
-            Stage(32, 1, (1, 2)),
-            Stage(64, 2, (1, 2, 3)),
-            Stage(128, 2, (1, 2, 3)),
-            Stage(256, 2, (1, 2)),
-        ),
-        stem_channels=32,
-        resolutions=(64, 80, 96),
-        widths=(0.5, 0.75, 1.0),
-        expands=(0.5, 0.75, 1),
+        stages=(Stage(32, 1, (1, 2)), Stage(64, 2, (1, 2, 3)), Stage(128, 2, (1, 2, 3)),
+            Stage(256, 2, (1, 2))),
+        stem_channels=32, resolutions=(64, 80, 96), widths=(0.5, 0.75, 1.0), expands=(0.5, 0.75, 1),
     ),
     # OFA-ResNet50: depths, ratios, widths and resolutions of its released supernet.
     "224x224-ofa": Parameters(
-        stages=(
-            Stage(256, 1, (2, 3, 4), blocks=("bottleneck",)),
+        stages=(Stage(256, 1, (2, 3, 4), blocks=("bottleneck",)),
             Stage(512, 2, (2, 3, 4), blocks=("bottleneck",)),
             Stage(1024, 2, (4, 5, 6), blocks=("bottleneck",)),
-            Stage(2048, 2, (2, 3, 4), blocks=("bottleneck",)),
-        ),
-        stem_channels=64,
-        stem_kernel=7,
-        stem_pool=True,
-        resolutions=(128, 160, 192, 224),
-        widths=(0.65, 0.8, 1.0),
-        expands=(0.2, 0.25, 0.35),
-        divisor=8,
+            Stage(2048, 2, (2, 3, 4), blocks=("bottleneck",))),
+        stem_channels=64, stem_kernel=7, stem_pool=True, resolutions=(128, 160, 192, 224),
+        widths=(0.65, 0.8, 1.0), expands=(0.2, 0.25, 0.35), divisor=8,
     ),
-}
+}  # fmt: skip
 
 
 @SPACES.register("resnet")

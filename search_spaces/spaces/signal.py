@@ -38,52 +38,27 @@ class SignalParameters(Parameters):
 PRESETS: dict[str, SignalParameters] = {
     # Named by the length they are made for, about.
     "32": SignalParameters(
-        stages=(MBConvStage(24, 1, (1, 2)), MBConvStage(32, 2, (1, 2))),
-        stem_channels=16,
-        stem_kernel=5,
-        stem_stride=1,
-        head_channels=64,
-        resolutions=(1.0,),
-        widths=(0.5, 0.75, 1.0),
+        stages=(MBConvStage(24, 1, (1, 2)), MBConvStage(32, 2, (1, 2))), stem_channels=16,
+        stem_kernel=5, stem_stride=1, head_channels=64, resolutions=(1.0,), widths=(0.5, 0.75, 1.0),
         kernels=(3, 5, 9),
     ),
     "256": SignalParameters(
-        stages=(
-            MBConvStage(24, 1, (1, 2)),
-            MBConvStage(40, 2, (1, 2)),
-            MBConvStage(56, 2, (1, 2)),
-        ),
-        stem_channels=16,
-        stem_stride=2,
-        head_channels=96,
-        widths=(0.5, 0.75, 1.0),
+        stages=(MBConvStage(24, 1, (1, 2)), MBConvStage(40, 2, (1, 2)), MBConvStage(56, 2, (1, 2))),
+        stem_channels=16, stem_stride=2, head_channels=96, widths=(0.5, 0.75, 1.0),
     ),
     "1024": SignalParameters(
-        stages=(
-            MBConvStage(24, 2, (1, 2)),
-            MBConvStage(40, 2, (1, 2)),
-            MBConvStage(56, 2, (1, 2)),
-            MBConvStage(64, 1, (1, 2)),
-        ),
-        stem_channels=16,
-        stem_stride=2,
-        head_channels=96,
-        widths=(0.5, 0.75, 1.0),
+        stages=(MBConvStage(24, 2, (1, 2)), MBConvStage(40, 2, (1, 2)),
+            MBConvStage(56, 2, (1, 2)), MBConvStage(64, 1, (1, 2))),
+        stem_channels=16, stem_stride=2, head_channels=96, widths=(0.5, 0.75, 1.0),
     ),
     # Blocks of two full convolutions (Wang et al., 2017, their ResNet for time series, narrower).
     "256-residual": SignalParameters(
-        stages=(
-            ResidualStage(24, 1, (1, 2)),
-            ResidualStage(32, 2, (1, 2)),
-            ResidualStage(48, 2, (1, 2)),
-        ),
-        stem_channels=24,
-        stem_stride=2,
-        widths=(0.5, 0.75, 1.0),
-        kernels=(3, 5, 9),
+        stages=(ResidualStage(24, 1, (1, 2)), ResidualStage(32, 2, (1, 2)),
+            ResidualStage(48, 2, (1, 2))),
+        stem_channels=24, stem_stride=2, widths=(0.5, 0.75, 1.0), kernels=(3, 5, 9),
         expands=(0.5, 1),
     ),
-}
+}  # fmt: skip
 
 
 @SPACES.register("signal")

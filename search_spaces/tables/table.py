@@ -215,25 +215,6 @@ def read_table(
     return LatencyTable(space, space.genes(archs), devices, values[:, kept], measured, costs)
 
 
-def read_architectures(
-    path: Path | str, space: SearchSpace, *, arch_column: str | None = None
-) -> np.ndarray:
-    """Read the architecture column alone; other columns are ignored.
-
-    Returns:
-        gene rows (n, choices) int64.
-
-    Raises:
-        InputError, EnvironmentProblem: as :func:`read_table`.
-    """
-    path = Path(path)
-    raw = read_raw(path)
-    arch_at = _find_arch_column(path, raw.header, arch_column)
-    archs, problems = _parse_all(path, space, [row[arch_at] for row in raw.rows], raw)
-    raise_problems(problems)
-    return space.genes(archs)
-
-
 def read_declarations(
     path: Path | str, space: SearchSpace, *, arch_column: str | None = None
 ) -> LatencyTable:

@@ -97,31 +97,9 @@ class TrainingTape(Tape):
         *,
         keeps: str = UNKNOWN,
         activation: str = "none",
+        layer: LayerColumn | None = None,
     ) -> Tensor:
         """See :meth:`Tape.op`."""
-        return self._record(inputs, count, bits, active, keeps, activation, None)
-
-    def layer(
-        self,
-        x: Tensor,
-        column: LayerColumn,
-        count: np.ndarray | int,
-        bits: np.ndarray | int,
-        activation: str,
-    ) -> Tensor:
-        """See :meth:`Tape.layer`."""
-        return self._record([x], count, bits, column.active, "layer", activation, column)
-
-    def _record(
-        self,
-        inputs: Sequence[Tensor],
-        count: np.ndarray | int,
-        bits: np.ndarray | int,
-        active: np.ndarray | None,
-        keeps: str,
-        activation: str,
-        layer: LayerColumn | None,
-    ) -> Tensor:
         on = np.ones(self.rows, dtype=bool) if active is None else active
         time = len(self._sizes)
         found = super().op(inputs, count, bits, active)

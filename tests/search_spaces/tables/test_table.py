@@ -13,7 +13,6 @@ from search_spaces.tables.table import (
     LatencyTable,
     declared_space,
     duplicate_rows,
-    read_architectures,
     read_declarations,
     read_table,
     write_table,
@@ -110,7 +109,7 @@ def test_repeated_architectures_are_found(tmp_path: Path) -> None:
 def test_architectures_can_be_read_without_devices(tmp_path: Path) -> None:
     path = _file(tmp_path, "arch\na b\nb a\n")
     space = TokensSpace([["a", "b"], ["a", "b"]])
-    assert read_architectures(path, space).tolist() == [[0, 1], [1, 0]]
+    assert read_declarations(path, space).genes.tolist() == [[0, 1], [1, 0]]
 
 
 def test_known_costs_are_kept_apart_from_devices(tmp_path: Path) -> None:
