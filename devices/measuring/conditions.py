@@ -44,11 +44,11 @@ def read_conditions(cores: Sequence[int], *, reader: Reader = read_system_file) 
         (highest state of a processor's cooling device), ``load_1m``, ``steal_ticks``
         (time taken by a hypervisor); None where the machine does not say.
     """
-    frequencies = [_number(reader(f"{_CPU.format(c)}/cpufreq/scaling_cur_freq")) for c in cores]
-    lowest = [_number(reader(f"{_CPU.format(c)}/cpufreq/scaling_min_freq")) for c in cores]
-    highest = [_number(reader(f"{_CPU.format(c)}/cpufreq/scaling_max_freq")) for c in cores]
+    frequencies = [number_in(reader(f"{_CPU.format(c)}/cpufreq/scaling_cur_freq")) for c in cores]
+    lowest = [number_in(reader(f"{_CPU.format(c)}/cpufreq/scaling_min_freq")) for c in cores]
+    highest = [number_in(reader(f"{_CPU.format(c)}/cpufreq/scaling_max_freq")) for c in cores]
     throttles = [
-        _number(reader(f"{_CPU.format(c)}/thermal_throttle/{which}_throttle_count"))
+        number_in(reader(f"{_CPU.format(c)}/thermal_throttle/{which}_throttle_count"))
         for c in cores
         for which in ("core", "package")
     ]
@@ -60,7 +60,7 @@ def read_conditions(cores: Sequence[int], *, reader: Reader = read_system_file) 
         "temperature_c": _hottest(reader),
         "throttle_count": _total(throttles),
         "cooling_state": _cooling(reader),
-        "load_1m": _number(load.split()[0]) if load else None,
+        "load_1m": number_in(load.split()[0]) if load else None,
         "steal_ticks": _total([_column(reader, core, 8) for core in cores]),
     }
 
@@ -133,7 +133,7 @@ def choose_cores(
 
 def _speed(reader: Reader, core: int) -> float:
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        value = _number(reader(f"{_CPU.format(core)}/{name}"))
+        value = number_in(reader(f"{_CPU.format(core)}/{name}"))
         if value is not None:
             return value
     return 0.0
@@ -149,7 +149,7 @@ def _column(reader: Reader, core: int, column: int) -> float | None:
     for line in (reader("/proc/stat") or "").splitlines():
         fields = line.split()
         if fields and fields[0] == f"cpu{core}":
-            return _number(fields[column]) if column < len(fields) else None
+            return number_in(fields[column]) if column < len(fields) else None
     return None
 
 
@@ -159,7 +159,7 @@ def _hottest(reader: Reader) -> float | None:
         text = reader(f"{_THERMAL.format(f'thermal_zone{index}')}/temp")
         if text is None:
             break
-        zones.append(_number(text))
+        zones.append(number_in(text))
     return _scaled(max((zone for zone in zones if zone is not None), default=None), 1e-3)
 
 
@@ -171,11 +171,12 @@ def _cooling(reader: Reader) -> float | None:
         if kind is None:
             break
         if "cpu" in kind.lower() or "processor" in kind.lower():
-            states.append(_number(reader(f"{base}/cur_state")))
+            states.append(number_in(reader(f"{base}/cur_state")))
     return max((state for state in states if state is not None), default=None)
 
 
-def _number(text: str | None) -> float | None:
+def number_in(text: str | None) -> float | None:
+    """Return the number that a file of the system holds, or None."""
     try:
         return float(text) if text is not None else None
     except ValueError:

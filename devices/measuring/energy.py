@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from devices.measuring.conditions import Reader, read_system_file
+from devices.measuring.conditions import Reader, number_in, read_system_file
 from search_spaces.errors import InputError
 
 _RAPL = "/sys/class/powercap/intel-rapl:{}"
@@ -54,17 +54,17 @@ class CounterMeter(EnergyMeter):
 
     def start(self) -> None:
         """See :meth:`EnergyMeter.start`."""
-        self._before = [_number(self._reader(path)) for path in self._paths]
+        self._before = [number_in(self._reader(path)) for path in self._paths]
 
     def stop(self) -> float | None:
         """See :meth:`EnergyMeter.stop`: one overflow of each counter is made up for."""
         total = 0.0
         for path, before in zip(self._paths, self._before, strict=True):
-            after = _number(self._reader(path))
+            after = number_in(self._reader(path))
             if before is None or after is None:
                 return None
             if after < before:
-                span = _number(self._reader(f"{path.rpartition('/')[0]}/max_energy_range_uj"))
+                span = number_in(self._reader(f"{path.rpartition('/')[0]}/max_energy_range_uj"))
                 if span is None:
                     return None
                 after += span
@@ -111,7 +111,7 @@ class PowerMeter(EnergyMeter):
             self._read()
 
     def _read(self) -> None:
-        value = _number(self._reader(self._path))
+        value = number_in(self._reader(self._path))
         if value is not None:
             self._points.append((self._clock(), value))
 
@@ -128,7 +128,7 @@ def make_meter(source: str | None, *, reader: Reader = read_system_file) -> Ener
     """
     if source is None:
         packages = [f"{_RAPL.format(i)}/energy_uj" for i in range(_PACKAGES)]
-        found = [path for path in packages if _number(reader(path)) is not None]
+        found = [path for path in packages if number_in(reader(path)) is not None]
         return CounterMeter(found, reader=reader) if found else NoMeter()
     name = source.rpartition("/")[2]
     if not re.fullmatch(r"energy_uj|energy\d+_input|power\d+_(input|average)", name):
@@ -136,15 +136,8 @@ def make_meter(source: str | None, *, reader: Reader = read_system_file) -> Ener
             f"energy source {source!r} is no energy counter in uJ (energy_uj, energyN_input) and "
             f"no power sensor in uW (powerN_input)"
         )
-    if _number(reader(source)) is None:
+    if number_in(reader(source)) is None:
         raise InputError(f"energy source {source!r} cannot be read; check its permissions")
     if name.startswith("energy"):
         return CounterMeter([source], reader=reader)
     return PowerMeter(source, reader=reader)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None

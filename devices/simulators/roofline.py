@@ -17,6 +17,7 @@ import numpy as np
 
 from devices.simulators.hardware import FormatUnit, Hardware
 from search_spaces.errors import InputError
+from search_spaces.memory import stream_bits
 from search_spaces.number_formats import bits_of, number_format
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS, LayerPlan, OperatorPlan
 from search_spaces.planned import BlockColumn, PlannedSpace
@@ -53,11 +54,7 @@ def estimate_blocks(
     seconds, joules = np.zeros(rows), np.zeros(rows)
     limited = np.zeros(rows)
     layers: dict[str, np.ndarray] = {}
-    quantised = np.zeros(rows, dtype=bool)
-    for block in blocks:
-        for column in block.layers:
-            quantised |= column.active & np.less(column.layer.activation_bits, FLOAT_BITS)
-    stream = np.where(quantised, STREAM_BITS, FLOAT_BITS)
+    stream = stream_bits(blocks, rows)
     for block in blocks:
         items = [(c.layer.name, c.active, _layer_work(c.layer, stream)) for c in block.layers]
         for item in block.operators:

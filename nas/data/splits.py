@@ -245,18 +245,17 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     base, labels = _open(raw, raw.train, size, channels)
     rng = derive_rng(seed, "data", "order")
     order = _order(raw, labels.numpy(), rng)
-    if raw.test is not None:
-        test = _whole(raw, raw.test, size, channels)
-    else:
-        count = _share("data.test", config.test, order, raw.groups)
-        test = Subset(base, labels, torch.from_numpy(order[:count].copy()), raw.placed)
-        order = order[count:]
-    if raw.validation is not None:
-        validation = _whole(raw, raw.validation, size, channels)
-    else:
-        count = _share("data.validation", config.validation, order, raw.groups)
-        validation = Subset(base, labels, torch.from_numpy(order[:count].copy()), raw.placed)
-        order = order[count:]
+
+    def part(key: str, given: ImageArrays | ImageFiles | None, wanted: int | float) -> Subset:
+        nonlocal order
+        if given is not None:
+            return _whole(raw, given, size, channels)
+        count = _share(key, wanted, order, raw.groups)
+        taken, order = order[:count].copy(), order[count:]
+        return Subset(base, labels, torch.from_numpy(taken), raw.placed)
+
+    test = part("data.test", raw.test, config.test)
+    validation = part("data.validation", raw.validation, config.validation)
     if raw.groups is not None:
         # Sets are divided by group; within the training set the order is that of all others.
         order = order[_stratified_order(_strata(raw, labels.numpy()[order]), rng)]

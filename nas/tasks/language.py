@@ -9,10 +9,11 @@ import numpy as np
 
 from nas.data.text.tokens import decoded, printable
 from nas.fronts.metrics import MetricKind
-from nas.tasks.base import TASKS, Task
+from nas.tasks.base import TASKS
 from nas.tasks.data import expect
 from nas.tasks.overlays import Drawing
 from nas.tasks.scores import Score
+from nas.tasks.symbols import SymbolTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ _SHOWN = 60
 
 
 @TASKS.register("language_modelling")
-class LanguageModelling(Task):
+class LanguageModelling(SymbolTask):
     """The token that follows, after each token of a window: cross-entropy, bits per byte.
 
     Bits per byte are comparable between vocabularies: the bits that it takes to name all tokens,
@@ -61,34 +62,9 @@ class LanguageModelling(Task):
         """Return the number of tokens in the vocabulary."""
         return len(self.tokens.spellings)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy.
-
-        outputs: (batch, tokens, vocabulary); targets: (batch, tokens) int64.
-        """
-        from torch.nn import functional as F
-
-        return F.cross_entropy(
-            outputs.flatten(0, 1), targets.flatten(), label_smoothing=self.label_smoothing
-        )
-
-    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Return the cross-entropy against the teacher's probabilities (Hinton et al., 2015).
-
-        Both (batch, tokens, vocabulary).
-        """
-        from torch.nn import functional as F
-
-        taught = teacher_outputs.detach().flatten(0, 1).softmax(-1)
-        return F.cross_entropy(outputs.flatten(0, 1), taught)
-
     def score(self) -> Score:
         """See :meth:`Task.score`."""
         return _LanguageScore(self.tokens)
-
-    def decide(self, outputs: Tensor) -> Tensor:
-        """Return the likeliest token after each token: (batch, tokens)."""
-        return outputs.argmax(-1)
 
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: the end of the window, and what comes after it."""

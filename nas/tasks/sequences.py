@@ -9,10 +9,11 @@ import numpy as np
 
 from nas.data.text.pair_tokens import until_end
 from nas.fronts.metrics import MetricKind
-from nas.tasks.base import TASKS, Task
+from nas.tasks.base import TASKS
 from nas.tasks.data import expect
 from nas.tasks.overlays import Drawing
 from nas.tasks.scores import MeanScore, Score
+from nas.tasks.symbols import SymbolTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @TASKS.register("sequence_to_sequence")
-class SequenceToSequence(Task):
+class SequenceToSequence(SymbolTask):
     """The target of a source, symbol by symbol: cross-entropy, word error rate.
 
     A word is what a line holds: the word error rate is the share of lines that are not answered
@@ -34,6 +35,9 @@ class SequenceToSequence(Task):
     from that: it is, exactly when every symbol is the likeliest after the right ones before it.
     The further metric ``token_error_rate`` (edits that make the answer right, over the symbols of
     the targets) needs the answers themselves; :meth:`answer` finds them.
+
+    After the end a target goes on with ends, which are learnt at once; so a teacher, whose answers
+    there are learnt from as well, has something to say there.
 
     Attributes:
         pairs: of the data, once they are loaded.
@@ -68,30 +72,6 @@ class SequenceToSequence(Task):
             "source_length": self.pairs.source_length,
             "source_vocabulary": self.pairs.source.count,
         }
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy.
-
-        After the end a target goes on with ends, which are learnt at once; so a teacher, whose
-        answers there are learnt from as well, has something to say there.
-
-        outputs: (batch, target, symbols); targets: (batch, target) int64.
-        """
-        from torch.nn import functional as F
-
-        return F.cross_entropy(
-            outputs.flatten(0, 1), targets.flatten(), label_smoothing=self.label_smoothing
-        )
-
-    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Return the cross-entropy against the teacher's probabilities (Hinton et al., 2015).
-
-        Both (batch, target, symbols).
-        """
-        from torch.nn import functional as F
-
-        taught = teacher_outputs.detach().flatten(0, 1).softmax(-1)
-        return F.cross_entropy(outputs.flatten(0, 1), taught)
 
     def answer(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """Return the outputs that greedy answers lead to, (batch, target, symbols).
@@ -134,10 +114,6 @@ class SequenceToSequence(Task):
     def score(self) -> Score:
         """See :meth:`Task.score`."""
         return _SequenceScore(self)
-
-    def decide(self, outputs: Tensor) -> Tensor:
-        """Return the likeliest symbol after each: (batch, target)."""
-        return outputs.argmax(-1)
 
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: the answer, and the target where it is another."""

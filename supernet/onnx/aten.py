@@ -91,10 +91,14 @@ def _sum(
     context: Context, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Value:
     plain("sum", {} if dtype is None else {"dtype": dtype})
+    return _reduced(context, "ReduceSum", x, dim, keepdim)
+
+
+def _reduced(context: Context, op: str, x: Value, dim: Any, keepdim: bool) -> Value:
     rank = len(context.shape(x))
     axes = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
     found = context.graph.constant(np.array(sorted(d % rank for d in axes), np.int64))
-    return Value(context.graph.node("ReduceSum", [context.name(x), found], keepdims=int(keepdim)))
+    return Value(context.graph.node(op, [context.name(x), found], keepdims=int(keepdim)))
 
 
 @OPERATIONS.register("group_norm")
@@ -318,10 +322,7 @@ def _vector_norm(
     dtype: Any = None,
 ) -> Value:
     plain("linalg_vector_norm", {} if dtype is None and ord == 2 else {"ord": ord})
-    rank = len(context.shape(x))
-    axes = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
-    found = context.graph.constant(np.array(sorted(d % rank for d in axes), np.int64))
-    return Value(context.graph.node("ReduceL2", [context.name(x), found], keepdims=int(keepdim)))
+    return _reduced(context, "ReduceL2", x, dim, keepdim)
 
 
 @OPERATIONS.register("einsum")

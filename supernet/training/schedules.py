@@ -5,8 +5,8 @@ No torch is loaded by importing this module, so that a job can be checked withou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.registry import Registry
 from search_spaces.seeds import derive_rng
 from supernet.training.subnets import (
-    BitOdds,
-    BitsStage,
-    Focus,
     SandwichSampler,
     StagedSchedule,
     Teaching,
@@ -75,23 +72,10 @@ class ProgressiveShrinking(StagedSchedule):
         space: PlannedSpace,
         ranges: Mapping[str, LayerRange],
         *,
-        stages: Sequence[BitsStage],
         random_subnets: int = 2,
-        seed: int = 0,
-        bit_odds: BitOdds | None = None,
-        focus: Focus | None = None,
-        float_share: float = 0.0,
+        **rest: Any,
     ) -> None:
-        super().__init__(
-            space,
-            ranges,
-            stages=stages,
-            random_subnets=max(1, random_subnets),
-            seed=seed,
-            bit_odds=bit_odds,
-            focus=focus,
-            float_share=float_share,
-        )
+        super().__init__(space, ranges, random_subnets=max(1, random_subnets), **rest)
         kinds = choice_kinds(space)
         # A choice that is none of the three comes with the last of them.
         self._kinds = [

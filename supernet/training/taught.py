@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 from search_spaces.space import Arch
 from supernet.training.subnets import (
-    BitOdds,
     BitsStage,
-    Focus,
     StagedSchedule,
     Teaching,
     float_plan,
@@ -53,24 +51,11 @@ class Taught(StagedSchedule):
         space: PlannedSpace,
         ranges: Mapping[str, LayerRange],
         *,
-        stages: Sequence[BitsStage],
         random_subnets: int = 2,
-        seed: int = 0,
-        bit_odds: BitOdds | None = None,
-        focus: Focus | None = None,
-        float_share: float = 0.0,
+        **rest: Any,
     ) -> None:
-        super().__init__(
-            space,
-            ranges,
-            stages=stages,
-            random_subnets=max(1, random_subnets),
-            seed=seed,
-            bit_odds=bit_odds,
-            focus=focus,
-            float_share=float_share,
-        )
-        pool = space.sample_genes(derive_rng(seed, "taught", "pool"), POOL)
+        super().__init__(space, ranges, random_subnets=max(1, random_subnets), **rest)
+        pool = space.sample_genes(derive_rng(self.seed, "taught", "pool"), POOL)
         ends = space.genes([space.smallest(), space.largest()])
         pool = np.unique(np.concatenate([pool, ends]), axis=0)
         sizes = np.log(space.costs(pool)["weights_kib"])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from search_spaces.errors import MissingExtraError
 from search_spaces.registry import Registry
 
 
@@ -86,6 +87,18 @@ class Format(ABC):
                 something else.
             MissingExtraError, EnvironmentProblem: see :meth:`require`.
         """
+
+
+class OnnxBased(Format):
+    """A format that is written with the package onnx."""
+
+    @classmethod
+    def require(cls) -> None:
+        """See :meth:`Format.require`."""
+        try:
+            import onnx  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("onnx", "search") from error
 
 
 FORMATS: Registry[type[Format]] = Registry(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from nas.models.c_project.project import write_c_project
-from nas.models.formats.base import FORMATS, Format, Source, Written
-from nas.models.formats.packed import PackedFile, packed_error
+from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
+from nas.models.formats.packed import packed_error
 from search_spaces.errors import InputError
 from search_spaces.model_files.packing import pack_model
 
@@ -17,16 +17,11 @@ _SECONDS = 600
 
 
 @FORMATS.register("c")
-class CProject(Format):
-    """A folder of C99 without heap and without floating point."""
+class CProject(OnnxBased):
+    """A folder of C99 without heap and without floating point; who builds it needs a compiler."""
 
     name: ClassVar[str] = "c"
     summary: ClassVar[str] = "C99 project for microcontrollers (folder ID-c), integers throughout"
-
-    @classmethod
-    def require(cls) -> None:
-        """See :meth:`Format.require`: a C compiler is needed only by who builds the project."""
-        PackedFile.require()
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:

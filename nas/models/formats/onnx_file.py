@@ -8,27 +8,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from nas.models.formats.base import FORMATS, Format, Source, Written
+from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
 from nas.models.formats.preprocessing import prepared, with_preprocessing
 from search_spaces.atomic import write_bytes_atomic
-from search_spaces.errors import InputError, MissingExtraError
+from search_spaces.errors import InputError
 
 
 @FORMATS.register("onnx")
-class OnnxFile(Format):
+class OnnxFile(OnnxBased):
     """The file of the run with metadata; with ``embed`` its pre-processing is part of it."""
 
     name: ClassVar[str] = "onnx"
     summary: ClassVar[str] = "ONNX with quantised tensors (QDQ): ONNX Runtime, TensorRT, others"
     embeds: ClassVar[bool] = True
-
-    @classmethod
-    def require(cls) -> None:
-        """See :meth:`Format.require`."""
-        try:
-            import onnx  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("onnx", "search") from error
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nas.models.formats.base import FORMATS, Format, Source, Written
-from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
+from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
 from search_spaces.model_files.packing import pack_onnx
 
@@ -18,19 +18,11 @@ ROUNDED = 0.05
 
 
 @FORMATS.register("lowbit")
-class PackedFile(Format):
+class PackedFile(OnnxBased):
     """Weights at their own bit-widths, see docs/lowbit-format.md."""
 
     name: ClassVar[str] = "lowbit"
     summary: ClassVar[str] = "packed low-bit model (.lowbit), weights at their own bits"
-
-    @classmethod
-    def require(cls) -> None:
-        """See :meth:`Format.require`."""
-        try:
-            import onnx  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("onnx", "search") from error
 
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
