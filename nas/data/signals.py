@@ -191,7 +191,7 @@ def signal_csv(
             cut = (
                 _whole_rows(signals, told, own, channels, table, problems)
                 if window is None
-                else _windows(signals, told, own, window, hop or max(1, window // 2), table, kind)
+                else _windows(signals, told, own, window, hop or max(1, window // 2), kind)
             )
             found[0].extend(cut[0])
             found[1].extend(cut[1])
@@ -382,7 +382,6 @@ def _windows(
     groups: Sequence[str],
     window: int,
     hop: int,
-    table: Table,
     kind: str,
 ) -> Cut:
     cut: Cut = ([], [], [])

@@ -219,10 +219,10 @@ class PredictorStrategy(Strategy):
             spare = find_feasible(self.problem, n, rng, exclude=self._seen)
             rows = np.vstack([pool.genes, spare])
             return rows[unique_rows(rows)][:n]
-        keep, ranks, _ = nsga2.survive(pool.objectives, pool.constraints, max(300, 10 * n))
+        keep, _, _ = nsga2.survive(pool.objectives, pool.constraints, max(300, 10 * n))
         pool = pool.take(keep)
         exploring = int(rng.binomial(n, self.explore)) if self.explore else 0
-        chosen = self._by_hypervolume(pool, ranks, objectives, constraints, n - exploring)
+        chosen = self._by_hypervolume(pool, objectives, constraints, n - exploring)
         span = np.ptp(np.vstack([pool.objectives, objectives]), axis=0)
         doubt = (pool.std / np.where(span > 0, span, 1.0)).sum(axis=1)
         doubt[nsga2.total_violation(pool.constraints) > 0] = -1.0
@@ -234,12 +234,7 @@ class PredictorStrategy(Strategy):
         return pool.genes[chosen]
 
     def _by_hypervolume(
-        self,
-        pool: Judged,
-        ranks: np.ndarray,
-        objectives: np.ndarray,
-        constraints: np.ndarray,
-        n: int,
+        self, pool: Judged, objectives: np.ndarray, constraints: np.ndarray, n: int
     ) -> list[int]:
         """Choose rows that add most volume to the evaluated front, one after the other.
 

@@ -31,9 +31,6 @@ class AttentionStage(BlockStage):
     """An MBConv block that changes size and width, then blocks of attention and MLP.
 
     Attributes:
-        channels: output channels at width 1.0.
-        stride: of the MBConv block.
-        depths: allowed numbers of attention blocks, ascending.
         heads: allowed numbers of heads.
         head_width: width of one head.
         shrinks: allowed strides of the depthwise convolution before the attention.

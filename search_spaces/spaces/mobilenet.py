@@ -14,27 +14,22 @@ from typing import Any
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, odd, one_of, round_channels
+from search_spaces.parameters import one_of, round_channels
 from search_spaces.plan import LayerPlan, Numbers
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import Block, BlockStage, StagedSpace
+from search_spaces.spaces.staged import Block, KernelStage, StagedSpace
 from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 BLOCKS = ("mbconv", "fused")
 
 
 @dataclass(frozen=True)
-class Stage(BlockStage):
+class Stage(KernelStage):
     """A run of MBConv blocks of one output width.
 
     Attributes:
-        channels: output channels at width 1.0.
-        stride: of the first block.
-        depths: allowed numbers of blocks, ascending.
-        kernels, expands: allowed depthwise kernel sides and expansion ratios; ``None``
-            takes those of the space.
         activation: ``relu`` or ``hswish``.
         squeeze: squeeze-and-excite after the depthwise convolution (MobileNetV3).
         fused: a full convolution in place of expansion and depthwise convolution (fused
@@ -43,8 +38,6 @@ class Stage(BlockStage):
             the same as ``fused``, two make it a choice. Empty follows ``fused``.
     """
 
-    kernels: tuple[int, ...] | None = None
-    expands: tuple[float, ...] | None = None
     activation: str = "relu"
     squeeze: bool = False
     fused: bool = False
@@ -57,11 +50,7 @@ class Stage(BlockStage):
 
     def check(self, place: str, parameters: Parameters) -> None:
         """Raise :class:`InputError` for a value that the stage cannot have."""
-        for name in ("kernels", "expands"):
-            if getattr(self, name) is not None:
-                ascending(f"{place}.{name}", getattr(self, name))
-        for kernel in self.kernels or parameters.kernels:
-            odd(place, kernel)
+        super().check(place, parameters)
         for ratio in self.expands or parameters.expands:
             if ratio < 1:
                 raise InputError(f"{place}: expansion ratio {ratio} must be at least 1")

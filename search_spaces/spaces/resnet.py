@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import ascending, odd, one_of, round_channels
+from search_spaces.parameters import one_of, round_channels
 from search_spaces.planned import BlockColumn, LayerColumn
 from search_spaces.space import Choice, Condition
 from search_spaces.spaces.registry import SPACES
-from search_spaces.spaces.staged import Block, BlockStage, Sizes, StagedSpace
+from search_spaces.spaces.staged import Block, KernelStage, Sizes, StagedSpace
 from search_spaces.spaces.staged_parameters import Conditions, Parameters, bit_choices
 
 BLOCKS = ("basic", "bottleneck")
@@ -25,30 +25,18 @@ _ROLES = {"basic": ("conv1", "conv2"), "bottleneck": ("reduce", "conv", "restore
 
 
 @dataclass(frozen=True)
-class Stage(BlockStage):
+class Stage(KernelStage):
     """A run of residual blocks of one output width.
 
     Attributes:
-        channels: output channels at width 1.0.
-        stride: of the first block.
-        depths: allowed numbers of blocks, ascending.
-        kernels: allowed sides of the kernels; ``None`` takes those of the space.
-        expands: allowed ratios of a block's inner width to its output; ``None`` takes those of
-            the space.
         blocks: kinds of block that each block may be: ``basic``, ``bottleneck`` or both.
     """
 
-    kernels: tuple[int, ...] | None = None
-    expands: tuple[float, ...] | None = None
     blocks: tuple[str, ...] = ("basic",)
 
     def check(self, place: str, parameters: Parameters) -> None:
         """Raise :class:`InputError` for a value that the stage cannot have."""
-        for name in ("kernels", "expands"):
-            if getattr(self, name) is not None:
-                ascending(f"{place}.{name}", getattr(self, name))
-        for kernel in self.kernels or parameters.kernels:
-            odd(place, kernel)
+        super().check(place, parameters)
         blocks = self.blocks
         if not isinstance(blocks, tuple) or not blocks or len(set(blocks)) != len(blocks):
             raise InputError(f"{place}.blocks={blocks!r} must be a list, each kind once")

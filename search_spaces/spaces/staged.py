@@ -17,7 +17,9 @@ import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import (
+    ascending,
     from_mapping,
+    odd,
     one_of,
     round_channels,
     strided,
@@ -169,6 +171,27 @@ class BlockStage(ABC):
     @abstractmethod
     def describe(self, block: Block, first: bool) -> list[BlockColumn]:
         """Describe the block; ``first`` tells whether it is the first of its stage."""
+
+
+@dataclass(frozen=True)
+class KernelStage(BlockStage):
+    """A run of blocks whose kernels and inner widths are elastic.
+
+    Attributes:
+        kernels: allowed sides of the kernels; ``None`` takes those of the space.
+        expands: allowed ratios of a block's inner width; ``None`` takes those of the space.
+    """
+
+    kernels: tuple[int, ...] | None = None
+    expands: tuple[float, ...] | None = None
+
+    def check(self, place: str, parameters: Parameters) -> None:
+        """Raise :class:`InputError` for a value that the stage cannot have."""
+        for name in ("kernels", "expands"):
+            if getattr(self, name) is not None:
+                ascending(f"{place}.{name}", getattr(self, name))
+        for kernel in self.kernels or parameters.kernels:
+            odd(place, kernel)
 
 
 class StagedSpace(PresetSpace):

@@ -58,7 +58,7 @@ def yolo_txt(
         if not folder.is_dir():
             raise EnvironmentProblem(f"{root / 'data.yaml'}: {part}: {folder} is not a folder")
         parts[part] = [
-            _image(path, len(classes), problems, empty=empty)
+            _image(path, len(classes), problems)
             for path in sorted(folder.rglob("*"))
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
         ]
@@ -104,7 +104,7 @@ def _folder(root: Path, part: str) -> Path | None:
     return None
 
 
-def _image(path: Path, classes: int, problems: Problems, *, empty: bool) -> BoxedFile:
+def _image(path: Path, classes: int, problems: Problems) -> BoxedFile:
     text = _labels(path)
     file = BoxedFile(path, str(text))
     if not text.is_file():

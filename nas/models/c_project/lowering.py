@@ -281,15 +281,15 @@ class _Lowering:
         x, grid = self._codes(source), self.grids[out]
         if x.table is not None:
             table = table[x.table]
-        if self._read_once(source, x):
+        if self._read_once(x):
             plain = Tensor(x.storage, x.shape, x.grid)
             self.tensors[out] = Tensor(x.storage, x.shape, grid)
             self._emit("table", out, (plain,), self.tensors[out], table=table)
         else:
             self.tensors[out] = Tensor(x.storage, x.shape, grid, table)
 
-    def _read_once(self, name: str, x: Tensor) -> bool:
-        """Whether one node alone reads the memory of ``x``, called ``name``."""
+    def _read_once(self, x: Tensor) -> bool:
+        """Whether one node alone reads the memory of ``x``."""
         sharing = [n for n, t in self.tensors.items() if t.storage == x.storage]
         floats = [n for n, s in self.dequantized.items() if s in sharing]
         readers = [node for n in (*sharing, *floats) for node in self.users[n]]

@@ -15,7 +15,7 @@ import numpy as np
 from nas.models.c_project.arena import place
 from nas.models.c_project.constants import STORAGES
 from nas.models.c_project.lowering import Program, lower
-from nas.models.c_project.source import Sources, model_sources
+from nas.models.c_project.source import model_sources
 from search_spaces.atomic import write_text_atomic
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
@@ -113,7 +113,7 @@ def write_c_project(
     texts = {file: _template(file) for file in _COPIED}
     texts["model.c"], texts["model.h"] = sources.code, sources.header
     texts["test_vectors.h"] = vectors_header(program, images, expected)
-    texts["README.md"] = _readme(name, program, sources, report)
+    texts["README.md"] = _readme(name, program, report)
     texts["project.json"] = json.dumps({"model": name, **asdict(report)}, indent=2) + "\n"
     if labels:
         texts["labels.txt"] = "\n".join(labels) + "\n"
@@ -177,7 +177,7 @@ def _template(name: str) -> str:
     return (resources.files("nas.models.c_project") / "sources" / name).read_text("utf-8")
 
 
-def _readme(name: str, program: Program, sources: Sources, report: ProjectReport) -> str:
+def _readme(name: str, program: Program, report: ProjectReport) -> str:
     constants = report.weight_bytes + report.channel_bytes + report.table_bytes
     promise = ""
     if report.promised_peak_kib is not None and not math.isnan(report.promised_peak_kib):

@@ -121,9 +121,7 @@ class ValueStudy:
             make=make_device or device_of_job,
             tell=tell,
         )
-        result = self._result(
-            source, opened, plan, budget, results, members, store, bench_front, measured
-        )
+        result = self._result(opened, plan, budget, results, members, store, bench_front, measured)
         write_json_atomic(folder.parent / f"{folder.name}.json", result)
         return result
 
@@ -224,7 +222,6 @@ class ValueStudy:
 
     def _result(
         self,
-        source: Source,
         opened: Opened,
         plan: Plan,
         budget: Mapping[str, Any],
