@@ -33,14 +33,6 @@ def nbits_blob(fields: np.ndarray, bits: int, group: int) -> np.ndarray:
     return np.bitwise_or.reduce(parts << shifts, axis=3)
 
 
-def nbits_fields(blob: np.ndarray, bits: int, channels: int) -> np.ndarray:
-    """Return the fields, uint8 (outputs, channels), of an operator's ``B``."""
-    many = 8 // bits
-    shifts = np.arange(many, dtype=np.uint8) * np.uint8(bits)
-    parts = (blob.reshape(len(blob), -1, 1) >> shifts) & np.uint8(2**bits - 1)
-    return parts.reshape(len(blob), -1)[:, :channels]
-
-
 def nbits_node(
     name: str, source: str, target: str, weights: GroupedWeights
 ) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:

@@ -47,14 +47,6 @@ def magnitude_mask(weight: Tensor, sparsity: Sparsity) -> Tensor:
     return mask.view_as(rows).movedim(-1, 1).contiguous()
 
 
-def obeys(weight: Tensor, sparsity: Sparsity) -> bool:
-    """Return whether the zeros of ``weight`` (out, in / groups, ...) are at least the pattern's."""
-    if not sparsity.of:
-        return int((weight == 0).sum()) >= sparsity.zeros(weight.numel())
-    groups = weight.movedim(1, -1).reshape(-1, sparsity.of)
-    return bool(((groups != 0).sum(1) <= sparsity.kept).all())
-
-
 def graph_sparsity(
     graph: FloatGraph,
     sparsity: Sparsity | Mapping[str, Sparsity] | None,

@@ -15,7 +15,7 @@ from nas.bits.sparsity import allocate_sparsity
 from nas.cli.bits import app
 from search_spaces.errors import InputError
 from search_spaces.sparsity import parse_sparsity
-from supernet.sparsity.masks import obeys
+from tests.supernet.sparsity.patterns import obeys
 
 PATTERNS = [parse_sparsity(text) for text in ("50%", "2:4")]
 

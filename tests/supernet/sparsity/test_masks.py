@@ -12,7 +12,8 @@ from search_spaces.sparsity import NO_SPARSITY, parse_sparsity
 from supernet.onnx.export import export_onnx
 from supernet.ptq.adaround import RoundingRecipe
 from supernet.ptq.quantize import quantize_post_training
-from supernet.sparsity.masks import magnitude_mask, obeys, zero_shares
+from supernet.sparsity.masks import magnitude_mask, zero_shares
+from tests.supernet.sparsity.patterns import obeys
 
 HALF, TWO, ONE = (parse_sparsity(text) for text in ("50%", "2:4", "1:4"))
 

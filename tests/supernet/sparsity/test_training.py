@@ -8,9 +8,9 @@ from search_spaces.sparsity import layer_sparsity, parse_sparsity
 from supernet.narrow import narrowed
 from supernet.network import Supernet
 from supernet.quantizers.registry import QuantizerScheme
-from supernet.sparsity.masks import obeys
 from supernet.sparsity.training import prune
 from supernet.training.finetune import finetune
+from tests.supernet.sparsity.patterns import obeys
 
 
 class Batches:

@@ -15,7 +15,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from search_spaces.model_files.packing import pack_model  # noqa: E402
-from supernet.onnx.weight_only import linear_inputs, nbits_fields, with_nbits  # noqa: E402
+from supernet.onnx.weight_only import linear_inputs, with_nbits  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,14 @@ def test_forms_that_onnx_has_not_run_here(how, float_model, samples, tmp_path):
     assert nearness(run_lowbit(model, samples, tmp_path), exact) < 2e-3
     with pytest.raises(InputError, match="MatMulNBits"):
         with_nbits(float_model, weights)
+
+
+def nbits_fields(blob: np.ndarray, bits: int, channels: int) -> np.ndarray:
+    """Return the fields, uint8 (outputs, channels), of an operator's ``B``."""
+    many = 8 // bits
+    shifts = np.arange(many, dtype=np.uint8) * np.uint8(bits)
+    parts = (blob.reshape(len(blob), -1, 1) >> shifts) & np.uint8(2**bits - 1)
+    return parts.reshape(len(blob), -1)[:, :channels]
 
 
 def test_the_blob_of_fields_is_read_back():
