@@ -78,6 +78,16 @@ class NumberFormat:
             unit /= 2
         return 0.0, 0
 
+    @property
+    def odd(self) -> bool:
+        """Whether values are odd whole numbers of a unit, no more of them than codes.
+
+        Then a packed file stores them in as many bits as codes have.
+        """
+        unit, top = self.whole_codes
+        values = np.array(self.tables, np.float64)
+        return 0 < top < 2**self.bits and bool((values / unit % 2 == 1).all())
+
     def ladder(self, variant: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what encoding compares with: ``(codes, values, middles)``.
 
@@ -200,6 +210,13 @@ for _format in (
     NumberFormat("fp6_e2m3", 6, (_floating(2, 3),), _MX, True, activations=True),
     NumberFormat("fp4_e2m1", 4, (_FP4,), _MX, True, activations=True),
     NumberFormat("nf4", 4, (_NF4,), "QLoRA, Dettmers et al., NeurIPS 2023, appendix E"),
+    NumberFormat(
+        "levels2",
+        2,
+        ((-1.5, -0.5, 0.5, 1.5),),
+        "uniform without a zero, as many levels of either sign (Max, 1960; the stretched elastic "
+        "quantiser of ParetoQ, Liu et al., 2025)",
+    ),
     NumberFormat(
         "shift2", 2, (_mirrored([1.0, 2.0], 2),), "DenseShift, Li et al., ICCV 2023", True
     ),

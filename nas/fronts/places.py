@@ -27,6 +27,7 @@ def pick_spread(
     constraints: Sequence[Constraint],
     count: int,
     *,
+    metric: str,
     infeasible_too: bool = True,
     budgets: Sequence[CostBudget] = (),
     each: int = 1,
@@ -47,6 +48,7 @@ def pick_spread(
         archs, metrics: the candidates.
         goals, constraints: of the front.
         count: places.
+        metric: name of the task's, which is what quality is, like all that is better when larger.
         infeasible_too: see above.
         budgets, each: see :func:`nas.fronts.budgets.served`.
         noise: standard error of a difference of two candidates in quality.
@@ -60,8 +62,13 @@ def pick_spread(
         if not infeasible_too:
             return []
         return [archs[i] for i in np.argsort(total, kind="stable")[:count]]
-    # What is better when larger has the sign turned: it is a share, not a cost.
-    costs = [j for j in range(len(goals)) if (objectives[:, j] > 0).all()]
+    # What is better when larger has the sign turned: it is a share, not a cost. What the task is
+    # judged by may be better when smaller, an error rate say, and is none either.
+    costs = [
+        j
+        for j, goal in enumerate(goals)
+        if goal.metric.name != metric and (objectives[:, j] > 0).all()
+    ]
     scaled = objectives.copy()
     scaled[:, costs] = np.log(objectives[:, costs])
     low = scaled[left].min(axis=0)

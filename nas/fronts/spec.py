@@ -72,7 +72,9 @@ def job_fronts(
     """Return the fronts of a job, the joint one first.
 
     A device's front leaves out objectives and bounds of other devices. Fronts that come to
-    the same are given once, so a job with one device has one front.
+    the same are given once, so a job with one device has one front; and a device that no
+    objective, bound or budget names has none of its own beside those of others: it is only
+    measured, as reading a sequence beside adding a symbol.
 
     Args:
         goals, constraints: all of the job's.
@@ -84,7 +86,11 @@ def job_fronts(
     if joint or len(devices) == 1:
         found.append(FrontSpec(JOINT, tuple(goals), tuple(constraints), tuple(budgets)))
     if per_device:
-        for device in devices:
+        wanted = {goal.metric.device for goal in goals}
+        wanted |= {bound.metric.device for bound in constraints}
+        wanted |= {budget.metric.device for budget in budgets}
+        named = [device for device in devices if device in wanted]
+        for device in named or devices:
             own_goals = tuple(g for g in goals if g.metric.device in (None, device))
             own_bounds = tuple(c for c in constraints if c.metric.device in (None, device))
             served = tuple(b for b in budgets if b.metric.device in (None, device))

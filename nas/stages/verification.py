@@ -267,6 +267,7 @@ class Verification:
                 front.goals,
                 front.constraints,
                 missing,
+                metric=self.job.metric,
                 infeasible_too=not good,
                 budgets=[b for b in front.budgets if not _served(b, verified)],
             )

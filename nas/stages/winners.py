@@ -397,6 +397,7 @@ class Winners:
                 front.goals,
                 front.constraints,
                 each,
+                metric=self.evaluator.task.metric_name,
                 budgets=front.budgets,
                 each=for_budget,
                 noise=noise,

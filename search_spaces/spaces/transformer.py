@@ -21,7 +21,12 @@ from search_spaces.spaces.staged_parameters import bit_choices, bits_name, edges
 LEAST_GROUP = 8
 """Fewest channels that share a scale, unless all do."""
 
+BRANCH_SCALE = 0.1
+"""What the last layers of a fresh network's branches are multiplied by; not 0, from which steps of
+quantisers do not start."""
+
 _ROLES = ("qkv", "project", "widen", "contract")
+_LAST = ("project", "combine", "contract")
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,17 @@ class SequenceSpace(PresetSpace):
     """A space of networks whose inputs are numbers of ``length`` symbols, (1, 1, length)."""
 
     length: int
+
+    def initialize(self, network: Any) -> None:
+        """Let the branches of the fresh supernet ``network`` add little to what they are added to.
+
+        Every depth so begins as nearly the same function, and few steps learn more (as with GPT-2's
+        scaled branches, Radford et al., 2019, section 2.3, and ReZero, Bachlechner et al., UAI
+        2021).
+        """
+        for extent in network.ranges.values():
+            if extent.largest.role in _LAST:
+                network.layer(extent.largest.name).weight.data.mul_(BRANCH_SCALE)
 
     def resolution_column(self, genes: np.ndarray) -> np.ndarray:
         """Symbols of the input for gene rows: (n,) int64, the same for all."""

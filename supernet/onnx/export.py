@@ -432,7 +432,7 @@ class _Translator:
         bits = layer.layer.weight_bits
         if bits >= FLOAT_BITS or layer.encoded is not None:
             return
-        if layer.chosen is not None:
+        if layer.chosen is not None and not layer.chosen.odd:
             # The whole numbers that a format stands for need more bits than its codes.
             bits = max(bits, layer.code_range[1].bit_length() + 1)
         note = self.graph.nodes[-1].metadata_props.add()

@@ -119,8 +119,8 @@ class SearchConfig(Section):
         "joint",
         "per_device",
     ]
-    """With several devices: the front on which all budgets hold, one front for each device, or
-    both. The fronts share every evaluation."""
+    """With several devices: the front on which all budgets hold, one front for each device that an
+    objective, bound or budget names, or both. The fronts share every evaluation."""
     early_stopping: EarlyStoppingConfig | None = None
     """Give up early on hopeless architectures; null evaluates each on all images."""
     faults: FaultsConfig = FaultsConfig()

@@ -43,7 +43,7 @@ class QuantizersConfig(Section):
     weights: StrictStr | dict[str | int, StrictStr] = "lsq"
     """lsq, lsq+, dorefa, fixed_point, twn or ttq (2 bits), binary (1 bit), attention, a number
     format for as many bits as it has (fp8_e4m3, fp8_e5m2, fp8_e3m4, fp6_e3m2, fp6_e2m3, hot2,
-    fp4_e2m1, nf4, shift2, shift3, shift4), or a plug-in's."""
+    fp4_e2m1, nf4, levels2, shift2, shift3, shift4), or a plug-in's."""
     activations: StrictStr | dict[str | int, StrictStr] = "lsq+"
     """lsq+, lsq, pact, dorefa, fixed_point, or a plug-in's."""
     per_channel: Literal["depthwise", "always", "never"] = "depthwise"

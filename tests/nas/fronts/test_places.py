@@ -30,7 +30,9 @@ points = st.lists(
 def pick(values, count, constraints=(), noise=0.0):
     archs = [SPACE.arch({"n": i}) for i in range(len(values))]
     metrics = [{"accuracy": a, "weights_kib": k} for a, k in values]
-    picked = pick_spread(archs, metrics, GOALS, list(constraints), count, noise=noise)
+    picked = pick_spread(
+        archs, metrics, GOALS, list(constraints), count, metric="accuracy", noise=noise
+    )
     return [arch["n"] for arch in picked]
 
 
@@ -119,11 +121,21 @@ def test_noise_takes_no_place_from_those_that_serve_most(values, count, noise):
     assert len(set(noisy)) == len(plain)
 
 
+def test_an_error_rate_is_spread_over_like_an_accuracy():
+    # Only the sign differs, so the same places are chosen, and the best comes first.
+    values = [(i / 20, 2.0 ** (i / 2)) for i in range(21)]
+    archs = [SPACE.arch({"n": i}) for i in range(21)]
+    metrics = [{"worst_class_loss": 2 - a, "weights_kib": k} for a, k in values]
+    goals = [Goal(Metric("worst_class_loss")), GOALS[1]]
+    picked = pick_spread(archs, metrics, goals, [], 5, metric="worst_class_loss")
+    assert [arch["n"] for arch in picked] == pick(values, 5)
+
+
 def test_none_of_none():
-    assert pick_spread([], [], GOALS, BUDGET, 5) == []
+    assert pick_spread([], [], GOALS, BUDGET, 5, metric="accuracy") == []
 
 
 def test_metrics_that_a_constraint_needs_must_be_there():
     with pytest.raises(ValueError, match="cannot be judged"):
         pick_spread([SPACE.arch({"n": 0})], [{"accuracy": 0.5, "weights_kib": 1.0}], GOALS,
-                    [Constraint(Metric("macs"), 1.0)], 1)  # fmt: skip
+                    [Constraint(Metric("macs"), 1.0)], 1, metric="accuracy")  # fmt: skip

@@ -33,6 +33,12 @@ def test_objectives_of_no_device_make_one_front():
     assert [f.name for f in job_fronts([ACCURACY, size], [SMALL], ["a", "b"])] == [JOINT]
 
 
+def test_a_device_that_nothing_names_has_no_front_of_its_own():
+    assert [f.name for f in job_fronts([ACCURACY, A], [], ["a", "b"])] == [JOINT]
+    assert [f.name for f in job_fronts([ACCURACY, A], [], ["b", "a"], joint=False)] == ["a"]
+    assert [f.name for f in job_fronts([ACCURACY, A], [ON_B], ["a", "b"])] == [JOINT, "a", "b"]
+
+
 def test_kinds_that_are_not_wanted_are_left_out():
     goals = [ACCURACY, A, B]
     assert [f.name for f in job_fronts(goals, [], ["a", "b"], per_device=False)] == [JOINT]

@@ -14,6 +14,7 @@ from nas.models.language.step_file import step_path
 from nas.models.parity import UnusableModel
 from search_spaces.errors import InputError
 from search_spaces.spaces.registry import build_space
+from search_spaces.spaces.transformer import BRANCH_SCALE
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
 from supernet.testing import float_plan
@@ -26,6 +27,11 @@ def network():
     torch.manual_seed(0)
     space = build_space("decoder", input_size=(1, LENGTH))
     supernet = Supernet(space)
+    with torch.no_grad():
+        # Of trained size, so that it shows what attention attends to.
+        for name, parameter in supernet.named_parameters():
+            if "project" in name and name.endswith(".weight"):
+                parameter.div_(BRANCH_SCALE)
     return supernet.extract(float_plan(space.plan(space.largest())), {})
 
 
