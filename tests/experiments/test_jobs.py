@@ -47,6 +47,7 @@ def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
         changes={
             "threads": 1,
             "data": {"name": "digits", "validation": 0.2, "train": 300, "calibration": 64},
+            "budget": None,
             "supernet": {"epochs": 1, "warmup_epochs": 0.5},
             "protocol": {"processes": 2, "runs": 5, "retries": 0, "warmup_max_s": 0.2},
             "search": {**search, **less},
