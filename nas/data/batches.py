@@ -17,6 +17,7 @@ from nas.data.augment import Augmentation, Normalisation
 from nas.data.held import HeldImages
 from nas.data.images import Crops, Images, MemoryImages
 from nas.data.placed import cropped, moved
+from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
 
@@ -48,6 +49,15 @@ class Subset:
         if self.placed is not None and crops is not None:
             targets = cropped(self.placed, targets, crops, (inputs.shape[-2], inputs.shape[-1]))
         return inputs, targets
+
+    def joined(self, other: Subset) -> Subset:
+        """Return the examples of both; raise :class:`InputError` where they are of two sources."""
+        if other.images is not self.images:
+            raise InputError(
+                "finetune.refit: the data has a validation set of its own, which no training set "
+                "is joined with; leave refit out"
+            )
+        return replace(self, indices=torch.cat([self.indices, other.indices]))
 
     def first(self, count: int) -> Subset:
         """Return the first ``count`` images as a subset; the order of a subset is random."""

@@ -99,10 +99,12 @@ class DataSplits:
             self.on_test_read(reason)
         return self._test
 
-    def training_batches(self, batch_size: int, *, seed: int, rounds: int | None = None) -> Batches:
-        """Return augmented batches of the training set; for ``rounds`` see :class:`Batches`."""
+    def training_batches(
+        self, batch_size: int, *, seed: int, rounds: int | None = None, subset: Subset | None = None
+    ) -> Batches:
+        """Return augmented batches of ``subset``, by default of the training set."""
         return Batches(
-            self.train,
+            self.train if subset is None else subset,
             batch_size=batch_size,
             seed=seed,
             normalisation=self.normalisation,

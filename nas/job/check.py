@@ -25,7 +25,7 @@ from nas.job.sections.data import check_data
 from nas.job.sections.devices import check_devices, check_measures
 from nas.job.sections.execution import check_executor, check_study
 from nas.job.sections.export import check_export
-from nas.job.sections.finetune import check_reconstruction, check_sparsity
+from nas.job.sections.finetune import check_reconstruction, check_refit, check_sparsity
 from nas.job.sections.latency import check_latency
 from nas.job.sections.protocol import check_protocol
 from nas.job.sections.search import check_search, check_strategy_options, check_warm_start
@@ -121,6 +121,7 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
         )
     if sections.get("finetune") is not None:
         yield from check_reconstruction(sections["finetune"])
+        yield from check_refit(sections["finetune"])
         yield from check_sparsity(sections["finetune"])
     if sections.get("space") is not None:
         yield from check_one_bit(sections["space"], sections.get("supernet"))

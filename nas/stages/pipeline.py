@@ -230,6 +230,8 @@ class Pipeline:
             self._give_time()
             job = self.job
         self.context.splits.on_test_read = self._test_read
+        if job.finetune.refit:
+            self.context.splits.train.joined(self.context.splits.validation)
         for warning in self.context.warnings():
             self.progress.log(f"warning: {warning}")
         self.space = self.context.space

@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from supernet.training.gate import Gated
     from supernet.training.train import Trainer
 
-TAUGHT_ROUNDS = 8
-"""Epochs whose augmentation differs, where a teacher is asked once for each image it can be shown:
-to ask the largest network in every step costs more than training the small ones does."""
+TAUGHT_ROUNDS, TAUGHT_VIEWS = 8, 2048
+"""Epochs whose augmentation differs, and images in them at least, where a teacher is asked once for
+each image it can be shown: to ask the largest network in every step costs more than training the
+small ones does."""
+
+
+def taught_rounds(images: int) -> int:
+    """Return how many epochs of a training set of ``images`` differ where a teacher is asked."""
+    return max(TAUGHT_ROUNDS, -(-TAUGHT_VIEWS // images))
 
 
 def train_supernet(
@@ -67,7 +73,7 @@ def train_supernet(
     batches = context.splits.training_batches(
         config.batch_size,
         seed=job.seed,
-        rounds=TAUGHT_ROUNDS if config.schedule == "taught" else None,
+        rounds=taught_rounds(len(context.splits.train)) if config.schedule == "taught" else None,
     )
     begun = snapshot(supernet)
     own = Pretrained(context, store, supernet) if own_space(space) is not None else None

@@ -223,6 +223,7 @@ class Verification:
         self.models, self.latencies, self.study = models, latencies, study
         self.evaluator, self.executor, self.progress = evaluator, executor, progress
         self.job, self.space, self.task = context.job, context.space, context.task
+        self._found: dict[Arch, Mapping[str, float]] = {}
         self.beside: dict[Arch, dict[str, float]] = {}
         """The task's further metrics of verified candidates on the validation set."""
 
@@ -236,6 +237,7 @@ class Verification:
             evaluated: what the search found.
         """
         verified: dict[Arch, Verified] = {}
+        self._found = {e.arch: e.metrics for e in evaluated}
         wanted = min(len(evaluated), self.job.search.places) * len(self.fronts)
         with self.progress.stage("verification", wanted, unit="places on fronts") as bar:
             for _ in range(_ROUNDS):
@@ -308,8 +310,7 @@ class Verification:
                 self.failed(arch, "; ".join(parity.problems))
                 continue
             metrics = {
-                **self._quality(path, arch, own.get(arch)),
-                **self._with_faults(network),
+                **self._quality(network, path, arch, own.get(arch)),
                 **costs(self.space, arch, self.fronts, training=self.job.search.training.update()),
                 "size_kib": path.stat().st_size / 1024,
             }
@@ -380,17 +381,19 @@ class Verification:
         pairs = ((x.cpu(), y.cpu()) for x, y in batches)
         return check_parity(network.cpu(), path, pairs, task=self.task)
 
-    def _with_faults(self, network: PlainNetwork) -> dict[str, float]:
-        """The metric with faults, of the network that the file was made from."""
-        if self.evaluator.faults is None:
-            return {}
-        return {FAULTY: self.evaluator.faulty_accuracy(network.to(self.evaluator.device))}
-
-    def _quality(self, path: Path, arch: Arch, own: Supernet | None) -> dict[str, float]:
+    def _quality(
+        self, network: PlainNetwork, path: Path, arch: Arch, own: Supernet | None
+    ) -> dict[str, float]:
+        if self.job.finetune.refit:
+            # What validation said while the candidate had not met those examples.
+            names = (self.task.metric_name, WORST, FAULTY, CLASS_LOSS)
+            return {k: v for k, v in self._found[arch].items() if k in names}
         found = self._metrics_of(path, self.context.splits.validation, arch, "validation")
         name = self.task.metric_name
         self.beside[arch] = {k: v for k, v in found["metrics"].items() if k != name}
         metrics = {name: found["metrics"][name], WORST: found["worst_class"]}
+        if self.evaluator.faults is not None:
+            metrics[FAULTY] = self.evaluator.faulty_accuracy(network.to(self.evaluator.device))
         if self.evaluator.class_loss:
             each = [math.nan if v is None else v for v in (found["per_class"] or {}).values()]
             metrics[CLASS_LOSS] = self.evaluator.largest_class_loss(

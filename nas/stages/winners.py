@@ -24,11 +24,12 @@ from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.budget import FIRST_RUNG, trained_places
-from nas.stages.training import TAUGHT_ROUNDS
+from nas.stages.training import taught_rounds
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
+    from nas.data.splits import Batches, Subset
     from nas.fronts.spec import FrontSpec
     from nas.job.schema import Job
     from nas.record.evaluations import Evaluation
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
+
+REFIT_SHARE = 0.4
+"""Of a winner's time, at its end, that goes into ``finetune.refit``."""
 
 MOST_PARTS = 4
 """Parts in which a winner is trained at most, so that workers end together."""
@@ -64,18 +68,18 @@ class WinnerTrainer:
 
     def __init__(self, job: Job, store: RunStore, evaluator: Evaluator) -> None:
         self._job, self._store, self._evaluator = job, store, evaluator
-        config = job.finetune
-        self._batches = evaluator.splits.training_batches(
-            config.batch_size,
-            seed=derive_seed(job.seed, "winners"),
-            rounds=TAUGHT_ROUNDS if config.distillation else None,
-        )
-        self._teacher: RememberingTeacher | None = None
+        self._batches = self._batches_of("winners")
+        self._all: Batches | None = None
+        if job.finetune.refit:
+            both = evaluator.splits.train.joined(evaluator.splits.validation)
+            self._all = self._batches_of("refit", both)
+        self._teachers: dict[Batches, RememberingTeacher] = {}
         self._trained = came_trained(store)
 
-    def path(self, arch: Arch) -> Path:
-        """Return where the training of ``arch`` is kept."""
-        return self._store.folder / "winners" / f"{arch.id}.safetensors"
+    def path(self, arch: Arch, *, refit: bool = False) -> Path:
+        """Return where the training of ``arch`` is kept, or its last part."""
+        name = f"{arch.id}-refit" if refit else arch.id
+        return self._store.folder / "winners" / f"{name}.safetensors"
 
     def train(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Train ``item["arch"]`` until ``item["until"]`` of ``item["total"]`` seconds are spent.
@@ -98,12 +102,19 @@ class WinnerTrainer:
             network = self._evaluator.network(training.plan_now, own=weights)
             return self._evaluator.quality(network, own=weights)
 
+        until, total = float(item["until"]), float(item["total"])
+        first = total if self._all is None else (1 - REFIT_SHARE) * total
         training.run(
-            until=float(item["until"]),
-            total=float(item["total"]),
+            until=min(until, first),
+            total=first,
             validate=lambda weights: sign * quality(weights).accuracy,
         )
-        taken = {"steps": training.step, "seconds": round(training.spent, 3)}
+        steps, seconds = training.step, training.spent
+        if until > first:
+            last = self._refitting(arch, training, cpu=bool(item["cpu"]))
+            last.run(until=until - first, total=total - first)
+            steps, seconds = steps + last.step, seconds + last.spent
+        taken = {"steps": steps, "seconds": round(seconds, 3)}
         if not item.get("judged", True):
             return {**item, **taken}
         found = quality(training.reached())
@@ -135,44 +146,76 @@ class WinnerTrainer:
 
     def trained(self, arch: Arch) -> Supernet:
         """Return the weights of ``arch`` from the run folder."""
-        return self._training(arch, cpu=True).reached()
+        training = self._training(arch, cpu=True)
+        if self.path(arch, refit=True).exists():
+            training = self._refitting(arch, training, cpu=True)
+        return training.reached()
 
-    def _training(self, arch: Arch, *, cpu: bool, keep: bool = True) -> OwnTraining:
+    def _batches_of(self, name: str, subset: Subset | None = None) -> Batches:
+        splits, config = self._evaluator.splits, self._job.finetune
+        examples = len(splits.train if subset is None else subset)
+        return splits.training_batches(
+            config.batch_size,
+            seed=derive_seed(self._job.seed, name),
+            rounds=taught_rounds(examples) if config.distillation else None,
+            subset=subset,
+        )
+
+    def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
+        """Return the training that follows ``training`` of ``arch``, on validation examples too."""
+        assert self._all is not None
+        return self._training(
+            arch, cpu=cpu, begin=training.reached(), batches=self._all,
+            checkpoint=self.path(arch, refit=True),
+        )  # fmt: skip
+
+    def _training(
+        self,
+        arch: Arch,
+        *,
+        cpu: bool,
+        keep: bool = True,
+        begin: Supernet | None = None,
+        batches: Batches | None = None,
+        checkpoint: Path | None = None,
+    ) -> OwnTraining:
         from supernet.sparsity.training import pruned
         from supernet.training.own_time import OwnTraining
 
         supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
         plan = supernet.plan(arch)
+        batches = batches or self._batches
         return OwnTraining(
-            pruned(supernet, plan, patterns_of(self._job, plan)),
+            begin or pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,
-            batches=self._batches,
+            batches=batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,
-            teacher=self._taught() if config.distillation else None,
+            teacher=self._taught(batches) if config.distillation else None,
             recipe=_recipe(self._job, trained=self._trained),
-            checkpoint=self.path(arch) if keep else None,
+            checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
             device=self._evaluator.device,
         )
 
-    def _taught(self) -> RememberingTeacher:
+    def _taught(self, batches: Batches) -> RememberingTeacher:
         from supernet.training.teacher import RememberingTeacher
         from supernet.training.train import frozen_teacher
 
-        if self._teacher is None:
-            self._teacher = fixed_teacher(
+        if batches not in self._teachers:
+            teacher = fixed_teacher(
                 self._job.supernet.teacher,
                 self._evaluator.supernet.space,
-                self._batches,
+                batches,
                 trained=self._trained,
                 device=self._evaluator.device,
             )
-        if self._teacher is None:
-            teacher = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
-            self._teacher = RememberingTeacher(teacher.settled(self._batches), self._batches)
-        return self._teacher
+            if teacher is None:
+                frozen = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
+                teacher = RememberingTeacher(frozen.settled(self._batches), batches)
+            self._teachers[batches] = teacher
+        return self._teachers[batches]
 
 
 def _recipe(job: Job, *, trained: bool) -> OwnRecipe:

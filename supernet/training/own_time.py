@@ -28,6 +28,10 @@ from supernet.training.train import EpochBatches, Loss, Recipe, make_optimizer
 CHECK_EPOCHS = 10
 """Epochs between two looks at whether a training still gains."""
 
+CHECK_STEPS = 250
+"""Steps between them at least: ten epochs of forty examples are thirty steps, in which nothing can
+be told from a warm-up."""
+
 PATIENCE = 3
 """Looks without a gain after which it does not."""
 
@@ -186,7 +190,8 @@ class OwnTraining:
     def _due(self, total: float) -> bool:
         """Whether it is time to look: now and then while the learning rate stays."""
         stays = self.spent < total * (1 - self.recipe.decay) and math.isinf(self.ends)
-        return stays and self.step % (CHECK_EPOCHS * len(self.batches)) == 0
+        epochs = max(CHECK_EPOCHS, math.ceil(CHECK_STEPS / len(self.batches)))
+        return stays and self.step % (epochs * len(self.batches)) == 0
 
     def _look(self, value: float) -> None:
         self.checks.append(value)

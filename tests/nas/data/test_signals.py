@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.data.signals import signal_csv, signal_numpy, signal_ts
+from nas.data.signals import roughness, signal_csv, signal_numpy, signal_ts
 from nas.data.splits import load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -37,6 +37,24 @@ def test_a_problem_of_the_archive_is_read_with_its_channels_and_test_set(tmp_pat
     assert raw.train.images[0, 1, 0].tolist() == [4, 5, 6]
     assert raw.train.labels.tolist()[:2] == [0, 1] and raw.test.labels.tolist() == [1]
     assert raw.image_size == (1, 3) and raw.targets == "classes"
+
+
+@pytest.mark.parametrize("period, cut", [(40, True), (2.1, False)])
+def test_windows_are_stretched_where_values_follow_from_their_neighbours(tmp_path, period, cut):
+    waves = np.sin(2 * np.pi * np.arange(100) / period + np.arange(12)[:, None])
+    lines = [",".join(map(str, wave)) + f":{10 - i % 2}" for i, wave in enumerate(waves)]
+    write_ts(tmp_path, lines, header=TS.format(univariate="true"))
+    assert (signal_ts(config("signal_ts", tmp_path)).scale < 1) == cut
+
+
+def test_how_rough_signals_are():
+    """By hand: 0, 1, 0, 1 is 1 from the mean of its neighbours, and its deviation is 0.5."""
+    jumps = np.tile([0.0, 1.0], 10)[None, None, None]
+    line = np.arange(20.0)[None, None, None]
+    assert roughness(jumps) == pytest.approx(2.0)
+    assert roughness(line) == pytest.approx(0.0)
+    assert roughness(np.concatenate([line, jumps], axis=1)) == pytest.approx(2.0)
+    assert roughness(np.ones((1, 1, 1, 9))) == roughness(np.ones((3, 1, 1, 2))) == 0.0
 
 
 def test_a_number_to_predict_is_one_target(tmp_path):

@@ -42,6 +42,14 @@ def numbered(n: int, *, size: int = 4) -> Subset:
 PLAIN = Normalisation((0.0,), (1.0 / 255.0,))  # gives the pixel values back
 
 
+def test_sets_of_one_source_are_joined(splits):
+    both = splits.train.joined(splits.validation)
+    assert len(both) == len(splits.train) + len(splits.validation)
+    assert set(both.indices.tolist()) >= set(splits.validation.indices.tolist())
+    with pytest.raises(InputError, match=r"finetune\.refit"):
+        splits.train.joined(numbered(3))
+
+
 def test_the_parts_are_disjoint_and_complete(splits):
     parts = [splits.train, splits.validation, load_splits(DIGITS, 3).test("a test")]
     together = torch.cat([part.indices for part in parts])

@@ -137,7 +137,7 @@ class Verified(Verification):
         same = self.agreement[network.arch["n"]]
         return Parity(100, same, None, None, 0.0, 1 - same, 1.0, 0.0, {}, (), 10)
 
-    def _quality(self, path, arch, own):
+    def _quality(self, network, path, arch, own):
         return {"accuracy": 1.0}
 
     def failed(self, arch, reason):
@@ -228,3 +228,12 @@ def test_a_run_that_measures_makes_every_file_once(store):
     for _ in range(2):
         assert models.file(SPACE.arch({"n": 2}), "search").exists()
     assert models.exported == [2]
+
+
+def test_of_examples_that_were_learnt_at_last_the_figures_from_before_are_told():
+    stage = Verification.__new__(Verification)
+    stage.job = SimpleNamespace(finetune=SimpleNamespace(refit=True))
+    stage.task = SimpleNamespace(metric_name="accuracy")
+    before = {"accuracy": 0.8, "worst_class_accuracy": 0.5}
+    stage._found = {"arch": {**before, "weights_kib": 3.0}}
+    assert stage._quality(None, None, "arch", None) == before

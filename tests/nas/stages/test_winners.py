@@ -15,8 +15,9 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.stages.budget import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS, Budget
 from nas.stages.progress import Progress
-from nas.stages.winners import Winners, WinnerTrainer
+from nas.stages.winners import REFIT_SHARE, Winners, WinnerTrainer
 from search_spaces import build_space
+from tests.nas.data.test_splits import numbered
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
 GOALS = [Goal(Metric("accuracy")), Goal(Metric("weights_kib"))]
@@ -276,33 +277,73 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
         assert metrics["rmse"] == pytest.approx(100 / kib(arch)) and "accuracy" not in metrics
 
 
-@pytest.mark.parametrize("higher, seen", [(True, 0.25), (False, -0.25)])
-def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch):
-    told = []
+class Training:
+    """Trains nothing: keeps for how long it is to train, and what validation says."""
 
-    class Training:
-        step, spent, plan_now = 3, 1.0, None
+    plan_now = None
 
-        def run(self, *, until, total, validate):
-            told.append(validate(None))
+    def __init__(self, begin=None):
+        self.begin, self.step, self.spent, self.told = begin, 0, 0.0, []
 
-        def reached(self):
-            return None
+    def run(self, *, until, total, validate=None):
+        self.step, self.spent, self.total = self.step + 3, until, total
+        if validate is not None:
+            self.told.append(validate(None))
 
+    def reached(self):
+        return self
+
+
+def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
+    """Return a trainer, and the trainings that it begins."""
     evaluator = SimpleNamespace(
         supernet=SimpleNamespace(space=SPACE),
         finetuned={},
         faults=None,
         class_loss=False,
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
-        splits=SimpleNamespace(training_batches=lambda size, **rest: []),
-        network=lambda plan, own: None,
+        splits=SimpleNamespace(
+            training_batches=lambda size, subset, **rest: subset,
+            train=numbered(30),
+        ),
+        network=lambda plan, own: own,
         quality=lambda network, own: SimpleNamespace(
-            accuracy=0.25, worst_class_accuracy=float("nan")
+            accuracy=0.25 if own is None or own.begin is None else 1.0,
+            worst_class_accuracy=float("nan"),
         ),
     )
-    job = Job.model_validate({"name": "a", "data": {"name": "digits"}})
-    trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict), evaluator)
-    monkeypatch.setattr(trainer, "_training", lambda arch, cpu: Training())
+    evaluator.splits.validation = evaluator.splits.train.first(5)
+    job = Job.model_validate({"name": "a", "data": {"name": "digits"}, "finetune": finetune})
+    trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict, folder=tmp_path), evaluator)
+    made = []
+
+    def begin(arch, *, cpu, begin=None, **rest):
+        made.append(Training(begin))
+        made[-1].batches = rest.get("batches")
+        return made[-1]
+
+    monkeypatch.setattr(trainer, "_training", begin)
+    return trainer, made
+
+
+@pytest.mark.parametrize("higher, seen", [(True, 0.25), (False, -0.25)])
+def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch, tmp_path):
+    trainer, made = trainer_of(tmp_path, monkeypatch, higher=higher)
     line = trainer.train({"arch": str(ARCHS[0]), "until": 1, "total": 1, "cpu": True})
-    assert told == [seen] and line["accuracy"] == 0.25
+    assert made[0].told == [seen] and line["accuracy"] == 0.25
+    assert len(made) == 1
+
+
+def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, tmp_path):
+    trainer, made = trainer_of(tmp_path, monkeypatch, refit=True)
+    item = {"arch": str(ARCHS[0]), "total": 10.0, "cpu": True}
+    line = trainer.train({**item, "until": 2.5})
+    assert len(made) == 1 and made[0].spent == line["seconds"] == 2.5
+    line = trainer.train({**item, "until": 10.0})
+    first, last = made[1:]
+    assert first.spent == first.total == pytest.approx(10 * (1 - REFIT_SHARE))
+    assert last.begin is first and last.spent == last.total == pytest.approx(10 * REFIT_SHARE)
+    assert len(last.batches) == 35 and not last.told
+    # Of the examples that it learnt from afterwards nothing is told.
+    assert line["accuracy"] == 0.25
+    assert (line["steps"], line["seconds"]) == (6, 10.0)

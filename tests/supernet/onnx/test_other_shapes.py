@@ -15,6 +15,7 @@ from tests.supernet.packed_reference import PackedReference
 CASES = {
     "signal": {"name": "signal", "preset": "256", "input_size": (1, 90), "input_channels": 2},
     "residual": {"name": "signal", "preset": "256-residual", "input_size": (1, 75)},
+    "lean": {"name": "signal", "preset": "256-lean", "input_size": (1, 75)},
     "spectrogram": {"name": "mobilenet", "preset": "49x40", "input_size": (49, 40)},
 }
 

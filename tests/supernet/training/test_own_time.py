@@ -13,7 +13,7 @@ from search_spaces import build_space
 from search_spaces.errors import InputError
 from supernet.narrow import narrowed
 from supernet.network import Supernet
-from supernet.training.own_time import CHECK_EPOCHS, OwnRecipe, OwnTraining
+from supernet.training.own_time import CHECK_EPOCHS, CHECK_STEPS, OwnRecipe, OwnTraining
 from supernet.training.subnets import float_plan
 
 
@@ -139,7 +139,19 @@ def test_what_a_teacher_remembers_for_all_is_not_paid_for_by_one(supernet):
     assert steps[True] >= 3 * steps[False]
 
 
-def test_where_nothing_is_gained_the_rate_falls_and_time_is_saved(supernet):
+def test_a_few_steps_are_not_looked_at_however_many_epochs_they_are(supernet):
+    training = begin(supernet)
+    epochs = math.ceil(CHECK_STEPS / 4)
+    assert epochs > CHECK_EPOCHS
+    due = []
+    for training.step in range(1, 2 * CHECK_STEPS + 8):
+        if training._due(math.inf):
+            due.append(training.step)
+    assert due == [4 * epochs, 8 * epochs]
+
+
+def test_where_nothing_is_gained_the_rate_falls_and_time_is_saved(supernet, monkeypatch):
+    monkeypatch.setattr("supernet.training.own_time.CHECK_STEPS", 1)
     flat, gaining = begin(supernet), begin(supernet)
     looks = []
 
