@@ -72,7 +72,7 @@ _PRESETS = {
     "mobilenet": ((12, "8x8-lean"), (44, "32x32-lean"), (80, "64x64-lean"), (0, "128x128-lean")),
     "detector": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192-lean")),
     "segmenter": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192")),
-    "signal": ((63, "32"), (699, "256"), (0, "1024")),
+    "signal": ((63, "32-lean"), (699, "256-lean"), (0, "1024-lean")),
     "signal_autoencoder": ((0, "256"),),
     # By the characters of the training text, or by the pairs.
     "decoder": ((100_000, "60k"), (1_000_000, "500k"), (0, "2m")),
@@ -182,9 +182,10 @@ def _batches(examples: int) -> tuple[str, ...]:
     batch = next((size for below, size in _BATCHES if examples < below), None)
     if batch is None:
         return ()
+    hint = "  # refit: true learns from the validation examples too, at last"
     return (
         f"supernet: {{batch_size: {batch}}}  # {examples} examples are few",
-        f"finetune: {{batch_size: {batch}}}",
+        f"finetune: {{batch_size: {batch}}}" + hint * (examples < _BATCHES[0][0]),
     )
 
 
