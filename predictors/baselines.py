@@ -16,9 +16,9 @@ from predictors.registry import (
     check_coverage,
 )
 from predictors.ridge import fit_ridge
-from predictors.transfer_gp.conformal import Calibration
 from predictors.transfer_gp.features import FeatureScaler, raw_blocks
 from predictors.transfer_gp.transform import positive
+from predictors.transfer_gp.widths import Calibration
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import SearchSpace

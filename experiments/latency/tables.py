@@ -166,7 +166,7 @@ def main() -> None:
     """Run the cases that are missing, write the results after each, then the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", nargs="?", type=Path, help="of NAS-Bench-201's latencies")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
     results: dict[str, list[dict[str, object]]] = {}
     if RESULTS.exists():

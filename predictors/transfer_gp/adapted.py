@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from predictors.registry import Adapted, check_budget
-from predictors.transfer_gp.error_scale import ErrorScale
+from predictors.transfer_gp.error_scale import widths_of
 from predictors.transfer_gp.kernels import Features, Kernels
 from predictors.transfer_gp.mixture import Posterior
-from predictors.transfer_gp.transform import positive, transform
+from predictors.transfer_gp.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.tables.table import LatencyTable
 
@@ -33,6 +33,7 @@ class Fit:
         kernels: between architectures.
         features: of the measured architectures.
         posterior: given the measurements.
+        left_out: standardised errors of the measurements, each predicted from the others.
         log: whether the logarithm of the latency is modelled.
         step: measurements are rounded to multiples of this, in ms; 0 if they are not.
         least: the smallest measurement, in ``unit``.
@@ -42,6 +43,7 @@ class Fit:
     kernels: Kernels
     features: Features
     posterior: Posterior
+    left_out: np.ndarray
     log: bool
     step: float = 0.0
     least: float = 0.0
@@ -73,17 +75,16 @@ class AdaptedGP(Adapted):
     Args:
         predictor: the predictor that was adapted.
         fit: the posterior.
-        scale: how intervals follow the errors on the measurements.
 
     Attributes:
         predictor: the predictor that was adapted.
     """
 
-    def __init__(self, predictor: TransferGP, fit: Fit, scale: ErrorScale) -> None:
+    def __init__(self, predictor: TransferGP, fit: Fit) -> None:
         self.space = predictor.space
         self.predictor = predictor
         self._fit = fit
-        self._widths = scale.calibration(fit.posterior.left_out())
+        self._widths = widths_of(fit.left_out)
         # A rounded measurement differs from what was rounded by up to half a step.
         self._rounding = 0.5 * fit.step / max(self._widths.width(_NINETY), 1e-12)
 
@@ -111,7 +112,7 @@ class AdaptedGP(Adapted):
         return centre, centre * np.minimum(std, 2.0)
 
     def interval_genes(self, genes: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Interval in ms with the widths learned on left-out devices."""
+        """Interval in ms as wide as the errors on the measurements say."""
         if not 0 < coverage < 1:
             raise InputError(f"coverage {coverage} is not between 0 and 1")
         mean, spread = self.location_scale(genes)
@@ -134,11 +135,3 @@ class AdaptedGP(Adapted):
 def _exponential(logs: np.ndarray) -> np.ndarray:
     """Exponentials, bounded where they would leave all that a number can hold."""
     return np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
-
-
-def held_out_errors(
-    fit: Fit, genes: np.ndarray, ms: np.ndarray, features_of: Callable[[np.ndarray], Features]
-) -> np.ndarray:
-    """Errors of known latencies (n,) in the model's own standard deviations: (n,)."""
-    mean, spread = fit.location_scale(genes, features_of)
-    return (transform(ms / fit.unit, fit.log)[0] - mean) / spread

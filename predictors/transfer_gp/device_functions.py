@@ -85,10 +85,11 @@ class DeviceFunctions:
             standard = (np.where(log, logs, clipped) - centre) / width
             weights = _choose_weights(linear, radial, standard, rng)
             kernel = _sum(weights, linear, radial)
-        alpha = np.zeros(standard.shape)
+        alpha, left_out = np.zeros(standard.shape), np.full(standard.shape, np.nan)
         for j in range(len(devices)):
             rows = np.flatnonzero(np.isfinite(standard[:, j]))
-            alpha[rows, j] = _solve(kernel[np.ix_(rows, rows)], standard[rows, j])
+            solved = _solve(kernel[np.ix_(rows, rows)], standard[rows, j])
+            alpha[rows, j], left_out[rows, j] = solved
         arrays = {
             "mean": mean,
             "spread": spread,
@@ -102,11 +103,31 @@ class DeviceFunctions:
         }
         for name, block in features.items():
             arrays[f"linear.{name}"] = weights[name] * (block.T @ alpha)
-        return cls(devices, arrays)
+        functions = cls(devices, arrays)
+        found = functions._standard_ms(left_out)
+        # A cell that was not measured taught nothing: the function is what is known of it.
+        return cls(
+            devices, arrays | {"left_out": np.where(np.isfinite(found), found, functions(features))}
+        )
 
     def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
         """Return standardised latencies of scaled blocks: (n, devices)."""
-        out = self._learned(features)
+        return self._standard_ms(self._learned(features))
+
+    @property
+    def left_out(self) -> np.ndarray | None:
+        """What the other rows say of each row that was learned from: (n, devices).
+
+        At its own rows a function is nearly what was measured there, elsewhere it is a
+        prediction. Whoever learns from these rows how far known devices can be trusted must see
+        them as rows elsewhere will be seen (stacking: Wolpert, *Stacked Generalization*, 1992).
+        None in files that were written before these were kept.
+        """
+        return self._arrays.get("left_out")
+
+    def _standard_ms(self, learned: np.ndarray) -> np.ndarray:
+        """Standardised latencies of what was learned, logarithms or not: (n, devices)."""
+        out = learned.copy()
         if self.log.any():
             log = self.log
             # Beyond what was seen an exponential would run away.
@@ -237,11 +258,15 @@ def _evidence(kernel: np.ndarray, targets: np.ndarray) -> float:
     return float(score.max(axis=0).sum())
 
 
-def _solve(kernel: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _solve(kernel: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the rows, and each target (n,) predicted from the others; the likeliest noise."""
     values, vectors = np.linalg.eigh(kernel)
     projected = vectors.T @ target
     d = np.maximum(values, 0)[None, :] + _NOISE_GRID[:, None]
     n = len(target)
     scale = (projected**2 / d).sum(axis=1) / n
     score = -0.5 * n * np.log(np.maximum(scale, 1e-300)) - 0.5 * np.log(d).sum(axis=1)
-    return vectors @ (projected / d[score.argmax()])
+    likeliest = d[score.argmax()]
+    alpha = vectors @ (projected / likeliest)
+    precision = (vectors**2) @ (1 / likeliest)
+    return alpha, target - alpha / precision

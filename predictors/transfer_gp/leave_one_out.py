@@ -9,8 +9,6 @@ from functools import cached_property
 import numpy as np
 
 from predictors.transfer_gp.device_functions import clip_outliers
-from predictors.transfer_gp.error_scale import ErrorScale, Run, learned
-from predictors.transfer_gp.features import role
 from predictors.transfer_gp.kernels import (
     Features,
     Kernels,
@@ -22,21 +20,16 @@ from predictors.transfer_gp.transform import transform
 from search_spaces.seeds import derive_rng
 from search_spaces.tables.table import LatencyTable
 
-CALIBRATED_AT = (5, 10, 20, 40)
-"""Numbers of measurements for which interval widths are learned."""
-
 MINIMUM_ROWS = 5
 """Devices with fewer measurements teach nothing."""
 
 _CONSTANT = 1e-9  # range over the largest value
 
 _DRAWS, _SIZE = 4, 30  # subsets of a left-out device, and measurements in each
-_RIDGE = 1e-3  # per architecture, of features with mean square 1
 _FLAT = 0.3  # share of the prior that does not listen to the known devices
 _LOG_MARGIN = 4.0  # evidence for the logarithm before its shares count
 _HELD = 200
-_JUDGED_AT = (10, 20)
-_CALIBRATION_DRAWS = 3
+_JUDGED_AT, _JUDGED = (10, 20), 3  # measurements, and draws of each
 
 
 @dataclass(frozen=True)
@@ -133,24 +126,6 @@ def tasks_of(table: LatencyTable, valid: LatencyTable | None) -> list[Task]:
     return tasks
 
 
-def without_noise(task: Task, features_of: Callable[[np.ndarray], Features]) -> Task:
-    """The device as it would be if latency were a sum over operations, exactly.
-
-    Measured devices are noisy; simulators, rounding-free runtimes and costs such as energy
-    models are not. Intervals learned on noisy devices alone are too wide for them.
-    """
-    rows = task.usable
-    blocks = features_of(task.genes)
-    counts = [name for name in blocks if role(name) == "counts"] or ["onehot"]
-    columns = [np.ones((len(task.genes), 1)), *(blocks[name] for name in counts)]
-    design = np.concatenate(columns, axis=1)
-    known = design[rows]
-    ridge = _RIDGE * len(rows) * np.diag(np.arange(design.shape[1]) > 0)
-    weights = np.linalg.solve(known.T @ known + ridge, known.T @ task.clipped[rows])
-    smooth = np.maximum(design @ weights, 0.5 * task.clipped[rows].min())
-    return Task(task.genes, np.where(np.isfinite(task.values), smooth, np.nan), task.device)
-
-
 def learn_prior(
     tasks: list[Task],
     features_of: Callable[[np.ndarray], Features],
@@ -207,10 +182,10 @@ def rank_correlations(
     predict: Callable[[Task, np.ndarray, np.ndarray], np.ndarray],
     seed: int,
 ) -> list[float]:
-    """Spearman's correlation on left-out devices, one a device and number of measurements.
+    """Spearman's correlation on left-out devices, by number of measurements, device and draw.
 
     Args:
-        choose: as for :func:`learn_scales`.
+        choose: picks which of a task's usable rows to measure.
         predict: adapts to a task's rows ``chosen`` and predicts the rows ``held``.
     """
     from scipy.stats import spearmanr
@@ -220,44 +195,11 @@ def rank_correlations(
         for number, task in enumerate(tasks):
             if len(task.usable) < 2 * count:
                 continue
-            rng = derive_rng(seed, "design", count, number)
-            chosen = task.usable[choose(task, task.usable, count, rng)]
-            held = rng.permutation(np.setdiff1d(task.usable, chosen))[:_HELD]
-            truth, guess = task.values[held], predict(task, chosen, held)
-            if np.ptp(truth) > 0 and np.ptp(guess) > 0:
-                out.append(float(spearmanr(guess, truth)[0]))
-    return out
-
-
-def learn_scales(
-    tasks: list[Task],
-    practise: Callable[[Task, np.ndarray, np.ndarray], Run],
-    choose: Callable[[Task, np.ndarray, int, np.random.Generator], np.ndarray],
-    *,
-    devices: int,
-    seed: int,
-) -> dict[int, ErrorScale]:
-    """Learn interval widths from the errors on devices that were left out.
-
-    Args:
-        practise: adapts to a task's rows ``chosen`` and is scored on the rows ``held``.
-        choose: picks which of a task's usable rows to measure.
-        devices: how many devices the tasks come from.
-
-    Returns:
-        widths by number of measurements; a number no task has rows for is missing.
-    """
-    out = {}
-    for count in CALIBRATED_AT:
-        runs = []
-        for number, task in enumerate(tasks):
-            if len(task.usable) < 2 * count:
-                continue
-            for draw in range(_CALIBRATION_DRAWS):
-                rng = derive_rng(seed, "calibration", count, number, draw)
+            for draw in range(_JUDGED):
+                rng = derive_rng(seed, "design", count, number, draw)
                 chosen = task.usable[choose(task, task.usable, count, rng)]
                 held = rng.permutation(np.setdiff1d(task.usable, chosen))[:_HELD]
-                runs.append(practise(task, chosen, held))
-        if runs:
-            out[count] = learned(runs, devices, count)
+                truth, guess = task.values[held], predict(task, chosen, held)
+                if np.ptp(truth) > 0 and np.ptp(guess) > 0:
+                    out.append(float(spearmanr(guess, truth)[0]))
     return out

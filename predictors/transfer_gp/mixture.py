@@ -59,19 +59,6 @@ class Posterior:
         variance = (self.weights * self.variance) @ total + self.weights @ (means - mean) ** 2
         return mean, variance
 
-    def left_out(self) -> np.ndarray:
-        """Standardised errors of each measurement predicted from the others: (n,).
-
-        Kernel, scale, weights and the constant stay as they are (Rasmussen and Williams,
-        *Gaussian Processes for Machine Learning*, section 5.4.2). Finding the constant again
-        without an outlying measurement says much of the constant and little of the error
-        elsewhere: on devices without noise it made the errors twice too large.
-        """
-        precision = np.diagonal(self.inverse, axis1=1, axis2=2)
-        error = self.alpha / precision
-        spread = np.sqrt(self.variance[:, None] / precision)
-        return (self.weights[:, None] * error).sum(0) / (self.weights[:, None] * spread).sum(0)
-
 
 def posterior_of(
     grams: np.ndarray,
@@ -111,6 +98,50 @@ def posterior_of(
         variance=np.array([one.mass / one.freedom for one in kept]),
         evidence=total,
     )
+
+
+def left_out_errors(
+    grams: np.ndarray,
+    target: np.ndarray,
+    thetas: np.ndarray,
+    log_prior: np.ndarray,
+    relative_spread: float,
+) -> np.ndarray:
+    """Errors of each measurement predicted from the others, in the deviations predicted: (n,).
+
+    Everything is found again without it, weights of the vectors, constant and scale, in closed
+    form from one inverse a vector (Rasmussen and Williams, *Gaussian Processes for Machine
+    Learning*, section 5.4.2). With the weights of all measurements the errors were a tenth too
+    small where few vectors explain them. Below three measurements nothing can be left out.
+    """
+    n = len(target)
+    if n < 3:
+        return np.zeros(0)
+    if n > _SCREENED:
+        found = evidences(grams, target, thetas, relative_spread) + log_prior
+        best = np.argsort(-found, kind="stable")[:_AVERAGED]
+        thetas, log_prior = thetas[best], log_prior[best]
+    covariance = np.tensordot(thetas[:, :-1], grams, axes=1)
+    covariance += thetas[:, -1][:, None, None] * np.eye(n)
+    log_det = np.linalg.slogdet(covariance)[1][:, None]
+    inverse = np.linalg.inv(covariance)
+    precision = np.diagonal(inverse, axis1=1, axis2=2)  # (t, n)
+    sums, own = inverse.sum(axis=2), inverse @ target
+    ones = np.maximum(sums.sum(axis=1, keepdims=True) - sums**2 / precision, 1e-300)
+    cross = (sums @ target)[:, None] - sums * own / precision
+    square = (own @ target)[:, None] - own**2 / precision
+    centre = _centre(thetas, relative_spread)[:, None]
+    log_det = log_det + np.log(precision)
+    evidence, mass = _evidence(log_det, square, cross, ones, n - 1, centre)
+    evidence = evidence + log_prior[:, None]
+    weights = np.exp(evidence - evidence.max(axis=0))
+    weights /= weights.sum(axis=0)
+    errors = (own - cross / ones * sums) / precision
+    scale = mass / (n - 2 + _SCALE_STRENGTH)
+    variance = scale * (1 / precision + (sums / precision) ** 2 / ones)
+    error = (weights * errors).sum(axis=0)
+    spread = (weights * (variance + (errors - error) ** 2)).sum(axis=0)
+    return error / np.sqrt(np.maximum(spread, 1e-300))
 
 
 def evidences(

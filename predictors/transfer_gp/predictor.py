@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors.declared import DeclaredCosts
+from predictors.declared import DeclaredCosts, gene_keys
 from predictors.registry import (
     LATENCY_PREDICTORS,
     SavedPredictor,
@@ -33,25 +33,21 @@ from predictors.registry import (
     check_pool,
     part_of,
 )
-from predictors.transfer_gp.adapted import AdaptedGP, Fit, held_out_errors
+from predictors.transfer_gp.adapted import AdaptedGP, Fit
 from predictors.transfer_gp.device_functions import DeviceFunctions, clip_outliers
-from predictors.transfer_gp.error_scale import ErrorScale, Run, usual
 from predictors.transfer_gp.features import FeatureScaler, degenerate
 from predictors.transfer_gp.kernels import Features, Kernels
 from predictors.transfer_gp.leave_one_out import (
-    CALIBRATED_AT,
     MINIMUM_ROWS,
     Prior,
     Task,
     learn_prior,
-    learn_scales,
     rank_correlations,
     rows_to_learn_from,
     tasks_of,
     unusable,
-    without_noise,
 )
-from predictors.transfer_gp.mixture import posterior_of
+from predictors.transfer_gp.mixture import left_out_errors, posterior_of
 from predictors.transfer_gp.sample_choice import balanced, designed
 from predictors.transfer_gp.transform import step_of, transform
 from search_spaces.errors import InputError
@@ -61,8 +57,11 @@ from search_spaces.tables.table import LatencyTable
 
 _REFERENCE_ROWS = 512
 _TABLE_ROWS = 1000
-_CANDIDATES = 300
+_CANDIDATES = 300  # at most, of a fair sample
+_COMPARED = 3  # candidates of a design, for each measurement
+_DESIGN_MARGIN = 0.005  # of rank correlation: worth less than intervals that can be trusted
 _LOG_MARGIN = 4.0  # evidence needed before the logarithm is preferred
+_LOG_LIKELY = -2.0  # where costs are likely to multiply: ten measurements may hide it
 
 
 @LATENCY_PREDICTORS.register("transfer_gp")
@@ -91,12 +90,12 @@ class TransferGP(SavedPredictor):
         self._scaler, self._declared = scaler, declared
         self._reference = reference
         self._functions = functions
+        self._place = {key: i for i, key in enumerate(gene_keys(reference))}
         self._references = self.features(reference)
         columns = np.arange(len(functions.devices) if functions else 0)
         self._kernels = Kernels(self._references, columns)
         self._without: dict[str, Kernels] = {}
         self._prior = Prior.flat(self._kernels)
-        self._scales: dict[int, ErrorScale] = {}
         self._by_design = True
 
     # ---------------------------------------------------------------- learning
@@ -112,6 +111,19 @@ class TransferGP(SavedPredictor):
         if self._functions is not None:
             blocks["devices"] = self._functions(blocks)
             blocks["log_devices"] = self._functions.logarithms(blocks["devices"])
+        return blocks
+
+    def features_to_learn_from(self, genes: np.ndarray) -> Features:
+        """As :meth:`features`; what known devices say of rows they taught is predicted without.
+
+        So a measurement shows how far the known devices can be trusted on any architecture.
+        """
+        blocks = self.features(genes)
+        if self._functions is None or self._functions.left_out is None:
+            return blocks
+        at = np.array([self._place.get(key, -1) for key in gene_keys(genes)], dtype=np.int64)
+        blocks["devices"][at >= 0] = self._functions.left_out[at[at >= 0]]
+        blocks["log_devices"] = self._functions.logarithms(blocks["devices"])
         return blocks
 
     def _blocks(self, genes: np.ndarray) -> Features:
@@ -138,13 +150,13 @@ class TransferGP(SavedPredictor):
             self._waiting = DeclaredCosts.of(table)
 
     def meta_fit(self, table: LatencyTable, *, valid: LatencyTable | None = None) -> TransferGP:
-        """Learn the device functions, the prior of the weights and the interval widths.
+        """Learn the device functions and the prior of the weights.
 
         Devices with fewer than five measurements, or all of them equal, teach nothing and are
         left out (``left_out`` says why); with no device left the predictor stands on the
         features of the architectures alone. Of a large table at most 1,000 measured rows are
         used, each device having its share (``rows_used``). Devices of ``valid`` only weigh the
-        prior and calibrate the intervals. Costs that the table declares (MACs) are exact
+        prior. Costs that the table declares (MACs) are exact
         features, of these architectures and those of :meth:`declare`.
 
         Raises:
@@ -176,12 +188,10 @@ class TransferGP(SavedPredictor):
         self._fitted = True
         tasks = tasks_of(table, valid)
         if len(tasks) >= 2:
-            self._prior = learn_prior(tasks, self.features, self._kernels_without, seed=self.seed)
-            self._by_design = self._judge_designs(tasks)
-            practice = [*tasks, *(without_noise(task, self.features) for task in tasks)]
-            self._scales = learn_scales(
-                practice, self._practise, self._choose, devices=len(tasks), seed=self.seed
+            self._prior = learn_prior(
+                tasks, self.features_to_learn_from, self._kernels_without, seed=self.seed
             )
+            self._by_design = self._judge_designs(tasks)
         return self
 
     def _kernels_without(self, device: str | None) -> Kernels:
@@ -194,24 +204,18 @@ class TransferGP(SavedPredictor):
         return self._without[device]
 
     def _judge_designs(self, tasks: list[Task]) -> bool:
-        """Whether a design ranks left-out devices at least as well as a balanced sample."""
+        """Whether a design ranks left-out devices better than a fair sample."""
         means = []
         for by_design in (False, True):
             self._by_design = by_design
             found = rank_correlations(tasks, self._choose, self._predict_left_out, self.seed)
             means.append(np.mean(found) if found else 0.0)
-        return bool(means[1] >= means[0])
+        return bool(means[1] > means[0] + _DESIGN_MARGIN)
 
     def _predict_left_out(self, task: Task, chosen: np.ndarray, held: np.ndarray) -> np.ndarray:
         kernels = self._kernels_without(task.device)
         fit = self._fit(task.genes[chosen], task.values[chosen], kernels)
-        return fit.location_scale(task.genes[held], self.features)[0]
-
-    def _practise(self, task: Task, chosen: np.ndarray, held: np.ndarray) -> Run:
-        kernels = self._kernels_without(task.device)
-        fit = self._fit(task.genes[chosen], task.values[chosen], kernels)
-        errors = held_out_errors(fit, task.genes[held], task.values[held], self.features)
-        return Run(fit.posterior.left_out(), errors)
+        return fit.location_scale(task.genes[held], self.features_to_learn_from)[0]
 
     def _choose(
         self, task: Task, rows: np.ndarray, count: int, rng: np.random.Generator
@@ -224,10 +228,10 @@ class TransferGP(SavedPredictor):
         """Adapt in closed form; the same architecture may be measured several times."""
         latencies = check_measurements(len(genes), latencies_ms)
         fit = self._fit(np.asarray(genes), latencies, self._kernels)
-        return AdaptedGP(self, fit, self._scale_at(len(genes)))
+        return AdaptedGP(self, fit)
 
     def _fit(self, genes: np.ndarray, latencies: np.ndarray, kernels: Kernels) -> Fit:
-        features = self.features(genes)
+        features = self.features_to_learn_from(genes)
         thetas = kernels.weights
         step = step_of(latencies)
         positive_ms = latencies[latencies > 0]
@@ -235,18 +239,20 @@ class TransferGP(SavedPredictor):
         unit = float(np.median(positive_ms)) if positive_ms.size else 1.0
         latencies, step = latencies / unit, step / unit
         latencies = clip_outliers(latencies, reach=5.0)
-        fits = []
+        prior, found, posteriors, evidence = self._prior, [], [], []
         for log in (False, True):
             target, jacobian = transform(latencies, log)
             grams = kernels.between(features, features, log=log)
-            spread = self._prior.spread_of(target, log)
-            posterior = posterior_of(grams, target, thetas, self._prior.log_weights, spread)
-            fits.append((posterior, posterior.evidence + jacobian))
+            found.append((grams, target, thetas, prior.log_weights, prior.spread_of(target, log)))
+            posterior = posterior_of(*found[-1])
+            evidence.append(posterior.evidence + jacobian)
+            posteriors.append(posterior)
         # One measurement says nothing about the transform.
-        gain = fits[1][1] - fits[0][1] if len(genes) > 2 else 0.0
-        log = bool(gain + self._prior.log_odds > self._log_margin)
+        gain = evidence[1] - evidence[0] if len(genes) > 2 else 0.0
+        log = bool(gain + prior.log_odds > self._log_margin)
+        left_out = left_out_errors(*found[int(log)])
         least = float(latencies.min())
-        return Fit(kernels, features, fits[int(log)][0], log, step, least, unit)
+        return Fit(kernels, features, posteriors[int(log)], left_out, log, step, least, unit)
 
     @property
     def _log_margin(self) -> float:
@@ -258,16 +264,10 @@ class TransferGP(SavedPredictor):
         if self._functions is not None:
             return 0.0 if self._functions.log.mean() > 0.5 else _LOG_MARGIN
         blocks = self._kernels.blocks
-        return 0.0 if {"log_values", "declared"} & set(blocks) else _LOG_MARGIN
-
-    def _scale_at(self, count: int) -> ErrorScale:
-        if not self._scales:
-            return usual(count)
-        nearest = min(self._scales, key=lambda n: abs(np.log(n / count)))
-        return self._scales[nearest]
+        return _LOG_LIKELY if {"log_values", "declared"} & set(blocks) else _LOG_MARGIN
 
     def suggest_genes(self, genes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Choose measurements by design, or spread out where that did better on known devices.
+        """Choose measurements by design, or fairly where that did as well on known devices.
 
         See :mod:`predictors.transfer_gp.sample_choice`. Architectures that pass no signal are
         measured only when there are not enough others.
@@ -283,7 +283,8 @@ class TransferGP(SavedPredictor):
         bad = degenerate(self.space, genes[candidates])
         candidates = candidates[np.argsort(bad, kind="stable")]
         enough = max(int((~bad).sum()), n)
-        candidates = candidates[: min(enough, max(_CANDIDATES, 3 * n))]
+        most = _COMPARED * n if self._by_design else max(_CANDIDATES, n)
+        candidates = candidates[: min(enough, most)]
         features = self.features(genes[candidates])
         log_weights = self._prior.log_weights
         top = np.argsort(-log_weights, kind="stable")[:: max(1, len(kernels.weights) // 64)][:24]
@@ -348,8 +349,6 @@ class TransferGP(SavedPredictor):
             arrays |= {f"functions.{k}": v for k, v in self._functions.arrays().items()}
         if self._declared:
             arrays |= {f"declared.{k}": v for k, v in self._declared.arrays().items()}
-        for count, scale in self._scales.items():
-            arrays |= scale.arrays(f"scale.{count}.")
         return arrays, {
             "devices": list(self.devices),
             "declared": list(self._declared.names) if self._declared else [],
@@ -367,6 +366,9 @@ class TransferGP(SavedPredictor):
         reference = arrays["reference"]
         if reference.shape[1:] != (len(self.space.choices),):
             raise ValueError(f"reference architectures of shape {reference.shape}")
+        left_out = functions.left_out if functions else None
+        if left_out is not None and left_out.shape != (len(reference), len(settings["devices"])):
+            raise ValueError(f"known devices at their own rows of shape {left_out.shape}")
         declared = self._waiting
         if settings["declared"]:
             part = part_of(arrays, "declared.")
@@ -376,10 +378,6 @@ class TransferGP(SavedPredictor):
         self._by_design = bool(settings["by_design"])
         log_odds, *spreads = (float(v) for v in arrays["prior_scalars"])
         self._prior = Prior(arrays["prior"], log_odds, (spreads[0], spreads[1]))
-        for count in CALIBRATED_AT:
-            found = part_of(arrays, f"scale.{count}.")
-            if found:
-                self._scales[count] = ErrorScale.from_arrays(found)
 
 
 def check_different(genes: np.ndarray) -> None:

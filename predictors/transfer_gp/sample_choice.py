@@ -1,20 +1,19 @@
-"""Which architectures to measure on a new device: spread out, yet close to a fair sample.
+"""Which architectures to measure on a new device: a fair sample, or a design.
 
-The pool is cut into as many equal parts as there are measurements, each time across the
-direction in which the parts differ most under the prior, and one architecture is drawn from
-each part. So no two measurements tell the same, and every architecture is as likely to be
+A fair sample: the pool is cut into as many equal parts as there are measurements, each time
+across the direction in which the parts differ most under the prior, and one architecture is drawn
+from each part. So no two measurements tell the same, and every architecture is as likely to be
 measured as any other (spatially balanced sampling: Grafström, Lundström and Schelin, *Spatially
 Balanced Sampling through the Pivotal Method*, Biometrics 2012). That is what lets the errors on
 the measured ones stand for errors on all others when intervals are made.
 
-Of several such samples the most informative is taken (largest determinant of the predictive
-covariance). This ranks better and is less fair: outlying architectures are measured up to three
-times as often as others.
+A design: of a few candidates drawn at random each measurement is the one that is least known given
+those before (greedy D-optimal design), the most outlying left out. Far ones teach more where known
+devices are few or unlike the new one. Among all of a pool instead of a few, it would take only the
+farthest, whose latency says little of the rest: it ranked worse, and being the same sample every
+time, it made intervals that are as wrong the next time as this time.
 
-A design goes all the way: each measurement is the one that is least known given those before
-(greedy D-optimal design). It ranks better still where known devices are few or unlike the new
-one, so long as the most outlying architectures, whose latency says little of the rest, are left
-out. Which of the two is better on a table is judged on its known devices, each left out in turn.
+Which of the two it is on a table is judged on its known devices, each left out in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from __future__ import annotations
 import numpy as np
 
 _DIRECTIONS = 20
-_SAMPLES = 8
 _OUTLYING = 0.05  # share of the candidates that a design leaves out
 
 
@@ -32,35 +30,21 @@ def balanced(
     belief: np.ndarray,
     n: int,
     rng: np.random.Generator,
-    *,
-    samples: int = _SAMPLES,
 ) -> np.ndarray:
-    """Choose ``n`` candidates, spread out and nearly fair.
+    """Choose ``n`` candidates, spread out and fair.
 
     Args:
         grams: (kernels, m, m) of the candidates.
         thetas: (t, kernels + 1) weight vectors, noise last.
         belief: (t,) their shares, sum 1.
         n: how many to choose, at most m.
-        samples: how many to draw and take the most informative of; with 1 the choice is fair.
+        rng: draws.
 
     Returns:
         indices (n,) into the candidates, all different.
     """
-    weights = thetas[:, :-1]
-    sums = np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
     points = _coordinates(_believed(grams, thetas, belief)[0])
-    best, chosen = -np.inf, np.arange(n)
-    for _ in range(samples):
-        sample = np.array(_bisect(points, np.arange(len(points)), n, rng))
-        part = np.tensordot(weights, grams[:, sample][:, :, sample], axes=1)  # (t, n, n)
-        # The constant is unknown.
-        part = part / sums[:, :, None] + 10.0
-        part += ((thetas[:, -1:] / sums)[:, :, None] + 1e-9) * np.eye(n)
-        score = float(belief @ np.linalg.slogdet(part)[1])
-        if score > best:
-            best, chosen = score, sample
-    return chosen
+    return np.array(_bisect(points, np.arange(len(points)), n, rng))
 
 
 def designed(

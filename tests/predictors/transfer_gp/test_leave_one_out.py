@@ -3,18 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.transfer_gp.error_scale import ErrorScale, Run
-from predictors.transfer_gp.features import role
 from predictors.transfer_gp.leave_one_out import (
     MINIMUM_ROWS,
     Prior,
     Task,
     learn_prior,
-    learn_scales,
+    rank_correlations,
     rows_to_learn_from,
     tasks_of,
     unusable,
-    without_noise,
 )
 from predictors.transfer_gp.predictor import TransferGP
 from search_spaces.tables.synthetic import synthetic_table
@@ -84,34 +81,18 @@ def test_the_expected_spread_follows_the_unit() -> None:
     assert prior.spread_of(target, True) == 0.3
 
 
-def test_widths_are_learned_only_where_there_are_rows_enough() -> None:
-    genes = np.zeros((25, 1), dtype=int)
-    task = Task(genes, np.arange(1.0, 26.0), None)
-    asked: list[tuple[int, int]] = []
+def test_rank_correlations_are_of_rows_that_were_not_chosen() -> None:
+    task = Task(np.zeros((25, 1), dtype=int), np.arange(1.0, 26.0), None)
+    asked: list[int] = []
 
-    def practise(task: Task, chosen: np.ndarray, held: np.ndarray) -> Run:
-        assert not set(chosen) & set(held)
-        asked.append((len(chosen), len(held)))
-        return Run(np.ones(len(chosen)), np.linspace(-2, 2, len(held)))
+    def predict(task: Task, chosen: np.ndarray, held: np.ndarray) -> np.ndarray:
+        assert not set(chosen) & set(held) and len(chosen) + len(held) == 25
+        asked.append(len(chosen))
+        return -task.values[held]
 
     def choose(task: Task, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(rows))[:n]
 
-    widths = learn_scales([task], practise, choose, devices=1, seed=0)
-    assert sorted(widths) == [5, 10]
-    assert {n + held for n, held in asked} == {25}
-    assert all(isinstance(found, ErrorScale) for found in widths.values())
-
-
-def test_a_device_without_noise_is_the_sum_over_its_operations(predictor: TransferGP) -> None:
-    table = synthetic_table(architectures=60, devices=3, positions=4)
-    values = table.column("device0").copy()
-    values[3] = np.nan
-    task = without_noise(Task(table.genes, values, "device0"), predictor.features)
-    blocks = predictor.features(table.genes)
-    counts = [block for name, block in blocks.items() if role(name) == "counts"]
-    design = np.column_stack([np.ones(len(table)), *counts])[task.usable]
-    left = task.values[task.usable] - design @ np.linalg.lstsq(design, task.values[task.usable])[0]
-    assert np.abs(left).max() < 1e-6 * np.ptp(task.values[task.usable])
-    assert np.isnan(task.values[3]) and task.device == "device0"
-    assert np.corrcoef(task.values[task.usable], values[task.usable])[0, 1] > 0.5
+    found = rank_correlations([task], choose, predict, seed=0)
+    assert set(asked) == {10}  # 25 rows are too few for twice 20
+    assert found == pytest.approx([-1.0] * len(asked))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from predictors.transfer_gp.mixture import Solved, evidences, posterior_of
+from predictors.transfer_gp.mixture import Solved, evidences, left_out_errors, posterior_of
 
 N = 12
 
@@ -28,18 +28,21 @@ def test_closed_form_equals_a_gaussian_process_with_a_free_constant(points: np.n
 
 
 def test_left_out_errors_equal_a_refit_without_the_measurement(points: np.ndarray) -> None:
-    x = points[:4]  # too few for glitch hypotheses, so that one member remains
+    x = points[:4]  # too few for glitch hypotheses
     y = np.array([1.0, 2.5, 2.0, 4.0])
     gram = x @ x.T
-    found = posterior_of(gram[None], y, np.array([[1.0, 0.2]]), np.zeros(1), 1.0)
+    thetas, prior = np.array([[1.0, 0.2], [0.3, 0.3]]), np.log([0.6, 0.4])
+    found = left_out_errors(gram[None], y, thetas, prior, 1.0)
     for i in range(4):
         rest = np.delete(np.arange(4), i)
-        part = gram[np.ix_(rest, rest)] + 0.2 * np.eye(3)
-        weights = np.linalg.solve(part, gram[rest, i])
-        guess = found.constant[0] + weights @ (y[rest] - found.constant[0])
-        spread = np.sqrt(found.variance[0] * (gram[i, i] + 0.2 - weights @ gram[rest, i]))
-        standard = (y[i] - guess) / spread
-        assert found.left_out()[i] == pytest.approx(standard)
+        other = posterior_of(gram[np.ix_(rest, rest)][None], y[rest], thetas, prior, 1.0)
+        mean, variance = other.moments(gram[i, rest][None, None], gram[i : i + 1, i][None])
+        assert found[i] == pytest.approx((y[i] - mean[0]) / np.sqrt(variance[0]))
+
+
+def test_two_measurements_leave_nothing_out(points: np.ndarray) -> None:
+    found = left_out_errors(np.eye(2)[None], points[:2, 0], np.ones((1, 2)), np.zeros(1), 1.0)
+    assert found.shape == (0,)
 
 
 def test_a_glitch_is_recognised(points: np.ndarray) -> None:
@@ -60,13 +63,13 @@ def test_the_unit_scales_mean_deviation_and_noise(points: np.ndarray) -> None:
     y = x @ [1.0, -2.0, 0.5] + np.random.default_rng(2).normal(size=N)
     thetas = np.random.default_rng(3).uniform(0.1, 1, size=(6, 2))
     cross, diagonal = (new @ x.T)[None], (new**2).sum(1)[None]
-    small = posterior_of((x @ x.T)[None], y, thetas, np.zeros(6), 1.0)
-    large = posterior_of((x @ x.T)[None], 1e3 * y, thetas, np.zeros(6), 1e3)
+    units = [((x @ x.T)[None], unit * y, thetas, np.zeros(6), unit) for unit in (1.0, 1e3)]
+    small, large = (posterior_of(*of) for of in units)
     for k, power in ((0, 1), (1, 2)):
         np.testing.assert_allclose(
             large.moments(cross, diagonal)[k], 1e3**power * small.moments(cross, diagonal)[k]
         )
-    np.testing.assert_allclose(large.left_out(), small.left_out())
+    np.testing.assert_allclose(*(left_out_errors(*of) for of in units))
 
 
 def test_a_glitch_by_a_rank_one_update_equals_solving_again(points: np.ndarray) -> None:

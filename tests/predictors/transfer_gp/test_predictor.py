@@ -259,3 +259,25 @@ def test_degenerate_cells_are_not_suggested() -> None:
 def test_too_many_suggestions_are_refused(fitted: TransferGP, table: LatencyTable) -> None:
     with pytest.raises(InputError, match="cannot choose 11 of 10"):
         fitted.suggest_genes(table.genes[:10], 11, np.random.default_rng(0))
+
+
+def test_known_devices_are_told_apart_from_what_they_taught(fitted: TransferGP) -> None:
+    known = fitted._reference[:20]
+    seen, learned = fitted.features(known), fitted.features_to_learn_from(known)
+    assert not np.allclose(seen["devices"], learned["devices"])
+    np.testing.assert_array_equal(seen["onehot"], learned["onehot"])
+
+
+def test_files_without_rows_left_out_still_work(fitted: TransferGP, table: LatencyTable) -> None:
+    arrays, settings = fitted.state()
+    kept = {k: v for k, v in arrays.items() if k != "functions.left_out"}
+    # As an earlier version wrote them, widths that were learned by practice included.
+    kept |= {"scale.10.slope": np.ones(1), "scale.10.levels": np.ones(2)}
+    old = TransferGP(table.space)
+    old.restore(kept, settings)
+    mean, _ = old.adapt_genes(table.genes[:10], table.column("device4")[:10]).predict_genes(
+        table.genes[160:]
+    )
+    assert spearmanr(mean, table.column("device4")[160:])[0] > 0.9
+    with pytest.raises(ValueError, match="own rows"):
+        old.restore(arrays | {"functions.left_out": np.zeros((3, 1))}, settings)

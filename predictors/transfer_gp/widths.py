@@ -1,10 +1,4 @@
-"""Prediction intervals whose coverage was checked on devices and samples left out.
-
-A model's own standard deviation is a promise; the quantiles of ``|latency - mean| / std``
-over held-out measurements say by how much it is broken. With them as widths an interval
-covers what it says, as in split conformal prediction with normalised scores (Lei et al.,
-*Distribution-Free Predictive Inference for Regression*, JASA 2018).
-"""
+"""Central intervals as half-widths in standard deviations, and the distribution they say."""
 
 from __future__ import annotations
 
@@ -28,23 +22,11 @@ class Calibration:
     widths: np.ndarray
 
     @classmethod
-    def student(cls, degrees: float) -> Calibration:
-        """The widths of Student's t, for when nothing was left out to learn from."""
+    def student(cls, degrees: float, scale: float = 1.0) -> Calibration:
+        """The widths of Student's t, ``scale`` times."""
         from scipy.stats import t
 
-        return cls(LEVELS, t.ppf(0.5 + LEVELS / 2, degrees))
-
-    @classmethod
-    def from_scores(cls, scores: np.ndarray) -> Calibration:
-        """Learn the widths from standardised errors (n,) of held-out measurements.
-
-        The conformal rank (n + 1) * level is used, so that few scores give wider intervals.
-        """
-        ordered = np.sort(np.abs(scores[np.isfinite(scores)]))
-        n = len(ordered)
-        rank = np.minimum(np.ceil((n + 1) * LEVELS).astype(int), n) - 1
-        # Equal neighbours (whole-millisecond tables) would make the distribution jump.
-        return cls(LEVELS, np.maximum.accumulate(ordered[rank] + 1e-6 * np.arange(len(LEVELS))))
+        return cls(LEVELS, scale * t.ppf(0.5 + LEVELS / 2, degrees))
 
     def width(self, coverage: float) -> float:
         """Half-width in standard deviations for ``coverage`` in [0, 1)."""
@@ -67,7 +49,3 @@ class Calibration:
         tail = 2 * t.cdf(size / self.widths[-1] * last, 4) - 1
         central = np.where(size > self.widths[-1], tail, central)
         return np.where(score >= 0, 0.5 + central / 2, 0.5 - central / 2)
-
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the state, for a file."""
-        return {f"{prefix}levels": self.levels, f"{prefix}widths": self.widths}
