@@ -121,7 +121,9 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
         )
     if sections.get("finetune") is not None:
         yield from check_reconstruction(sections["finetune"])
-        yield from check_refit(sections["finetune"])
+        yield from check_refit(
+            sections["finetune"], sections.get("supernet"), sections.get("budget")
+        )
         yield from check_sparsity(sections["finetune"])
     if sections.get("space") is not None:
         yield from check_one_bit(sections["space"], sections.get("supernet"))

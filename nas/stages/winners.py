@@ -453,7 +453,8 @@ class Winners:
         name = self.evaluator.task.metric_name
         if not METRICS.get(name).share or not metrics:
             return 0.0
-        best = max(found[name] for found in metrics.values())
+        better = max if self.evaluator.task.higher_is_better else min
+        best = better(found[name] for found in metrics.values())
         images = len(self.evaluator.splits.validation)
         asked = self.job.search.validation_images
         return error_of_difference(best, min(images, asked or images))

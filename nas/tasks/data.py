@@ -19,15 +19,33 @@ _WORDS = {
     "tokens": "tokens of a text",
     "pairs": "pairs of sequences",
 }
-_TASKS = {
-    "classes": "image_classification, signal_classification, audio_classification or an embedding",
-    "labels": "multi_label_classification",
-    "values": "image_regression or signal_regression",
-    "boxes": "object_detection",
-    "masks": "semantic_segmentation",
-    "tokens": "language_modelling",
-    "pairs": "sequence_to_sequence",
-}
+TASKS_FOR: dict[str, tuple[str, ...]] = {
+    "classes": (
+        "image_classification", "signal_classification", "audio_classification",
+        "anomaly_detection", "image_embedding", "signal_embedding", "audio_embedding",
+    ),
+    "labels": ("multi_label_classification",),
+    "values": ("image_regression", "signal_regression"),
+    "boxes": ("object_detection",),
+    "masks": ("semantic_segmentation",),
+    "tokens": ("language_modelling",),
+    "pairs": ("sequence_to_sequence",),
+}  # fmt: skip
+"""Kinds of targets -> the tasks of this project that learn from them."""
+
+
+def kind_for(task: str) -> str | None:
+    """Return the kind of targets that ``task`` learns from; None for a task of a plug-in."""
+    return next((kind for kind, tasks in TASKS_FOR.items() if task in tasks), None)
+
+
+def wrong_targets(origin: str, found: str, wanted: str, task: str) -> InputError:
+    """Return the error of data at ``origin`` whose targets are ``found`` and not ``wanted``."""
+    *others, last = TASKS_FOR[found]
+    suits = f"{', '.join(others)} or {last}" if others else last
+    return InputError(
+        f"{origin} holds {_WORDS[found]}, and {task} needs {_WORDS[wanted]}; use task: {suits}"
+    )
 
 
 def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
@@ -38,8 +56,5 @@ def expect(splits: DataSplits, kind: str, task: Task) -> DataSplits:
         InputError: they are of another; the message names the tasks that suit them.
     """
     if splits.targets != kind:
-        raise InputError(
-            f"{splits.origin} holds {_WORDS[splits.targets]}, and {type(task).__name__} needs "
-            f"{_WORDS[kind]}; use task: {_TASKS[splits.targets]}"
-        )
+        raise wrong_targets(splits.origin, splits.targets, kind, type(task).__name__)
     return splits

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from nas.job.default_time import default_minutes
 from nas.job.first.survey import Survey
 from nas.job.registries import registry_for
+from nas.tasks.data import TASKS_FOR, kind_for, wrong_targets
 from search_spaces.errors import InputError
 
 _CPU = ("  - {name: cpu, runtime: onnxruntime, threads: 1}",)
@@ -88,24 +89,22 @@ _SPACES = {
 }
 """Kinds of targets -> the space that answers as they ask; others have one answer an example."""
 
-_TASKS = {
-    "boxes": "object_detection",
-    "masks": "semantic_segmentation",
-    "tokens": "language_modelling",
-    "pairs": "sequence_to_sequence",
-    "labels": "multi_label_classification",
-}
 _LARGEST_SIDE = 128
 """Side that larger pictures are resized to: what a laptop trains in half an hour."""
 _BATCHES = ((250, 16), (1000, 32), (4000, 64))
 """Training examples below which batches are smaller, so that an epoch still has some steps."""
 
 
-def known_start(source: str) -> Start:
+def known_start(source: str, *, task: str | None = None) -> Start:
     """Return what suits a data set by its name alone.
 
+    Args:
+        source: a data source.
+        task: as for :func:`surveyed_start`.
+
     Raises:
-        InputError: nobody can know it without looking at the data.
+        InputError: nobody can know it without looking at the data; no such task, or one that
+            classes do not suit.
     """
     if source not in KNOWN:
         raise InputError(
@@ -113,7 +112,8 @@ def known_start(source: str) -> Start:
             if source in SURVEYED
             else f"no template for {source!r} (there is one for: {', '.join(choices())})"
         )
-    return KNOWN[source]
+    start = KNOWN[source]
+    return start if task is None else replace(start, task=_asked(task, source, "classes"))
 
 
 def choices() -> Sequence[str]:
@@ -160,16 +160,20 @@ def surveyed_start(source: str, found: Survey, *, task: str | None = None) -> St
     return _of_pictures(start, found) if found.files else start
 
 
+def _asked(task: str, source: str, targets: str) -> str:
+    registry_for("task").get(task)
+    wanted = kind_for(task)
+    if wanted is not None and wanted != targets:
+        raise wrong_targets(source, targets, wanted, task)
+    return task
+
+
 def _task(source: str, found: Survey, given: str | None) -> str:
     if given is not None:
-        registry_for("task").get(given)
-        return given
-    if found.targets in _TASKS:
-        return _TASKS[found.targets]
-    if source == "audio_folder":
-        return "audio_classification"
-    kind = "regression" if found.targets == "values" else "classification"
-    return f"{'signal' if found.height == 1 else 'image'}_{kind}"
+        return _asked(given, source, found.targets)
+    suitable = TASKS_FOR[found.targets]
+    medium = "audio" if source == "audio_folder" else "signal" if found.height == 1 else "image"
+    return next((task for task in suitable if task.startswith(medium)), suitable[0])
 
 
 def _space(found: Survey, task: str) -> str:

@@ -16,13 +16,6 @@ LOOKED_AT = 200
 _GREY = ("1", "L", "LA", "F", "I")
 """Pillow's modes of one channel."""
 
-_KINDS = {
-    "multi_label_classification": "labels",
-    "image_regression": "values",
-    "signal_regression": "values",
-}
-"""Tasks that need targets of a kind of their own from sources that can read several."""
-
 
 @dataclass(frozen=True)
 class Survey:
@@ -72,10 +65,12 @@ def survey(source: str, path: Path, *, task: str | None = None) -> Survey:
     """
     from nas.data.sources import DATA_SOURCES, ImageFiles
     from nas.job.sections.data import DataConfig
+    from nas.tasks.data import kind_for
 
     read = DATA_SOURCES.get(source)
-    takes_kind = task in _KINDS and "kind" in inspect.signature(read).parameters
-    options = {"kind": _KINDS[task]} if task is not None and takes_kind else {}
+    kind = None if task is None else kind_for(task)
+    takes_kind = kind is not None and "kind" in inspect.signature(read).parameters
+    options = {"kind": kind} if takes_kind else {}
     raw = read(DataConfig(name=source, path=str(path)), **options)
     classes = len(raw.classes)
     if isinstance(raw.train, ImageFiles):

@@ -31,7 +31,9 @@ def job_text(
         InputError: the data set has no template, or needs a path and has none; the task is
             unknown.
     """
-    start = known_start(data) if survey is None else surveyed_start(data, survey, task=task)
+    start = (
+        known_start(data, task=task) if survey is None else surveyed_start(data, survey, task=task)
+    )
     if start.needs_path and path is None:
         raise InputError(f"{data} needs the folder that holds it; give --path")
     metric = registry_for("task").get(start.task).metric_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     Field,
@@ -15,6 +15,10 @@ from nas.job.findings import Finding, dotted
 from nas.job.values import AboveZero, NonNegative, Positive, Section
 from search_spaces.errors import InputError
 from search_spaces.sparsity import DENSE, NO_SPARSITY, Sparsity, parse_sparsity
+
+if TYPE_CHECKING:
+    from nas.job.sections.budget import BudgetConfig
+    from nas.job.sections.supernet import SupernetConfig
 
 
 class SparsityConfig(Section):
@@ -81,13 +85,23 @@ def check_reconstruction(finetune: FinetuneConfig) -> Iterator[Finding]:
         )
 
 
-def check_refit(finetune: FinetuneConfig) -> Iterator[Finding]:
-    """Yield a last part of the time where there is a number of epochs in its place."""
-    if finetune.refit and finetune.epochs is not None:
+def check_refit(
+    finetune: FinetuneConfig, supernet: SupernetConfig | None, budget: BudgetConfig | None
+) -> Iterator[Finding]:
+    """Yield a last part of the time where nothing shares time."""
+    if not finetune.refit:
+        return
+    if finetune.epochs is not None:
         yield (
             ("finetune", "refit"),
             "finetune.refit: takes a part of the time that a budget leaves; leave finetune.epochs "
             "out",
+        )
+    elif budget is None and supernet is not None and (supernet.epochs or supernet.minutes):
+        yield (
+            ("finetune", "refit"),
+            "finetune.refit: takes a part of the time that a budget leaves, and there is none; "
+            "give budget: {minutes: 25} instead of supernet.epochs or supernet.minutes",
         )
 
 

@@ -114,6 +114,10 @@ def test_the_file_of_a_shared_study_is_relative_to_the_job(tmp_path):
             "finetune.sparsity.layers.head: the pattern 5:4 keeps no part of its weights",
         ),
         ("finetune: {refit: true, epochs: 3}", "finetune.refit: takes a part of the time"),
+        (
+            "finetune: {refit: true}\nsupernet: {epochs: 3}",
+            "leaves, and there is none; give budget",
+        ),
         ("finetune: {sparsity: {}}", "finetune.sparsity: every layer is dense; give a pattern"),
         ("search: {training: {layers: 0}}", "search.training.layers"),
         ("search: {training: {optimizer: lion}}", "'lion' is not one of sgd, momentum, adam"),

@@ -174,6 +174,16 @@ def test_a_task_that_is_asked_for_is_what_the_job_says(tmp_path):
     assert other.space == "signal_autoencoder"
     with pytest.raises(InputError, match="anomaly_detecton"):
         surveyed_start("signal_numpy", classes, task="anomaly_detecton")
+    with pytest.raises(InputError, match=r"holds one class an example.*needs boxes of objects"):
+        surveyed_start("signal_numpy", classes, task="object_detection")
+
+
+def test_a_task_of_a_data_set_that_is_known_is_what_its_job_says(tmp_path):
+    (tmp_path / "job.yaml").write_text(job_text("digits", task="image_embedding"))
+    job = load_job(tmp_path / "job.yaml")
+    assert job.task == "image_embedding" and job.metric == "recall_at_1"
+    with pytest.raises(InputError, match="needs numbers to predict"):
+        job_text("digits", task="image_regression")
 
 
 def test_sides_channels_and_counts_are_seen(tmp_path):
