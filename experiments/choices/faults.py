@@ -5,8 +5,7 @@ bits flipped in every other step, and for as many steps without::
 
     python -m experiments.choices.faults [--seeds 3] [--steps 900] [--fault-steps 450]
 
-The table holds the seeds that were run, under ``seeds``; so far seed 0 alone, from
-``--seeds 1``. Seeds that it has are kept, so the default adds what is missing.
+Seeds that the table holds are kept, so the default adds what is missing.
 """
 
 from __future__ import annotations

@@ -248,6 +248,9 @@ def trained_with_faults(
 ) -> Any:
     """Return a supernet whose weights were trained on for ``arch``, with bits flipped or without.
 
+    With faults, steps of weights begin where flipped bits do the least harm
+    (:func:`supernet.faults.training.narrow_steps`).
+
     Args:
         evaluator: whose weights of ``arch`` are begun with; left as they are.
         opened: gives data and loss.
@@ -260,9 +263,11 @@ def trained_with_faults(
     import copy
 
     from supernet.faults.injection import Faults
-    from supernet.faults.training import BitErrors, FaultySubnets, disturbed
+    from supernet.faults.training import BitErrors, FaultySubnets, disturbed, narrow_steps
 
     own = copy.deepcopy(evaluator.finetuned.get(arch) or evaluator.supernet)
+    if rate > 0:
+        narrow_steps(own, own.plan(arch), rate)
     faults = Faults("flips", rate, derive_seed(seed, "training faults") % 2**31)
     errors = BitErrors(faults, every=every)
     with disturbed(own, errors):

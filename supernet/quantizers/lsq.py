@@ -344,6 +344,15 @@ class WeightQuantizer(WeightFakeQuantizer):
         k, b = self._entry(kernel, bits)
         return self._exact_step(self._log_step(k, b, channels).detach())
 
+    @torch.no_grad()
+    def set_step(self, kernel: int, bits: int, step: Tensor) -> None:
+        """Set the step, (channels,) of the first channels where it is per channel, else (1,).
+
+        Raises:
+            InputError: the quantiser has no step for ``bits`` or the kernel size.
+        """
+        self._store(*self._entry(kernel, bits), step)
+
     def _quantize(
         self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None
     ) -> Tensor:
