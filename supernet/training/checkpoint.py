@@ -30,8 +30,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     # Serialised here, not by the library's own file writer, so that a full disk is an OSError.
     text = json.dumps(dict(state))
     header = {_HEADER: text, _CHECKSUM: _digest(contiguous, text)}
-    data = save(contiguous, metadata=header)
-    write_bytes_atomic(path, data)
+    write_bytes_atomic(path, _in_order(save(contiguous, metadata=header)))
     write_json_atomic(path.with_suffix(".json"), null_for_undefined(dict(state)))
 
 
@@ -63,6 +62,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "restore it from a copy, or delete it to train again"
         )
     return tensors, json.loads(text)
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted, so that equal contents are equal files.
+
+    The library writes metadata in the order of a hash table, another one each time. A file begins
+    with the length of its header in 8 bytes, and the header, JSON, may end with blanks.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + size :]))
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -116,3 +116,16 @@ def test_types_without_a_numpy_twin_have_a_checksum_too(tmp_path):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, {"w": torch.randn(3).bfloat16(), "scalar": torch.tensor(1.5)}, {})
     assert load_checkpoint(path)[0]["w"].dtype == torch.bfloat16
+
+
+def test_equal_contents_are_equal_files(tmp_path):
+    tensors = {"b": torch.arange(5, dtype=torch.int8), "a.é": torch.randn(3, 2)}
+    files = set()
+    for number in range(12):
+        path = tmp_path / f"{number}.safetensors"
+        save_checkpoint(path, tensors, {"step": 3, "name": 'é "quoted"'})
+        files.add(path.read_bytes())
+    assert len(files) == 1
+    read, state = load_checkpoint(path)
+    assert state == {"step": 3, "name": 'é "quoted"'}
+    assert read.keys() == tensors.keys() and all(read[k].equal(tensors[k]) for k in read)
