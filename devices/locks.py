@@ -1,4 +1,4 @@
-"""Locks between processes: one measurement to a machine, one process to a data folder."""
+"""Locks between processes: one measurement to a machine, one process to a folder or a file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,31 @@ def machine_lock(path: Path | None = None, *, accelerator: str = "") -> Iterator
         accelerator: a part of the machine that does not disturb the rest, with a lock of
             its own.
     """
+    if path is None:
+        # Without users there are no POSIX locks either, and the name is not needed.
+        user = os.getuid() if hasattr(os, "getuid") else ""
+        name = f"edge-nas-{user}{accelerator and '-'}{accelerator}.lock"
+        path = Path(tempfile.gettempdir()) / name
+    with file_lock(path, "another measurement on this machine to end"):
+        yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, until: str) -> Iterator[None]:
+    """Hold a file for one process; others wait, a killed holder lets go.
+
+    Args:
+        path: the lock file, made if need be.
+        until: what is waited for, for the log of whoever has to wait.
+
+    Raises:
+        EnvironmentProblem: the file cannot be opened.
+    """
     try:
         import fcntl
     except ImportError:  # no POSIX locks on this system, so nothing to wait for
         yield
         return
-    name = f"edge-nas-{os.getuid()}{accelerator and '-'}{accelerator}.lock"
-    path = path or Path(tempfile.gettempdir()) / name
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -38,7 +56,7 @@ def machine_lock(path: Path | None = None, *, accelerator: str = "") -> Iterator
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOG.info("waiting for another measurement on this machine to end (%s)", path)
+            _LOG.info("waiting for %s (%s)", until, path)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

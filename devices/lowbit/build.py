@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from devices import user_folders
+from devices.locks import file_lock
 from search_spaces.errors import EnvironmentProblem
 
 _LOG = logging.getLogger(__name__)
@@ -84,14 +85,17 @@ def build(*, force: bool = False) -> Path:
         return path
     # Before minutes of compiling: there must be somewhere to put the result.
     user_folders.make_cache(path.parent)
-    # A warning, so that whoever waits for it sees why without setting up a log.
-    _LOG.warning("compiling the low-bit kernels, once on this machine; it may take minutes")
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        objects = _compile(compiler, flags, Path(folder))
-        made = Path(folder) / _LIBRARY
-        _call([compiler, "-shared", "-o", str(made), *objects, "-pthread"])
-        # Another process may have been faster: the two files are equal.
-        os.replace(made, path)
+    # Of several processes that need it at once, one compiles.
+    with file_lock(path.parent / "lock", "another process to compile the low-bit kernels"):
+        if path.is_file() and not force:
+            return path
+        # A warning, so that whoever waits for it sees why without setting up a log.
+        _LOG.warning("compiling the low-bit kernels, once on this machine; it may take minutes")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            objects = _compile(compiler, flags, Path(folder))
+            made = Path(folder) / _LIBRARY
+            _call([compiler, "-shared", "-o", str(made), *objects, "-pthread"])
+            os.replace(made, path)
     return path
 
 
