@@ -3,6 +3,10 @@
 ``--quick`` runs what needs neither torch nor a process: a test that reaches for one of them is
 skipped at that moment, with the reason, so no list has to be kept. What is slow without
 either is marked ``slow`` and left out.
+
+Files marked ``long`` come first, so that none of them is what one worker still does when the
+other has nothing left. Tests that docs/search.md names for a known fault must pass: there,
+being skipped or expected to fail is a failure (see tests/known_faults.py).
 """
 
 from __future__ import annotations
@@ -13,10 +17,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
+
+from tests.known_faults import FORKING, must_pass, name_of
+
+# Hundreds of processes import the project: without bytecode each would compile it anew, and so
+# would each of the workers every file of tests. Python's default, whatever the caller's is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
@@ -41,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests of ``--quick`` be skipped where they reach for torch or a process."""
+    # Workers of xdist take files as they come: sorted by the number of their tests, the long
+    # ones, which have few, would come last.
+    config.option.loadscopereorder = False
     if not config.getoption("--quick"):
         return
     settings.load_profile("quick")
@@ -81,9 +96,30 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         raise
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail the test of a known fault that was skipped or expected to fail."""
+    report = yield
+    if not item.config.getoption("--quick"):
+        must_pass(report)
+    return report
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files without tests that fork out of the run of those alone: most import torch."""
+    if config.option.markexpr != "forks" or not collection_path.is_file():
+        return None
+    return True if b"mark.forks" not in collection_path.read_bytes() else None
+
+
+# Before the items that -m and -k leave out are gone.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put tests that fork and then train first: torch refuses once its parent has trained."""
-    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
+    items.sort(key=lambda item: [not item.get_closest_marker(mark) for mark in ("forks", "long")])
+    config.stash[FORKING] = {
+        name_of(item.nodeid) for item in items if item.get_closest_marker("forks")
+    }
     if config.getoption("--quick"):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)

@@ -27,6 +27,8 @@ from supernet.plain import PlainNetwork
 from supernet.quantizers.registry import QuantizerScheme
 from supernet.training.subnets import float_plan
 
+pytestmark = pytest.mark.long
+
 SPACE_NAMES = [name for name in SPACES if issubclass(SPACES.get(name), PlannedSpace)]
 WEIGHT_BITS, ACTIVATION_BITS = (1, 2, 3, 4, 8), (2, 4, 5, 8)
 PAIRS = [(w, a) for w in WEIGHT_BITS for a in ACTIVATION_BITS if w <= a]

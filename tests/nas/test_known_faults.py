@@ -1,5 +1,7 @@
 """The documentation's table of known faults names tests, and they run and pass."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
@@ -7,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.known_faults import FORKING, NAMED, NODE, TEXT, must_pass, name_of
+
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs/search.md").read_text("utf-8")
-NODE = r"`(tests/[\w/]+\.py(?:::\w+)+)`"
-NAMED = list(dict.fromkeys(re.findall(NODE, TEXT)))
 
 
 def test_every_fault_of_the_table_has_a_test():
@@ -22,11 +23,21 @@ def test_every_fault_of_the_table_has_a_test():
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    """Outcomes of the named tests by the name they are given: a set of words each."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *NAMED]
+def here(request) -> set[str]:
+    """Named tests that this session runs itself, and tells of: see ``must_pass``."""
+    names = {name_of(item.nodeid) for item in request.session.items}
+    if request.config.option.markexpr == "not forks":
+        # The whole suite runs those by themselves (run-tests).
+        names |= request.config.stash[FORKING]
+    return names & set(NAMED)
+
+
+@pytest.fixture(scope="module")
+def outcomes(here) -> dict[str, set[str]]:
+    """Outcomes of the other named tests by the name they are given: a set of words each."""
+    found: dict[str, set[str]] = {name: set() for name in NAMED if name not in here}
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *found]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    found = {name: set() for name in NAMED}
     for line in run.stdout.splitlines():
         outcome, _, rest = line.partition(" ")
         node = rest.split(" - ")[0].split("[")[0]
@@ -38,6 +49,20 @@ def outcomes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED, ids=[name.rpartition("::")[2] for name in NAMED])
-def test_the_named_test_passes(name, outcomes):
-    # Neither skipped nor expected to fail: then nothing would be tested.
-    assert outcomes[name] == {"PASSED"}
+def test_the_named_test_passes(name, here, request):
+    if name not in here:
+        # Neither skipped nor expected to fail: then nothing would be tested.
+        assert request.getfixturevalue("outcomes")[name] == {"PASSED"}
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "skipped"])
+@pytest.mark.parametrize("expected", [None, "a reason"], ids=["plain", "xfail"])
+def test_a_named_test_that_does_not_simply_pass_fails(outcome, expected):
+    for name, named in ((f"{NAMED[0]}[a]", True), ("tests/test_other.py::test_other", False)):
+        report = pytest.TestReport(name, ("", 0, ""), {}, outcome, None, "call")
+        if expected:
+            report.wasxfail = expected
+        must_pass(report)
+        simply = (outcome, expected) == ("passed", None)
+        assert report.outcome == ("failed" if named and not simply else outcome)
+        assert hasattr(report, "wasxfail") == (bool(expected) and not named)

@@ -15,7 +15,7 @@ from nas.stages import pipeline
 from nas.stages.progress import Progress
 from search_spaces.errors import InputError
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 JOB = """
 name: two
@@ -37,14 +37,18 @@ supernet: {{epochs: 2, batch_size: 128, warmup_epochs: 0.5}}
 devices:
   - {{name: one, batch: 1}}
   - {{name: many, batch: 16}}
+# Nothing is rejected, however busy the machine: what was is measured again, so a replay differs.
 protocol:
-  {{processes: 2, runs: 5, retries: 0, max_interval: null, max_spread: null, max_drift: null}}
+  {{processes: 2, runs: 5, retries: 0, warmup_tolerance: 10, max_interval: null, max_spread: null,
+   max_drift: null, max_starvation: null, max_slowdown: null, max_outlier_share: null,
+   max_iqr: null}}
 search:
   evaluations: {evaluations}
   initial: 8
   batch: 3
   latency_samples: 4
   front_size: 2
+  options: {{population: 60, generations: 6}}
 {search}
 """
 

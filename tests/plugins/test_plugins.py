@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 JOB = """
 name: plugged
 data: {name: digits, validation: 100, calibration: 64}

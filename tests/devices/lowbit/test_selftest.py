@@ -10,6 +10,8 @@ import pytest
 from devices.lowbit.build import build_selftest
 from search_spaces.errors import EnvironmentProblem
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no compiler")

@@ -13,7 +13,7 @@ from nas.record.run_folder import RunStore
 from nas.stages import pipeline
 from nas.stages.winners import Winners
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 JOB = """
 name: tiny
@@ -31,8 +31,11 @@ space:
   expands: [2, 3]
   weight_bits: [2, 8]
   activation_bits: [8]
+# Nothing is rejected, however busy the machine: what was is measured again, so a replay differs.
 protocol:
-  {processes: 2, runs: 5, retries: 0, max_interval: null, max_spread: null, max_drift: null}
+  {processes: 2, runs: 5, retries: 0, warmup_tolerance: 10, max_interval: null, max_spread: null,
+   max_drift: null, max_starvation: null, max_slowdown: null, max_outlier_share: null,
+   max_iqr: null}
 search: {evaluations: 14, initial: 8, batch: 3, latency_samples: 4, front_size: 3}
 finetune: {candidates: 1.5}
 """

@@ -81,7 +81,9 @@ def harm_of_flips(supernet, plan, rate):
             square = 0.0
             for step in range(20):
                 errors.begin(step)
-                square += (elastic.quantized_weight(layer) - elastic.slice_of(layer)).square().mean()
+                square += (
+                    (elastic.quantized_weight(layer) - elastic.slice_of(layer)).square().mean()
+                )
             found[layer.name] = float(square / 20)
     return found
 

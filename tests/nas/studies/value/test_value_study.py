@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from nas.studies.value.study import ValueStudy
 from nas.studies.value.text import lines
 from search_spaces.errors import InputError
 from supernet.ptq.quantize import quantize_post_training
+
+pytestmark = pytest.mark.long
 
 JOB = {
     "name": "tiny",
@@ -108,11 +111,29 @@ def run_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def members(tmp_path, monkeypatch):
-    (tmp_path / "value_members.py").write_text(MEMBERS)
-    monkeypatch.syspath_prepend(tmp_path)
-    return "value_members:small"
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("family")
+    (folder / "value_members.py").write_text(MEMBERS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "value_members:small"
+
+
+@pytest.fixture(scope="module")
+def short(members):
+    return ValueStudy(family=members, qat=False, cpu_seconds=0.2)
+
+
+@pytest.fixture(scope="module")
+def unmeasured(run_folder, short, tmp_path_factory):
+    """The folder and the result of a short study whose device cannot measure."""
+
+    def broken(config, space):
+        raise InputError("no such runtime")
+
+    folder = tmp_path_factory.mktemp("unmeasured") / "value"
+    return folder, short.run(find_source(run_folder), folder, make_device=broken)
 
 
 def test_the_whole_study_and_its_resumption(run_folder, members, tmp_path):
@@ -193,12 +214,9 @@ def test_the_runs_own_cost_is_the_budget(run_folder, members, tmp_path):
     assert tested == 2 + 2 * 2
 
 
-def test_refusals_name_the_way_out(run_folder, members, tmp_path):
-    import shutil
-
+def test_refusals_name_the_way_out(run_folder, members, short, unmeasured, tmp_path):
     source = find_source(run_folder)
-    study = ValueStudy(family=members, qat=False, cpu_seconds=0.2)
-    study.run(source, tmp_path / "value", make_device=Ruler)
+    shutil.copytree(unmeasured[0], tmp_path / "value")
     with pytest.raises(InputError, match="seconds_of_a_member"):
         ValueStudy(family=members, qat=False, cpu_seconds=9.0).run(
             source, tmp_path / "value", make_device=Ruler
@@ -206,7 +224,7 @@ def test_refusals_name_the_way_out(run_folder, members, tmp_path):
     changed = next((tmp_path / "value" / "models").glob("*-ptq-0.onnx"))
     changed.write_bytes(b"other")
     with pytest.raises(InputError, match=changed.name):
-        study.run(source, tmp_path / "value", make_device=Ruler)
+        short.run(source, tmp_path / "value", make_device=Ruler)
     other = tmp_path / "older"
     shutil.copytree(run_folder, other)
     shutil.rmtree(other / "spending")
@@ -214,15 +232,11 @@ def test_refusals_name_the_way_out(run_folder, members, tmp_path):
         ValueStudy(family=members).run(find_source(other), tmp_path / "v2", make_device=Ruler)
     (other / "models" / "aaaaaaaaaa.onnx").unlink()
     with pytest.raises(InputError, match=r"aaaaaaaaaa\.onnx is missing"):
-        study.run(find_source(other), tmp_path / "v3", make_device=Ruler)
+        short.run(find_source(other), tmp_path / "v3", make_device=Ruler)
 
 
-def test_a_device_that_cannot_measure_costs_only_itself(run_folder, members, tmp_path):
-    def broken(config, space):
-        raise InputError("no such runtime")
-
-    study = ValueStudy(family=members, qat=False, cpu_seconds=0.2)
-    result = study.run(find_source(run_folder), tmp_path / "value", make_device=broken)
+def test_a_device_that_cannot_measure_costs_only_itself(unmeasured):
+    _, result = unmeasured
     assert result["at_latency"] == {}
     assert result["latency"][0]["unavailable"] == "no such runtime"
     assert any("no such runtime" in line for line in lines(result))
