@@ -52,13 +52,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let tests of ``--quick`` be skipped where they reach for torch or a process."""
+    """Settings of all tests."""
     # Workers of xdist take files as they come: sorted by the number of their tests, the long
     # ones, which have few, would come last.
     config.option.loadscopereorder = False
-    if not config.getoption("--quick"):
+    if config.getoption("--quick"):
+        settings.load_profile("quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let tests of ``--quick`` be skipped where they reach for torch or a process."""
+    config = session.config
+    # What hands tests to workers runs none and starts them; a worker has said by now what it is.
+    hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if hands_out or not config.getoption("--quick"):
         return
-    settings.load_profile("quick")
     sys.meta_path.insert(0, _SkipsHeavyImports())
 
     def no_process(*args: Any, **kwargs: Any) -> NoReturn:

@@ -24,6 +24,7 @@ from nas.job.sections.data import AugmentConfig, DataConfig
 from nas.stages.opened_job import network_space
 from nas.tasks import TASKS
 from search_spaces.errors import InputError
+from tests.nas.data.numbered import numbered
 
 DIGITS = DataConfig(name="digits")
 
@@ -31,12 +32,6 @@ DIGITS = DataConfig(name="digits")
 @pytest.fixture(scope="module")
 def splits():
     return load_splits(DIGITS, seed=3)
-
-
-def numbered(n: int, *, size: int = 4) -> Subset:
-    """Images of which every pixel is the image's number."""
-    pixels = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, size, size)
-    return Subset(MemoryImages(pixels.contiguous()), torch.arange(n), torch.arange(n))
 
 
 PLAIN = Normalisation((0.0,), (1.0 / 255.0,))  # gives the pixel values back

@@ -274,6 +274,7 @@ def test_results_of_another_form_are_refused(tmp_path, text, message):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 def test_a_huge_run_stays_small(results):
     row = results["evaluations"][0]
     results["evaluations"] = [{**row, "number": i, "id": f"{i:010x}"} for i in range(20_000)]

@@ -17,7 +17,7 @@ from nas.stages.budget import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS, Bud
 from nas.stages.progress import Progress
 from nas.stages.winners import REFIT_SHARE, Winners, WinnerTrainer
 from search_spaces import build_space
-from tests.nas.data.test_splits import numbered
+from tests.nas.data.numbered import numbered
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
 GOALS = [Goal(Metric("accuracy")), Goal(Metric("weights_kib"))]

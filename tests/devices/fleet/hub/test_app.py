@@ -206,6 +206,7 @@ def test_a_full_disk_takes_no_model_and_says_so(fleet, ask):
 # -------------------------------------------------------------------------- noise
 
 
+@pytest.mark.slow
 def test_ten_thousand_malformed_messages_change_nothing(fleet, ask):
     fleet.agent().step()
     token = text_of(fleet.token_files["board"])
