@@ -128,6 +128,11 @@ class Supernet(nn.Module):
             if name.endswith("initialized")
         )
 
+    def batch_normalised(self) -> bool:
+        """Whether most of its layers are followed by batch norm."""
+        layers = [cast(ElasticLayer, layer) for layer in self.layers.values()]
+        return 2 * sum(layer.gamma is not None for layer in layers) > len(layers)
+
     def layer(self, name: str) -> ElasticLayer:
         """Return the elastic layer of a plan's layer name."""
         return cast(ElasticLayer, self.layers[_key(name)])

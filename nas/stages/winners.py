@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from nas.stages.budget import Budget
     from nas.stages.evaluator import Evaluator, Quality
     from nas.stages.progress import Progress
+    from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
     from supernet.training.own_time import OwnRecipe, OwnTraining
     from supernet.training.teacher import RememberingTeacher
@@ -192,7 +194,7 @@ class WinnerTrainer:
             loss=task.loss,
             distillation_loss=task.distillation_loss,
             teacher=self._taught(batches) if config.distillation else None,
-            recipe=_recipe(self._job, trained=self._trained),
+            recipe=_recipe(self._job, supernet, plan, trained=self._trained),
             checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
@@ -218,18 +220,17 @@ class WinnerTrainer:
         return self._teachers[batches]
 
 
-def _recipe(job: Job, *, trained: bool) -> OwnRecipe:
-    from supernet.training.own_time import OwnRecipe
+def _recipe(job: Job, supernet: Supernet, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
+    from supernet.training.own_time import OwnRecipe, suited_recipe
 
     config = job.finetune
-    rate = config.learning_rate
-    if rate is None:
-        rate = TRAINED_RATE if trained else OwnRecipe.learning_rate
-    share = 1.0 if config.distillation == "only" else OwnRecipe.distillation
-    return OwnRecipe(
-        learning_rate=rate,
-        distillation=share,
-        float_share=config.float_share,
+    begin = OwnRecipe(learning_rate=TRAINED_RATE) if trained else suited_recipe(supernet, plan)
+    rate, share = config.learning_rate, config.float_share
+    return replace(
+        begin,
+        learning_rate=begin.learning_rate if rate is None else rate,
+        float_share=begin.float_share if share is None else share,
+        distillation=1.0 if config.distillation == "only" else begin.distillation,
         precision=job.supernet.precision,
     )
 

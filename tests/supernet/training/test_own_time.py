@@ -13,7 +13,13 @@ from search_spaces import build_space
 from search_spaces.errors import InputError
 from supernet.narrow import narrowed
 from supernet.network import Supernet
-from supernet.training.own_time import CHECK_EPOCHS, CHECK_STEPS, OwnRecipe, OwnTraining
+from supernet.training.own_time import (
+    CHECK_EPOCHS,
+    CHECK_STEPS,
+    OwnRecipe,
+    OwnTraining,
+    suited_recipe,
+)
 from supernet.training.subnets import float_plan
 
 
@@ -244,3 +250,23 @@ def test_a_narrow_copy_takes_its_bits_too(supernet):
     training.run(until=20.0, total=20.0)
     assert training.at_bits
     assert any(layer.groups > 1 for layer in plan.layers())
+
+
+def test_what_suits_follows_from_norms_and_bits(supernet):
+    def suited(arch):
+        plan = supernet.plan(arch)
+        fewest = min(min(x.weight_bits, x.activation_bits) for x in plan.layers())
+        return suited_recipe(supernet, plan), fewest
+
+    wide, most = suited(supernet.space.largest())
+    narrow, fewest = suited(supernet.space.smallest())
+    assert most >= 4 > fewest
+    # Few bits are trained for most of the time, and every recipe ends at its bits.
+    assert 0.5 < wide.float_share < 1 and 0 < narrow.float_share < 0.25
+    assert wide.learning_rate == narrow.learning_rate > OwnRecipe.learning_rate
+
+
+def test_without_batch_norm_the_recipe_is_the_careful_one():
+    transformer = Supernet(build_space("vit", preset="8x8", input_channels=1, outputs=2))
+    assert not transformer.batch_normalised()
+    assert suited_recipe(transformer, transformer.plan(transformer.space.largest())) == OwnRecipe()
