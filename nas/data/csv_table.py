@@ -1,9 +1,16 @@
-"""Tables in CSV files, read with the line of every mistake."""
+"""Tables in CSV files, read with the line of every mistake.
+
+Columns are divided by commas, semicolons or tabs, whichever divides the first line most.
+Spreadsheets of countries with decimal commas write semicolons: there, and between tabs, ``1,5`` is
+a number.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +23,17 @@ from search_spaces.errors import InputError
 TARGETS = ("label", "class", "target")
 """Columns that are targets where a job names none."""
 
+SEPARATORS = (",", ";", "\t")
+"""What divides the columns of a file; where several divide its first line as often, the first."""
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_ROW_NUMBERS = ("", "unnamed: 0")
+"""Names, in small letters, of the column that pandas writes its row numbers in."""
+_COUNTED_ROWS = 3
+"""Rows from which a column that counts them is no chance."""
+_CLOCK_ROWS = 20
+"""Rows over which no measurement only rises, but a clock does."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -26,12 +44,14 @@ class Table:
         columns: their names.
         rows: the cells of each row, as text.
         lines: of the file, by row.
+        commas: whether commas divide the columns; otherwise they may stand for decimal points.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
+    commas: bool = True
 
     def column(self, name: str) -> list[str]:
         """Return the cells of one column.
@@ -52,9 +72,9 @@ class Table:
         out = np.zeros((len(self.rows), len(names)))
         for i, (row, line) in enumerate(zip(self.rows, self.lines, strict=True)):
             for j, place in enumerate(places):
-                text = row[place].strip()
+                text = row[place]
                 try:
-                    value = float(text)
+                    value = self._number(text)
                 except ValueError:
                     told = f"{text!r} is no number" if text else "a value is missing"
                     problems.add(self.path, f"column {names[j]}: {told}", line=line)
@@ -65,38 +85,128 @@ class Table:
                 out[i, j] = value
         return out
 
+    def counters(self, names: Sequence[str], *, clocks: bool = False) -> list[str]:
+        """Return those of the columns that count rows, one by one, and measure nothing.
 
-def read_table(path: Path) -> Table:
+        Args:
+            names: of columns.
+            clocks: whether the rows are moments: then a column that rises over all of at least 20
+                rows tells the time.
+        """
+        least = _CLOCK_ROWS if clocks else _COUNTED_ROWS
+        return [] if len(self.rows) < least else [n for n in names if self._rises(n, clocks)]
+
+    def _rises(self, name: str, clocks: bool) -> bool:
+        try:
+            values = np.array([self._number(cell) for cell in self.column(name)])
+        except ValueError:
+            return False
+        steps = np.diff(values)
+        return bool(np.all(steps > 0) if clocks else np.all(steps == 1) and not values[0] % 1)
+
+    def _number(self, text: str) -> float:
+        if not self.commas and _DECIMAL_COMMA.fullmatch(text):
+            text = text.replace(",", ".")
+        return float(text)
+
+
+def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
     """Read a CSV file.
 
+    Row numbers, as pandas writes them in a first column without a name, are left out, and so are
+    the empty cells of a separator at the end of every line. Spaces around cells count for nothing.
+
+    Args:
+        path: of the file.
+        encoding: of its text.
+
     Raises:
-        InputError: it is no text, has no rows, a column name twice, or rows of another length
-            than its first line: all of these at once.
+        InputError: it is no text, has no rows, no names of columns, one without a name or there
+            twice, or rows of another length than its first line: all of these at once.
     """
     problems = Problems(path)
+    text = read_text(path, encoding)
+    separator = _separator(text)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            found = [(reader.line_num, row) for row in reader if row]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no CSV text in UTF-8 ({error})") from error
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except csv.Error as error:
+        raise InputError(f"{path}: is no CSV text ({error})") from error
     if len(found) < 2:
         raise InputError(f"{path}: needs a line of column names and at least one row")
     (_, head), *rest = found
-    columns = tuple(name.strip() for name in head)
-    for name in sorted({name for name in columns if columns.count(name) > 1}):
-        problems.add(path, f"column {name!r} is there twice", line=1)
     for line, row in rest:
-        if len(row) != len(columns):
-            problems.add(
-                path, f"{len(row)} cells, and the first line names {len(columns)}", line=line
-            )
+        if len(row) != len(head):
+            problems.add(path, f"{len(row)} cells, and the first line names {len(head)}", line=line)
+    problems.raise_any()
+    kept = [place for place, _ in enumerate(head) if not _left_out(place, head, rest)]
+    columns = tuple(head[place] for place in kept)
+    if _holds_numbers(columns):
+        problems.add(path, "holds numbers, where names of columns are needed; put a line such as "
+                     "v0,v1,...,label above", line=1)  # fmt: skip
+    for place, name in zip(kept, columns, strict=True):
+        if not name:
+            problems.add(path, f"column {place + 1} has no name and is no row number", line=1)
+    for name in sorted({name for name in columns if name and columns.count(name) > 1}):
+        problems.add(path, f"column {name!r} is there twice", line=1)
     problems.raise_any()
     return Table(
-        path, columns, tuple(tuple(row) for _, row in rest), tuple(line for line, _ in rest)
+        path,
+        columns,
+        tuple(tuple(row[place] for place in kept) for _, row in rest),
+        tuple(line for line, _ in rest),
+        commas=separator == ",",
     )
+
+
+def read_text(path: Path, encoding: str) -> str:
+    """Return the text of a file, without the mark that may begin it.
+
+    Raises:
+        InputError: it cannot be read, or is of another encoding.
+    """
+    try:
+        text = path.read_bytes().decode(encoding)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except LookupError as error:
+        raise InputError(f"data.options.encoding: {encoding!r} is no encoding") from error
+    except UnicodeError as error:
+        raise InputError(
+            f"{path}: is no text in {encoding} ({error}); say data.options.encoding, such as "
+            "latin-1 or utf-16, or save the file as UTF-8"
+        ) from error
+    return text.removeprefix("\ufeff")
+
+
+def _separator(text: str) -> str:
+    """Return what divides the columns."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    cells = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in SEPARATORS}
+    return max(SEPARATORS, key=lambda mark: cells[mark])
+
+
+def _left_out(place: int, head: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> bool:
+    """Whether a column holds row numbers, or has no name and no cells."""
+    if head[place].lower() not in _ROW_NUMBERS:
+        return False
+    cells = [row[place] for _, row in rows]
+    if not head[place] and not any(cells):
+        return True
+    return place == 0 and all(map(str.isdecimal, cells)) and len(set(cells)) == len(cells)
+
+
+def _holds_numbers(names: Sequence[str]) -> bool:
+    """Whether a first line is of values: numbers mostly, and not those of places in order."""
+    numbers = []
+    for name in names:
+        try:
+            numbers.append(float(name))
+        except ValueError:
+            continue  # a name
+    steps = np.diff(numbers)
+    ordered = bool(np.all(steps > 0) or np.all(steps < 0))  # wavelengths, say, or 0, 1, 2, ...
+    return len(numbers) > 2 and 2 * len(numbers) > len(names) and not ordered
 
 
 def target_columns(table: Table, named: Sequence[str] | None) -> list[str]:

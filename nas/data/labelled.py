@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.csv_table import Table, read_table, target_columns
+from nas.data.csv_table import TARGETS, Table, read_table, target_columns
 from nas.data.problems import Problems, class_names, class_numbers
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
+from nas.data.targets import OF_EXAMPLES, expect_kind, kind_of_columns, refuse_measured
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def image_csv(
     labels: str = "labels.csv",
     targets: Sequence[str] | None = None,
     group: str | None = None,
+    encoding: str = "utf-8",
     kind: str | None = None,
 ) -> RawData:
     """Return images whose targets are columns of a CSV file.
@@ -35,7 +37,8 @@ def image_csv(
     The file has a column ``file`` (or ``image``, ``filename``, ``path``) with paths relative to
     ``path``, the target columns, and where it is wished ``split`` (train, validation or test).
     Several labels an image are columns of 0 and 1, or one column ``labels`` with names divided
-    by ``;`` or ``|``.
+    by ``;`` or ``|``. Columns are divided by commas, semicolons or tabs; with the latter two
+    ``1,5`` is a number, too. Row numbers in a first column without a name are left out.
 
     Args:
         config: ``path`` is the folder of the images.
@@ -43,11 +46,13 @@ def image_csv(
         targets: names of the target columns; by default all others for labels and values, and
             ``label``, ``class`` or ``target`` for classes.
         group: a column whose values must not be divided among the sets, such as a patient.
-        kind: ``classes``, ``labels`` or ``values``; by default the task's.
+        encoding: of the file.
+        kind: ``classes``, ``labels`` or ``values``; by default the task's, or told by the columns.
 
     Raises:
         InputError: mistakes in the file, each at its line: an image that is not there or no
-            image, a cell that is no number or no 0 or 1, an unknown split.
+            image, a cell that is no number or no 0 or 1, an unknown split; targets that are not of
+            the kind, or only count the rows.
         EnvironmentProblem: the folder or the file is not there.
     """
     if config.path is None:
@@ -55,8 +60,7 @@ def image_csv(
     root = Path(config.path)
     if not (root / labels).is_file():
         raise EnvironmentProblem(f"data.path: {root / labels} is not there")
-    table = read_table(root / labels)
-    kind = kind or "classes"
+    table = read_table(root / labels, encoding=encoding)
     problems = Problems(table.path)
     name = next((column for column in FILE_COLUMNS if column in table.columns), None)
     if name is None:
@@ -64,13 +68,14 @@ def image_csv(
             f"{table.path}:1: no column is called {', '.join(FILE_COLUMNS)}, so the images have "
             "no names"
         )
-    paths = [root / cell.strip() for cell in table.column(name)]
+    paths = [root / cell for cell in table.column(name)]
     for path, line in zip(paths, table.lines, strict=True):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             problems.add(table.path, f"{path.name!r} has no ending of an image file", line=line)
         elif not path.is_file():
             problems.add(table.path, f"{path} is not there", line=line)
     rest = [c for c in table.columns if c not in (name, "split", group)]
+    kind = expect_kind("image_csv", kind or _kind(table, targets, rest), OF_EXAMPLES)
     classes, values = _values(table, kind, targets, rest, problems)
     parts = _parts(table, problems)
     problems.raise_any()
@@ -109,8 +114,14 @@ def _values(
     problems: Problems,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     if kind == "classes":
-        (column, *_) = target_columns(table, targets)
-        text = [cell.strip() for cell in table.column(column)]
+        (column, *others) = target_columns(table, targets)
+        if others:
+            raise InputError(
+                f"data.options.targets: {', '.join(targets or [])} are several, and a class is one "
+                "column"
+            )
+        text = table.column(column)
+        refuse_measured(text, f"{table.path}, column {column}")
         classes = class_names(text)
         return classes, np.array(class_numbers(text, classes)[0], dtype=np.int64)
     if kind == "labels" and (list(targets or ["labels"]) == ["labels"]) and "labels" in rest:
@@ -119,6 +130,13 @@ def _values(
         names = class_names([word for words in sets for word in words])
         return names, np.array([[n in words for n in names] for words in sets], dtype=np.float32)
     columns = list(targets) if targets is not None else list(rest)
+    counters = [] if targets is not None else table.counters(columns)
+    if counters:
+        others = [name for name in columns if name not in counters]
+        raise InputError(
+            f"{table.path}:1: column {counters[0]} only counts the rows; name the targets as "
+            f"data.options.targets: [{', '.join(others or columns)}]"
+        )
     if not columns:
         raise InputError(f"{table.path}:1: no column is left for targets")
     for column in columns:
@@ -134,13 +152,25 @@ def _values(
     return tuple(columns), numbers.astype(np.float32)
 
 
+def _kind(table: Table, targets: Sequence[str] | None, rest: Sequence[str]) -> str:
+    """Return the kind of the targets by their names and values."""
+    if targets is None and not set(TARGETS) & set(rest):
+        if "labels" in rest:
+            return "labels"
+        columns = list(rest)
+    else:
+        columns = target_columns(table, targets)
+    # Words in several columns are told where classes are read, with what those are called.
+    return kind_of_columns([table.column(name) for name in columns]) or "classes"
+
+
 def _parts(table: Table, problems: Problems) -> dict[str, np.ndarray]:
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     if "split" not in table.columns:
         rows["train"] = list(range(len(table.rows)))
     else:
         for i, cell in enumerate(table.column("split")):
-            part = PARTS.get(cell.strip().lower())
+            part = PARTS.get(cell.lower())
             if part is None:
                 problems.add(
                     table.path,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from search_spaces.errors import InputError
 
@@ -68,3 +70,23 @@ def class_names(labels: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(names, key=float))
     except ValueError:
         return tuple(names)
+
+
+def class_targets(
+    labels: Mapping[str, Sequence[str]], classes: Sequence[str], where: Path | str
+) -> dict[str, np.ndarray]:
+    """Return the number of each label's class, (n,) int64 by set.
+
+    Raises:
+        InputError: a label of a set is none of ``classes``.
+    """
+    numbers = {}
+    for part, each in labels.items():
+        found, unknown = class_numbers(each, classes)
+        if unknown:
+            raise InputError(
+                f"{where}: class {min(unknown)!r} of the {part} set is not among the training "
+                "classes"
+            )
+        numbers[part] = np.array(found, dtype=np.int64)
+    return numbers

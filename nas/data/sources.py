@@ -128,6 +128,7 @@ DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(
         "nas.data.made_signals",
         "nas.data.annotations.masks",
         "nas.data.scenes",
+        "nas.data.signal_rows",
         "nas.data.signals",
         "nas.data.text.pairs",
         "nas.data.text.pronunciations",

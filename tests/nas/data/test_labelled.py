@@ -95,3 +95,51 @@ def test_a_missing_file_or_column_says_what_is_needed(folder):
     table(folder, "name,label", ["0.png,a"])
     with pytest.raises(InputError, match="the images have no names"):
         image_csv(config(folder))
+
+
+@pytest.mark.parametrize(
+    "head, cells, kind, classes",
+    [
+        ("label", lambda i: f"{i % 3}", "classes", ("0", "1", "2")),
+        ("target", lambda i: f"{i / 7}", "values", ("target",)),
+        ("labels", lambda i: "cat|dog" if i % 2 else "cat", "labels", ("cat", "dog")),
+        ("cat,dog", lambda i: f"{i % 2},1", "labels", ("cat", "dog")),
+        ("height,cat", lambda i: f"{i / 7},1", "values", ("height", "cat")),
+    ],
+)
+def test_the_kind_is_told_by_the_columns(folder, head, cells, kind, classes):
+    table(folder, f"file,{head}", [f"{i}.png,{cells(i)}" for i in range(20)])
+    raw = image_csv(config(folder))
+    assert (raw.targets, raw.classes) == (kind, classes)
+
+
+def test_row_numbers_are_no_target(folder):
+    """As pandas writes a table, unless told otherwise."""
+    table(folder, ",file,height", [f"{i},{i}.png,{i / 7}" for i in range(20)])
+    assert image_csv(config(folder), kind="values").classes == ("height",)
+    table(folder, "file,id,height", [f"{i}.png,{i + 1},{i / 7}" for i in range(20)])
+    with pytest.raises(InputError, match=r"column id only counts.*targets: \[height\]"):
+        image_csv(config(folder), kind="values")
+    assert image_csv(config(folder), kind="values", targets=["id"]).classes == ("id",)
+
+
+def test_semicolons_decimal_commas_and_other_encodings_are_read(folder):
+    rows = [f"{i}.png;{i},5;grün|rot" for i in range(20)]
+    text = "\n".join(["file;höhe;labels", *rows])
+    (folder / "labels.csv").write_text(text, encoding="latin-1")
+    said = {"encoding": "latin-1"}
+    numbers = image_csv(config(folder), kind="values", targets=["höhe"], **said)
+    assert numbers.train.labels[3].tolist() == [3.5]
+    assert image_csv(config(folder), kind="labels", **said).classes == ("grün", "rot")
+    with pytest.raises(InputError, match="no text in utf-8"):
+        image_csv(config(folder))
+
+
+def test_targets_of_another_kind_are_refused(folder):
+    table(folder, "file,label,other", [f"{i}.png,{i / 7},1" for i in range(20)])
+    with pytest.raises(InputError, match="image_csv holds classes, labels or values, no boxes"):
+        image_csv(config(folder), kind="boxes")
+    with pytest.raises(InputError, match=r"column label: 20 different numbers.*image_regression"):
+        image_csv(config(folder), kind="classes")
+    with pytest.raises(InputError, match="label, other are several, and a class is one column"):
+        image_csv(config(folder), kind="classes", targets=["label", "other"])

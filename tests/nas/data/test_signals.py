@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.data.signals import roughness, signal_csv, signal_numpy, signal_ts
+from nas.data.signals import roughness, signal_numpy, signal_ts
 from nas.data.splits import load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -142,44 +142,51 @@ def test_wrong_arrays_are_told_at_once(tmp_path):
         signal_numpy(config("signal_numpy", tmp_path))
 
 
-def test_a_row_of_a_csv_file_is_a_signal(tmp_path):
-    rows = ["a0,a1,b0,b1,label,patient"]
-    rows += [f"{i},1,2,3,{'up' if i % 2 else 'down'},{i // 4}" for i in range(16)]
-    (tmp_path / "train.csv").write_text("\n".join(rows))
-    raw = signal_csv(config("signal_csv", tmp_path), channels=2, group="patient")
-    assert raw.train.images.shape == (16, 2, 1, 2) and raw.classes == ("down", "up")
-    assert raw.train.images[3, :, 0].tolist() == [[3, 1], [2, 3]]
-    assert raw.groups.tolist() == [i // 4 for i in range(16)]
+@pytest.mark.parametrize(
+    "targets, kind, classes",
+    [
+        (np.arange(12) % 3, "classes", ("0", "1", "2")),
+        ((np.arange(12) % 3).astype(float), "classes", ("0", "1", "2")),
+        (np.eye(3)[np.arange(12) % 3], "classes", ("0", "1", "2")),
+        (np.arange(12)[:, None] % 2, "classes", ("0", "1")),
+        (np.arange(12) / 7, "values", ("y",)),
+        (np.arange(24).reshape(12, 2) % 2, "labels", ("y0", "y1")),
+        (np.arange(24).reshape(12, 2) / 2, "values", ("y0", "y1")),
+    ],
+)
+def test_the_kind_of_targets_is_told_by_their_values(tmp_path, targets, kind, classes):
+    if kind == "labels":
+        targets[0] = 0  # no row of labels alone has one 1
+    np.savez(tmp_path / "all.npz", x_train=np.ones((12, 5)), y_train=targets)
+    raw = signal_numpy(config("signal_numpy", tmp_path))
+    assert (raw.targets, raw.classes) == (kind, classes)
 
 
-def test_mistakes_of_a_csv_file_are_told_with_line_and_column(tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_text("t0,t1,label\n1,2,a\n1,,b\nx,2,a\n1,inf,b\n")
-    with pytest.raises(InputError) as error:
-        signal_csv(config("signal_csv", tmp_path))
-    for line, words in ((3, "t1: a value is missing"), (4, "'x' is no number"), (5, "t1 is inf")):
-        assert f"{path}:{line}: column" in str(error.value) and words in str(error.value)
-    path.write_text("t0,t1,label\n1,2\n")
-    with pytest.raises(InputError, match=r"train.csv:2: 2 cells.*names 3"):
-        signal_csv(config("signal_csv", tmp_path))
-    path.write_text("t0,t1,what\n1,2,a\n")
-    with pytest.raises(InputError, match=r"data.options.targets"):
-        signal_csv(config("signal_csv", tmp_path))
+@pytest.mark.parametrize(
+    "targets, kind, words",
+    [
+        (
+            np.arange(24).reshape(12, 2),
+            "classes",
+            r"y_train: \(2,\) numbers .* no class; .*one-hot",
+        ),
+        (np.arange(12) / 7, "classes", "12 different numbers in 12 examples.*signal_regression"),
+        (np.arange(12) % 3, "labels", r"record 2: labels are 0 or 1 each, not \[2.0\]"),
+        (np.array(["a"] * 12), "values", "<U1 are no numbers"),
+        (np.arange(12) % 3, "boxes", "signal_numpy holds classes, labels or values, no boxes"),
+    ],
+)
+def test_targets_of_another_kind_are_refused(tmp_path, targets, kind, words):
+    np.savez(tmp_path / "all.npz", x_train=np.ones((12, 5)), y_train=targets)
+    with pytest.raises(InputError, match=words):
+        signal_numpy(config("signal_numpy", tmp_path), kind=kind)
 
 
-def test_recordings_are_cut_into_windows_that_stay_together(tmp_path):
-    (tmp_path / "train").mkdir()
-    for k in range(6):
-        rows = ["x,y,label"] + [f"{i},{k},{'abc'[k % 3]}" for i in range(20)]
-        (tmp_path / "train" / f"{k}.csv").write_text("\n".join(rows))
-    raw = signal_csv(config("signal_csv", tmp_path), window=8, hop=4)
-    assert raw.train.images.shape == (6 * 4, 2, 1, 8)
-    assert raw.train.images[1, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert raw.groups.tolist() == [k for k in range(6) for _ in range(4)]
-    numbers = tmp_path / "numbers" / "train"
-    numbers.mkdir(parents=True)
-    (numbers / "0.csv").write_text("x,level\n" + "\n".join(f"{i},{i}" for i in range(12)))
-    raw = signal_csv(
-        config("signal_csv", numbers.parent), window=4, hop=4, targets=["level"], kind="values"
-    )
-    assert raw.train.labels.tolist() == [[1.5], [5.5], [9.5]] and raw.groups is None
+def test_sets_of_other_shapes_are_refused(tmp_path):
+    y = np.arange(12) % 3
+    np.savez(tmp_path / "all.npz", x_train=np.ones((12, 3, 5)), y_train=y,
+             x_test=np.ones((12, 2, 5)), y_test=y)  # fmt: skip
+    with pytest.raises(
+        InputError, match="x_test: signals of 2 channels of 5 values; x_train has 3"
+    ):
+        signal_numpy(config("signal_numpy", tmp_path))

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+
+from nas.data.signal_rows import signal_csv
+from nas.job.sections.data import DataConfig
+from search_spaces.errors import InputError
+
+
+def config(name, folder, **rest):
+    return DataConfig(name=name, path=str(folder), **rest)
+
+
+def test_a_row_of_a_csv_file_is_a_signal(tmp_path):
+    rows = ["a0,a1,b0,b1,label,patient"]
+    rows += [f"{i},1,2,3,{'up' if i % 2 else 'down'},{i // 4}" for i in range(16)]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    raw = signal_csv(config("signal_csv", tmp_path), channels=2, group="patient", leave_out=[])
+    assert raw.train.images.shape == (16, 2, 1, 2) and raw.classes == ("down", "up")
+    assert raw.train.images[3, :, 0].tolist() == [[3, 1], [2, 3]]
+    assert raw.groups.tolist() == [i // 4 for i in range(16)]
+
+
+def test_mistakes_of_a_csv_file_are_told_with_line_and_column(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("t0,t1,label\n1,2,a\n1,,b\nx,2,a\n1,inf,b\n")
+    with pytest.raises(InputError) as error:
+        signal_csv(config("signal_csv", tmp_path))
+    for line, words in ((3, "t1: a value is missing"), (4, "'x' is no number"), (5, "t1 is inf")):
+        assert f"{path}:{line}: column" in str(error.value) and words in str(error.value)
+    path.write_text("t0,t1,label\n1,2\n")
+    with pytest.raises(InputError, match=r"train.csv:2: 2 cells.*names 3"):
+        signal_csv(config("signal_csv", tmp_path))
+    path.write_text("t0,t1,what\n1,2,a\n")
+    with pytest.raises(InputError, match=r"data.options.targets"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+def test_recordings_are_cut_into_windows_that_stay_together(tmp_path):
+    (tmp_path / "train").mkdir()
+    for k in range(6):
+        rows = ["x,y,label"] + [f"{i},{k},{'abc'[k % 3]}" for i in range(20)]
+        (tmp_path / "train" / f"{k}.csv").write_text("\n".join(rows))
+    raw = signal_csv(config("signal_csv", tmp_path), window=8, hop=4, leave_out=[])
+    assert raw.train.images.shape == (6 * 4, 2, 1, 8)
+    assert raw.train.images[1, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert raw.groups.tolist() == [k for k in range(6) for _ in range(4)]
+    numbers = tmp_path / "numbers" / "train"
+    numbers.mkdir(parents=True)
+    (numbers / "0.csv").write_text("x,level\n" + "\n".join(f"{i},{i}" for i in range(12)))
+    raw = signal_csv(
+        config("signal_csv", numbers.parent), window=4, hop=4, targets=["level"], kind="values"
+    )
+    assert raw.train.labels.tolist() == [[1.5], [5.5], [9.5]] and raw.groups is None
+
+
+SIGNALS = [[0.5, -1.25, 2.0], [1.5, 0.0, 3.0], [0.25, 4.0, 5.0], [1.0, 2.0, 9.0]]
+
+
+def written(folder, rows, separator=",", decimal=".", ending="\n"):
+    lines = [separator.join(str(cell).replace(".", decimal) for cell in row) for row in rows]
+    (folder / "train.csv").write_bytes((ending.join(lines) + ending).encode("utf-8-sig"))
+
+
+@pytest.mark.parametrize(
+    "separator, decimal", [(",", "."), (";", ","), (";", "."), ("\t", ","), ("\t", ".")]
+)
+@pytest.mark.parametrize("spaces", ["", " "])
+def test_any_spreadsheet_of_the_same_numbers_is_the_same_data(tmp_path, separator, decimal, spaces):
+    rows = [[f"{spaces}{v}" for v in signal] + [spaces + "ab"[i % 2]]
+            for i, signal in enumerate(SIGNALS)]  # fmt: skip
+    written(tmp_path, [["t0", "t1", "t2", "label"], *rows], separator, decimal, "\r\n")
+    raw = signal_csv(config("signal_csv", tmp_path))
+    assert raw.train.images[:, 0, 0].tolist() == SIGNALS and raw.classes == ("a", "b")
+
+
+def test_a_decimal_comma_needs_another_separator(tmp_path):
+    (tmp_path / "train.csv").write_text('t0,t1,label\n"1,5",2,a\n')
+    with pytest.raises(InputError, match="'1,5' is no number"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (7, 2, 11, 3)], ids=["in order", "shuffled"])
+def test_row_numbers_and_empty_columns_are_no_values(tmp_path, name, numbers):
+    rows = [[n, *signal, "ab"[i % 2], ""]
+            for i, (n, signal) in enumerate(zip(numbers, SIGNALS, strict=True))]  # fmt: skip
+    written(tmp_path, [[name, "t0", "t1", "t2", "label", ""], *rows])
+    raw = signal_csv(config("signal_csv", tmp_path))
+    assert raw.train.images[:, 0, 0].tolist() == SIGNALS
+
+
+def test_columns_without_a_name_that_hold_something_are_told(tmp_path):
+    written(tmp_path, [["t0", "", "label"], [1, 2.5, "a"], [3, 4.5, "b"]])
+    with pytest.raises(InputError, match=r"train.csv:1: column 2 has no name and is no row number"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+def test_a_first_line_of_values_is_no_line_of_names(tmp_path):
+    written(tmp_path, [[0.5, -0.25, 0.75, "a"], [1, 2, 3, "b"]])
+    with pytest.raises(InputError, match=r"train.csv:1: holds numbers, where names of columns are"):
+        signal_csv(config("signal_csv", tmp_path))
+    # Wavelengths, or places, are names.
+    written(tmp_path, [[400.5, 401.0, 401.5, "label"], [1, 2, 3, "b"], [1, 2, 4, "a"]])
+    assert signal_csv(config("signal_csv", tmp_path)).train.images.shape == (2, 1, 1, 3)
+
+
+def test_what_counts_rows_is_refused_until_a_job_says_what_it_is(tmp_path):
+    """Networks would learn the class from the place of an example in the file."""
+    rows = [[100 + i, i % 3, 1 - i % 2, "ab"[i % 2]] for i in range(12)]
+    written(tmp_path, [["number", "x", "y", "label"], *rows])
+    with pytest.raises(InputError, match=r"column number only counts.*leave_out: \[number\], or"):
+        signal_csv(config("signal_csv", tmp_path))
+    without = signal_csv(config("signal_csv", tmp_path), leave_out=["number"])
+    assert without.train.images.shape == (12, 1, 1, 2)
+    kept = signal_csv(config("signal_csv", tmp_path), leave_out=[])
+    assert kept.train.images.shape == (12, 1, 1, 3)
+    with pytest.raises(InputError, match="no column 'nmber'"):
+        signal_csv(config("signal_csv", tmp_path), leave_out=["nmber"])
+
+
+def test_the_clock_of_recordings_is_no_channel(tmp_path):
+    (tmp_path / "train").mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        times = 1e9 + np.cumsum(0.01 + 0.001 * rng.random(40))  # jitters
+        rows = ["time;x;label"] + [f"{t:.5f};{rng.normal():.3f};{'ab'[k % 2]}" for t in times]
+        (tmp_path / "train" / f"{k}.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"column time .*tells the time.*leave_out: \[time\]"):
+        signal_csv(config("signal_csv", tmp_path), window=8)
+    raw = signal_csv(config("signal_csv", tmp_path), window=8, leave_out=["time"])
+    assert raw.channels == 1
+
+
+def test_the_kind_is_told_by_the_targets(tmp_path):
+    def kind(cells, **options):
+        count = len(cells[0])
+        names = ["label", "second"][: len(cells)]
+        rows = [[i % 3, *(cell[i] for cell in cells)] for i in range(count)]
+        written(tmp_path, [["x", *names], *rows])
+        return signal_csv(config("signal_csv", tmp_path), targets=names, **options).targets
+
+    fractions = [i / 7 for i in range(12)]
+    bits = [i % 2 for i in range(12)]
+    assert kind([["a", "b"] * 6]) == kind([bits]) == "classes"
+    assert kind([fractions]) == kind([fractions, bits]) == "values"
+    assert kind([bits, bits[::-1]]) == "labels"
+    for cells, asked, words in (
+        ([fractions], "classes", "12 different numbers.*signal_regression"),
+        ([fractions, bits], "classes", "label, second are several, and a class is one column"),
+        ([fractions, bits], "labels", "labels are 0 or 1 each"),
+        ([bits], "masks", "signal_csv holds classes, labels or values, no masks"),
+    ):
+        with pytest.raises(InputError, match=words):
+            kind(cells, kind=asked)
+
+
+def test_a_label_of_a_window_is_there_in_half_of_its_rows(tmp_path):
+    rows = [[i % 5, int(i > 2), int(i > 7)] for i in range(12)]
+    written(tmp_path, [["x", "one", "other"], *rows])
+    raw = signal_csv(config("signal_csv", tmp_path), targets=["one", "other"], window=4, hop=4)
+    assert raw.targets == "labels" and raw.train.labels.tolist() == [[0, 0], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ["window", "hop", "channels"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "8"])
+def test_options_that_are_no_whole_numbers_are_told(tmp_path, name, value):
+    written(tmp_path, [["x", "label"], [1, "a"], [2, "b"]])
+    with pytest.raises(InputError, match=f"data.options.{name}: {value!r} is no whole number"):
+        signal_csv(config("signal_csv", tmp_path), **{name: value})
+
+
+def test_another_encoding_is_told_and_can_be_said(tmp_path):
+    text = "größe,label\n1,süß\n2,a\n"
+    (tmp_path / "train.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"no text in utf-8.*data.options.encoding, such as latin"):
+        signal_csv(config("signal_csv", tmp_path))
+    raw = signal_csv(config("signal_csv", tmp_path), encoding="latin-1")
+    assert raw.classes == ("a", "süß")
+    with pytest.raises(InputError, match="'latin-one' is no encoding"):
+        signal_csv(config("signal_csv", tmp_path), encoding="latin-one")
