@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nas.job.registries import registry_for
@@ -23,28 +22,6 @@ def unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Fin
             f"{dotted(at)}: unknown {registry.kind} {name!r}{nearest(name, known)} "
             f"(available: {', '.join(known)})",
         )
-
-
-def unknown_options(
-    at: tuple[str | int, ...],
-    options: Mapping[str, Any],
-    make: Any,
-    what: str,
-    *,
-    own: Sequence[str],
-) -> Iterator[Finding]:
-    """Yield the options that a factory does not take; ``own`` are set by the framework."""
-    accepted = inspect.signature(make).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        return
-    known = [key for key in accepted if key not in ("self", *own)]
-    for key in options:
-        if key not in known:
-            told = f"options: {', '.join(known)}" if known else "it has none"
-            yield (
-                (*at, key),
-                f"{dotted(at)}: unknown option {key!r} of {what}{nearest(key, known)} ({told})",
-            )
 
 
 def unknown_key(location: tuple[str | int, ...], allowed: Sequence[str]) -> str:

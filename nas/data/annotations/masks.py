@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,8 @@ def mask_folder(
     images: str = "images",
     masks: str = "masks",
     names: Sequence[str] | None = None,
-    ignore: int = IGNORE,
+    values: Sequence[int] | None = None,
+    ignore: int | None = None,
 ) -> RawData:
     """Return images and, under the same name, masks whose pixels are numbers of classes.
 
@@ -40,15 +41,19 @@ def mask_folder(
         config: ``path`` is the folder of the data.
         images, masks: names of the folders.
         names: of the classes, in order.
-        ignore: value of pixels that count for nothing.
+        values: of the pixels of each class, in the same order, where they are not 0, 1, 2, ...;
+            such as [0, 255] of black masks with white objects.
+        ignore: value of pixels that count for nothing; by default 255, where no class has it.
 
     Raises:
         InputError: mistakes in the files, all at once: an image without a mask, a mask of another
-            size than its image, of three channels, or with a number that no class has.
+            size than its image, of three channels, or with a value that no class has; training
+            masks of one class alone.
         EnvironmentProblem: the folders are not there.
     """
     root = folder_of(config)
     classes = _classes(root, names)
+    numbers = _numbers(values, len(classes), ignore)
     problems = Problems(root)
     size = config.image_size or SIDE
     pairs = {
@@ -65,7 +70,7 @@ def mask_folder(
         for part, files in pairs.items():
             if not files:
                 continue
-            read = list(pool.map(lambda p: _mask(p[0], p[1], size, len(classes), ignore), files))
+            read = list(pool.map(lambda p: _mask(p[0], p[1], size, numbers), files))
             for (_, mask), (_, trouble) in zip(files, read, strict=True):
                 if trouble:
                     problems.add(mask, trouble)
@@ -75,6 +80,7 @@ def mask_folder(
                 whole=True,
             )
     problems.raise_any("Mend the masks; nothing was trained.")
+    _refuse_one_class(root, found["train"].labels, classes, numbers)
     return whole_images(found, classes, config, targets="masks", origin=str(root))
 
 
@@ -87,6 +93,42 @@ def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
             "is one); or say data.options: {names: [background, ...]}"
         )
     return tuple(str(name) for name in names)
+
+
+def _numbers(values: Sequence[int] | None, classes: int, ignore: int | None) -> dict[int, int]:
+    """Return the number of the class of each value of a pixel.
+
+    Raises:
+        InputError: values that are not one for each class, or one of them that is ignored.
+    """
+    given = list(range(classes)) if values is None else list(values)
+    if len(given) != classes or len(set(given)) != classes:
+        raise InputError(f"data.options.values: {given} are not one for each of {classes} classes")
+    numbers = {value: number for number, value in enumerate(given)}
+    if ignore in numbers:
+        raise InputError(f"data.options.ignore: {ignore} is the value of class {numbers[ignore]}")
+    if ignore is not None or IGNORE not in numbers:
+        numbers[IGNORE if ignore is None else ignore] = IGNORE
+    return numbers
+
+
+def _refuse_one_class(
+    root: Path, masks: np.ndarray, classes: Sequence[str], numbers: Mapping[int, int]
+) -> None:
+    """Refuse training masks in which there is nothing to tell apart."""
+    seen = set(np.unique(masks).tolist())
+    if len(seen - {IGNORE}) > 1:
+        return
+    ignored = [value for value, number in numbers.items() if number == IGNORE]
+    where = f"{root}: the training masks hold "
+    if IGNORE in seen and ignored:
+        raise InputError(
+            f"{where}one class and pixels of {ignored[0]}, which count for nothing; where "
+            f"{ignored[0]} is a class, say the values of all classes in the order of their names, "
+            f"such as data.options.values: [0, {ignored[0]}]"
+        )
+    only = "".join(classes[number] for number in seen - {IGNORE}) or "no class"
+    raise InputError(f"{where}{only} alone; two classes at least are needed")
 
 
 def _folders(root: Path, part: str, images: str, masks: str) -> tuple[Path, Path] | None:
@@ -117,7 +159,7 @@ def _pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Pa
 
 
 def _mask(
-    image: Path, path: Path, size: int, classes: int, ignore: int
+    image: Path, path: Path, size: int, numbers: Mapping[int, int]
 ) -> tuple[np.ndarray, str | None]:
     """Return a mask (size, size) uint8 and what is wrong with it, or None."""
     from PIL import Image
@@ -141,12 +183,19 @@ def _mask(
             f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is "
             f"{expected[0]} x {expected[1]}"
         )
-    wrong = values[(values != ignore) & ((values < 0) | (values >= classes))]
-    if wrong.size:
+    found, places = np.unique(values, return_inverse=True)
+    wrong = [value for value in found.tolist() if value not in numbers]
+    if wrong:
+        told = [value for value, number in numbers.items() if number != IGNORE]
+        ordered = told == list(range(len(told)))
+        listed = f"0 to {len(told) - 1}" if ordered else ", ".join(map(str, told))
+        count = int(np.count_nonzero(values == wrong[0]))
         return nothing, (
-            f"has {wrong.size} pixels of class {int(wrong[0])}, and the classes are 0 to "
-            f"{classes - 1}"
+            f"has {count} pixels of class {wrong[0]}, and the classes are {listed}"
+            + ("; other values are named by data.options.values" if ordered else "")
         )
-    values = np.where(values == ignore, IGNORE, values).astype(np.uint8)
-    small = Image.fromarray(values).resize((size, size), Image.Resampling.NEAREST)
+    classes = np.array([numbers[value] for value in found.tolist()], np.uint8)
+    small = Image.fromarray(classes[places].reshape(values.shape)).resize(
+        (size, size), Image.Resampling.NEAREST
+    )
     return np.asarray(small), None

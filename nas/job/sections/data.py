@@ -12,7 +12,8 @@ from pydantic import (
     StrictStr,
 )
 
-from nas.job.findings import Finding, unknown_name, unknown_options
+from nas.job.findings import Finding, unknown_name
+from nas.job.option_types import wrong_options
 from nas.job.paths import RelativePath
 from nas.job.registries import registry_for
 from nas.job.values import (
@@ -112,7 +113,7 @@ def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
     if data.options and not unknown:
         source = registry_for("data.name").get(data.name)
         what = f"data source {data.name!r}"
-        yield from unknown_options(
+        yield from wrong_options(
             ("data", "options"), data.options, source, what, own=("config", "kind", "seed")
         )
     if data.path is not None and not data.download:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.job.findings import Finding, unknown_options
+from nas.job.findings import Finding
+from nas.job.option_types import wrong_options
 from nas.job.paths import absolute
 from nas.job.registries import registry_for
 from nas.record.database_url import without_password
@@ -43,7 +44,7 @@ def check_executor(sections: Mapping[str, Any]) -> Iterator[Finding]:
             ("workers",),
             f"workers: executor 'local' has one worker, not {workers}; use executor: processes",
         )
-    yield from unknown_options(
+    yield from wrong_options(
         ("executor_options",),
         sections.get("executor_options") or {},
         registry.get(name),

@@ -13,7 +13,8 @@ from pydantic import (
     StrictStr,
 )
 
-from nas.job.findings import Finding, unknown_name, unknown_options
+from nas.job.findings import Finding, unknown_name
+from nas.job.option_types import wrong_options
 from nas.job.paths import RelativePath
 from nas.job.registries import registry_for
 from nas.job.sections.constraints import (
@@ -207,7 +208,7 @@ def check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
     at, what = ("search", "options"), f"strategy {search.strategy!r}"
     # The first batch has a key of its own, which holds for every strategy.
     own = ("problem", "seed", "initial")
-    wrong = list(unknown_options(at, search.options, make, what, own=own))
+    wrong = list(wrong_options(at, search.options, make, what, own=own))
     yield from wrong
     if wrong:
         return

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import StrictStr
 
-from nas.job.findings import Finding, unknown_name, unknown_options
+from nas.job.findings import Finding, unknown_name
+from nas.job.option_types import wrong_options
 from nas.job.registries import registry_for
 from nas.job.values import Section
 from nas.record.database_url import password_of
@@ -44,7 +45,7 @@ def check_tracking(tracking: Sequence[TrackerConfig]) -> Iterator[Finding]:
             yield at, f"tracking.{i}: {config.name!r} is there twice with the same options"
         kind = registry_for("tracking").get(config.name)
         what = f"tracker {config.name!r}"
-        wrong = [*unknown_options((*at, "options"), config.options, kind, what, own=())]
+        wrong = [*wrong_options((*at, "options"), config.options, kind, what, own=())]
         wrong += _lacking(config, kind, at)
         wrong += _passwords(config, at)
         yield from wrong

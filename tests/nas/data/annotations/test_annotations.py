@@ -246,11 +246,61 @@ def test_masks_of_another_size_or_class_are_told_at_once(tmp_path):
         load_splits(config, 0, kind="masks")
     for part in (
         "a.png: is 40 x 10 pixels, and its image is 40 x 20",
-        "b.png: has 800 pixels of class 4, and the classes are 0 to 1",
+        "b.png: has 40 pixels of class 4, and the classes are 0 to 1; other values are named by",
         "c.png: has the channels RGB",
         "d.png: has no mask",
     ):
         assert part in str(error.value), str(error.value)
+
+
+def white_on_black(root, **options):
+    """Masks as drawing programs write them: 0 and 255, and the images of ``BOXES``."""
+    pictures(root / "images")
+    (root / "masks").mkdir(exist_ok=True)
+    mask = np.zeros((SIDES[1], SIDES[0]), np.uint8)
+    mask[:, :20] = 255
+    for name in BOXES:
+        Image.fromarray(mask).save(root / "masks" / name)
+    return DataConfig(
+        name="mask_folder", path=str(root), image_size=20, validation=0.25, test=0.25,
+        options={"names": ["ground", "road"], **options},
+    )  # fmt: skip
+
+
+def test_white_objects_are_never_ignored_without_a_word(tmp_path):
+    """255 counts for nothing by custom: a network would learn, and be judged by, ground alone."""
+    with pytest.raises(InputError, match=r"one class and pixels of 255.*values: \[0, 255\]"):
+        load_splits(white_on_black(tmp_path), 0, kind="masks")
+    splits = load_splits(white_on_black(tmp_path, values=[0, 255]), 0, kind="masks")
+    assert splits.train.labels.unique().tolist() == [0, 1]
+    assert splits.train.labels[0].float().mean() == 0.5
+    # Either may be the first class, and what is not named is told.
+    turned = load_splits(white_on_black(tmp_path, values=[255, 0]), 0, kind="masks")
+    assert torch.equal(turned.train.labels, 1 - splits.train.labels)
+    with pytest.raises(InputError, match=r"400 pixels of class 0, and the classes are 7, 255\n"):
+        load_splits(white_on_black(tmp_path, values=[7, 255]), 0, kind="masks")
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"values": [0]}, r"values: \[0\] are not one for each of 2 classes"),
+        ({"values": [3, 3]}, "are not one for each of 2 classes"),
+        ({"values": [0, 255], "ignore": 255}, "ignore: 255 is the value of class 1"),
+        ({"ignore": 1}, "ignore: 1 is the value of class 1"),
+    ],
+)
+def test_values_of_masks_that_contradict_are_refused(tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        load_splits(white_on_black(tmp_path, **options), 0, kind="masks")
+
+
+def test_masks_of_one_class_teach_nothing(tmp_path):
+    config = white_on_black(tmp_path)
+    for name in BOXES:
+        Image.fromarray(np.ones((SIDES[1], SIDES[0]), np.uint8)).save(tmp_path / "masks" / name)
+    with pytest.raises(InputError, match="the training masks hold road alone; two classes"):
+        load_splits(config, 0, kind="masks")
 
 
 @pytest.mark.parametrize("name", ["coco_json", "yolo_txt", "pascal_voc", "mask_folder"])
