@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,13 @@ def init(
             "anomaly_detection, signal_embedding, ..."
         ),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Of how the data is read (data.options), such as targets=[height]; repeatable.",
+        ),
+    ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(min=0, help="Largest latency in ms; 0 sets no limit.")
     ] = None,
@@ -49,9 +57,11 @@ def init(
     nas init job.yaml --data digits --latency-ms 0.5
     nas init job.yaml --path photos --latency-ms 0
     nas init job.yaml --path recordings --task anomaly_detection
+    nas init job.yaml --path recordings --option window=64 --option targets=[state]
     """
+    from nas.cli.device_options import key_values
     from nas.job.check import load_job
-    from nas.job.first.starts import KNOWN, choices
+    from nas.job.first.starts import KNOWN, SURVEYED, choices
     from nas.job.first.template import job_text
     from search_spaces.atomic import write_text_atomic
 
@@ -72,7 +82,10 @@ def init(
     if data is None:
         assert place is not None
         data = _told_by(place)
-    found = None if place is None else _looked_at(data, place, task)
+    options = key_values(option, "--option")
+    if options and data not in SURVEYED:
+        raise InputError(f"--option: {data} has no options")
+    found = None if place is None else _looked_at(data, place, task, options)
     text = job_text(data, path=path, latency_ms=latency_ms or None, survey=found, task=task)
     write_text_atomic(job_file, text)
     load_job(job_file)
@@ -80,31 +93,44 @@ def init(
 
 
 def _told_by(place: Path) -> str:
-    from nas.job.first.layouts import guess_source
+    from nas.job.first.layouts import guess_source, layout_hint
     from nas.job.first.starts import choices
 
     found = guess_source(place)
     if found is None:
+        hint = layout_hint(place)
         raise InputError(
             f"--path: nothing in {place} tells what data it is; say it as --data "
-            f"({', '.join(choices())})"
+            f"({', '.join(choices())})" + (f"\n{hint}" if hint else "")
         )
     typer.echo(f"{place} looks like {found} (--data says otherwise)")
     return found
 
 
-def _looked_at(data: str, place: Path, task: str | None) -> Survey | None:
+def _looked_at(
+    data: str, place: Path, task: str | None, options: Mapping[str, Any]
+) -> Survey | None:
     """Return what is at ``place``, and None for a data set that is known without it."""
+    from nas.job.first.layouts import guess_source
     from nas.job.first.starts import KNOWN, SURVEYED
     from nas.job.first.survey import survey
+    from nas.job.registries import registry_for
 
     if data not in SURVEYED:
         return None
+    if task is not None:
+        registry_for("task").get(task)
     try:
-        return survey(data, place, task=task)
+        found = survey(data, place, task=task, options=options)
     except InputError as problem:
-        if data not in KNOWN:
-            raise
-        # The job can be written before the folder is filled.
-        typer.echo(f"the job is for photographs of any size: {problem}", err=True)
-        return None
+        if data in KNOWN and guess_source(place) is None:
+            # The job can be written before the folder is filled.
+            typer.echo(f"the job is for photographs of any size: {problem}", err=True)
+            return None
+        if "data.options" in str(problem):
+            raise InputError(
+                f"{problem}\nWhat goes to data.options is given here as --option NAME=VALUE."
+            ) from None
+        raise
+    typer.echo(found.text)
+    return found

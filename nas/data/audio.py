@@ -240,6 +240,24 @@ def read_sound(path: Path) -> tuple[int, np.ndarray]:
     return int(rate), values if values.ndim == 1 else values.mean(axis=1)
 
 
+def common_rate(root: Path, *, looked_at: int = 20) -> int | None:
+    """Return the samples a second of the sounds in the folders of ``root``; None if they differ.
+
+    Args:
+        root: folder of folders of sounds.
+        looked_at: files that are read at most, spread over all; sounds that cannot be read say
+            nothing.
+    """
+    files = sorted(path for path in root.glob("*/*") if path.suffix.lower() in SUFFIXES)
+    rates = set()
+    for path in files[:: max(1, len(files) // looked_at)]:
+        try:
+            rates.add(read_sound(path)[0])
+        except InputError:
+            continue  # named where all of them are read
+    return rates.pop() if len(rates) == 1 else None
+
+
 def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarray:
     """Return (n, 1, frames, bins) float32; decoded in threads, mistakes told all at once."""
 
@@ -275,9 +293,9 @@ def _parts(root: Path, files: Sequence[Path]) -> dict[str, np.ndarray]:
         if not (root / listed).is_file():
             continue
         here = np.zeros(len(files), dtype=bool)
-        for line in (root / listed).read_text(encoding="utf-8").split():
-            if line in names:
-                here[names[line]] = True
+        for line in (root / listed).read_text(encoding="utf-8").splitlines():
+            if line.strip() in names:
+                here[names[line.strip()]] = True
         rows["train"] &= ~here
         if here.any():
             rows[part] = here

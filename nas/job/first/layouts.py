@@ -15,6 +15,29 @@ def guess_source(path: Path) -> str | None:
     return next((name for name, fits in _LAYOUTS if fits(path)), None)
 
 
+def layout_hint(path: Path) -> str:
+    """Return how files of the kinds at ``path`` have to lie, for the message that none fits."""
+    if path.is_file():
+        return f"{path} is a file; give the folder that it lies in"
+    suffixes = {each.suffix.lower() for each in _names(path)}
+    hints = [text for kinds, text in _HINTS if suffixes & set(kinds)]
+    return "; ".join(hints)
+
+
+_HINTS = (
+    ((".csv",), "CSV files are read as train.csv (a signal a row), as recordings in a folder train "
+     "(signal_csv), or as labels.csv beside images (image_csv)"),
+    ((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"), "pictures lie in a folder for "
+     "each class (image_folder) or beside a labels.csv (image_csv)"),
+    ((".wav", ".flac"), "sounds lie in a folder for each class (audio_folder)"),
+    ((".npy",), "arrays are called x_train.npy and y_train.npy (signal_numpy)"),
+    ((".ts",), "archives of signals are called NAME_TRAIN.ts and NAME_TEST.ts (signal_ts)"),
+    ((".json",), "boxes of COCO are in train.json, annotations.json or "
+     "annotations/instances_train.json (coco_json)"),
+)  # fmt: skip
+"""Endings of files, and the layouts that hold such files."""
+
+
 def _names(folder: Path, pattern: str = "*") -> Iterator[Path]:
     """Return what lies in ``folder`` and is not hidden."""
     found = folder.glob(pattern) if folder.is_dir() else iter(())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from nas.data.sources import ImageFiles
@@ -15,6 +18,16 @@ LOOKED_AT = 200
 
 _GREY = ("1", "L", "LA", "F", "I")
 """Pillow's modes of one channel."""
+
+
+_TARGETS = {
+    "classes": ("class", "classes"),
+    "labels": ("label",),
+    "values": ("number to predict", "numbers to predict"),
+    "boxes": ("class of boxes", "classes of boxes"),
+    "masks": ("class of pixels", "classes of pixels"),
+}
+"""Kinds of targets -> what is counted of them: one, several."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Survey:
         channels: 1 where every picture looked at is grey.
         targets: see :class:`~nas.data.sources.RawData`.
         files: whether they are pictures in files, which any size and channels can be asked of.
+        options: of the source, with which they were read.
     """
 
     examples: int
@@ -38,6 +52,23 @@ class Survey:
     channels: int
     targets: str = "classes"
     files: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What was seen, in words."""
+        if self.targets in ("tokens", "pairs"):
+            return f"{self.examples} examples of at most {self.width} symbols"
+        if self.files:
+            colour = "grey" if self.channels == 1 else "colour"
+            shown = f"{self.examples} {colour} pictures of about {self.side} pixels"
+        elif self.height == 1:
+            channels = _counted(self.channels, "channel")
+            shown = f"{self.examples} signals of {channels}, {self.width} values each"
+        else:
+            shape = f"{self.channels} x {self.height} x {self.width}"
+            shown = f"{self.examples} examples of {shape} values"
+        return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}"
 
     @property
     def side(self) -> int:
@@ -50,35 +81,62 @@ class Survey:
         return self.examples * self.channels * self.height * self.width
 
 
-def survey(source: str, path: Path, *, task: str | None = None) -> Survey:
+def survey(
+    source: str,
+    path: Path,
+    *,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Survey:
     """Return what ``path``, laid out as data source ``source`` reads it, holds.
 
     Args:
         source: a registered data source.
         path: of the data.
-        task: for sources that read several kinds of targets; by default classes.
+        task: for sources that read several kinds of targets; by default their values say it.
+        options: of the source; the rate of sounds is looked up where it is not given.
 
     Raises:
-        InputError: it is not laid out so, or an example that is looked at cannot be read.
+        InputError: it is not laid out so, or an example that is looked at cannot be read; an
+            option that the source does not take, or not so.
         EnvironmentProblem: there is no such folder.
         MissingExtraError: a library that reads such files is not installed.
     """
     from nas.data.sources import DATA_SOURCES, ImageFiles
+    from nas.job.option_types import wrong_options
     from nas.job.sections.data import DataConfig
     from nas.tasks.data import kind_for
 
     read = DATA_SOURCES.get(source)
+    given = {**_found_options(source, path), **(options or {})}
+    wrong = wrong_options(
+        ("data", "options"), given, read, f"data source {source!r}", own=("config", "kind", "seed")
+    )
+    for _, message in wrong:
+        raise InputError(message)
     kind = None if task is None else kind_for(task)
     takes_kind = kind is not None and "kind" in inspect.signature(read).parameters
-    options = {"kind": kind} if takes_kind else {}
-    raw = read(DataConfig(name=source, path=str(path)), **options)
+    told = {"kind": kind} if takes_kind else {}
+    raw = read(DataConfig(name=source, path=str(path)), **given, **told)
     classes = len(raw.classes)
     if isinstance(raw.train, ImageFiles):
         side, channels = _headers(raw.train)
         examples = len(raw.train.paths)
-        return Survey(examples, classes, side, side, channels, raw.targets)
+        return Survey(examples, classes, side, side, channels, raw.targets, options=given)
     examples, channels, height, width = raw.train.images.shape
-    return Survey(examples, classes, height, width, channels, raw.targets, files=False)
+    return Survey(
+        examples, classes, height, width, channels, raw.targets, files=False, options=given
+    )
+
+
+def _found_options(source: str, path: Path) -> dict[str, Any]:
+    """Return options that the files themselves say."""
+    if source != "audio_folder" or not path.is_dir():
+        return {}
+    from nas.data.audio import LogMel, common_rate
+
+    rate = common_rate(path)
+    return {} if rate in (None, LogMel.rate) else {"rate": rate}
 
 
 def _headers(files: ImageFiles) -> tuple[int, int]:
@@ -93,3 +151,7 @@ def _headers(files: ImageFiles) -> tuple[int, int]:
     grey = all(mode in _GREY or mode.startswith("I;16") for mode in modes)
     side = int(statistics.median(min(width, height) for width, height, _ in headers))
     return side, 1 if grey else 3
+
+
+def _counted(count: int, one: str, several: str | None = None) -> str:
+    return f"{count} {one if count == 1 else several or one + 's'}"

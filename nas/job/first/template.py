@@ -51,6 +51,8 @@ def job_text(
     if path is not None:
         # JSON strings are YAML strings too, whatever characters the path holds.
         lines.append(f"  path: {json.dumps(path)}  # relative to this file")
+    if survey is not None and survey.options:
+        lines.append(f"  options: {json.dumps(dict(survey.options), ensure_ascii=False)}")
     lines += [
         *start.of_data,
         f"  validation: {start.validation}  # training examples set apart to guide the search",

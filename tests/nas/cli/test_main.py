@@ -184,6 +184,30 @@ def test_init_refuses_what_it_has_no_template_for(call, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_init_says_what_it_saw_and_how_options_are_given(call, tmp_path):
+    folder = tmp_path / "signals"
+    folder.mkdir()
+    rows = [f"{i % 3},{i % 4},{'ab'[i % 2]}" for i in range(20)]
+    (folder / "train.csv").write_text("\n".join(["x,y,state", *rows]))
+    lost = call("init", "new.yaml", "--path", "signals")
+    assert lost.exit_code == 2 and "given here as --option NAME=VALUE" in lost.stderr
+    written = call("init", "new.yaml", "--path", "signals", "--option", "targets=[state]")
+    assert written.exit_code == 0
+    assert "20 signals of 1 channel, 2 values each; 2 classes" in written.stdout
+    assert call("validate", "new.yaml").exit_code == 0
+    refused = call("init", "other.yaml", "--data", "digits", "--option", "targets=[state]")
+    assert refused.exit_code == 2 and "digits has no options" in refused.stderr
+
+
+def test_init_does_not_take_a_damaged_picture_for_an_empty_folder(call, tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_bytes(b"no picture")
+    told = call("init", "new.yaml", "--path", "photos")
+    assert told.exit_code == 2 and "1.png: cannot be read as an image" in told.stderr
+    assert not (tmp_path / "new.yaml").exists()
+
+
 def test_doctor_names_versions_and_runtimes(call):
     result = call("doctor", "--quick")
     assert result.exit_code == 0

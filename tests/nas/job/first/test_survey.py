@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from nas.job.check import load_job
-from nas.job.first.layouts import guess_source
+from nas.job.first.layouts import guess_source, layout_hint
 from nas.job.first.starts import SURVEYED, surveyed_start
 from nas.job.first.survey import Survey, survey
 from nas.job.first.template import job_text
@@ -218,3 +218,69 @@ def test_the_job_suits_the_pictures(tmp_path, found, preset, side, batch):
     assert 10 <= job.budget.minutes <= 25
     if batch is not None:
         assert job.supernet.batch_size == job.finetune.batch_size == batch
+
+
+def test_options_with_which_data_is_read_are_those_of_the_job(tmp_path):
+    mask_folder(tmp_path / "data")
+    (tmp_path / "data" / "classes.txt").unlink()
+    with pytest.raises(InputError, match=r"data.options: \{names:"):
+        survey("mask_folder", tmp_path / "data")
+    found = survey("mask_folder", tmp_path / "data", options={"names": ["grün", "b"]})
+    (tmp_path / "job.yaml").write_text(job_text("mask_folder", path="data", survey=found), "utf-8")
+    assert load_job(tmp_path / "job.yaml").data.options == {"names": ["grün", "b"]}
+    for options, words in (
+        ({"naems": ["a", "b"]}, "unknown option 'naems'.*did you mean 'names'"),
+        ({"names": "ab"}, "'ab' is not a list of texts"),
+    ):
+        with pytest.raises(InputError, match=words):
+            survey("mask_folder", tmp_path / "data", options=options)
+
+
+@pytest.mark.parametrize(("rate", "options"), [(8000, {"rate": 8000}), (16000, {})])
+def test_the_rate_of_sounds_is_that_of_their_files(tmp_path, rate, options):
+    def sound(name, rate):
+        name.parent.mkdir(exist_ok=True)
+        with wave.open(str(name), "wb") as file:
+            file.setparams((1, 2, rate, 0, "NONE", ""))
+            file.writeframes(RNG.integers(-99, 99, rate, dtype=np.int16).tobytes())
+
+    for i in range(4):
+        sound(tmp_path / f"word{i % 2}" / f"{i}.wav", rate)
+    found = survey("audio_folder", tmp_path)
+    assert (found.options, found.height, found.width) == (options, 49, 40)
+    # Of several rates none is taken for granted.
+    sound(tmp_path / "word0" / "other.wav", 22050)
+    with pytest.raises(InputError, match=r"other.wav: has 22050 samples a second, not 16000"):
+        survey("audio_folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Survey(91, 1, 47, 47, 3), "91 colour pictures of about 47 pixels; 1 class"),
+        (Survey(9, 3, 8, 8, 1, "labels"), "9 grey pictures of about 8 pixels; 3 labels"),
+        (Survey(60, 1, 1, 40, 1, "values", files=False),
+         "60 signals of 1 channel, 40 values each; 1 number to predict"),
+        (Survey(60, 2, 49, 40, 1, files=False), "60 examples of 1 x 49 x 40 values; 2 classes"),
+        (Survey(44, 9, 1, 13, 1, "pairs", files=False), "44 examples of at most 13 symbols"),
+    ],
+)  # fmt: skip
+def test_what_was_seen_is_told(found, words):
+    assert found.text == words
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("recording.csv", "train.csv"),
+        ("photo.JPG", "a folder for each class"),
+        ("boxes.json", "annotations/instances_train.json"),
+        ("sound.flac", "audio_folder"),
+        ("notes.md", ""),
+    ],
+)
+def test_files_that_lie_otherwise_are_told_how_to_lie(tmp_path, name, words):
+    (tmp_path / name).write_text("")
+    hint = layout_hint(tmp_path)
+    assert words in hint and bool(hint) == bool(words)
+    assert "is a file" in layout_hint(tmp_path / name)
