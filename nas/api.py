@@ -168,17 +168,20 @@ def track(run: str | Path, tracker: str, **options: Any) -> str:
 
 def inspect(
     model: str | nn.Module,
-    input_shape: Sequence[int] = (3, 224, 224),
+    input_shape: Sequence[int] | None = None,
     *,
     weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Inspection:
     """Return a network's layers and what may vary in them, as ``nas inspect``.
 
     Args:
         model: a network, or what names one: ``module:callable``, ``file.py:callable``,
             ``timm:NAME``, an ONNX file.
-        input_shape: of one input, (channels, height, width) or (channels, length).
+        input_shape: of one input, (channels, height, width) or (channels, length); by default
+            that of the ONNX file or of timm's network, or (3, 224, 224).
         weights: state of a named network, ``.safetensors``.
+        arguments: for what makes a named network.
 
     Raises:
         InputError: the network cannot be found or read.
@@ -187,12 +190,13 @@ def inspect(
     from nas.models.inspection import inspect_network
 
     if isinstance(model, str):
-        network = load_source(model, None if weights is None else Path(weights))
-    elif weights is not None:
-        raise InputError("weights are loaded into a named network; load them into the module")
+        path = None if weights is None else Path(weights)
+        network = load_source(model, path, arguments=arguments)
+    elif weights is not None or arguments:
+        raise InputError("weights and arguments are of a named network; load them into the module")
     else:
         network = model
-    return inspect_network(network, tuple(input_shape))
+    return inspect_network(network, input_shape)
 
 
 def export(

@@ -148,7 +148,7 @@ def allocate_joint(
         InfeasibleError, InputError: as those do.
     """
     from nas.bits.hardware import network_plans
-    from nas.bits.search import STEPS, BitsResult, assignment, bit_table, layer_sizes
+    from nas.bits.search import STEPS, BitsResult, assignment, beside_layers, bit_table, layer_sizes
     from supernet.ptq.quantize import quantize_post_training
     from supernet.ptq.sensitivity import layer_sensitivity
 
@@ -168,6 +168,7 @@ def allocate_joint(
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         edge_bits=edge_bits,
+        beside_kib=beside_layers(module, images[0]),
     )
     hurt = [column.tolist() for column in table.sensitivity]
     plans = network_plans(module, images[0])

@@ -103,6 +103,17 @@ def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
     return sizes
 
 
+def beside_layers(module: nn.Module, images: Tensor) -> float:
+    """Return KiB of the float values of ``module`` that are no layer's, and keep their bits.
+
+    Args:
+        module, images: as of :func:`layer_sizes`.
+    """
+    from supernet.ptq.graph import trace_float
+
+    return 4 * sum(trace_float(module, images[:1]).beside().values()) / 1024
+
+
 def bit_table(
     sizes: Sequence[LayerSize],
     sensitivity: SensitivityTable,
@@ -115,6 +126,7 @@ def bit_table(
     energy_mj: Callable[[str, Bits], float] | None = None,
     group: int = 0,
     fixed_ms: float = 0.0,
+    beside_kib: float = 0.0,
 ) -> BitTable:
     """Return sensitivities and costs of every layer's options.
 
@@ -128,6 +140,7 @@ def bit_table(
         energy_mj: (layer, bits) -> its energy; adds the cost ``energy_mj``.
         group: weights of a channel that share a scale, of number formats.
         fixed_ms: what ``latency_ms`` of all layers together leaves out.
+        beside_kib: of float values that are no layer's, of :func:`beside_layers`.
     """
     names = [size.name for size in sizes]
     if tuple(names) != tuple(sensitivity.layers):
@@ -148,7 +161,8 @@ def bit_table(
         [sensitivity.cost(s.name, b.weight, b.activation, metric=metric) for b in o]
         for s, o in rows
     ]
-    return BitTable.of(names, options, hurt, costs, {"latency_ms": fixed_ms})
+    fixed = {"latency_ms": fixed_ms, "weights_kib": beside_kib}
+    return BitTable.of(names, options, hurt, costs, fixed)
 
 
 def layer_options(
@@ -346,6 +360,7 @@ def allocate_bits(
         energy_mj=energy_mj,
         group=group,
         fixed_ms=fixed_ms,
+        beside_kib=beside_layers(module, images[0]),
     )
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)

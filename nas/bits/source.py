@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,7 @@ def module_source(
     name: str,
     *,
     weights: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
     data: str | None = None,
     data_path: Path | None = None,
     image_size: int | None = None,
@@ -91,6 +92,7 @@ def module_source(
     Args:
         name: as in :func:`load_source`; modules of the current folder are found too.
         weights: a .safetensors file with its state; the network's own otherwise.
+        arguments: for what makes the network.
         data, data_path, image_size: a data set as in a job, whose calibration images are used
             and on whose validation images accuracy is reported.
         array: a .npy file of images (n, channels, height, width) or of other inputs, float32, as
@@ -101,10 +103,12 @@ def module_source(
     Raises:
         InputError: no such callable, weights that do not fit, or no images.
     """
-    module = load_source(name, weights)
+    module = load_source(name, weights, arguments=arguments)
     about: dict[str, Any] = {"source": name}
     if weights is not None:
         about["weights"] = str(weights)
+    if arguments:
+        about["arguments"] = dict(arguments)
     if array is not None:
         return BitsSource(
             module, _read_array(array, images), None, None, "", {**about, "data": str(array)}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.device_options import Authority, Certificate, Hub, Key, TokenFile
+from nas.cli.device_options import Arguments, Authority, Certificate, Hub, Key, TokenFile
 from search_spaces.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -42,10 +42,7 @@ def compress(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="State of the network, .safetensors.")
     ] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="For what makes the network; repeatable."),
-    ] = None,
+    argument: Arguments = None,
     normalisation: Annotated[
         str | None,
         typer.Option(

@@ -40,6 +40,10 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="A parameter of the runtime; repeatable."),
 ]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--argument", metavar="KEY=VALUE", help="For what makes the network; repeatable."),
+]
 Processes = Annotated[int | None, typer.Option(min=2, help="Processes a model.")]
 Runs = Annotated[int | None, typer.Option(min=2, help="Samples a process.")]
 ProtocolOptions = Annotated[

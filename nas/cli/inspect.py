@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.device_options import Arguments, key_values
 from search_spaces.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -24,11 +25,18 @@ def inspect(
         ),
     ],
     input_shape: Annotated[
-        str, typer.Option("--input", metavar="CxHxW", help="Shape of one input; CxL of a signal.")
-    ] = "3x224x224",
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Shape of one input; CxL of a signal. By default that of the ONNX file or of "
+            "timm's network, or 3x224x224.",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="State of the network, .safetensors.")
     ] = None,
+    argument: Arguments = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """List a network's layers, which choices each may have, and what stands in the way.
@@ -38,7 +46,9 @@ def inspect(
     from nas.bits.named_network import load_source
     from nas.models.inspection import inspect_network, inspection_lines
 
-    found = inspect_network(load_source(model, weights), _shape(input_shape))
+    shape = None if input_shape is None else _shape(input_shape)
+    network = load_source(model, weights, arguments=key_values(argument, "--argument"))
+    found = inspect_network(network, shape)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1))
         return

@@ -37,7 +37,11 @@ Preset = Annotated[
     str | None, typer.Option("--preset", help="Of a registered space that has presets.")
 ]
 ArchColumn = Annotated[
-    str | None, typer.Option("--arch-column", help="Header of the architecture column.")
+    str | None,
+    typer.Option(
+        "--arch-column",
+        help="Header of the architecture column; several, with commas, are a token each.",
+    ),
 ]
 Missing = Annotated[
     str | None,
@@ -70,7 +74,9 @@ def read(
 
     name = space or declared_space(path)
     if name is None:
-        raise InputError(f"{path} declares no search space; give one with --space")
+        raise InputError(
+            f"{path} declares no search space; give one with --space (tokens serves any table)"
+        )
     if space is None and ":" in name:
         # A file may not decide what code runs.
         raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
@@ -169,7 +175,11 @@ def benchmark(
     if json is not None:
         write_json_atomic(json, [record.as_dict() for record in records])
     if method is None and baselines:
-        records += run(baselines_for(data, split.meta_train))
+        for baseline in baselines_for(data, split.meta_train):
+            try:
+                records += run((baseline,))
+            except InputError as error:
+                print(f"{baseline} is left out: {error}", file=sys.stderr)
     columns = (
         ("spearman", 9),
         ("spearman_trimmed", 17),
@@ -182,7 +192,9 @@ def benchmark(
     )
     print(f"{'method':19} {'device':18}" + "".join(f"{n:>{w}}" for n, w in columns))
     for row in summary(records):
-        cells = "".join(f"{'-' if row[n] is None else _figure(row[n]):>{w}}" for n, w in columns)
+        # A space before each, however long the figure.
+        figures = ["-" if row[n] is None else _figure(row[n]) for n, _ in columns]
+        cells = "".join(f" {f:>{w - 1}}" for f, (_, w) in zip(figures, columns, strict=True))
         print(f"{row['method']:19} {row['device']:18}{cells}")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,11 @@ import numpy as np
 
 from nas.data.problems import Problems
 from search_spaces.errors import InputError
+from search_spaces.tables.files import number_in, separator_of
 
 TARGETS = ("label", "class", "target")
 """Columns that are targets where a job names none."""
 
-SEPARATORS = (",", ";", "\t")
-"""What divides the columns of a file; where several divide its first line as often, the first."""
-
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _ROW_NUMBERS = ("", "unnamed: 0")
 """Names, in small letters, of the column that pandas writes its row numbers in."""
 _COUNTED_ROWS = 3
@@ -105,9 +101,7 @@ class Table:
         return bool(np.all(steps > 0) if clocks else np.all(steps == 1) and not values[0] % 1)
 
     def _number(self, text: str) -> float:
-        if not self.commas and _DECIMAL_COMMA.fullmatch(text):
-            text = text.replace(",", ".")
-        return float(text)
+        return number_in(text, decimal_commas=not self.commas)
 
 
 def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
@@ -126,7 +120,8 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
     """
     problems = Problems(path)
     text = read_text(path, encoding)
-    separator = _separator(text)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = separator_of(first)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
@@ -177,13 +172,6 @@ def read_text(path: Path, encoding: str) -> str:
             "latin-1 or utf-16, or save the file as UTF-8"
         ) from error
     return text.removeprefix("\ufeff")
-
-
-def _separator(text: str) -> str:
-    """Return what divides the columns."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    cells = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in SEPARATORS}
-    return max(SEPARATORS, key=lambda mark: cells[mark])
 
 
 def _left_out(place: int, head: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> bool:

@@ -42,20 +42,24 @@ class Inspection:
     """What :func:`inspect_network` found.
 
     Attributes:
+        input_shape: of one input, for which the costs are.
         layers: in order of execution.
         macs, parameters: of the network, for one input; those of products of activations and of
             all that is no layer included.
         operations: of the graph beside the layers, by name -> how many.
         untranslated: those that compute in float by torch's own exporter.
+        uncounted: those whose multiply-accumulates cannot be told, and are in no sum.
         depths: sequences whose depth may vary -> options.
         blocks: what stands in the way, in words; empty if nothing does.
     """
 
+    input_shape: tuple[int, ...]
     layers: list[InspectedLayer]
     macs: int
     parameters: int
     operations: dict[str, int]
     untranslated: list[str]
+    uncounted: list[str]
     depths: dict[str, list[float]]
     blocks: list[str] = field(default_factory=list)
 
@@ -64,12 +68,28 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_network(module: nn.Module, input_shape: Sequence[int]) -> Inspection:
+USUAL_SHAPE = (3, 224, 224)
+"""Of an input, where neither the network nor the caller says it."""
+
+
+def own_input_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """Return the shape of one input that a network states itself: an ONNX file, or timm's."""
+    stated = getattr(module, "input_shape", None)
+    if not stated:
+        known = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+        stated = known.get("input_size") if isinstance(known, dict) else None
+    if not isinstance(stated, (tuple, list)) or len(stated) not in (2, 3):
+        return None
+    return tuple(int(size) for size in stated)
+
+
+def inspect_network(module: nn.Module, input_shape: Sequence[int] | None = None) -> Inspection:
     """Read a network and tell its layers and what each may vary in.
 
     Args:
         module: left as it is.
-        input_shape: of one input, without the batch.
+        input_shape: of one input, without the batch; by default :func:`own_input_shape`, or
+            :data:`USUAL_SHAPE`.
 
     Raises:
         InputError: it cannot be read; the message says why and what to do.
@@ -81,7 +101,8 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int]) -> Inspection
     from supernet.own_model.wrap import bits_space
     from supernet.reading.operations import packet
 
-    shape = tuple(int(size) for size in input_shape)
+    given = input_shape or own_input_shape(module) or USUAL_SHAPE
+    shape = tuple(int(size) for size in given)
     blocks: list[str] = []
     space = bits_space(module, input_shape=shape)
     plan = space.plan(space.largest())
@@ -113,12 +134,15 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int]) -> Inspection
         blocks.append(f"depths: {error}")
     if all(layer.width for layer in layers):
         blocks.append("no layer's width can vary")
+    own = sum(math.prod(p.shape) for p in module.parameters())
     return Inspection(
+        input_shape=shape,
         layers=layers,
         macs=plan.macs,
-        parameters=sum(math.prod(p.shape) for p in module.parameters()),
+        parameters=int(getattr(module, "parameter_count", own)),
         operations=dict(sorted(operations.items())),
         untranslated=sorted(name for name in operations if name not in known),
+        uncounted=sorted(graph.uncounted),
         depths=depths,
         blocks=blocks,
     )
@@ -128,8 +152,8 @@ def inspection_lines(found: Inspection) -> list[str]:
     """Return an inspection as lines of text."""
     width = max(len(layer.name) for layer in found.layers) + 2
     lines = [
-        f"{len(found.layers)} layers, {found.macs:,} multiply-accumulates, "
-        f"{found.parameters:,} parameters",
+        f"{len(found.layers)} layers, {found.macs:,} multiply-accumulates for an input of "
+        f"{'x'.join(map(str, found.input_shape))}, {found.parameters:,} parameters",
         f"{'layer':{width}}{'kind':8}{'channels':>12}{'kernel':>8}{'MACs':>14}  width",
     ]
     for layer in found.layers:
@@ -148,5 +172,7 @@ def inspection_lines(found: Inspection) -> list[str]:
     lines.append(f"other operations: {counts or 'none'}")
     if found.untranslated:
         lines.append(f"of these by torch's exporter, in float: {', '.join(found.untranslated)}")
+    if found.uncounted:
+        lines.append(f"multiply-accumulates not counted: those of {', '.join(found.uncounted)}")
     lines += [f"blocked: {reason}" for reason in found.blocks]
     return lines

@@ -199,7 +199,11 @@ def check_optimised(
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimised.onnx"
         session = open_session(path, optimise=True, dump=dump)
-        optimised = run_file(session, images)
+        try:
+            optimised = run_file(session, images)
+        except Exception as failed:  # the runtime's exceptions share no base class of their own
+            first = str(failed).splitlines()[0]
+            raise UnusableModel(f"ONNX Runtime cannot run {path}: {first}") from failed
         dumped = onnx.load(dump)
     plain = evaluate_outputs(path, [images], optimise=False)
     finite = all(bool(np.isfinite(output).all()) for output in (*optimised, *plain))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class RawTable:
         numbers: of each row, as ``label`` counts them, for messages.
         declared: ``key: value`` declarations of the file.
         label: ``line`` (CSV) or ``row`` (Parquet), counted from 1.
+        decimal_commas: whether ``1,5`` is a number: where no commas divide the columns.
     """
 
     header: list[str]
@@ -33,6 +35,34 @@ class RawTable:
     numbers: list[int]
     declared: dict[str, str]
     label: str
+    decimal_commas: bool = False
+
+
+SEPARATORS = (",", ";", "\t")
+"""What divides the columns of a CSV file; where several divide its first line as often, the first.
+Spreadsheets of countries with decimal commas write semicolons."""
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+
+
+def separator_of(header: str) -> str:
+    """Return what divides the columns of the first line of a CSV file."""
+    try:
+        cells = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in SEPARATORS}
+    except csv.Error:
+        return SEPARATORS[0]  # Whoever reads the file meets it, and tells the line.
+    return max(SEPARATORS, key=lambda mark: cells[mark])
+
+
+def number_in(cell: str, *, decimal_commas: bool = False) -> float:
+    """Return the number in a cell, with a decimal comma where those are allowed.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if decimal_commas and _DECIMAL_COMMA.fullmatch(cell.strip()):
+        cell = cell.replace(",", ".")
+    return float(cell)
 
 
 def read_raw(path: Path) -> RawTable:
@@ -82,7 +112,7 @@ def _read_csv(path: Path) -> RawTable:
     except OSError as error:
         raise EnvironmentProblem(f"cannot read the table {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file ({error})") from error
+        raise InputError(f"{path}: not a UTF-8 text file ({error}); save it as UTF-8") from error
     declared = {}
     skipped = 0
     rest = io.StringIO(text, newline="")
@@ -90,12 +120,14 @@ def _read_csv(path: Path) -> RawTable:
     for line in rest:
         if not line.startswith("#") and line.strip():
             break
-        key, separator, value = line.lstrip("#").partition(":")
-        if separator:
+        key, colon, value = line.lstrip("#").partition(":")
+        if colon:
             declared[key.strip()] = value.strip()
         skipped += 1
         position += len(line)
-    reader = csv.reader(io.StringIO(text[position:], newline=""))
+    first = text[position:].partition("\n")[0].rstrip("\r")
+    separator = separator_of(first) if first else ","
+    reader = csv.reader(io.StringIO(text[position:], newline=""), delimiter=separator)
     header = [name.strip() for name in next(_whole_rows(path, reader, skipped), [])]
     if not header:
         raise InputError(f"{path}: the table is empty")
@@ -113,7 +145,7 @@ def _read_csv(path: Path) -> RawTable:
     raise_problems(problems)
     if not rows:
         raise InputError(f"{path}: the table has a header and no rows")
-    return RawTable(header, rows, numbers, declared, "line")
+    return RawTable(header, rows, numbers, declared, "line", separator != ",")
 
 
 def _whole_rows(path: Path, reader: Any, skipped: int) -> Iterator[list[str]]:

@@ -29,7 +29,7 @@ import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.tables.files import RawTable, raise_problems, read_raw, write_raw
+from search_spaces.tables.files import RawTable, number_in, raise_problems, read_raw, write_raw
 
 METRICS = {
     "latency_ms": "latency in milliseconds",
@@ -171,7 +171,8 @@ def read_table(
         path: ``.parquet`` or ``.pq`` is Parquet, anything else CSV.
         space: the space of the architectures, or a function that makes one from the
             texts of the architecture column (``TokensSpace.infer``).
-        arch_column: its header; default: the one of :data:`ARCH_COLUMNS` that is there.
+        arch_column: its header; default: the one of :data:`ARCH_COLUMNS` that is there. Several,
+            with commas between them, are read as one architecture, a token each.
         need_devices: whether a table of architectures alone is an error.
         missing: further cells that stand for no measurement, such as ``-1``; numbers are
             compared as numbers.
@@ -182,8 +183,8 @@ def read_table(
     """
     path = Path(path)
     raw = read_raw(path)
-    arch_at = _find_arch_column(path, raw.header, arch_column)
-    texts = [row[arch_at] for row in raw.rows]
+    arch_at = _find_arch_columns(path, raw.header, arch_column)
+    texts = _texts(raw, arch_at)
     if callable(space):
         blank = [n for n, text in zip(raw.numbers, texts, strict=True) if not text.strip()]
         if blank:
@@ -191,13 +192,15 @@ def read_table(
         space = space(texts)
     archs, problems = _parse_all(path, space, texts, raw)
     at = [
-        j for j, name in enumerate(raw.header) if j != arch_at and name.lower() not in INDEX_COLUMNS
+        j
+        for j, name in enumerate(raw.header)
+        if j not in arch_at and name.lower() not in INDEX_COLUMNS
     ]
     absent = _Absent.of(missing)
     values = np.full((len(raw.rows), len(at)), np.nan)
     for i, row in enumerate(raw.rows):
         for k, j in enumerate(at):
-            value, problem = _number(row[j], absent)
+            value, problem = _number(row[j], absent, raw.decimal_commas)
             if problem:
                 place = f"{path}: {raw.label} {raw.numbers[i]}"
                 problems.append(f"{place}: column {raw.header[j]!r}: {problem}")
@@ -210,7 +213,7 @@ def read_table(
     kept = [k for k, name in enumerate(columns) if not _known(metrics, name)]
     devices = tuple(columns[k] for k in kept)
     if not devices and need_devices:
-        raise InputError(f"{path}: no device column beside {raw.header[arch_at]!r}")
+        raise InputError(f"{path}: no device column beside {raw.header[arch_at[0]]!r}")
     measured = {d: metrics[d] for d in devices if metrics[d] != "latency_ms"}
     return LatencyTable(space, space.genes(archs), devices, values[:, kept], measured, costs)
 
@@ -228,8 +231,8 @@ def read_declarations(
     """
     path = Path(path)
     raw = read_raw(path)
-    arch_at = _find_arch_column(path, raw.header, arch_column)
-    archs, problems = _parse_all(path, space, [row[arch_at] for row in raw.rows], raw)
+    arch_at = _find_arch_columns(path, raw.header, arch_column)
+    archs, problems = _parse_all(path, space, _texts(raw, arch_at), raw)
     named = {
         key[len("metric of ") :]: value
         for key, value in raw.declared.items()
@@ -238,13 +241,13 @@ def read_declarations(
     costs: dict[str, np.ndarray] = {}
     for j, column in enumerate(raw.header):
         cost = named.get(column, column)
-        if j == arch_at or cost not in KNOWN_COSTS:
+        if j in arch_at or cost not in KNOWN_COSTS:
             continue
         if cost in costs:
             raise InputError(f"{path}: two columns hold {cost}")
         costs[cost] = np.full(len(raw.rows), np.nan)
         for i, row in enumerate(raw.rows):
-            costs[cost][i], problem = _number(row[j], _Absent.of(()))
+            costs[cost][i], problem = _number(row[j], _Absent.of(()), raw.decimal_commas)
             if problem:
                 place = f"{path}: {raw.label} {raw.numbers[i]}"
                 problems.append(f"{place}: column {column!r}: {problem}")
@@ -288,23 +291,31 @@ def duplicate_rows(table: LatencyTable) -> list[tuple[int, int]]:
     return out
 
 
-def _find_arch_column(path: Path, header: list[str], wanted: str | None) -> int:
+def _find_arch_columns(path: Path, header: list[str], wanted: str | None) -> list[int]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column {twice[0]!r} occurs more than once")
     if wanted is not None:
-        if wanted not in header:
-            raise InputError(f"{path}: no column {wanted!r} (it has {', '.join(header)})")
-        return header.index(wanted)
+        several = [wanted] if wanted in header else [part.strip() for part in wanted.split(",")]
+        for name in several:
+            if name not in header:
+                raise InputError(f"{path}: no column {name!r} (it has {', '.join(header)})")
+        return [header.index(name) for name in dict.fromkeys(several)]
     for name in ARCH_COLUMNS:
         if name in header:
-            return header.index(name)
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise InputError(f"{path}: the columns are not separated by commas; write them so")
+            return [header.index(name)]
     raise InputError(
         f"{path}: no architecture column ({', '.join(ARCH_COLUMNS)}); name it, for instance "
-        f"with --arch-column {header[0]}"
+        f"with --arch-column {header[0]}, or all columns that describe an architecture with commas "
+        f"between them (it has {', '.join(header[:20])})"
     )
+
+
+def _texts(raw: RawTable, arch_at: Sequence[int]) -> list[str]:
+    """Return the architecture of each row; of several columns, a token each."""
+    if len(arch_at) == 1:
+        return [row[arch_at[0]] for row in raw.rows]
+    return [" ".join("_".join(row[j].split()) or "none" for j in arch_at) for row in raw.rows]
 
 
 def _parse_all(
@@ -339,12 +350,12 @@ class _Absent:
         return cls(frozenset(words), frozenset(numbers))
 
 
-def _number(cell: str, absent: _Absent) -> tuple[float, str | None]:
+def _number(cell: str, absent: _Absent, commas: bool) -> tuple[float, str | None]:
     text = cell.strip()
     if text.lower() in absent.words:
         return math.nan, None
     try:
-        value = float(text)
+        value = number_in(text, decimal_commas=commas)
     except ValueError:
         return math.nan, f"{cell!r} is not a number"
     if value in absent.numbers:

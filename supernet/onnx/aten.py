@@ -203,6 +203,36 @@ def _expand(context: Context, x: Value, *size: Any, implicit: bool = False) -> V
     return Value(context.graph.node("Expand", [context.name(x), shape]))
 
 
+def _filled(context: Context, value: float) -> Value:
+    """Return ``value`` in the shape of the result, whose batch is that of the input."""
+    if context.output_pattern is None:
+        raise InputError("a tensor that is made in a block's dataflow has no ONNX form")
+    shape = dynamic_shape(context, context.output_pattern(), context.output_shape())
+    return Value(context.graph.node("Expand", [context.name(float(value)), shape]))
+
+
+for _name, _value in (("zeros", 0.0), ("ones", 1.0)):
+
+    def _new(context: Context, x: Value, size: Any, _value: float = _value, **kind: Any) -> Value:
+        return _filled(context, _value)
+
+    def _like(context: Context, x: Value, _value: float = _value, **kind: Any) -> Value:
+        return _filled(context, _value)
+
+    OPERATIONS.register(f"new_{_name}")(_new)
+    OPERATIONS.register(f"{_name}_like")(_like)
+
+
+@OPERATIONS.register("new_full")
+def _new_full(context: Context, x: Value, size: Any, fill_value: float, **kind: Any) -> Value:
+    return _filled(context, fill_value)
+
+
+@OPERATIONS.register("full_like")
+def _full_like(context: Context, x: Value, fill_value: float, **kind: Any) -> Value:
+    return _filled(context, fill_value)
+
+
 def dynamic_shape(context: Context, pattern: Sequence[int | None], traced: Sequence[int]) -> str:
     """Return the name of an int64 tensor with a shape whose batch is that of the input."""
     from supernet.onnx.operators import TRACED_BATCH

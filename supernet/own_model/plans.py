@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from search_spaces.plan import LayerPlan, OperatorPlan
+from search_spaces.plan import FLOAT_BITS, LayerPlan, OperatorPlan
 from search_spaces.space import Choice
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.options import OptionReader
 from supernet.own_model.traced import BATCH, role_of
 from supernet.ptq.quantize import sides_of
-from supernet.reading.operations import packet
+from supernet.reading.operations import kind_of, packet
 
 
 class PlanColumns:
@@ -113,6 +113,12 @@ class PlanColumns:
 
     def product(self, genes: np.ndarray, role: str, node: fx.Node) -> OperatorPlan[Any]:
         """Return the multiplications of an operation that is no layer, at its full width."""
+        if not kind_of(node).product:
+            sides = self._choices[0].options
+            counted = np.array([self.graph.counted_macs(node, int(side)) for side in sides])
+            return OperatorPlan(
+                role, role, "product", 1, macs=counted[genes[:, 0]], bits=FLOAT_BITS
+            )
         tensors = [self._sizes(genes, n) for n in node.all_input_nodes if self.graph.has_shape(n)]
         result = self._sizes(genes, node)
         count = result.prod(1) // BATCH

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from search_spaces.errors import InputError, MissingExtraError
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 
 
 def load_network(
@@ -26,7 +29,8 @@ def load_network(
         arguments: for what makes the network.
 
     Raises:
-        InputError: no such network, or weights that do not fit it.
+        InputError: no such network, one of several inputs, arguments or weights that do not fit it,
+            or code that raises.
         MissingExtraError: timm is asked for and not installed.
     """
     options = dict(arguments or {})
@@ -34,9 +38,24 @@ def load_network(
         network = _timm(name.removeprefix("timm:"), options)
     else:
         network = _made(name, options)
+    _expect_one_input(name, network)
     if weights is not None:
         _load(network, Path(weights))
     return network.eval()
+
+
+def _expect_one_input(name: str, network: nn.Module) -> None:
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(network.forward).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) > 1:
+        raise InputError(
+            f"{name}: its forward needs {len(needed)} inputs ({', '.join(needed)}), and networks "
+            "of one are read; wrap it in a module that takes one tensor apart"
+        )
 
 
 def _timm(name: str, options: dict[str, Any]) -> nn.Module:
@@ -47,7 +66,8 @@ def _timm(name: str, options: dict[str, Any]) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise InputError(f"timm has no model {name!r} (near it: {', '.join(near) or 'none'})")
-    network = timm.create_model(name, **{"pretrained": False, **options})
+    with _their_code(f"timm:{name}"):
+        network = timm.create_model(name, **{"pretrained": False, **options})
     assert isinstance(network, nn.Module)
     return network
 
@@ -62,7 +82,13 @@ def _made(name: str, options: dict[str, Any]) -> nn.Module:
     found = getattr(module, attribute, None)
     if found is None:
         raise InputError(f"{place} has no {attribute!r}")
-    network = found if isinstance(found, nn.Module) else found(**options)
+    network = found
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise InputError(f"{name} is a {type(found).__name__}, and makes no network")
+        _check_arguments(name, found, options)
+        with _their_code(name):
+            network = found(**options)
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returns a {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -71,10 +97,11 @@ def _made(name: str, options: dict[str, Any]) -> nn.Module:
 def _import(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"module {name!r} cannot be imported: {error}") from error
+    with _their_code(name):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise InputError(f"module {name!r} cannot be imported: {error}") from error
 
 
 def _file(path: Path) -> Any:
@@ -83,8 +110,42 @@ def _file(path: Path) -> Any:
         raise InputError(f"there is no file {path} with Python code")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
+    with _their_code(str(path)):
+        spec.loader.exec_module(module)
     return module
+
+
+def _check_arguments(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse arguments that what makes the network does not take, and one that it lacks."""
+    try:
+        signature = inspect.signature(make)
+    except ValueError:
+        return  # Written in C: the call says it.
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        told = ", ".join(map(str, signature.parameters.values())) or "nothing"
+        raise InputError(
+            f"{name}: {error}; it takes {told}, each given as an argument NAME=VALUE"
+        ) from None
+
+
+@contextmanager
+def _their_code(name: str) -> Iterator[None]:
+    """Tell what code of the user raises with the line that raised it, as a mistake of theirs."""
+    try:
+        yield
+    except (InputError, EnvironmentProblem):
+        raise
+    except Exception as error:  # whatever their code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        # Below our own frames and those that import are theirs, and of what they call.
+        called = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+        theirs = [f for f in called if "site-packages" not in f.filename] or called
+        place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
+        told = str(error).strip().splitlines()
+        reason = f": {told[0]}" if told else ""
+        raise InputError(f"{name} raises {type(error).__name__}{reason}{place}") from error
 
 
 def _load(network: nn.Module, path: Path) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
-from supernet.reading.operations import kind_of
+from supernet.reading.counting import count_macs
+from supernet.reading.operations import kind_of, packet
 from supernet.reading.reader import read_network
 
 BATCH = 2
@@ -44,6 +45,7 @@ class TracedModule:
         products: role -> node whose multiplications are beside those of the layers.
         lengths: path of each of the sequences -> number of its elements.
         sizes: names of the nodes that are numbers or shapes.
+        uncounted: operations whose multiply-accumulates cannot be told.
 
     Raises:
         InputError: something that cannot be read; the message names it.
@@ -84,6 +86,8 @@ class TracedModule:
         # Roles take the place of paths, and no module has them.
         self.graph.owning_module = None
         self.sizes: set[str] = set()
+        self.uncounted: set[str] = set()
+        self._macs: dict[int, dict[str, int]] = {}
         self._shapes = {input_shape[1]: self._propagate(input_shape[1])}
         self._set_scopes(set(sequences))
         self._merge_norms()
@@ -96,6 +100,15 @@ class TracedModule:
         if side not in self._shapes:
             self._shapes[side] = self._propagate(side)
         return self._shapes[side][node.meta.get("value", node.name)]
+
+    def counted_macs(self, node: fx.Node, side: int) -> int:
+        """Return the multiply-accumulates of an operation that no formula is known of.
+
+        They are those of one image of ``side`` pixels; 0 for operations with a formula.
+        """
+        if side not in self._macs:
+            self._shapes[side] = self._propagate(side)
+        return self._macs[side].get(node.name, 0)
 
     def layer_nodes(self) -> Iterator[fx.Node]:
         """Yield the node of every layer in order of execution."""
@@ -160,10 +173,16 @@ class TracedModule:
         sizes = [side, *(round(width * side / height) for width in rest)]
         images = torch.zeros(BATCH, channels, *sizes)
         shapes: dict[str, tuple[int, ...]] = {}
-        known = self.sizes
+        macs: dict[str, int] = {}
+        known, uncounted = self.sizes, self.uncounted
 
         class Shapes(fx.Interpreter):
             def run_node(self, n: fx.Node) -> Any:
+                counted = count_macs(n, *self.fetch_args_kwargs_from_env(n))
+                if counted is None:
+                    uncounted.add(packet(n))
+                elif counted:
+                    macs[n.name] = counted // BATCH
                 value = super().run_node(n)
                 if isinstance(value, Tensor):
                     shapes[n.name] = tuple(value.shape)
@@ -178,6 +197,7 @@ class TracedModule:
             raise InputError(
                 f"the module does not run on images {tuple(images.shape[1:])}: {error}"
             ) from error
+        self._macs[side] = macs
         return shapes
 
     def _set_scopes(self, sequences: set[str]) -> None:
@@ -230,7 +250,7 @@ class TracedModule:
                 path, role = node.target, "value_" + node.target.replace(".", "_")
                 node.op, node.target, node.args = "call_module", role, ()
                 self.operators[role] = path
-            elif kind_of(node).product:
+            elif kind_of(node).product or self.counted_macs(node, self.input_shape[1]):
                 self.products[f"product_{node.name}"] = node
                 continue
             else:

@@ -43,6 +43,26 @@ class FloatGraph:
         assert isinstance(found, LAYERS)
         return found
 
+    def beside(self) -> dict[str, int]:
+        """Return the float values that a file holds beside those of the layers.
+
+        Recurrent weights, norms that no layer takes up, learned tensors, masks: how many by path.
+        """
+        found: dict[str, int] = {}
+        layers = set(self.layers.values())
+        for node in self.module.graph.nodes:
+            path = str(node.target)
+            if node.op == "get_attr":
+                values = [attribute(self.module, path)]
+            elif node.op == "call_module" and node not in layers:
+                values = list(self.module.get_submodule(path).parameters())
+            else:
+                continue
+            count = sum(v.numel() for v in values if torch.is_floating_point(v))
+            if count:
+                found[path] = count
+        return found
+
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place of the layer called ``name``."""
         set_submodule(self.module, str(self.layers[name].target), module)
@@ -101,6 +121,14 @@ def _batch_first(module: fx.GraphModule, example: Tensor) -> bool:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Return the shape of a node's output for the traced example."""
     return tuple(node.meta["tensor_meta"].shape)
+
+
+def attribute(module: nn.Module, path: str) -> Tensor:
+    """Return the tensor at the dotted ``path`` of a module."""
+    parent, _, last = path.rpartition(".")
+    found = getattr(module.get_submodule(parent), last)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def set_submodule(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -18,7 +18,13 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from search_spaces.number_formats import NumberFormat, bits_of, number_format
-from search_spaces.plan import FLOAT_BITS, BlockPlan, LayerPlan, NetworkPlan
+from search_spaces.plan import (
+    FLOAT_BITS,
+    BlockPlan,
+    LayerPlan,
+    NetworkPlan,
+    OperatorPlan,
+)
 from search_spaces.seeds import derive_seed
 from search_spaces.sparsity import NO_SPARSITY, Sparsity
 from supernet.plain import PlainLayer, PlainNetwork, Source
@@ -207,6 +213,7 @@ class _Walk:
 
     def __post_init__(self) -> None:
         self.body = self.graph.module
+        self.beside = self.graph.beside()
         self.method = "mse" if "mse" in self.steps else "max"
         points: list[fx.Node] = []
         # Formats that are no integers run as floats, so nothing between layers need be integers.
@@ -245,13 +252,17 @@ class _Walk:
             self.graph.replace(name, layer)
         self.body.recompile()
         plans = tuple(layer.layer for layer in self.quantized.values())
+        beside = tuple(
+            OperatorPlan(path, path, "value", count, parameters=count)
+            for path, count in self.beside.items()
+        )
         # Of several outputs, the first.
         output = next(reversed(self.body.graph.nodes)).all_input_nodes[0]
         plan = NetworkPlan(
             space="post-training",
             input_shape=self.graph.input_shape,  # type: ignore[arg-type]
             outputs=shape_of(output)[-1],
-            blocks=(BlockPlan("network", "traced", plans),),
+            blocks=(BlockPlan("network", "traced", plans, operators=beside),),
         )
         return PlainNetwork(plan, [self.body]).eval()  # type: ignore[list-item]
 

@@ -8,9 +8,12 @@ Subclasses of layers are captured by what their forward does and not by what the
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -55,7 +58,7 @@ def capture(
         parameter.requires_grad_(False)
     shapes = tuple(dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC) for _ in inputs)
     try:
-        with torch.no_grad(), _plain_attention():
+        with torch.no_grad(), _plain_attention(), _quietly():
             program = torch.export.export(
                 own, tuple(inputs), dynamic_shapes=_per_argument(own, shapes), strict=False
             )
@@ -113,6 +116,26 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep to ourselves what torch tells its own developers: copies of recurrent weights, dumps.
+
+    What goes wrong is an exception, and told.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.filterwarnings("ignore", message="The tensor attribute")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

@@ -35,6 +35,7 @@ def normalise(module: fx.GraphModule, *, fold: bool) -> None:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
         _spell_out_sizes(node)
+        _with_input(node)
     _fold_constants(module)
     names = _Names(module)
     for node in list(module.graph.nodes):
@@ -170,6 +171,24 @@ def _spell_out_sizes(node: fx.Node) -> None:
         node.args = (source, [-1 if k else s for s, k in zip(sizes, kept, strict=True)])
     elif sizes.count(-1) <= 1:
         node.target, node.args = aten.reshape.default, (source, sizes)
+
+
+def _with_input(node: fx.Node) -> None:
+    """Turn ``zeros`` and the like of a size that may vary into calls on the network's input.
+
+    A call on no tensor is nothing that the batch, or a quantiser, could be followed through.
+    """
+    name = packet(node)
+    overload = {"zeros": aten.new_zeros, "ones": aten.new_ones, "full": aten.new_full}.get(name)
+    sizes: Any = node.args[0] if node.args else None
+    if overload is None or not isinstance(sizes, (list, tuple)):
+        return
+    if all(isinstance(size, int) for size in sizes):
+        return
+    source = next(other for other in node.graph.nodes if other.op == "placeholder")
+    kept = {key: value for key, value in node.kwargs.items() if key == "dtype"}
+    node.target = overload.default
+    node.args, node.kwargs = (source, *node.args), kept
 
 
 def _made_of_sizes(node: fx.Node) -> Tensor | None:

@@ -12,7 +12,16 @@ from nas.cli.bits.language import bits_of_texts, numbers_of, whole_bits
 from nas.cli.bits.measured import layers_on, measured_on, tell_verified
 from nas.cli.bits.modes import check_mode, given
 from nas.cli.bits.told import accuracies, told
-from nas.cli.device_options import Authority, BoardRuntime, Hub, Options, ProtocolOptions, TokenFile
+from nas.cli.device_options import (
+    Arguments,
+    Authority,
+    BoardRuntime,
+    Hub,
+    Options,
+    ProtocolOptions,
+    TokenFile,
+    key_values,
+)
 from search_spaces.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -47,6 +56,7 @@ def bits(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="State of the network, .safetensors.")
     ] = None,
+    argument: Arguments = None,
     pick: Annotated[
         str, typer.Option(metavar="knee|ID", help="Which architecture of a run.")
     ] = "knee",
@@ -180,6 +190,7 @@ def bits(
         source = module_source(
             model,
             weights=weights,
+            arguments=key_values(argument, "--argument"),
             data=data,
             data_path=data_path,
             image_size=image_size,

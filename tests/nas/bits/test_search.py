@@ -106,6 +106,32 @@ def test_a_layer_latency_is_a_cost_like_any_other():
     assert allocate(table, {"latency_ms": 3.5}).costs["latency_ms"] <= 3.5
 
 
+class WithMemory(nn.Module):
+    """A convolution of signals, recurrent steps whose weights stay float, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv1d(2, 6, 3), nn.Linear(5, 3)
+        self.steps = nn.GRU(6, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.fc(self.steps(torch.relu(self.conv(x)).transpose(1, 2))[0][:, -1])
+
+
+def test_what_keeps_its_bits_counts_in_a_budget_of_size(tmp_path):
+    torch.manual_seed(0)
+    network, images = WithMemory().eval(), torch.randn(40, 2, 9)
+    beside = 4 * sum(p.numel() for p in network.steps.parameters()) / 1024
+    with pytest.raises(InfeasibleError, match="weights"):
+        allocate_bits(network, [images], {"weights_kib": 0.9 * beside}, adaround=False)
+    found = allocate_bits(network, [images], {"weights_kib": "100%"}, adaround=False)
+    layers = sum(size.packed_kib(8) for size in layer_sizes(network, images))
+    assert found.best.costs["weights_kib"] == pytest.approx(layers + beside)
+    told = json.loads(write_bits(found, tmp_path, images).read_text())
+    assert told["weights_kib"] == pytest.approx(found.best.costs["weights_kib"])
+    assert told["parity"]["relative_error"] < 0.05
+
+
 def test_written_files_hold_the_allocation_and_its_parity(result, tmp_path):
     path = write_bits(result, tmp_path / "out", batches(1)[0], about={"source": "test"})
     told = json.loads(path.read_text())

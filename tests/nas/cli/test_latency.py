@@ -237,3 +237,17 @@ def test_declared_costs_reach_predictions_of_other_architectures(tmp_path: Path)
     run("predict", board, everything, "-o", out)
     for row in csv.DictReader(out.open()):
         assert float(row["latency_ms"]) == pytest.approx(2 + 0.1 * macs[row["arch"]], rel=0.1)
+
+
+def test_a_baseline_that_cannot_be_fitted_does_not_end_a_benchmark(tmp_path: Path) -> None:
+    """The predictor's own figures were lost with it."""
+    rows = [f"{a} {b},{1 + a + 2 * b}.5,{2 + 2 * a + b}.25" for a in range(4) for b in range(4)]
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join(["arch,phone,board", *rows]))
+    done = runner.invoke(app, [
+        "benchmark", str(path), "--space", "tokens", "--meta-train", "phone", "--test",
+        "board", "--measurements", "3", "--pool", "4", "--holdout", "8", "--seeds", "1",
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "one_known_device is left out: " in done.stderr
+    assert "transfer_gp" in done.stdout and "trees" in done.stdout

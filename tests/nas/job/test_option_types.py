@@ -26,7 +26,7 @@ def make(
     mode: Literal["a", "b"] = "a",
     table: Mapping[str, Any] | None = None,
     other: Other | None = None,
-    later: "NotThere | None" = None,  # type: ignore[name-defined]  # noqa: F821
+    later: "NotThere | None" = None,  # noqa: F821
     bare=None,
 ):
     """A factory as data sources are."""

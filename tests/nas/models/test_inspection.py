@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+import nas
 from nas.bits.onnx_source import OnnxNetwork
 from nas.cli.main import app
 from nas.models.inspection import inspect_network, inspection_lines
@@ -72,6 +73,31 @@ def test_command_line(tmp_path):
     assert wrong.exit_code == 2
     missing = run(app, ["bits", str(tmp_path / "none.onnx"), "--budget", "bops=50%"])
     assert missing.exit_code == 2
+
+
+def test_costs_are_those_of_the_inputs_that_the_network_states(tmp_path):
+    """An ONNX file says them; costs for other inputs would be of another network."""
+    module, _ = onnx_file(tmp_path / "m.onnx")
+    found = nas.inspect(str(tmp_path / "m.onnx"))
+    same = inspect_network(module, (1, 6, 5))
+    assert found.input_shape == (1, 6, 5) and found.macs == same.macs
+    assert found.parameters == same.parameters
+    assert "for an input of 1x6x5, " in inspection_lines(found)[0]
+    other = nas.inspect(str(tmp_path / "m.onnx"), (1, 12, 5))
+    assert other.input_shape == (1, 12, 5) and other.macs > found.macs
+    module.default_cfg = {"input_size": (1, 8, 8)}
+    assert inspect_network(module).input_shape == (1, 8, 8)
+
+
+def test_arguments_of_a_command_make_the_network(tmp_path):
+    code = "from torch import nn\ndef make(width):\n    return nn.Conv2d(1, width, 3)\n"
+    (tmp_path / "nets.py").write_text(code)
+    call = ["--trust", "inspect", f"{tmp_path / 'nets.py'}:make", "--input", "1x6x6", "--json"]
+    found = CliRunner().invoke(app, [*call, "--argument", "width=7"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["layers"][0]["outputs"] == 7
+    lacking = CliRunner().invoke(app, call)
+    assert lacking.exit_code == 2
 
 
 def test_what_cannot_be_read_says_why():

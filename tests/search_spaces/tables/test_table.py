@@ -74,8 +74,9 @@ def test_architectures_of_another_space_are_named_with_their_line(tmp_path: Path
         ("", "empty"),
         ("arch,gpu\n", "no rows"),
         ("arch,gpu\na,1,2\n", "line 2: 3 cells"),
+        ("arch;gpu\na;1;2\n", "line 2: 3 cells"),
+        ("arch|gpu\na|1\n", "no architecture column"),
         ("model,gpu\na,1\n", "--arch-column"),
-        ("arch;gpu\na;1\n", "not separated by commas"),
         ("arch,gpu,gpu\na,1,2\n", "'gpu' occurs more than once"),
         ("arch\na\n", "no device column"),
         ("arch,gpu\n ,1\n", "line 2: the architecture is empty"),
@@ -174,3 +175,38 @@ def test_declarations_are_read_beside_columns_that_are_no_numbers(tmp_path: Path
     path.write_text("arch,macs\na,none\nb,many\n")
     with pytest.raises(InputError, match="line 3: column 'macs': 'many'"):
         read_declarations(path, space)
+
+
+@pytest.mark.parametrize(
+    ("separator", "decimal"), [(",", "."), (";", ","), (";", "."), ("\t", ","), ("\t", ".")]
+)
+def test_a_table_of_any_spreadsheet_is_the_same(
+    tmp_path: Path, separator: str, decimal: str
+) -> None:
+    rows = [["arch", "gpu", "npu"], ["a b", 1.5, 20.25], ["a c", "", "1e-1"]]
+    lines = [separator.join(str(cell).replace(".", decimal) for cell in row) for row in rows]
+    table = read_table(_file(tmp_path, "# space: tokens\n" + "\n".join(lines)), TokensSpace.infer)
+    assert table.devices == ("gpu", "npu")
+    np.testing.assert_array_equal(table.values, [[1.5, 20.25], [np.nan, 0.1]])
+
+
+def test_several_columns_are_one_architecture(tmp_path: Path) -> None:
+    """As tables of other projects are written: a column for each choice."""
+    text = "kernel,depth,gpu,op\n3,2,1.5,max pool\n5,2,1.7,\n3,4,2.0,conv\n"
+    path = _file(tmp_path, text)
+    table = read_table(path, TokensSpace.infer, arch_column="kernel, depth,op")
+    assert table.devices == ("gpu",)
+    assert [table.space.text(arch) for arch in table.archs] == [
+        "3 2 max_pool", "5 2 none", "3 4 conv",
+    ]  # fmt: skip
+    again = read_declarations(path, table.space, arch_column="kernel,depth,op")
+    np.testing.assert_array_equal(again.genes, table.genes)
+    with pytest.raises(InputError, match="no column 'width'"):
+        read_table(path, TokensSpace.infer, arch_column="kernel,width")
+    with pytest.raises(InputError, match="all columns that describe an architecture"):
+        read_table(path, TokensSpace.infer)
+
+
+def test_a_header_with_commas_is_one_column(tmp_path: Path) -> None:
+    path = _file(tmp_path, '"kernel,depth",gpu\n3 2,1.5\n')
+    assert len(read_table(path, TokensSpace.infer, arch_column="kernel,depth")) == 1

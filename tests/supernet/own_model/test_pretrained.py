@@ -140,3 +140,60 @@ def test_other_outputs_get_a_new_last_layer(name):
 def test_what_is_no_network_is_told(name, message):
     with pytest.raises((InputError, TypeError), match=message):
         load_network(name)
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def forward(self, image, numbers):
+        return image.mean((2, 3)) + numbers
+
+def two(): return Two()
+
+def sized(width, depth=1):
+    return nn.Conv2d(1, width, 3)
+
+def broken():
+    weights = {}
+    return weights["stem"]
+
+number = 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("two", {}, r"needs 2 inputs \(image, numbers\), and networks of one are read"),
+        ("sized", {}, r"missing a required argument: 'width'; it takes width, depth=1, each"),
+        ("sized", {"widht": 3}, "it takes width, depth=1"),
+        ("sized", {"width": "x"}, "sized raises TypeError"),
+        ("broken", {}, r"broken raises KeyError: 'stem' \(.*nets.py:16\)"),
+        ("number", {}, "is a int, and makes no network"),
+    ],
+)
+def test_what_goes_wrong_in_code_of_the_user_is_told_with_its_line(
+    tmp_path, name, arguments, message
+):
+    (tmp_path / "nets.py").write_text(NETS)
+    with pytest.raises(InputError, match=message):
+        load_network(f"{tmp_path / 'nets.py'}:{name}", arguments=arguments)
+
+
+def test_files_that_do_not_run_are_told_with_their_line(tmp_path):
+    for text, message in (
+        ("import nowhere_at_all\n", r"raises ModuleNotFoundError.*nowhere_at_all.*:1\)"),
+        ("def make(:\n", "raises SyntaxError"),
+        ("x = 1\ny = x / 0\n", r"raises ZeroDivisionError.*bad.py:2\)"),
+    ):
+        (tmp_path / "bad.py").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_network(f"{tmp_path / 'bad.py'}:make")
+
+
+def test_arguments_make_the_network(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    network = load_network(f"{tmp_path / 'nets.py'}:sized", arguments={"width": 7})
+    assert network.out_channels == 7

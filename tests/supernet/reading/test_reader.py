@@ -101,6 +101,31 @@ class Dropped(nn.Module):
         return x + F.dropout(F.silu(x), 0.3, self.training)
 
 
+class Steps(nn.Module):
+    """A recurrent network over the rows and columns of an image, as over time."""
+
+    def __init__(self, kind, **options) -> None:
+        super().__init__()
+        self.steps = kind(8, 5, batch_first=True, **options)
+
+    def forward(self, x):
+        return self.steps(x.flatten(2).transpose(1, 2))[0]
+
+
+class Cell(nn.Module):
+    """Steps that the module takes itself, from a state that it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(8, 5)
+
+    def forward(self, x):
+        state = x.new_zeros(x.shape[0], 5)
+        for step in range(3):
+            state = self.cell(x[:, :, step, step], state)
+        return torch.stack([state, torch.full((x.shape[0], 5), 2.0)], 1)
+
+
 def norm(kind):
     layer = kind(8)
     layer.running_mean.normal_()
@@ -203,6 +228,15 @@ MIDDLES = {
         SelfAttention(torch.ones(81, 81, dtype=torch.bool).triu(1), batch_first=True)
     ),
     "attention with positions": lambda: Tokens(Positions()),
+    "recurrent": lambda: Steps(nn.GRU),
+    "recurrent, both ways": lambda: Steps(nn.LSTM, num_layers=2, bidirectional=True),
+    "recurrent, step by step": Cell,
+    "made in the size of the batch": lambda: Call(
+        lambda x: (
+            torch.cat([x, torch.ones_like(x[:, :2]), torch.zeros(x.shape[0], 1, 9, 9)], 1)
+            + x.new_full((x.shape[0], 1, 9, 9), 0.5)
+        )
+    ),
     "encoder layer": lambda: Tokens(
         nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
     ),
@@ -285,6 +319,36 @@ def test_products_of_activations_are_counted():
     tokens, channels = 81, 8
     layers = tokens * (3 * 8 * 9 + channels * 4 * channels + channels * 4)
     assert space.plan(space.largest()).macs == layers + 2 * tokens * tokens * channels
+
+
+@pytest.mark.parametrize(
+    ("middle", "macs"),
+    [
+        # Three gates of five values from eight channels and the state, at each of 81 places.
+        (lambda: Steps(nn.GRU), 81 * 3 * 5 * (8 + 5)),
+        (lambda: Steps(nn.LSTM, bidirectional=True), 81 * 2 * 4 * 5 * (8 + 5)),
+        (Cell, 3 * 3 * 5 * (8 + 5)),
+        (MIDDLES["sums by letters"], 81 * 8 * 8),
+        (lambda: Call(lambda x: F.conv3d(x[:, None], torch.ones(2, 1, 3, 3, 3)).flatten(1, 2)),
+         2 * 27 * 6 * 7 * 7),
+    ],
+    ids=["gru", "lstm", "cell", "einsum", "conv3d"],
+)  # fmt: skip
+def test_multiplications_of_what_is_no_layer_are_counted(middle, macs):
+    module = Net(middle()).eval()
+    space = bits_space(module, input_shape=(3, 9, 9))
+    plan = space.plan(space.largest())
+    layers = sum(layer.macs for layer in plan.layers())
+    assert layers >= 81 * 3 * 8 * 9 and plan.macs == layers + macs
+
+
+def test_values_beside_the_layers_are_counted():
+    """Their bits do not vary, and a file holds them all the same."""
+    module = Net(Steps(nn.GRU)).eval()
+    images = torch.randn(2, 3, 9, 9)
+    network = quantize_post_training(module, [images], (8, 8), steps=())
+    weights = sum(p.numel() for p in module.middle.parameters())
+    assert sum(item.parameters for item in network.plan.operators()) == weights
 
 
 def test_files_need_no_newer_operators_than_they_use(tmp_path):
