@@ -150,11 +150,15 @@ def compress(
     if "normalisation" not in read and trained.normalisation is None:
         typer.echo("inputs: mean and deviation of the data; say --normalisation if the network was "
                    "trained with others")  # fmt: skip
+    size = jobs.told_size(read, trained)
+    if size is not None:
+        typer.echo(size)
     loaded = load_job(path)
     if dry_run:
         from nas.stages.dry_run import estimate
+        from nas.stages.progress import Progress
 
-        for line in estimate(loaded, folder).lines():
+        for line in estimate(loaded, folder, told=Progress().log).lines():
             typer.echo(line)
         return
     from nas.cli.main import resumable

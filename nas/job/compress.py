@@ -178,6 +178,27 @@ def compress_job(
     return job
 
 
+def told_size(data: Mapping[str, Any], trained: Trained) -> str | None:
+    """Return what to say of the size that pictures are made where nobody asked for one.
+
+    Costs grow with its square, and a network that was trained at another size does worse.
+    """
+    if data["name"] != "image_folder" or trained.side is not None:
+        return None
+    from nas.data.sources import DATA_SOURCES
+    from nas.job.first.survey import survey
+
+    config = DataConfig.model_validate(data)
+    side = DATA_SOURCES.get(config.name)(config).image_size
+    own = survey(config.name, Path(str(config.path))).side
+    if own == side:
+        return None
+    return (
+        f"images: made {side} pixels wide and high, and their own are about {own}; say "
+        "--image-size if the network was trained at another"
+    )
+
+
 def _resizes(data: Mapping[str, Any]) -> bool:
     """Whether pictures of a data set are made the size that a network was trained with."""
     return data["name"] in ("image_folder", "cifar10", "cifar100")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -19,6 +22,7 @@ from nas.job.compress import (
     read_data,
     read_limits,
     read_normalisation,
+    told_size,
 )
 from nas.job.schema import Job
 from search_spaces.errors import InputError
@@ -115,6 +119,8 @@ def test_the_command_writes_the_job_with_files_and_costs_of_the_network(tmp_path
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert "exactly" in found.output
+    # Timing takes minutes on large pictures: what it is at is told.
+    assert "timing steps of training" in found.stderr
     job = load_job(tmp_path / "runs" / "net-make.yaml")
     # Of pictures of 8x8, which the data has, not of some usual size.
     macs = 64 * 9 * 16 + 64 * 9 * 16 * 16 + 160
@@ -122,3 +128,17 @@ def test_the_command_writes_the_job_with_files_and_costs_of_the_network(tmp_path
     assert job.space.overrides["model"] == f"{tmp_path}/net.py:make"
     assert job.space.overrides["weights"] == f"{tmp_path}/net.safetensors"
     assert job.budget.minutes == 30
+
+
+def test_the_size_of_pictures_that_nobody_asked_for_is_told(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (60, 48)).save(tmp_path / name / f"{i}.png")
+    data = read_data(str(tmp_path), None, None)
+    trained = Trained("m", None, {}, macs=1, parameters=1, side=None, normalisation=None)
+    told = told_size(data, trained)
+    assert told is not None
+    assert told.startswith("images: made 224 pixels wide and high, and their own are about 48")
+    assert told_size(data, replace(trained, side=160)) is None
+    assert told_size(read_data("digits", None, None), trained) is None
