@@ -259,7 +259,7 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
     splits = context.splits
     subset = splits.validation if limit is None else splits.validation.first(limit)
     batches = [
-        (resize_images(x, shape[-1]).numpy(), y.numpy())
+        (resize_images(x, (shape[-2], shape[-1])).numpy(), y.numpy())
         for x, y in splits.evaluation_batches(subset)
     ]
     return Images(

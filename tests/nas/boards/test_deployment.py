@@ -142,3 +142,16 @@ def test_a_detector_is_checked_by_its_boxes_and_no_argmax(tmp_path):
     assert report.against_float.accuracy is None and report.against_float.value is not None
     assert set(report.against_float.by_class) <= {"a", "b"}
     assert json.loads(json.dumps(report.to_json()))["execution"]["agreement_of"] == "boxes"
+
+
+@pytest.mark.parametrize("length", [64, 48])
+def test_signals_of_a_job_are_made_as_long_as_the_model_takes_and_stay_signals(tmp_path, length):
+    """They are one value high, as spectrograms are of another height than width."""
+    (tmp_path / "job.yaml").write_text(
+        "name: bells\n"
+        "task: signal_classification\n"
+        "data: {name: cylinder_bell_funnel, options: {examples: 40, length: 64}, validation: 10}\n"
+        "space: {name: signal}\n"
+    )
+    found = read_images(tmp_path / "job.yaml", (1, 1, length))
+    assert found.pixels.shape == (10, 1, 1, length) and len(found.labels) == 10
