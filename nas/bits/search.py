@@ -321,9 +321,9 @@ def allocate_bits(
         InfeasibleError: the budgets cannot be met; the message says what the cheapest needs.
         InputError: a budget that makes no sense, or a network that cannot be traced.
     """
+    from supernet.ptq.graph import trace_float
     from supernet.ptq.quantize import quantize_post_training
     from supernet.ptq.sensitivity import METRICS, layer_sensitivity
-    from supernet.reading.reader import read_network
 
     if metric not in METRICS:
         raise InputError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
@@ -337,7 +337,7 @@ def allocate_bits(
     if not images:
         raise InputError("bit allocation needs at least one batch of calibration images")
     # Read once: each step takes a copy of what was read.
-    module = read_network(module, images[0])
+    module = trace_float(module, images[0]).module
     sizes = layer_sizes(module, images[0])
     if sensitivity is None:
         edge = () if edge_bits is None else (edge_bits,)

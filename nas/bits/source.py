@@ -27,6 +27,7 @@ class BitsSource:
         metric_name: of ``evaluate``.
         about: what it is, for the JSON.
         unmeasured: why there is no metric although there are labels; empty where there is one.
+        change: of :data:`supernet.ptq.sensitivity.METRICS`, what a layer's bits cost by default.
     """
 
     module: nn.Module
@@ -36,6 +37,11 @@ class BitsSource:
     metric_name: str
     about: dict[str, Any]
     unmeasured: str = ""
+    change: str = "kl"
+
+
+_OF_CLASSES = ("classes", "masks", "tokens", "pairs")
+"""Kinds of targets of which a softmax over the outputs means something."""
 
 
 def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSource:
@@ -72,6 +78,7 @@ def run_source(run: Path, pick: str = "knee", *, images: int = 512) -> BitsSourc
         evaluate=context.task.evaluate,
         metric_name=context.task.metric_name,
         about={"source": str(run), "arch": str(entry["arch"]), "data": context.splits.origin},
+        change="kl" if context.splits.targets in _OF_CLASSES else "logits_mse",
     )
 
 

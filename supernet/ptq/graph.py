@@ -19,6 +19,9 @@ from supernet.reading.reader import read_network
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
+_NAMES = "plan_names"
+"""Key of the names in plans of the layers of a network that was read."""
+
 Layer = Union[nn.Conv2d, nn.Linear]
 
 
@@ -84,8 +87,10 @@ def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> Flo
     """
     from torch.fx.passes.shape_prop import ShapeProp
 
-    names = _plan_names(module)
+    # Of what was read before, the paths are no longer those of plain layers.
+    names = getattr(module, "meta", {}).get(_NAMES) or _plan_names(module)
     read = read_network(module, example, fold=fold)
+    read.meta[_NAMES] = names
     read.meta["batch_first"] = _batch_first(read, example)
     ShapeProp(read).propagate(example)
     layers: dict[str, fx.Node] = {}

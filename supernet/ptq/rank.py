@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.ptq.graph import FloatGraph, Layer, Recorded, images_of, trace_float
-from supernet.ptq.sensitivity import divergence
+from supernet.ptq.sensitivity import apart
 
 _RIDGE = 1e-4
 """Of the mean variance of an input, added so that inputs that never vary do no harm."""
@@ -203,8 +203,7 @@ def rank_sensitivity(
         versions: of each layer, weights in its own shape.
 
     Returns:
-        of each layer's versions the mean divergence of the softmax of the outputs, in nats, as
-        ``kl`` of :mod:`supernet.ptq.sensitivity`.
+        of each layer's versions the mean change, as ``kl`` of :mod:`supernet.ptq.sensitivity`.
     """
     totals = {name: torch.zeros(len(weights)) for name, weights in versions.items()}
     seen = 0
@@ -217,8 +216,8 @@ def rank_sensitivity(
             for k, weight in enumerate(weights):
                 # One at a time: a layer has many ranks and bits, and a batch of all is large.
                 output = torch.func.functional_call(layer, {"weight": weight}, (x,))
-                for before, after in zip(wanted, recorded.rerun(node, output[None]), strict=True):
-                    totals[name][k] += divergence(before, after)[0] * len(images)
+                found = recorded.rerun(node, output[None])
+                totals[name][k] += apart(wanted, found)[0] * len(images)
         seen += len(images)
     return {name: (total / max(1, seen)).tolist() for name, total in totals.items()}
 

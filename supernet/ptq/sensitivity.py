@@ -31,8 +31,11 @@ from supernet.quantizers.formats import encode_weights, round_to_format
 METRICS = ("output", "logits_mse", "kl")
 """``output``: squared change of the layer's output over its power. ``logits_mse``: mean squared
 change of the network's outputs. ``kl``: mean divergence of the softmax of the outputs over their
-classes, in nats; of several outputs, which need not be classes, the sum of the squared changes of
-each over its power."""
+classes, in nats; where outputs are several tensors, which need not be classes, or one number, of
+which a softmax is always one, the sum of the squared changes of each over its power."""
+
+_MEANING = 2
+"""Of the sums of :data:`METRICS` in files; higher where they come to mean something else."""
 
 
 @dataclass(frozen=True)
@@ -203,10 +206,27 @@ def _power(x: Tensor) -> Tensor:
     return x.square().mean().clamp(min=1e-20)
 
 
+def apart(wanted: Sequence[Tensor], versions: Sequence[Tensor]) -> Tensor:
+    """Return how far each version of a network's outputs is from them, as ``kl``: (versions,).
+
+    Args:
+        wanted: each (batch, ...).
+        versions: of each, (versions, batch, ...).
+    """
+    if len(wanted) == 1 and wanted[0].shape[_class_axis(wanted[0])] > 1:
+        return divergence(wanted[0], versions[0])
+    parts = [_change(w, v) / _power(w) for w, v in zip(wanted, versions, strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+def _class_axis(outputs: Tensor) -> int:
+    """Classes are the channels of maps, and the last axis of everything else."""
+    return 1 - outputs.dim() if outputs.dim() >= 4 else -1
+
+
 def divergence(wanted: Tensor, versions: Tensor) -> Tensor:
     """Return the mean divergence of each version (versions, batch, ...) from (batch, ...)."""
-    # Classes are the channels of maps, and the last axis of everything else.
-    axis = 1 - wanted.dim() if wanted.dim() >= 4 else -1
+    axis = _class_axis(wanted)
     truth, found = torch.log_softmax(wanted, axis), torch.log_softmax(versions, axis)
     return (truth.exp() * (truth - found)).sum(axis).flatten(1).mean(1)
 
@@ -224,13 +244,12 @@ class _Sums:
         """Add a layer's outputs ``versions`` (versions, batch, ...)."""
         wanted, found = recorded.outputs(), recorded.rerun(node, versions)
         squares = [_change(after, outputs) for after, outputs in zip(wanted, found, strict=True)]
-        if len(wanted) == 1:
-            apart = divergence(wanted[0], found[0])
-        else:
-            parts = [s / _power(after) for s, after in zip(squares, wanted, strict=True)]
-            apart = torch.stack(parts).sum(0)
         before = recorded.values[node]
-        rows = (_change(before, versions) / _power(before), torch.stack(squares).sum(0), apart)
+        rows = (
+            _change(before, versions) / _power(before),
+            torch.stack(squares).sum(0),
+            apart(wanted, found),
+        )
         self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:
@@ -303,7 +322,8 @@ def _grid(observer: RangeObserver, number: int | str) -> Callable[[Tensor], Tens
 
 
 def _fingerprint(graph: FloatGraph, images: list[Tensor], bits: Any, scales: Any) -> str:
-    digest = hashlib.sha256(json.dumps([bits, scales, list(graph.layers)]).encode())
+    about = [_MEANING, bits, scales, list(graph.layers)]
+    digest = hashlib.sha256(json.dumps(about).encode())
     for name in graph.layers:
         digest.update(graph.layer(name).weight.detach().cpu().numpy().tobytes())
     for batch in images:

@@ -104,8 +104,12 @@ def bits(
         int, typer.Option(min=0, help="Bits of the first and last layer; 0 lets them vary.")
     ] = 8,
     metric: Annotated[
-        str, typer.Option(help="What a layer's bits cost: kl, logits_mse or output.")
-    ] = "kl",
+        str | None,
+        typer.Option(
+            help="What a layer's bits cost: kl, logits_mse or output. By default kl, or logits_mse "
+            "of a run whose outputs are no classes."
+        ),
+    ] = None,
     layer_latencies: Annotated[
         Path | None,
         typer.Option(
@@ -198,6 +202,7 @@ def bits(
             images=count,
             seed=seed,
         )
+    metric = metric or source.change
     widths = numbers_of("--weight-bits", weight_bits)
     inputs = numbers_of("--activation-bits", activation_bits)
     latency_ms = energy_mj = costs = None

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nas.bits.allocation import allocate
 from nas.bits.search import (
+    STEPS,
     allocate_bits,
     assignment,
     bit_table,
@@ -18,7 +19,11 @@ from nas.bits.search import (
     write_bits,
 )
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.spaces.mobilenet import MobileNetSpace
+from supernet.network import Supernet
+from supernet.ptq.quantize import quantize_post_training
 from supernet.ptq.sensitivity import layer_sensitivity
+from supernet.training.subnets import float_plan
 
 
 class Small(nn.Module):
@@ -104,6 +109,22 @@ def test_a_layer_latency_is_a_cost_like_any_other():
     low, high = table.range("latency_ms")
     assert (low, high) == (pytest.approx(2 + 3 * 0.25), pytest.approx(5.0))
     assert allocate(table, {"latency_ms": 3.5}).costs["latency_ms"] <= 3.5
+
+
+def test_layers_of_an_architecture_keep_the_names_of_its_plan():
+    """By which it is quantised again, for the figures of the baselines."""
+    torch.manual_seed(0)
+    space = MobileNetSpace.from_config(preset="8x8", input_channels=1)
+    supernet = Supernet(space)
+    plan = float_plan(space.plan(space.smallest()))
+    images = torch.randn(16, *plan.input_shape)
+    network = supernet.extract(plan, supernet.statistics(plan, [images])).eval()
+    found = allocate_bits(network, [images], {"weights_kib": "90%"}, adaround=False)
+    assert list(found.table.layers) == [layer.name for layer in plan.layers()]
+    for one in [found.best, *found.others]:
+        bits = assignment(found.table, one)
+        again = quantize_post_training(network, [images], bits, steps=STEPS)
+        assert again(images).shape == (16, space.outputs)
 
 
 class WithMemory(nn.Module):

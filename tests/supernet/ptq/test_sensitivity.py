@@ -68,6 +68,17 @@ def test_weights_by_hand(network):
 
 
 @torch.no_grad()
+def test_one_number_is_no_class(network):
+    """The softmax of one number is one, whatever it is: no layer seemed to cost anything."""
+    network.last = nn.Linear(6 * 16, 1)
+    table = layer_sensitivity(network, images(1), weight_bits=(2, 8))
+    power = network(images(1)[0]).square().mean().item()
+    assert (table.weights["kl"] > 0).all() and (table.activations["kl"] > 0).all()
+    np.testing.assert_allclose(table.weights["kl"], table.weights["logits_mse"] / power, rtol=1e-4)
+    assert (table.weights["kl"][:, 0] > table.weights["kl"][:, 1]).all()
+
+
+@torch.no_grad()
 def test_activations_by_hand(network):
     table = layer_sensitivity(network, images(1), activation_bits=(3,))
     x = images(1)[0]
