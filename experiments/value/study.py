@@ -214,7 +214,11 @@ def collect(name: str, runs: Path, seeds: Sequence[int], command: str) -> dict[s
                 "front_size": len(results["front"]),
             }
         )
-        jobs.append(json.loads((run / "manifest.json").read_text())["job"])
+        job = json.loads((run / "manifest.json").read_text())["job"]
+        if job["data"]["path"] is not None:
+            # What it is called is told, not where it lies.
+            job["data"]["path"] = Path(job["data"]["path"]).name
+        jobs.append(job)
     kinds = studies[0]["at_size"]
     devices = studies[0]["at_latency"]
     return {
