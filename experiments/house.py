@@ -30,6 +30,8 @@ PACKAGES = ("nas", "supernet", "predictors", "devices", "search_spaces")
 ENDINGS = (".py", ".js", ".cpp", ".h", ".inc", ".c")
 LINES_BEFORE = 55_200
 COMMAND = "python -m experiments.house"
+TWO = ("-n", "2", "--dist", "loadfile")
+"""As ``run-tests`` runs them."""
 
 
 def sizes() -> dict[str, Any]:
@@ -107,10 +109,10 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
     }
     if asked.quick:
-        found["quick_tests"] = timed("--quick")
+        found["quick_tests"] = timed("--quick", *TWO)
     if asked.suite:
         first = timed("-m", "forks")
-        second = timed("-m", "not forks", "-n", "2", "--dist", "loadfile")
+        second = timed("-m", "not forks", *TWO)
         found["suite"] = {"forks": first, "others": second}
     write_json_atomic(path, found)
     claims: list[tuple[str, Any, Any, bool]] = [
