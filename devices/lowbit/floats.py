@@ -229,6 +229,11 @@ def _layer(node: dict[str, Any], model: PackedModel) -> Operation:
     if node["op"] == "linear":
         return lambda x: x @ w.T + bias
     groups = node["groups"]
+    if len(node["kernel"]) != 2:
+        raise InputError(
+            f"{node['output']}: a convolution over {len(node['kernel'])} axes; the low-bit runtime "
+            "has those of images, so export signals as images one pixel high"
+        )
 
     def conv(x: np.ndarray) -> np.ndarray:
         windows = _windows(x, node["kernel"], node["strides"], node["pads"], node["dilations"], 0)

@@ -9,7 +9,8 @@ import pytest
 
 from devices.lowbit.build import find_compiler
 from devices.lowbit.library import features, restrict
-from search_spaces.errors import EnvironmentProblem
+from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.model_files.packed_model import PackedModel
 
 try:
     find_compiler()
@@ -17,6 +18,7 @@ except EnvironmentProblem:  # pragma: no cover
     pytest.skip("no compiler on this machine", allow_module_level=True)
 
 from devices.lowbit.float_ops import native_operation, run_native
+from devices.lowbit.floats import operation
 
 
 def exact(op, attributes, x, scale=None, bias=None):
@@ -74,3 +76,11 @@ def test_other_axes_are_left_to_numpy():
     assert not native_operation("Softmax", {"axis": 1}, 3)
     assert not native_operation("Swish", {"alpha": 1.7}, 3)
     assert not native_operation("Tanh", {}, 3)
+
+
+def test_convolutions_of_signals_are_refused_by_name():
+    tensors = {"w": np.ones((2, 1, 3), np.float32), "b": np.zeros(2, np.float32)}
+    node = {"op": "conv", "output": "steps", "inputs": ["x"], "kernel": [3], "groups": 1,
+            "weights": {"weight": "w", "bias": "b", "fill": None}}  # fmt: skip
+    with pytest.raises(InputError, match="steps: a convolution over 1 axes.*one pixel high"):
+        operation(node, PackedModel({"nodes": [node]}, tensors))
