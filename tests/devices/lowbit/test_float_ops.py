@@ -82,5 +82,5 @@ def test_convolutions_of_signals_are_refused_by_name():
     tensors = {"w": np.ones((2, 1, 3), np.float32), "b": np.zeros(2, np.float32)}
     node = {"op": "conv", "output": "steps", "inputs": ["x"], "kernel": [3], "groups": 1,
             "weights": {"weight": "w", "bias": "b", "fill": None}}  # fmt: skip
-    with pytest.raises(InputError, match="steps: a convolution over 1 axes.*one pixel high"):
+    with pytest.raises(InputError, match=r"steps: a convolution over 1 axes.*one pixel high"):
         operation(node, PackedModel({"nodes": [node]}, tensors))
