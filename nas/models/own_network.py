@@ -107,7 +107,7 @@ def named_teacher(config: TeacherConfig, space: PlannedSpace) -> Any:
     shape = (2, *space.plan(space.largest()).input_shape)
     try:
         with torch.no_grad():
-            found = network(torch.zeros(shape))
+            found = _called(network, torch.zeros(shape))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"supernet.teacher: {config.model} does not take inputs {shape[1:]}: {error}"
@@ -127,10 +127,17 @@ def _on(network: Any, space: PlannedSpace, device: str) -> Callable[[Tensor], Te
     size = space.plan(space.largest()).input_size
 
     def outputs(images: Tensor) -> Tensor:
-        found: Tensor = network(resize_images(images.to(device), size))
-        return found
+        return _called(network, resize_images(images.to(device), size))
 
     return outputs
+
+
+def _called(network: Any, inputs: Tensor) -> Tensor:
+    """Return outputs for inputs (batch, channels, height, width), of which signals are one high."""
+    from supernet.own_model.pretrained import of_signals
+
+    found: Tensor = network(inputs.flatten(2) if of_signals(network) else inputs)
+    return found
 
 
 def as_it_came(supernet: Supernet, plan: NetworkPlan) -> Supernet | None:

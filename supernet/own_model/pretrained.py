@@ -22,6 +22,9 @@ SHARES = (0.5, 0.75, 1.0)
 SIDES = (28, 32, 64, 96, 128, 160, 192, 224, 240, 256, 299, 384)
 """Sides of images that networks are made for, looked through where nothing else says it."""
 
+LENGTHS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Lengths of signals, likewise."""
+
 
 def module_space(
     *,
@@ -50,12 +53,13 @@ def module_space(
         input_channels: of the data; a network for three takes one by summing its first weights,
             which is what it computes for the same picture in all three. None keeps its own.
         outputs: of the task; a network with others gets a new last layer. None keeps its own.
-        input_size: (height, width) of the data; None takes a size that the network runs at.
+        input_size: (height, width) of the data, (1, length) of signals; None takes a size that the
+            network runs at.
         elastic: ``auto`` for everything that :func:`find_elastic` finds, or widths, kernels and
             depths as in :func:`supernet.own_model.wrap.wrap`.
         shares: of the channels, for ``auto``.
         weight_bits, activation_bits, edge_bits, divisor: as in ``wrap``.
-        resolution: side of the images, where the data do not say it.
+        resolution: side of the images, or length of the signals, where the data do not say it.
         trained: whether the network comes trained; None says so where it is given ``weights``,
             or ``arguments`` that ask for some (``weights``, ``pretrained``), and otherwise
             leaves it to be seen on data.
@@ -67,10 +71,7 @@ def module_space(
                            arguments=arguments)  # fmt: skip
     channels = input_channels or own_channels(network)
     network = for_channels(network, channels)
-    if resolution or not input_size:
-        side = resolution or own_side(network, channels)
-        input_size = input_size or (side, side)
-    shape = (channels, *input_size)
+    shape = _input_shape(network, channels, input_size, resolution)
     kept = outputs is None
     if outputs is not None:
         network, kept = for_outputs(network, outputs, shape)
@@ -97,6 +98,27 @@ def module_space(
     # A new last layer answers nothing yet.
     space.trained = trained if kept else False
     return space
+
+
+def _input_shape(
+    network: nn.Module, channels: int, size: tuple[int, int] | None, resolution: int | None
+) -> tuple[int, ...]:
+    """Return (channels, height, width) of one input, or (channels, length) of a signal.
+
+    Raises:
+        InputError: the network takes signals and the data are images, or it runs at no usual size.
+    """
+    if not of_signals(network):
+        if size is None:
+            side = resolution or own_side(network, channels)
+            size = side, side
+        return (channels, *size)
+    if size is not None and size[0] != 1:
+        raise InputError(
+            f"the network takes signals (channels, length), and the data are {size[0]} high and "
+            f"{size[1]} wide"
+        )
+    return channels, size[1] if size else resolution or own_side(network, channels)
 
 
 def find_elastic(
@@ -188,7 +210,7 @@ def for_channels(network: nn.Module, channels: int) -> nn.Module:
     Raises:
         InputError: neither are the inputs of one channel, nor do they fit.
     """
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    first = _first_convolution(network)
     if first is None or first.in_channels == channels:
         return network
     if channels != 1 or first.groups != 1:
@@ -209,28 +231,41 @@ def _space_name(model: str) -> str:
 
 def own_channels(network: nn.Module) -> int:
     """Return the channels that the first convolution of ``network`` takes; 3 without one."""
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    first = _first_convolution(network)
     return 3 if first is None else first.in_channels
+
+
+def of_signals(network: nn.Module) -> bool:
+    """Whether a network takes signals (batch, channels, length): by its first convolution."""
+    return isinstance(_first_convolution(network), nn.Conv1d)
+
+
+def _first_convolution(network: nn.Module) -> nn.Conv1d | nn.Conv2d | None:
+    return next((m for m in network.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))), None)
 
 
 @torch.no_grad()
 def own_side(network: nn.Module, channels: int) -> int:
-    """Return the side of images that a network runs at: the smallest of the usual ones.
+    """Return the side of images, or the length of signals, that a network runs at.
+
+    It is the smallest of the usual ones.
 
     Raises:
         InputError: it runs at none of them; the message says why not at the last.
     """
+    signals = of_signals(network)
     problem = ""
-    for side in SIDES:
+    for side in LENGTHS if signals else SIDES:
+        shape = (side,) if signals else (side, side)
         try:
-            network.eval()(torch.zeros(2, channels, side, side))
+            network.eval()(torch.zeros(2, channels, *shape))
         except (RuntimeError, ValueError, AssertionError) as error:
-            problem = f"{side}x{side}: {error}"
+            problem = f"{'x'.join(map(str, shape))}: {error}"
             continue
         return side
+    what = "length of signal" if signals else "size of image"
     raise InputError(
-        f"the network runs at no usual size of image ({problem}); give resolution, or data that "
-        "say it"
+        f"the network runs at no usual {what} ({problem}); give resolution, or data that say it"
     )
 
 

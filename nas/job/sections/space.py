@@ -79,7 +79,7 @@ def check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
     if own:
         if space.name == MODULE_SPACE:
             config |= network_files(config, folder)
-        message = _space_problem(space.name, {**base, **config})
+        message = _space_problem(space.name, {**base, **config}, whole=True)
         if message is not None:
             yield ("space", "name"), f"space: {message}"
         return
@@ -93,7 +93,7 @@ def check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
                 return
             found.append((("space", key), message))
     if not found:
-        message = _space_problem(space.name, {**base, **config})
+        message = _space_problem(space.name, {**base, **config}, whole=True)
         if message is not None:
             yield ("space",), f"space: {message}"
 
@@ -117,11 +117,18 @@ def check_answers(name: str, task: Any, space: SpaceConfig) -> Iterator[Finding]
     )
 
 
-def _space_problem(name: str, config: Mapping[str, Any]) -> str | None:
+def _space_problem(name: str, config: Mapping[str, Any], *, whole: bool = False) -> str | None:
+    """Return what is wrong with parameters; of all together (``whole``) that they leave nothing."""
     try:
         if ":" in name:
             require_trust_of_space(name, config)
-        build_space(name, **config)
+        space = build_space(name, **config)
+        if whole and space.cardinality() == 1:
+            return (
+                "there is one architecture alone, and nothing to search; give more bits "
+                "(weight_bits, activation_bits; edge_bits: null lets those of the first and the "
+                "last layer vary) or more of what varies"
+            )
     except InputError as error:
         return str(error)
     except (TypeError, ValueError, AttributeError, KeyError) as error:

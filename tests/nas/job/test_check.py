@@ -172,3 +172,11 @@ def test_too_few_first_evaluations_are_told_before_anything_is_trained(told):
 def test_a_space_that_answers_for_something_else_is_told(told, task, space, message):
     line = told(f"task: {task}\nspace: {{name: {space}}}\n")
     assert line.startswith("4:") and message in line
+
+
+def test_a_space_of_one_architecture_has_nothing_to_search(told):
+    """A run ended at its predictor, which cannot tell architectures apart."""
+    text = "space: {name: mobilenet, preset: 8x8, weight_bits: [8], activation_bits: [8], "
+    one = "resolutions: [8], widths: [1.0], kernels: [3], expands: [3], "
+    stages = "stages: [{channels: 8, depths: [1], stride: 1}]}"
+    assert "there is one architecture alone, and nothing to search" in told(text + one + stages)

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.network import Supernet
-from supernet.own_model.pretrained import find_elastic, for_channels, module_space
+from supernet.own_model.pretrained import (
+    find_elastic,
+    for_channels,
+    module_space,
+    of_signals,
+    own_side,
+)
 from supernet.own_model.sources import load_network
 from supernet.own_model.wrap import wrap
 from supernet.training.subnets import float_plan
@@ -197,3 +203,40 @@ def test_arguments_make_the_network(tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     network = load_network(f"{tmp_path / 'nets.py'}:sized", arguments={"width": 7})
     assert network.out_channels == 7
+
+
+SIGNAL_NETS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels=2, outputs=3):
+        super().__init__()
+        self.conv, self.wide = nn.Conv1d(channels, 8, 5, padding=2), nn.Conv1d(8, 12, 3, padding=1)
+        self.steps, self.fc = nn.GRU(12, 6, batch_first=True), nn.Linear(6, outputs)
+
+    def forward(self, x):
+        x = self.wide(self.conv(x).relu()).relu()
+        return self.fc(self.steps(x.transpose(1, 2))[0][:, -1])
+"""
+
+
+def test_networks_of_signals_are_spaces_too(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "nets.py").write_text(SIGNAL_NETS)
+    name = f"{tmp_path / 'nets.py'}:Net"
+    space = module_space(model=name, input_channels=2, outputs=3, input_size=(1, 40))
+    plan = space.plan(space.largest())
+    assert plan.input_shape == (2, 1, 40)
+    # The width between the convolutions may vary; what goes into recurrent steps may not.
+    assert [c.name for c in space.choices if c.name.startswith("width.")] == ["width.conv"]
+    recurrent = 40 * 3 * 6 * (12 + 6)
+    assert plan.macs == sum(layer.macs for layer in plan.layers()) + recurrent
+    images = torch.randn(4, 2, 1, 40)
+    network = space.module.eval()
+    found = evaluated(space, space.largest(), images)
+    torch.testing.assert_close(found, network(images.flatten(2)), rtol=1e-4, atol=1e-5)
+    assert of_signals(network) and own_side(network, 2) == 32
+    other = module_space(model=name, resolution=100)
+    assert other.plan(other.largest()).input_shape == (2, 1, 100)
+    with pytest.raises(InputError, match=r"takes signals .*, and the data are 28 high and 28 wide"):
+        module_space(model=name, input_channels=2, outputs=3, input_size=(28, 28))
