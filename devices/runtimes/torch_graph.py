@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from devices.runtimes import torch_graph_sizes as sizes
 from devices.runtimes.graph import resized
 from devices.runtimes.torch_graph_operators import OPERATORS
 from search_spaces.errors import InputError
@@ -51,7 +52,7 @@ class GraphModule(nn.Module):
         super().__init__()
         graph = graph or read_graph(path)
         operations = operations or OPERATIONS
-        unknown = sorted({node.op for node in graph.nodes} - set(operations))
+        unknown = sorted({node.op for node in graph.nodes} - set(operations) - sizes.NAMES)
         if unknown:
             raise InputError(f"{path}: no torch translation of the operators {', '.join(unknown)}")
         self.inputs, self.outputs = graph.inputs, graph.outputs
@@ -65,7 +66,7 @@ class GraphModule(nn.Module):
         # Small constants as lists: axes, shapes and limits must be plain numbers to a tracer.
         small = {n: v.tolist() for n, v in graph.constants.items() if v.size <= _SMALL}
         self._nodes = [
-            (node, operations[node.op], [small.get(name) for name in node.inputs])
+            (node, operations.get(node.op), [small.get(name) for name in node.inputs])
             for node in graph.nodes
         ]
 
@@ -97,12 +98,27 @@ class GraphModule(nn.Module):
         for name, attribute in self._constants.items():
             values[name] = getattr(self, attribute)
         for node, operation, fixed in self._nodes:
-            tensors = [values[name] if name else None for name in node.inputs]
-            result = operation(node, tensors, fixed)
-            if not isinstance(result, (tuple, list)):
+            given = [values[name] if name else None for name in node.inputs]
+            done, result = sizes.of_sizes(node, given, fixed)
+            if not done:
+                result = self._on_tensors(node, operation, given, fixed)
+            if done or not isinstance(result, (tuple, list)):
                 result = (result,)
             values.update(zip(node.outputs, result, strict=False))
         return tuple(values[name] for name in self.outputs)
+
+    @staticmethod
+    def _on_tensors(
+        node: Node, operation: Operation | None, given: list[Any], fixed: list[Any]
+    ) -> Any:
+        if operation is None:
+            raise InputError(f"{node.op} of tensors has no torch translation ({node.outputs[0]})")
+        if any(map(sizes.is_size, given)):
+            # Sizes are constants to an operation on tensors; one number is as good as a tensor.
+            pairs = list(zip(given, fixed, strict=True))
+            fixed = [v if sizes.is_size(v) else known for v, known in pairs]
+            given = [None if isinstance(v, list) else v for v in given]
+        return operation(node, given, fixed)
 
 
 def _conv(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:

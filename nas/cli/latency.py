@@ -306,6 +306,15 @@ def adapt(
         device=device,
         metric=data.metric(device),
     )
+    if len(rows) and np.ptp(values[rows]) == 0:
+        told = f"the one measurement is {values[rows[0]]:g}"
+        if len(rows) > 1:
+            told = f"all {len(rows)} measurements are {values[rows[0]]:g}"
+        print(
+            f"{measured}: warning: {told}, which tells no architecture from another; measure more "
+            "(nas latency suggest says which)",
+            file=sys.stderr,
+        )
     print(f"{output}: {loaded.name} adapted to {device} from {len(rows)} measurements")
 
 

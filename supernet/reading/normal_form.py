@@ -312,6 +312,41 @@ def _linear(module: fx.GraphModule, node: fx.Node, names: _Names) -> None:
     _swap(module, node, names.take(node, given["weight"], "linear"), layer, given["input"])
 
 
+def _product(module: fx.GraphModule, node: fx.Node, names: _Names) -> None:
+    """Turn a product with a constant matrix into a linear layer; other files write them so."""
+    given = arguments(node)
+    added = "mat1" in given  # addmm: the bias is the first argument
+    source = given["mat1"] if added else given["self"]
+    matrix = given["mat2"] if "mat2" in given else given["other"]
+    weight = _tensor(module, matrix)
+    if weight is None or weight.dim() != 2 or _tensor(module, source) is not None:
+        return
+    if _dimensions(source) < 2 or (added and (given["beta"], given["alpha"]) != (1, 1)):
+        return
+    outputs = weight.shape[1]
+    bias = _tensor(module, given["self"]) if added else None
+    if added and (bias is None or tuple(bias.shape) != (outputs,)):
+        return
+    after = next(iter(node.users)) if len(node.users) == 1 and not added else None
+    term = _term(module, after, node, outputs)
+    layer = nn.Linear(weight.shape[0], outputs, bias=bias is not None or term is not None)
+    _load(layer, weight.t(), bias if term is None else term)
+    path = names.take(node, matrix, "linear")
+    if after is not None and term is not None:
+        after.replace_all_uses_with(node)
+        module.graph.erase_node(after)
+    _swap(module, node, path, layer, source)
+
+
+def _term(module: fx.GraphModule, node: Any, product: fx.Node, outputs: int) -> Tensor | None:
+    """Return the bias that a node adds to ``product``; None where it does something else."""
+    if not isinstance(node, fx.Node) or packet(node) != "add" or node.kwargs.get("alpha", 1) != 1:
+        return None
+    others = [n for n in node.args if n is not product]
+    found = _tensor(module, others[0]) if len(others) == 1 else None
+    return found if found is not None and tuple(found.shape) == (outputs,) else None
+
+
 def _batch_norm(module: fx.GraphModule, node: fx.Node, names: _Names) -> None:
     given = arguments(node)
     keys = ("weight", "bias", "running_mean", "running_var")
@@ -356,6 +391,9 @@ _LAYERS = {
     "conv1d": _convolution,
     "conv2d": _convolution,
     "linear": _linear,
+    "matmul": _product,
+    "mm": _product,
+    "addmm": _product,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "layer_norm": _layer_norm,

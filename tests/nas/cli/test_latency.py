@@ -251,3 +251,20 @@ def test_a_baseline_that_cannot_be_fitted_does_not_end_a_benchmark(tmp_path: Pat
     assert done.exit_code == 0, done.output
     assert "one_known_device is left out: " in done.stderr
     assert "transfer_gp" in done.stdout and "trees" in done.stdout
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "the one measurement is 5"), (3, "all 3 mea")])
+def test_measurements_that_tell_nothing_apart_are_told(
+    table: Path, tmp_path: Path, count: int, words: str
+) -> None:
+    """Every architecture is predicted alike, whatever the known devices say."""
+    prior, measured = tmp_path / "prior.safetensors", tmp_path / "measured.csv"
+    run("fit", table, "--devices", "device0,device1", "--output", prior)
+    with open(table, encoding="utf-8") as file:
+        rows = [row[0] for row in csv.reader(line for line in file if line[0] != "#")][1:]
+    text = "".join(f"{arch},5\n" for arch in rows[:count])
+    measured.write_text("arch,board\n" + text)
+    done = runner.invoke(
+        app, ["adapt", str(prior), str(measured), "-o", str(tmp_path / "a.safetensors")]
+    )
+    assert done.exit_code == 0 and words in done.stderr

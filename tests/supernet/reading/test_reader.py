@@ -112,6 +112,19 @@ class Steps(nn.Module):
         return self.steps(x.flatten(2).transpose(1, 2))[0]
 
 
+class Matrix(nn.Module):
+    """A linear layer as other frameworks write it."""
+
+    def __init__(self, bias=False) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 6))
+        self.term = nn.Parameter(torch.randn(6)) if bias else None
+
+    def forward(self, x):
+        y = x @ self.matrix
+        return y if self.term is None else self.term + y
+
+
 class Cell(nn.Module):
     """Steps that the module takes itself, from a state that it makes."""
 
@@ -237,6 +250,8 @@ MIDDLES = {
             + x.new_full((x.shape[0], 1, 9, 9), 0.5)
         )
     ),
+    "product with a matrix": lambda: Tokens(Matrix()),
+    "product with a matrix, and a sum": lambda: Tokens(Matrix(bias=True)),
     "encoder layer": lambda: Tokens(
         nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
     ),
@@ -340,6 +355,16 @@ def test_multiplications_of_what_is_no_layer_are_counted(middle, macs):
     plan = space.plan(space.largest())
     layers = sum(layer.macs for layer in plan.layers())
     assert layers >= 81 * 3 * 8 * 9 and plan.macs == layers + macs
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_with_a_matrix_is_a_layer_with_its_bias(bias):
+    module = Net(Tokens(Matrix(bias=bias))).eval()
+    read = read_network(module, torch.randn(2, 3, 9, 9))
+    layers = [m for m in read.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in layers] == [(8, 6), (6, 4)]
+    assert (layers[0].bias is not None) == bias
+    assert torch.equal(layers[0].weight, module.middle.inner.matrix.t())
 
 
 def test_values_beside_the_layers_are_counted():
