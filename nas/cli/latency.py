@@ -68,6 +68,7 @@ def read(
         devices: whether a table without any column of a device is an error.
         missing: values that stand for no measurement, comma-separated.
     """
+    from search_spaces.spaces.registry import SPACES
     from search_spaces.tables.checks import table_warnings
     from search_spaces.tables.spaces import table_space
     from search_spaces.tables.table import declared_space, read_table
@@ -81,9 +82,19 @@ def read(
         # A file may not decide what code runs.
         raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
     found = table_space(name, preset=preset)
-    data = read_table(
-        path, found, arch_column=arch_column, need_devices=devices, missing=names(missing)
-    )
+    try:
+        data = read_table(
+            path, found, arch_column=arch_column, need_devices=devices, missing=names(missing)
+        )
+    except InputError as error:
+        presets = getattr(SPACES.get(name), "PRESETS", ()) if name in SPACES else ()
+        other = any(words in str(error) for words in ("is not a choice", "is not one of"))
+        if preset is not None or not presets or not other:
+            raise
+        raise InputError(
+            f"{error}\narchitectures of {name} with another preset are read with --preset "
+            f"({', '.join(presets)}), and any of them with --space tokens"
+        ) from error
     for line in table_warnings(data):
         print(f"{path}: warning: {line}", file=sys.stderr)
     return data

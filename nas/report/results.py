@@ -35,6 +35,10 @@ def load_results(run: Path) -> Results:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if not (Path(run) / "manifest.json").is_file():
+            raise InputError(
+                f"{run} is no run folder: it holds neither results.json nor manifest.json"
+            ) from None
         raise InputError(
             f"{run} has no results.json, so the run has not ended; go on with: nas resume {run}"
         ) from None

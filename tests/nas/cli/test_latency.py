@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nas.cli.latency import app
 from search_spaces.errors import InputError
+from search_spaces.spaces.registry import build_space
 from search_spaces.tables.synthetic import synthetic_table
 from search_spaces.tables.table import write_table
 
@@ -268,3 +269,13 @@ def test_measurements_that_tell_nothing_apart_are_told(
         app, ["adapt", str(prior), str(measured), "-o", str(tmp_path / "a.safetensors")]
     )
     assert done.exit_code == 0 and words in done.stderr
+
+
+def test_architectures_of_another_preset_are_told_how_to_be_read(tmp_path: Path) -> None:
+    space = build_space("signal", preset="32-lean", input_channels=1, outputs=2)
+    path = tmp_path / "t.csv"
+    path.write_text(f"# space: signal\narch,board\n{space.smallest()},1.5\n")
+    with pytest.raises(InputError, match=r"with --preset \(32, .*and any of them with --space tok"):
+        run("validate", path)
+    assert "1 architectures of signal" in run("validate", path, "--preset", "32-lean")
+    assert "1 architectures of tokens" in run("validate", path, "--space", "tokens")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from nas.report.results import doubts
+import pytest
+
+from nas.report.results import doubts, load_results
+from search_spaces.errors import InputError
 
 
 def entry(**valid) -> dict:
@@ -33,3 +36,11 @@ def test_latencies_of_a_busy_machine_are_said_to_be():
         "the machine was busy while 1 of the front's 3 latencies on cpu were measured: their "
         "fastest samples stand for them",
     ]
+
+
+def test_a_folder_that_is_no_run_is_not_taken_for_one_under_way(tmp_path):
+    with pytest.raises(InputError, match="is no run folder"):
+        load_results(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="go on with: nas resume"):
+        load_results(tmp_path)
