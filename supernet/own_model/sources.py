@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
@@ -45,6 +46,11 @@ def load_network(
 
 
 def _expect_one_input(name: str, network: nn.Module) -> None:
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError(
+            f"{name} is TorchScript, which is not read; give the module that it was made of, or an "
+            "ONNX file of it"
+        )
     needed = [
         parameter.name
         for parameter in inspect.signature(network.forward).parameters.values()

@@ -165,6 +165,9 @@ def broken():
     weights = {}
     return weights["stem"]
 
+def traced():
+    return torch.jit.trace(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 8, 8))
+
 number = 5
 """
 
@@ -178,6 +181,7 @@ number = 5
         ("sized", {"width": "x"}, "sized raises TypeError"),
         ("broken", {}, r"broken raises KeyError: 'stem' \(.*nets.py:16\)"),
         ("number", {}, "is a int, and makes no network"),
+        ("traced", {}, "is TorchScript, which is not read"),
     ],
 )
 def test_what_goes_wrong_in_code_of_the_user_is_told_with_its_line(
