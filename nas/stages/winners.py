@@ -224,12 +224,14 @@ def _recipe(job: Job, supernet: Supernet, plan: NetworkPlan, *, trained: bool) -
     from supernet.training.own_time import OwnRecipe, suited_recipe
 
     config = job.finetune
-    begin = OwnRecipe(learning_rate=TRAINED_RATE) if trained else suited_recipe(supernet, plan)
-    rate, share = config.learning_rate, config.float_share
+    if trained:
+        begin = OwnRecipe(learning_rate=TRAINED_RATE, float_share=config.float_share or 0.0)
+    else:
+        begin = suited_recipe(supernet, plan, float_share=config.float_share)
+    rate = config.learning_rate
     return replace(
         begin,
         learning_rate=begin.learning_rate if rate is None else rate,
-        float_share=begin.float_share if share is None else share,
         distillation=1.0 if config.distillation == "only" else begin.distillation,
         precision=job.supernet.precision,
     )

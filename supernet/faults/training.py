@@ -19,7 +19,7 @@ from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from supernet.elastic import ElasticLayer
 from supernet.faults.injection import Faults, code_distance
 from supernet.network import Supernet
-from supernet.quantizers.lsq import SMALLEST_STEP, WeightQuantizer
+from supernet.quantizers.lsq import SMALLEST_STEP
 from supernet.training.finetune import FixedSubnets
 
 _RANGES = [share / 20 for share in range(1, 21)]
@@ -90,15 +90,14 @@ def narrow_steps(supernet: Supernet, plan: NetworkPlan, rate: float) -> list[str
         rate: probability that a bit is flipped.
 
     Returns:
-        The layers whose steps were set; those of other formats and of float keep theirs.
+        The layers whose steps were set; those of other formats and of float keep theirs, and so do
+        those whose steps follow from the weights.
     """
     changed = []
     for layer in plan.layers():
         elastic = supernet.layer(layer.name)
         quantizer, bits = elastic.weight_quantizer, layer.weight_bits
         if bits >= FLOAT_BITS or quantizer.number_format(bits) is not None:
-            continue
-        if not isinstance(quantizer, WeightQuantizer):
             continue
         elastic.quantized_weight(layer)  # steps that were never met begin here
         _, high = quantizer.code_range(bits)
@@ -114,8 +113,8 @@ def narrow_steps(supernet: Supernet, plan: NetworkPlan, rate: float) -> list[str
             error = (rows - kept).square().mean(1, keepdim=True) + flipped
             better = error < least
             least, best = torch.where(better, error, least), torch.where(better, step, best)
-        quantizer.set_step(layer.kernel, bits, best.flatten())
-        changed.append(layer.name)
+        if quantizer.set_step(layer.kernel, bits, best.flatten()):
+            changed.append(layer.name)
     return changed
 
 

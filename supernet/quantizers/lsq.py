@@ -299,6 +299,19 @@ class WeightFakeQuantizer(nn.Module):
         """Return what the codes of ``bits`` stand for, None for integers."""
         return None
 
+    def set_step(self, kernel: int, bits: int, step: Tensor) -> bool:
+        """Set the step; False where it cannot be set, since it follows from the weights.
+
+        Args:
+            kernel: side of the kernel.
+            bits: of the codes.
+            step: (channels,) of the first channels where it is per channel, else (1,).
+
+        Raises:
+            InputError: the quantiser has no step for ``bits`` or the kernel size.
+        """
+        return False
+
     @abstractmethod
     def step(self, kernel: int, bits: int, channels: int, *, full: Tensor | None = None) -> Tensor:
         """Return the step, (channels,) where it is per channel, else (1,).
@@ -345,13 +358,10 @@ class WeightQuantizer(WeightFakeQuantizer):
         return self._exact_step(self._log_step(k, b, channels).detach())
 
     @torch.no_grad()
-    def set_step(self, kernel: int, bits: int, step: Tensor) -> None:
-        """Set the step, (channels,) of the first channels where it is per channel, else (1,).
-
-        Raises:
-            InputError: the quantiser has no step for ``bits`` or the kernel size.
-        """
+    def set_step(self, kernel: int, bits: int, step: Tensor) -> bool:
+        """Set the learned step; True."""
         self._store(*self._entry(kernel, bits), step)
+        return True
 
     def _quantize(
         self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None

@@ -246,6 +246,10 @@ class WeightQuantizersByBits(WeightFakeQuantizer):
         """Return the step, (channels,) where it is per channel, else (1,)."""
         return self.part(bits).step(kernel, bits, channels, full=full)
 
+    def set_step(self, kernel: int, bits: int, step: Tensor) -> bool:
+        """Set the step of the quantiser of ``bits``, where that can be."""
+        return self.part(bits).set_step(kernel, bits, step)
+
     def _quantize(
         self, k: int, b: int, w: Tensor, full: Tensor, bits: int, sign: Tensor | None
     ) -> Tensor:

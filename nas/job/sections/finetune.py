@@ -54,14 +54,15 @@ class FinetuneConfig(Section):
     """Architectures begun for each place on the front where time is shared: those that are
     behind after a quarter of the training give up their places and their time."""
     learning_rate: AboveZero | None = None
-    """Peak; null is 0.01 where time is shared, 0.005 without batch norm, 0.002 for a network that
-    came trained, and 0.0005 for a number of epochs."""
+    """Peak; null is 0.01 where time is shared and half of it or more is in float, otherwise, and
+    without batch norm, 0.005, 0.002 for a network that came trained, and 0.0005 for a number of
+    epochs."""
     batch_size: Positive = 128
     float_share: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     """Share of each training, at its beginning, that runs in float where time is shared: its steps
     take about three quarters of the time of those at bits, and may be larger. null is 0.6 where no
-    layer has fewer than 4 bits, 0.2 where one has, and 0 without batch norm or for a network that
-    came trained."""
+    layer has fewer than 4 bits, and 0 where one has, without batch norm, or for a network that came
+    trained."""
     reconstruct: StrictBool = False
     """Before that, fit the weights of each architecture layer by layer to what the layers of the
     largest network give, by least squares on the calibration images; it needs no labels. Where it

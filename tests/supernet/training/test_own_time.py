@@ -261,9 +261,13 @@ def test_what_suits_follows_from_norms_and_bits(supernet):
     wide, most = suited(supernet.space.largest())
     narrow, fewest = suited(supernet.space.smallest())
     assert most >= 4 > fewest
-    # Few bits are trained for most of the time, and every recipe ends at its bits.
-    assert 0.5 < wide.float_share < 1 and 0 < narrow.float_share < 0.25
-    assert wide.learning_rate == narrow.learning_rate > OwnRecipe.learning_rate
+    assert 0.5 < wide.float_share < 1 and wide.learning_rate > OwnRecipe.learning_rate
+    # At bits from the first step, because they are few or asked for so, it is the careful one.
+    assert narrow == OwnRecipe()
+    largest = supernet.plan(supernet.space.largest())
+    assert suited_recipe(supernet, largest, float_share=0.0) == OwnRecipe()
+    early = suited_recipe(supernet, largest, float_share=0.3)
+    assert early == OwnRecipe(float_share=0.3)
 
 
 def test_without_batch_norm_the_recipe_is_the_careful_one():
