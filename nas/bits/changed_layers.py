@@ -52,7 +52,7 @@ def changed_table(
         options,
         [hurt[name] for name in names],
         {cost: [[one[cost] for one in own] for own in found] for cost in found[0][0]},
-        dict.fromkeys(("weights_kib", "sparse_kib"), 4 * sum(graph.beside().values()) / 1024),
+        dict.fromkeys(("weights_kib", "sparse_kib"), graph.beside_kib()),
     )
 
 

@@ -111,7 +111,7 @@ def beside_layers(module: nn.Module, images: Tensor) -> float:
     """
     from supernet.ptq.graph import trace_float
 
-    return 4 * sum(trace_float(module, images[:1]).beside().values()) / 1024
+    return trace_float(module, images[:1]).beside_kib()
 
 
 def bit_table(

@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.data.problems import Problems
 from search_spaces.errors import InputError
-from search_spaces.tables.files import number_in, separator_of
+from search_spaces.tables.files import separator_of, with_point
 
 TARGETS = ("label", "class", "target")
 """Columns that are targets where a job names none."""
@@ -38,16 +38,14 @@ class Table:
     Attributes:
         path: of the file.
         columns: their names.
-        rows: the cells of each row, as text.
+        rows: the cells of each row, as text, numbers with decimal points.
         lines: of the file, by row.
-        commas: whether commas divide the columns; otherwise they may stand for decimal points.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
-    commas: bool = True
 
     def column(self, name: str) -> list[str]:
         """Return the cells of one column.
@@ -70,7 +68,7 @@ class Table:
             for j, place in enumerate(places):
                 text = row[place]
                 try:
-                    value = self._number(text)
+                    value = float(text)
                 except ValueError:
                     told = f"{text!r} is no number" if text else "a value is missing"
                     problems.add(self.path, f"column {names[j]}: {told}", line=line)
@@ -94,14 +92,11 @@ class Table:
 
     def _rises(self, name: str, clocks: bool) -> bool:
         try:
-            values = np.array([self._number(cell) for cell in self.column(name)])
+            values = np.array([float(cell) for cell in self.column(name)])
         except ValueError:
             return False
         steps = np.diff(values)
         return bool(np.all(steps > 0) if clocks else np.all(steps == 1) and not values[0] % 1)
-
-    def _number(self, text: str) -> float:
-        return number_in(text, decimal_commas=not self.commas)
 
 
 def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
@@ -125,6 +120,9 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        if separator != ",":
+            # Once, so that targets are numbers wherever the other cells are.
+            found = [(line, [with_point(cell) for cell in row]) for line, row in found]
     except csv.Error as error:
         raise InputError(f"{path}: is no CSV text ({error})") from error
     if len(found) < 2:
@@ -150,7 +148,6 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
         columns,
         tuple(tuple(row[place] for place in kept) for _, row in rest),
         tuple(line for line, _ in rest),
-        commas=separator == ",",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,13 @@ from nas.data.csv_table import Table, read_table, target_columns
 from nas.data.problems import Problems, class_names, class_targets, whole_option
 from nas.data.signals import PARTS, as_rows, raw_signals, signal_folder
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
-from nas.data.targets import OF_EXAMPLES, expect_kind, kind_of_columns, refuse_measured
+from nas.data.targets import (
+    OF_EXAMPLES,
+    expect_kind,
+    kind_of_columns,
+    number_or_nan,
+    refuse_measured,
+)
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
@@ -170,7 +175,7 @@ def _text_targets(
         classes = class_names(first["train"])
         return classes, class_targets(first, classes, where)
     values = {
-        part: np.array([[_number(str(v)) for v in row] for row in each], dtype=np.float32)
+        part: np.array([[number_or_nan(str(v)) for v in row] for row in each], dtype=np.float32)
         for part, each in told.items()
     }
     problems = Problems(where)
@@ -226,14 +231,7 @@ def _windows(
 
 
 def _mean(cells: Sequence[str], kind: str) -> float:
-    numbers = np.array([_number(cell) for cell in cells])
+    numbers = np.array([number_or_nan(cell) for cell in cells])
     if kind == "labels" and np.isin(numbers, (0, 1)).all():
         return float(numbers.mean() >= 0.5)
     return float(numbers.mean())
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

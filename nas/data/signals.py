@@ -21,6 +21,7 @@ from nas.data.targets import (
     class_texts,
     expect_kind,
     kind_of_array,
+    number_or_nan,
     number_targets,
 )
 from nas.data.ts_file import Series, read_ts
@@ -239,19 +240,12 @@ def _shape(values: np.ndarray) -> str:
 
 def _targets(path: Path, labels: Sequence[str]) -> np.ndarray:
     problems = Problems(path)
-    numbers = [_number(label) for label in labels]
+    numbers = [number_or_nan(label) for label in labels]
     for i, (label, value) in enumerate(zip(labels, numbers, strict=True), start=1):
         if not math.isfinite(value):
             problems.add(path, f"case {i}: the target {label!r} is no number")
     problems.raise_any()
     return np.array(numbers, dtype=np.float32)[:, None]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _arrays(root: Path) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ def are_measured(labels: Sequence[str]) -> bool:
 
     They are where all are numbers, some with a fraction, and most are there once only.
     """
-    numbers = [_number(label) for label in labels]
+    numbers = [number_or_nan(label) for label in labels]
     if not numbers or not all(map(math.isfinite, numbers)):
         return False
     return any(value % 1 for value in numbers) and 2 * len(set(numbers)) > len(numbers)
@@ -58,7 +58,7 @@ def kind_of_columns(columns: Sequence[Sequence[str]]) -> str | None:
     """
     if len(columns) == 1:
         return "values" if are_measured(columns[0]) else "classes"
-    numbers = {_number(cell) for column in columns for cell in column}
+    numbers = {number_or_nan(cell) for column in columns for cell in column}
     if not all(map(math.isfinite, numbers)):
         return None
     return "labels" if numbers <= {0.0, 1.0} else "values"
@@ -121,7 +121,8 @@ def number_targets(targets: np.ndarray, kind: str, where: str, problems: Problem
     return numbers
 
 
-def _number(text: str) -> float:
+def number_or_nan(text: str) -> float:
+    """Return the number that a text is, NaN where it is none."""
     try:
         return float(text)
     except ValueError:

@@ -54,15 +54,9 @@ def separator_of(header: str) -> str:
     return max(SEPARATORS, key=lambda mark: cells[mark])
 
 
-def number_in(cell: str, *, decimal_commas: bool = False) -> float:
-    """Return the number in a cell, with a decimal comma where those are allowed.
-
-    Raises:
-        ValueError: it is no number.
-    """
-    if decimal_commas and _DECIMAL_COMMA.fullmatch(cell.strip()):
-        cell = cell.replace(",", ".")
-    return float(cell)
+def with_point(cell: str) -> str:
+    """Return a cell as it is, or a number in it that has a decimal comma with a point."""
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
 
 
 def read_raw(path: Path) -> RawTable:

@@ -29,7 +29,7 @@ import numpy as np
 
 from search_spaces.errors import InputError
 from search_spaces.space import Arch, SearchSpace
-from search_spaces.tables.files import RawTable, number_in, raise_problems, read_raw, write_raw
+from search_spaces.tables.files import RawTable, raise_problems, read_raw, with_point, write_raw
 
 METRICS = {
     "latency_ms": "latency in milliseconds",
@@ -355,7 +355,7 @@ def _number(cell: str, absent: _Absent, commas: bool) -> tuple[float, str | None
     if text.lower() in absent.words:
         return math.nan, None
     try:
-        value = number_in(text, decimal_commas=commas)
+        value = float(with_point(text) if commas else text)
     except ValueError:
         return math.nan, f"{cell!r} is not a number"
     if value in absent.numbers:

@@ -66,6 +66,10 @@ class FloatGraph:
                 found[path] = count
         return found
 
+    def beside_kib(self) -> float:
+        """Return the KiB of :meth:`beside`."""
+        return 4 * sum(self.beside().values()) / 1024
+
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place of the layer called ``name``."""
         set_submodule(self.module, str(self.layers[name].target), module)

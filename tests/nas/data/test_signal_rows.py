@@ -79,6 +79,17 @@ def test_a_decimal_comma_needs_another_separator(tmp_path):
         signal_csv(config("signal_csv", tmp_path))
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_numbers_to_predict_have_decimal_commas_too(tmp_path, window):
+    """As words they would be classes, each of one example."""
+    rows = [f"{i},5;{i};{i},25" for i in range(4)]
+    (tmp_path / "train.csv").write_text("\n".join(["t0;t1;target", *rows]) + "\n")
+    raw = signal_csv(config("signal_csv", tmp_path), window=window, leave_out=[])
+    assert raw.targets == "values"
+    expected = [0.25, 1.25, 2.25, 3.25] if window is None else [0.75, 1.75, 2.75]
+    assert raw.train.labels[:, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
 @pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (7, 2, 11, 3)], ids=["in order", "shuffled"])
 def test_row_numbers_and_empty_columns_are_no_values(tmp_path, name, numbers):
