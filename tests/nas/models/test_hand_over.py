@@ -73,6 +73,7 @@ def test_runs_without_the_model(run, front, message):
 
 
 def test_unfinished_run(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="nas resume"):
         export_model(tmp_path)
 

@@ -86,5 +86,8 @@ def test_compare_reads_two_folders(results, tmp_path, save):
     a, b = save(tmp_path / "a", results), save(tmp_path / "b", results)
     text = str(compare(a, b))
     assert str(a) in text and str(b) in text and "the same" in text
+    with pytest.raises(InputError, match=r"neither results\.json nor manifest\.json"):
+        compare(a, tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match=r"no results\.json"):
         compare(a, tmp_path)
