@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas.data.images import Crops
 from nas.data.placed import windows
@@ -43,7 +42,7 @@ class Augmentation:
 
     Attributes:
         scale: smallest share of the area that a crop takes before it is resized; 1 for none.
-        crop_padding: pixels of zeros around the image before a random crop of its size.
+        crop_padding: pixels by which an image is shifted at most; its edge fills what it leaves.
         flip: mirror half of the images left to right.
         erase: probability of blanking a square of a quarter of the side; of a signal, a quarter
             of its length.
@@ -94,13 +93,9 @@ class Augmentation:
         if mirrored is None and offsets is None:
             return pixels
         if offsets is not None:
-            pad = self.crop_padding
             # A signal has no rows to move along.
-            above = 0 if height == 1 else pad
-            offsets = torch.stack([offsets[0] * (above > 0), offsets[1]])
-            # Black is no value of a signal, so what lies beyond its ends is what ends it.
-            mode = "replicate" if pixels.is_floating_point() else "constant"
-            pixels = F.pad(pixels, (pad, pad, above, above), mode=mode)
+            rows = offsets[0] - self.crop_padding if height > 1 else torch.zeros_like(offsets[0])
+            offsets = torch.stack([rows, offsets[1] - self.crop_padding])
         return windows(pixels, (height, width), mirrored=mirrored, offsets=offsets)
 
     def blanked(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:

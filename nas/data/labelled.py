@@ -10,7 +10,7 @@ import numpy as np
 
 from nas.data.csv_table import TARGETS, Table, read_table, target_columns
 from nas.data.problems import Problems, class_names, class_numbers
-from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
+from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData, suited_crops
 from nas.data.targets import OF_EXAMPLES, expect_kind, kind_of_columns, refuse_measured
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -91,15 +91,16 @@ def image_csv(
         numbers = np.unique(table.column(group), return_inverse=True)[1]
         _refuse_shared(table, group, parts)
         groups = numbers[parts["train"]]
+    side = config.image_size or 224
     return RawData(
         train=found["train"],
         test=found.get("test"),
         validation=found.get("validation"),
         classes=classes,
         channels=config.channels or 3,
-        image_size=config.image_size or 224,
+        image_size=side,
         origin=str(table.path),
-        scale=1.0 if kind == "values" else 0.35,
+        **({} if kind == "values" else suited_crops(side)),
         flip=kind != "values",
         targets=kind,
         groups=groups,

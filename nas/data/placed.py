@@ -90,17 +90,17 @@ def cropped(targets: str, labels: Tensor, crops: Crops, size: tuple[int, int]) -
 
 
 def windows(
-    padded: Tensor, size: tuple[int, int], *, mirrored: Tensor | None, offsets: Tensor | None
+    images: Tensor, size: tuple[int, int], *, mirrored: Tensor | None, offsets: Tensor | None
 ) -> Tensor:
-    """Return a window of each image, (n, channels, height, width).
+    """Return a window of each image, (n, channels, height, width), its edge repeated beyond it.
 
     Args:
-        padded: (n, channels, rows, columns).
+        images: (n, channels, rows, columns).
         size: height and width of the windows.
         mirrored: (n,) bool, which windows are mirrored; None for no one.
         offsets: (2, n, 1) rows and columns of their beginnings; None for 0.
     """
-    n, (height, width) = len(padded), size
+    n, (height, width) = len(images), size
     rows = torch.arange(height).expand(n, height)
     columns = torch.arange(width).expand(n, width)
     if mirrored is not None:
@@ -108,7 +108,9 @@ def windows(
     if offsets is not None:
         rows, columns = rows + offsets[0], columns + offsets[1]
     # Advanced indexing puts the channels last: (n, h, w, channels).
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+    rows = rows.clamp(0, images.shape[-2] - 1)
+    columns = columns.clamp(0, images.shape[-1] - 1)
+    return images[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
 

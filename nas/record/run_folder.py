@@ -124,6 +124,8 @@ class RunStore:
     def job(self) -> Job:
         """Return the job that the run began with.
 
+        Images are varied as they were when it began: what suits a data set may differ by version.
+
         Raises:
             InputError: the manifest holds none that this version understands.
         """
@@ -131,8 +133,9 @@ class RunStore:
 
         from nas.job.schema import Job
 
+        manifest = self.manifest()
         try:
-            return Job.model_validate(self._with_secret(self.manifest().get("job")))
+            job = Job.model_validate(self._with_secret(manifest.get("job")))
         except ValidationError as error:
             found = error.errors()[0]
             where = ".".join(map(str, ("job", *found["loc"])))
@@ -141,6 +144,11 @@ class RunStore:
                 f"{self.manifest_path}: {where}: {found['msg']}; restore what was edited there, "
                 f"or use the version of edge-nas that began the run ({made_by})"
             ) from error
+        begun = manifest.get("data", {}).get("augmentation", {})
+        augment = job.data.augment
+        known = {key: value for key, value in begun.items() if getattr(augment, key) is None}
+        data = job.data.model_copy(update={"augment": augment.model_copy(update=known)})
+        return job.model_copy(update={"data": data})
 
     def update_manifest(self, **entries: Any) -> None:
         """Set entries of the manifest, atomically."""

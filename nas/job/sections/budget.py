@@ -17,7 +17,7 @@ class BudgetConfig(Section):
     """Of the wall clock."""
     cpu_minutes: AboveZero | None = None
     """Of processors: those of the run and of every process it starts, added up."""
-    supernet: Share = 0.3
+    supernet: Share = 0.2
     """Share of it for the shared weights and the teacher. Search and measurements take what they
     need, and the architectures of the front are trained in the rest."""
     teacher: Share = 0.5

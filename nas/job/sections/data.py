@@ -33,12 +33,12 @@ class AugmentConfig(Section):
     """How training images are varied; calibration and evaluation images never are."""
 
     crop_padding: Whole | None = None
-    """Pixels of zero padding before a random crop of the image's size; null takes the data set's
-    own default."""
+    """Pixels by which an image is shifted at most, its edge repeated; null takes the data set's own
+    default: of pictures up to 64 pixels a fourteenth of the side, of larger ones none."""
     scale: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
     """Smallest share of the image's area that a random crop takes before it is resized
     (Inception's crop, with aspect ratios 3/4 to 4/3); 1 crops nothing, null takes the data set's
-    own default."""
+    own default: 0.6 of pictures of more than 64 pixels."""
     flip: StrictBool | None = None
     """Mirror half of the images left to right; null takes the data set's own default."""
     erase: Probability = 0.0

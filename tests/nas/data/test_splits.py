@@ -152,7 +152,7 @@ def test_augmentation_is_a_crop_of_the_padded_or_mirrored_image(pad, flip, seed)
     pixels = torch.randint(1, 256, (6, 2, 5, 5), dtype=torch.uint8)
     out = Augmentation(crop_padding=pad, flip=flip)(pixels, np.random.default_rng(seed))
     assert out.shape == pixels.shape and out.dtype == torch.uint8
-    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    padded = torch.nn.functional.pad(pixels.float(), (pad, pad, pad, pad), mode="replicate").byte()
     for image, source in zip(out, padded, strict=True):
         crops = [
             source[:, y : y + 5, x : x + 5] for y in range(2 * pad + 1) for x in range(2 * pad + 1)

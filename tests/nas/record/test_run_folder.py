@@ -204,3 +204,14 @@ def test_the_job_of_a_run_is_a_job_file_that_can_be_run_again(tmp_path):
 def test_the_command_to_make_a_run_again(monkeypatch, program, arguments, said):
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     assert command_of(Path("runs/a")) == said
+
+
+@pytest.mark.parametrize(("said", "kept"), [({}, 0.35), ({"scale": 0.9}, 0.9)])
+def test_images_are_varied_as_when_the_run_began_or_as_its_job_says(store, said, kept):
+    job = {"name": "x", "data": {"name": "digits", "augment": said}, "space": {"name": "mobilenet"}}
+    store.update_manifest(job=job)
+    assert store.job().data.augment.scale == said.get("scale")
+    store.update_manifest(data={"augmentation": {"scale": 0.35, "crop_padding": 2, "flip": True}})
+    augment = store.job().data.augment
+    assert (augment.scale, augment.crop_padding, augment.flip) == (kept, 2, True)
+    assert augment.noise is None
