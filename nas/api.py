@@ -178,8 +178,9 @@ def inspect(
     Args:
         model: a network, or what names one: ``module:callable``, ``file.py:callable``,
             ``timm:NAME``, an ONNX file.
-        input_shape: of one input, (channels, height, width) or (channels, length); by default
-            that of the ONNX file or of timm's network, or (3, 224, 224).
+        input_shape: of one input, (channels, height, width), (channels, length) or (features,); by
+            default that of the ONNX file, of timm's network or of one of vectors, or
+            (3, 224, 224).
         weights: state of a named network, ``.safetensors``.
         arguments: for what makes a named network.
 

@@ -43,6 +43,17 @@ def bit_choices(space: PlannedSpace) -> dict[str, BitChoice]:
     return found
 
 
+def common_bits(space: PlannedSpace) -> tuple[int, ...]:
+    """Return the bits, largest first, that :func:`set_bits` can give weights and inputs alike."""
+    each = [
+        {w for w, a in zip(c.weight_bits, c.activation_bits, strict=True) if w == a}
+        if c.weight_bits and c.activation_bits
+        else {*c.weight_bits, *c.activation_bits}
+        for c in bit_choices(space).values()
+    ]
+    return tuple(sorted(set.intersection(*each), reverse=True)) if each else ()
+
+
 def set_bits(
     space: PlannedSpace,
     genes: np.ndarray,

@@ -145,6 +145,11 @@ class LayerPlan(Generic[Number]):
         return self.in_channels * self.in_pixels * self.tokens
 
     @property
+    def output_count(self) -> Number:
+        """Number of outputs for one image."""
+        return self.out_channels * self.out_pixels * self.tokens
+
+    @property
     def scales(self) -> Number:
         """Scales of the weights of one output channel: one, or one a group."""
         groups = -(-self.in_channels // (self.group + (self.group == 0)))

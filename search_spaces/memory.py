@@ -194,7 +194,7 @@ class Roles:
             after.insert(0, following)
         for column, width in zip(present, after, strict=True):
             layer = column.layer
-            count = layer.out_channels * layer.out_pixels * layer.tokens
+            count = layer.output_count
             last = column is present[-1]
             x = tape.layer(x, column, count, width, activation if last else "none")
         return x

@@ -52,9 +52,15 @@ class GraphModule(nn.Module):
         super().__init__()
         graph = graph or read_graph(path)
         operations = operations or OPERATIONS
-        unknown = sorted({node.op for node in graph.nodes} - set(operations) - sizes.NAMES)
+        known = set(operations) | sizes.NAMES
+        unknown = {n.op: n.name or n.output for n in graph.nodes if n.op not in known}
         if unknown:
-            raise InputError(f"{path}: no torch translation of the operators {', '.join(unknown)}")
+            told = ", ".join(f"{op} (node {name})" for op, name in sorted(unknown.items()))
+            hint = (
+                "; give the torch module that the file was made of, whose recurrent layers are read"
+            )
+            recurrent = set(unknown) & {"GRU", "LSTM", "RNN"}
+            raise InputError(f"{path}: no torch translation of {told}{hint * bool(recurrent)}")
         self.inputs, self.outputs = graph.inputs, graph.outputs
         used = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
         self._constants: dict[str, str] = {}

@@ -29,6 +29,7 @@ def changed_table(
     images: Sequence[Tensor],
     weight: Callable[[str, Any], Tensor],
     costs: Callable[[LayerSize, Any], dict[str, float]],
+    metric: str,
 ) -> BitTable:
     """Return what each option hurts, measured with one layer changed, and costs.
 
@@ -38,21 +39,22 @@ def changed_table(
         images: batches for calibration.
         weight: (layer, option) -> the weights that the layer has in effect.
         costs: (layer, option) -> what it takes, by name.
+        metric: of :data:`supernet.ptq.sensitivity.METRICS`, what hurting is.
     """
     from supernet.ptq.rank import rank_sensitivity
 
     rows = list(zip(sizes, options, strict=True))
     names = [size.name for size in sizes]
-    hurt = rank_sensitivity(
-        graph, images, {size.name: [weight(size.name, one) for one in own] for size, own in rows}
-    )
+    versions = {size.name: [weight(size.name, one) for one in own] for size, own in rows}
+    hurt = rank_sensitivity(graph, images, versions, metric)
     found = [[costs(size, one) for one in own] for size, own in rows]
     return BitTable.of(
         names,
         options,
         [hurt[name] for name in names],
         {cost: [[one[cost] for one in own] for own in found] for cost in found[0][0]},
-        dict.fromkeys(("weights_kib", "sparse_kib"), graph.beside_kib()),
+        dict.fromkeys(("weights_kib", "sparse_kib"), graph.beside_kib())
+        | graph.products(images[0]),
     )
 
 

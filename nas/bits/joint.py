@@ -168,7 +168,7 @@ def allocate_joint(
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         edge_bits=edge_bits,
-        beside_kib=beside_layers(module, images[0]),
+        beside=beside_layers(module, images[0]),
     )
     hurt = [column.tolist() for column in table.sensitivity]
     plans = network_plans(module, images[0])

@@ -31,9 +31,11 @@ def load_source(
         path = None if weights is None else Path(weights)
         return load_network(name, weights=path, arguments=arguments)
     from nas.bits.onnx_source import OnnxNetwork
+    from supernet.own_model.vectors import flattening, vector_length
 
     if weights is not None:
         raise InputError(f"{name} has its weights within; leave out --weights")
     if not Path(name).is_file():
         raise InputError(f"there is no file {name}")
-    return OnnxNetwork(Path(name)).eval()
+    network = OnnxNetwork(Path(name)).eval()
+    return flattening(network) if vector_length(network) else network

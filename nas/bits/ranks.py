@@ -81,6 +81,7 @@ def allocate_ranks(
     weight_bits: Sequence[int] = (4, 8),
     activation_bits: int = 8,
     edge_bits: int | None = 8,
+    metric: str = "kl",
     seed: int = 0,
 ) -> RankResult:
     """Find rank and bits of every layer, and quantise the network to them.
@@ -93,6 +94,7 @@ def allocate_ranks(
         weight_bits: of layers and factors.
         activation_bits: of all their inputs.
         edge_bits: bits of the first and the last layer, which stay single; None lets them vary.
+        metric: of :data:`supernet.ptq.sensitivity.METRICS`, what an option hurts.
         seed: of quantisation.
 
     Raises:
@@ -123,14 +125,14 @@ def allocate_ranks(
         graph, sizes,
         layer_options(sizes, edge_bits, lambda *bits: RankOption(Bits(*bits)), own), images,
         lambda name, option: _weight(graph, factors, name, option),
-        lambda size, option: _costs(graph, size, option),
+        lambda size, option: _costs(graph, size, option), metric,
     )  # fmt: skip
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)
     ranked, bits = _applied(graph, factors, table, best, images)
     network = quantize_post_training(ranked, images, bits, steps=STEPS, seed=seed)
     others = compared(table, limits, "without ranks", lambda option: not option.rank)
-    return RankResult(table, limits, best, others, network, module=ranked, layer_bits=bits)
+    return RankResult(table, limits, best, others, network, metric, module=ranked, layer_bits=bits)
 
 
 def _ranks(graph: FloatGraph, name: str, shares: Sequence[float]) -> list[int]:

@@ -103,15 +103,18 @@ def layer_sizes(module: nn.Module, images: Tensor) -> list[LayerSize]:
     return sizes
 
 
-def beside_layers(module: nn.Module, images: Tensor) -> float:
-    """Return KiB of the float values of ``module`` that are no layer's, and keep their bits.
+def beside_layers(module: nn.Module, images: Tensor) -> dict[str, float]:
+    """Return what of each cost is no layer's, and the same at all their bits.
+
+    ``weights_kib`` of float values, ``macs`` and ``bops`` of products of activations.
 
     Args:
         module, images: as of :func:`layer_sizes`.
     """
     from supernet.ptq.graph import trace_float
 
-    return trace_float(module, images[:1]).beside_kib()
+    graph = trace_float(module, images[:1])
+    return {"weights_kib": graph.beside_kib(), **graph.products(images)}
 
 
 def bit_table(
@@ -126,7 +129,7 @@ def bit_table(
     energy_mj: Callable[[str, Bits], float] | None = None,
     group: int = 0,
     fixed_ms: float = 0.0,
-    beside_kib: float = 0.0,
+    beside: Mapping[str, float] | None = None,
 ) -> BitTable:
     """Return sensitivities and costs of every layer's options.
 
@@ -140,7 +143,7 @@ def bit_table(
         energy_mj: (layer, bits) -> its energy; adds the cost ``energy_mj``.
         group: weights of a channel that share a scale, of number formats.
         fixed_ms: what ``latency_ms`` of all layers together leaves out.
-        beside_kib: of float values that are no layer's, of :func:`beside_layers`.
+        beside: costs of what is no layer, of :func:`beside_layers`.
     """
     names = [size.name for size in sizes]
     if tuple(names) != tuple(sensitivity.layers):
@@ -161,7 +164,7 @@ def bit_table(
         [sensitivity.cost(s.name, b.weight, b.activation, metric=metric) for b in o]
         for s, o in rows
     ]
-    fixed = {"latency_ms": fixed_ms, "weights_kib": beside_kib}
+    fixed = {"latency_ms": fixed_ms, **(beside or {})}
     return BitTable.of(names, options, hurt, costs, fixed)
 
 
@@ -360,7 +363,7 @@ def allocate_bits(
         energy_mj=energy_mj,
         group=group,
         fixed_ms=fixed_ms,
-        beside_kib=beside_layers(module, images[0]),
+        beside=beside_layers(module, images[0]),
     )
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)

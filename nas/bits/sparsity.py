@@ -78,6 +78,7 @@ def allocate_sparsity(
     weight_bits: Sequence[int] = (4, 8),
     activation_bits: int = 8,
     edge_bits: int | None = 8,
+    metric: str = "kl",
     seed: int = 0,
 ) -> SparseResult:
     """Find sparsity and bits of every layer, and quantise the network to them.
@@ -91,6 +92,7 @@ def allocate_sparsity(
         weight_bits: of layers.
         activation_bits: of all their inputs.
         edge_bits: bits of the first and the last layer, which stay dense; None lets them vary.
+        metric: of :data:`supernet.ptq.sensitivity.METRICS`, what an option hurts.
         seed: of quantisation.
 
     Raises:
@@ -128,8 +130,9 @@ def allocate_sparsity(
             + (f" ({told})" if told else "; give patterns such as 50%,2:4")
         )
     table = changed_table(
-        graph, sizes, options, images, lambda name, option: _weight(graph, name, option), _costs
-    )
+        graph, sizes, options, images, lambda name, option: _weight(graph, name, option), _costs,
+        metric,
+    )  # fmt: skip
     limits = resolve_budgets(table, budgets)
     best = allocate(table, limits)
     chosen = {
@@ -141,7 +144,9 @@ def allocate_sparsity(
     }
     network = quantize_post_training(module, images, bits, steps=STEPS, seed=seed, sparsity=chosen)
     others = compared(table, limits, "dense", lambda option: option.sparsity.dense)
-    return SparseResult(table, limits, best, others, network, patterns=chosen, refused=refused)
+    return SparseResult(
+        table, limits, best, others, network, metric, patterns=chosen, refused=refused
+    )
 
 
 def _weight(graph: FloatGraph, name: str, option: SparseOption) -> Tensor:

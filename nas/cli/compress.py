@@ -150,7 +150,7 @@ def compress(
     if "normalisation" not in read and trained.normalisation is None:
         typer.echo("inputs: mean and deviation of the data; say --normalisation if the network was "
                    "trained with others")  # fmt: skip
-    size = jobs.told_size(read, trained)
+    size = jobs.told_size(trained)
     if size is not None:
         typer.echo(size)
     loaded = load_job(path)

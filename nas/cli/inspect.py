@@ -29,8 +29,8 @@ def inspect(
         typer.Option(
             "--input",
             metavar="CxHxW",
-            help="Shape of one input; CxL of a signal. By default that of the ONNX file or of "
-            "timm's network, or 3x224x224.",
+            help="Shape of one input; CxL of a signal, F of a vector. By default that of the ONNX "
+            "file, of timm's network or of one of vectors, or 3x224x224.",
         ),
     ] = None,
     weights: Annotated[
@@ -61,6 +61,6 @@ def _shape(text: str) -> tuple[int, ...]:
         sizes = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         sizes = ()
-    if len(sizes) not in (2, 3) or min(sizes, default=0) < 1:
-        raise InputError(f"--input {text!r} is not of the form CxHxW, such as 3x224x224, or CxL")
+    if len(sizes) > 3 or min(sizes, default=0) < 1:
+        raise InputError(f"--input {text!r} is not of the form CxHxW, such as 3x224x224, CxL or F")
     return sizes

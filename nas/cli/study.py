@@ -114,7 +114,10 @@ def bits_command(
     arch: Annotated[
         list[str] | None, typer.Option(help="An architecture, as front.csv writes it; repeatable.")
     ] = None,
-    bits: Annotated[str, typer.Option(help="Bit-widths, of weights and activations.")] = "8,4,3,2",
+    bits: Annotated[
+        str | None,
+        typer.Option(help="Bit-widths, of weights and activations; by default the space's."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 200,
     batch_size: BatchSize = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of each training.")] = 0.001,
@@ -132,7 +135,7 @@ def bits_command(
 
     source = find_source(run)
     study = BitsStudy(
-        bits=_bit_list(bits),
+        bits=() if bits is None else _bit_list(bits),
         steps=steps,
         learning_rate=learning_rate,
         batch_size=batch_size,

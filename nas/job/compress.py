@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from nas.fronts.metrics import METRICS
 from nas.job.registries import registry_for
 from nas.job.sections.data import IMAGENET, DataConfig
+from nas.job.sections.supernet import SupernetConfig
 from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SHARED_COSTS = ("macs", "parameters", "weights_kib")
 """Costs that may be bounded by a share of what the network has; weights in float32."""
 
 HERE = "cpu"
 """The device of a budget that names none: this machine."""
+
+USUAL_SIDE = 224
+"""Of the pictures that networks are made for, pixels; larger ones are made smaller."""
+
+HELD = 5
+"""Copies of each layer's input and output that a step of training holds: before and after
+quantisation, batch norm and activation function, and gradients; measured, see the tests."""
+
+STEP_BYTES = 2**30
+"""Activations that a step of training may hold, about."""
 
 _LEAST = ("accuracy", "worst_class_accuracy")
 
@@ -49,7 +64,9 @@ class Trained:
     Attributes:
         model, weights, arguments: as in ``space``; files absolute.
         macs, parameters: of the network.
-        side: of the images that it was made for; None where any will do.
+        side: of the images that it was made for, or that suits the data; None where they say it.
+        image_bytes: that a step of training holds of an image, about.
+        sized: why ``side``, in words, where nobody asked for it and the network does not say.
         normalisation: that it was trained with, as in ``data``; None if nobody knows.
     """
 
@@ -60,6 +77,8 @@ class Trained:
     parameters: int
     side: int | None
     normalisation: Any = None
+    image_bytes: int = 0
+    sized: str = ""
 
 
 def read_limits(texts: Sequence[str]) -> list[Limit]:
@@ -153,10 +172,15 @@ def compress_job(
         whole.setdefault("normalisation", trained.normalisation)
     # The sandwich trains the network itself in every step, so that its subnets do it no harm.
     supernet: dict[str, Any] = {"schedule": "sandwich", "random_subnets": 2}
+    batch = max(8, 2 ** int(math.log2(STEP_BYTES / max(1, trained.image_bytes))))
+    finetune: dict[str, Any] = {}
+    if batch < SupernetConfig().batch_size:
+        supernet["batch_size"] = finetune["batch_size"] = batch
     job: dict[str, Any] = {"name": name, "seed": seed, "data": whole, "space": space}
     if not labels:
-        supernet["distillation"] = "only"
-        job["finetune"] = {"distillation": "only"}
+        supernet["distillation"] = finetune["distillation"] = "only"
+    if finetune:
+        job["finetune"] = finetune
     if teacher is not None:
         supernet["teacher"] = dict(teacher)
     if minutes is not None:
@@ -178,25 +202,34 @@ def compress_job(
     return job
 
 
-def told_size(data: Mapping[str, Any], trained: Trained) -> str | None:
+def told_size(trained: Trained) -> str | None:
     """Return what to say of the size that pictures are made where nobody asked for one.
 
     Costs grow with its square, and a network that was trained at another size does worse.
     """
-    if data["name"] != "image_folder" or trained.side is not None:
-        return None
-    from nas.data.sources import DATA_SOURCES
-    from nas.job.first.survey import survey
-
-    config = DataConfig.model_validate(data)
-    side = DATA_SOURCES.get(config.name)(config).image_size
-    own = survey(config.name, Path(str(config.path))).side
-    if own == side:
+    if not trained.sized:
         return None
     return (
-        f"images: made {side} pixels wide and high, and their own are about {own}; say "
-        "--image-size if the network was trained at another"
+        f"images: made {trained.side} pixels wide and high, {trained.sized}; say --image-size if "
+        "the network was trained at another"
     )
+
+
+def _suiting_side(network: nn.Module, data: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the side of pictures that suits a folder of them and a network, and why.
+
+    Raises:
+        InputError: the network runs at no usual size.
+    """
+    from nas.job.first.survey import survey
+    from supernet.own_model.pretrained import own_channels, own_side
+
+    own = survey(str(data["name"]), Path(str(data["path"]))).side
+    wanted = min(own, USUAL_SIDE)
+    side = own_side(network, own_channels(network), wanted)
+    if side != wanted:
+        return side, f"which the network takes, and their own are about {own}"
+    return side, "as most of them are" if side == own else f"their own are about {own}"
 
 
 def _resizes(data: Mapping[str, Any]) -> bool:
@@ -287,10 +320,12 @@ def describe_network(
         normalisation = {"mean": list(known["mean"]), "deviation": list(known["std"])}
         own_side = int(known.get("input_size", (3, 224))[-1])
     elif collection == "torchvision.models":
-        normalisation, own_side = "imagenet", 224
+        normalisation, own_side = "imagenet", USUAL_SIDE
     if normalisation == {"mean": IMAGENET.mean, "deviation": IMAGENET.deviation}:
         normalisation = "imagenet"
-    chosen = data.get("image_size") or own_side
+    chosen, sized_by = data.get("image_size") or own_side, ""
+    if chosen is None and data["name"] == "image_folder":
+        chosen, sized_by = _suiting_side(network, data)
     sized = {**data, **({"image_size": chosen} if chosen and _resizes(data) else {})}
     splits = task.load(DataConfig.model_validate(sized), seed)
     space = module_space(
@@ -307,7 +342,11 @@ def describe_network(
         parameters=sum(p.numel() for p in network.parameters()),
         side=chosen,
         normalisation=normalisation,
-    )
+        image_bytes=HELD * 4 * sum(
+            layer.input_count + layer.output_count for layer in plan.layers()
+        ),
+        sized=sized_by,
+    )  # fmt: skip
 
 
 def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str, Any]:

@@ -73,12 +73,16 @@ USUAL_SHAPE = (3, 224, 224)
 
 
 def own_input_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """Return the shape of one input that a network states itself: an ONNX file, or timm's."""
+    """Return the shape of one input that a network tells: an ONNX file, timm's, one of vectors."""
+    from supernet.own_model.vectors import vector_length
+
     stated = getattr(module, "input_shape", None)
     if not stated:
         known = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
         stated = known.get("input_size") if isinstance(known, dict) else None
-    if not isinstance(stated, (tuple, list)) or len(stated) not in (2, 3):
+    if not stated and (features := vector_length(module)):
+        return (features,)
+    if not isinstance(stated, (tuple, list)) or len(stated) > 3:
         return None
     return tuple(int(size) for size in stated)
 
@@ -98,11 +102,14 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int] | None = None)
 
     from supernet.onnx.operators import OPERATIONS
     from supernet.own_model.pretrained import find_elastic
+    from supernet.own_model.vectors import flattening
     from supernet.own_model.wrap import bits_space
     from supernet.reading.operations import packet
 
     given = input_shape or own_input_shape(module) or USUAL_SHAPE
     shape = tuple(int(size) for size in given)
+    if len(shape) == 1:
+        module, shape = flattening(module), (1, *shape)
     blocks: list[str] = []
     space = bits_space(module, input_shape=shape)
     plan = space.plan(space.largest())
@@ -150,7 +157,7 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int] | None = None)
 
 def inspection_lines(found: Inspection) -> list[str]:
     """Return an inspection as lines of text."""
-    width = max(len(layer.name) for layer in found.layers) + 2
+    width = max(len("layer"), *(len(layer.name) for layer in found.layers)) + 2
     lines = [
         f"{len(found.layers)} layers, {found.macs:,} multiply-accumulates for an input of "
         f"{'x'.join(map(str, found.input_shape))}, {found.parameters:,} parameters",

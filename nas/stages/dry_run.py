@@ -16,7 +16,6 @@ from pathlib import Path
 
 from devices.measuring.conditions import allowed_cores
 from nas.job.schema import Job
-from nas.record.spending import tree_cpu_seconds
 from nas.stages.budget import (
     FIRST_RUNG,
     divide,
@@ -174,9 +173,9 @@ def estimate(
         work = "none: the front keeps inherited weights (a budget, or finetune.epochs, trains it)"
         stages.insert(3, StageEstimate("winners", work, 0.0))
     if job.budget is not None:
-        clock = tree_cpu_seconds if job.budget.cpu_minutes is not None else time.monotonic
         focus = focus_archs(training, space)
-        times = per_step(training, space, task, batches, seed=job.seed, focus=focus, now=clock)
+        cpu = job.budget.cpu_minutes is not None
+        times = per_step(training, space, task, batches, seed=job.seed, focus=focus, cpu=cpu)
         stages = _divided(
             job,
             measuring=round_seconds(job, one_measurement),

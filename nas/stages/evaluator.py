@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     Batches = Iterable[tuple[Tensor, Tensor]]
 
+_IMAGES, _PASS_BYTES = 250, 2**28
+"""Images that are evaluated at once, and bytes that a layer's inputs and outputs may take."""
+
 _CACHE_BYTES = 512 * 2**20
 
 
@@ -76,7 +79,7 @@ class Evaluator:
         supernet: trained.
         splits: the data.
         task: gives the metric.
-        batch_size: images at once.
+        batch_size: images at once; None for as many as memory is little for.
         device: where to compute.
         faults: evaluate with these, too.
         class_loss: evaluate float networks too, for the metric ``worst_class_loss``.
@@ -88,7 +91,7 @@ class Evaluator:
         splits: DataSplits,
         task: Task,
         *,
-        batch_size: int = 250,
+        batch_size: int | None = None,
         device: str = "cpu",
         faults: FaultRate | None = None,
         class_loss: bool = False,
@@ -98,7 +101,7 @@ class Evaluator:
         self._float_classes: dict[tuple[NetworkPlan, int], list[float]] = {}
         self.splits = splits
         self.task = task
-        self.batch_size = batch_size
+        self.batch_size = batch_size or _images_at_once(supernet.plan(supernet.space.largest()))
         self.device = device
         self.finetuned: dict[Arch, Supernet] = {}
         self._batches: dict[tuple[str, int, tuple[int, int]], list[tuple[Tensor, Tensor]]] = {}
@@ -239,6 +242,12 @@ class Evaluator:
     def _read(self, subset: Subset, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.splits.evaluation_batches(subset, batch_size=self.batch_size):
             yield resize_images(images, size).to(self.device), targets.to(self.device)
+
+
+def _images_at_once(plan: NetworkPlan) -> int:
+    """Return how many images are evaluated at once: fewer where maps of features are large."""
+    largest = max(layer.input_count + layer.output_count for layer in plan.layers())
+    return max(1, min(_IMAGES, _PASS_BYTES // (4 * largest)))
 
 
 def score_of(task: Task, network: Callable[[Tensor], Tensor], batches: Batches) -> Score:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +30,13 @@ def step_seconds(
     seed: int,
     device: str = "cpu",
     focus: Sequence[Arch] = (),
-    now: Callable[[], float] = time.monotonic,
+    cpu: bool = False,
 ) -> tuple[float, float]:
     """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
 
     Medians of a few steps each, or means where steps differ in what they train; the first is not
-    counted.
+    counted. ``cpu`` counts processor time, of this process alone: that of a tree of processes
+    comes in hundredths, which are more than a step of a small network takes.
     """
     from nas.stages.build_supernet import make_schedule, make_supernet
     from supernet.training.subnets import default_stages
@@ -63,6 +64,7 @@ def step_seconds(
         ),
         device=device,
     )
+    now = time.process_time if cpu else time.monotonic
     found = []
     for begin in (0, _LONG - 2 * _MANY):
         trainer.step = begin

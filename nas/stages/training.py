@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,7 +236,7 @@ def _steps_in_budget(
             context.job.budget.supernet * budget.limit_s,
             # A network that comes trained needs no time to become a teacher.
             0.0 if trained else context.job.budget.teacher,
-            measure_steps(context, batches, focus, now=budget.now),
+            measure_steps(context, batches, focus, cpu=budget.in_processor_time),
         )
         store.update_manifest(training_plan=recorded)
     return int(recorded["steps"]), float(recorded["warmup"])
@@ -248,7 +247,7 @@ def measure_steps(
     batches: Batches,
     focus: Sequence[Arch],
     *,
-    now: Callable[[], float] = time.monotonic,
+    cpu: bool = False,
 ) -> tuple[float, float]:
     """Return the seconds of a step of the first phase and of a later one, here and now."""
     from nas.stages.step_time import step_seconds
@@ -261,7 +260,7 @@ def measure_steps(
         seed=context.job.seed,
         device=context.accelerator,
         focus=focus,
-        now=now,
+        cpu=cpu,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from nas.studies.source import Source, open_source
 from nas.studies.subnets import stratified_subnets
 from nas.studies.workers import AloneRecipe, Work, compute_all
 from search_spaces.atomic import write_json_atomic
+from search_spaces.bits import common_bits
+from search_spaces.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class BitsStudy:
     the targets, so the bits are all that differs.
 
     Attributes:
-        bits: of weights and activations alike, in every searched layer.
+        bits: of weights and activations alike, in every searched layer; none for those that the
+            space has for all of them.
         steps: of each training.
         learning_rate: peak.
         batch_size: images a step.
@@ -67,8 +70,22 @@ class BitsStudy:
             ``differences``: by bits, dedicated minus shared and dedicated minus inherited
             accuracy in percentage points, means over architectures and seeds; and every
             accuracy in ``subnets``.
+
+        Raises:
+            InputError: bits that the space has not, or not two to compare.
         """
         space = open_source(source).space
+        if not self.bits:
+            bits = common_bits(space)
+            if len(bits) < 2:
+                raise InputError(
+                    f"the space {space.name!r} has {list(bits) or 'no bits'} for every layer, and "
+                    "a study of shared bits compares several: give the job's space more of "
+                    "weight_bits and activation_bits"
+                )
+            return replace(self, bits=bits).run(
+                source, folder, workers=workers, on_record=on_record
+            )
         archs: Sequence[str] = self.archs
         if not archs:
             chosen = stratified_subnets(space, max(4, self.subnets), seed=self.seed)

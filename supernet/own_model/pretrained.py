@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from search_spaces.errors import InputError
 from search_spaces.parameters import round_channels
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.sources import load_network
+from supernet.own_model.vectors import flattening, vector_length
 from supernet.own_model.wrap import Bits, ModuleSpace, wrap
 
 SHARES = (0.5, 0.75, 1.0)
@@ -109,6 +111,14 @@ def _input_shape(
         InputError: the network takes signals and the data are images, or it runs at no usual size.
     """
     if not of_signals(network):
+        features = vector_length(network)
+        if features and size is None:
+            return 1, features
+        if features and size is not None and features != channels * math.prod(size):
+            raise InputError(
+                f"the network takes vectors of {features} numbers, and the data have "
+                f"{channels} x {size[0]} x {size[1]}; give 'arguments' that make it for them"
+            )
         if size is None:
             side = resolution or own_side(network, channels)
             size = side, side
@@ -134,6 +144,8 @@ def find_elastic(
     sequences whose last elements keep the shape of what goes in. Kernels are left alone: the
     centre of a trained kernel is no good kernel until it is trained again.
     """
+    if len(input_shape) == 1:
+        network, input_shape = flattening(network), (1, *input_shape)
     graph = ModuleGraph(copy.deepcopy(network).cpu(), input_shape)
     widths: dict[str, list[float]] = {}
     for width in graph.free_widths():
@@ -245,17 +257,17 @@ def _first_convolution(network: nn.Module) -> nn.Conv1d | nn.Conv2d | None:
 
 
 @torch.no_grad()
-def own_side(network: nn.Module, channels: int) -> int:
+def own_side(network: nn.Module, channels: int, first: int | None = None) -> int:
     """Return the side of images, or the length of signals, that a network runs at.
 
-    It is the smallest of the usual ones.
+    It is the smallest of the usual ones, or ``first`` where the network takes that.
 
     Raises:
         InputError: it runs at none of them; the message says why not at the last.
     """
     signals = of_signals(network)
     problem = ""
-    for side in LENGTHS if signals else SIDES:
+    for side in (*([first] if first else ()), *(LENGTHS if signals else SIDES)):
         shape = (side,) if signals else (side, side)
         try:
             network.eval()(torch.zeros(2, channels, *shape))

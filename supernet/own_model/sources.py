@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from supernet.own_model.vectors import flattening, vector_length
 
 
 def load_network(
     name: str, *, weights: Path | None = None, arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Return the network called ``name``, in evaluation mode.
+    """Return the network called ``name``, in evaluation mode; one of vectors flattens its inputs.
 
     Args:
         name: ``torchvision.models:resnet18``, ``timm:NAME``, ``package.module:callable``, or
@@ -42,7 +43,8 @@ def load_network(
     _expect_one_input(name, network)
     if weights is not None:
         _load(network, Path(weights))
-    return network.eval()
+    network.eval()
+    return flattening(network) if vector_length(network) else network
 
 
 def _expect_one_input(name: str, network: nn.Module) -> None:

@@ -28,6 +28,7 @@ from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.options import Bits, OptionReader, Options, read_ascending
 from supernet.own_model.plans import PlanColumns
 from supernet.own_model.traced import role_of
+from supernet.own_model.vectors import flattening
 from supernet.reading.compare import one_or_tuple, relative_difference
 from supernet.training.subnets import float_plan
 
@@ -63,8 +64,8 @@ def wrap(
         module: takes one tensor (batch, channels, height, width) or (batch, channels, samples),
             returns (batch, outputs) for most tasks, or whatever else, and can be captured by
             ``torch.export``. It is the largest variant, and is not changed.
-        input_shape: (channels, height, width) of one image, or (channels, samples) of a signal;
-            only the resolution of square images can vary.
+        input_shape: (channels, height, width) of one image, (channels, samples) of a signal, or
+            (features,) of a vector; only the resolution of square images can vary.
         name: of the space.
         widths: layer -> allowed shares of its output channels, ascending, at most 1.
         kernels: convolution -> allowed kernel sides, ascending; the largest is its own.
@@ -83,6 +84,8 @@ def wrap(
         InputError: an unknown name; a layer whose width cannot vary, and why; widths that clash;
             an operation that cannot be exported.
     """
+    if len(input_shape) == 1:
+        module, input_shape = flattening(module), (1, *input_shape)
     return ModuleSpace(
         module,
         input_shape=input_shape,

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
+from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import PlainLayer
+from supernet.reading.counting import Products
+from supernet.reading.operations import kind_of
 from supernet.reading.reader import read_network
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -69,6 +72,23 @@ class FloatGraph:
     def beside_kib(self) -> float:
         """Return the KiB of :meth:`beside`."""
         return 4 * sum(self.beside().values()) / 1024
+
+    @torch.no_grad()
+    def products(self, example: Tensor) -> dict[str, float]:
+        """Return ``macs`` and ``bops`` of products that are no layers, such as attention's.
+
+        Those that run on integers have inputs of :data:`STREAM_BITS`, others are float.
+
+        Args:
+            example: inputs (batch, ...), of which the first is run.
+        """
+        counting = Products(self.module)
+        counting.run(example[:1])
+        found = dict.fromkeys(("macs", "bops"), 0.0)
+        for node, macs in counting.macs.items():
+            found["macs"] += macs
+            found["bops"] += macs * (STREAM_BITS if kind_of(node).integer else FLOAT_BITS) ** 2
+        return found
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place of the layer called ``name``."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.ptq.graph import FloatGraph, Layer, Recorded, images_of, trace_float
-from supernet.ptq.sensitivity import apart
+from supernet.ptq.sensitivity import changes
 
 _RIDGE = 1e-4
 """Of the mean variance of an input, added so that inputs that never vary do no harm."""
@@ -194,6 +194,7 @@ def rank_sensitivity(
     graph: FloatGraph,
     batches: Iterable[Any],
     versions: Mapping[str, Sequence[Tensor]],
+    metric: str = "kl",
 ) -> dict[str, list[float]]:
     """Return what the network's outputs change by when one layer has other weights.
 
@@ -201,23 +202,23 @@ def rank_sensitivity(
         graph: of the float network.
         batches: images, or (images, targets) whose targets are ignored.
         versions: of each layer, weights in its own shape.
+        metric: of :data:`supernet.ptq.sensitivity.METRICS`.
 
     Returns:
-        of each layer's versions the mean change, as ``kl`` of :mod:`supernet.ptq.sensitivity`.
+        of each layer's versions the mean change.
     """
     totals = {name: torch.zeros(len(weights)) for name, weights in versions.items()}
     seen = 0
     for images in images_of(batches):
         recorded = Recorded(graph.module, images)
-        wanted = recorded.outputs()
         for name, weights in versions.items():
             node: fx.Node = graph.layers[name]
             layer, x = graph.layer(name), recorded.input_of(node)
             for k, weight in enumerate(weights):
                 # One at a time: a layer has many ranks and bits, and a batch of all is large.
                 output = torch.func.functional_call(layer, {"weight": weight}, (x,))
-                found = recorded.rerun(node, output[None])
-                totals[name][k] += apart(wanted, found)[0] * len(images)
+                change = changes(recorded, node, output[None], [metric])
+                totals[name][k] += change.item() * len(images)
         seen += len(images)
     return {name: (total / max(1, seen)).tolist() for name, total in totals.items()}
 

@@ -219,6 +219,26 @@ def apart(wanted: Sequence[Tensor], versions: Sequence[Tensor]) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
+def changes(recorded: Recorded, node: fx.Node, versions: Tensor, metrics: Sequence[str]) -> Tensor:
+    """Return what other outputs of a layer change: (metrics, versions).
+
+    Args:
+        recorded: the network's values.
+        node: of the layer.
+        versions: its outputs (versions, batch, ...).
+        metrics: of :data:`METRICS`.
+    """
+    wanted, found = recorded.outputs(), recorded.rerun(node, versions)
+    before = recorded.values[node]
+    pairs = list(zip(wanted, found, strict=True))
+    kinds: dict[str, Callable[[], Tensor]] = {
+        "output": lambda: _change(before, versions) / _power(before),
+        "logits_mse": lambda: torch.stack([_change(after, own) for after, own in pairs]).sum(0),
+        "kl": lambda: apart(wanted, found),
+    }
+    return torch.stack([kinds[metric]() for metric in metrics])
+
+
 def _class_axis(outputs: Tensor) -> int:
     """Classes are the channels of maps, and the last axis of everything else."""
     return 1 - outputs.dim() if outputs.dim() >= 4 else -1
@@ -242,15 +262,8 @@ class _Sums:
 
     def add(self, row: int, recorded: Recorded, node: fx.Node, versions: Tensor) -> None:
         """Add a layer's outputs ``versions`` (versions, batch, ...)."""
-        wanted, found = recorded.outputs(), recorded.rerun(node, versions)
-        squares = [_change(after, outputs) for after, outputs in zip(wanted, found, strict=True)]
-        before = recorded.values[node]
-        rows = (
-            _change(before, versions) / _power(before),
-            torch.stack(squares).sum(0),
-            apart(wanted, found),
-        )
-        self.values[:, row] += torch.stack(rows).double().cpu().numpy() * recorded.batch
+        rows = changes(recorded, node, versions, METRICS)
+        self.values[:, row] += rows.double().cpu().numpy() * recorded.batch
 
     def finish(self, images: int) -> None:
         """Note that a batch of ``images`` is through."""

@@ -24,10 +24,31 @@ def count_macs(node: fx.Node, args: Any, kwargs: Any) -> int | None:
     Returns:
         0 for operations with a record of their own, which says what they multiply.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     if node.op != "call_function" or packet(node) in KINDS:
         return 0
+    return _counted(node, args, kwargs)
+
+
+class Products(fx.Interpreter):
+    """Runs a network and counts the multiply-accumulates of what is no layer.
+
+    Attributes:
+        macs: of each operation that has some, by node; those that torch cannot tell count none.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.macs: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node, and count it where it is an operation."""
+        if n.op == "call_function":
+            self.macs[n] = _counted(n, *self.fetch_args_kwargs_from_env(n)) or 0
+        return super().run_node(n)
+
+
+def _counted(node: fx.Node, args: Any, kwargs: Any) -> int | None:
+    from torch.utils.flop_counter import FlopCounterMode
 
     def without_values(value: Any) -> Any:
         return value.to("meta") if isinstance(value, Tensor) else value

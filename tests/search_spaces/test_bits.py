@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.bits import bit_choices, set_bits
+from search_spaces.bits import bit_choices, common_bits, set_bits
 from search_spaces.choice_kinds import choice_kinds, variants, without_bits
 from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -32,6 +32,17 @@ def test_bits_of_options():
     assert BITS["s1.b1.w.expand"].weight_bits == (2, 3, 4, 8)
     assert BITS["s1.b1.w.expand"].activation_bits == ()
     assert BITS["s1.b1.a.expand"].activation_bits == (2, 3, 4, 8)
+
+
+def test_bits_that_every_layer_can_have():
+    assert common_bits(SPACE) == (8, 4, 3, 2)
+    # Inputs at 8 bits alone are no choice, and hold weights back from nothing.
+    assert common_bits(
+        MobileNetSpace.from_config(preset="8x8", weight_bits=[4, 8], activation_bits=[8])
+    ) == (8, 4)
+    assert common_bits(
+        MobileNetSpace.from_config(preset="8x8", weight_bits=[2, 4], activation_bits=[4, 8])
+    ) == (4,)
 
 
 def test_one_choice_for_a_block_governs_all_its_layers():

@@ -71,6 +71,7 @@ def with_ranks(
     weight_bits: str,
     activation_bits: str,
     edge_bits: int,
+    metric: str,
     output: Path,
     seed: int,
 ) -> None:
@@ -83,7 +84,7 @@ def with_ranks(
         raise InputError(f"--ranks {ranks!r} is no list of shares such as 0.25,0.5") from None
     result = allocate_ranks(
         source.module, source.calibration, budgets, shares=shares, edge_bits=edge_bits or None,
-        seed=seed, **_bits(weight_bits, activation_bits, "--ranks"),
+        metric=metric, seed=seed, **_bits(weight_bits, activation_bits, "--ranks"),
     )  # fmt: skip
     typer.echo(_written(source, result, output, seed, list(result.budgets)))
 
@@ -95,6 +96,7 @@ def with_sparsity(
     weight_bits: str,
     activation_bits: str,
     edge_bits: int,
+    metric: str,
     output: Path,
     seed: int,
 ) -> None:
@@ -108,10 +110,10 @@ def with_sparsity(
         raise InputError(f"--sparsity {sparsity}: {error}") from None
     result = allocate_sparsity(
         source.module, source.calibration, budgets, patterns=patterns, edge_bits=edge_bits or None,
-        seed=seed, **_bits(weight_bits, activation_bits, "--sparsity"),
+        metric=metric, seed=seed, **_bits(weight_bits, activation_bits, "--sparsity"),
     )  # fmt: skip
     names = list(result.best.costs)
-    heading = "method".ljust(20) + "kl".rjust(12) + "".join(name.rjust(14) for name in names)
+    heading = "method".ljust(20) + metric.rjust(12) + "".join(name.rjust(14) for name in names)
     wrote = _written(source, result, output, seed, names, heading)
     for name, why in result.refused.items():
         typer.echo(f"  {name} cannot have {why}")

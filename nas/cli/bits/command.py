@@ -223,7 +223,10 @@ def bits(
         return
     for beside, values in ((with_ranks, ranks), (with_sparsity, sparsity)):
         if values is not None:
-            beside(source, budgets, values, weight_bits, activation_bits, edge_bits, output, seed)
+            beside(
+                source, budgets, values, weight_bits, activation_bits, edge_bits, metric, output,
+                seed,
+            )  # fmt: skip
             return
     result = allocate_bits(
         source.module,

@@ -16,8 +16,8 @@ _NETWORK |= {"data", "data_path", "image_size", "images", "count"}
 _NETWORK |= {"weight_bits", "activation_bits", "edge_bits", "adaround"}
 _BOARD = frozenset({"runtime", "option", "hub", "token_file", "ca", "protocol"})
 _FURTHER = {
-    "--ranks": frozenset({"ranks"}),
-    "--sparsity": frozenset({"sparsity"}),
+    "--ranks": frozenset({"ranks", "metric"}),
+    "--sparsity": frozenset({"sparsity", "metric"}),
     "--design": frozenset({"design", "metric"}),
     "--device": frozenset({"device", "metric", "group"}) | _BOARD,
     "": frozenset({"metric", "group", "layer_latencies", "hardware"}),

@@ -135,7 +135,7 @@ def test_options_that_weights_alone_do_not_need_are_refused(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ranks", "0.5", "--metric", "kl"], "--ranks goes without --metric"),
+        (["--ranks", "0.5", "--group", "32"], "--ranks goes without --group"),
         (["--ranks", "0.5", "--device", "lowbit"], "--ranks goes without --device"),
         (["--design", "a.json", "--group", "32"], "--design goes without --group"),
         (["--design", "a.json", "--ranks", "0.5"], "--design goes without --ranks"),

@@ -100,7 +100,19 @@ def test_the_command_chooses_and_tells(tmp_path, monkeypatch):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "an estimate" in done.output and "cannot have 2:4" in done.output
+    assert json.loads((tmp_path / "out" / "bits.json").read_text())["metric"] == "kl"
     assert (tmp_path / "out" / "model.onnx").is_file()
+    # What is no classes is judged by its values, here as in the search of bits alone.
+    done = CliRunner().invoke(
+        app,
+        ["mynet.py:network", "--data", "digits", "--count", "32", "--sparsity", "50%", "--metric",
+         "logits_mse", "--budget", "sparse_kib=70%", "--output", "values"],
+    )  # fmt: skip
+    assert done.exit_code == 0 and "logits_mse" in done.output
+    told = json.loads((tmp_path / "values" / "bits.json").read_text())
+    assert told["metric"] == "logits_mse"
+    kl = json.loads((tmp_path / "out" / "bits.json").read_text())
+    assert told["best"]["sensitivity"] != pytest.approx(kl["best"]["sensitivity"])
     for wrong, why in (("often", "no sparsity 'often'"), ("4:2", "keeps no part")):
         done = CliRunner().invoke(
             app, ["mynet.py:network", "--data", "digits", "--sparsity", wrong, "--budget",

@@ -41,6 +41,15 @@ def make():
     )
 """
 
+FLAT = """
+
+def flat():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(),
+        nn.Linear(16 * 64, 10),
+    )
+"""
+
 
 def test_budgets_are_read_with_their_devices_and_shares():
     assert read_limits(["latency_ms=3@board,size_kib=500", "macs=50%", "accuracy=0.9"]) == [
@@ -130,15 +139,43 @@ def test_the_command_writes_the_job_with_files_and_costs_of_the_network(tmp_path
     assert job.budget.minutes == 30
 
 
-def test_the_size_of_pictures_that_nobody_asked_for_is_told(tmp_path):
+def test_the_size_of_pictures_is_that_of_the_data_where_the_network_takes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        NETWORK.replace("Conv2d(1,", "Conv2d(3,") + FLAT.replace("Conv2d(1,", "Conv2d(3,")
+    )
+    pictures = tmp_path / "pictures"
     for name in ("cats", "dogs"):
-        (tmp_path / name).mkdir()
-        for i in range(3):
-            Image.new("RGB", (60, 48)).save(tmp_path / name / f"{i}.png")
-    data = read_data(str(tmp_path), None, None)
-    trained = Trained("m", None, {}, macs=1, parameters=1, side=None, normalisation=None)
-    told = told_size(data, trained)
-    assert told is not None
-    assert told.startswith("images: made 224 pixels wide and high, and their own are about 48")
-    assert told_size(data, replace(trained, side=160)) is None
-    assert told_size(read_data("digits", None, None), trained) is None
+        (pictures / name).mkdir(parents=True)
+        for i in range(8):
+            Image.effect_noise((60, 48), 50).convert("RGB").save(pictures / name / f"{i}.png")
+    data = read_data(str(pictures), None, None)
+
+    def described(call, **asked):
+        return describe_network(f"net.py:{call}", None, {}, data={**data, **asked})
+
+    any_size = described("make")
+    assert any_size.side == 48
+    assert "made 48 pixels wide and high, as most of them are" in str(told_size(any_size))
+    fixed = described("flat")
+    assert fixed.side == 32
+    assert "which the network takes, and their own are about 48" in str(told_size(fixed))
+    assert told_size(described("make", image_size=40)) is None
+    assert described("make", name="digits", path=None).side is None
+    for name in ("cats", "dogs"):
+        for path in (pictures / name).iterdir():
+            Image.effect_noise((500, 400), 50).save(path)
+    assert described("make").side == 224
+
+
+def test_batches_are_smaller_where_a_step_would_hold_much():
+    small, large = (
+        compress_job(
+            replace(TRAINED, image_bytes=size), read_limits(["macs=50%"]), {"name": "digits"},
+            name="n",
+        )
+        for size in (100_000, 50_000_000)
+    )  # fmt: skip
+    assert "batch_size" not in small["supernet"] and "finetune" not in small
+    assert large["supernet"]["batch_size"] == large["finetune"]["batch_size"] == 16
+    Job.model_validate(large)

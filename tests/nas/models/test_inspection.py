@@ -107,3 +107,29 @@ def test_what_cannot_be_read_says_why():
 
     with pytest.raises(InputError, match="cannot be captured"):
         inspect_network(Peeks(), (1, 6, 5))
+
+
+def test_networks_of_vectors_need_no_shape():
+    network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    for shape in (None, (6,)):
+        found = nas.inspect(network, shape)
+        assert found.macs == 32 and found.layers[0].width == ""
+    assert "layer  kind" in "\n".join(inspection_lines(found))
+
+
+def test_recurrent_nodes_of_files_are_refused_by_name(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    gates, inner = 12, 4
+    values = [("w", (1, gates, 3)), ("r", (1, gates, inner))]
+    graph = helper.make_graph(
+        [helper.make_node("GRU", ["x", "w", "r"], ["y"], name="ears", hidden_size=inner)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [5, 1, 1, inner])],
+        [helper.make_tensor(n, TensorProto.FLOAT, s, [0.0] * (s[1] * s[2])) for n, s in values],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "gru.onnx")
+    with pytest.raises(InputError, match=r"GRU \(node ears\); give the torch module"):
+        nas.inspect(str(tmp_path / "gru.onnx"))

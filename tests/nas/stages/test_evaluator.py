@@ -141,3 +141,12 @@ def test_weights_of_its_own_are_used_for_a_finetuned_architecture(evaluator):
     name = "0.ops.stem.op.weight"
     assert not torch.equal(evaluator.network(arch).state_dict()[name], shared[arch][name])
     assert torch.equal(evaluator.network(other).state_dict()[name], shared[other][name])
+
+
+def test_fewer_images_at_once_where_maps_are_large(supernet, splits, monkeypatch):
+    assert Evaluator(supernet, splits, ImageClassification()).batch_size == 250
+    monkeypatch.setattr(module, "_PASS_BYTES", 2**17)
+    few = Evaluator(supernet, splits, ImageClassification()).batch_size
+    layers = supernet.plan(supernet.space.largest()).layers()
+    assert few == 2**17 // (4 * max(layer.input_count + layer.output_count for layer in layers))
+    assert 1 < few < 250

@@ -97,6 +97,13 @@ def test_bits_holds_shared_weights_against_dedicated_ones(run_folder, tmp_path):
     )
 
 
+def test_bits_are_those_of_the_space(run_folder, tmp_path):
+    arguments = ["--subnets", "1", "--steps", "1", "--batch-size", "8", "--validation-images", "8"]
+    study("bits", run_folder, "--output", tmp_path, *arguments)
+    result = json.loads((tmp_path / "bits.json").read_text())
+    assert list(result["differences"]) == ["8", "4", "3", "2"]
+
+
 def test_bits_that_make_no_sense_are_refused(run_folder):
     with pytest.raises(InputError, match="'many' is neither 'mixed'"):
         study("ranking", run_folder, "--bits", "many")

@@ -102,6 +102,19 @@ def test_sensitivity_is_none_for_the_weights_themselves(found):
     assert 0 < values[name][1] < values[name][2]
 
 
+def test_sensitivity_is_in_the_metric_asked_for(found):
+    graph = found[0]
+    name = next(iter(graph.layers))
+    weight = graph.layer(name).weight.detach()
+    squares = rank_sensitivity(graph, [images()], {name: [weight / 2]}, "logits_mse")[name][0]
+    changed = network()
+    with torch.no_grad():
+        before = changed(images())
+        changed[0].weight.div_(2)
+        after = changed(images())
+    assert squares == pytest.approx(float((after - before).square().mean()), rel=1e-4)
+
+
 def test_what_cannot_be_is_refused(found):
     graph, factors = found
     depthwise = next(n for n in graph.layers if n not in factors)
