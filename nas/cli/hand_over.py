@@ -23,7 +23,11 @@ def export(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="F", help="onnx (default), c, litert, ...; repeatable."),
+        typer.Option(
+            "--format",
+            metavar="F",
+            help="onnx (default), c, litert, ...; several with commas, or repeated.",
+        ),
     ] = None,
     embed_preprocessing: Annotated[
         bool,
@@ -67,7 +71,7 @@ def export(
         run_folder,
         pick,
         output,
-        formats=formats or ["onnx"],
+        formats=[name.strip() for text in formats or ["onnx"] for name in text.split(",")],
         embed_preprocessing=embed_preprocessing,
     )
     for item in written:

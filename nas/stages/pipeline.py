@@ -225,6 +225,7 @@ class Pipeline:
                 f'new place as "measurements" in {store.manifest_path}'
             )
         # Sums depend on the number of threads, so a resumed run keeps it.
+        self.progress.log("reading the data")
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         if "data" not in manifest and not store.checkpoint.exists() and not job.says_how_long():
             self._give_time()

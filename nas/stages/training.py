@@ -82,6 +82,8 @@ def train_supernet(
         steps = _steps(context, store, batches, focus)
         warmup = min(0.9, config.warmup_epochs * len(batches) / max(1, steps))
     else:
+        if store.manifest().get("training_plan") is None:
+            progress.log("timing steps of training")
         steps, warmup = _steps_in_budget(context, store, batches, focus, budget, trained=trained)
     teacher = fixed_teacher(
         config.teacher, space, batches, trained=trained, device=context.accelerator

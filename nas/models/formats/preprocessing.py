@@ -50,6 +50,12 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Mapping[str, Any])
             "only the pre-processing of images can be embedded, and the run must record it; this "
             "model's is not: export it without --embed-preprocessing"
         )
+    if scale == 1:
+        raise InputError(
+            "the inputs of this model are values as they are, such as of signals, and embedded "
+            "pre-processing takes bytes, which would cut them off: export it without "
+            "--embed-preprocessing"
+        )
     channels = shape[1].dim_value
     if mean.size not in (1, channels) or std.size != mean.size or (std == 0).any():
         raise InputError(

@@ -26,3 +26,14 @@ def test_a_run_is_needed_and_must_exist(tmp_path):
 def test_a_demo_does_not_overwrite(tmp_path):
     done = call("demo", "--output", str(tmp_path))
     assert done.exit_code == 2 and not list(tmp_path.iterdir())
+
+
+def test_formats_may_stand_in_one_list(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "nas.models.export_formats.export_formats",
+        lambda *parts, formats, **rest: asked.extend(formats) or [],
+    )
+    done = call("export", str(tmp_path), "--format", "c, onnx", "--format", "litert")
+    assert done.exit_code == 0, done.output
+    assert asked == ["c", "onnx", "litert"]

@@ -58,6 +58,9 @@ def test_what_does_not_fit_is_refused(changes, message):
 def test_only_images_have_pixels():
     with pytest.raises(InputError, match="only the pre-processing of images"):
         with_preprocessing(network(3), RECORDED)
+    # Values of signals are no bytes: below 0 and above 255 they would be cut off.
+    with pytest.raises(InputError, match="values as they are, such as of signals"):
+        with_preprocessing(network(), {**RECORDED, "pixel_scale": 1.0})
 
 
 def test_a_class_comes_out_only_where_one_is_right():
