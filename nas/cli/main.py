@@ -336,22 +336,36 @@ def main() -> None:
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Tell whoever interrupts a run how to go on with it."""
+    """Tell whoever interrupts a run, or has no room for it, how to go on with it."""
     try:
         yield
     except KeyboardInterrupt:
         if not folder.is_dir():  # before anything was kept
             raise
         _fail(f"interrupted; go on with: nas resume {folder}", 130)
+    except OSError as error:
+        if error.errno not in _FULL or not (folder / "manifest.json").is_file():
+            raise
+        _fail(
+            f"no space left on the disk{_where(error)}; what was finished is kept: make room and "
+            f"go on with: nas resume {folder}",
+            4,
+        )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _where(error: OSError) -> str:
+    # Of two files, as when one is copied, the second is the one that is written.
+    name = error.filename2 or error.filename
+    return f": {name}" if name else ""
 
 
 def _os_message(error: OSError) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"no space left on the disk{where}; what was finished is kept, "
-            "make room and go on with: nas resume RUN"
-        )
+    where = _where(error)
+    if error.errno in _FULL:
+        return f"no space left on the disk{where}; make room and repeat the command"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}; give yourself access to it, or choose another place"
     return f"{error.strerror or error}{where}"

@@ -133,6 +133,17 @@ def test_every_kind_of_error_has_its_exit_code(call, job, pipeline, error, code,
 def test_an_interruption_names_the_run_to_go_on_with_if_there_is_one(call, job, pipeline, tmp_path):
     pipeline.error = KeyboardInterrupt()
     assert f"nas resume {tmp_path}" in call("resume", tmp_path).stderr
+
+
+def test_a_full_disk_names_the_run_to_go_on_with_only_if_there_is_one(
+    call, job, pipeline, tmp_path
+):
+    pipeline.error = OSError(errno.ENOSPC, "full", "from", None, "to")
+    told = call("resume", tmp_path)
+    assert told.exit_code == 4 and "on the disk: to; make room and repeat" in told.stderr
+    (tmp_path / "manifest.json").write_text("{}")
+    told = call("resume", tmp_path)
+    assert told.exit_code == 4 and f"go on with: nas resume {tmp_path}" in told.stderr
     assert "nas resume" not in call("run", job, "--output", tmp_path / "not begun").stderr
 
 
