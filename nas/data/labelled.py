@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.csv_table import TARGETS, Table, read_table, target_columns
+from nas.data.pictures import suited_crops
 from nas.data.problems import Problems, class_names, class_numbers
-from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData, suited_crops
+from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from nas.data.targets import OF_EXAMPLES, expect_kind, kind_of_columns, refuse_measured
 from search_spaces.errors import EnvironmentProblem, InputError
 

@@ -172,3 +172,26 @@ def _eight_bits(path: Path, image: Image) -> Image:
             "scale; save them as 8 or 16 bits",
         )
     return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+
+
+SHIFTED_SIDE = 64
+"""Side in pixels up to which pictures are shifted in training; larger ones are cropped."""
+
+CROP_SCALE = 0.6
+"""Smallest share of the area that a crop of a larger picture takes."""
+
+
+def suited_crops(side: int) -> dict[str, Any]:
+    """Return ``crop_padding`` and ``scale`` that suit the training of small networks on pictures.
+
+    Crops of a third of the area, as for networks of ImageNet, ask more of a network of few KiB and
+    few minutes than it can learn (on letters of 28 pixels, 3 KiB after 2,000 steps: 82 % of the
+    validation pictures; shifted by 2 pixels 88 %, by 3 or 4 86 %, as they are 87 %). Networks that
+    do not overfit gain by what keeps them from it as little (NetAug; Cai et al., ICLR 2022).
+
+    Args:
+        side: of the training pictures, in pixels.
+    """
+    if side <= SHIFTED_SIDE:
+        return {"crop_padding": max(1, round(side / 14)), "scale": 1.0}
+    return {"crop_padding": 0, "scale": CROP_SCALE}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.pictures import suited_crops
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.registry import Registry
 
@@ -115,29 +116,6 @@ class RawData:
     def placed(self) -> str | None:
         """``boxes`` or ``masks``, whose targets move with their images; None for others."""
         return self.targets if self.targets in PLACED else None
-
-
-SHIFTED_SIDE = 64
-"""Side in pixels up to which pictures are shifted in training; larger ones are cropped."""
-
-CROP_SCALE = 0.6
-"""Smallest share of the area that a crop of a larger picture takes."""
-
-
-def suited_crops(side: int) -> dict[str, Any]:
-    """Return ``crop_padding`` and ``scale`` that suit the training of small networks on pictures.
-
-    Crops of a third of the area, as for networks of ImageNet, ask more of a network of few KiB and
-    few minutes than it can learn (on letters of 28 pixels, 3 KiB after 2,000 steps: 82 % of the
-    validation pictures; shifted by 2 pixels 88 %, by 3 or 4 86 %, as they are 87 %). Networks that
-    do not overfit gain by what keeps them from it as little (NetAug; Cai et al., ICLR 2022).
-
-    Args:
-        side: of the training pictures, in pixels.
-    """
-    if side <= SHIFTED_SIDE:
-        return {"crop_padding": max(1, round(side / 14)), "scale": 1.0}
-    return {"crop_padding": 0, "scale": CROP_SCALE}
 
 
 DATA_SOURCES: Registry[Callable[..., RawData]] = Registry(

@@ -12,7 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data.pictures import DamagedPicture, inspect_pictures, open_picture, readable
+from nas.data.pictures import (
+    DamagedPicture,
+    inspect_pictures,
+    open_picture,
+    readable,
+    suited_crops,
+)
 from nas.data.splits import FileImages, load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
@@ -230,3 +236,12 @@ def test_a_picture_found_damaged_may_be_repaired_and_no_other_may_change(picture
 def test_crops_of_files_still_have_the_asked_size(pictures):
     images = FileImages(tuple(sorted(pictures.rglob("*.png"))), size=16, channels=1)
     assert images.at(torch.arange(3)).shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 64, 65, 96, 224])
+def test_small_pictures_are_shifted_a_little_and_large_ones_cropped(side):
+    suited = suited_crops(side)
+    shifted, cropped = suited["crop_padding"] > 0, suited["scale"] < 1
+    assert shifted != cropped
+    assert suited["crop_padding"] <= side / 8
+    assert suited["scale"] >= 0.5

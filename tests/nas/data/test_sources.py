@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from nas.data import sources as data_sources
-from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, read_idx, suited_crops
+from nas.data.sources import DATA_SOURCES, ImageArrays, ImageFiles, read_idx
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -162,12 +162,3 @@ def test_image_folders_that_cannot_be_used(pictures, tmp_path):
         load(DataConfig(name="image_folder", path=str(pictures / "train")))
     with pytest.raises(EnvironmentProblem, match="not a folder"):
         load(DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
-
-
-@pytest.mark.parametrize("side", [8, 28, 32, 64, 65, 96, 224])
-def test_small_pictures_are_shifted_a_little_and_large_ones_cropped(side):
-    suited = suited_crops(side)
-    shifted, cropped = suited["crop_padding"] > 0, suited["scale"] < 1
-    assert shifted != cropped
-    assert suited["crop_padding"] <= side / 8
-    assert suited["scale"] >= 0.5
