@@ -37,8 +37,9 @@ def pick_spread(
 
     The best within each of ``budgets`` come first, ``each`` of them. Then
     fronts are peeled off until there are enough. Within one, of one quality and costs, those go
-    first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`), and after
-    them what ``noise`` alone may have put behind and lies in the gaps between them
+    first that offer most over all budgets (:func:`nas.fronts.coverage.most_useful`), but one that
+    costs about what another does leaves its place to what fills a gap (:func:`_farther`), and
+    after them what ``noise`` alone may have put behind and lies in the gaps between them
     (:func:`_between`); then, or with other objectives, points far from those chosen, distances
     after scaling each objective to 0..1, costs by their logarithm: from 5 to 10 KiB is as far as
     from 50 to 100. Where none is feasible: with ``infeasible_too`` those that miss the constraints
@@ -84,7 +85,12 @@ def pick_spread(
             useful = most_useful(
                 -objectives[front][:, quality], objectives[front][:, costs], count - len(chosen)
             )
+            first = len(chosen)
             chosen += [int(front[i]) for i in useful]
+            for place in range(len(chosen) - 1, first, -1):
+                chosen[place] = _farther(
+                    objectives[:, quality], scaled[:, costs], front, chosen, place
+                )
             chosen += _between(
                 objectives[:, quality],
                 scaled[:, costs],
@@ -137,8 +143,7 @@ def _between(
     left = left[(logs[left] <= logs[list(chosen)].max(axis=0)).all(axis=1)]
     picked: list[int] = []
     while left.size and len(picked) < count:
-        known = logs[[*chosen, *picked]]
-        distance = np.abs(logs[left][:, None] - known[None]).sum(axis=2).min(axis=1)
+        distance = _distances(logs, left, [*chosen, *picked])
         if distance.max() < _GAP:
             break
         far = left[distance >= _AS_FAR * distance.max()]
@@ -146,6 +151,34 @@ def _between(
         picked.append(best)
         left = left[left != best]
     return picked
+
+
+def _farther(
+    quality: np.ndarray, logs: np.ndarray, front: np.ndarray, chosen: Sequence[int], place: int
+) -> int:
+    """Return who gets ``place``: who has it, or what fills a gap of more than twice its distance.
+
+    A quarter of its training says little of a large network, so by what it has reached then it
+    hardly adds anything to a small one, and there would be no model for whole decades of budgets.
+
+    Args:
+        quality, logs: as for :func:`_between`.
+        front: rows that may fill gaps.
+        chosen: rows.
+        place: of ``chosen``.
+    """
+    others = [*chosen[:place], *chosen[place + 1 :]]
+    own = _distances(logs, np.array([chosen[place]]), others)[0]
+    for filler in _between(quality, logs, np.setdiff1d(front, chosen), others, 1):
+        if _distances(logs, np.array([filler]), others)[0] > 2 * own:
+            return filler
+    return chosen[place]
+
+
+def _distances(logs: np.ndarray, rows: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+    """Return the distance of each of ``rows`` to the next of ``chosen``, (rows,)."""
+    found: np.ndarray = np.abs(logs[rows][:, None] - logs[list(chosen)][None]).sum(axis=2)
+    return found.min(axis=1)
 
 
 def _farthest_first(

@@ -40,8 +40,8 @@ class ValueStudy:
         family: ``module:function`` of a family, see
             :func:`nas.studies.value.family.user_family`; None for the built-in one.
         sizes: KiB of packed weights at which to compare, and for which the built-in family
-            chooses its widths; None takes the sizes of the family's members, which then span the
-            front's.
+            chooses its widths; None spans the front's, and of a family of the user's takes its
+            members' own.
         seeds: trainings of each member.
         cpu_seconds: for all members of one seed and kind together; None takes what the run spent.
         qat: whether members are trained by 8-bit QAT, too; a training of its own with as much
@@ -284,7 +284,9 @@ class ValueStudy:
             for kind, parts in KINDS.items()
             if all(part in families for part in parts)
         }
-        sizes = sorted(self.sizes or {m.weights_kib for m in members})
+        # A member just keeps within the size that it was made for, and so may the front.
+        own = {m.weights_kib for m in members} if self.family else set(plan.sizes_kib)
+        sizes = sorted(self.sizes or own)
         return {
             "family": self.family or "plain MBConv networks (built-in)",
             "metric": opened.task.metric_name,

@@ -84,9 +84,17 @@ def test_the_best_of_the_front_is_taken_first(values, count):
 
 
 @given(points, st.integers(1, 30))
-def test_more_places_only_add_within_a_front(values, count):
-    fewer, more = pick(values, count), pick(values, count + 1)
-    assert more[: len(fewer)] == fewer
+def test_more_places_are_never_fewer_candidates_of_the_front(values, count):
+    front = {i for i, number in fronts(values, range(len(values))).items() if number == 0}
+    fewer, more = (front.intersection(pick(values, n)) for n in (count, count + 1))
+    assert len(more) >= len(fewer)
+
+
+def test_a_gap_goes_before_what_costs_about_what_another_does():
+    # After a quarter of their training the large ones are hardly ahead.
+    values = [(0.84, 3.6), (0.885, 5.2), (0.89, 5.9), (0.908, 15.0), (0.91, 39.0), (0.92, 144.0)]
+    assert set(pick(values, 5)) == {0, 2, 3, 4, 5}
+    assert set(pick(values, 6)) == set(range(6))
 
 
 def test_the_middle_of_a_line_follows_its_best_point():
