@@ -42,6 +42,13 @@ def init(
             help="Of how the data is read (data.options), such as targets=[height]; repeatable.",
         ),
     ] = None,
+    normal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Class that anomaly_detection learns from, where none is called normal.",
+        ),
+    ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(min=0, help="Largest latency in ms; 0 sets no limit.")
     ] = None,
@@ -56,7 +63,7 @@ def init(
     nas init                                        asks
     nas init job.yaml --data digits --latency-ms 0.5
     nas init job.yaml --path photos --latency-ms 0
-    nas init job.yaml --path recordings --task anomaly_detection
+    nas init job.yaml --path recordings --task anomaly_detection --normal healthy
     nas init job.yaml --path recordings --option window=64 --option targets=[state]
     """
     from nas.cli.device_options import key_values
@@ -86,7 +93,14 @@ def init(
     if options and data not in SURVEYED:
         raise InputError(f"--option: {data} has no options")
     found = None if place is None else _looked_at(data, place, task, options)
-    text = job_text(data, path=path, latency_ms=latency_ms or None, survey=found, task=task)
+    if normal is None and asks and found is not None and _asks_normal(task, found):
+        normal = typer.prompt(f"Class to learn from ({', '.join(found.names)})")
+    try:
+        text = job_text(
+            data, path=path, latency_ms=latency_ms or None, survey=found, task=task, normal=normal
+        )
+    except InputError as problem:
+        raise _as_options(problem) from None
     write_text_atomic(job_file, text)
     load_job(job_file)
     typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
@@ -127,10 +141,27 @@ def _looked_at(
             # The job can be written before the folder is filled.
             typer.echo(f"the job is for photographs of any size: {problem}", err=True)
             return None
-        if "data.options" in str(problem):
-            raise InputError(
-                f"{problem}\nWhat goes to data.options is given here as --option NAME=VALUE."
-            ) from None
-        raise
+        raise _as_options(problem) from None
     typer.echo(found.text)
     return found
+
+
+def _asks_normal(task: str | None, found: Survey) -> bool:
+    from nas.job.registries import registry_for
+    from nas.tasks.anomaly import NORMAL
+
+    return (
+        task is not None
+        and registry_for("task").get(task).from_normal
+        and (NORMAL not in found.names)
+    )
+
+
+def _as_options(problem: InputError) -> InputError:
+    """Return ``problem`` with how this command is told what a job is told by keys."""
+    text = str(problem)
+    if "data.options" in text:
+        text += "\nWhat goes to data.options is given here as --option NAME=VALUE."
+    if "as data.normal" in text:
+        text += "\nThat is given here as --normal CLASS."
+    return InputError(text)

@@ -1,7 +1,8 @@
-"""Windows of signals that are unlike the normal ones, told by how badly they are given back."""
+"""Windows of signals that are unlike the normal ones, told by how they are given back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,13 +12,14 @@ from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
 from nas.tasks.multi_label import area_under_roc, average_precision
+from nas.tasks.normal_errors import NormalErrors, segment_length
 from nas.tasks.overlays import Drawing
 from nas.tasks.scores import Score, WholeScore
 from search_spaces.errors import InputError
+from search_spaces.seeds import derive_rng
 from search_spaces.spaces.autoencoder import PATCH
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from nas.data.batches import Subset
@@ -25,25 +27,36 @@ if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
 NORMAL = "normal"
-"""The class of windows to learn from; those of every other class are anomalies."""
+"""The class of windows to learn from where a job names no other (``data.normal``)."""
+
+NOISE = 0.3
+"""Deviation of the noise on inputs that networks learn to take off, in deviations of a channel."""
+
+REFERENCES, REFERENCE = 256, 2.0
+"""So many normal windows of the training set, at most, are among those of validation and test to
+hold errors against, and what their targets say."""
 
 
 @TASKS.register("anomaly_detection")
 class AnomalyDetection(Task):
     """Windows unlike the normal ones: reconstruction, area under the ROC curve of its error.
 
-    The data has classes, one of them ``normal``. Only normal windows are learned from, and their
-    anomalies serve validation and test: the anomaly score of a window is the mean squared
-    difference between its normalised values and what the network gives back (Sakurada & Yairi,
-    MLSDA 2014). Noise, where the data is augmented by it, is on the input alone, so that networks
-    learn to take it off (Vincent et al., ICML 2008).
+    Only windows of the classes that ``data.normal`` names are learned from, by default those of
+    the class ``normal``. The anomalies, which are all others, serve validation and test: the score
+    of a window says how unlikely the difference between its normalised values and what the network
+    gives back (Sakurada & Yairi, MLSDA 2014) is beside those of normal windows, see
+    :class:`NormalErrors`. For that, validation and test hold some windows of the training set too.
+    Noise is on the input alone, so that networks learn to take it off (Vincent et al., ICML 2008):
+    :data:`NOISE` unless the job says otherwise.
 
-    Targets are (batch, 1 + channels * length): whether a window is an anomaly, and its values.
+    Targets are (batch, 1 + channels * length): 1 for an anomaly, 0 for a normal window and
+    :data:`REFERENCE` for one of the training set; and its values.
     """
 
     metric_name = "auc"
     metric_is_share = True
     answers = "grid"
+    from_normal = True
     further_metrics: ClassVar[dict[str, MetricKind]] = {
         "average_precision": MetricKind("", maximise=True, share=True),
     }
@@ -52,36 +65,23 @@ class AnomalyDetection(Task):
         """See :meth:`Task.load`.
 
         Raises:
-            InputError: images, no class ``normal``, windows of a length that no autoencoder has,
-                or a set without normal windows or without anomalies.
+            InputError: images, no such class, windows of a length that no autoencoder has, or a
+                set without normal windows or without anomalies.
         """
         from nas.data.augment import Augmentation
         from nas.data.splits import load_splits
 
         splits = expect(load_splits(config, seed, kind="classes"), "classes", self)
-        height, length = splits.input_size
-        if height != 1:
-            raise InputError(
-                f"{splits.origin} holds images, and anomaly_detection needs windows of signals"
-            )
-        if NORMAL not in splits.classes:
-            raise InputError(
-                f"{splits.origin} has the classes {', '.join(splits.classes)}; name the one to "
-                f"learn from {NORMAL!r}"
-            )
-        if length % PATCH:
-            raise InputError(
-                f"{splits.origin} has windows of {length} values; autoencoders need a multiple of "
-                f"{PATCH} (data.options.window)"
-            )
-        normal = splits.classes.index(NORMAL)
+        check_windows(splits.input_size, splits.origin)
+        normal = normal_classes(splits.classes, config.normal, splits.origin)
         parts = {
-            name: self._windows(part, splits, normal)
+            name: self._windows(part, splits, [splits.classes.index(n) for n in normal])
             for name, part in (
                 ("train", splits.train), ("calibration", splits.calibration),
                 ("validation", splits.validation), ("test", splits._test),
             )
         }  # fmt: skip
+        train = self._normal(parts["train"], splits.origin)
         for name in ("validation", "test"):
             part = parts[name]
             share = float(part.labels[part.indices, 0].mean())
@@ -90,32 +90,34 @@ class AnomalyDetection(Task):
                     f"{splits.origin}: the {name} set has no "
                     f"{'normal windows' if share else 'anomalies'}, so nothing can be told apart"
                 )
+            parts[name] = _beside(part, train.first(REFERENCES), seed)
+        noise = NOISE if config.augment.noise is None else config.augment.noise
         return replace(
             splits,
-            train=self._normal(parts["train"], splits.origin),
+            train=train,
             calibration=self._normal(parts["calibration"], splits.origin),
             validation=parts["validation"],
             _test=parts["test"],
             # What moves a window would have to move what it is compared with.
-            augmentation=Augmentation(noise=splits.augmentation.noise),
-            classes=(NORMAL,),
+            augmentation=Augmentation(noise=noise),
+            classes=normal,
             targets="values",
         )
 
     @staticmethod
-    def _windows(part: Subset, splits: DataSplits, normal: int) -> Subset:
+    def _windows(part: Subset, splits: DataSplits, normal: list[int]) -> Subset:
         import torch
 
         pixels = part.images.at(torch.arange(len(part.labels)))
         values = splits.normalisation(pixels).flatten(1)
-        anomalous = (part.labels != normal).float()[:, None]
+        anomalous = (~torch.isin(part.labels, torch.tensor(normal))).float()[:, None]
         return replace(part, labels=torch.cat([anomalous, values], 1))
 
     @staticmethod
     def _normal(part: Subset, origin: str) -> Subset:
         kept = part.indices[part.labels[part.indices, 0] == 0]
         if not len(kept):
-            raise InputError(f"{origin}: no window to learn from is of the class {NORMAL!r}")
+            raise InputError(f"{origin}: no window to learn from is normal (data.normal)")
         return replace(part, indices=kept)
 
     def outputs(self, splits: DataSplits) -> int:
@@ -125,9 +127,12 @@ class AnomalyDetection(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error of what is given back.
 
-        outputs: (batch, PATCH * channels, 1, length / PATCH); targets: (batch, 1 + values).
+        outputs: (batch, PATCH * channels, 1, length / PATCH); targets: (batch, 1 + values), of
+        which anomalies (there are some where winners are refitted) are not learned from.
         """
-        return (given_back(outputs) - targets[:, 1:]).pow(2).mean()
+        normal = (targets[:, 0] != 1).to(outputs.dtype)
+        each = (given_back(outputs) - targets[:, 1:]).pow(2).mean(1)
+        return (each * normal).sum() / normal.sum().clamp(min=1)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Return the mean squared distance to the teacher's outputs, of one shape."""
@@ -141,26 +146,76 @@ class AnomalyDetection(Task):
         """See :meth:`Task.drawing`: how far off it is, and what it is."""
         import torch
 
-        error = float(anomaly_scores(torch.from_numpy(output)[None].float(),
-                                     torch.from_numpy(target)[None])[0])  # fmt: skip
-        return Drawing(caption=f"error {error:.3f}, {'an anomaly' if target[0] else 'normal'}")
+        window = given_back(torch.from_numpy(output)[None].float())[0].numpy()
+        error = float(((window - target[1:]) ** 2).mean())
+        what = "an anomaly" if target[0] == 1 else "normal"
+        return Drawing(caption=f"mean squared error {error:.3f}, {what}")
 
     def output_text(self, splits: DataSplits) -> str:
         """See :meth:`Task.output_text`."""
         _, length = splits.input_size
+        long = segment_length(splits.channels, length)
         return (
             f"(batch, {PATCH * splits.channels}, 1, {length // PATCH}): the window as the network "
             f"gives it back, normalised as its input is. Value t of channel c is at [{PATCH} * c + "
-            f"t % {PATCH}, 0, t // {PATCH}]. The mean squared difference from the normalised input "
-            "is the anomaly score; choose the threshold above which you act from scores of normal "
-            "windows of your own, such as their 99 % quantile."
+            f"t % {PATCH}, 0, t // {PATCH}]. Differences from the normalised input, (windows, "
+            "channels, length), say what is strange: `errors = NormalErrors.of(differences)` of "
+            f"normal windows, of {REFERENCES} of the training set in the figures above, and "
+            "`errors.scores(differences)` of others (nas.tasks.normal_errors, NumPy alone). It is "
+            f"the mean over segments of {long} values of each channel, one at every {PATCH}th, of "
+            "`d @ errors.inverse @ d` for `d = segment - errors.mean`. Choose the threshold above "
+            "which you act from scores of further normal windows, such as their 99 % quantile."
+        )
+
+
+def normal_classes(
+    classes: Sequence[str], given: str | Sequence[str] | None, origin: str
+) -> tuple[str, ...]:
+    """Return the classes to learn from: those ``given``, or the one called ``normal``.
+
+    Args:
+        classes: of the data.
+        given: ``data.normal`` of the job.
+        origin: of the data, for messages.
+
+    Raises:
+        InputError: the data has no such class, or none beside them.
+    """
+    chosen = (NORMAL,) if given is None else (given,) if isinstance(given, str) else tuple(given)
+    known = ", ".join(map(repr, classes))
+    missing = [name for name in chosen if name not in classes]
+    if missing:
+        raise InputError(
+            f"{origin} has the classes {known}, and none called {missing[0]!r}; say which to learn "
+            "from as data.normal"
+        )
+    if set(chosen) == set(classes):
+        raise InputError(
+            f"{origin} has the classes {known}: all of them normal (data.normal), and no anomalies "
+            "to validate with"
+        )
+    return chosen
+
+
+def check_windows(size: tuple[int, int], origin: str) -> None:
+    """Raise :class:`InputError` for inputs of (height, length) that no autoencoder gives back."""
+    height, length = size
+    if height != 1:
+        raise InputError(f"{origin} holds images, and anomaly_detection needs windows of signals")
+    if length % PATCH:
+        raise InputError(
+            f"{origin} has windows of {length} values; autoencoders need a multiple of {PATCH}: "
+            f"{length // PATCH * PATCH} or {-(-length // PATCH) * PATCH}, say (data.options.window "
+            "of recordings)"
         )
 
 
 class _AnomalyScore(WholeScore):
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """See :meth:`Score.add`."""
-        super().add(anomaly_scores(outputs, targets), targets[:, 0])
+        away = given_back(outputs).float() - targets[:, 1:]
+        places = outputs.shape[-1]
+        super().add(away.reshape(len(away), -1, PATCH * places), targets[:, 0])
 
 
 def given_back(outputs: Tensor) -> Tensor:
@@ -170,13 +225,33 @@ def given_back(outputs: Tensor) -> Tensor:
     return patches.transpose(2, 3).reshape(batch, -1)
 
 
-def anomaly_scores(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error of each window, (batch,); see :class:`AnomalyDetection`."""
-    return (given_back(outputs).float() - targets[:, 1:]).pow(2).mean(1)
+def _beside(part: Subset, references: Subset, seed: int) -> Subset:
+    """Return ``part`` with ``references`` among its windows, marked as such."""
+    import torch
+
+    from nas.data.images import MemoryImages
+
+    images, labels, added = part.images, part.labels, references.indices
+    if images is references.images:
+        labels = labels.clone()
+    else:
+        pixels, values = references.at(torch.arange(len(references)))
+        own = images.at(torch.arange(len(labels)))
+        added = len(labels) + torch.arange(len(references))
+        images, labels = MemoryImages(torch.cat([own, pixels])), torch.cat([labels, values])
+    labels[added, 0] = REFERENCE
+    indices = torch.cat([part.indices, added])
+    # In random order, so that the first windows of the set are a fair sample with references.
+    order = derive_rng(seed, "references").permutation(len(indices))
+    return replace(part, images=images, labels=labels, indices=indices[torch.from_numpy(order)])
 
 
-def _metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, float]:
+def _metrics(differences: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+    if not (kinds == REFERENCE).any():
+        raise ValueError("there are no normal windows to hold errors against")
+    judged = kinds != REFERENCE
+    scores = NormalErrors.of(differences[~judged]).scores(differences[judged])
     return {
-        "auc": area_under_roc(scores, anomalous),
-        "average_precision": average_precision(scores, anomalous),
+        "auc": area_under_roc(scores, kinds[judged]),
+        "average_precision": average_precision(scores, kinds[judged]),
     }

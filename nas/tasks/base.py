@@ -52,6 +52,7 @@ class Task(ABC):
         metric_is_share: whether the metric is a share of 0 to 1, shown in per cent.
         further_metrics: others that are reported beside it, by name.
         from_data: whether the metric needs what :meth:`load` learns of the data (scales, tokens).
+        from_normal: whether it learns from the classes that ``data.normal`` names alone.
         agrees_on: what :meth:`agreement` is a share of, in words.
         answers: what networks answer for: ``one`` (batch, units), ``cells`` (batch, cells, units)
             ``grid`` (batch, units, height, width), ``tokens`` (batch, tokens, units) or
@@ -71,6 +72,7 @@ class Task(ABC):
     further_metrics: ClassVar[Mapping[str, MetricKind]] = {}
     answers: ClassVar[str] = "one"
     from_data: ClassVar[bool] = False
+    from_normal: ClassVar[bool] = False
     agrees_on: ClassVar[str] = "predictions"
 
     def __init_subclass__(cls, **options: object) -> None:

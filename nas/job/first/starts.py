@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -121,18 +122,22 @@ def choices() -> Sequence[str]:
     return list(dict.fromkeys([*KNOWN, *SURVEYED]))
 
 
-def surveyed_start(source: str, found: Survey, *, task: str | None = None) -> Start:
+def surveyed_start(
+    source: str, found: Survey, *, task: str | None = None, normal: str | None = None
+) -> Start:
     """Return what suits the data that was looked at, on the processor of a laptop.
 
     Args:
         source: a data source.
         found: of it.
         task: where the data suits several, such as signal_embedding; by default the plainest.
+        normal: class that ``anomaly_detection`` learns from; by default the one of that name.
 
     Raises:
-        InputError: no such task, or one that such data does not suit.
+        InputError: no such task, or one that such data does not suit; no such class.
     """
     task = _task(source, found, task)
+    of_data = _normal(source, found, task, normal)
     space = _space(found, task)
     size = found.width
     if space == "decoder":
@@ -150,6 +155,7 @@ def surveyed_start(source: str, found: Survey, *, task: str | None = None) -> St
         space=space,
         measured=_LESS,
         of_training=_batches(found.examples),
+        of_data=of_data,
     )
     if source == "audio_folder":
         return replace(start, preset="49x40-lean")
@@ -174,6 +180,20 @@ def _task(source: str, found: Survey, given: str | None) -> str:
     suitable = TASKS_FOR[found.targets]
     medium = "audio" if source == "audio_folder" else "signal" if found.height == 1 else "image"
     return next((task for task in suitable if task.startswith(medium)), suitable[0])
+
+
+def _normal(source: str, found: Survey, task: str, given: str | None) -> tuple[str, ...]:
+    from nas.tasks.anomaly import check_windows, normal_classes
+
+    if not registry_for("task").get(task).from_normal:
+        if given is not None:
+            raise InputError(f"--normal: {task} learns from all classes; leave it out")
+        return ()
+    check_windows((found.height, found.width), source)
+    normal_classes(found.names, given, source)
+    if given is None:
+        return ()
+    return (f"  normal: {json.dumps(given, ensure_ascii=False)}  # all others are anomalies",)
 
 
 def _space(found: Survey, task: str) -> str:

@@ -43,6 +43,7 @@ class Survey:
         targets: see :class:`~nas.data.sources.RawData`.
         files: whether they are pictures in files, which any size and channels can be asked of.
         options: of the source, with which they were read.
+        names: of the classes, labels or values.
     """
 
     examples: int
@@ -53,6 +54,7 @@ class Survey:
     targets: str = "classes"
     files: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
@@ -102,6 +104,7 @@ def survey(
         EnvironmentProblem: there is no such folder.
         MissingExtraError: a library that reads such files is not installed.
     """
+    from nas.data.pictures import readable
     from nas.data.sources import DATA_SOURCES, ImageFiles
     from nas.job.option_types import wrong_options
     from nas.job.sections.data import DataConfig
@@ -118,15 +121,19 @@ def survey(
     takes_kind = kind is not None and "kind" in inspect.signature(read).parameters
     told = {"kind": kind} if takes_kind else {}
     raw = read(DataConfig(name=source, path=str(path)), **given, **told)
-    classes = len(raw.classes)
+    names = tuple(map(readable, raw.classes))
+    classes = len(names)
     if isinstance(raw.train, ImageFiles):
         side, channels = _headers(raw.train)
         examples = len(raw.train.paths)
-        return Survey(examples, classes, side, side, channels, raw.targets, options=given)
+        return Survey(
+            examples, classes, side, side, channels, raw.targets, options=given, names=names
+        )
     examples, channels, height, width = raw.train.images.shape
     return Survey(
-        examples, classes, height, width, channels, raw.targets, files=False, options=given
-    )
+        examples, classes, height, width, channels, raw.targets, files=False, options=given,
+        names=names,
+    )  # fmt: skip
 
 
 def _found_options(source: str, path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def job_text(
     latency_ms: float | None = None,
     survey: Survey | None = None,
     task: str | None = None,
+    normal: str | None = None,
 ) -> str:
     """Return a short job for a data set, with comments.
 
@@ -26,13 +27,16 @@ def job_text(
         latency_ms: largest latency.
         survey: what was seen of the data.
         task: where the data suits several.
+        normal: class that ``anomaly_detection`` learns from; by default the one of that name.
 
     Raises:
         InputError: the data set has no template, or needs a path and has none; the task is
-            unknown.
+            unknown, or does not suit what was seen.
     """
     start = (
-        known_start(data, task=task) if survey is None else surveyed_start(data, survey, task=task)
+        known_start(data, task=task)
+        if survey is None
+        else surveyed_start(data, survey, task=task, normal=normal)
     )
     if start.needs_path and path is None:
         raise InputError(f"{data} needs the folder that holds it; give --path")

@@ -101,9 +101,22 @@ class DataConfig(Section):
     normalisation: Literal["imagenet"] | NormalisationConfig | None = None
     """What a network that comes trained was trained with: imagenet, or mean and deviation; null
     takes those of the training data."""
+    normal: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = None
+    """Class, or classes, that anomaly_detection learns from: examples of all others are anomalies.
+    null takes the class called normal."""
     augment: AugmentConfig = AugmentConfig()
     options: dict[StrictStr, Any] = {}
     """Settings of the source itself, such as {targets: [height, width]} of image_csv."""
+
+
+def check_normal(name: str, task: Any, data: DataConfig) -> Iterator[Finding]:
+    """Tell normal classes that the task ``name`` has no use for."""
+    if data.normal is not None and not task.from_normal:
+        yield (
+            ("data", "normal"),
+            f"data.normal: {name} learns from all classes; leave it out, or use task: "
+            "anomaly_detection",
+        )
 
 
 def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:

@@ -210,6 +210,29 @@ def test_init_says_what_it_saw_and_how_options_are_given(call, tmp_path):
     assert refused.exit_code == 2 and "digits has no options" in refused.stderr
 
 
+def test_init_writes_no_job_that_does_not_know_what_is_normal(call, tmp_path):
+    folder = tmp_path / "signals"
+    folder.mkdir()
+    rows = [",".join(["1.5"] * 15 + [str(i), ("worn", "fine")[i % 2]]) for i in range(20)]
+    head = ",".join([*(f"v{i}" for i in range(16)), "label"])
+    (folder / "train.csv").write_text("\n".join([head, *rows]))
+    asked = ("init", "new.yaml", "--path", "signals", "--task", "anomaly_detection")
+    lost = call(*asked)
+    assert lost.exit_code == 2 and not (tmp_path / "new.yaml").exists()
+    assert "'fine', 'worn'" in lost.stderr and "given here as --normal CLASS" in lost.stderr
+    wrong = call(*asked, "--normal", "good")
+    assert wrong.exit_code == 2 and "none called 'good'" in wrong.stderr
+    assert call(*asked, "--normal", "fine").exit_code == 0
+    assert call("validate", "new.yaml").exit_code == 0
+    (tmp_path / "new.yaml").write_text(
+        (tmp_path / "new.yaml").read_text().replace("task: anomaly_detection", "")
+    )
+    told = call("validate", "new.yaml")
+    line = (tmp_path / "new.yaml").read_text().split("normal:")[0].count("\n") + 1
+    assert told.exit_code == 2 and f"new.yaml:{line}:" in told.stderr
+    assert "learns from all classes" in told.stderr
+
+
 def test_init_does_not_take_a_damaged_picture_for_an_empty_folder(call, tmp_path):
     for name in ("cats", "dogs"):
         (tmp_path / "photos" / name).mkdir(parents=True)

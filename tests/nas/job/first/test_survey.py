@@ -15,6 +15,7 @@ from nas.job.first.layouts import guess_source, layout_hint
 from nas.job.first.starts import SURVEYED, surveyed_start
 from nas.job.first.survey import Survey, survey
 from nas.job.first.template import job_text
+from nas.tasks import AnomalyDetection
 from search_spaces.errors import EnvironmentProblem, InputError
 
 RNG = np.random.default_rng(0)
@@ -169,13 +170,35 @@ def test_a_task_that_is_asked_for_is_what_the_job_says(tmp_path):
     assert found == Survey(20, 1, 1, 300, 2, targets="values", files=False)
     start = surveyed_start("signal_numpy", found)
     assert (start.task, start.space) == ("signal_regression", "signal")
-    classes = Survey(20, 2, 1, 256, 1, files=False)
+    classes = Survey(20, 2, 1, 256, 1, files=False, names=("fault", "normal"))
     other = surveyed_start("signal_numpy", classes, task="anomaly_detection")
     assert other.space == "signal_autoencoder"
     with pytest.raises(InputError, match="anomaly_detecton"):
         surveyed_start("signal_numpy", classes, task="anomaly_detecton")
     with pytest.raises(InputError, match=r"holds one class an example.*needs boxes of objects"):
         surveyed_start("signal_numpy", classes, task="object_detection")
+
+
+def test_the_class_that_anomalies_are_none_of_is_named(tmp_path):
+    """A job is written only where it says which class is learned from, and its task takes it."""
+    signal_numpy(tmp_path)
+    np.save(tmp_path / "x_train.npy", RNG.normal(size=(40, 2, 64)))
+    np.save(tmp_path / "y_train.npy", np.repeat(["worn", "fine: yes"], 20))
+    found = survey("signal_numpy", tmp_path, task="anomaly_detection")
+    with pytest.raises(InputError, match=r"classes 'fine: yes', 'worn'.*as data\.normal"):
+        job_text("signal_numpy", path=".", survey=found, task="anomaly_detection")
+    text = job_text(
+        "signal_numpy", path=".", survey=found, task="anomaly_detection", normal="fine: yes"
+    )
+    (tmp_path / "job.yaml").write_text(text)
+    job = load_job(tmp_path / "job.yaml")
+    assert job.data.normal == "fine: yes"
+    assert AnomalyDetection().load(job.data, 0).classes == ("fine: yes",)
+    with pytest.raises(InputError, match="signal_classification learns from all classes"):
+        job_text("signal_numpy", path=".", survey=found, normal="worn")
+    long = Survey(20, 2, 1, 300, 1, files=False, names=("a", "b"))
+    with pytest.raises(InputError, match="multiple of 8: 296 or 304"):
+        surveyed_start("signal_numpy", long, task="anomaly_detection", normal="a")
 
 
 def test_a_task_of_a_data_set_that_is_known_is_what_its_job_says(tmp_path):
