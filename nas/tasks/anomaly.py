@@ -158,13 +158,14 @@ class AnomalyDetection(Task):
         return (
             f"(batch, {PATCH * splits.channels}, 1, {length // PATCH}): the window as the network "
             f"gives it back, normalised as its input is. Value t of channel c is at [{PATCH} * c + "
-            f"t % {PATCH}, 0, t // {PATCH}]. Differences from the normalised input, (windows, "
-            "channels, length), say what is strange: `errors = NormalErrors.of(differences)` of "
-            f"normal windows, of {REFERENCES} of the training set in the figures above, and "
-            "`errors.scores(differences)` of others (nas.tasks.normal_errors, NumPy alone). It is "
-            f"the mean over segments of {long} values of each channel, one at every {PATCH}th, of "
-            "`d @ errors.inverse @ d` for `d = segment - errors.mean`. Choose the threshold above "
-            "which you act from scores of further normal windows, such as their 99 % quantile."
+            f"t % {PATCH}, 0, t // {PATCH}]. The anomaly score follows from the differences from "
+            "the normalised input, (windows, channels, length): `errors = NormalErrors.of(them)` "
+            f"of normal windows, of {REFERENCES} of the training set in the figures above, and "
+            "`errors.scores(them)` of others (nas.tasks.normal_errors, NumPy alone). It is the "
+            f"mean over segments of {long} values of each channel, one at every {PATCH}th, of "
+            "`d @ errors.inverse @ d / d.size` for `d = segment - errors.mean`. Choose the "
+            "threshold above which you act from scores of further normal windows, such as their "
+            "99 % quantile."
         )
 
 

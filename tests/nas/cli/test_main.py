@@ -213,7 +213,7 @@ def test_init_says_what_it_saw_and_how_options_are_given(call, tmp_path):
 def test_init_writes_no_job_that_does_not_know_what_is_normal(call, tmp_path):
     folder = tmp_path / "signals"
     folder.mkdir()
-    rows = [",".join(["1.5"] * 15 + [str(i), ("worn", "fine")[i % 2]]) for i in range(20)]
+    rows = [",".join(["1.5", "0.5"] * 8 + [("worn", "fine")[i % 2]]) for i in range(20)]
     head = ",".join([*(f"v{i}" for i in range(16)), "label"])
     (folder / "train.csv").write_text("\n".join([head, *rows]))
     asked = ("init", "new.yaml", "--path", "signals", "--task", "anomaly_detection")
