@@ -59,6 +59,7 @@ _X86 = {
     "grouped_avx2.cpp": _AVX2,
     "avx512.cpp": _AVX512,
     "grouped_avx512.cpp": _AVX512,
+    "grouped_amx.cpp": _AVX512,
 }
 _LIBRARY = "liblowbit.so" if sys.platform != "darwin" else "liblowbit.dylib"
 

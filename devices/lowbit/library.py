@@ -116,8 +116,8 @@ def restrict(instructions: str) -> None:
     """Use no more than ``instructions`` in networks made from now on.
 
     Args:
-        instructions: ``portable``, ``avx2`` (without AVX-512 and its dot product), ``neon``, or
-            "" for all that the processor has.
+        instructions: ``portable``, ``avx2`` (without AVX-512 and its dot product), ``avx512``
+            (without the tiles of AMX), ``neon``, or "" for all that the processor has.
     """
     check(library().lowbit_restrict(instructions.encode()))
 

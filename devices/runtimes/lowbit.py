@@ -29,7 +29,8 @@ class LowBitRuntime(Runtime):
 
     Args:
         threads: of the kernels.
-        instructions: use no more than "portable", "avx2" or "neon"; "" for all there is.
+        instructions: use no more than "portable", "avx2", "avx512" or "neon"; "" for all
+            there is.
         tune: choose the kernel of each layer by timing when a model is loaded; otherwise by
             a fixed order.
 

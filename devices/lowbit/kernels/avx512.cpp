@@ -97,6 +97,40 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
   avx2_backend()->prepare(kind, codes, channels, out, total);
 }
 
+// Two vectors of fields at a time.
+template <int kBits>
+void unpack_pairs(const Field& f, const uint8_t* from, uint8_t* to, size_t bytes) {
+  constexpr int kFields = kBits == 3 ? 8 : 8 / kBits, kApart = kBits == 3 ? 2 : kBits;
+  const __m512i low = _mm512_set1_epi8(f.low), step = _mm512_set1_epi8(static_cast<char>(f.step));
+  const __m512i mask = _mm512_set1_epi8((1 << kApart) - 1), one = _mm512_set1_epi8(1);
+  const auto both = [](const uint8_t* p) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  };
+  const auto shift = [](__m512i v, int low_half, int high_half) {
+    return _mm512_srlv_epi16(v, _mm512_inserti64x4(_mm512_set1_epi16(low_half),
+                                                   _mm256_set1_epi16(high_half), 1));
+  };
+  for (const uint8_t* const end = to + bytes; to < end; from += 4 * kFields * kBits)
+#pragma GCC unroll 4
+    for (int j = 0; j < kFields; j += 2, to += 64) {
+      const int at = j * kApart % 8;
+      __m512i field =
+          _mm512_and_si512(shift(both(from + j * kApart / 8 * 32), at, at + kApart), mask);
+      if constexpr (kBits == 3) {
+        const __m512i upper = _mm512_and_si512(shift(both(from + 64), j, j + 1), one);
+        field = _mm512_or_si512(field, _mm512_slli_epi16(upper, 2));
+      }
+      if constexpr (kBits == 1)
+        field = _mm512_and_si512(_mm512_sub_epi8(_mm512_setzero_si512(), field), step);
+      _mm512_storeu_si512(to, _mm512_add_epi8(field, low));
+    }
+}
+
+void unpack_wide(const Field& f, const uint8_t* from, uint8_t* to, size_t bytes) {
+  constexpr UnpackKernel kRun[] = {unpack_pairs<1>, unpack_pairs<2>, unpack_pairs<3>, unpack_pairs<4>};
+  kRun[f.bits - 1](f, from, to, bytes);
+}
+
 template <bool kSwish>
 void finish_codes(const Finish& f, const int32_t* sums, size_t sum_stride, const int32_t* terms,
                   int pixels, int first, int count, uint8_t* out, size_t out_stride) {
@@ -146,9 +180,10 @@ void finish(const Finish& f, const int32_t* sums, size_t sum_stride, const int32
 }  // namespace
 
 const Backend* avx512_backend() {
-  static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack, grouped_avx512, quantise_row,
+  static Backend backend = {"avx512vnni", {&kDot[0], &kDot[1]}, {}, prepare, finish, unpack_wide,
+                            grouped_avx512, kMostBlocks, quantise_row, finish_rows,
                             {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
-                      rows, pointwise, attend}};
+                             rows, pointwise, attend}};
   return &backend;
 }
 

@@ -12,11 +12,14 @@ namespace lowbit {
 
 constexpr int kBlockOutputs = 16;
 constexpr int kStepChannels = 16;
+constexpr int kMostBlocks = 4;  // at once, of any kernel
+constexpr int kManyRows = 3;    // where fields are worth unpacking, and blocks come several at once
+constexpr int kTileRows = 16;   // room for codes is a multiple of so many rows, and 0 behind a row
 
-// Rows of quantised activations times one or two blocks of outputs.
+// Rows of quantised activations times some blocks of outputs.
 struct GroupedStep {
   int rows;
-  int blocks;           // 2 only for at least kPairRows of linear.cpp
+  int blocks;           // up to Backend::grouped_blocks, 1 for a layer of less than kManyRows
   const int8_t* codes;  // [row][channel], within -127..127
   size_t row_bytes;
   const uint8_t* weights;  // of the first block
@@ -29,17 +32,13 @@ struct GroupedStep {
   const float* totals;     // [row][group]: sum of the group's codes
   const float* zeros;      // [row][group]: the same times the field that means 0
   float* sums;             // [row][block][output]: the result, set
+  size_t sum_stride;       // from a row's sums to the next one's
   uint8_t* room;           // blocks * steps * 256 + 2 * kUnpackSlack bytes
 };
 // Over the groups in their order, over the planes in theirs:
 // sum = fma(products - zeros, scale, sum), then sum = fma(min, total, sum). So all kernels give the
 // same bits.
 using GroupedKernel = void (*)(const GroupedStep&);
-
-// From a row's sums to the next one's.
-static inline size_t sum_stride(const GroupedStep& s) {
-  return static_cast<size_t>(s.blocks) * kBlockOutputs;
-}
 
 // One block of a step alone; its sums stay as far apart as they are.
 static inline GroupedStep one_block(const GroupedStep& s, int block) {
@@ -56,5 +55,9 @@ static inline GroupedStep one_block(const GroupedStep& s, int block) {
 // the scale, 0 for a row of zeros.
 using QuantiseRow = float (*)(const float* x, const float* factor, int channels, int padded,
                               int group, int8_t* codes, float* totals);
+
+// out = sums * scale of the row + bias of the output, which may be null.
+using FinishRows = void (*)(const float* sums, size_t stride, const float* scales, const float* bias,
+                            int rows, int count, float* out, size_t out_stride);
 
 }  // namespace lowbit

@@ -65,7 +65,7 @@ void tiles(const GroupedStep& s, int g, int plane) {
     for (int p = 0; p < many; ++p, ++row) {
       const __m256 zero = _mm256_broadcast_ss(s.zeros + static_cast<size_t>(row) * s.groups + g);
       for (int v = 0; v < 2; ++v) {
-        float* to = s.sums + row * sum_stride(s) + 8 * v;
+        float* to = s.sums + row * s.sum_stride + 8 * v;
         const __m256 f = _mm256_cvtepi32_ps(
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(products[p] + 8 * v)));
         _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_sub_ps(f, zero), scale[v], _mm256_loadu_ps(to)));
@@ -77,7 +77,7 @@ void tiles(const GroupedStep& s, int g, int plane) {
 template <int kBits>
 void many_rows(const GroupedStep& s) {
   for (int r = 0; r < s.rows; ++r)
-    std::memset(s.sums + r * sum_stride(s), 0, sizeof(float) * kBlockOutputs);
+    std::memset(s.sums + r * s.sum_stride, 0, sizeof(float) * kBlockOutputs);
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * kBits;
   const uint8_t* weights = s.weights;
   for (int g = 0; g < s.groups; ++g) {
@@ -94,7 +94,7 @@ void many_rows(const GroupedStep& s) {
 void grouped_avx2(const GroupedStep& s) {
   if (s.rows >= 4) {
     constexpr GroupedKernel kRun[] = {many_rows<1>, many_rows<2>, many_rows<3>, many_rows<4>};
-    for (int i = 0; i < s.blocks; ++i) kRun[s.bits - 1](one_block(s, i));
+    kRun[s.bits - 1](s);
   } else {
     few_rows(s);
   }

@@ -12,72 +12,64 @@ namespace {
 #include "fields_avx2.inc"
 #include "grouped_rows.inc"
 
-// P rows with a group's unpacked fields of B blocks: 16 outputs are one vector.
+#include "grouped_wide.inc"
+
+constexpr int kRegisterRows = 6;  // their sums of four blocks, fields and activations fill 29 registers
+
+// P rows with a group's fields of B blocks.
 template <int P, int B>
-inline void tile(const GroupedStep& s, int row, int g, const __m512 (&scale)[B]) {
+void tile(const GroupedStep& s, int row, int g, const __m512* scale) {
   __m512i sum[P][B];
-  const uint8_t* a[P];
-  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 6
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
     for (int b = 0; b < B; ++b) sum[p][b] = _mm512_setzero_si512();
-    a[p] = reinterpret_cast<const uint8_t*>(s.codes) + (row + p) * s.row_bytes +
-           static_cast<size_t>(g) * s.steps * kStepChannels;
-  }
-  const size_t block_room = static_cast<size_t>(s.steps) * 256;
+  const int8_t* a = group_codes(s, g) + row * s.row_bytes;
+  const size_t row_bytes = s.row_bytes, apart = block_room(s);
   const uint8_t* u = s.room;
-  for (int i = 0; i < s.steps * 4; ++i, u += 64) {
+  for (const uint8_t* const end = u + apart; u < end; u += 64, a += 4) {
     __m512i w[B];
-    for (int b = 0; b < B; ++b) w[b] = _mm512_load_si512(u + b * block_room);
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) w[b] = _mm512_load_si512(u + b * apart);
+#pragma GCC unroll 6
     for (int p = 0; p < P; ++p) {
       int32_t four;
-      std::memcpy(&four, a[p] + i * 4, 4);
+      std::memcpy(&four, a + p * row_bytes, 4);
       const __m512i x = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
       for (int b = 0; b < B; ++b) asm("vpdpbusd %2, %1, %0" : "+v"(sum[p][b]) : "v"(w[b]), "v"(x));
     }
   }
+#pragma GCC unroll 6
   for (int p = 0; p < P; ++p) {
     const __m512 zero = _mm512_set1_ps(s.zeros[static_cast<size_t>(row + p) * s.groups + g]);
-    for (int b = 0; b < B; ++b) {
-      float* to = s.sums + (row + p) * sum_stride(s) + b * kBlockOutputs;
-      _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(sum[p][b]), zero),
-                                           scale[b], _mm512_loadu_ps(to)));
-    }
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b)
+      add_products(sum[p][b], zero, scale[b], s.sums + (row + p) * s.sum_stride + b * kBlockOutputs);
   }
 }
 
-template <int B>
+#define TILES(B) {tile<1, B>, tile<2, B>, tile<3, B>, tile<4, B>, tile<5, B>, tile<6, B>}
+constexpr decltype(&tile<1, 1>) kTiles[kMostBlocks][kRegisterRows] = {TILES(1), TILES(2), TILES(3),
+                                                                      TILES(4)};
+#undef TILES
+
 void many_rows(const GroupedStep& s) {
-  std::memset(s.sums, 0, sizeof(float) * s.rows * sum_stride(s));
-  const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * s.bits;
-  const size_t block_room = static_cast<size_t>(s.steps) * 256;
-  for (int g = 0; g < s.groups; ++g) {
-    for (int plane = 0; plane < s.planes; ++plane) {
-      const size_t part = static_cast<size_t>(g) * s.planes + plane;
-      __m512 scale[B];
-      for (int b = 0; b < B; ++b) {
-        const GroupedStep one = one_block(s, b);
-        avx2_backend()->unpack({s.bits, 0, 1}, one.weights + part * plane_bytes,
-                               s.room + b * block_room, block_room);
-        scale[b] = _mm512_cvtph_ps(_mm256_loadu_si256(
-            reinterpret_cast<const __m256i*>(one.scales + part * kBlockOutputs)));
-      }
-      int row = 0;
-      constexpr int kRows = 8;
-      for (; row + kRows <= s.rows; row += kRows) tile<kRows, B>(s, row, g, scale);
-      for (; row + 2 <= s.rows; row += 2) tile<2, B>(s, row, g, scale);
-      if (row < s.rows) tile<1, B>(s, row, g, scale);
+  // Of one size, give or take a row.
+  const int tiles = (s.rows + kRegisterRows - 1) / kRegisterRows;
+  every_part(s, [&](int g, const __m512* scale) {
+    for (int i = 0; i < tiles; ++i) {
+      const int row = s.rows * i / tiles, next = s.rows * (i + 1) / tiles;
+      kTiles[s.blocks - 1][next - row - 1](s, row, g, scale);
     }
-    if (s.mins)
-      for (int b = 0; b < B; ++b) add_mins(one_block(s, b), g);
-  }
+  });
 }
 
 }  // namespace
 
 void grouped_avx512(const GroupedStep& s) {
-  if (s.blocks == 2)
-    many_rows<2>(s);
-  else if (s.rows >= 3)
-    many_rows<1>(s);
+  if (s.rows >= kManyRows || s.blocks > 1)
+    many_rows(s);
   else
     few_rows(s);
 }

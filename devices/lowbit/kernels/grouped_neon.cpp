@@ -31,7 +31,7 @@ inline void four_channels(const uint8_t* u, const int8_t* a, int32x4_t (&sum)[4]
 }
 
 void block(const GroupedStep& s) {
-  const size_t stride = sum_stride(s);
+  const size_t stride = s.sum_stride;
   for (int r = 0; r < s.rows; ++r) std::memset(s.sums + r * stride, 0, sizeof(float) * kBlockOutputs);
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * s.bits;
   const uint8_t* weights = s.weights;
@@ -67,7 +67,7 @@ void block(const GroupedStep& s) {
 }  // namespace
 
 void grouped_neon(const GroupedStep& s) {
-  for (int i = 0; i < s.blocks; ++i) block(one_block(s, i));
+  block(s);
 }
 
 }  // namespace lowbit

@@ -23,7 +23,7 @@ float from_half(uint16_t half) {
 void block(const GroupedStep& s) {
   const Field field = {s.bits, 0, 1};
   const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * s.bits;
-  const size_t stride = sum_stride(s);
+  const size_t stride = s.sum_stride;
   for (int r = 0; r < s.rows; ++r) std::memset(s.sums + r * stride, 0, sizeof(float) * kBlockOutputs);
   const uint8_t* weights = s.weights;
   for (int g = 0; g < s.groups; ++g) {
@@ -56,7 +56,7 @@ void block(const GroupedStep& s) {
 }  // namespace
 
 void grouped_portable(const GroupedStep& s) {
-  for (int i = 0; i < s.blocks; ++i) block(one_block(s, i));
+  block(s);
 }
 
 }  // namespace lowbit

@@ -154,7 +154,9 @@ struct Backend {
   FinishKernel finish;
   UnpackKernel unpack;
   GroupedKernel grouped;
+  int grouped_blocks;  // that it takes at once for many rows
   QuantiseRow quantise_row;
+  FinishRows finish_rows;
   Elementwise elementwise;
 };
 
@@ -162,6 +164,7 @@ struct Backend {
 const Backend* portable_backend();
 const Backend* avx2_backend();
 const Backend* avx512_backend();
+const Backend* amx_backend();
 const Backend* neon_backend();
 
 constexpr size_t prepared_bytes(Prepare p) {

@@ -7,8 +7,7 @@
 namespace lowbit {
 namespace {
 
-constexpr int kPairRows = 4;
-constexpr int kMostRows = 128;  // of a pass over the weights: their sums stay in the nearest cache
+constexpr int kMostRows = 128;  // of a pass over the weights: their sums stay in the nearest caches
 
 class Linear : public Layer {
  public:
@@ -24,7 +23,7 @@ class Linear : public Layer {
         block_bytes_(size_t{kBlockOutputs} * padded_ * s.bits * s.planes / 8),
         // Rows a power of two apart would share a few sets of the cache.
         row_bytes_(s.rows > 1 ? padded_ + 64 : padded_),
-        codes_(static_cast<size_t>(s.rows) * row_bytes_),
+        codes_(static_cast<size_t>(ceil_div(s.rows, kTileRows) * kTileRows) * row_bytes_),
         totals_(static_cast<size_t>(s.rows) * groups_),
         zeros_(totals_.size()),
         row_scales_(s.rows) {}
@@ -43,10 +42,11 @@ class Linear : public Layer {
     context.threads->run([&](int i) {
       if (i >= threads) return;
       Scratch& scratch = (*context.scratch)[i];
-      // Two blocks at once share what is read of the activations.
-      const int end = blocks_ * (i + 1) / threads, pair = s_.rows >= kPairRows ? 2 : 1;
+      // Blocks at once share what is read of the activations.
+      const int end = blocks_ * (i + 1) / threads;
+      const int most = s_.rows >= kManyRows ? backend_.grouped_blocks : 1;
       for (int block = blocks_ * i / threads, count = 0; block < end; block += count) {
-        count = std::min(pair, end - block);
+        count = std::min(most, end - block);
         for (int row = 0; row < s_.rows; row += kMostRows)
           run_blocks(scratch, block, count, row, std::min(kMostRows, s_.rows - row));
       }
@@ -98,16 +98,18 @@ class Linear : public Layer {
                               totals_.data() + first,
                               zeros_.data() + first,
                               sums,
+                              static_cast<size_t>(width),
                               w.weights.data()};
-    backend_.grouped(step);
     const int begin = block * kBlockOutputs;
     const int count = std::min(width, static_cast<int>(s_.outputs) - begin);
-    float* out = reinterpret_cast<float*>(out_.data());
-    for (int r = 0; r < rows; ++r) {
-      float* to = out + static_cast<size_t>(row + r) * s_.outputs + begin;
-      for (int n = 0; n < count; ++n)
-        to[n] = sums[r * width + n] * row_scales_[row + r] + (bias_ ? bias_[begin + n] : 0.0f);
-    }
+    float* out = reinterpret_cast<float*>(out_.data()) + static_cast<size_t>(row) * s_.outputs + begin;
+    // The sums are long in coming: by then there is where to put them.
+    for (int r = 0; rows > 1 && r < rows; ++r)
+      for (int n = 0; n < count; n += kBlockOutputs)
+        __builtin_prefetch(out + static_cast<size_t>(r) * s_.outputs + n, 0, 2);
+    backend_.grouped(step);
+    backend_.finish_rows(sums, width, row_scales_.data() + row, bias_ ? bias_ + begin : nullptr, rows,
+                         count, out, s_.outputs);
   }
 
   const lowbit_linear s_;

@@ -209,7 +209,8 @@ void prepare(Prepare kind, const uint8_t* codes, int channels, uint8_t* out, int
 }
 
 Backend make() {
-  Backend backend = {"neon", {}, {}, prepare, finish_plain, unpack, grouped_neon, quantise_row,
+  Backend backend = {"neon", {}, {}, prepare, finish_plain, unpack, grouped_neon, 1, quantise_row,
+                     finish_rows,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
                       rows, pointwise, attend}};
   for (const DotKernel& k : kDot) backend.dot.push_back(&k);

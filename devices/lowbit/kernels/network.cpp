@@ -9,6 +9,13 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "network.h"
 
@@ -51,6 +58,21 @@ bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 #endif
 
+// Linux gives a process the tiles only on demand, and for good.
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned kTileAndInt8 = 1u << 24 | 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  unsigned a, b, c, d;
+  static const bool has = has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+                          (d & kTileAndInt8) == kTileAndInt8 &&
+                          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return has;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 std::vector<const Backend*> backends() {
@@ -58,8 +80,10 @@ std::vector<const Backend*> backends() {
   const auto add = [&](const Backend* b) {
     if (b) found.push_back(b);
   };
-  if (g_limit.empty() && has_avx512()) add(avx512_backend());
-  if ((g_limit.empty() || g_limit == "avx2") && has_avx2()) add(avx2_backend());
+  const bool avx512 = g_limit.empty() || g_limit == "avx512";
+  if (g_limit.empty() && has_amx()) add(amx_backend());
+  if (avx512 && has_avx512()) add(avx512_backend());
+  if ((avx512 || g_limit == "avx2") && has_avx2()) add(avx2_backend());
   if (g_limit.empty() || g_limit == "neon") add(neon_backend());
   add(portable_backend());
   return found;
@@ -111,8 +135,8 @@ const char* lowbit_features(void) {
 int lowbit_restrict(const char* features) {
   return guarded([&] {
     const std::string name = features ? features : "";
-    need(name.empty() || name == "portable" || name == "avx2" || name == "neon",
-         "restrict to portable, avx2, neon or nothing");
+    need(name.empty() || name == "portable" || name == "avx2" || name == "avx512" || name == "neon",
+         "restrict to portable, avx2, avx512, neon or nothing");
     lowbit::g_limit = name;
     return 0;
   });

@@ -142,7 +142,9 @@ const Backend kBackend = {
     finish_plain,
     unpack,
     grouped_portable,
+    1,
     quantise_row,
+    finish_rows,
     {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
                       rows, pointwise, attend}};
 

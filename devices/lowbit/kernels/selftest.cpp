@@ -111,8 +111,8 @@ void linear(int round) {
   const int groups[] = {0, 32, 64, 128};
   s.group = groups[round % 4];
   s.channels = s.group ? s.group * pick(1, 3) : pick(1, 90);
-  s.outputs = pick(1, 50);
-  s.rows = pick(1, 11);
+  s.outputs = pick(1, 90);
+  s.rows = pick(1, 40);
   s.zero = 1.5f;
   const int padded = (s.channels + 31) / 32 * 32, group = s.group ? s.group : padded;
   const int many = padded / group, blocks = (s.outputs + 15) / 16;
@@ -183,7 +183,7 @@ int main(int count, char** arguments) {
   const int rounds = count > 1 ? std::atoi(arguments[1]) : 60;
   int kernels = 0;
   for (int round = 0; round < rounds; ++round) kernels += one(round);
-  for (const char* instructions : {"", "portable", "avx2"}) {
+  for (const char* instructions : {"", "portable", "avx2", "avx512"}) {
     require(lowbit_restrict(instructions) == 0, "restrict");
     for (int round = 0; round < rounds; ++round) linear(round);
   }
