@@ -1,11 +1,13 @@
 """Linear layers of weights alone against ggml and ONNX Runtime: decode (one row) and prefill.
 
-    python -m experiments.kernels.linear [--ggml FOLDER] [--instructions native|avx512|avx2] [--rounds 25]
+    python -m experiments.kernels.linear [--ggml FOLDER] [--instructions native|avx512|avx2]
+        [--rounds 25]
 
 One thread, float32 in and out, all contenders in turn in one process, timed by the thread's own
 processor time, which other programs' turns do not enter; a ratio is the median over rounds of the
 ratio within a round. Every peer's result is compared with the exact product first. With ``avx2``
-or ``avx512`` our side uses no more than that while peers use all there is, unless a ggml compiled for AVX2 is given.
+or ``avx512`` our side uses no more than that while peers use all there is, unless a ggml compiled
+for AVX2 is given.
 """
 
 from __future__ import annotations

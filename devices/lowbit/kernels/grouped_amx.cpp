@@ -79,6 +79,9 @@ AMX void add_blocks(const GroupedStep& s, int g, const __m512* scale) {
 
 AMX void grouped(const GroupedStep& s) {
   if (s.rows < kManyRows && s.blocks == 1) return avx512_backend()->grouped(s);
+  // Other libraries in this process may keep a configuration of theirs.
+  alignas(64) uint8_t others[64];
+  _tile_storeconfig(others);
   alignas(64) uint8_t config[64] = {1};  // the palette; bytes of a row from 16, rows from 48
   const int channels = s.steps == 2 ? 32 : 64;
   for (int t = 0; t < 8; ++t) {
@@ -89,7 +92,7 @@ AMX void grouped(const GroupedStep& s) {
   every_part(s, [&](int g, const __m512* scale) {
     s.blocks == 2 ? add_blocks<2>(s, g, scale) : add_blocks<1>(s, g, scale);
   });
-  _tile_release();
+  others[0] ? _tile_loadconfig(others) : _tile_release();
 }
 
 }  // namespace
