@@ -1,7 +1,7 @@
 """Linear layers of weights alone against ggml and ONNX Runtime: decode (one row) and prefill.
 
     python -m experiments.kernels.linear [--ggml FOLDER] [--instructions native|avx512|avx2]
-        [--rounds 25]
+        [--rounds 25] [--decode]
 
 One thread, float32 in and out, all contenders in turn in one process, timed by the thread's own
 processor time, which other programs' turns do not enter; a ratio is the median over rounds of the
@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--ggml", type=Path, help="folder of libggml-base and libggml-cpu")
     parser.add_argument("--instructions", choices=("native", "avx512", "avx2"), default="native")
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--decode", action="store_true", help="the cases of one row alone")
     options = parser.parse_args()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-1:]))
     restrict("" if options.instructions == "native" else options.instructions)
@@ -54,10 +55,15 @@ def main() -> int:
         ggml: peers.Ggml | None = peers.Ggml(1, options.ggml)
     except peers.PeerMissing as error:
         ggml, missing["ggml"] = None, str(error)
-    rows = [_case(*case, ggml, missing, options.rounds) for case in CASES]
+    rows = [
+        _case(*case, ggml, missing, options.rounds)
+        for case in CASES
+        if case[1] == 1 or not options.decode
+    ]
     command = (
         f"python -m experiments.kernels.linear --instructions {options.instructions}"
-        " --ggml FOLDER" * bool(options.ggml)
+        + " --ggml FOLDER" * bool(options.ggml)
+        + " --decode" * options.decode
     )
     document = {
         "machine": machine(),
@@ -69,7 +75,7 @@ def main() -> int:
         "missing": missing,
         "cases": rows,
     }
-    name = f"linear_{options.instructions}_1.json"
+    name = f"linear_{options.instructions}_{'decode' if options.decode else 1}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json_atomic(RESULTS / name, document)
     if options.instructions == "native":
