@@ -146,7 +146,10 @@ class RunStore:
             ) from error
         begun = manifest.get("data", {}).get("augmentation", {})
         augment = job.data.augment
-        known = {key: value for key, value in begun.items() if getattr(augment, key) is None}
+        # Of inputs that nothing changed, such as tokens, there is nothing to say.
+        changed = any(value != (1.0 if key == "scale" else 0) for key, value in begun.items())
+        unsaid = [key for key in begun if changed and getattr(augment, key) is None]
+        known = {key: begun[key] for key in unsaid}
         data = job.data.model_copy(update={"augment": augment.model_copy(update=known)})
         return job.model_copy(update={"data": data})
 

@@ -215,3 +215,11 @@ def test_images_are_varied_as_when_the_run_began_or_as_its_job_says(store, said,
     augment = store.job().data.augment
     assert (augment.scale, augment.crop_padding, augment.flip) == (kept, 2, True)
     assert augment.noise is None
+
+
+def test_inputs_that_nothing_changed_stay_unsaid(store):
+    store.update_manifest(
+        job={"name": "x", "data": {"name": "text"}, "space": {"name": "decoder"}},
+        data={"augmentation": {"scale": 1.0, "crop_padding": 0, "flip": False, "erase": 0.0}},
+    )
+    assert store.job().data.augment.scale is None
