@@ -53,7 +53,7 @@ def job_of(folder: Path, name: str, *, seed: int, minutes: float) -> Job:
             "space": {"name": "signal", "preset": preset, "weight_bits": [4, 8]},
             "threads": 1,
             "budget": {"cpu_minutes": minutes, "supernet": 0.2},
-            "supernet": {"batch_size": 16},
+            "supernet": {"batch_size": 16, "weight_decay": 0.1},
             "devices": [{"name": "mcu", "simulator": "roofline", "hardware": "mcu-simd"}],
             "search": {
                 "objectives": ["accuracy", "weights_kib"],

@@ -154,7 +154,7 @@ def surveyed_start(
         task=task,
         space=space,
         measured=_LESS,
-        of_training=_batches(found.examples),
+        of_training=_batches(found.examples, signals=space == "signal"),
         of_data=of_data,
     )
     if source == "audio_folder":
@@ -202,14 +202,16 @@ def _space(found: Survey, task: str) -> str:
     return _SPACES.get(found.targets, "signal" if found.height == 1 else "mobilenet")
 
 
-def _batches(examples: int) -> tuple[str, ...]:
+def _batches(examples: int, *, signals: bool) -> tuple[str, ...]:
     batch = next((size for below, size in _BATCHES if examples < below), None)
     if batch is None:
         return ()
+    fewest = examples < _BATCHES[0][0]
+    decay = ", weight_decay: 0.1" * (signals and fewest)
     hint = "  # refit: true learns from the validation examples too, at last"
     return (
-        f"supernet: {{batch_size: {batch}}}  # {examples} examples are few",
-        f"finetune: {{batch_size: {batch}}}" + hint * (examples < _BATCHES[0][0]),
+        f"supernet: {{batch_size: {batch}{decay}}}  # {examples} examples are few",
+        f"finetune: {{batch_size: {batch}}}" + hint * fewest,
     )
 
 

@@ -115,7 +115,8 @@ class SupernetConfig(Section):
     """Peak of the schedule: linear warm-up, then cosine to zero. null is 0.005, and 0.001 for a
     network that comes trained."""
     weight_decay: NonNegative = 0.01
-    """Not applied to batch norm, biases and quantiser steps."""
+    """Of the shared weights, and of the front's networks where they share time; not applied to
+    batch norm, biases and quantiser steps. With few examples 0.1 lets less be learnt by heart."""
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     distillation: StrictBool | Literal["only"] = True
     """Smaller sub-networks learn from the largest one's outputs, or from the teacher's. only leaves

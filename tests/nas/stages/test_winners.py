@@ -15,8 +15,9 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.stages.budget import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS, Budget
 from nas.stages.progress import Progress
-from nas.stages.winners import REFIT_SHARE, Winners, WinnerTrainer
+from nas.stages.winners import REFIT_SHARE, Winners, WinnerTrainer, _recipe
 from search_spaces import build_space
+from supernet.network import Supernet
 from tests.nas.data.numbered import numbered
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
@@ -347,3 +348,12 @@ def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, 
     # Of the examples that it learnt from afterwards nothing is told.
     assert line["accuracy"] == 0.25
     assert (line["steps"], line["seconds"]) == (6, 10.0)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_weights_decay_as_the_job_says(trained):
+    made = {"name": "a", "data": {"name": "digits"}, "supernet": {"weight_decay": 0.125}}
+    recipe = _recipe(
+        Job.model_validate(made), Supernet(SPACE), SPACE.plan(ARCHS[0]), trained=trained
+    )
+    assert recipe.weight_decay == 0.125

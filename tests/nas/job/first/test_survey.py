@@ -15,6 +15,7 @@ from nas.job.first.layouts import guess_source, layout_hint
 from nas.job.first.starts import SURVEYED, surveyed_start
 from nas.job.first.survey import Survey, survey
 from nas.job.first.template import job_text
+from nas.job.sections.supernet import SupernetConfig
 from nas.tasks import AnomalyDetection
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -241,6 +242,20 @@ def test_the_job_suits_the_pictures(tmp_path, found, preset, side, batch):
     assert 10 <= job.budget.minutes <= 25
     if batch is not None:
         assert job.supernet.batch_size == job.finetune.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("found", "decay"),
+    [
+        (Survey(120, 3, 1, 300, 1, files=False), 0.1),
+        (Survey(300, 3, 1, 300, 1, files=False), 0.01),
+        (Survey(120, 2, 64, 64, 3), 0.01),
+    ],
+)
+def test_weights_of_few_signals_decay_more(found, decay):
+    source = "image_folder" if found.files else "signal_numpy"
+    asked = yaml.safe_load(job_text(source, path="data", survey=found))["supernet"]
+    assert SupernetConfig(**asked).weight_decay == decay
 
 
 def test_options_with_which_data_is_read_are_those_of_the_job(tmp_path):
