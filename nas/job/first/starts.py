@@ -154,7 +154,9 @@ def surveyed_start(
         task=task,
         space=space,
         measured=_LESS,
-        of_training=_batches(found.examples, signals=space == "signal"),
+        of_training=_batches(
+            found.examples, signals=space == "signal" and found.targets == "classes"
+        ),
         of_data=of_data,
     )
     if source == "audio_folder":
