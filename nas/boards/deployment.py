@@ -298,8 +298,8 @@ def with_task(images: Images, model: Path) -> Images:
     task = TASKS.get(str(name))()
     if task.from_data and images.labels is not None:
         raise InputError(
-            f"labels of {images.source}: {name} is judged by what its data say of scales and "
-            "tokens; give its run or job with --data"
+            f"labels of {images.source}: {name} is judged by what its data say beside them, such "
+            "as scales, tokens and normal windows; give its run or job with --data"
         )
     return replace(
         images,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,7 +14,7 @@ from nas.fronts.metrics import MetricKind
 from nas.tasks.base import TASKS, Task
 from nas.tasks.data import expect
 from nas.tasks.multi_label import area_under_roc, average_precision
-from nas.tasks.normal_errors import NormalErrors, segment_length
+from nas.tasks.normal_errors import DIRECTIONS, SEGMENT, judge_of, segment_length
 from nas.tasks.overlays import Drawing
 from nas.tasks.scores import Score, WholeScore
 from search_spaces.errors import InputError
@@ -44,8 +46,10 @@ class AnomalyDetection(Task):
     Only windows of the classes that ``data.normal`` names are learned from, by default those of
     the class ``normal``. The anomalies, which are all others, serve validation and test: the score
     of a window says how unlikely the difference between its normalised values and what the network
-    gives back (Sakurada & Yairi, MLSDA 2014) is beside those of normal windows, see
-    :class:`NormalErrors`. For that, validation and test hold some windows of the training set too.
+    gives back (Sakurada & Yairi, MLSDA 2014) is beside those of normal windows: of segments of
+    windows or of whole ones, see :class:`NormalErrors` and :class:`NormalWindows`, whichever tells
+    the anomalies of the validation set better from windows of which nothing is given back. For
+    that, validation and test hold some windows of the training set too.
     Noise is on the input alone, so that networks learn to take it off (Vincent et al., ICML 2008):
     :data:`NOISE` unless the job says otherwise.
 
@@ -56,10 +60,16 @@ class AnomalyDetection(Task):
     metric_name = "auc"
     metric_is_share = True
     answers = "grid"
+    from_data = True
     from_normal = True
     further_metrics: ClassVar[dict[str, MetricKind]] = {
         "average_precision": MetricKind("", maximise=True, share=True),
     }
+
+    directions = 0
+    """Of :func:`judge_of`, chosen in :meth:`load`."""
+    without_network = math.nan
+    """Area under the ROC curve on validation windows of which nothing is given back."""
 
     def load(self, config: DataConfig, seed: int) -> DataSplits:
         """See :meth:`Task.load`.
@@ -91,6 +101,7 @@ class AnomalyDetection(Task):
                     f"{'normal windows' if share else 'anomalies'}, so nothing can be told apart"
                 )
             parts[name] = _beside(part, train.first(REFERENCES), seed)
+        self.without_network, self.directions = _best(parts["validation"], splits.channels)
         noise = NOISE if config.augment.noise is None else config.augment.noise
         return replace(
             splits,
@@ -140,7 +151,7 @@ class AnomalyDetection(Task):
 
     def score(self) -> Score:
         """See :meth:`Task.score`."""
-        return _AnomalyScore(_metrics)
+        return _AnomalyScore(partial(_metrics, directions=self.directions))
 
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: how far off it is, and what it is."""
@@ -155,17 +166,25 @@ class AnomalyDetection(Task):
         """See :meth:`Task.output_text`."""
         _, length = splits.input_size
         long = segment_length(splits.channels, length)
+        score = (
+            f"the mean square of what is left of a difference without its mean and its "
+            f"{self.directions} `directions`, those in which normal windows differ most"
+            if self.directions
+            else f"the mean over segments of {long} values of each channel, one at every {PATCH}th, "
+            "of `d @ errors.inverse @ d / d.size` for `d = segment - errors.mean`"
+        )
         return (
             f"(batch, {PATCH * splits.channels}, 1, {length // PATCH}): the window as the network "
             f"gives it back, normalised as its input is. Value t of channel c is at [{PATCH} * c + "
             f"t % {PATCH}, 0, t // {PATCH}]. The anomaly score follows from the differences from "
-            "the normalised input, (windows, channels, length): `errors = NormalErrors.of(them)` "
-            f"of normal windows, of {REFERENCES} of the training set in the figures above, and "
-            "`errors.scores(them)` of others (nas.tasks.normal_errors, NumPy alone). It is the "
-            f"mean over segments of {long} values of each channel, one at every {PATCH}th, of "
-            "`d @ errors.inverse @ d / d.size` for `d = segment - errors.mean`. Choose the "
-            "threshold above which you act from scores of further normal windows, such as their "
-            "99 % quantile."
+            "the normalised input, (windows, channels, length): "
+            f"`errors = judge_of(them, {self.directions})` of normal windows, of {REFERENCES} of "
+            "the training set in the figures above, and `errors.scores(them)` of others "
+            f"(nas.tasks.normal_errors, NumPy alone). It is {score}. The same score of windows "
+            f"themselves, without a network, has {self.metric_name} {self.without_network:.1%} on "
+            "the validation set: use that where the network has no more. Choose the threshold "
+            "above which you act from scores of further normal windows, such as their 99 % "
+            "quantile."
         )
 
 
@@ -247,11 +266,24 @@ def _beside(part: Subset, references: Subset, seed: int) -> Subset:
     return replace(part, images=images, labels=labels, indices=indices[torch.from_numpy(order)])
 
 
-def _metrics(differences: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+def _best(part: Subset, channels: int) -> tuple[float, int]:
+    """Return how well windows themselves are told apart, and with how many directions, or 0."""
+    rows = part.labels[part.indices].numpy()
+    kinds, windows = rows[:, 0], rows[:, 1:].reshape(len(rows), channels, -1)
+    size = windows[0].size
+    fitting = [count for count in DIRECTIONS if count * size <= SEGMENT**2 and count < size]
+    found = [(_metrics(windows, kinds, directions=n)["auc"], n) for n in (0, *fitting)]
+    return max(found, key=lambda each: each[0])
+
+
+def _metrics(differences: np.ndarray, kinds: np.ndarray, *, directions: int) -> dict[str, float]:
     if not (kinds == REFERENCE).any():
-        raise ValueError("there are no normal windows to hold errors against")
+        raise InputError(
+            "none of these windows is a normal one of the training set, to hold errors against: "
+            "take more of the validation set (--images), or all"
+        )
     judged = kinds != REFERENCE
-    scores = NormalErrors.of(differences[~judged]).scores(differences[judged])
+    scores = judge_of(differences[~judged], directions).scores(differences[judged])
     return {
         "auc": area_under_roc(scores, kinds[judged]),
         "average_precision": average_precision(scores, kinds[judged]),

@@ -11,6 +11,10 @@ from search_spaces.spaces.autoencoder import PATCH
 SEGMENT = 64
 """Values of a segment, of all channels together; see :class:`NormalErrors`."""
 
+DIRECTIONS = (1, 2, 4, 8, 16, 32, 64)
+"""How many directions :class:`NormalWindows` may leave out, as far as they fit in what
+:class:`NormalErrors` keeps: ``SEGMENT ** 2`` values."""
+
 
 @dataclass(frozen=True)
 class NormalErrors:
@@ -59,6 +63,53 @@ class NormalErrors:
         away = _segments(differences) - self.mean
         # Squares are summed where they are: no windows x segments x values x values.
         return ((away @ self.inverse) * away).mean((1, 2))
+
+
+@dataclass(frozen=True)
+class NormalWindows:
+    """Directions in which errors on whole normal windows differ, which say nothing.
+
+    What is left of an error without them is judged: principal components (Pearson, 1901) of
+    errors. Where windows are aligned, as heartbeats are, it says more than segments, which do not
+    know where in a window they are; where the network gives nothing back, it is what principal
+    components of the windows say.
+
+    Attributes:
+        mean: of an error, (channels * length,) float64.
+        directions: orthonormal columns, (channels * length, count) float64.
+    """
+
+    mean: np.ndarray
+    directions: np.ndarray
+
+    @classmethod
+    def of(cls, differences: np.ndarray, count: int) -> NormalWindows:
+        """Return the ``count`` first directions of errors (windows, channels, length), if as many.
+
+        Fewer than ``count`` windows have no more directions than there are windows.
+        """
+        errors = differences.reshape(len(differences), -1).astype(np.float64)
+        mean = errors.mean(0)
+        return cls(mean, np.linalg.svd(errors - mean, full_matrices=False)[2][:count].T)
+
+    def scores(self, differences: np.ndarray) -> np.ndarray:
+        """Return the mean square of what is left of each window, (windows,).
+
+        ``differences``: (windows, channels, length).
+        """
+        away = differences.reshape(len(differences), -1) - self.mean
+        left = away - away @ self.directions @ self.directions.T
+        return (left**2).mean(1)
+
+
+def judge_of(differences: np.ndarray, directions: int) -> NormalErrors | NormalWindows:
+    """Return what errors of normal windows say: of segments for no ``directions``, else of windows.
+
+    ``differences``: (windows, channels, length).
+    """
+    if directions:
+        return NormalWindows.of(differences, directions)
+    return NormalErrors.of(differences)
 
 
 def segment_length(channels: int, length: int) -> int:

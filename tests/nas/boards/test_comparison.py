@@ -141,9 +141,10 @@ def test_the_card_beside_a_model_says_its_task(tmp_path):
     assert isinstance(found.task, ObjectDetection) and found.classes == ("x", "y")
     (tmp_path / "a.json").write_text(json.dumps({**card, "task": "image_classification"}))
     assert with_task(images, model).task is None  # one class an image needs no torch
-    (tmp_path / "a.json").write_text(json.dumps({**card, "task": "image_regression"}))
-    with pytest.raises(InputError, match="give its run or job"):
-        with_task(Images(PIXELS, LABELS, "a.npz"), model)
+    for task in ("image_regression", "anomaly_detection"):
+        (tmp_path / "a.json").write_text(json.dumps({**card, "task": task}))
+        with pytest.raises(InputError, match="give its run or job"):
+            with_task(Images(PIXELS, LABELS, "a.npz"), model)
     (tmp_path / "a.json").write_text("[")
     with pytest.raises(InputError, match="no model card"):
         with_task(images, model)

@@ -95,11 +95,62 @@ def test_the_metric_ranks_by_how_unlike_normal_errors_are():
     assert plain[1050:].min() < plain[1000:1050].max(), "which plain errors do not tell"
 
 
+def write_signals(folder, windows, kinds):
+    """Write (n, channels, length) windows and whether they are anomalies, halved to train and test."""
+    half = len(windows) // 2
+    for part, rows in (("train", slice(0, half)), ("test", slice(half, None))):
+        np.save(folder / f"x_{part}.npy", windows[rows])
+        np.save(folder / f"y_{part}.npy", np.array(["normal", "fault"])[kinds[rows]])
+    return DataConfig(name="signal_numpy", path=str(folder), validation=0.3, calibration=32)
+
+
+def pulses(rng, count):
+    """Aligned pulses of two heights; anomalies have the second where no normal one has it."""
+    kinds = (rng.random(count) < 0.3).astype(int)
+    t = np.arange(128)
+    windows = 0.1 * rng.standard_normal((count, 1, 128)) + rng.uniform(-2, 2, (count, 1, 1))
+    for at, height in ((np.full(count, 20), 2.0), (np.where(kinds, 38, 46), 1.0)):
+        bump = np.exp(-0.5 * ((t - at[:, None]) / 2) ** 2)
+        windows[:, 0] += height * rng.uniform(0.5, 1.5, (count, 1)) * bump
+    return windows, kinds
+
+
+def hums(rng, count):
+    """Sines of any phase; anomalies are of another frequency, with more noise."""
+    kinds = (rng.random(count) < 0.3).astype(int)
+    turns = np.where(kinds, 9, 6)[:, None] * np.arange(128) / 64 + rng.random((count, 1))
+    noise = rng.standard_normal((count, 1, 128)) * np.where(kinds, 0.5, 0.4)[:, None, None]
+    return np.sin(2 * np.pi * turns)[:, None] + noise, kinds
+
+
+def test_validation_says_whether_segments_or_whole_windows_are_judged(tmp_path):
+    """Aligned windows are told apart as wholes; the card says which score it is, and how."""
+    rng = np.random.default_rng(0)
+    chosen = {}
+    for name, made in (("pulses", pulses), ("hums", hums)):
+        (tmp_path / name).mkdir()
+        task = AnomalyDetection()
+        splits = task.load(write_signals(tmp_path / name, *made(rng, 800)), 0)
+        chosen[name] = task.directions
+        told = task.output_text(splits)
+        assert f"judge_of(them, {task.directions})" in told
+        assert ("segments" in told) == (task.directions == 0)
+        # A network that gives nothing back: the figures are those of the windows themselves.
+        aucs = []
+        for part in (splits.validation, splits.test("in a test")):
+            inputs, targets = part.at(torch.arange(len(part)))
+            score = task.score()
+            score.add(torch.zeros(len(inputs), 8, 1, 16), targets)
+            aucs.append(score.values()["auc"])
+        assert f"without a network, has auc {aucs[0]:.1%}" in told and aucs[1] > 0.9
+    assert chosen["pulses"] > 0 and chosen["hums"] == 0
+
+
 def test_without_normal_windows_there_is_nothing_to_hold_errors_against():
     score = AnomalyDetection().score()
     score.add(torch.randn(4, 8, 1, 2), torch.cat([torch.tensor([[0.0], [1]] * 2),
                                                   torch.randn(4, 16)], 1))  # fmt: skip
-    with pytest.raises(ValueError, match="no normal windows"):
+    with pytest.raises(InputError, match="none of these windows is a normal one.*--images"):
         score.values()
 
 

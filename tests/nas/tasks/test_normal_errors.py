@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.tasks.normal_errors import SEGMENT, NormalErrors, segment_length
+from nas.tasks.normal_errors import SEGMENT, NormalErrors, NormalWindows, segment_length
 
 RNG = np.random.default_rng(0)
 
@@ -48,3 +48,12 @@ def test_fewer_windows_than_values_give_a_finite_score():
     scores = NormalErrors.of(few).scores(np.concatenate([few, 4 * few]))
     assert np.isfinite(scores).all() and scores[3:].min() > scores[:3].max()
     assert np.isfinite(NormalErrors.of(np.zeros((5, 1, 16))).scores(np.ones((2, 1, 16)))).all()
+
+
+def test_directions_of_normal_windows_say_nothing():
+    shapes = np.linalg.qr(RNG.standard_normal((32, 2)))[0].T
+    errors = NormalWindows.of((RNG.standard_normal((50, 2)) @ shapes + 1).reshape(50, 2, 16), 2)
+    known, other = errors.scores((np.stack([3 * shapes[0], 0 * shapes[0]]) + 1).reshape(2, 2, 16))
+    assert known == pytest.approx(0, abs=1e-12) and other == pytest.approx(0, abs=1e-12)
+    strange = np.linalg.qr(np.concatenate([shapes, np.ones((1, 32))]).T)[0][:, 2]
+    assert errors.scores((4 * strange + 1).reshape(1, 2, 16)) == pytest.approx(16 / 32)
