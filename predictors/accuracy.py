@@ -25,7 +25,9 @@ from sklearn.tree import ExtraTreeRegressor
 from search_spaces.errors import InputError
 from search_spaces.space import SearchSpace
 
-_MINIMUM = 4
+FEWEST = 4
+"""Evaluations that a predictor learns from at least."""
+
 _TUNING_POINTS = 300
 _CHUNK = 1024
 _COMMON_NOISE = 0.02
@@ -100,8 +102,8 @@ class AccuracyPredictor:
         y = np.asarray(accuracy, dtype=float)
         if y.shape != (len(genes),) or not np.isfinite(y).all():
             raise InputError(f"accuracy must be {len(genes)} finite numbers, not shape {y.shape}")
-        if len(y) < _MINIMUM:
-            raise InputError(f"{len(y)} evaluations are too few to fit ({_MINIMUM} are needed)")
+        if len(y) < FEWEST:
+            raise InputError(f"{len(y)} evaluations are too few to fit ({FEWEST} are needed)")
         extra_noise = np.zeros(len(y)) if noise is None else np.asarray(noise, dtype=float)
         if extra_noise.shape != y.shape or not (extra_noise >= 0).all():
             raise InputError("noise must be one non-negative number for each accuracy")

@@ -25,6 +25,10 @@ JOB_FILE = "job.yaml"
 """The whole job of a run, every default written out: ``nas run RUN/job.yaml`` makes it again."""
 
 
+EARLIER_SCALE = 0.35
+"""To which files of pictures were cropped where a job said nothing, until 0.6 took its place."""
+
+
 class RunStore:
     """A run folder.
 
@@ -124,7 +128,7 @@ class RunStore:
     def job(self) -> Job:
         """Return the job that the run began with.
 
-        Images are varied as they were when it began: what suits a data set may differ by version.
+        Pictures are varied as they were when it began, which earlier versions did otherwise.
 
         Raises:
             InputError: the manifest holds none that this version understands.
@@ -145,11 +149,10 @@ class RunStore:
                 f"or use the version of edge-nas that began the run ({made_by})"
             ) from error
         begun = manifest.get("data", {}).get("augmentation", {})
+        if begun.get("scale") != EARLIER_SCALE:
+            return job
         augment = job.data.augment
-        # Of inputs that nothing changed, such as tokens, there is nothing to say.
-        changed = any(value != (1.0 if key == "scale" else 0) for key, value in begun.items())
-        unsaid = [key for key in begun if changed and getattr(augment, key) is None]
-        known = {key: begun[key] for key in unsaid}
+        known = {key: value for key, value in begun.items() if getattr(augment, key) is None}
         data = job.data.model_copy(update={"augment": augment.model_copy(update=known)})
         return job.model_copy(update={"data": data})
 

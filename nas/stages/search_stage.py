@@ -21,7 +21,7 @@ from nas.stages.early_stopping import accuracy_needed
 from nas.strategies import STRATEGIES, Learned, Problem, Strategy, Supplied
 from nas.strategies.near_budget import near_budget
 from nas.strategies.surrogates import cost_surrogates
-from predictors.accuracy import AccuracyPredictor
+from predictors.accuracy import FEWEST, AccuracyPredictor
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng, derive_seed
@@ -217,7 +217,7 @@ class Search:
     ) -> list[Arch]:
         """Return up to ``count`` new architectures that use the budgets of ``front`` well."""
         each = count // max(1, len(front.budgets))
-        if not each or not told:
+        if not each or len(told) < FEWEST:
             return []
         values = np.array([metrics[self.metric] for metrics in told.values()])
         self._learned[self.metric].fit(self.space.genes(list(told)), values)

@@ -195,7 +195,13 @@ def test_the_low_bit_runtime_gives_the_outputs_of_onnx(space, pair, tmp_path):
     # A language model of the low-bit runtime reads one text at a time.
     method = run_each if space == "decoder" else run
     output = method("lowbit", tmp_path / "model.lowbit", images, tune=False)
-    assert relative(output, expected) < (0.02 if pair[1] >= 4 else 0.1)
+    # Sums in another order round a value between two codes the other way, as noise does.
+    noisy = images
+    if np.issubdtype(images.dtype, np.floating):
+        noise = np.random.default_rng(1).standard_normal(images.shape)
+        noisy = images + 1e-4 * noise.astype(images.dtype)
+    moved = relative(evaluate_onnx(path, [noisy], optimise=False), expected)
+    assert relative(output, expected) < max(0.02 if pair[1] >= 4 else 0.1, moved)
 
 
 @pytest.mark.parametrize("space", SPACE_NAMES)

@@ -13,6 +13,10 @@ from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
 from search_spaces.model_files.packing import pack_onnx
 
+NOISES = (1e-3, 3e-3, 1e-2)
+"""At the input, whose effect is what roundings that fall the other way may make: the first that
+changes a code, which the least does not where an input has few values."""
+
 ROUNDED = 0.05
 """Largest relative error of a language model's packed file; see :mod:`nas.models.file_check`."""
 
@@ -51,8 +55,12 @@ def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]
     except EnvironmentProblem as error:
         return None, f"not run: {error}"
     error_ = relative_error(outputs.reshape(expected.shape), expected)
-    noisy = inputs[0] + 1e-3 * np.random.default_rng(1).standard_normal(inputs[0].shape)
-    moved = relative_error(np.array(reference(noisy.astype(np.float32))[0]), expected)
+    noise, moved = np.random.default_rng(1).standard_normal(inputs[0].shape), 0.0
+    for size in NOISES:
+        noisy = (inputs[0] + size * noise).astype(np.float32)
+        moved = relative_error(np.array(reference(noisy)[0]), expected)
+        if moved:
+            break
     allowed = max(TOLERANCE["file"], 3 * moved)
     if any(node["op"] == "embed" for node in model.nodes()):
         # Noise does not move numbers of tokens, so it tells nothing of roundings that fall the
@@ -60,7 +68,7 @@ def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]
         allowed = max(allowed, ROUNDED)
     if error_ > allowed:
         raise InputError(
-            f"{source.path}: packed, its outputs differ by {error_:.2g} (relative), where a "
-            f"thousandth of noise at the input makes {moved:.2g}; the packing is wrong for it"
+            f"{source.path}: packed, its outputs differ by {error_:.2g} (relative), where noise of "
+            f"{size:g} at the input makes {moved:.2g}; the packing is wrong for it"
         )
     return error_, ""
