@@ -16,7 +16,8 @@ from torch import Tensor, nn
 def vector_length(network: nn.Module) -> int:
     """Return the features of the vectors that a network takes; 0 where it takes something else.
 
-    A network that flattens its inputs itself takes vectors, too.
+    A network that flattens its inputs itself takes vectors, too. One of sequences may take a
+    single one without a batch, (steps, features), but what it gives for a step follows from others.
     """
     stated = getattr(network, "input_shape", None)
     if stated is not None:
@@ -27,14 +28,16 @@ def vector_length(network: nn.Module) -> int:
     if first is None:
         return 0
     training = network.training
+    vectors = torch.randn(2, first.in_features, generator=torch.Generator().manual_seed(0))
     try:
-        found = network.eval()(torch.zeros(2, first.in_features))
+        both, one = network.eval()(vectors), network(vectors[:1])
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         return 0
     finally:
         network.train(training)
-    two = isinstance(found, Tensor) and found.dim() == 2 and len(found) == 2
-    return first.in_features if two else 0
+    if not isinstance(both, Tensor) or both.dim() != 2 or len(both) != 2:
+        return 0
+    return first.in_features if torch.allclose(both[:1], one, rtol=1e-3, atol=1e-5) else 0
 
 
 def flattening(network: nn.Module) -> nn.Module:

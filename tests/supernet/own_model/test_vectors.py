@@ -32,6 +32,8 @@ def test_which_networks_take_vectors():
     assert vector_length(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))) == 64
     assert vector_length(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2))) == 0
     assert vector_length(nn.Sequential(nn.Unflatten(1, (3, 4)), nn.Linear(4, 2))) == 0
+    # Two vectors are a sequence to it, whose steps look at each other.
+    assert vector_length(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)) == 0
     training = nn.Sequential(nn.Linear(3, 2)).train()
     assert vector_length(training) == 3 and training.training
 
