@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.in_parts import map_in_parts
 from nas.data.pictures import inspect_pictures, open_picture
 from nas.data.placed import cut
 
@@ -129,8 +131,12 @@ class FileImages:
         if self.whole and crops is not None:
             # The targets are shares of the sides, so both are cut from the square.
             return cut(self.at(indices), crops)
-        each = [None if crops is None else crops[i] for i in range(len(indices))]
-        return torch.stack(list(self._pool.map(self._decode, indices.tolist(), each)))
+        numbers = indices.tolist()
+
+        def decode(place: int) -> Tensor:
+            return self._decode(numbers[place], None if crops is None else crops[place])
+
+        return torch.stack(list(map_in_parts(self._pool, decode, range(len(numbers)))))
 
     def fingerprint(self, instead: Mapping[str, str] | None = None) -> str:
         """SHA-256 of the last two parts of every path, the file sizes and what the files hold.
@@ -140,9 +146,11 @@ class FileImages:
         """
         known = instead or {}
         digest = hashlib.sha256()
-        for part in self._pool.map(
-            lambda path: known.get(str(path)) or self.digest(path), self.paths
-        ):
+
+        def of(path: Path) -> str:
+            return known.get(str(path)) or self.digest(path)
+
+        for part in map_in_parts(self._pool, of, self.paths):
             digest.update(bytes.fromhex(part))
         return digest.hexdigest()
 
@@ -157,7 +165,7 @@ class FileImages:
         Raises:
             InputError: files that cannot be used, by name.
         """
-        inspect_pictures(self.paths, self._pool.map)
+        inspect_pictures(self.paths, partial(map_in_parts, self._pool))
 
     def _decode(self, index: int, crop: Crops | None) -> Tensor:
         from PIL import Image

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.record.database_url import HIDDEN, password_of, with_password, without_password
 from nas.record.json_lines import append_line, read_lines
+from nas.record.spending import tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -195,17 +196,32 @@ class RunStore:
     def timed(self, stage: str) -> Iterator[None]:
         """Record how long ``stage`` took; a stage cut off by a crash records nothing."""
         self.event("stage_begin", stage=stage)
-        begin = time.monotonic()
+        begin, begin_cpu = time.monotonic(), tree_cpu_seconds()
         yield
-        self.event("stage_end", stage=stage, seconds=round(time.monotonic() - begin, 3))
+        self.event(
+            "stage_end",
+            stage=stage,
+            seconds=round(time.monotonic() - begin, 3),
+            cpu_seconds=round(max(0.0, tree_cpu_seconds() - begin_cpu), 3),
+        )
 
     def timing(self) -> list[dict[str, Any]]:
-        """Return the seconds of each finished stage, added up over resumed runs."""
+        """Return ``seconds`` and ``cpu_seconds`` of each finished stage, over resumed runs.
+
+        Processor seconds are None for a run that did not record those of all its parts.
+        """
         seconds: dict[str, float] = {}
+        cpu: dict[str, float | None] = {}
         for event in self.events():
             if event["event"] == "stage_end":
-                seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
-        return [{"stage": stage, "seconds": round(total, 3)} for stage, total in seconds.items()]
+                stage, used = event["stage"], event.get("cpu_seconds")
+                before = cpu.get(stage, 0.0)
+                seconds[stage] = seconds.get(stage, 0.0) + event["seconds"]
+                cpu[stage] = None if used is None or before is None else round(before + used, 3)
+        return [
+            {"stage": stage, "seconds": round(total, 3), "cpu_seconds": cpu[stage]}
+            for stage, total in seconds.items()
+        ]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

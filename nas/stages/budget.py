@@ -30,26 +30,14 @@ if TYPE_CHECKING:
 SAVED_EVERY_S = 2.0
 """So much of the time is lost to the record when a run is killed."""
 
-SEARCH_SHARE = 0.12
+SEARCH_SHARE = 0.08
 """Of the budget that the search may take at most, its evaluations and its own computing."""
 
 ENDING_SHARE = 0.04
 """Of the budget kept for what nobody can time beforehand: files, test set, report."""
 
-WELL_TRAINED_STEPS = 3500
-"""Steps that a winner should have. With fewer, more places make each model worse (a network of
-6 KiB on Fashion-MNIST: 90.9 % of the validation images after 1,300 steps, 91.8 after 5,200, 92.3
-after 13,300); with more, the gaps between the sizes of a short front cost those as much whose
-budget lies within one."""
-
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
-
-FEWEST_PLACES = 5
-"""Places of a front for which time is shared however little each of them gets."""
-
-FIRST_RUNG = 0.25
-"""Share of its training after which an architecture must have shown that it deserves the rest."""
 
 PROCESS_START_S = 1.5
 """Seconds until a fresh measuring process has loaded its runtime and a model."""
@@ -131,24 +119,6 @@ def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Divisio
     supernet = config.supernet * seconds
     search = SEARCH_SHARE * seconds + measuring
     return Division(supernet, search, seconds - supernet - search - ending, ending)
-
-
-def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) -> int:
-    """Return the places of each front that a budget trains.
-
-    Args:
-        job: says how many, or leaves it open; then as many as are trained well.
-        seconds: for all winners together.
-        step_s: seconds of a training step of a middling one.
-        fronts: that share the time.
-    """
-    search = job.search
-    if search.front_size is not None:
-        return search.front_size
-    begun = 1 + FIRST_RUNG * (job.finetune.candidates - 1)
-    well = math.floor(seconds / (step_s * WELL_TRAINED_STEPS * begun) / fronts)
-    served = sum(map(len, search.budgets.values()))
-    return min(search.places, search.evaluations, max(FEWEST_PLACES, well, served))
 
 
 class Budget:

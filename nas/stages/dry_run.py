@@ -8,7 +8,6 @@ throughput of the small convolution that is timed here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,15 +16,14 @@ from pathlib import Path
 from devices.measuring.conditions import allowed_cores
 from nas.job.schema import Job
 from nas.stages.budget import (
-    FIRST_RUNG,
     divide,
     measurement_seconds,
     minutes_for,
     round_seconds,
-    trained_places,
     winner_lanes,
 )
 from nas.stages.training import plan_training
+from nas.stages.winners.share import FIRST_RUNG, share_winners
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -184,6 +182,8 @@ def estimate(
             winner_step_s=FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
             * job.finetune.batch_size,
             winner_epoch_steps=len(splits.training_batches(job.finetune.batch_size, seed=0)),
+            question_s=space.plan(space.largest()).macs / speed * job.finetune.batch_size,
+            images=len(splits.train),
             works={stage.name: stage.work for stage in stages},
         )  # fmt: skip
     names = ["manifest.json", "front.csv", "report.html", "models/"]
@@ -218,6 +218,8 @@ def _divided(
     epoch_steps: int,
     winner_step_s: float,
     winner_epoch_steps: int,
+    question_s: float,
+    images: int,
     works: Mapping[str, str],
 ) -> list[StageEstimate]:
     """Return how a budget is divided, and what that means in steps and epochs on this machine."""
@@ -239,8 +241,16 @@ def _divided(
     if job.finetune.epochs is None:
         lanes = winner_lanes(job)
         time_s = lanes * division.winners
-        kept = trained_places(job, time_s, step_s=winner_step_s)
-        begun = math.ceil(kept * job.finetune.candidates)
+        share = share_winners(
+            job,
+            time_s,
+            step_s=winner_step_s,
+            question_s=question_s if job.finetune.distillation else 0.0,
+            epoch_steps=winner_epoch_steps,
+            images=images,
+        )
+        kept, begun = share.places, share.begun
+        time_s = max(0.0, time_s - share.teacher_s)
         each = time_s / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
         passes = each / winner_step_s / winner_epoch_steps
         text = (

@@ -8,6 +8,7 @@ is adapted again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +89,19 @@ class Latencies:
         more = min(count - len(ends), len(inner))
         return [*ends, *(self._base().suggest(inner, more) if more > 0 else [])]
 
-    def measure(self, archs: Sequence[Arch], *, variant: str) -> dict[str, dict[Arch, Measurement]]:
+    def measure(
+        self, archs: Sequence[Arch], *, variant: str, retries: int | None = None
+    ) -> dict[str, dict[Arch, Measurement]]:
         """Measure ``archs`` on every device.
 
         Boards behind a hub work at the same time. Devices of this machine take turns, since two
         measurements on one machine disturb each other.
+
+        Args:
+            archs: the architectures.
+            variant: of their files.
+            retries: further attempts at most at what other load disturbs, where a measurement may
+                be less sure than the protocol asks for; None for those of the protocol.
 
         Returns:
             by device, the measurements of the architectures it can run.
@@ -104,6 +113,9 @@ class Latencies:
         archs, paths = self._usable_files(archs, list(dict.fromkeys(forms.values())))
         names = list(self.devices)
         total = len(names) * len(archs)
+        protocol = self._protocol
+        if retries is not None:
+            protocol = replace(protocol, retries=min(retries, protocol.retries))
         where = ", ".join(names)
         with self._progress.stage(f"latency on {where}", total, unit="measurements") as bar:
 
@@ -113,7 +125,7 @@ class Latencies:
                     archs=[str(arch) for arch in archs],
                     space=self.space.name,
                     variant=forms[name],
-                    protocol=self._protocol,
+                    protocol=protocol,
                     store=self._store,
                     on_result=lambda _, m: bar.advance(1, f"{m.latency_ms:.3f} ms"),
                 )

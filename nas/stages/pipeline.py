@@ -44,7 +44,7 @@ from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.verification import Models, Verification, on_fronts
 from nas.stages.warm_start import WarmStart
-from nas.stages.winners import Winners
+from nas.stages.winners.stage import Winners
 from nas.trackers.follow import Following
 from nas.trackers.told import require_trackers
 from predictors.registry import LatencyPredictor
@@ -346,7 +346,12 @@ class Pipeline:
             )
             with self.store.timed("latency"), self._measuring_timed():
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
-                latencies.measure(chosen, variant="search")
+                latencies.measure(
+                    chosen,
+                    variant="search",
+                    # A predictor bears noise, and on a busy machine attempts eat up a budget.
+                    retries=None if self.budget is None else 1,
+                )
                 latencies.adapt()
                 sizes.fit(models.search_sizes(chosen))
             predictors = latencies.latency_predictors()

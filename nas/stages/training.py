@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,10 +33,22 @@ TAUGHT_ROUNDS, TAUGHT_VIEWS = 8, 2048
 each image it can be shown: to ask the largest network in every step costs more than training the
 small ones does."""
 
+FEWEST_ROUNDS, SEEN_BEFORE_NEW = 2, 2
+"""Epochs that differ at least in a short training, and how often a middling network sees a view
+before another of its image is worth a question."""
 
-def taught_rounds(images: int) -> int:
-    """Return how many epochs of a training set of ``images`` differ where a teacher is asked."""
-    return max(TAUGHT_ROUNDS, -(-TAUGHT_VIEWS // images))
+
+def taught_rounds(images: int, *, epochs: float = math.inf) -> int:
+    """Return how many epochs of a training differ where a teacher is asked.
+
+    Args:
+        images: of the training set.
+        epochs: of the training, as far as they are known.
+    """
+    most = max(TAUGHT_ROUNDS, -(-TAUGHT_VIEWS // max(1, images)))
+    if epochs / SEEN_BEFORE_NEW >= most:
+        return most
+    return max(FEWEST_ROUNDS, math.ceil(epochs / SEEN_BEFORE_NEW))
 
 
 def train_supernet(

@@ -30,10 +30,11 @@ def candidates(*, folder: str, threads: int | None = None) -> Callable[[Mapping[
     """Return the function that does with a candidate of the run in ``folder`` what it is told.
 
     ``item["do"]`` is ``evaluate`` (:func:`evaluation_of`), ``finetune``
-    (:func:`finetune_candidate`) or ``winner`` (:class:`nas.stages.winners.WinnerTrainer`). What
-    they need, data and supernet, is read once.
+    (:func:`finetune_candidate`) or ``winner``
+    (:class:`nas.stages.winners.trainer.WinnerTrainer`). What they need, data and supernet, is
+    read once.
     """
-    from nas.stages.winners import WinnerTrainer
+    from nas.stages.winners.trainer import WinnerTrainer
 
     store = RunStore.open(Path(folder))
     job = store.job()

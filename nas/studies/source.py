@@ -187,7 +187,7 @@ def own_weights(source: Source, evaluator: Evaluator, arch: Arch) -> str:
     Returns:
         what the weights are, in words.
     """
-    from nas.stages.winners import WinnerTrainer
+    from nas.stages.winners.trainer import WinnerTrainer
     from nas.stages.worker_tasks import finetune_candidate
 
     store = RunStore.open(source.folder)

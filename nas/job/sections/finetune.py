@@ -51,8 +51,9 @@ class FinetuneConfig(Section):
     """Passes over the training images for each; 0 keeps the weights it inherits from the supernet.
     null shares what is left of the job's budget, and is 0 without one."""
     candidates: Annotated[float, Field(strict=True, ge=1, le=8)] = 1.5
-    """Architectures begun for each place on the front where time is shared: those that are
-    behind after a quarter of the training give up their places and their time."""
+    """Architectures begun at most for each place on the front where time is shared: those that are
+    behind after a quarter of the training give up their places and their time. Fewer begin where a
+    winner gets less than 3,500 steps, which all of them need."""
     learning_rate: AboveZero | None = None
     """Peak; null is 0.01 where time is shared and half of it or more is in float, otherwise, and
     without batch norm, 0.005, 0.002 for a network that came trained, and 0.0005 for a number of

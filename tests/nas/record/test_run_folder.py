@@ -111,11 +111,18 @@ def test_a_line_that_only_lacks_its_end_is_kept(store):
 
 
 def test_times_of_a_stage_add_up_over_resumed_runs(store):
-    store.event("stage_end", stage="train", seconds=1.5)
-    store.event("stage_end", stage="search", seconds=2.0)
+    store.event("stage_end", stage="train", seconds=1.5, cpu_seconds=1.25)
+    store.event("stage_end", stage="search", seconds=2.0, cpu_seconds=1.0)
     store.event("stage_begin", stage="train")
-    store.event("stage_end", stage="train", seconds=0.25)
-    expected = [{"stage": "train", "seconds": 1.75}, {"stage": "search", "seconds": 2.0}]
+    store.event("stage_end", stage="train", seconds=0.25, cpu_seconds=0.5)
+    # Recorded before processor seconds were, and resumed since.
+    store.event("stage_end", stage="test", seconds=1.0)
+    store.event("stage_end", stage="test", seconds=1.0, cpu_seconds=1.0)
+    expected = [
+        {"stage": "train", "seconds": 1.75, "cpu_seconds": 1.75},
+        {"stage": "search", "seconds": 2.0, "cpu_seconds": 1.0},
+        {"stage": "test", "seconds": 2.0, "cpu_seconds": None},
+    ]
     assert store.timing() == RunStore.open(store.folder).timing() == expected
 
 
@@ -126,7 +133,7 @@ def test_a_finished_stage_is_timed_and_one_cut_off_is_not(store):
         raise RuntimeError
     assert [e["event"] for e in store.events()] == ["stage_begin", "stage_end", "stage_begin"]
     (only,) = store.timing()
-    assert only["stage"] == "good" and only["seconds"] >= 0
+    assert only["stage"] == "good" and only["seconds"] >= 0 and only["cpu_seconds"] >= 0
 
 
 HOLD = """

@@ -71,7 +71,8 @@ def test_a_budget_is_divided_and_told_in_steps_and_epochs():
     # Half of 120 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
     assert "largest network 600 steps" in works["supernet"]
     assert "then 200 of all sizes" in works["supernet"]
-    assert works["winners"].startswith("8 architectures ")
+    # Twice as many as there are places, were there time to train them all well.
+    assert works["winners"].startswith("5 architectures ")
     assert "of which 4 go on to" in works["winners"] and "epochs" in works["winners"]
     assert any(line == "budget: 10 min" for line in found.lines())
     cpu = plan(budget={"cpu_minutes": 10}, search={"front_size": 4, "latency_samples": 5})

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from devices.measuring.protocol import Protocol
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.progress import Progress
 from predictors.registry import LATENCY_PREDICTORS
@@ -34,7 +35,8 @@ class Bench:
     spec = SimpleNamespace(form="", name="bench", runtime="none")
     concurrent = False
 
-    def measure(self, paths, *, archs, on_result, **_):
+    def measure(self, paths, *, archs, on_result, protocol, **_):
+        self.protocol = protocol
         found = []
         for i, value in enumerate(latency_ms(SPACE.genes([SPACE.parse(a) for a in archs]))):
             found.append(SimpleNamespace(latency_ms=float(value), energy_mj=None, detail=""))
@@ -55,12 +57,12 @@ def known() -> LatencyTable:
     )
 
 
-def latencies(predictor) -> Latencies:
+def latencies(predictor, protocol=None) -> Latencies:
     return Latencies(
         SPACE,
         [Bench()],
         store=None,
-        protocol=None,
+        protocol=protocol,
         files=lambda arch, variant: None,
         predictor=lambda: predictor,
         failed=lambda arch, reason: pytest.fail(reason),
@@ -71,6 +73,16 @@ def latencies(predictor) -> Latencies:
 def pool(count: int) -> list:
     genes = np.unique(SPACE.sample_genes(np.random.default_rng(2), count), axis=0)
     return list(dict.fromkeys([SPACE.smallest(), SPACE.largest(), *SPACE.decode(genes)]))
+
+
+@pytest.mark.parametrize(
+    ("of_protocol", "asked", "used"), [(3, None, 3), (3, 1, 1), (0, 1, 0), (1, 5, 1)]
+)
+def test_less_may_be_asked_of_a_measurement_than_the_protocol_does(of_protocol, asked, used):
+    found = latencies(made("transfer_gp"), Protocol(retries=of_protocol, runs=20))
+    found.measure(pool(4), variant="search", retries=asked)
+    (bench,) = found.devices.values()
+    assert (bench.protocol.retries, bench.protocol.runs) == (used, 20)
 
 
 @pytest.mark.parametrize("count", [11, 14])

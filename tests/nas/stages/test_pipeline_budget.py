@@ -11,7 +11,7 @@ from nas.job.check import load_job
 from nas.job.schema import job_space
 from nas.record.run_folder import RunStore
 from nas.stages import pipeline
-from nas.stages.winners import Winners
+from nas.stages.winners.stage import Winners
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -71,8 +71,11 @@ def test_the_budget_is_kept_across_the_cut(finished):
 
 def test_each_training_was_done_once(finished):
     lines = _lines(finished)
-    assert sorted(line["rung"] for line in lines) == [0] * 5 + [1] * 3
-    assert len({(line["arch"], line["rung"]) for line in lines}) == 8
+    begun = RunStore.open(finished).manifest()["winners_share"]["begun"]
+    # Up to half as many again as there are places, fewer where each gets few steps.
+    assert 3 <= begun <= 5
+    assert sorted(line["rung"] for line in lines) == [0] * begun + [1] * 3
+    assert len({(line["arch"], line["rung"]) for line in lines}) == begun + 3
     for line in lines:
         assert line["steps"] > 0 and line["seconds"] > 0
 

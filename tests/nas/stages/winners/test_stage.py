@@ -13,12 +13,11 @@ from nas.fronts.metrics import Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
-from nas.stages.budget import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS, Budget
+from nas.stages.budget import Budget
 from nas.stages.progress import Progress
-from nas.stages.winners import REFIT_SHARE, Winners, WinnerTrainer, _recipe
+from nas.stages.winners.share import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS
+from nas.stages.winners.stage import Winners
 from search_spaces import build_space
-from supernet.network import Supernet
-from tests.nas.data.numbered import numbered
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
 GOALS = [Goal(Metric("accuracy")), Goal(Metric("weights_kib"))]
@@ -59,7 +58,7 @@ class Trained(Executor):
             }  # fmt: skip
 
 
-STEP_S = 0.01
+STEP_S, QUESTION_S = 0.01, 0.25
 
 
 class Untrained:
@@ -73,6 +72,9 @@ class Untrained:
 
     def step_seconds(self, arch, *, cpu):
         return STEP_S
+
+    def question_seconds(self, *, cpu):
+        return QUESTION_S
 
 
 def kib(arch):
@@ -105,7 +107,9 @@ def stage(tmp_path):
             task=SimpleNamespace(metric_name=metric, higher_is_better=metric != "rmse"),
             # So many images that chance puts nothing behind.
             splits=SimpleNamespace(
-                training_batches=lambda size, seed: epoch, validation=range(10**9)
+                training_batches=lambda size, seed: epoch,
+                train=range(10**4),
+                validation=range(10**9),
             ),
         )
         winners = Winners(
@@ -276,84 +280,3 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
     assert len(found) == 4
     for arch, metrics in found.items():
         assert metrics["rmse"] == pytest.approx(100 / kib(arch)) and "accuracy" not in metrics
-
-
-class Training:
-    """Trains nothing: keeps for how long it is to train, and what validation says."""
-
-    plan_now = None
-
-    def __init__(self, begin=None):
-        self.begin, self.step, self.spent, self.told = begin, 0, 0.0, []
-
-    def run(self, *, until, total, validate=None):
-        self.step, self.spent, self.total = self.step + 3, until, total
-        if validate is not None:
-            self.told.append(validate(None))
-
-    def reached(self):
-        return self
-
-
-def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
-    """Return a trainer, and the trainings that it begins."""
-    evaluator = SimpleNamespace(
-        supernet=SimpleNamespace(space=SPACE),
-        finetuned={},
-        faults=None,
-        class_loss=False,
-        task=SimpleNamespace(metric_name="m", higher_is_better=higher),
-        splits=SimpleNamespace(
-            training_batches=lambda size, subset, **rest: subset,
-            train=numbered(30),
-        ),
-        network=lambda plan, own: own,
-        quality=lambda network, own: SimpleNamespace(
-            accuracy=0.25 if own is None or own.begin is None else 1.0,
-            worst_class_accuracy=float("nan"),
-        ),
-    )
-    evaluator.splits.validation = evaluator.splits.train.first(5)
-    job = Job.model_validate({"name": "a", "data": {"name": "digits"}, "finetune": finetune})
-    trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict, folder=tmp_path), evaluator)
-    made = []
-
-    def begin(arch, *, cpu, begin=None, **rest):
-        made.append(Training(begin))
-        made[-1].batches = rest.get("batches")
-        return made[-1]
-
-    monkeypatch.setattr(trainer, "_training", begin)
-    return trainer, made
-
-
-@pytest.mark.parametrize("higher, seen", [(True, 0.25), (False, -0.25)])
-def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch, tmp_path):
-    trainer, made = trainer_of(tmp_path, monkeypatch, higher=higher)
-    line = trainer.train({"arch": str(ARCHS[0]), "until": 1, "total": 1, "cpu": True})
-    assert made[0].told == [seen] and line["accuracy"] == 0.25
-    assert len(made) == 1
-
-
-def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, tmp_path):
-    trainer, made = trainer_of(tmp_path, monkeypatch, refit=True)
-    item = {"arch": str(ARCHS[0]), "total": 10.0, "cpu": True}
-    line = trainer.train({**item, "until": 2.5})
-    assert len(made) == 1 and made[0].spent == line["seconds"] == 2.5
-    line = trainer.train({**item, "until": 10.0})
-    first, last = made[1:]
-    assert first.spent == first.total == pytest.approx(10 * (1 - REFIT_SHARE))
-    assert last.begin is first and last.spent == last.total == pytest.approx(10 * REFIT_SHARE)
-    assert len(last.batches) == 35 and not last.told
-    # Of the examples that it learnt from afterwards nothing is told.
-    assert line["accuracy"] == 0.25
-    assert (line["steps"], line["seconds"]) == (6, 10.0)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_weights_decay_as_the_job_says(trained):
-    made = {"name": "a", "data": {"name": "digits"}, "supernet": {"weight_decay": 0.125}}
-    recipe = _recipe(
-        Job.model_validate(made), Supernet(SPACE), SPACE.plan(ARCHS[0]), trained=trained
-    )
-    assert recipe.weight_decay == 0.125

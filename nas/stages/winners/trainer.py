@@ -1,0 +1,250 @@
+"""Training one winner after another, from the weights that it inherits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.fronts.class_loss import CLASS_LOSS
+from nas.fronts.fault_rate import FAULTY
+from nas.models.own_network import came_trained, fixed_teacher
+from nas.models.sparsity import patterns_of
+from nas.stages.training import taught_rounds
+from search_spaces.seeds import derive_seed
+from search_spaces.space import Arch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.data.splits import Batches, Subset
+    from nas.job.schema import Job
+    from nas.record.run_folder import RunStore
+    from nas.stages.evaluator import Evaluator, Quality
+    from search_spaces.plan import NetworkPlan
+    from supernet.network import Supernet
+    from supernet.training.own_time import OwnRecipe, OwnTraining
+    from supernet.training.teacher import RememberingTeacher
+
+TRAINED_RATE = 2e-3
+"""Peak learning rate of what inherits from a network that came trained; a job may give another."""
+
+REFIT_SHARE = 0.4
+"""Of a winner's time, at its end, that goes into ``finetune.refit``."""
+
+_TIMED_S = 1.0
+"""Seconds in which training steps are timed."""
+
+
+class WinnerTrainer:
+    """Trains one winner after another in this process; what they share is made once.
+
+    Args:
+        job: of the run.
+        store: the run folder; checkpoints are in its ``winners``.
+        evaluator: of the trained supernet, which winners inherit from and learn from.
+    """
+
+    def __init__(self, job: Job, store: RunStore, evaluator: Evaluator) -> None:
+        self._job, self._store, self._evaluator = job, store, evaluator
+        self._teachers: dict[Batches, RememberingTeacher] = {}
+        self._trained = came_trained(store)
+
+    @cached_property
+    def _batches(self) -> Batches:
+        """Of the training examples, as many different views as were chosen before."""
+        return self._batches_of("winners")
+
+    @cached_property
+    def _all(self) -> Batches | None:
+        """Of training and validation examples together, where a winner ends with them."""
+        if not self._job.finetune.refit:
+            return None
+        splits = self._evaluator.splits
+        return self._batches_of("refit", splits.train.joined(splits.validation))
+
+    @cached_property
+    def _frozen(self) -> Callable[[Tensor], Tensor]:
+        """The largest network of the shared weights, which no longer changes."""
+        from supernet.training.train import frozen_teacher
+
+        frozen = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
+        return frozen.settled(self._batches_of("winners"))
+
+    def path(self, arch: Arch, *, refit: bool = False) -> Path:
+        """Return where the training of ``arch`` is kept, or its last part."""
+        name = f"{arch.id}-refit" if refit else arch.id
+        return self._store.folder / "winners" / f"{name}.safetensors"
+
+    def train(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Train ``item["arch"]`` until ``item["until"]`` of ``item["total"]`` seconds are spent.
+
+        Without ``item["judged"]`` it is not evaluated afterwards.
+
+        Returns:
+            ``arch``, ``rung``, ``until``, ``total``, ``accuracy`` and ``worst_class_accuracy`` on
+            the validation images, and the ``steps`` and ``seconds`` taken.
+
+        Raises:
+            TrainingCollapse: the loss is no longer finite.
+        """
+        arch = self._evaluator.supernet.space.parse(item["arch"])
+        training = self._training(arch, cpu=bool(item["cpu"]))
+        # Training asks for what is better when larger.
+        sign = 1 if self._evaluator.task.higher_is_better else -1
+
+        def quality(weights: Supernet) -> Quality:
+            network = self._evaluator.network(training.plan_now, own=weights)
+            return self._evaluator.quality(network, own=weights)
+
+        until, total = float(item["until"]), float(item["total"])
+        first = total if self._all is None else (1 - REFIT_SHARE) * total
+        training.run(
+            until=min(until, first),
+            total=first,
+            validate=lambda weights: sign * quality(weights).accuracy,
+        )
+        steps, seconds = training.step, training.spent
+        if until > first:
+            last = self._refitting(arch, training, cpu=bool(item["cpu"]))
+            last.run(until=until - first, total=total - first)
+            steps, seconds = steps + last.step, seconds + last.spent
+        taken = {"steps": steps, "seconds": round(seconds, 3)}
+        if not item.get("judged", True):
+            return {**item, **taken}
+        found = quality(training.reached())
+        inherited = False
+        # Inherited weights have no zeros, however well they do.
+        if self._trained and self._job.finetune.sparsity is None:
+            before = self._evaluator.quality(self._evaluator.network(arch))
+            inherited = sign * found.accuracy < sign * before.accuracy
+            found = before if inherited else found
+        return {
+            **item,
+            "accuracy": found.accuracy,
+            "worst_class_accuracy": found.worst_class_accuracy,
+            # JSON knows no NaN, and without faults there is none.
+            **({FAULTY: found.accuracy_at_fault_rate} if self._evaluator.faults else {}),
+            **({CLASS_LOSS: found.worst_class_loss} if self._evaluator.class_loss else {}),
+            **taken,
+            # What it inherits from a network that came trained was better.
+            **({"inherited": True} if inherited else {}),
+        }
+
+    def step_seconds(self, arch: Arch, *, cpu: bool) -> float:
+        """Return the seconds of a training step of ``arch`` here, on weights thrown away."""
+        # Of their own: how many views the others have is chosen by what this finds.
+        training = self._training(arch, cpu=cpu, keep=False, batches=self._batches_of("winners"))
+        training.run(until=1e-9, total=math.inf)
+        step, spent = training.step, training.spent
+        training.run(until=spent + _TIMED_S, total=math.inf)
+        return (training.spent - spent) / (training.step - step)
+
+    def question_seconds(self, *, cpu: bool) -> float:
+        """Return the seconds that a teacher takes for a batch which it remembers; 0 without one."""
+        now = time.process_time if cpu else time.monotonic
+        batches = self._batches_of("winners")
+        teacher = self._taught(batches) if self._job.finetune.distillation else None
+        if teacher is None or not teacher.remembers:
+            return 0.0
+        images, _ = next(iter(batches.epoch(0)))
+        images = images.to(self._evaluator.device)
+        # The first question pays for what is set up once.
+        teacher.outputs(images, 0, 0)
+        begun = now()
+        teacher.outputs(images, 0, 1)
+        return now() - begun
+
+    def trained(self, arch: Arch) -> Supernet:
+        """Return the weights of ``arch`` from the run folder."""
+        training = self._training(arch, cpu=True)
+        if self.path(arch, refit=True).exists():
+            training = self._refitting(arch, training, cpu=True)
+        return training.reached()
+
+    def _batches_of(self, name: str, subset: Subset | None = None) -> Batches:
+        splits, config = self._evaluator.splits, self._job.finetune
+        examples = len(splits.train if subset is None else subset)
+        rounds = (self._store.manifest().get("winners_share") or {}).get("rounds")
+        return splits.training_batches(
+            config.batch_size,
+            seed=derive_seed(self._job.seed, name),
+            rounds=(rounds or taught_rounds(examples)) if config.distillation else None,
+            subset=subset,
+        )
+
+    def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
+        """Return the training that follows ``training`` of ``arch``, on validation examples too."""
+        assert self._all is not None
+        return self._training(
+            arch, cpu=cpu, begin=training.reached(), batches=self._all,
+            checkpoint=self.path(arch, refit=True),
+        )  # fmt: skip
+
+    def _training(
+        self,
+        arch: Arch,
+        *,
+        cpu: bool,
+        keep: bool = True,
+        begin: Supernet | None = None,
+        batches: Batches | None = None,
+        checkpoint: Path | None = None,
+    ) -> OwnTraining:
+        from supernet.sparsity.training import pruned
+        from supernet.training.own_time import OwnTraining
+
+        supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
+        plan = supernet.plan(arch)
+        batches = batches or self._batches
+        return OwnTraining(
+            begin or pruned(supernet, plan, patterns_of(self._job, plan)),
+            plan,
+            batches=batches,
+            loss=task.loss,
+            distillation_loss=task.distillation_loss,
+            teacher=self._taught(batches) if config.distillation else None,
+            recipe=_recipe(self._job, supernet, plan, trained=self._trained),
+            checkpoint=checkpoint or self.path(arch) if keep else None,
+            checkpoint_every_s=self._job.supernet.checkpoint_every_s,
+            now=time.process_time if cpu else time.monotonic,
+            device=self._evaluator.device,
+        )
+
+    def _taught(self, batches: Batches) -> RememberingTeacher:
+        from supernet.training.teacher import RememberingTeacher
+
+        if batches not in self._teachers:
+            teacher = fixed_teacher(
+                self._job.supernet.teacher,
+                self._evaluator.supernet.space,
+                batches,
+                trained=self._trained,
+                device=self._evaluator.device,
+            )
+            if teacher is None:
+                teacher = RememberingTeacher(self._frozen, batches)
+            self._teachers[batches] = teacher
+        return self._teachers[batches]
+
+
+def _recipe(job: Job, supernet: Supernet, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
+    from supernet.training.own_time import OwnRecipe, suited_recipe
+
+    config = job.finetune
+    if trained:
+        begin = OwnRecipe(learning_rate=TRAINED_RATE, float_share=config.float_share or 0.0)
+    else:
+        begin = suited_recipe(supernet, plan, float_share=config.float_share)
+    rate = config.learning_rate
+    return replace(
+        begin,
+        learning_rate=begin.learning_rate if rate is None else rate,
+        distillation=1.0 if config.distillation == "only" else begin.distillation,
+        weight_decay=job.supernet.weight_decay,
+        precision=job.supernet.precision,
+    )
