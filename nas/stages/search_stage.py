@@ -173,6 +173,7 @@ class Search:
         options = dict(config.options)
         if config.strategy == "predictor":
             options["initial"] = config.initial
+            options.setdefault("log_costs", True)
         make = STRATEGIES.get(config.strategy)
         return {
             front.name: make(

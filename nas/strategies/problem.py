@@ -113,6 +113,15 @@ class Problem:
             constraints=self._violations(predicted, self.constraints, len(genes)),
         )
 
+    def known_objectives(self, genes: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+        """Return the predicted objectives of gene rows: (n, m), NaN but in ``columns``."""
+        predicted = self._predict(genes, dict.fromkeys(str(self.goals[c].metric) for c in columns))
+        found = np.full((len(genes), len(self.goals)), np.nan)
+        for column in columns:
+            goal = self.goals[column]
+            found[:, column] = goal.sign * predicted[str(goal.metric)][0]
+        return found
+
     def screened(self, *, exact_only: bool = False, learned: bool = False) -> tuple[int, ...]:
         """Return the constraints that can be judged before evaluating anything.
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nas.fronts import pareto
+from nas.fronts.coverage import worth
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.strategies import STRATEGIES, Exact, PredictorStrategy, Problem
 from nas.strategies.genes import enumerate_genes
@@ -40,6 +41,44 @@ def test_reaches_the_enumerated_front(build):
     points = search("predictor", problem, evaluate, 80, 0, generations=100)
     ratio = pareto.hypervolume(points, reference) / pareto.hypervolume(truth, reference)
     assert ratio > 0.99
+
+
+def small_half(problem, points, column):
+    """Return the share of points in the lower half of a cost's range in its logarithm."""
+    ends = problem.space.genes([problem.space.smallest(), problem.space.largest()])
+    middle = np.log(problem.known_objectives(ends, [column])[:, column]).mean()
+    return float((np.log(points[:, column]) < middle).mean())
+
+
+@pytest.mark.parametrize("total", [24, 60])
+def test_with_logarithms_small_ones_have_their_share(build, total):
+    """Of budgets spread over orders of magnitude half are in the lower half of the logarithm."""
+    shares = {}
+    for log_costs in (False, True):
+        problem, evaluate = build(stages=3, depth=3)
+        column = [str(goal.metric) for goal in problem.goals].index("weights_kib")
+        points = search(
+            "predictor", problem, evaluate, total, 0, generations=25, population=100,
+            log_costs=log_costs,
+        )  # fmt: skip
+        shares[log_costs] = small_half(problem, points, column)
+    assert shares[True] > 1.3 * shares[False]
+    assert shares[True] > 0.25
+
+
+def test_logarithms_offer_more_over_budgets_of_every_size(build):
+    worths = {}
+    for log_costs in (False, True):
+        found = []
+        for seed in range(3):
+            problem, evaluate = build(stages=3, depth=4)
+            points = search(
+                "predictor", problem, evaluate, 60, seed, generations=25, population=100,
+                log_costs=log_costs,
+            )  # fmt: skip
+            found.append(worth(-points[:, 0], points[:, 1:], np.arange(len(points)), -1.0))
+        worths[log_costs] = np.mean(found)
+    assert worths[True] > worths[False]
 
 
 def test_a_learned_constraint_is_aimed_at_and_never_ends_the_search(build):
