@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -152,11 +152,13 @@ class BlockStage(ABC):
         channels: output channels at width 1.0.
         stride: of the first block.
         depths: allowed numbers of blocks, ascending.
+        widths: multipliers of the stage's own channels, beside that of the whole network.
     """
 
     channels: int
     stride: int
     depths: tuple[int, ...]
+    widths: tuple[float, ...] = field(default=(1.0,), kw_only=True)
 
     @abstractmethod
     def check(self, place: str, parameters: Parameters) -> None:
@@ -197,8 +199,9 @@ class KernelStage(BlockStage):
 class StagedSpace(PresetSpace):
     """A stem, stages of blocks, a head.
 
-    Choice names: ``resolution``, ``width``, ``exit`` where there are exits, ``s1.depth``, and
-    ``s1.b1.CHOICE`` for the blocks of stage 1 (all counted from 1). Bits are
+    Choice names: ``resolution``, ``width``, ``exit`` where there are exits, ``s1.depth``,
+    ``s1.width`` where a stage has widths of its own, and ``s1.b1.CHOICE`` for the blocks of stage 1
+    (all counted from 1). Bits are
     ``s1.b1.w.ROLE`` (weights) and ``s1.b1.a.ROLE`` (input activations) for each layer, or
     ``s1.b1.w`` and ``s1.b1.a`` with ``granularity="block"``.
 
@@ -281,8 +284,11 @@ class StagedSpace(PresetSpace):
         height: np.ndarray | int = -1 if square else self.height_column(genes)
         last = columns.value("exit") if p.exits else np.full(len(every), len(p.stages))
 
-        def channels(count: int) -> np.ndarray:
+        def channels(count: Any) -> np.ndarray:
             return round_channels(count * width, p.divisor)
+
+        def own_width(s: int, stage: BlockStage) -> np.ndarray | float:
+            return columns.value(f"s{s}.width") if len(stage.widths) > 1 else stage.widths[0]
 
         current = channels(p.stem_channels)
         blocks = [self._stem(current, size, height, every)]
@@ -292,7 +298,7 @@ class StagedSpace(PresetSpace):
             height = strided_height(height, stride, self.DIMENSIONS)
         for s, stage in enumerate(p.stages, start=1):
             depth = columns.value(f"s{s}.depth")
-            out = channels(stage.channels)
+            out = channels(stage.channels * own_width(s, stage))
             for b in range(1, stage.depths[-1] + 1):
                 block = Block(
                     f"s{s}.b{b}", p, columns, (depth >= b) & (last >= s), current, out, size,

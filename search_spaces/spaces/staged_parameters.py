@@ -127,6 +127,7 @@ def check_parameters(space: str, p: Parameters, *, shares: bool = False) -> None
         ascending(f"stages[{i}].depths", stage.depths)
         for depth in stage.depths:
             whole(f"stages[{i}].depths", depth)
+        ascending(f"stages[{i}].widths", stage.widths)
         stage.check(f"stages[{i}]", p)
     if p.exits:
         ascending("exits", p.exits)
@@ -175,6 +176,8 @@ def shared_choices(p: Parameters) -> list[Choice]:
         if s > ends[0]:
             reached = (Condition("exit", frozenset(e for e in ends if e >= s)),)
         choices.append(Choice(f"s{s}.depth", stage.depths, reached))
+        if len(stage.widths) > 1:
+            choices.append(Choice(f"s{s}.width", stage.widths, reached))
         for b in range(1, stage.depths[-1] + 1):
             deep_enough = frozenset(d for d in stage.depths if d >= b)
             # The depth's own condition holds where the depth is active.

@@ -31,6 +31,17 @@ CASES = {
             "exits": [1],
         },
     ),
+    "stages of several widths": (
+        "mobilenet",
+        {
+            "stages": [
+                {"channels": 8, "stride": 1, "depths": [1, 2], "widths": [0.5, 1.0]},
+                {"channels": 16, "stride": 2, "depths": [1, 2], "widths": [0.5, 0.75, 1.5]},
+            ],
+            "widths": [0.5, 1.0],
+            "expands": [1, 2],
+        },
+    ),
     "two kinds of residual": (
         "resnet",
         {

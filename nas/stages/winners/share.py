@@ -17,8 +17,10 @@ WELL_TRAINED_STEPS = 3500
 after 13,300); with more, the gaps between the sizes of a short front cost those as much whose
 budget lies within one."""
 
-FEWEST_PLACES = 5
-"""Places of a front for which time is shared however little each of them gets."""
+FEWEST_PLACES = 7
+"""Places of a front for which time is shared however little each of them gets. Half the time costs
+a small network half a point; half the places cost a budget that lies between two of them one to
+four, since a front easily spans a factor of 50 in size."""
 
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""

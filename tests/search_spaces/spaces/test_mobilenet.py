@@ -160,6 +160,40 @@ def test_width_resolution_kernel_and_depth_reach_the_layers():
     assert little["s2.b1.depthwise"].in_channels == 2 * 12
 
 
+def test_a_stage_has_a_width_of_its_own_beside_that_of_the_network():
+    stages = [
+        {"channels": 16, "stride": 1, "depths": [1]},
+        {"channels": 32, "stride": 2, "depths": [2], "widths": [0.25, 1.0]},
+        {"channels": 64, "stride": 2, "depths": [1], "widths": [0.5]},
+    ]
+    space = tiny(stages=stages, widths=[0.5, 1.0], divisor=4)
+    assert [c.name for c in space.choices if c.name.endswith("width")] == ["width", "s2.width"]
+    for width in (0.5, 1.0):
+        for own in (0.25, 1.0):
+            arch = change(space, space.largest(), width=width, s2__width=own)
+            layers = by_name(space.plan(arch))
+            assert layers["s1.b1.project"].out_channels == 16 * width
+            for block in ("s2.b1", "s2.b2"):
+                assert layers[f"{block}.project"].out_channels == 32 * width * own
+            # One width is no choice.
+            assert layers["s3.b1.project"].out_channels == 64 * width * 0.5
+    (smallest, largest) = (space.plan(a) for a in (space.smallest(), space.largest()))
+    assert by_name(smallest)["s2.b1.project"].out_channels == 4
+    assert by_name(largest)["s2.b1.project"].out_channels == 32
+
+
+@pytest.mark.parametrize("preset", ["28x28", "32x32"])
+def test_fine_presets_hold_what_lean_ones_do_and_smaller(preset):
+    fine, lean = (
+        MobileNetSpace.from_config(preset=f"{preset}-{kind}") for kind in ("fine", "lean")
+    )
+    rows = lean.sample_genes(np.random.default_rng(0), 20)
+    for arch in [lean.smallest(), lean.largest(), *lean.decode(rows)]:
+        same = fine.plan(fine.arch({**dict(arch.items), "s3.width": 1.0}))
+        assert same.blocks == lean.plan(arch).blocks
+    assert fine.plan(fine.smallest()).macs < lean.plan(lean.smallest()).macs
+
+
 def test_residual_blocks_keep_size_and_channels():
     space = MobileNetSpace.from_config(preset="32x32")
     for arch in space.decode(space.sample_genes(np.random.default_rng(0), 20)):
@@ -227,6 +261,8 @@ STAGE = TINY["stages"][0]
         ({"stages": [{**STAGE, "depths": [1.5]}]}, r"depths=1.5 must be a whole number"),
         ({"stages": [{**STAGE, "depths": None}]}, "depths=None must be a list"),
         ({"stages": [{**STAGE, "depths": 2}]}, "depths=2 must be a list"),
+        ({"stages": [{**STAGE, "widths": [1.0, 0.5]}]}, r"stages\[0\].widths=.* must be ascending"),
+        ({"stages": [{**STAGE, "widths": [0]}]}, "positive numbers"),
         ({"stages": [{**STAGE, "channels": 0}]}, r"stages\[0\].channels=0 must be a whole"),
         ({"stages": [{**STAGE, "stride": "2"}]}, r"stride='2' must be a whole number"),
         ({"stages": [{**STAGE, "kernels": [2, 3]}]}, "kernel 2 is even"),
