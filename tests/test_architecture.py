@@ -31,6 +31,7 @@ LONGER = {
 }
 """Files that are still longer than they should be. None may be added."""
 MOST_MODULES = 20
+_HOLD_IMPORTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,26 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@lru_cache
+def text_of(path: Path) -> str:
+    """Return the text of a module, which many tests here read."""
+    return path.read_text("utf-8")
+
+
+@lru_cache
+def imports_of(module: str) -> tuple[tuple[Import, ...], tuple[ast.stmt, ...]]:
+    """Return a module's imports, and those statements of them at its top; parsed once."""
+    tree = ast.parse(text_of(modules()[module]))
+    top = tuple(one for one in tree.body if isinstance(one, (ast.Import, ast.ImportFrom)))
+    return tuple(_imports(module, tree)), top
+
+
 def _imports(module: str, node: ast.AST, typing_only: bool = False) -> Iterator[Import]:
     known = modules()
     for child in ast.iter_child_nodes(node):
+        # No import stands within an expression, and most of what is parsed are expressions.
+        if not isinstance(child, _HOLD_IMPORTS):
+            continue
         guarded = typing_only or (
             isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
         )
@@ -72,11 +90,7 @@ def _imports(module: str, node: ast.AST, typing_only: bool = False) -> Iterator[
 @lru_cache
 def imports() -> tuple[Import, ...]:
     """Return every import of every module, those inside functions too."""
-    return tuple(
-        one
-        for module, path in modules().items()
-        for one in _imports(module, ast.parse(path.read_text("utf-8")))
-    )
+    return tuple(one for module in modules() for one in imports_of(module)[0])
 
 
 def test_imports_run_one_way():
@@ -101,13 +115,11 @@ def test_the_rule_is_the_one_that_is_written():
 @pytest.mark.parametrize("package", ["search_spaces", "devices"])
 def test_what_a_board_installs_loads_no_torch(package):
     allowed = re.compile(r"devices\.runtimes\.(executorch|inductor|torch_graph)")
-    for module, path in modules().items():
+    for module in modules():
         if module.partition(".")[0] != package or allowed.match(module):
             continue
-        top = ast.parse(path.read_text("utf-8")).body
-        for statement in top:
-            if isinstance(statement, (ast.Import, ast.ImportFrom)):
-                assert not re.search(r"\btorch", ast.unparse(statement)), module
+        for statement in imports_of(module)[1]:
+            assert not re.search(r"\btorch", ast.unparse(statement)), module
 
 
 def cycles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
@@ -158,7 +170,7 @@ def registries() -> dict[str, str]:
     """Return the entry-point group of every registry by its name, as the source declares them."""
     found = {}
     for path in modules().values():
-        text = path.read_text("utf-8")
+        text = text_of(path)
         for name, arguments in re.findall(r"^(\w+): Registry\[.*?\] = Registry\((.*?)\)$", text,
                                           re.M | re.S):  # fmt: skip
             found[name] = re.search(r'group="([\w.]+)"', arguments)[1]
@@ -182,7 +194,7 @@ def test_files_are_short_but_the_known_ones():
     long = {
         str(path.relative_to(ROOT))
         for path in modules().values()
-        if len(path.read_text("utf-8").splitlines()) > MOST_LINES
+        if len(text_of(path).splitlines()) > MOST_LINES
     }
     assert long - LONGER == set(), f"over {MOST_LINES} lines: split by topic"
 

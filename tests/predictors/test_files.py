@@ -19,18 +19,17 @@ from search_spaces.tables.synthetic import synthetic_table
 
 
 @lru_cache
-def _predictors() -> list[SavedPredictor]:
+def _predictor(name: str) -> SavedPredictor:
     table = synthetic_table(architectures=80, devices=3, positions=4)
-    return [
-        TransferGP(table.space).meta_fit(table),
-        TransferGP(table.space),
-        HelpPredictor(table.space, episodes=2, width=8, query=20).meta_fit(table),
-    ]
+    if name == "help":
+        return HelpPredictor(table.space, episodes=2, width=8, query=20).meta_fit(table)
+    predictor = TransferGP(table.space)
+    return predictor.meta_fit(table) if name == "transfer_gp" else predictor
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_a_file_predicts_what_was_saved(tmp_path: Path, number: int) -> None:
-    predictor = _predictors()[number]
+@pytest.mark.parametrize("name", ["transfer_gp", "without known devices", "help"])
+def test_a_file_predicts_what_was_saved(tmp_path: Path, name: str) -> None:
+    predictor = _predictor(name)
     pool = synthetic_table(architectures=80, devices=3, positions=4)
     chosen = predictor.suggest_genes(pool.genes, 14, np.random.default_rng(0))
     values = pool.column("device0")[chosen]
@@ -44,7 +43,7 @@ def test_a_file_predicts_what_was_saved(tmp_path: Path, number: int) -> None:
 
 def test_a_predictor_alone_is_not_adapted(tmp_path: Path) -> None:
     path = tmp_path / "known.safetensors"
-    save_predictor(_predictors()[0], path)
+    save_predictor(_predictor("transfer_gp"), path)
     assert load_predictor(path).devices == ("device0", "device1", "device2")
     with pytest.raises(InputError, match="not adapted"):
         load_adapted(path)
@@ -57,7 +56,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a predictor")
     with pytest.raises(InputError, match="not a predictor file"):
         load_predictor(path)
-    save_predictor(_predictors()[0], path)
+    save_predictor(_predictor("transfer_gp"), path)
     with pytest.raises(InputError, match="other choices"):
         load_predictor(path, space=NasBench201())
 
@@ -113,7 +112,7 @@ def _spoil(name: str) -> Callable[[dict, dict], None]:
     ],
 )
 def test_changed_files_are_refused_with_the_reason(tmp_path: Path, name: str, message: str) -> None:
-    predictor = _predictors()[0]
+    predictor = _predictor("transfer_gp")
     genes = synthetic_table(architectures=80, devices=3, positions=4).genes[:12]
     path = tmp_path / "board.safetensors"
     save_adapted(predictor, genes, np.linspace(1, 2, 12), path, device="board")
@@ -128,7 +127,7 @@ def test_a_folder_is_no_predictor_file(tmp_path: Path) -> None:
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "known.safetensors"
-    save_predictor(_predictors()[0], path)
+    save_predictor(_predictor("transfer_gp"), path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cut short"):
         load_predictor(path)
@@ -136,7 +135,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "help.safetensors"
-    save_predictor(_predictors()[2], path)
+    save_predictor(_predictor("help"), path)
 
     def change(arrays: dict, metadata: dict) -> None:
         arrays["fc5.bias"] = np.zeros(3, dtype=np.float32)
