@@ -11,6 +11,7 @@ being skipped or expected to fail is a failure (see tests/known_faults.py).
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import multiprocessing.process
 import os
@@ -76,6 +77,12 @@ def pytest_collection(session: pytest.Session) -> None:
     subprocess.Popen.__init__ = no_process  # type: ignore[method-assign]  # this process is ours
     os.fork = no_process
     multiprocessing.process.BaseProcess.start = no_process  # type: ignore[method-assign]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep modules and tests, which live to the end, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 class _SkipsHeavyImports(importlib.abc.MetaPathFinder):

@@ -31,7 +31,7 @@ from devices.measuring.quiet import (
     undisturbed,
 )
 from devices.measuring.sampling import Block, Failure
-from devices.measuring.statistics import Figures, Spread, spread_of, summarise
+from devices.measuring.statistics import Figures, Spread, median_of, spread_of, summarise
 
 MOST_NEEDED = 3
 """Undisturbed processes that are enough for a measurement; a protocol may ask for fewer."""
@@ -294,7 +294,7 @@ def _judge(attempt: Attempt) -> tuple[Reason, ...]:
     if attempt.missing:
         found.add(Reason.DISTURBED)
     if len(blocks) >= 2:
-        medians = [float(np.median(samples)) for samples in attempt.values_ms]
+        medians = [median_of(samples) for samples in attempt.values_ms]
         # With more processes than asked for the extremes lie further apart; the interval judges.
         first = len(medians) <= protocol.processes
         if first and outside_limit(max(medians) / min(medians) - 1, protocol.max_spread):

@@ -10,6 +10,7 @@ from devices.measuring.measurement import Reason
 from devices.measuring.protocol import Protocol
 from devices.measuring.quiet import EVERY, UNDISTURBED, Kept
 from devices.measuring.sampling import Block
+from devices.measuring.statistics import median_of
 
 
 def judge_block(block: Block, kept: Kept, protocol: Protocol) -> set[Reason]:
@@ -45,11 +46,11 @@ def _judge_samples(samples: np.ndarray, protocol: Protocol) -> set[Reason]:
     found = set()
     half = len(samples) // 2
     if half:
-        first, second = np.median(samples[:half]), np.median(samples[half:])
+        first, second = median_of(samples[:half]), median_of(samples[half:])
         if outside_limit(abs(second / first - 1), protocol.max_drift):
             found.add(Reason.DRIFT)
     # Outliers on either side: a neighbour may be there for most of the runs.
-    ratio = samples / np.median(samples)
+    ratio = samples / median_of(samples)
     outside = (ratio > protocol.outlier_factor) | (ratio < 1 / protocol.outlier_factor)
     if outside_limit(float(np.mean(outside)), protocol.max_outlier_share):
         found.add(Reason.LOAD)

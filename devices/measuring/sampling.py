@@ -22,6 +22,7 @@ from devices.measuring.counters import Counters, Counts, NoCounters, make_counte
 from devices.measuring.energy import EnergyMeter, NoMeter, make_meter
 from devices.measuring.probe import make_probe
 from devices.measuring.protocol import Protocol
+from devices.measuring.statistics import median_of
 from devices.runtime import Runtime, random_inputs
 from search_spaces.errors import EnvironmentProblem, NasError
 from search_spaces.seeds import derive_rng, derive_seed
@@ -201,7 +202,7 @@ def time_calls(
                 meter.start()
                 taken = _sample(call, calls, protocol.runs, clocks, None, fine)
                 energy = meter.stop()
-            median = float(np.median(taken.samples_ns))
+            median = median_of(taken.samples_ns)
             if median >= wanted_ns:
                 break
             # The warm-up was slower than the samples: they are all taken again, longer.
@@ -314,7 +315,7 @@ def _warm_up(
             if now - opened >= protocol.warmup_window_ms * 1e6:
                 break
         # The median: one preemption within a window says nothing about being warm.
-        windows.append(float(np.median(durations)))
+        windows.append(median_of(durations))
         recent = windows[-protocol.warmup_windows :]
         fastest = min(recent)
         if len(recent) == protocol.warmup_windows:

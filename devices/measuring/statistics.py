@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,8 +47,22 @@ class Spread:
 
 def spread_of(processes: Sequence[Sequence[float]]) -> Spread:
     """Return the spread of the medians of at least two processes."""
-    logs = np.log([np.median(samples) for samples in processes])
+    logs = np.log([median_of(samples) for samples in processes])
     return Spread(float(np.var(logs, ddof=1)), len(logs) - 1)
+
+
+def median_of(samples: Sequence[float] | np.ndarray) -> float:
+    """Return the median of at least one sample (n,); NaN if any is.
+
+    As ``np.median``, whose time for tens of samples is nearly all preparation; a measurement
+    takes hundreds of such medians, on boards too.
+    """
+    ordered = np.sort(np.asarray(samples, dtype=float))
+    # NaN is sorted to the end.
+    if math.isnan(ordered[-1]):
+        return math.nan
+    high = ordered.item(len(ordered) // 2)
+    return high if len(ordered) % 2 else (ordered.item(len(ordered) // 2 - 1) + high) / 2
 
 
 def pooled(spreads: Sequence[Spread]) -> Spread:
@@ -77,14 +92,14 @@ def summarise(
         systematic: half width, as a share, of what the samples may be off together; the
             interval's own half width and this are added as squares.
     """
-    medians = np.array([np.median(samples) for samples in processes])
+    medians = np.array([median_of(samples) for samples in processes])
     ends = interval(medians, level=level, peers=peers)
     low, high = float(ends[0]), float(ends[1])
     half = math.hypot(math.log(high / low) / 2, systematic)
     centre = math.sqrt(low * high)
     low, high = centre * math.exp(-half), centre * math.exp(half)
     every = np.concatenate([np.asarray(samples, dtype=float) for samples in processes])
-    median = float(np.median(every))
+    median = median_of(every)
     quarter, three, p90, p99 = np.quantile(every, [0.25, 0.75, 0.9, 0.99])
     return Figures(
         median=median,
@@ -93,7 +108,7 @@ def summarise(
         iqr=float(three - quarter),
         p90=float(p90),
         p99=float(p99),
-        mad=float(np.median(np.abs(every - median))),
+        mad=median_of(np.abs(every - median)),
     )
 
 
@@ -155,11 +170,13 @@ def interval(
     return np.exp(centre - half), np.exp(centre + half)
 
 
+@lru_cache
 def student_t(probability: float, freedom: int) -> float:
     """Return the quantile of Student's t for a whole number of degrees of freedom.
 
     By bisection of the closed form of the distribution function (Abramowitz and Stegun,
-    26.7.3 and 26.7.4), so that a board needs no SciPy.
+    26.7.3 and 26.7.4), so that a board needs no SciPy. All intervals of a protocol need the same
+    few, so they are kept.
     """
     if not 0.5 <= probability < 1 or freedom < 1:
         raise ValueError(f"no quantile for probability {probability}, freedom {freedom}")

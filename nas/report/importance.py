@@ -57,11 +57,9 @@ def choice_importance(
         least: fewest architectures a figure may rest on.
         seed: of the shuffles.
     """
-    y = _column(values)
     names = list(dict.fromkeys(name for row in choices for name in row))
-    rng = np.random.default_rng(seed)
-    found = [_explained(name, [row.get(name) for row in choices], y, least, rng) for name in names]
-    return _ranked(found)
+    given = {name: [row.get(name) for row in choices] for name in names}
+    return _ranked(given, _column(values), least, seed)
 
 
 def family_importance(
@@ -81,20 +79,18 @@ def family_importance(
         choices, values, least, seed: as for :func:`choice_importance`.
         levels: quantiles the mean of a family is cut into.
     """
-    y = _column(values)
     members: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in choices for name in row):
         members.setdefault(family(name), []).append(name)
-    rng = np.random.default_rng(seed)
-    found = []
+    families = {}
     for name, names in members.items():
         means = np.full(len(choices), np.nan)
         for i, row in enumerate(choices):
             given = [row[member] for member in names if member in row]
             if given and all(isinstance(v, (int, float)) for v in given):
-                means[i] = np.mean(given)
-        found.append(_explained(name, _quantiles(means, levels), y, least, rng))
-    return _ranked(found)
+                means[i] = sum(given) / len(given)
+        families[name] = _quantiles(means, levels)
+    return _ranked(families, _column(values), least, seed)
 
 
 def family(name: str) -> str:
@@ -106,11 +102,6 @@ def family(name: str) -> str:
 
 def _column(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
-
-
-def _ranked(found: list[Importance | None]) -> list[Importance]:
-    present = [item for item in found if item is not None]
-    return sorted(present, key=lambda item: (-item.explained, item.choice))
 
 
 def _quantiles(means: np.ndarray, levels: int) -> list[str | float | None]:
@@ -125,43 +116,87 @@ def _quantiles(means: np.ndarray, levels: int) -> list[str | float | None]:
     return [names[k] if np.isfinite(mean) else None for k, mean in zip(bins, means, strict=True)]
 
 
-def _explained(
-    name: str, given: Sequence[Any], values: np.ndarray, least: int, rng: np.random.Generator
-) -> Importance | None:
-    """Judge one assignment of levels; ``None`` where there is too little to judge."""
-    rows = [i for i, level in enumerate(given) if level is not None and np.isfinite(values[i])]
+@dataclass(frozen=True)
+class _Levels:
+    """One choice as the evaluations that can be judged have it.
+
+    Attributes:
+        choice: its name.
+        rows: which evaluations those are: (n,) int.
+        options: the levels, in order.
+        codes: which of them each row has: (n,) int.
+    """
+
+    choice: str
+    rows: np.ndarray
+    options: list[Any]
+    codes: np.ndarray
+
+
+def _levels(name: str, given: Sequence[Any], values: np.ndarray, least: int) -> _Levels | None:
+    """Code the levels of one choice; ``None`` where there is too little to judge."""
+    known = np.array([level is not None for level in given], dtype=bool)
+    rows = np.flatnonzero(known & np.isfinite(values))
     if len(rows) < least:
         return None
     options = sorted({given[i] for i in rows}, key=_order)
     if len(options) < 2 or len(options) >= len(rows):
         return None
     position = {option: k for k, option in enumerate(options)}
-    codes = np.array([position[given[i]] for i in rows])
-    y = values[rows]
-    total = float(((y - y.mean()) ** 2).sum())
+    return _Levels(name, rows, options, np.array([position[given[i]] for i in rows]))
+
+
+def _ranked(
+    given: Mapping[str, Sequence[Any]], values: np.ndarray, least: int, seed: int
+) -> list[Importance]:
+    """Judge choices, each as a level of every evaluation; the largest share first."""
+    alike: dict[bytes, list[_Levels]] = {}
+    for name, levels in given.items():
+        one = _levels(name, levels, values, least)
+        if one is not None:
+            alike.setdefault(one.rows.tobytes(), []).append(one)
+    rng = np.random.default_rng(seed)
+    found = [item for group in alike.values() for item in _explained(group, values, rng)]
+    return sorted(found, key=lambda item: (-item.explained, item.choice))
+
+
+def _explained(
+    group: Sequence[_Levels], values: np.ndarray, rng: np.random.Generator
+) -> list[Importance]:
+    """Judge choices that the same evaluations have; they are held against the same shuffles."""
+    y = values[group[0].rows]
+    centred = y - y.mean()
+    total = float((centred**2).sum())
     if total <= 1e-18 * max(1.0, float((y**2).sum())):
-        return None
-    shuffles = rng.permuted(np.broadcast_to(y, (SHUFFLES, len(y))), axis=1)
-    return Importance(
-        choice=name,
-        explained=max(0.0, float(_epsilon_squared(y[None], codes, total)[0])),
-        chance=max(0.0, float(np.quantile(_epsilon_squared(shuffles, codes, total), 0.95))),
-        active=len(rows),
-        levels=tuple(
-            (option, int((codes == k).sum()), float(y[codes == k].mean()))
-            for k, option in enumerate(options)
-        ),
-    )
+        return []
+    shuffles = rng.permuted(np.broadcast_to(centred, (SHUFFLES, len(y))), axis=1)
+    shares = _epsilon_squared(np.concatenate([centred[None], shuffles]), group, total)
+    found = []
+    for one, share in zip(group, shares, strict=True):
+        counts = np.bincount(one.codes)
+        means = np.bincount(one.codes, weights=y) / counts
+        found.append(
+            Importance(
+                choice=one.choice,
+                explained=max(0.0, float(share[0])),
+                chance=max(0.0, float(np.quantile(share[1:], 0.95))),
+                active=len(y),
+                levels=tuple(zip(one.options, counts.tolist(), means.tolist(), strict=True)),
+            )
+        )
+    return found
 
 
-def _epsilon_squared(y: np.ndarray, codes: np.ndarray, total: float) -> np.ndarray:
-    """Share of the variance between groups, corrected for chance: (m, n), (n,) -> (m,)."""
-    groups = np.eye(codes.max() + 1)[codes]  # (n, k)
-    n, k = groups.shape
-    centred = y - y.mean(axis=1, keepdims=True)
-    between = ((centred @ groups) ** 2 / groups.sum(axis=0)).sum(axis=1)
-    noise = (total - between) / (n - k)
-    return (between - (k - 1) * noise) / total
+def _epsilon_squared(centred: np.ndarray, group: Sequence[_Levels], total: float) -> np.ndarray:
+    """Share of the variance between levels, corrected for chance: (m, n) -> (choices, m)."""
+    # One product for all choices: (m, n) with a column a level of each of them.
+    columns = np.concatenate([np.eye(len(one.options))[one.codes] for one in group], axis=1)
+    starts = np.cumsum([0, *(len(one.options) for one in group[:-1])])
+    squares = (centred @ columns) ** 2 / columns.sum(axis=0)
+    between = np.add.reduceat(squares, starts, axis=1).T
+    levels = np.array([[len(one.options)] for one in group])
+    noise = (total - between) / (centred.shape[1] - levels)
+    return (between - (levels - 1) * noise) / total
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -8,7 +8,7 @@ latencies of known devices, radial ones on the architecture itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -260,8 +260,6 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
     Scrambled Sobol points for each of :func:`groups`, so that the set is fixed and fills each
     box evenly.
     """
-    from scipy.stats import qmc
-
     out = []
     shared = kernels.names[: len(kernels.names) - len(kernels.singles)]
     for seed, group in enumerate(groups(kernels)):
@@ -269,7 +267,7 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
         # With one known device left there is no "common" kernel, the last one. Its coordinate
         # is drawn all the same, so that the others of every vector stay as they were.
         drawn = len(shared) + 1 + int(kernels.columns.size == 1)
-        unit = qmc.Sobol(drawn, seed=seed).random(group.count)[:, : len(shared) + 1]
+        unit = _even_points(drawn, seed, group.count)[:, : len(shared) + 1]
         unit = np.roll(unit, -1, axis=1)  # the noise takes the first coordinate
         middle = np.full((group.count, len(kernels.singles)), 0.9)
         unit = np.concatenate([unit[:, :-1], middle, unit[:, -1:]], axis=1)
@@ -277,6 +275,16 @@ def prior_weights(kernels: Kernels) -> np.ndarray:
         span = np.append(np.full(len(limits) - 1, 3.0), 5.0)
         out.append(limits * np.exp(-np.log(10) * span * (1 - unit)))
     return np.concatenate(out)
+
+
+@lru_cache(maxsize=256)
+def _even_points(dimensions: int, seed: int, count: int) -> np.ndarray:
+    """Scrambled Sobol points, each coordinate in [0, 1): (count, dimensions), read only."""
+    from scipy.stats import qmc
+
+    points: np.ndarray = qmc.Sobol(dimensions, seed=seed).random(count)
+    points.flags.writeable = False
+    return points
 
 
 def prior_shares(kernels: Kernels) -> np.ndarray:

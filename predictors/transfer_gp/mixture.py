@@ -20,6 +20,7 @@ _GLITCH_VARIANCE = 100.0  # times the usual noise
 _SCREENED = 100  # measurements on which all weight vectors are tried
 _FINALISTS = 24  # weight vectors that are tried on more
 _CELLS = 2_000_000  # numbers in one batch of covariances
+_BEYOND = 1e200  # larger than any product that is taken from it, so that its root exists
 _SCALE_STRENGTH = 1.0  # pseudo-measurements behind the prior of the scale
 
 
@@ -71,11 +72,18 @@ def posterior_of(
     n = len(target)
     evidence = evidences(grams, target, thetas, relative_spread) + log_prior
     keep = np.argsort(-evidence, kind="stable")[:_KEPT]
+    solutions: dict[int, Solved] = {}
+
+    def solved_with(i: int) -> Solved:
+        # Several hypotheses of one weight vector begin with the same solution.
+        if i not in solutions:
+            solutions[i] = Solved.of(grams, target, thetas[i], relative_spread)
+        return solutions[i]
+
     beliefs = [(int(i), -1, evidence[i] + np.log(max(1 - n * _GLITCH, 0.3))) for i in keep]
     if n >= 5:
         for i in keep[:_KEPT_WITH_GLITCH]:
-            one = Solved.of(grams, target, thetas[i], relative_spread)
-            glitched = one.glitch_evidence(target) + log_prior[i] + np.log(_GLITCH)
+            glitched = solved_with(int(i)).glitch_evidence(target) + log_prior[i] + np.log(_GLITCH)
             beliefs += [(int(i), row, value) for row, value in enumerate(glitched)]
     logs = np.array([value for _, _, value in beliefs])
     weights = np.exp(logs - logs.max())
@@ -87,7 +95,7 @@ def posterior_of(
     kept = []
     for at in order:
         i, row, _ = beliefs[at]
-        solved = Solved.of(grams, target, thetas[i], relative_spread)
+        solved = solved_with(i)
         kept.append(solved if row < 0 else solved.with_glitch(target, row))
     return Posterior(
         weights=weights[order] / weights[order].sum(),
@@ -170,15 +178,21 @@ def _evidences(
     n = len(target)
     out = np.empty(len(thetas))
     step = max(1, _CELLS // (n * n))
-    right = np.stack([target, np.ones(n)], axis=1)
+    # The target and ones as two more rows below the covariance: the factor's rows there are both
+    # of them solved with the factor above, so no second, general solver has to run.
+    edge = np.zeros((n + 2, n + 2))
+    edge[n, :n], edge[n + 1, :n] = target, 1.0
+    edge[n, n] = edge[n + 1, n + 1] = _BEYOND
+    noise = np.diag(np.append(np.ones(n), np.zeros(2)))
+    wide = np.pad(grams, ((0, 0), (0, 2), (0, 2)))
     for start in range(0, len(thetas), step):
         part = thetas[start : start + step]
-        covariance = np.tensordot(part[:, :-1], grams, axes=1)
-        covariance += part[:, -1][:, None, None] * np.eye(n)
+        covariance = np.tensordot(part[:, :-1], wide, axes=1)
+        covariance += part[:, -1][:, None, None] * noise + edge
         factor = np.linalg.cholesky(covariance)
-        log_det = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
-        white = np.linalg.solve(factor, np.broadcast_to(right, (len(part), n, 2)))
-        inner = np.swapaxes(white, 1, 2) @ white  # (t, 2, 2)
+        log_det = 2 * np.log(np.diagonal(factor[:, :n], axis1=-2, axis2=-1)).sum(axis=-1)
+        white = factor[:, n:, :n]
+        inner = white @ np.swapaxes(white, 1, 2)  # (t, 2, 2)
         centre = _centre(part, relative_spread)
         own, cross, ones = inner[:, 0, 0], inner[:, 0, 1], inner[:, 1, 1]
         out[start : start + step] = _evidence(log_det, own, cross, ones, n, centre)[0]

@@ -214,7 +214,7 @@ class TransferGP(SavedPredictor):
 
     def _predict_left_out(self, task: Task, chosen: np.ndarray, held: np.ndarray) -> np.ndarray:
         kernels = self._kernels_without(task.device)
-        fit = self._fit(task.genes[chosen], task.values[chosen], kernels)
+        fit = self._fit(task.genes[chosen], task.values[chosen], kernels, judged=False)
         return fit.location_scale(task.genes[held], self.features_to_learn_from)[0]
 
     def _choose(
@@ -230,7 +230,10 @@ class TransferGP(SavedPredictor):
         fit = self._fit(np.asarray(genes), latencies, self._kernels)
         return AdaptedGP(self, fit)
 
-    def _fit(self, genes: np.ndarray, latencies: np.ndarray, kernels: Kernels) -> Fit:
+    def _fit(
+        self, genes: np.ndarray, latencies: np.ndarray, kernels: Kernels, *, judged: bool = True
+    ) -> Fit:
+        """Fit measurements; ``judged``: with their errors, which only intervals need."""
         features = self.features_to_learn_from(genes)
         thetas = kernels.weights
         step = step_of(latencies)
@@ -250,7 +253,7 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = evidence[1] - evidence[0] if len(genes) > 2 else 0.0
         log = bool(gain + prior.log_odds > self._log_margin)
-        left_out = left_out_errors(*found[int(log)])
+        left_out = left_out_errors(*found[int(log)]) if judged else np.zeros(0)
         least = float(latencies.min())
         return Fit(kernels, features, posteriors[int(log)], left_out, log, step, least, unit)
 

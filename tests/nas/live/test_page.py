@@ -23,9 +23,11 @@ IMAGES = Path(__file__).parents[3] / "docs" / "images"
 POINTS = [(0.5, 5.0), (0.7, 6.0), (0.4, 5.5), (0.82, 8.5), (0.75, 7.9), (0.9, 20.0), (0.61, 5.4)]
 
 
-@pytest.fixture
-def store(tmp_path) -> RunStore:
-    store = RunStore.create(tmp_path / "run", {"job": Job.model_validate(JOB).resolved()})
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> RunStore:
+    """A run that no test changes: to record its evaluations takes a second and more."""
+    folder = tmp_path_factory.mktemp("written") / "run"
+    store = RunStore.create(folder, {"job": Job.model_validate(JOB).resolved()})
     with store.timed("supernet"), LossLog(store.folder) as log:
         for step in range(1, 200):
             log.write({"step": step, "loss": 2.3 / step**0.3, "subnet_loss": 2.4 / step**0.25})
@@ -34,6 +36,11 @@ def store(tmp_path) -> RunStore:
     store.event("stage_begin", stage="search")
     evaluated(store, POINTS)
     return store
+
+
+@pytest.fixture
+def store(written, tmp_path) -> RunStore:
+    return RunStore.open(shutil.copytree(written.folder, tmp_path / "run"))
 
 
 @pytest.fixture
