@@ -139,11 +139,12 @@ def _levels(name: str, given: Sequence[Any], values: np.ndarray, least: int) -> 
     rows = np.flatnonzero(known & np.isfinite(values))
     if len(rows) < least:
         return None
-    options = sorted({given[i] for i in rows}, key=_order)
+    levels = [given[i] for i in rows.tolist()]
+    options = sorted(set(levels), key=_order)
     if len(options) < 2 or len(options) >= len(rows):
         return None
     position = {option: k for k, option in enumerate(options)}
-    return _Levels(name, rows, options, np.array([position[given[i]] for i in rows]))
+    return _Levels(name, rows, options, np.array([position[level] for level in levels]))
 
 
 def _ranked(

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from devices.measuring.statistics import (
     Spread,
     interval,
+    median_of,
     pooled,
     spread_of,
     student_t,
@@ -81,6 +84,12 @@ def test_figures_of_known_samples():
     figures = summarise([[1.0, 2.0, 3.0], [1.0, 2.0, 4.0], [2.0]])
     assert (figures.median, figures.low, figures.high) == (2.0, 2.0, 2.0)
     assert figures.mad == 1.0
+
+
+@given(st.lists(st.floats(1e-3, 1e6) | st.just(math.nan), min_size=1, max_size=40))
+def test_the_median_is_numpys(samples):
+    for given_as in (samples, tuple(samples), np.array(samples)):
+        assert np.array_equal(median_of(given_as), np.median(samples), equal_nan=True)
 
 
 def test_one_process_has_no_interval():
