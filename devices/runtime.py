@@ -235,12 +235,18 @@ def make_runtime(name: str, parameters: Mapping[str, Any] | None = None) -> Runt
 
 
 def existing_file(path: Path | str) -> Path:
-    """Return the path of a file that is there.
+    """Return the path of a model file that is there.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not; of the folder of a run the message names its models.
     """
     path = Path(path)
+    if path.is_dir():
+        parts = ("-decode.onnx", "-encode.onnx")
+        there = [*(path / "models").glob("*.onnx"), *path.glob("*.onnx")]
+        models = sorted(model for model in there if not model.name.endswith(parts))
+        fix = f", such as {models[0]}" if models else ""
+        raise InputError(f"{path} is a folder; give a model file{fix}")
     if not path.is_file():
         raise InputError(f"no model file at {path}")
     return path

@@ -283,11 +283,11 @@ def measure(
     from devices.fleet.remote import make_device
     from devices.measuring.protocol import Protocol
     from devices.measuring.store import MeasurementStore
+    from devices.runtime import existing_file
 
     paths = [Path(model) for model in models]
     for path in paths:
-        if not path.is_file():
-            raise InputError(f"no model file at {path}")
+        existing_file(path)
     address = None
     if hub is not None:
         if board is None or token_file is None:

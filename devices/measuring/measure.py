@@ -16,7 +16,7 @@ from devices.measuring.protocol import Protocol
 from devices.measuring.quiet import quiet_level
 from devices.measuring.sampling import REFERENCE, Block, Failure
 from devices.measuring.statistics import Spread, pooled
-from devices.runtime import Runtime
+from devices.runtime import Runtime, existing_file
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
@@ -57,8 +57,7 @@ def measure(
     if reference is None and len(models) > 1:
         reference = models[0]
     for path in [*models, *([reference] if reference else [])]:
-        if not path.is_file():
-            raise InputError(f"no model file at {path}")
+        existing_file(path)
     cores = _cores(runtime, protocol)
     attempts: list[list[Attempt]] = [[] for _ in models]
     probed: list[Block] = []

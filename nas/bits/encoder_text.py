@@ -106,7 +106,7 @@ def read_masked(
     words = WordPieces(folder, config.vocabulary)
     inner = min(config.length, LONGEST) - 2
     # Twice what is needed, of letters of which a token has six at most on average.
-    numbers = words.numbers(read_text(path)[: 24 * inner * windows])
+    numbers = words.numbers(read_text(path, option=None)[: 24 * inner * windows])
     cut = len(numbers) // inner
     if cut < 2:
         raise InputError(

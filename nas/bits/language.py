@@ -62,7 +62,7 @@ def read_windows(
             "it was trained with"
         )
     length = min(most, 128)
-    text = read_text(path)
+    text = read_text(path, option=None)
     # Twice what is needed, of letters of which a token has four at most on average.
     numbers = tokens.encode(text[: 16 * length * windows])
     cut = (len(numbers) - 1) // length

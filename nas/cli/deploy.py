@@ -101,6 +101,7 @@ def check(
     Ends with 4 when the model must not be used there; warnings end with 0.
     """
     from devices.measuring.store import MeasurementStore
+    from devices.runtime import existing_file
     from nas.boards.deployment import (
         check_deployment,
         input_shape,
@@ -110,8 +111,7 @@ def check(
     )
     from search_spaces.atomic import write_json_atomic
 
-    if not model.is_file():
-        raise InputError(f"no model file at {model}")
+    existing_file(model)
     chosen = chosen_protocol(protocol, processes, runs)
     target: Device
     if job is not None:

@@ -112,10 +112,10 @@ def measure(
 ) -> None:
     """Measure model files, here or on a board."""
     from devices.measuring.store import MeasurementStore
+    from devices.runtime import existing_file
 
     for model in models:
-        if not model.is_file():
-            raise InputError(f"no model file at {model}")
+        existing_file(model)
     chosen = chosen_protocol(protocol, processes, runs)
     target = chosen_device(
         runtime, threads, batch, key_values(option, "--option"), hub, token_file, device, ca, again,

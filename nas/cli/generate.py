@@ -60,10 +60,10 @@ def generate(
     from nas.models.language.generate import TextGenerator
 
     generator = TextGenerator(model, threads=threads, runtime=runtime)
-    typer.echo(prompt, nl=False)
     pieces = generator.generate(
         prompt, tokens, temperature=temperature, most_likely=most_likely, seed=seed
     )
+    typer.echo(prompt, nl=False)
     for piece in pieces:
         typer.echo(piece, nl=False)
     typer.echo()
@@ -71,7 +71,7 @@ def generate(
 
 def _answer(model: Path, prompt: str, lines: Path | None, threads: int, *, asked: bool) -> None:
     """Print what becomes of a source, or of each line of a file."""
-    from nas.data.text.source import read_text
+    from nas.data.text.decoding import read_plain
     from nas.models.language.transduce import Transducer
     from search_spaces.errors import InputError
 
@@ -81,7 +81,7 @@ def _answer(model: Path, prompt: str, lines: Path | None, threads: int, *, asked
     if lines is None:
         typer.echo(transducer.answer(prompt))
         return
-    for number, line in enumerate(read_text(lines).splitlines(), start=1):
+    for number, line in enumerate(read_plain(lines, option=None).splitlines(), start=1):
         try:
             typer.echo(f"{line}\t{transducer.answer(line)}")
         except InputError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.problems import Problems
+from nas.data.text.decoding import read_plain
 from search_spaces.errors import InputError
 from search_spaces.tables.files import separator_of, with_point
 
@@ -114,7 +115,7 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
             twice, or rows of another length than its first line: all of these at once.
     """
     problems = Problems(path)
-    text = read_text(path, encoding)
+    text = read_plain(path, encoding)
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = separator_of(first)
     try:
@@ -149,26 +150,6 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
         tuple(tuple(row[place] for place in kept) for _, row in rest),
         tuple(line for line, _ in rest),
     )
-
-
-def read_text(path: Path, encoding: str) -> str:
-    """Return the text of a file, without the mark that may begin it.
-
-    Raises:
-        InputError: it cannot be read, or is of another encoding.
-    """
-    try:
-        text = path.read_bytes().decode(encoding)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except LookupError as error:
-        raise InputError(f"data.options.encoding: {encoding!r} is no encoding") from error
-    except UnicodeError as error:
-        raise InputError(
-            f"{path}: is no text in {encoding} ({error}); say data.options.encoding, such as "
-            "latin-1 or utf-16, or save the file as UTF-8"
-        ) from error
-    return text.removeprefix("\ufeff")
 
 
 def _left_out(place: int, head: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> bool:

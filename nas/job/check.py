@@ -15,10 +15,11 @@ from pydantic import (
 )
 
 from nas.job.findings import Finding, kind_of, unknown_key, unknown_name
+from nas.job.kinds import wrong_values
 from nas.job.paths import with_absolute_paths
 from nas.job.registries import registry_for
 from nas.job.schema import Job
-from nas.job.schema_findings import allowed_keys, location_of, schema_diagnostic
+from nas.job.schema_findings import allowed_keys, schema_diagnostic
 from nas.job.sections.budget import check_budget
 from nas.job.sections.constraints import UNKNOWN_KEYS, unknown_constraints
 from nas.job.sections.data import check_data, check_normal
@@ -71,12 +72,11 @@ def check_job(source: YamlSource, *, changes: Mapping[str, Any]) -> Job:
         job = Job.model_validate(raw)
     except ValidationError as error:
         job = None
-        for details in error.errors(include_url=False):
-            location = location_of(details["loc"])
-            if details["type"] == UNKNOWN_KEYS:
+        for wrong in wrong_values(error.errors(include_url=False), Job):
+            if wrong.kind == UNKNOWN_KEYS:
                 continue  # each is told at its place
-            broken.add(location)
-            diagnostics.append(schema_diagnostic(source, location, details))
+            broken.add(wrong.place)
+            diagnostics.append(schema_diagnostic(source, wrong))
     for location in unknown_constraints(raw):
         broken.add(location)
         diagnostics.append(

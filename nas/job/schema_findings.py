@@ -12,23 +12,22 @@ from typing import Any
 from pydantic import (
     BaseModel,
 )
-from pydantic_core import ErrorDetails
 
 from nas.fronts.metrics import METRICS
+from nas.job import kinds
 from nas.job.findings import dotted, nearest, shown, unknown_key
+from nas.job.kinds import Wrong
 from nas.job.schema import Job
+from nas.job.sections.budget import BudgetConfig
 from nas.job.sections.constraints import Bound, ConstraintsConfig, metric_names
 from nas.job.yaml_source import Diagnostic, YamlSource
 
 
-def schema_diagnostic(
-    source: YamlSource, location: tuple[str | int, ...], details: ErrorDetails
-) -> Diagnostic:
-    """Return one of pydantic's findings in the words of a job file, at its place."""
+def schema_diagnostic(source: YamlSource, wrong: Wrong) -> Diagnostic:
+    """Return one finding of the schema in the words of a job file, at its place."""
+    location, value, context = wrong.place, wrong.value, wrong.context
     where = dotted(location)
-    value = details["input"]
-    context = details.get("ctx", {})
-    match details["type"]:
+    match wrong.kind:
         case "missing":
             parent = dotted(location[:-1])
             message = f"missing key {location[-1]!r}" + (f" in {parent}" if parent else "")
@@ -43,6 +42,11 @@ def schema_diagnostic(
             allowed = _allowed_values(location)
             message = f"{where}: {shown(value)} is not one of {', '.join(map(str, allowed))}"
             message += nearest(value, allowed)
+        case kinds.NONE_OF_KINDS:
+            allowed = kinds.words(context["kinds"])
+            message = f"{where}: {shown(value)} is not {_either(allowed)}"
+            message += _as_bool(value, "true" in allowed) or nearest(value, allowed)
+            message += _quoted(value) if "text" in allowed else ""
         case "int_type" | "int_from_float" | "int_parsing":
             message = f"{where}: {shown(value)} is not a whole number"
             message += _without_unit(location, value)
@@ -53,8 +57,9 @@ def schema_diagnostic(
             message = f"{where}: {shown(value)} is not a finite number"
         case "bool_type":
             message = f"{where}: {shown(value)} is not true or false"
+            message += _as_bool(value)
         case "string_type":
-            message = f"{where}: {shown(value)} is not text; write it in quotes"
+            message = f"{where}: {shown(value)} is not text{_quoted(value)}"
         case "list_type":
             message = f"{where}: {shown(value)} is not a list"
             if isinstance(value, (str, int, float)):
@@ -92,15 +97,19 @@ def schema_diagnostic(
         case "value_error":
             message = f"{where}: {shown(value)} {context['error']}"
         case _:
-            message = f"{where}: {shown(value)}: {details['msg']}"
+            message = f"{where}: {shown(value)}: {wrong.text}"
+    if value is None and _has_default(location):
+        message += f"; leave {location[-1]} out for its default"
     return source.diagnostic(location, message)
 
 
 def _without_unit(location: Sequence[str | int], value: Any) -> str:
     """Return how to write a number that was given with its unit, or nothing."""
-    found = re.fullmatch(r"\s*([-+]?[0-9.]+)\s*([A-Za-zµμ%]+)\s*", value) if isinstance(
-        value, str
-    ) else None  # fmt: skip
+    if not isinstance(value, str):
+        return ""
+    if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", value):
+        return "; write it without quotes"
+    found = re.fullmatch(r"\s*([-+]?[0-9.]+)\s*([A-Za-zµμ%]+)\s*", value)
     if found is None:
         return ""
     number, unit = found.groups()
@@ -116,6 +125,29 @@ def _without_unit(location: Sequence[str | int], value: Any) -> str:
     return f"; write the number alone{'' if own is None else f', in {own}'}"
 
 
+def _as_bool(value: Any, asked: bool = True) -> str:
+    """Return how to write a word that means true or false elsewhere, or nothing."""
+    word = str(value).lower() if asked and isinstance(value, str) else ""
+    meant = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    return f"; write {str(meant[word]).lower()} without quotes" if word in meant else ""
+
+
+def _quoted(value: Any) -> str:
+    """Return how to write a plain value as text, or nothing."""
+    return "; write it in quotes" if isinstance(value, (int, float)) else ""
+
+
+def _either(said: Sequence[str]) -> str:
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} or {said[-1]}"
+
+
+def _has_default(location: tuple[str | int, ...]) -> bool:
+    """Whether the key at ``location`` is one of a section and may be left out."""
+    model = _annotation(location[:-1])
+    field = None if model is None else model.model_fields.get(str(location[-1]))
+    return field is not None and not field.is_required()
+
+
 def _as_mapping(location: Sequence[str | int], value: Any) -> str:
     """Return how to write the mapping for which a plain value was given, or nothing."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -125,6 +157,8 @@ def _as_mapping(location: Sequence[str | int], value: Any) -> str:
         return f"; write {named}"
     if isinstance(value, str):
         return ""
+    if _annotation(location) is BudgetConfig:
+        return f"; write {{minutes: {value}}} or {{cpu_minutes: {value}}}"
     if _annotation(location) is Bound:
         return f"; write {{max: {value}}} or {{min: {value}}}"
     if tuple(location[:2]) == ("search", "constraints") and len(location) == 3:
@@ -141,12 +175,6 @@ def _named(location: Sequence[str | int], value: Any) -> str | None:
     if not isinstance(value, str) or model is None or "name" not in model.model_fields:
         return None
     return f"{{name: {value}}}"
-
-
-def location_of(loc: Sequence[str | int]) -> tuple[str | int, ...]:
-    """Return the place in the file that pydantic's location means."""
-    # pydantic adds markers such as "[key]" behind the keys that exist in the file.
-    return tuple(step for step in loc if step != "[key]")
 
 
 def allowed_keys(location: Sequence[str | int]) -> list[str]:

@@ -293,6 +293,10 @@ def _yaml_message(error: yaml.MarkedYAMLError, text: str, mark: yaml.Mark | None
         if "\t" in line[: mark.column + 1]:
             return "a tab is not allowed here; indent with spaces"
     problem = error.problem or "cannot be read as YAML"
+    if "found another document" in problem:
+        return "a job is one document; move what follows '---' to a file of its own"
+    if undefined := re.fullmatch("found undefined alias ('.*')", problem):
+        return f"no value above is marked &{undefined[1][1:-1]}; mark one, or write the value here"
     return f"{problem} ({error.context})" if error.context else problem
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.problems import Problems
+from nas.data.text.decoding import read_plain
 from search_spaces.errors import EnvironmentProblem, InputError
 
 PARTS = ("train", "validation", "test")
@@ -78,7 +79,7 @@ def read_pairs(path: Path, *, columns: Sequence[str] | None, encoding: str) -> l
         InputError: another encoding, lines without a pair or with an empty side, all of them at
             once; no such columns; no pair at all.
     """
-    text = _decoded(path, encoding)
+    text = read_plain(path, encoding)
     places = (0, 1)
     cells = _cells(path, text)
     if columns is not None:
@@ -110,7 +111,7 @@ def read_parallel(source: Path, target: Path, *, encoding: str) -> list[Pair]:
     for path in (source, target):
         if not path.is_file():
             raise InputError(f"data.options.files: {path} is not there")
-        lines = _decoded(path, encoding).split("\n")
+        lines = read_plain(path, encoding).split("\n")
         sides.append(lines[:-1] if lines[-1] == "" else lines)
     problems = Problems(source.parent)
     counts = [len(side) for side in sides]
@@ -144,23 +145,6 @@ def _add(
         )
     if not empty:
         found.append(Pair(source, target, path, line))
-
-
-def _decoded(path: Path, encoding: str) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except LookupError as error:
-        raise InputError(f"data.options.encoding: {encoding!r} is no encoding") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}:{line}: byte {error.start} of the file is no {encoding} ({error.reason}); say "
-            "data.options.encoding, such as latin-1, or convert the file"
-        ) from error
 
 
 def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from nas.data.problems import Problems, whole_option
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
+from nas.data.text.decoding import OPTION, NoText, decoded_text
 from nas.data.text.tokens import BYTES, BytePairs, ByteTokens, Tokens, printable
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.seeds import derive_rng
@@ -105,8 +106,16 @@ def text(
     )
 
 
-def read_text(root: Path, *, files: str = "*.txt", encoding: str = "utf-8") -> str:
+def read_text(
+    root: Path, *, files: str = "*.txt", encoding: str = "utf-8", option: str | None = OPTION
+) -> str:
     """Return the text of a file, or of the files of a folder one after another.
+
+    Args:
+        root: the file or the folder.
+        files: which files of a folder.
+        encoding: of the files.
+        option: where another encoding may be said; None for nowhere, as for what a command names.
 
     Raises:
         InputError: a file is not of the encoding, an unknown encoding, or no text at all.
@@ -122,19 +131,19 @@ def read_text(root: Path, *, files: str = "*.txt", encoding: str = "utf-8") -> s
             if not name.startswith(".")
         )
         if not paths:
-            raise InputError(f"{root}: no file is called {files}; say data.options.files")
+            fix = "" if option is None else "; say data.options.files"
+            raise InputError(f"{root}: no file is called {files}{fix}")
     else:
-        raise EnvironmentProblem(f"data.path: {root} is not there")
+        raise EnvironmentProblem(f"{'' if option is None else 'data.path: '}{root} is not there")
     problems = Problems(root)
-    found = []
+    found: list[str] = []
     for path in paths:
-        try:
-            found.append(path.read_bytes().decode(encoding))
-        except LookupError as error:
-            raise InputError(f"data.options.encoding: {encoding!r} is no encoding") from error
-        except UnicodeDecodeError as error:
-            problems.add(path, f"byte {error.start} is no {encoding} ({error.reason})")
-    problems.raise_any("Say data.options.encoding, such as latin-1, or convert the file.")
+        text = decoded_text(path.read_bytes(), encoding, option or OPTION)
+        if isinstance(text, NoText):
+            problems.add(path, f"byte {text.byte} {text.reason}; {text.fix(option)}")
+        else:
+            found.append(text)
+    problems.raise_any()
     whole = "".join(found)
     if not whole:
         raise InputError(f"{root}: holds no text")

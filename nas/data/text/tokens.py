@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from nas.data.text.decoding import utf8
 from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ByteTokens:
 
     def encode(self, text: str) -> np.ndarray:
         """See :class:`Tokens`."""
-        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64)
+        return np.frombuffer(utf8(text), np.uint8).astype(np.int64)
 
     def to_text(self) -> str:
         """See :class:`Tokens`."""
@@ -158,10 +159,10 @@ class BytePairs:
         Raises:
             InputError: the tokenizer changes the text, so that bits per byte would be of another.
         """
+        wanted = utf8(text)
         found = self._tokenizer.encode(text, add_special_tokens=False).ids
         numbers = np.array(found, np.int64)
         made = b"".join(self.spellings[n] for n in found)
-        wanted = text.encode("utf-8")
         if made != wanted:
             pairs = enumerate(zip(made, wanted, strict=False))
             place = next((i for i, (a, b) in pairs if a != b), min(len(made), len(wanted)))

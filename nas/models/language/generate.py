@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.text.tokens import Tokens, tokens_from_text
-from nas.models.language.notes import PAIRS, TOKENIZER
+from nas.models.language.notes import PAIRS, TOKENIZER, open_named
 from nas.models.language.step_file import keep, step_path
-from nas.models.parity import open_session
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,15 +38,13 @@ class TextGenerator:
 
     Raises:
         InputError: the file is no language model, or says of its tokens what does not fit it.
-        EnvironmentProblem: the file does not load.
+        EnvironmentProblem: the runtime is not installed.
     """
 
     def __init__(self, model: Path, *, threads: int = 1, runtime: str = "onnxruntime") -> None:
         if runtime not in ("onnxruntime", "lowbit"):
             raise InputError(f"text is made in onnxruntime or lowbit, not in {runtime!r}")
-        if not Path(model).is_file():
-            raise InputError(f"no model file at {model}")
-        session = open_session(model, optimise=True, threads=threads)
+        session = open_named(model, threads=threads)
         notes = session.get_modelmeta().custom_metadata_map
         if PAIRS in notes:
             raise InputError(
@@ -80,7 +77,7 @@ class TextGenerator:
             loaded = make_runtime("lowbit", {"threads": threads}).load(step)
             self._reader = _Kept(loaded, self.length)
         elif step.is_file():
-            self._reader = _Steps(open_session(step, optimise=True, threads=threads), self.length)
+            self._reader = _Steps(open_named(step, threads=threads), self.length)
         else:
             self._reader = _Windows(session, self.length)
 
@@ -98,7 +95,7 @@ class TextGenerator:
         most_likely: int = 40,
         seed: int = 0,
     ) -> Iterator[str]:
-        """Yield what follows ``prompt``, piece by piece.
+        """Return what follows ``prompt``, piece by piece.
 
         Args:
             prompt: at least one letter.
@@ -108,7 +105,7 @@ class TextGenerator:
             seed: of the draws.
 
         Raises:
-            InputError: an empty prompt, or numbers that cannot be.
+            InputError: an empty prompt, one that is no UTF-8, or numbers that cannot be.
         """
         known = self.tokens.encode(prompt).tolist()
         if not known:
@@ -118,6 +115,11 @@ class TextGenerator:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         if not 0 <= temperature < float("inf"):
             raise InputError(f"temperature is {temperature}; it must be 0 or more")
+        return self._pieces(known, count, temperature, most_likely, seed)
+
+    def _pieces(
+        self, known: list[int], count: int, temperature: float, most_likely: int, seed: int
+    ) -> Iterator[str]:
         random = np.random.default_rng(seed)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # Half of what a model sees at once stays when it has seen all of it.

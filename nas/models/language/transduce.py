@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.runtime import existing_file
 from nas.data.text.pair_tokens import PairTokens, UnknownSymbolError, pairs_from_text
-from nas.models.language.notes import PAIRS
+from nas.models.language.notes import PAIRS, open_named
 from nas.models.language.parts import DECODE, ENCODE, part_path
 from nas.models.language.step_file import keep
-from nas.models.parity import open_session
 from search_spaces.errors import InputError
 
 
@@ -28,19 +28,18 @@ class Transducer:
     Raises:
         InputError: the file is no encoder-decoder, the files beside it are not there, or one says
             of its symbols what does not fit it.
-        EnvironmentProblem: a file does not load.
+        EnvironmentProblem: the runtime is not installed.
     """
 
     def __init__(self, model: Path, *, threads: int = 1) -> None:
         model = Path(model)
-        if not model.is_file():
-            raise InputError(f"no model file at {model}")
+        existing_file(model)
         paths = {part: part_path(model, part) for part in (ENCODE, DECODE)}
         for path in paths.values():
             if not path.is_file():
                 raise InputError(f"{path} is not there; it is written beside {model.name} by a run")
         self._encoder, self._decoder = (
-            open_session(path, optimise=True, threads=threads) for path in paths.values()
+            open_named(path, threads=threads) for path in paths.values()
         )
         notes = self._decoder.get_modelmeta().custom_metadata_map
         if PAIRS not in notes:

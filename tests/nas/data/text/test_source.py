@@ -99,7 +99,8 @@ def test_a_text_of_another_encoding_is_told_with_its_place(tmp_path):
         read_text(tmp_path)
     told = str(error.value)
     assert "old.txt: byte 6 is no utf-8" in told and "worse.txt: byte 0" in told
-    assert "Say data.options.encoding" in told and "good.txt" not in told
+    assert "worse.txt: byte 0 is no utf-8 (invalid start byte); the file looks like utf-16" in told
+    assert "say data.options.encoding" in told and "good.txt" not in told
     assert read_text(tmp_path / "old.txt", encoding="latin-1") == "abc naïve"
 
 

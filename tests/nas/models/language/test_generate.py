@@ -137,3 +137,26 @@ def test_the_command_goes_on_with_the_prompt(model):
 def test_the_file_of_a_step_alone_is_told(model):
     with pytest.raises(InputError, match=r"a1-decode\.onnx adds one token .* ID\.onnx without"):
         TextGenerator(step_path(model))
+
+
+def test_what_is_no_model_is_bad_input_and_a_run_is_answered_with_its_models(model, tmp_path):
+    card = tmp_path / "card.md"
+    card.write_text("# a card")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    for part in ("", "-decode"):
+        (run / "models" / f"b2{part}.onnx").write_bytes(model.read_bytes())
+    for given, told in (
+        (card, "card.md"),
+        (run, f"{run} is a folder; give a model file, such as {run}/models/b2.onnx"),
+        (tmp_path / "gone.onnx", "no model file at"),
+    ):
+        done = CliRunner().invoke(app, ["generate", str(given), "--prompt", "a"])
+        assert done.exit_code == 2 and told in done.stderr, done.stderr
+
+
+def test_a_prompt_that_is_no_utf8_is_told_before_anything_is_printed(model):
+    prompt = b"caf\xe9".decode("utf-8", "surrogateescape")
+    done = CliRunner().invoke(app, ["generate", str(model), "--prompt", prompt])
+    assert done.exit_code == 2 and not done.stdout
+    assert "byte 0xE9 after 3 letters" in done.stderr
