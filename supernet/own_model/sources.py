@@ -74,7 +74,7 @@ def _timm(name: str, options: dict[str, Any]) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise InputError(f"timm has no model {name!r} (near it: {', '.join(near) or 'none'})")
-    with _their_code(f"timm:{name}"):
+    with their_code(f"timm:{name}"):
         network = timm.create_model(name, **{"pretrained": False, **options})
     assert isinstance(network, nn.Module)
     return network
@@ -95,7 +95,7 @@ def _made(name: str, options: dict[str, Any]) -> nn.Module:
         if not callable(found):
             raise InputError(f"{name} is a {type(found).__name__}, and makes no network")
         _check_arguments(name, found, options)
-        with _their_code(name):
+        with their_code(name):
             network = found(**options)
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returns a {type(network).__name__}, not a torch.nn.Module")
@@ -105,7 +105,7 @@ def _made(name: str, options: dict[str, Any]) -> nn.Module:
 def _import(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    with _their_code(name):
+    with their_code(name):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -118,7 +118,7 @@ def _file(path: Path) -> Any:
         raise InputError(f"there is no file {path} with Python code")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
-    with _their_code(str(path)):
+    with their_code(str(path)):
         spec.loader.exec_module(module)
     return module
 
@@ -139,7 +139,7 @@ def _check_arguments(name: str, make: Callable[..., Any], options: Mapping[str, 
 
 
 @contextmanager
-def _their_code(name: str) -> Iterator[None]:
+def their_code(name: str) -> Iterator[None]:
     """Tell what code of the user raises with the line that raised it, as a mistake of theirs."""
     try:
         yield
@@ -147,8 +147,9 @@ def _their_code(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever their code raises
         frames = traceback.extract_tb(error.__traceback__)
-        # Below our own frames and those that import are theirs, and of what they call.
-        called = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+        # Below this frame, its caller's and those that import are theirs, and of what they call.
+        ours = (__file__, frames[1].filename) if len(frames) > 1 else (__file__,)
+        called = [f for f in frames if f.filename not in ours and "importlib" not in f.filename]
         theirs = [f for f in called if "site-packages" not in f.filename] or called
         place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
         told = str(error).strip().splitlines()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -207,26 +208,41 @@ def user_family(name: str, request: Request) -> list[Member]:
     Args:
         name: ``module:function``; the module is looked for in the current folder, too. The
             function takes a :class:`Request` and returns a mapping of names to functions without
-            arguments that make an untrained ``nn.Module`` each, which ``torch.fx`` can trace.
+            arguments that make an untrained ``nn.Module`` each, which ``torch.export`` can capture.
         request: what the networks must take and give.
 
     Raises:
-        InputError: the function cannot be imported, or returns something else.
+        InputError: the function cannot be imported, raises, or returns something else.
     """
-    found = _function(name)(request)
-    if not isinstance(found, Mapping) or not found:
+    from supernet.own_model.sources import their_code
+
+    function = _function(name)
+    if not _takes(function, request):
         raise InputError(
-            f"--family {name} returned a {type(found).__name__}; it must return a mapping of names "
-            "to functions that make a torch.nn.Module each"
+            f"--family {name}: {name.partition(':')[2]}{inspect.signature(function)} must take one "
+            "argument, the request (input_channels, image_size, outputs, sizes_kib)"
+        )
+    with their_code(f"--family {name}"):
+        found = function(request)
+    if not isinstance(found, Mapping) or not found:
+        what = "an empty mapping" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise InputError(
+            f"--family {name} returned {what}; it must return a mapping of names to functions "
+            "that make a torch.nn.Module each, such as {'small': lambda: Net(8)}"
         )
     members = []
     for key, make in found.items():
-        module = make() if callable(make) and not isinstance(make, nn.Module) else None
+        entry = f"--family {name}: the entry {key!r}"
+        asked = "it must be a function without arguments that makes a new torch.nn.Module"
+        if not _is_plain(make) or not _takes(make):
+            what = "a function of arguments" if _is_plain(make) else f"a {type(make).__name__}"
+            raise InputError(f"{entry} is {what}; {asked}, such as lambda: Net()")
+        with their_code(entry):
+            module, another = make(), make()
         if not isinstance(module, nn.Module):
-            raise InputError(
-                f"--family {name}: the entry {key!r} must be a function without arguments that "
-                f"makes a new torch.nn.Module, such as lambda: Net(); it is {make!r}"
-            )
+            raise InputError(f"{entry} makes a {type(module).__name__}; {asked}")
+        if module is another:
+            raise InputError(f"{entry} returns the same module each time; {asked}, untrained")
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in str(key))
         members.append(Member(safe, make, packed_kib(module)))
     if len({member.name for member in members}) < len(members):
@@ -254,6 +270,21 @@ def find_family(name: str | None, request: Request, *, answers: str = "one") -> 
     return plain_mobilenets(request) if name is None else user_family(name, request)
 
 
+def _is_plain(value: Any) -> bool:
+    return callable(value) and not isinstance(value, nn.Module)
+
+
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether a function can be called with so many arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # written in C: the call says it
+    return True
+
+
 def _function(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
@@ -261,12 +292,15 @@ def _function(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         # The command line has its own folder first on the path, not the current one.
         sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise InputError(
-            f"--family {name!r}: {error}; call nas in the folder of the module, or install it"
-        ) from error
+    from supernet.own_model.sources import their_code
+
+    with their_code(f"--family {name}"):
+        try:
+            found = getattr(importlib.import_module(module), attribute, None)
+        except ImportError as error:
+            raise InputError(
+                f"--family {name!r}: {error}; call nas in the folder of the module, or install it"
+            ) from error
     if not callable(found):
         raise InputError(f"--family {name!r}: {module} has no function {attribute!r}")
     return found

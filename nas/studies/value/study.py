@@ -18,6 +18,7 @@ from nas.studies.value.comparison import Point, compare
 from nas.studies.value.family import MEMBERS, Member, Request, family_sizes, find_family
 from nas.studies.value.latencies import Measured, measure_together
 from nas.studies.value.members import Bench, MemberWork, Plan, compute_members
+from nas.studies.value.probe import probe_members
 from nas.studies.value.training import TimedRecipe
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InputError
@@ -99,6 +100,8 @@ class ValueStudy:
         sizes = tuple(self.sizes or family_sizes(front_kib, MEMBERS))
         request = Request.of(opened.splits, opened.task.outputs(opened.splits), sizes)
         members = find_family(self.family, request, answers=opened.task.answers)
+        if self.family is not None:
+            probe_members(members, request, answers=opened.task.answers)
         plan = Plan(
             source=source,
             family=self.family,

@@ -14,6 +14,7 @@ from nas.studies.value.family import (
     find_family,
     packed_kib,
 )
+from nas.studies.value.probe import probe_members
 from search_spaces.errors import InputError
 from supernet.ptq.quantize import quantize_post_training
 
@@ -74,6 +75,60 @@ def nothing(request):
 
 def same(request):
     return {"a b": lambda: net(request, 4), "a_b": lambda: net(request, 8)}
+
+def no_argument():
+    return {}
+
+def two(first, second):
+    return {}
+
+def raises(request):
+    raise RuntimeError("trouble of my own")
+
+def single(request):
+    return net(request, 4)
+
+def makes_no_module(request):
+    return {"a": lambda: 3}
+
+def makes_with_arguments(request):
+    return {"a": lambda width: net(request, width)}
+
+def making_raises(request):
+    def make():
+        raise ValueError("no such width")
+    return {"a": make}
+
+def shared(request):
+    made = net(request, 4)
+    return {"a": lambda: made}
+
+class Branches(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.last = nn.Linear(64, outputs)
+
+    def forward(self, x):
+        return self.last(x.flatten(1)) if x.sum() > 0 else self.last(-x.flatten(1))
+
+class Pair(Branches):
+    def forward(self, x):
+        return self.last(x.flatten(1)), x
+
+def too_few_answers(request):
+    return {"a": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, request.outputs - 3))}
+
+def two_answers(request):
+    return {"a": lambda: Pair(request.outputs)}
+
+def other_images(request):
+    return {"a": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 10))}
+
+def nothing_to_train(request):
+    return {"a": lambda: nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(request.outputs))}
+
+def not_captured(request):
+    return {"a": lambda: Branches(request.outputs)}
 """
 
 
@@ -86,14 +141,41 @@ def test_a_family_of_the_users_own(tmp_path, monkeypatch):
     assert members[0].make() is not members[0].make()
     for name, why in (
         ("own_family:modules", "'a'"),
-        ("own_family:nothing", "mapping"),
+        ("own_family:nothing", "an empty mapping; it must return"),
         ("own_family:same", "differ"),
         ("own_family:missing", "no function 'missing'"),
         ("no_such_module_here:good", "no_such_module_here"),
         ("own_family", "module:function"),
+        ("own_family:no_argument", r"no_argument\(\) must take one argument, the request"),
+        ("own_family:two", r"two\(first, second\) must take one argument"),
+        ("own_family:raises", r"RuntimeError: trouble of my own \(.*own_family.py:28\)"),
+        ("own_family:single", "returned a Sequential"),
+        ("own_family:makes_no_module", "the entry 'a' makes a int"),
+        ("own_family:makes_with_arguments", "'a' is a function of arguments"),
+        ("own_family:making_raises", r"'a' raises ValueError: no such width \(.*own_family.py"),
+        ("own_family:shared", "'a' returns the same module each time"),
     ):
         with pytest.raises(InputError, match=why):
             find_family(name, request)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        ("too_few_answers", r"gives \[8, 7\], and \[8, 10\] is needed"),
+        ("two_answers", r"gives a tuple, and \[8, 10\] is needed"),
+        ("other_images", r"on images \[8, 1, 8, 8\] it raises RuntimeError: .*3 channels"),
+        ("nothing_to_train", "no weights to train"),
+        ("not_captured", "must not depend on values of tensors"),
+    ],
+)
+def test_what_a_member_cannot_do_is_told_before_any_training(tmp_path, monkeypatch, function, why):
+    (tmp_path / "own_probed.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    request = Request(1, 8, 10, (1.0,))
+    probe_members(find_family("own_probed:good", request), request)
+    with pytest.raises(InputError, match=f"member a: .*{why}"):
+        probe_members(find_family(f"own_probed:{function}", request), request)
 
 
 @pytest.mark.parametrize("answers", ["cells", "grid"])
