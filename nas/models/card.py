@@ -347,7 +347,7 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
 
 def _parity_rows(parity: Mapping[str, Any], metric: str) -> list[tuple[str, str]]:
     words = {
-        "images": "validation images",
+        "images": "validation examples",
         "agreement": "same prediction (share)",
         "reference_accuracy": f"{metric} of the network",
         "accuracy": f"{metric} of the file",

@@ -51,13 +51,21 @@ def examples_section(found: Mapping[str, Any] | None) -> str:
     each = [_figure(one, classes) for one in found["examples"][:_MOST] if isinstance(one, Mapping)]
     masks = any(isinstance(one, Mapping) and one.get("mask") for one in found["examples"])
     legend = _legend(classes) if masks else ""
+    boxes = " Dashed boxes are those of the annotations." if _wanted(found["examples"]) else ""
     return (
         "<section id='examples'><h2>Examples</h2>"
         f"<p class='note'>The first {len(each)} of the {escape(str(found.get('split', '')))} set, "
-        f"and what the exported file of {escape(str(found.get('model', '')))} says of them. "
-        "Dashed boxes are those of the annotations.</p>"
+        f"and what the exported file of {escape(str(found.get('model', '')))} says of them."
+        f"{boxes}</p>"
         f"{legend}<div class='examples'>{''.join(each)}</div></section>"
     )
+
+
+def _wanted(examples: Sequence[Any]) -> bool:
+    """Whether boxes of annotations are drawn on any of the examples shown."""
+    boxes = [box for one in examples[:_MOST] if isinstance(one, Mapping)
+             for box in one.get("boxes") or []]  # fmt: skip
+    return any(isinstance(box, Mapping) and box.get("wanted") for box in boxes)
 
 
 def _figure(one: Mapping[str, Any], classes: Sequence[str]) -> str:

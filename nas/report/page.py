@@ -223,13 +223,20 @@ def _cards(results: Results) -> str:
         fast = _best(valid, lambda e, name=name: _device(e, name).get("latency_ms"))
         if fast is not None:
             found = _device(fast, name)
+            latency = float(found["latency_ms"])
+            faster = [
+                e for e in front
+                if _device(e, name).get("valid") is False
+                and float(_device(e, name).get("latency_ms") or latency) < latency
+            ]  # fmt: skip
+            more = f"; {len(faster)} faster without a valid measurement" if faster else ""
             add(
                 f"Fastest on {name}",
                 fast,
                 _ms(found.get("latency_ms")),
                 f"{_source(found)} with {runtimes.get(name) or 'a runtime not recorded'}, "
                 f"95 % interval {_interval(found.get('low_ms'), found.get('high_ms'))}; "
-                f"{accuracy(fast)}",
+                f"{accuracy(fast)}{more}",
             )
     knee = next((entry for entry in front if entry.get("knee")), None)
     if knee is not None:

@@ -35,6 +35,13 @@ def test_pictures_boxes_and_captions_are_drawn():
     assert text.count("<image href='data:image/png;base64,") == 1
     assert text.count("<rect x='0.1000' y='0.2000' width='0.4000'") == 2
     assert "stroke-dasharray" in text and "b 90 %" in text and ">one<" in text
+    assert "Dashed boxes are those of the annotations" in text
+
+
+def test_boxes_are_spoken_of_only_where_there_are_some():
+    found = {"corners": [0.1, 0.2, 0.5, 0.6], "kind": 1, "label": "b", "wanted": False}
+    for one in (example(), example(boxes=[found]), {"caption": "a text"}):
+        assert "Dashed boxes" not in section(one)
 
 
 def test_masks_get_colours_and_signals_lines():

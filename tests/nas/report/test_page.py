@@ -83,6 +83,17 @@ def test_invalid_measurements_are_flagged_with_their_reason(results):
     assert fastest_on_board == results["front"][0]["id"]
 
 
+def test_the_fastest_says_how_many_faster_ones_are_invalid(results):
+    front = sorted(results["front"], key=lambda e: e["devices"]["cpu"]["latency_ms"])
+    for entry in front:
+        entry["devices"]["cpu"]["valid"] = entry not in front[:2]
+    words = Page(render(results)).words
+    assert "2 faster without a valid measurement" in words
+    for entry in front:
+        entry["devices"]["cpu"]["valid"] = True
+    assert "faster without a valid measurement" not in Page(render(results)).words
+
+
 def test_a_missed_budget_is_counted(results):
     bound = results["front"][0]["devices"]["cpu"]["latency_ms"]
     results["constraints"][0]["bound"] = bound
