@@ -17,10 +17,13 @@ WELL_TRAINED_STEPS = 3500
 after 13,300); with more, the gaps between the sizes of a short front cost those as much whose
 budget lies within one."""
 
-FEWEST_PLACES = 7
-"""Places of a front for which time is shared however little each of them gets. Half the time costs
-a small network half a point; half the places cost a budget that lies between two of them one to
-four, since a front easily spans a factor of 50 in size."""
+FEWEST_PLACES = 5
+"""Places of a front for which time is shared however little each of them gets."""
+
+MORE_PLACES, TRAINED_SOMEWHAT_STEPS = 7, 500
+"""So many where each gets so many steps, though well trained needs more. Half the time costs a
+small network half a point; half the places cost a budget that lies between two of them one to four,
+since a front easily spans a factor of 50 in size."""
 
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""
@@ -39,9 +42,12 @@ def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) 
     if search.front_size is not None:
         return search.front_size
     begun = 1 + FIRST_RUNG * (job.finetune.candidates - 1)
-    well = math.floor(seconds / (step_s * WELL_TRAINED_STEPS * begun) / fronts)
+    each_step_s = step_s * begun * fronts
+    well = math.floor(seconds / (each_step_s * WELL_TRAINED_STEPS))
+    somewhat = math.floor(seconds / (each_step_s * TRAINED_SOMEWHAT_STEPS))
     served = sum(map(len, search.budgets.values()))
-    return min(search.places, search.evaluations, max(FEWEST_PLACES, well, served))
+    wanted = max(FEWEST_PLACES, min(MORE_PLACES, somewhat), well, served)
+    return min(search.places, search.evaluations, wanted)
 
 
 @dataclass(frozen=True)

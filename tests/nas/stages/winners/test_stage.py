@@ -15,7 +15,13 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from nas.stages.budget import Budget
 from nas.stages.progress import Progress
-from nas.stages.winners.share import FEWEST_PLACES, FIRST_RUNG, WELL_TRAINED_STEPS
+from nas.stages.winners.share import (
+    FEWEST_PLACES,
+    FIRST_RUNG,
+    MORE_PLACES,
+    TRAINED_SOMEWHAT_STEPS,
+    WELL_TRAINED_STEPS,
+)
 from nas.stages.winners.stage import Winners
 from search_spaces import build_space
 
@@ -170,8 +176,10 @@ def test_networks_that_hardly_trained_are_told(stage, monkeypatch, epoch, told):
 @pytest.mark.parametrize(
     ("seconds", "places"),
     [
-        (1.25 * 7 * WELL_TRAINED_STEPS * STEP_S + 1.0, 7),
+        (1.25 * 8 * WELL_TRAINED_STEPS * STEP_S + 1.0, 8),
         (10.0, FEWEST_PLACES),
+        (6.5 * TRAINED_SOMEWHAT_STEPS * STEP_S * 1.25, 6),
+        (30 * TRAINED_SOMEWHAT_STEPS * STEP_S * 1.25, MORE_PLACES),
         (1e6, len(ARCHS)),
     ],
 )
