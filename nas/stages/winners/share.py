@@ -58,7 +58,7 @@ class WinnerShare:
         places: of each front.
         begun: architectures of each front that begin.
         rounds: epochs whose augmentation differs, where a teacher is asked.
-        teacher_s: seconds in which it is asked, which no winner pays for.
+        teacher_s: seconds in which it is asked by one worker, which no winner pays for.
     """
 
     places: int

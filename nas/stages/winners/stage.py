@@ -101,7 +101,9 @@ class Winners:
                 metrics, share.begun, for_budget=round(self.job.finetune.candidates)
             ),
         )
-        time_s = self._lanes() * max(0.0, self.budget.left() - keep_s) - share.teacher_s
+        # Each worker asks a teacher of its own.
+        time_s = self._lanes() * max(0.0, self.budget.left() - keep_s)
+        time_s -= self._workers() * share.teacher_s
         time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
         kept = min(len(begun), places * len(self.fronts))
         each = max(0.0, time_s) / (FIRST_RUNG * len(begun) + (1 - FIRST_RUNG) * kept)
