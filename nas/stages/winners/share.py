@@ -21,10 +21,10 @@ FEWEST_PLACES = 5
 """Places of a front for which time is shared however little each of them gets."""
 
 MORE_PLACES, TRAINED_SOMEWHAT_STEPS = 7, 1000
-"""So many where each gets so many steps, though well trained needs more. With more places each model
-is worse, by half a point for half the time and by one where that leaves few hundred steps; with
-fewer, a budget that lies between two of them loses one to four, since a front easily spans a factor
-of 50 in size."""
+"""So many where each gets so many steps, though well trained needs more. With more places each
+model is worse, by half a point for half the time and by one where that leaves a few hundred steps;
+with fewer, a budget that lies between two of them loses one to four, since a front easily spans a
+factor of 50 in size."""
 
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""

@@ -179,7 +179,7 @@ def test_networks_that_hardly_trained_are_told(stage, monkeypatch, epoch, told):
         (1.25 * 8 * WELL_TRAINED_STEPS * STEP_S + 1.0, 8),
         (10.0, FEWEST_PLACES),
         (6.5 * TRAINED_SOMEWHAT_STEPS * STEP_S * 1.25, 6),
-        (30 * TRAINED_SOMEWHAT_STEPS * STEP_S * 1.25, MORE_PLACES),
+        (20 * TRAINED_SOMEWHAT_STEPS * STEP_S * 1.25, MORE_PLACES),
         (1e6, len(ARCHS)),
     ],
 )
