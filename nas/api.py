@@ -166,8 +166,16 @@ def track(run: str | Path, tracker: str, **options: Any) -> str:
     return log_run(Path(run), tracker, options)
 
 
+def _several(name: str, values: Sequence[Any]) -> list[Any]:
+    """Return the entries of an argument; a single text or path is no list of them."""
+    if isinstance(values, (str, Path)):
+        one = str(values)
+        raise InputError(f"{name}: {one!r} is not a list; give [{one!r}]")
+    return list(values)
+
+
 def inspect(
-    model: str | nn.Module,
+    model: str | Path | nn.Module,
     input_shape: Sequence[int] | None = None,
     *,
     weights: str | Path | None = None,
@@ -190,11 +198,19 @@ def inspect(
     from nas.bits.named_network import load_source
     from nas.models.inspection import inspect_network
 
-    if isinstance(model, str):
+    if isinstance(input_shape, int):
+        raise InputError(
+            f"input_shape: {input_shape} is a number; give (channels, height, width), (channels, "
+            f"length) or ({input_shape},) for so many features"
+        )
+    if isinstance(model, (str, Path)):
         path = None if weights is None else Path(weights)
-        network = load_source(model, path, arguments=arguments)
+        network = load_source(str(model), path, arguments=arguments)
     elif weights is not None or arguments:
         raise InputError("weights and arguments are of a named network; load them into the module")
+    elif not hasattr(model, "forward") or isinstance(model, type):
+        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)[:80]
+        raise InputError(f"{what} is no network; give a torch.nn.Module that is made, or its name")
     else:
         network = model
     return inspect_network(network, input_shape)
@@ -218,7 +234,7 @@ def export(
         Path(run),
         pick,
         None if output is None else Path(output),
-        formats=formats,
+        formats=_several("formats", formats),
         embed_preprocessing=embed_preprocessing,
     )
 
@@ -236,7 +252,9 @@ def compare(
     """
     from nas.fronts.compare import compare_runs
 
-    folders = [Path(run) for run in runs]
+    folders = [Path(run) for run in _several("runs", runs)]
+    if objectives is not None:
+        objectives = _several("objectives", objectives)
     return compare_runs(folders, objectives=objectives, device=device, reference=reference)
 
 
@@ -285,7 +303,7 @@ def measure(
     from devices.measuring.store import MeasurementStore
     from devices.runtime import existing_file
 
-    paths = [Path(model) for model in models]
+    paths = [Path(model) for model in _several("models", models)]
     for path in paths:
         existing_file(path)
     address = None

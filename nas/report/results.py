@@ -34,7 +34,7 @@ def load_results(run: Path) -> Results:
     path = Path(run) / "results.json"
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if not (Path(run) / "manifest.json").is_file():
             raise InputError(
                 f"{run} is no run folder: it holds neither results.json nor manifest.json"

@@ -39,6 +39,9 @@ def test_wrong_arguments_are_named(tmp_path):
         nas.measure([tmp_path / "none.onnx"])
     with pytest.raises(InputError, match="at least two run folders"):
         nas.compare([tmp_path])
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="file is no run folder"):
+        nas.load_results(tmp_path / "file")
     job = tmp_path / "job.yaml"
     job.write_text("name: digits\ndata: {name: digits}\n")
     with pytest.raises(InputError, match=r"measurements: .* does not exist"):
@@ -137,6 +140,34 @@ def test_a_network_is_inspected_as_it_is():
     assert [layer.kind for layer in found.layers] == ["conv", "linear"]
     with pytest.raises(InputError, match="load them into the module"):
         nas.inspect(network, (1, 8, 8), weights="state.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: nas.measure("a.onnx"), r"models: 'a.onnx' is not a list; give \['a.onnx'\]"),
+        (lambda: nas.measure(Path("a.onnx")), "models: 'a.onnx' is not a list"),
+        (lambda: nas.compare("runs/a"), "runs: 'runs/a' is not a list"),
+        (lambda: nas.compare(["a", "b"], objectives="accuracy"), "objectives: 'accuracy' is not"),
+        (lambda: nas.export("runs/a", formats="onnx"), r"formats: .* give \['onnx'\]"),
+    ],
+)
+def test_one_where_several_belong_is_not_read_letter_by_letter(call, told):
+    with pytest.raises(InputError, match=told):
+        call()
+
+
+def test_what_is_no_network_is_told_before_it_is_read(tmp_path):
+    from torch import nn
+
+    with pytest.raises(InputError, match="the class Linear is no network; give"):
+        nas.inspect(nn.Linear, (8,))
+    with pytest.raises(InputError, match="3 is no network"):
+        nas.inspect(3)
+    with pytest.raises(InputError, match=r"input_shape: 8 is a number; give .* \(8,\) for so many"):
+        nas.inspect(nn.Linear(8, 2), 8)
+    with pytest.raises(InputError, match=r"none\.onnx"):
+        nas.inspect(tmp_path / "none.onnx")
 
 
 def test_a_board_needs_its_hub(tmp_path):
