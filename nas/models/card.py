@@ -234,6 +234,7 @@ def _preprocessing(
         "mean": list(splits.get("mean") or []),
         "std": list(splits.get("std") or []),
         "layout": "NCHW",
+        "image_size": splits.get("image_size"),
         "channel_order": splits.get("channel_order", "rgb"),
         "classes": classes,
         "outputs": outputs,
@@ -333,6 +334,9 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
         text += f", subtract the mean ({mean}) and divide by the deviation ({std}), by channel"
     if values.get("channel_order") == "bgr":
         text += "; the channels are blue, green, red"
+    elif shape[:1] == [3] and bytes_ and not values.get("input"):
+        text += "; the channels are red, green, blue"
+    text += _resized_text(values.get("image_size"), shape, own=bool(values.get("input")))
     if values.get("output"):
         return f"{text}.\n\n`logits`: float32, {values['output']}"
     names = ", ".join(map(str, values.get("classes") or []))
@@ -343,6 +347,18 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
     outputs = values.get("outputs") or "not recorded"
     text += f". `logits`: float32, batch x {outputs}: the outputs of the task as it trained them."
     return text + (f" In order: {names}." if names else "")
+
+
+def _resized_text(size: Any, shape: Sequence[Any], *, own: bool) -> str:
+    """Say how pictures of the data's size become inputs of another; nothing where they are one."""
+    sides = [size, size] if isinstance(size, int) else list(size or [])
+    if own or len(sides) != 2 or len(shape) != 3 or sides == list(shape[1:]):
+        return ""
+    before, after = (" x ".join(map(str, each)) for each in (sides, shape[1:]))
+    return (
+        f". In the data pictures are {before}; they are scaled to {after} by bilinear "
+        "interpolation with anti-aliasing, as image libraries shrink"
+    )
 
 
 def _parity_rows(parity: Mapping[str, Any], metric: str) -> list[tuple[str, str]]:

@@ -101,6 +101,30 @@ def test_markdown_shows_the_facts(model):
         assert fact in text, fact
 
 
+@pytest.mark.parametrize(
+    ("image_size", "channels", "side", "told"),
+    [
+        (64, 3, 48, "In the data pictures are 64 x 64; they are scaled to 48 x 48 by bilinear"),
+        ([60, 80], 1, [30, 40], "pictures are 60 x 80; they are scaled to 30 x 40 by bilinear"),
+        (64, 3, 64, None),
+        (None, 3, 64, None),
+    ],
+)
+def test_the_card_says_how_pictures_of_another_size_become_inputs(
+    model, image_size, channels, side, told
+):
+    whole = results()
+    sides = side if isinstance(side, list) else [side, side]
+    whole["front"][0]["plan"]["input_shape"] = [channels, *sides]
+    whole["provenance"]["splits"]["image_size"] = image_size
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    assert (told in text) if told else "In the data pictures are" not in text
+    assert ("the channels are red, green, blue" in text) == (channels == 3)
+    whole["task"] = {"input": "A signal of so many values"}
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    assert "pictures" not in text and "red, green" not in text
+
+
 def test_json_round_trip(model, tmp_path):
     whole = results()
     card = ModelCard.from_results(whole, whole["front"][0], model)
