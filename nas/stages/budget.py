@@ -198,6 +198,45 @@ class Budget:
             self.save()
 
 
+class SearchTime:
+    """When the search of a run with a budget has used up its share of the time.
+
+    After how many evaluations it ended stays on record, so that a resumed run ends it there, too,
+    and does not take another share from the winners.
+
+    Args:
+        budget: of the run.
+        path: file that holds the number of evaluations after which the search ended.
+        tell: told once that it ends before all evaluations are made.
+    """
+
+    def __init__(self, budget: Budget, path: Path, *, tell: Callable[[str], None]) -> None:
+        self._budget, self._path, self._tell = budget, path, tell
+        self._end = budget.spent() + SEARCH_SHARE * budget.limit_s
+        self._ended: int | None = None
+        if path.is_file():
+            try:
+                self._ended = int(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} is damaged ({error}): it should say after how many evaluations the "
+                    "search ended; delete it, and the search may go on"
+                ) from error
+
+    def over(self, done: int) -> bool:
+        """Return whether the search is to end after ``done`` evaluations."""
+        if self._ended is None and self._budget.spent() >= self._end:
+            self._ended = done
+            write_json_atomic(self._path, {"evaluations": done})
+        if self._ended is None or done < self._ended:
+            return False
+        self._tell(
+            f"the search ends after {done} evaluations: its share of the budget "
+            f"({SEARCH_SHARE:.0%}) is used up"
+        )
+        return True
+
+
 def _recorded(path: Path) -> float:
     if not path.is_file():
         return 0.0

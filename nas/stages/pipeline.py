@@ -36,7 +36,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import ENDING_SHARE, SEARCH_SHARE, Budget, expected_places, minutes_for
+from nas.stages.budget import ENDING_SHARE, Budget, SearchTime, expected_places, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -415,13 +415,12 @@ class Pipeline:
         if self.budget is not None and "measuring_s" not in self.store.manifest():
             self.store.update_manifest(measuring_s=round(self.budget.spent() - begun, 3))
 
-    def _search_over(self) -> Callable[[], bool]:
+    def _search_over(self) -> Callable[[int], bool]:
         """Return what tells the search that its share of the budget is used up."""
-        budget = self.budget
-        if budget is None:
-            return lambda: False
-        end = budget.spent() + SEARCH_SHARE * budget.limit_s
-        return lambda: budget.spent() >= end
+        if self.budget is None:
+            return lambda done: False
+        path = self.store.folder / "search_time.json"
+        return SearchTime(self.budget, path, tell=self.progress.message).over
 
     def _train_winners(
         self,

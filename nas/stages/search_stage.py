@@ -102,13 +102,17 @@ class Search:
         """Fit of the accuracy predictor, one entry a round."""
 
     def run(
-        self, warm_start: WarmStart | None = None, *, over: Callable[[], bool] = lambda: False
+        self,
+        warm_start: WarmStart | None = None,
+        *,
+        over: Callable[[int], bool] = lambda done: False,
     ) -> None:
         """Spend the job's evaluations; those on record are not made again.
 
         Args:
             warm_start: an older run whose evaluations are known and cost nothing.
-            over: asked before each round but the first; True ends the search early.
+            over: asked with the number of evaluations before each round that is not on record,
+                but the first; True ends the search early.
 
         Raises:
             InfeasibleError: no front has an architecture that keeps its bounds.
@@ -120,9 +124,11 @@ class Search:
         first = [arch for arch in first if arch not in known]
         told = dict(known)
         self._tell(strategies, known)
-        done, round_number = 0, 0
+        done, round_number, on_record = 0, 0, self._on_record()
         with self.progress.stage("search", config.evaluations, unit="subnets") as bar:
-            while done < config.evaluations and strategies and not (round_number and over()):
+            while done < config.evaluations and strategies:
+                if round_number and done >= on_record and over(done):
+                    break
                 left = config.evaluations - done
                 if first:
                     archs, first = first[:left], []
@@ -150,13 +156,7 @@ class Search:
         something changed in between (a library, the number of threads): then what is on record
         counts, whether it is asked for again or not.
         """
-        mine = str(self._folder)
-        spent = sum(
-            evaluation.attributes.get("round", 0) >= 0
-            and (not self.study.shared or evaluation.attributes.get("run") == mine)
-            for evaluation in self.study.evaluations("search")
-        )
-        free = self.job.search.evaluations - spent
+        free = self.job.search.evaluations - self._on_record()
         kept = []
         for arch in archs:
             if self.study.lookup(arch, "search") is None:
@@ -165,6 +165,15 @@ class Search:
                 free -= 1
             kept.append(arch)
         return kept
+
+    def _on_record(self) -> int:
+        """Return how many evaluations of the search this run has made."""
+        mine = str(self._folder)
+        return sum(
+            evaluation.attributes.get("round", 0) >= 0
+            and (not self.study.shared or evaluation.attributes.get("run") == mine)
+            for evaluation in self.study.evaluations("search")
+        )
 
     # ------------------------------------------------------------------ strategies
 

@@ -12,10 +12,11 @@ from nas.executors.local import LocalExecutor
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.job.sections.search import TrainingConfig
+from nas.stages.budget import SearchTime
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, costs, feasible_pool
 from search_spaces.atomic import write_json_atomic
-from search_spaces.errors import InfeasibleError
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 
 SPACE = MobileNetSpace.from_config(
@@ -100,6 +101,7 @@ def evaluations(
     *,
     record: Record | None = None,
     evaluator: Evaluated | None = None,
+    over=lambda done: False,
 ) -> Record:
     record = Record() if record is None else record
     search = Search(
@@ -114,9 +116,68 @@ def evaluations(
         folder=folder,
         progress=Progress(),
     )
-    search.run()
+    search.run(over=over)
     record.quality = search.quality
     return record
+
+
+class Clock:
+    """A budget of 100 seconds, of which the search may take 12."""
+
+    limit_s = 100.0
+
+    def __init__(self, spent=0.0):
+        self.now = spent
+
+    def spent(self):
+        return self.now
+
+
+def test_a_search_that_its_time_ended_ends_there_when_the_run_is_resumed(tmp_path):
+    told = []
+    front, asked = FrontSpec("all", GOALS, ()), job("random", 50)
+
+    def search(clock, record, each_s):
+        time = SearchTime(clock, tmp_path / "search_time.json", tell=told.append)
+
+        class Slow(Evaluated):
+            def quality(self, network, **options):
+                clock.now += each_s
+                return super().quality(network, **options)
+
+        return evaluations(
+            tmp_path, asked, [front], record=record, evaluator=Slow(), over=time.over
+        )
+
+    record = search(Clock(), None, 0.7)
+    assert len(record) == 20  # the second round of ten ends after 14 seconds
+    assert told == [
+        "the search ends after 20 evaluations: its share of the budget (12%) is used up"
+    ]
+    # Cut off in a later stage and resumed, with a clock that gives it another share.
+    again = search(Clock(60.0), Record(record), 0.7)
+    assert [e.arch for e in again] == [e.arch for e in record]
+    # Without that record it would go on, so the record is what ends it.
+    (tmp_path / "search_time.json").unlink()
+    assert len(search(Clock(60.0), Record(record), 0.7)) > 20
+
+
+def test_rounds_on_record_are_told_to_the_strategy_whatever_the_time(tmp_path):
+    front, asked = FrontSpec("all", GOALS, ()), job("random", 50)
+    whole = evaluations(tmp_path, asked, [front])
+    # Killed in the fourth round: what is on record, and the rest of its round, is not asked about.
+    asked_at = []
+    evaluations(
+        tmp_path, asked, [front], record=Record(whole[:35]),
+        over=lambda done: asked_at.append(done) or True,
+    )  # fmt: skip
+    assert asked_at == [40]
+
+
+def test_a_damaged_record_of_the_time_of_a_search_is_told(tmp_path):
+    (tmp_path / "search_time.json").write_text("{}")
+    with pytest.raises(InputError, match="delete it, and the search may go on"):
+        SearchTime(Clock(), tmp_path / "search_time.json", tell=print)
 
 
 @pytest.mark.parametrize(
