@@ -420,7 +420,7 @@ class Pipeline:
         if self.budget is None:
             return lambda done: False
         path = self.store.folder / "search_time.json"
-        return SearchTime(self.budget, path, tell=self.progress.message).over
+        return SearchTime(self.budget, path, tell=self.progress.log).over
 
     def _train_winners(
         self,

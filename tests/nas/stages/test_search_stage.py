@@ -13,6 +13,7 @@ from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.job.sections.search import TrainingConfig
 from nas.stages.budget import SearchTime
+from nas.stages.pipeline import Pipeline
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, costs, feasible_pool
 from search_spaces.atomic import write_json_atomic
@@ -172,6 +173,20 @@ def test_rounds_on_record_are_told_to_the_strategy_whatever_the_time(tmp_path):
         over=lambda done: asked_at.append(done) or True,
     )  # fmt: skip
     assert asked_at == [40]
+
+
+def test_the_pipeline_tells_of_it_and_keeps_it_in_the_run_folder(tmp_path, caplog, capsys):
+    clock = Clock()
+    here = SimpleNamespace(
+        budget=clock, store=SimpleNamespace(folder=tmp_path), progress=Progress()
+    )
+    over = Pipeline._search_over(here)
+    assert not over(10)
+    clock.now = 13.0
+    assert over(20) and (tmp_path / "search_time.json").is_file()
+    assert "ends after 20 evaluations" in "".join(capsys.readouterr()) + caplog.text
+    here.budget = None
+    assert not Pipeline._search_over(here)(20)
 
 
 def test_a_damaged_record_of_the_time_of_a_search_is_told(tmp_path):
