@@ -19,7 +19,7 @@ class BudgetConfig(Section):
     """Of processors: those of the run and of every process it starts, added up."""
     supernet: Share = 0.2
     """Share of it for the shared weights and the teacher. Measurements take what they need,
-    the search up to 12 % of it, even if evaluations are left then, and the architectures of the
+    the search up to 8 % of it, even if evaluations are left then, and the architectures of the
     front are trained in the rest."""
     teacher: Share = 0.5
     """Share of the supernet's time in which the largest network alone is trained, in float."""
