@@ -73,9 +73,11 @@ class FinetuneConfig(Section):
     """Learn from the largest network's outputs, or the teacher's, beside the targets; only leaves
     the labels out."""
     refit: StrictBool = False
-    """Train each architecture of the front on the validation examples too, in the last part of the
-    time that is shared. Its validation figures are those from before. For few examples: a quarter
-    of a hundred set apart is missed more than it is of 10,000."""
+    """Train each architecture of the front on the validation examples too, once it is chosen by
+    them: for three quarters of the time that is shared, by labels alone unless a teacher is named,
+    and from random weights (with batch norm, and unless weights or zeros were given). Its
+    validation figures are those of the quarter before. For few examples: a quarter of a hundred set
+    apart is missed more than it is of 10,000."""
     sparsity: SparsityConfig | None = None
     """Prune the weights of each architecture before its own training; null leaves all. The search
     evaluates dense weights."""

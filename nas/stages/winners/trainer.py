@@ -14,7 +14,9 @@ from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
+from nas.stages.build_supernet import anew
 from nas.stages.training import taught_rounds
+from nas.stages.winners.share import FIRST_RUNG
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
 
-REFIT_SHARE = 0.4
-"""Of a winner's time, at its end, that goes into ``finetune.refit``."""
+REFIT_SHARE = 1 - FIRST_RUNG
+"""Of a winner's time that goes into ``finetune.refit``: all that follows the choice among
+candidates, for which the validation examples were set apart."""
 
 _TIMED_S = 1.0
 """Seconds in which training steps are timed."""
@@ -169,19 +172,31 @@ class WinnerTrainer:
     def _batches_of(self, name: str, subset: Subset | None = None) -> Batches:
         splits, config = self._evaluator.splits, self._job.finetune
         examples = len(splits.train if subset is None else subset)
+        taught = self._is_taught(refit=subset is not None)
         rounds = (self._store.manifest().get("winners_share") or {}).get("rounds")
         return splits.training_batches(
             config.batch_size,
             seed=derive_seed(self._job.seed, name),
-            rounds=(rounds or taught_rounds(examples)) if config.distillation else None,
+            rounds=(rounds or taught_rounds(examples)) if taught else None,
             subset=subset,
         )
+
+    def _is_taught(self, *, refit: bool) -> bool:
+        """Whether winners have a teacher; with ``refit``, in the part that is on all examples.
+
+        The largest network has not met the validation examples, so its mistakes there would count
+        as much as their labels. A network that the job names, or that came trained, is asked.
+        """
+        asked = self._job.finetune.distillation
+        given = self._trained or self._job.supernet.teacher is not None or asked == "only"
+        return bool(asked) and (given or not refit)
 
     def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
         """Return the training that follows ``training`` of ``arch``, on validation examples too."""
         assert self._all is not None
+        begin = anew(self._job, self._evaluator.supernet, trained=self._trained)
         return self._training(
-            arch, cpu=cpu, begin=training.reached(), batches=self._all,
+            arch, cpu=cpu, begin=begin or training.reached(), batches=self._all,
             checkpoint=self.path(arch, refit=True),
         )  # fmt: skip
 
@@ -198,16 +213,17 @@ class WinnerTrainer:
         from supernet.sparsity.training import pruned
         from supernet.training.own_time import OwnTraining
 
-        supernet, task, config = self._evaluator.supernet, self._evaluator.task, self._job.finetune
+        supernet, task = self._evaluator.supernet, self._evaluator.task
         plan = supernet.plan(arch)
         batches = batches or self._batches
+        taught = self._is_taught(refit=batches is self._all)
         return OwnTraining(
             begin or pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,
             batches=batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,
-            teacher=self._taught(batches) if config.distillation else None,
+            teacher=self._taught(batches) if taught else None,
             recipe=_recipe(self._job, supernet, plan, trained=self._trained),
             checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,

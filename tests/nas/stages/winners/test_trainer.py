@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from nas.job.schema import Job
+from nas.stages.build_supernet import anew
+from nas.stages.winners.share import FIRST_RUNG
 from nas.stages.winners.trainer import REFIT_SHARE, WinnerTrainer, _recipe
 from search_spaces import build_space
 from supernet.network import Supernet
@@ -35,15 +38,16 @@ class Training:
 
 
 def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
-    """Return a trainer, and the trainings that it begins."""
+    """Return a trainer, and the trainings that it begins; batches asked for are in ``asked``."""
+    asked = []
     evaluator = SimpleNamespace(
-        supernet=SimpleNamespace(space=SPACE),
+        supernet=SimpleNamespace(space=SPACE, batch_normalised=lambda: True),
         finetuned={},
         faults=None,
         class_loss=False,
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
         splits=SimpleNamespace(
-            training_batches=lambda size, subset, **rest: subset,
+            training_batches=lambda size, subset, **rest: asked.append(rest) or subset,
             train=numbered(30),
         ),
         network=lambda plan, own: own,
@@ -55,6 +59,7 @@ def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
     evaluator.splits.validation = evaluator.splits.train.first(5)
     job = Job.model_validate({"name": "a", "data": {"name": "digits"}, "finetune": finetune})
     trainer = WinnerTrainer(job, SimpleNamespace(manifest=dict, folder=tmp_path), evaluator)
+    trainer.asked = asked
     made = []
 
     def begin(arch, *, cpu, begin=None, **rest):
@@ -82,11 +87,46 @@ def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, 
     line = trainer.train({**item, "until": 10.0})
     first, last = made[1:]
     assert first.spent == first.total == pytest.approx(10 * (1 - REFIT_SHARE))
-    assert last.begin is first and last.spent == last.total == pytest.approx(10 * REFIT_SHARE)
+    assert last.begin is not first and last.spent == last.total == pytest.approx(10 * REFIT_SHARE)
     assert len(last.batches) == 35 and not last.told
     # Of the examples that it learnt from afterwards nothing is told.
     assert line["accuracy"] == 0.25
     assert (line["steps"], line["seconds"]) == (6, 10.0)
+    # What chooses among candidates has their whole first share, and what follows is for all.
+    assert pytest.approx(FIRST_RUNG) == 1 - REFIT_SHARE
+
+
+def test_on_validation_examples_networks_begin_anew_and_learn_from_labels_alone(
+    monkeypatch, tmp_path
+):
+    """Weights that learnt a part of the examples by heart end worse, and the largest network, which
+    has not met the validation examples, is wrong on some of them."""
+    trainer, made = trainer_of(tmp_path, monkeypatch, refit=True)
+    trainer.train({"arch": str(ARCH), "until": 10.0, "total": 10.0, "cpu": True})
+    first, last = made
+    assert first.begin is None and isinstance(last.begin, Supernet)
+    again = anew(trainer._job, trainer._evaluator.supernet, trained=False)
+    assert all(
+        torch.equal(a, b) for a, b in zip(last.begin.parameters(), again.parameters(), strict=True)
+    )
+    assert trainer._is_taught(refit=False) and not trainer._is_taught(refit=True)
+    # Without a teacher to be asked once for each view, no view comes twice.
+    trainer._batches_of("winners")
+    assert trainer.asked[-1]["rounds"] > 1
+    trainer._batches_of("refit", trainer._all)
+    assert trainer.asked[-1]["rounds"] is None
+
+
+@pytest.mark.parametrize("finetune", [{"distillation": "only"}, {"sparsity": {"pattern": "50%"}}])
+def test_what_random_weights_or_labels_would_lose_is_kept_on_validation_examples(
+    finetune, monkeypatch, tmp_path
+):
+    """Zeros are those of the largest weights, and learning from a teacher alone needs one."""
+    trainer, made = trainer_of(tmp_path, monkeypatch, refit=True, **finetune)
+    trainer.train({"arch": str(ARCH), "until": 10.0, "total": 10.0, "cpu": True})
+    first, last = made
+    assert (last.begin is first) == ("sparsity" in finetune)
+    assert trainer._is_taught(refit=True) == ("distillation" in finetune)
 
 
 @pytest.mark.parametrize("trained", [False, True])
