@@ -38,7 +38,7 @@ KEY = "task.ucr_mean_gap_to_inceptiontime"
 def job_of(folder: Path, name: str, *, seed: int, minutes: float) -> Job:
     """Return the job of one set; its preset follows from the length of its series."""
     length = read_ts(folder / name / f"{name}_TRAIN.ts").values.shape[-1]
-    preset = "32-lean" if length < 64 else "256-lean" if length < 700 else "1024-lean"
+    preset = "32-lean" if length < 64 else "256-short" if length < 700 else "1024-short"
     return Job.model_validate(
         {
             "name": name,

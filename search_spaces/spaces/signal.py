@@ -60,10 +60,7 @@ PRESETS: dict[str, SignalParameters] = {
         stem_channels=16, stem_stride=2, head_channels=96, widths=(0.5, 0.75, 1.0),
     ),
     # What gives most accuracy for a second of training on a processor: full convolutions, as many
-    # positions as the stem leaves, and activations at 8 bits, because fewer save no weights. Longer
-    # kernels learn more of few examples by heart: of four sets, a quarter or half of whose training
-    # examples told the others after equal seconds, 17 points had a higher loss than 5 on three,
-    # and gained nothing over 9 on the fourth; its steps take 1.5 to 1.8 times as long as with 5.
+    # positions as the stem leaves, and activations at 8 bits, because fewer save no weights.
     "32-lean": SignalParameters(
         stages=(ResidualStage(24, 1, (1, 2)), ResidualStage(32, 2, (1, 2))),
         stem_kernel=5,
@@ -77,10 +74,32 @@ PRESETS: dict[str, SignalParameters] = {
             ResidualStage(24, 2, (1, 2)),
             ResidualStage(32, 2, (1, 2)),
         ),
-        kernels=(5, 9),
+        kernels=(5, 9, 17),
         **_LEAN,
     ),
     "1024-lean": SignalParameters(
+        stages=(
+            ResidualStage(16, 2, (1, 2)),
+            ResidualStage(24, 2, (1, 2)),
+            ResidualStage(40, 2, (1, 2)),
+        ),
+        kernels=(5, 9, 17),
+        **_LEAN,
+    ),
+    # Without kernels of 17 points, which learn more of few examples by heart: of four sets, a
+    # quarter or half of whose training examples told the others after equal seconds, 17 points had
+    # a higher loss than 5 on three, and gained nothing over 9 on the fourth; its steps take 1.5 to
+    # 1.8 times as long as with 5.
+    "256-short": SignalParameters(
+        stages=(
+            ResidualStage(16, 1, (1, 2)),
+            ResidualStage(24, 2, (1, 2)),
+            ResidualStage(32, 2, (1, 2)),
+        ),
+        kernels=(5, 9),
+        **_LEAN,
+    ),
+    "1024-short": SignalParameters(
         stages=(
             ResidualStage(16, 2, (1, 2)),
             ResidualStage(24, 2, (1, 2)),

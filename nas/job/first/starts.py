@@ -74,7 +74,7 @@ _PRESETS = {
     "mobilenet": ((12, "8x8-lean"), (44, "32x32-fine"), (80, "64x64-lean"), (0, "128x128-lean")),
     "detector": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192-lean")),
     "segmenter": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192")),
-    "signal": ((63, "32-lean"), (699, "256-lean"), (0, "1024-lean")),
+    "signal": ((63, "32-lean"), (699, "256-short"), (0, "1024-short")),
     "signal_autoencoder": ((0, "256"),),
     # By the characters of the training text, or by the pairs.
     "decoder": ((100_000, "60k"), (1_000_000, "500k"), (0, "2m")),

@@ -138,7 +138,7 @@ MADE = {
     "pascal_voc": (pascal_voc, "object_detection", "detector", "48x48"),
     "mask_folder": (mask_folder, "semantic_segmentation", "segmenter", "48x48"),
     "signal_ts": (signal_ts, "signal_classification", "signal", "32-lean"),
-    "signal_numpy": (signal_numpy, "signal_classification", "signal", "256-lean"),
+    "signal_numpy": (signal_numpy, "signal_classification", "signal", "256-short"),
     "signal_csv": (signal_csv, "signal_classification", "signal", "32-lean"),
     "audio_folder": (audio_folder, "audio_classification", "mobilenet", "49x40-lean"),
     "text": (text, "language_modelling", "decoder", "60k"),
