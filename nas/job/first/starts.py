@@ -210,11 +210,15 @@ def _batches(examples: int, *, signals: bool) -> tuple[str, ...]:
         return ()
     fewest = examples < _BATCHES[0][0]
     decay = ", weight_decay: 0.1" * (signals and fewest)
-    hint = "  # refit: true learns from the validation examples too, at last"
-    return (
-        f"supernet: {{batch_size: {batch}{decay}}}  # {examples} examples are few",
-        f"finetune: {{batch_size: {batch}}}" + hint * fewest,
-    )
+    finetune = f"finetune: {{batch_size: {batch}}}"
+    if fewest and signals:
+        finetune = (
+            f"finetune: {{batch_size: {batch}, refit: true}}"
+            "  # at last they learn from validation examples too"
+        )
+    elif fewest:
+        finetune += "  # refit: true learns from the validation examples too, at last"
+    return (f"supernet: {{batch_size: {batch}{decay}}}  # {examples} examples are few", finetune)
 
 
 def _of_pictures(start: Start, found: Survey) -> Start:

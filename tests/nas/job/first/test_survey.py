@@ -15,6 +15,7 @@ from nas.job.first.layouts import guess_source, layout_hint
 from nas.job.first.starts import SURVEYED, surveyed_start
 from nas.job.first.survey import Survey, survey
 from nas.job.first.template import job_text
+from nas.job.sections.finetune import FinetuneConfig
 from nas.job.sections.supernet import SupernetConfig
 from nas.tasks import AnomalyDetection
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -252,10 +253,11 @@ def test_the_job_suits_the_pictures(tmp_path, found, preset, side, batch):
         (Survey(120, 2, 64, 64, 3), 0.01),
     ],
 )
-def test_weights_of_few_signals_decay_more(found, decay):
+def test_weights_of_few_signals_decay_more_and_learn_from_all_of_them(found, decay):
     source = "image_folder" if found.files else "signal_numpy"
-    asked = yaml.safe_load(job_text(source, path="data", survey=found))["supernet"]
-    assert SupernetConfig(**asked).weight_decay == decay
+    written = yaml.safe_load(job_text(source, path="data", survey=found))
+    assert SupernetConfig(**written["supernet"]).weight_decay == decay
+    assert FinetuneConfig(**written["finetune"]).refit == (decay > 0.01)
 
 
 def test_options_with_which_data_is_read_are_those_of_the_job(tmp_path):
