@@ -131,7 +131,7 @@ def test_semicolons_decimal_commas_and_other_encodings_are_read(folder):
     numbers = image_csv(config(folder), kind="values", targets=["höhe"], **said)
     assert numbers.train.labels[3].tolist() == [3.5]
     assert image_csv(config(folder), kind="labels", **said).classes == ("grün", "rot")
-    with pytest.raises(InputError, match="no text in utf-8"):
+    with pytest.raises(InputError, match="is no utf-8"):
         image_csv(config(folder))
 
 

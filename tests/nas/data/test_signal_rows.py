@@ -183,7 +183,7 @@ def test_options_that_are_no_whole_numbers_are_told(tmp_path, name, value):
 def test_another_encoding_is_told_and_can_be_said(tmp_path):
     text = "größe,label\n1,süß\n2,a\n"
     (tmp_path / "train.csv").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=r"no text in utf-8.*data.options.encoding, such as latin"):
+    with pytest.raises(InputError, match=r"is no utf-8.*data.options.encoding, such as latin"):
         signal_csv(config("signal_csv", tmp_path))
     raw = signal_csv(config("signal_csv", tmp_path), encoding="latin-1")
     assert raw.classes == ("a", "süß")
