@@ -267,6 +267,16 @@ def test_after_a_cut_it_goes_on_with_the_same_architectures(stage, tmp_path, cut
     assert set(found) == set(evaluator.finetuned)
 
 
+def test_a_run_that_chose_its_places_by_an_earlier_rule_goes_on_with_them(stage):
+    clock = Clock()
+    executor = Trained(clock, by_size)
+    winners, _ = stage(executor, clock, limit=101.0, places=None)
+    winners.store.update_manifest(winners_places=[4])
+    assert len(winners.run(evaluated(by_size), keep_s=100.0)) == 4
+    # Twice as many began, however little time there was for each.
+    assert sum(item["rung"] == 0 for item in executor.items) == 8
+
+
 def test_without_time_they_keep_what_they_inherit(stage):
     clock = Clock()
     winners, _ = stage(Trained(clock, by_size), clock, limit=50.0)
