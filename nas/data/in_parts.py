@@ -16,18 +16,15 @@ takes as long as to decode a picture of 28 pixels, and who waits for the first s
 all."""
 
 
-def map_in_parts(
-    pool: Executor, function: Callable[[T], R], items: Sequence[T], *, tasks: int = _TASKS
-) -> Iterator[R]:
+def map_in_parts(pool: Executor, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """Yield ``function`` of each of ``items`` in their order, worked out by ``pool``.
 
     Args:
         pool: of threads.
         function: may raise; it then raises here, when its item's turn comes.
         items: one after another.
-        tasks: that they are divided into at least.
     """
-    size = max(1, min(_MOST, -(-len(items) // tasks)))
+    size = max(1, min(_MOST, -(-len(items) // _TASKS)))
     parts = [items[i : i + size] for i in range(0, len(items), size)]
 
     def of_part(part: Sequence[T]) -> list[R]:

@@ -8,7 +8,7 @@ fused MBConv) as in MobileDets (Xiong et al., CVPR 2021).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -214,18 +214,6 @@ PRESETS: dict[str, MobileNetParameters] = {
             Stage(96, 2, (1, 2), fused=True)),
         stem_channels=16, resolutions=(32,), widths=(0.5, 0.75, 1.0), **_LEAN,
     ),
-    # The same with a last stage whose width is its own: at a few KiB more layers and fewer channels
-    # at the end do better, at more the channels.
-    "28x28-fine": MobileNetParameters(
-        stages=(Stage(16, 1, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
-            Stage(96, 2, (1, 2), fused=True, widths=(0.5, 1.0))),
-        stem_channels=16, resolutions=(28,), widths=(0.34, 0.5, 0.75, 1.0), **_LEAN,
-    ),
-    "32x32-fine": MobileNetParameters(
-        stages=(Stage(16, 1, (1, 2), fused=True), Stage(32, 2, (1, 2), fused=True),
-            Stage(96, 2, (1, 2), fused=True, widths=(0.5, 1.0))),
-        stem_channels=16, resolutions=(32,), widths=(0.34, 0.5, 0.75, 1.0), **_LEAN,
-    ),
     # Spectrograms, as of keywords.
     "49x40-lean": MobileNetParameters(
         stages=(Stage(24, 2, (1, 2), fused=True), Stage(48, 2, (1, 2, 3), fused=True)),
@@ -255,6 +243,16 @@ PRESETS: dict[str, MobileNetParameters] = {
         head_activation="hswish", resolutions=(128, 160, 192, 224), expands=(3, 4, 6), divisor=8,
     ),
 }  # fmt: skip
+# The lean ones with a last stage whose width is its own: at a few KiB more layers and fewer
+# channels at the end do better, at more the channels.
+PRESETS |= {
+    f"{side}x{side}-fine": replace(
+        lean,
+        stages=(*lean.stages[:-1], replace(lean.stages[-1], widths=(0.5, 1.0))),
+        widths=(0.34, *lean.widths),
+    )
+    for side, lean in ((side, PRESETS[f"{side}x{side}-lean"]) for side in (28, 32))
+}
 
 
 @SPACES.register("mobilenet")

@@ -284,7 +284,7 @@ class StagedSpace(PresetSpace):
         height: np.ndarray | int = -1 if square else self.height_column(genes)
         last = columns.value("exit") if p.exits else np.full(len(every), len(p.stages))
 
-        def channels(count: Any) -> np.ndarray:
+        def channels(count: float | np.ndarray) -> np.ndarray:
             return round_channels(count * width, p.divisor)
 
         def own_width(s: int, stage: BlockStage) -> np.ndarray | float:

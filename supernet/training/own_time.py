@@ -121,6 +121,8 @@ class OwnTraining:
 
     Attributes:
         step, spent: optimiser steps and seconds so far.
+        asked: seconds in which a teacher that remembers was asked, which are no part of ``spent``;
+            of this process alone.
         checks: what each look at its validation gave.
         ends: seconds after which it ends because it gained no more; infinite before.
         decayed: whether the learning rate has fallen to zero.
@@ -154,6 +156,7 @@ class OwnTraining:
         self.device = torch.device(device)
         self.step = 0
         self.spent = 0.0
+        self.asked = 0.0
         self._begun = 0.0
         self.checks: list[float] = []
         self.ends = math.inf
@@ -235,10 +238,13 @@ class OwnTraining:
         images, targets = images.to(self.device), targets.to(self.device)
         taught = None
         if self.teacher is not None and self.recipe.distillation > 0:
-            asked = self.now()
+            begun = self.now()
             taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
-            # What a teacher remembers for all is not paid for by the first who asks.
-            self._begun += self.now() - asked if self.teacher.remembers else 0.0
+            if self.teacher.remembers:
+                # What a teacher remembers for all is not paid for by the first who asks.
+                took = self.now() - begun
+                self._begun += took
+                self.asked += took
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step, self.spent, total)
         resized = resize_images(images, self.plan.input_size)

@@ -203,12 +203,12 @@ class Winners:
         macs = {arch: self.evaluator.supernet.plan(arch).macs for arch in front}
         middling = sorted(front, key=macs.__getitem__)[len(front) // 2]
         cpu = self.budget.in_processor_time
-        step_s = self._trainer.step_seconds(middling, cpu=cpu)
+        step_s, question_s = self._trainer.step_seconds(middling, cpu=cpu)
         share = share_winners(
             self.job,
             self._lanes() * max(0.0, self.budget.left() - keep_s),
             step_s=step_s,
-            question_s=self._trainer.question_seconds(cpu=cpu),
+            question_s=question_s,
             epoch_steps=self._epoch_steps(),
             images=images,
             fronts=len(self.fronts),

@@ -138,29 +138,23 @@ class WinnerTrainer:
             **({"inherited": True} if inherited else {}),
         }
 
-    def step_seconds(self, arch: Arch, *, cpu: bool) -> float:
-        """Return the seconds of a training step of ``arch`` here, on weights thrown away."""
-        # Of their own: how many views the others have is chosen by what this finds.
-        training = self._training(arch, cpu=cpu, keep=False, batches=self._batches_of("winners"))
-        training.run(until=1e-9, total=math.inf)
-        step, spent = training.step, training.spent
-        training.run(until=spent + _TIMED_S, total=math.inf)
-        return (training.spent - spent) / (training.step - step)
+    def step_seconds(self, arch: Arch, *, cpu: bool) -> tuple[float, float]:
+        """Return the seconds of a training step of ``arch`` here, on weights thrown away.
 
-    def question_seconds(self, *, cpu: bool) -> float:
-        """Return the seconds that a teacher takes for a batch which it remembers; 0 without one."""
-        now = time.process_time if cpu else time.monotonic
+        Returns:
+            those of the step alone, and those in which a teacher that remembers answers for a batch
+            that it has not seen; 0 without one.
+        """
+        # Of their own: how many views the others have is chosen by what this finds.
         batches = self._batches_of("winners")
-        teacher = self._taught(batches) if self._job.finetune.distillation else None
-        if teacher is None or not teacher.remembers:
-            return 0.0
-        images, _ = next(iter(batches.epoch(0)))
-        images = images.to(self._evaluator.device)
-        # The first question pays for what is set up once.
-        teacher.outputs(images, 0, 0)
-        begun = now()
-        teacher.outputs(images, 0, 1)
-        return now() - begun
+        training = self._training(arch, cpu=cpu, keep=False, batches=batches)
+        training.run(until=1e-9, total=math.inf)
+        step, spent, asked = training.step, training.spent, training.asked
+        training.run(until=spent + _TIMED_S, total=math.inf)
+        # What its teacher remembers is of no use to others.
+        self._teachers.pop(batches, None)
+        steps = training.step - step
+        return (training.spent - spent) / steps, (training.asked - asked) / steps
 
     def trained(self, arch: Arch) -> Supernet:
         """Return the weights of ``arch`` from the run folder."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import round_channels
+from supernet.own_model.sources import their_code
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -214,8 +215,6 @@ def user_family(name: str, request: Request) -> list[Member]:
     Raises:
         InputError: the function cannot be imported, raises, or returns something else.
     """
-    from supernet.own_model.sources import their_code
-
     function = _function(name)
     if not _takes(function, request):
         raise InputError(
@@ -292,8 +291,6 @@ def _function(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         # The command line has its own folder first on the path, not the current one.
         sys.path.insert(0, str(Path.cwd()))
-    from supernet.own_model.sources import their_code
-
     with their_code(f"--family {name}"):
         try:
             found = getattr(importlib.import_module(module), attribute, None)

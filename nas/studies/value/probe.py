@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nas.studies.value.members import PTQ_STEPS
 from search_spaces.errors import InputError
+from supernet.own_model.sources import their_code
+from supernet.ptq.quantize import quantize_post_training
 
 if TYPE_CHECKING:
     from nas.studies.value.family import Member, Request
@@ -35,10 +38,6 @@ def probe_members(members: Iterable[Member], request: Request, *, answers: str =
 
 
 def _probe(member: Member, request: Request, *, counted: bool) -> None:
-    from nas.studies.value.members import PTQ_STEPS
-    from supernet.own_model.sources import their_code
-    from supernet.ptq.quantize import quantize_post_training
-
     shape = (_IMAGES, request.input_channels, request.image_size, request.image_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     module = member.make().eval()

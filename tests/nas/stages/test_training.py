@@ -124,7 +124,9 @@ def test_training_never_ends_below_where_it_began(folder, tmp_path, rate):
     assert accuracy(context, largest(context, supernet)) == accuracy(context, module)
     # A rate at which nothing is learnt but much destroyed is seen and undone. Of a gentle one as
     # much is kept as makes no sub-network worse, which one image in hundreds decides.
-    assert gate["share"] < 0.5 if rate == 0.3 else 0 <= gate["share"] <= 1
+    if rate == 0.3:
+        assert gate["share"] < 0.5
+    assert gate["share"] > 0 or gate["after"] == before
     # Resumed after its end, the run has the same weights.
     again, _ = train_supernet(context, store, Progress())
     for name, value in supernet.state_dict().items():

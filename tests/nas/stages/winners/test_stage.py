@@ -77,10 +77,7 @@ class Untrained:
         return f"weights of {arch}"
 
     def step_seconds(self, arch, *, cpu):
-        return STEP_S
-
-    def question_seconds(self, *, cpu):
-        return QUESTION_S
+        return STEP_S, QUESTION_S
 
 
 def kib(arch):
