@@ -102,7 +102,8 @@ class Winners:
             ),
         )
         # Each worker asks a teacher of its own.
-        time_s = self._lanes() * max(0.0, self.budget.left() - keep_s)
+        lanes = min(self._lanes(), len(begun))
+        time_s = lanes * max(0.0, self.budget.left() - keep_s)
         time_s -= self._workers() * share.teacher_s
         time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
         kept = min(len(begun), places * len(self.fronts))

@@ -219,6 +219,8 @@ def test_no_worker_waits_and_all_train_for_equal_seconds(stage, workers, places)
     assert busy >= 0.8
     judged = [item["arch"] for item in executor.items if item["rung"] == 1 and item["judged"]]
     assert len(judged) == len(set(judged)) == places
+    # Nobody is promised more than the budget has.
+    assert all(item["until"] <= FIRST_RUNG * 900.0 for item in executor.items[:places])
 
 
 def test_time_lost_is_taken_from_those_that_follow(stage):
