@@ -33,8 +33,9 @@ SAVED_EVERY_S = 2.0
 SEARCH_SHARE = 0.08
 """Of the budget that the search may take at most, its evaluations and its own computing."""
 
-ENDING_SHARE = 0.04
-"""Of the budget kept for what nobody can time beforehand: files, test set, report."""
+ENDING_SHARE, ENDING_S, MORE_ENDING_SHARE = 0.04, 10.0, 0.01
+"""Of the budget kept for what nobody can time beforehand, files, test set and report: so large a
+share of a short one, and of a long one so many seconds and so small a share."""
 
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
@@ -97,6 +98,11 @@ class Division:
     verification: float
 
 
+def ending_seconds(seconds: float) -> float:
+    """Return what of a budget is kept for its end, measurements apart."""
+    return min(ENDING_SHARE * seconds, ENDING_S + MORE_ENDING_SHARE * seconds)
+
+
 def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Division:
     """Divide ``seconds`` between the stages of a run.
 
@@ -109,7 +115,7 @@ def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Divisio
     Raises:
         InputError: measuring alone takes more than half of the budget.
     """
-    ending = measuring + ENDING_SHARE * seconds
+    ending = measuring + ending_seconds(seconds)
     if 2 * measuring > 0.5 * seconds:
         raise InputError(
             f"budget: measuring alone takes about {2 * measuring:.0f} of {seconds:.0f} s; give "

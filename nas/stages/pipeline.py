@@ -36,7 +36,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import ENDING_SHARE, Budget, SearchTime, expected_places, minutes_for
+from nas.stages.budget import Budget, SearchTime, ending_seconds, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -441,20 +441,19 @@ class Pipeline:
             predict=lambda archs: [search.metrics(arch) for arch in archs],
             progress=self.progress,
         )
-        for arch, metrics in winners.run(evaluated, keep_s=self._kept()).items():
+        for arch, metrics in winners.run(evaluated, keep=self._kept).items():
             self.study.record(
                 arch, metrics, stage="winners", attributes={"latency_source": "predicted"}
             )
         return self.study.evaluations("winners")
 
-    def _kept(self) -> float:
-        """Return the seconds of the budget that verification and the test set will need."""
+    def _kept(self, verified: int) -> float:
+        """Return the seconds of the budget that as many places and the test set will need."""
         assert self.budget is not None
         measured = self.job.search.latency_samples
-        verified = expected_places(self.job) * len(self.fronts)
         # What is reported is measured again more often than what a predictor learns from.
         measuring = 1.25 * float(self.store.manifest()["measuring_s"]) * verified / measured
-        return measuring + ENDING_SHARE * self.budget.limit_s
+        return measuring + ending_seconds(self.budget.limit_s)
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""

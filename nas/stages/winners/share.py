@@ -29,6 +29,28 @@ factor of 50 in size."""
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""
 
+TEACHER_AHEAD = 0.75
+"""A teacher teaches those of whose error after their first rung its own is less than this part,
+which they have at their end without it. Of a short budget the largest network, which has a tenth
+of it, is worse than most winners become: letters in 10 minutes, named rightly by networks of 7.7,
+15 and 29 KiB, 90.1, 92.4 and 93.1 % without a teacher of 89.6 %, and 89.4, 90.9 and 92.3 % with
+it, a little longer."""
+
+
+def teaches(teacher: float, student: float, *, higher_is_better: bool, share: bool) -> bool:
+    """Return whether a teacher is ahead of what a student will become without it.
+
+    Args:
+        teacher, student: their metrics, the student's after :data:`FIRST_RUNG` of its training.
+        higher_is_better: direction of the metric.
+        share: whether it is at most 1.
+    """
+    if not higher_is_better:
+        return teacher < TEACHER_AHEAD * student
+    if share:
+        return 1 - teacher < TEACHER_AHEAD * (1 - student)
+    return teacher > student
+
 
 def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) -> int:
     """Return the places of each front that a budget trains.
@@ -59,7 +81,7 @@ class WinnerShare:
         places: of each front.
         begun: architectures of each front that begin.
         rounds: epochs whose augmentation differs, where a teacher is asked.
-        teacher_s: seconds in which it is asked by one worker, which no winner pays for.
+        teacher_s: seconds in which it is asked by one worker, if it is, which no winner pays for.
     """
 
     places: int

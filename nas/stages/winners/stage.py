@@ -9,7 +9,7 @@ in equal seconds, in which a small network takes many more steps than a large on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from nas.fronts.metrics import METRICS
 from nas.fronts.noise import error_of_difference
 from nas.fronts.places import pick_spread
 from nas.record.json_lines import append_line, read_lines
+from nas.stages.budget import expected_places
 from nas.stages.training import taught_rounds
-from nas.stages.winners.share import FIRST_RUNG, WinnerShare, share_winners
+from nas.stages.winners.share import FIRST_RUNG, WinnerShare, share_winners, teaches
 from nas.stages.winners.trainer import WinnerTrainer
 from search_spaces.space import Arch
 
@@ -79,13 +80,13 @@ class Winners:
         self._trainer = trainer or WinnerTrainer(job, store, evaluator)
 
     def run(
-        self, evaluated: Sequence[Evaluation], *, keep_s: float
+        self, evaluated: Sequence[Evaluation], *, keep: Callable[[int], float]
     ) -> dict[Arch, dict[str, float]]:
         """Train the architectures of the front and leave their weights with the evaluator.
 
         Args:
             evaluated: what the search found.
-            keep_s: seconds of the budget that must be left afterwards.
+            keep: places on all fronts -> seconds of the budget that must be left afterwards.
 
         Returns:
             Metrics of each winner, accuracies on the validation images.
@@ -93,18 +94,21 @@ class Winners:
         self._record.parent.mkdir(parents=True, exist_ok=True)
         known = {(line["arch"], line["rung"]): line for line in read_lines(self._record)}
         metrics = {e.arch: dict(e.metrics) for e in evaluated}
-        share = self._share(metrics, keep_s)
+        share = self._share(metrics, keep(expected_places(self.job) * len(self.fronts)))
         places = share.places
+        keep_s = keep(places * len(self.fronts))
         begun = self._recorded_choice(
             "winners_begun",
             lambda: self._pick(
                 metrics, share.begun, for_budget=round(self.job.finetune.candidates)
             ),
         )
-        # Each worker asks a teacher of its own.
         lanes = min(self._lanes(), len(begun))
         time_s = lanes * max(0.0, self.budget.left() - keep_s)
-        time_s -= self._workers() * share.teacher_s
+        # Each worker asks a teacher of its own.
+        asked_s = self._workers() * share.teacher_s
+        if self._trainer.teaching == "all":
+            time_s -= asked_s
         time_s += sum(line["seconds"] for (_, rung), line in known.items() if rung == 0)
         kept = min(len(begun), places * len(self.fronts))
         each = max(0.0, time_s) / (FIRST_RUNG * len(begun) + (1 - FIRST_RUNG) * kept)
@@ -123,15 +127,42 @@ class Winners:
             staying = self._recorded_choice(
                 "winners_kept", lambda: self._pick(self._metrics(begun, known, 0), places)
             )
+            taught = self._taught(staying, known)
+            if taught and self._trainer.teaching != "all":
+                each -= asked_s / len(staying)
             left = [a for a in staying if (str(a), 1) not in known]
             spent = {str(a): float(known[str(a), 0]["seconds"]) for a in left}
-            for line in self._last_rung(left, spent, each, keep_s):
+            for line in self._last_rung(left, spent, each, keep_s, taught):
                 tell(line)
         self._tell_of_starved([known[str(arch), 1]["steps"] for arch in staying])
         for arch in staying:
             if not known[str(arch), 1].get("inherited"):
                 self.evaluator.finetuned[arch] = self._trainer.trained(arch)
         return self._metrics(staying, known, 1)
+
+    def _taught(
+        self, archs: Sequence[Arch], known: Mapping[tuple[str, int], Mapping[str, Any]]
+    ) -> set[Arch]:
+        """Return who has a teacher from the second rung on."""
+        if self._trainer.teaching != "those behind it":
+            return set(archs) if self._trainer.teaching == "all" else set()
+        task = self.evaluator.task
+        share = METRICS.get(task.metric_name).share
+
+        def choose() -> list[Arch]:
+            teacher = self._trainer.teacher_quality()
+            return [
+                arch
+                for arch in archs
+                if teaches(
+                    teacher,
+                    known[str(arch), 0]["accuracy"],
+                    higher_is_better=task.higher_is_better,
+                    share=share,
+                )
+            ]
+
+        return set(self._recorded_choice("winners_taught", choose))
 
     def _tell_of_starved(self, steps: Sequence[int]) -> None:
         """Warn of networks that hardly trained, as where other load took the time of a budget."""
@@ -145,7 +176,12 @@ class Winners:
             )
 
     def _last_rung(
-        self, archs: Sequence[Arch], spent: dict[str, float], each: float, keep_s: float
+        self,
+        archs: Sequence[Arch],
+        spent: dict[str, float],
+        each: float,
+        keep_s: float,
+        taught: Collection[Arch],
     ) -> Iterator[dict[str, Any]]:
         """Train ``archs`` for equal seconds until the budget's end and yield what each reached.
 
@@ -161,6 +197,7 @@ class Winners:
             spent: seconds that each had before; brought up to date.
             each: seconds that were planned for one in all.
             keep_s: seconds of the budget that must be left afterwards.
+            taught: who has a teacher.
         """
         if not archs:
             return
@@ -182,6 +219,7 @@ class Winners:
                     {
                         **self._item(arch, 1, before + slice_s, before + left * slice_s),
                         "judged": left == 1,
+                        "taught": arch in taught,
                     }
                 )
             for line in self._train(items):
@@ -237,6 +275,7 @@ class Winners:
         return {
             "do": "winner", "arch": str(arch), "rung": rung, "until": until, "total": total,
             "cpu": self.budget.in_processor_time, "judged": True,
+            "taught": self._trainer.teaching == "all",
         }  # fmt: skip
 
     def _train(self, items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

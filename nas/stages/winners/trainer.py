@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from supernet.network import Supernet
     from supernet.training.own_time import OwnRecipe, OwnTraining
     from supernet.training.teacher import RememberingTeacher
+
+Teaching = Literal["nobody", "those behind it", "all"]
 
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
@@ -57,10 +59,38 @@ class WinnerTrainer:
         self._teachers: dict[Batches, RememberingTeacher] = {}
         self._trained = came_trained(store)
 
+    @property
+    def teaching(self) -> Teaching:
+        """Whom a teacher teaches.
+
+        One that the job names, or that came trained, is for all. The largest network of the shared
+        weights is for those behind it, and for nobody who ends with the validation examples: it has
+        not met them, so its mistakes there would count as much as their labels.
+        """
+        asked = self._job.finetune.distillation
+        if not asked:
+            return "nobody"
+        if self._trained or self._job.supernet.teacher is not None or asked == "only":
+            return "all"
+        return "nobody" if self._job.finetune.refit else "those behind it"
+
+    def teacher_quality(self) -> float:
+        """Return the task's metric of the largest network of the shared weights, as it teaches."""
+        from supernet.training.train import frozen_teacher
+
+        teacher = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
+        network = self._evaluator.network(teacher.plan, own=teacher.supernet)
+        return self._evaluator.quality(network, own=teacher.supernet).accuracy
+
     @cached_property
     def _batches(self) -> Batches:
+        """Of the training examples, each time another view."""
+        return self._batches_of("winners", taught=False)
+
+    @cached_property
+    def _taught_batches(self) -> Batches:
         """Of the training examples, as many different views as were chosen before."""
-        return self._batches_of("winners")
+        return self._batches_of("winners", taught=True)
 
     @cached_property
     def _all(self) -> Batches | None:
@@ -68,7 +98,8 @@ class WinnerTrainer:
         if not self._job.finetune.refit:
             return None
         splits = self._evaluator.splits
-        return self._batches_of("refit", splits.train.joined(splits.validation))
+        joined = splits.train.joined(splits.validation)
+        return self._batches_of("refit", taught=self.teaching == "all", subset=joined)
 
     @cached_property
     def _frozen(self) -> Callable[[Tensor], Tensor]:
@@ -76,7 +107,7 @@ class WinnerTrainer:
         from supernet.training.train import frozen_teacher
 
         frozen = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
-        return frozen.settled(self._batches_of("winners"))
+        return frozen.settled(self._taught_batches)
 
     def path(self, arch: Arch, *, refit: bool = False) -> Path:
         """Return where the training of ``arch`` is kept, or its last part."""
@@ -86,7 +117,8 @@ class WinnerTrainer:
     def train(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Train ``item["arch"]`` until ``item["until"]`` of ``item["total"]`` seconds are spent.
 
-        Without ``item["judged"]`` it is not evaluated afterwards.
+        Without ``item["judged"]`` it is not evaluated afterwards. With ``item["taught"]`` it has a
+        teacher.
 
         Returns:
             ``arch``, ``rung``, ``until``, ``total``, ``accuracy`` and ``worst_class_accuracy`` on
@@ -96,7 +128,8 @@ class WinnerTrainer:
             TrainingCollapse: the loss is no longer finite.
         """
         arch = self._evaluator.supernet.space.parse(item["arch"])
-        training = self._training(arch, cpu=bool(item["cpu"]))
+        taught = bool(item.get("taught", self.teaching != "nobody"))
+        training = self._training(arch, cpu=bool(item["cpu"]), taught=taught)
         # Training asks for what is better when larger.
         sign = 1 if self._evaluator.task.higher_is_better else -1
 
@@ -146,8 +179,9 @@ class WinnerTrainer:
             that it has not seen; 0 without one.
         """
         # Of their own: how many views the others have is chosen by what this finds.
-        batches = self._batches_of("winners")
-        training = self._training(arch, cpu=cpu, keep=False, batches=batches)
+        taught = self.teaching != "nobody"
+        batches = self._batches_of("winners", taught=taught)
+        training = self._training(arch, cpu=cpu, taught=taught, keep=False, batches=batches)
         training.run(until=1e-9, total=math.inf)
         step, spent, asked = training.step, training.spent, training.asked
         training.run(until=spent + _TIMED_S, total=math.inf)
@@ -158,15 +192,14 @@ class WinnerTrainer:
 
     def trained(self, arch: Arch) -> Supernet:
         """Return the weights of ``arch`` from the run folder."""
-        training = self._training(arch, cpu=True)
+        training = self._training(arch, cpu=True, taught=False)
         if self.path(arch, refit=True).exists():
             training = self._refitting(arch, training, cpu=True)
         return training.reached()
 
-    def _batches_of(self, name: str, subset: Subset | None = None) -> Batches:
+    def _batches_of(self, name: str, *, taught: bool, subset: Subset | None = None) -> Batches:
         splits, config = self._evaluator.splits, self._job.finetune
         examples = len(splits.train if subset is None else subset)
-        taught = self._is_taught(refit=subset is not None)
         rounds = (self._store.manifest().get("winners_share") or {}).get("rounds")
         return splits.training_batches(
             config.batch_size,
@@ -175,23 +208,13 @@ class WinnerTrainer:
             subset=subset,
         )
 
-    def _is_taught(self, *, refit: bool) -> bool:
-        """Whether winners have a teacher; with ``refit``, in the part that is on all examples.
-
-        The largest network has not met the validation examples, so its mistakes there would count
-        as much as their labels. A network that the job names, or that came trained, is asked.
-        """
-        asked = self._job.finetune.distillation
-        given = self._trained or self._job.supernet.teacher is not None or asked == "only"
-        return bool(asked) and (given or not refit)
-
     def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
         """Return the training that follows ``training`` of ``arch``, on validation examples too."""
         assert self._all is not None
         begin = anew(self._job, self._evaluator.supernet, trained=self._trained)
         return self._training(
-            arch, cpu=cpu, begin=begin or training.reached(), batches=self._all,
-            checkpoint=self.path(arch, refit=True),
+            arch, cpu=cpu, taught=self.teaching == "all", begin=begin or training.reached(),
+            batches=self._all, checkpoint=self.path(arch, refit=True),
         )  # fmt: skip
 
     def _training(
@@ -199,6 +222,7 @@ class WinnerTrainer:
         arch: Arch,
         *,
         cpu: bool,
+        taught: bool,
         keep: bool = True,
         begin: Supernet | None = None,
         batches: Batches | None = None,
@@ -209,15 +233,14 @@ class WinnerTrainer:
 
         supernet, task = self._evaluator.supernet, self._evaluator.task
         plan = supernet.plan(arch)
-        batches = batches or self._batches
-        taught = self._is_taught(refit=batches is self._all)
+        batches = batches or (self._taught_batches if taught else self._batches)
         return OwnTraining(
             begin or pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,
             batches=batches,
             loss=task.loss,
             distillation_loss=task.distillation_loss,
-            teacher=self._taught(batches) if taught else None,
+            teacher=self._teacher(batches) if taught else None,
             recipe=_recipe(self._job, supernet, plan, trained=self._trained),
             checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
@@ -225,7 +248,7 @@ class WinnerTrainer:
             device=self._evaluator.device,
         )
 
-    def _taught(self, batches: Batches) -> RememberingTeacher:
+    def _teacher(self, batches: Batches) -> RememberingTeacher:
         from supernet.training.teacher import RememberingTeacher
 
         if batches not in self._teachers:

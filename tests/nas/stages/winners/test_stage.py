@@ -19,6 +19,7 @@ from nas.stages.winners.share import (
     FEWEST_PLACES,
     FIRST_RUNG,
     MORE_PLACES,
+    TEACHER_AHEAD,
     TRAINED_SOMEWHAT_STEPS,
     WELL_TRAINED_STEPS,
 )
@@ -66,9 +67,16 @@ class Trained(Executor):
 
 STEP_S, QUESTION_S = 0.01, 0.25
 
+TEACHER = 0.74
+
 
 class Untrained:
     """Stands for the trainer of this process, which the executor here never asks."""
+
+    teaching = "those behind it"
+
+    def teacher_quality(self):
+        return TEACHER
 
     def train(self, item):
         raise AssertionError(item)
@@ -146,7 +154,7 @@ def test_seconds_are_shared_equally_and_the_budget_is_kept(stage):
     clock = Clock()
     executor = Trained(clock, by_size)
     winners, evaluator = stage(executor, clock)
-    found = winners.run(evaluated(by_size), keep_s=100.0)
+    found = winners.run(evaluated(by_size), keep=lambda places: 100.0)
     first = [item for item in executor.items if item["rung"] == 0]
     last = [item for item in executor.items if item["rung"] == 1]
     assert (len(first), len(last)) == (8, 4)
@@ -166,7 +174,7 @@ def test_networks_that_hardly_trained_are_told(stage, monkeypatch, epoch, told):
     winners, _ = stage(Trained(clock, by_size), clock, epoch=range(epoch))
     lines = []
     monkeypatch.setattr(winners.progress, "log", lines.append)
-    winners.run(evaluated(by_size), keep_s=100.0)
+    winners.run(evaluated(by_size), keep=lambda places: 100.0)
     assert any("4 of 4 networks of the front had less" in line for line in lines) is told
 
 
@@ -184,7 +192,7 @@ def test_a_front_left_open_has_as_many_places_as_are_trained_well(stage, seconds
     clock = Clock()
     executor = Trained(clock, by_size)
     winners, _ = stage(executor, clock, limit=seconds, places=None)
-    assert len(winners.run(evaluated(by_size), keep_s=0.0)) == places
+    assert len(winners.run(evaluated(by_size), keep=lambda places: 0.0)) == places
 
 
 class Workers(Trained):
@@ -211,7 +219,7 @@ def test_no_worker_waits_and_all_train_for_equal_seconds(stage, workers, places)
     clock = Clock()
     executor = Workers(clock, by_size, workers)
     winners, _ = stage(executor, clock, places=places, candidates=1.0)
-    winners.run(evaluated(by_size), keep_s=100.0)
+    winners.run(evaluated(by_size), keep=lambda places: 100.0)
     last = list(executor.spent.values())
     assert clock.time <= 900.0 * (1 + 1e-9)
     assert max(last) == pytest.approx(min(last), rel=0.25)
@@ -223,10 +231,27 @@ def test_no_worker_waits_and_all_train_for_equal_seconds(stage, workers, places)
     assert all(item["until"] <= FIRST_RUNG * 900.0 for item in executor.items[:places])
 
 
+def test_a_teacher_teaches_those_who_will_stay_behind_it(stage):
+    clock = Clock()
+    executor = Trained(clock, by_size)
+    winners, _ = stage(executor, clock, epoch=range(100))
+    found = winners.run(evaluated(by_size), keep=lambda places: 100.0)
+    first, last = ([i for i in executor.items if i["rung"] == rung] for rung in (0, 1))
+    assert not any(item["taught"] for item in first)
+    for item in last:
+        behind = 1 - TEACHER < TEACHER_AHEAD * (1 - by_size(item["arch"]))
+        assert item["taught"] == behind
+    assert len(found) == 4 and {item["taught"] for item in last} == {True, False}
+    # What the teacher is asked takes its time from all, the first included.
+    share = winners.store.manifest()["winners_share"]
+    assert share["teacher_s"] == 200.0
+    assert last[0]["until"] == pytest.approx(45.0 + 1.05 * (180.0 - 200.0 / 4 - 45.0))
+
+
 def test_time_lost_is_taken_from_those_that_follow(stage):
     clock = Clock()
     winners, _ = stage(Trained(clock, by_size, pace=1.3), clock)
-    winners.run(evaluated(by_size), keep_s=100.0)
+    winners.run(evaluated(by_size), keep=lambda places: 100.0)
     assert clock.time < 1.1 * 1000.0
 
 
@@ -242,7 +267,7 @@ def test_a_wrong_guess_is_put_right_before_it_costs_a_place(stage):
         return 0.501 if str(arch) == better else by_size(arch)
 
     winners, _ = stage(Trained(clock, truth), clock, candidates=3.0)
-    found = winners.run(evaluated(guess), keep_s=0.0)
+    found = winners.run(evaluated(guess), keep=lambda places: 0.0)
     assert better in map(str, found)
     assert found[SPACE.parse(better)]["accuracy"] == 0.95
 
@@ -253,12 +278,12 @@ def test_after_a_cut_it_goes_on_with_the_same_architectures(stage, tmp_path, cut
     broken = Trained(clock, by_size, fails_after=cut)
     winners, _ = stage(broken, clock)
     with pytest.raises(KeyboardInterrupt):
-        winners.run(evaluated(by_size), keep_s=100.0)
+        winners.run(evaluated(by_size), keep=lambda places: 100.0)
     winners.budget.save()
     again = Trained(clock, by_size)
     again.spent = broken.spent
     winners, evaluator = stage(again, clock)
-    found = winners.run(evaluated(lambda arch: -by_size(arch)), keep_s=100.0)
+    found = winners.run(evaluated(lambda arch: -by_size(arch)), keep=lambda places: 100.0)
     assert len(again.items) + len(broken.items) == 12
     done = {(item["arch"], item["rung"]) for item in broken.items + again.items}
     assert len(done) == 12
@@ -271,7 +296,7 @@ def test_a_run_that_chose_its_places_by_an_earlier_rule_goes_on_with_them(stage)
     executor = Trained(clock, by_size)
     winners, _ = stage(executor, clock, limit=101.0, places=None)
     winners.store.update_manifest(winners_places=[4])
-    assert len(winners.run(evaluated(by_size), keep_s=100.0)) == 4
+    assert len(winners.run(evaluated(by_size), keep=lambda places: 100.0)) == 4
     # Twice as many began, however little time there was for each.
     assert sum(item["rung"] == 0 for item in executor.items) == 8
 
@@ -279,7 +304,7 @@ def test_a_run_that_chose_its_places_by_an_earlier_rule_goes_on_with_them(stage)
 def test_without_time_they_keep_what_they_inherit(stage):
     clock = Clock()
     winners, _ = stage(Trained(clock, by_size), clock, limit=50.0)
-    assert len(winners.run(evaluated(by_size), keep_s=100.0)) == 4
+    assert len(winners.run(evaluated(by_size), keep=lambda places: 100.0)) == 4
     assert clock.time == 0.0
 
 
@@ -293,7 +318,7 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
         SimpleNamespace(arch=arch, metrics={"rmse": 100 / kib(arch), "weights_kib": kib(arch)})
         for arch in ARCHS
     ]
-    found = winners.run(begun, keep_s=0.0)
+    found = winners.run(begun, keep=lambda places: 0.0)
     assert len(found) == 4
     for arch, metrics in found.items():
         assert metrics["rmse"] == pytest.approx(100 / kib(arch)) and "accuracy" not in metrics

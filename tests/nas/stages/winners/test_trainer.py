@@ -62,8 +62,9 @@ def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
     trainer.asked = asked
     made = []
 
-    def begin(arch, *, cpu, begin=None, **rest):
+    def begin(arch, *, cpu, taught, begin=None, **rest):
         made.append(Training(begin))
+        made[-1].taught = taught
         made[-1].batches = rest.get("batches")
         return made[-1]
 
@@ -109,12 +110,9 @@ def test_on_validation_examples_networks_begin_anew_and_learn_from_labels_alone(
     assert all(
         torch.equal(a, b) for a, b in zip(last.begin.parameters(), again.parameters(), strict=True)
     )
-    assert trainer._is_taught(refit=False) and not trainer._is_taught(refit=True)
+    assert trainer.teaching == "nobody"
     # Without a teacher to be asked once for each view, no view comes twice.
-    trainer._batches_of("winners")
-    assert trainer.asked[-1]["rounds"] > 1
-    trainer._batches_of("refit", trainer._all)
-    assert trainer.asked[-1]["rounds"] is None
+    assert trainer.asked and all(asked["rounds"] is None for asked in trainer.asked)
 
 
 @pytest.mark.parametrize("finetune", [{"distillation": "only"}, {"sparsity": {"pattern": "50%"}}])
@@ -126,7 +124,27 @@ def test_what_random_weights_or_labels_would_lose_is_kept_on_validation_examples
     trainer.train({"arch": str(ARCH), "until": 10.0, "total": 10.0, "cpu": True})
     first, last = made
     assert (last.begin is first) == ("sparsity" in finetune)
-    assert trainer._is_taught(refit=True) == ("distillation" in finetune)
+    assert trainer.teaching == ("all" if "distillation" in finetune else "nobody")
+
+
+@pytest.mark.parametrize(
+    ("finetune", "teaching"),
+    [
+        ({}, "those behind it"),
+        ({"distillation": False}, "nobody"),
+        ({"distillation": "only"}, "all"),
+    ],
+)
+def test_whom_a_teacher_teaches(finetune, teaching, monkeypatch, tmp_path):
+    trainer, made = trainer_of(tmp_path, monkeypatch, **finetune)
+    assert trainer.teaching == teaching
+    item = {"arch": str(ARCH), "until": 1.0, "total": 1.0, "cpu": True}
+    for taught in (False, True):
+        trainer.train({**item, "taught": taught})
+        assert made[-1].taught == taught
+    trainer._batches_of("winners", taught=True)
+    # Of what a teacher is asked only once there are so many views.
+    assert trainer.asked[-1]["rounds"] > 1
 
 
 @pytest.mark.parametrize("trained", [False, True])
