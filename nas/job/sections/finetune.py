@@ -71,7 +71,8 @@ class FinetuneConfig(Section):
     0 too."""
     distillation: StrictBool | Literal["only"] = True
     """Learn from the largest network's outputs, or the teacher's, beside the targets; only leaves
-    the labels out."""
+    the labels out. Where time is shared, the largest network teaches those alone that it is ahead
+    of."""
     refit: StrictBool = False
     """Train each architecture of the front on the validation examples too, once it is chosen by
     them: for three quarters of the time that is shared, by labels alone unless a teacher is named,
