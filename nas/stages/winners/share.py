@@ -36,6 +36,10 @@ of it, is worse than most winners become: networks of 7.7, 15 and 29 KiB named 9
 of letters rightly after 50 s without a teacher, and 90.0, 91.4 and 91.4 % with one of 89.6 %."""
 
 
+QUESTIONS_SHARE = 0.25
+"""Of the time of those that it teaches, a teacher may take so much to be asked, which all pay."""
+
+
 def teaches(teacher: float, student: float, *, higher_is_better: bool, share: bool) -> bool:
     """Return whether a teacher is ahead of what a student will become without it.
 

@@ -22,7 +22,13 @@ from nas.fronts.places import pick_spread
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.budget import expected_places
 from nas.stages.training import taught_rounds
-from nas.stages.winners.share import FIRST_RUNG, WinnerShare, share_winners, teaches
+from nas.stages.winners.share import (
+    FIRST_RUNG,
+    QUESTIONS_SHARE,
+    WinnerShare,
+    share_winners,
+    teaches,
+)
 from nas.stages.winners.trainer import WinnerTrainer
 from search_spaces.space import Arch
 
@@ -127,7 +133,8 @@ class Winners:
             staying = self._recorded_choice(
                 "winners_kept", lambda: self._pick(self._metrics(begun, known, 0), places)
             )
-            taught = self._taught(staying, known)
+            worth_s = QUESTIONS_SHARE * (1 - FIRST_RUNG) * each
+            taught = self._taught(staying, known, pays=lambda count: asked_s <= count * worth_s)
             if taught and self._trainer.teaching != "all":
                 each -= asked_s / len(staying)
             left = [a for a in staying if (str(a), 1) not in known]
@@ -141,17 +148,29 @@ class Winners:
         return self._metrics(staying, known, 1)
 
     def _taught(
-        self, archs: Sequence[Arch], known: Mapping[tuple[str, int], Mapping[str, Any]]
+        self,
+        archs: Sequence[Arch],
+        known: Mapping[tuple[str, int], Mapping[str, Any]],
+        *,
+        pays: Callable[[int], bool],
     ) -> set[Arch]:
-        """Return who has a teacher from the second rung on."""
+        """Return who has a teacher from the second rung on.
+
+        Args:
+            archs: that stay.
+            known: what was told of each.
+            pays: whether a teacher is worth what it takes to ask it for so many.
+        """
         if self._trainer.teaching != "those behind it":
             return set(archs) if self._trainer.teaching == "all" else set()
         task = self.evaluator.task
         share = METRICS.get(task.metric_name).share
 
         def choose() -> list[Arch]:
+            if not pays(len(archs)):
+                return []
             teacher = self._trainer.teacher_quality()
-            return [
+            behind = [
                 arch
                 for arch in archs
                 if teaches(
@@ -161,6 +180,7 @@ class Winners:
                     share=share,
                 )
             ]
+            return behind if pays(len(behind)) else []
 
         return set(self._recorded_choice("winners_taught", choose))
 

@@ -231,21 +231,25 @@ def test_no_worker_waits_and_all_train_for_equal_seconds(stage, workers, places)
     assert all(item["until"] <= FIRST_RUNG * 900.0 for item in executor.items[:places])
 
 
-def test_a_teacher_teaches_those_who_will_stay_behind_it(stage):
+@pytest.mark.parametrize(("epoch", "asked_s"), [(20, 40.0), (100, 200.0)])
+def test_a_teacher_teaches_those_who_will_stay_behind_it_if_that_pays(stage, epoch, asked_s):
     clock = Clock()
     executor = Trained(clock, by_size)
-    winners, _ = stage(executor, clock, epoch=range(100))
+    winners, _ = stage(executor, clock, epoch=range(epoch))
     found = winners.run(evaluated(by_size), keep=lambda places: 100.0)
+    assert winners.store.manifest()["winners_share"]["teacher_s"] == asked_s
     first, last = ([i for i in executor.items if i["rung"] == rung] for rung in (0, 1))
     assert not any(item["taught"] for item in first)
-    for item in last:
-        behind = 1 - TEACHER < TEACHER_AHEAD * (1 - by_size(item["arch"]))
-        assert item["taught"] == behind
-    assert len(found) == 4 and {item["taught"] for item in last} == {True, False}
+    behind = {
+        item["arch"]: TEACHER_AHEAD * (1 - by_size(item["arch"])) > 1 - TEACHER for item in last
+    }
+    assert len(found) == 4 and set(behind.values()) == {True, False}
+    pays = asked_s < 100
+    assert all(item["taught"] == (behind[item["arch"]] and pays) for item in last)
     # What the teacher is asked takes its time from all, the first included.
-    share = winners.store.manifest()["winners_share"]
-    assert share["teacher_s"] == 200.0
-    assert last[0]["until"] == pytest.approx(45.0 + 1.05 * (180.0 - 200.0 / 4 - 45.0))
+    planned = 180.0 - pays * asked_s / 4
+    equal = 45.0 + (900.0 - 8 * 45.0) / 4
+    assert last[0]["until"] == pytest.approx(min(equal, 45.0 + 1.05 * (planned - 45.0)))
 
 
 def test_time_lost_is_taken_from_those_that_follow(stage):
