@@ -17,7 +17,7 @@ class BudgetConfig(Section):
     """Of the wall clock."""
     cpu_minutes: AboveZero | None = None
     """Of processors: those of the run and of every process it starts, added up."""
-    supernet: Share = 0.2
+    supernet: Share = 0.1
     """Share of it for the shared weights and the teacher. Measurements take what they need,
     the search up to 8 % of it, even if evaluations are left then, and the architectures of the
     front are trained in the rest."""
