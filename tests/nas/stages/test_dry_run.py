@@ -68,9 +68,9 @@ def test_a_budget_is_divided_and_told_in_steps_and_epochs():
     assert found.seconds == pytest.approx(600.0)
     assert list(seconds(found)) == ["supernet", "search", "winners", "verification"]
     works = {stage.name: stage.work for stage in found.stages}
-    # Half of 120 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
-    assert "largest network 600 steps" in works["supernet"]
-    assert "then 200 of all sizes" in works["supernet"]
+    # Half of 60 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
+    assert "largest network 300 steps" in works["supernet"]
+    assert "then 100 of all sizes" in works["supernet"]
     # Twice as many as there are places, were there time to train them all well.
     assert works["winners"].startswith("5 architectures ")
     assert "of which 4 go on to" in works["winners"] and "epochs" in works["winners"]
