@@ -125,6 +125,9 @@ class SearchSpace:
                         "which does not come before it"
                     )
 
+    def __deepcopy__(self, memo: object) -> SearchSpace:
+        return self  # it never changes, and what it remembers of its networks is large
+
     # ------------------------------------------------------------------ building
 
     def arch(self, values: Mapping[str, Value]) -> Arch:

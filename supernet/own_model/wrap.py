@@ -214,9 +214,6 @@ class ModuleSpace(PlannedSpace):
         self.dataflows = {KIND: self.graph.run}
         self._check()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleSpace:
-        return self  # it never changes, and a copy of the graph would not know its nodes
-
     # ---------------------------------------------------------------- questions
 
     def at(self, bits: Mapping[str, tuple[int, int]], *, base: Arch | None = None) -> Arch:
