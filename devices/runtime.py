@@ -210,7 +210,22 @@ class Runtime(ABC):
         return tuple(int(size) for size in filled if size is not None)
 
 
-RUNTIMES: Registry[type[Runtime]] = Registry("runtime", group="nas.runtimes")
+RUNTIMES: Registry[type[Runtime]] = Registry(
+    "runtime",
+    group="nas.runtimes",
+    modules=(
+        "devices.runtimes.command",
+        "devices.runtimes.executorch",
+        "devices.runtimes.inductor",
+        "devices.runtimes.litert",
+        "devices.runtimes.lowbit",
+        "devices.runtimes.mnn",
+        "devices.runtimes.ncnn",
+        "devices.runtimes.onnxruntime",
+        "devices.runtimes.openvino",
+        "devices.runtimes.tract",
+    ),
+)
 
 
 def make_runtime(name: str, parameters: Mapping[str, Any] | None = None) -> Runtime:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from devices.measuring.protocol import Protocol
 from devices.measuring.quiet import steady_median
@@ -30,7 +30,13 @@ _END = None
 
 
 class Sampler(ABC):
-    """Where samples come from: a process of its own, or a played device in tests."""
+    """Where samples come from: a process of its own, or a played device in tests.
+
+    Attributes:
+        probes: whether a probe runs between samples of a runtime on the processor.
+    """
+
+    probes: ClassVar[bool] = True
 
     @abstractmethod
     def sample(
@@ -87,8 +93,7 @@ class ChildSampler(Sampler):
         rest = list(sequence)
         while rest:
             request = {
-                "runtime": runtime.name,
-                "module": type(runtime).__module__,
+                "runtime": [type(runtime).__module__, type(runtime).__qualname__],
                 "parameters": runtime.parameters(),
                 "protocol": protocol.to_json(),
                 "models": [str(model) for model in models],

@@ -11,6 +11,7 @@ import numpy as np
 from devices.measuring.attempt import Attempt, conclude
 from devices.measuring.child import ChildSampler, Sampler
 from devices.measuring.conditions import allowed_cores, choose_cores, machine
+from devices.measuring.energy import NoMeter, make_meter
 from devices.measuring.measurement import FINAL, Measurement, Reason
 from devices.measuring.protocol import Protocol
 from devices.measuring.quiet import quiet_level
@@ -32,13 +33,14 @@ def measure(
     """Measure a list of models together.
 
     Each of ``protocol.processes`` fresh processes measures all of them, in a random order
-    of its own, with the reference model first, last and every few, so that a slow change
-    of the machine spreads over all models instead of falling on one. What is rejected is
-    measured again with the others that were rejected.
+    of its own, so that a slow change of the machine spreads over all models instead of falling
+    on one; a reference model, where there is one, is first, last and every few. What is rejected
+    is measured again with the others that were rejected.
 
     Args:
         models: the files; a single one is a list of one.
-        reference: the model to see drift by; by default the first of several.
+        reference: the model to see drift by; by default the first of several, and none where
+            probes between the samples tell the same more finely.
         sampler: how one process is run; by default as a child with limits.
 
     Returns:
@@ -46,7 +48,8 @@ def measure(
         one with its reasons.
 
     Raises:
-        InputError: a file is missing, or more threads than cores are asked for.
+        InputError: a file is missing, more threads than cores are asked for, or the source of
+            energy cannot be read.
         EnvironmentProblem: measuring is impossible here.
     """
     protocol = protocol or Protocol()
@@ -54,7 +57,7 @@ def measure(
     models = [Path(model).absolute() for model in models]
     if not models:
         return []
-    if reference is None and len(models) > 1:
+    if reference is None and len(models) > 1 and not _probed(runtime, protocol, sampler):
         reference = models[0]
     for path in [*models, *([reference] if reference else [])]:
         existing_file(path)
@@ -165,6 +168,12 @@ def order(
     for start in groups:
         sequence += [*shuffled[start : start + protocol.reference_every], REFERENCE]
     return sequence
+
+
+def _probed(runtime: Runtime, protocol: Protocol, sampler: Sampler) -> bool:
+    """Whether probes run between the samples: not where energy is measured, see ``time_calls``."""
+    no_meter = isinstance(make_meter(protocol.energy_source), NoMeter)
+    return sampler.probes and runtime.runs_on_cpu and no_meter
 
 
 def _cores(runtime: Runtime, protocol: Protocol) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from search_spaces.errors import InputError
@@ -23,7 +23,7 @@ class Protocol:
         warmup_windows: how many successive windows must agree.
         warmup_tolerance: within what share of the fastest they must agree.
         warmup_max_s: after this long the model counts as unsettled.
-        reference_every: models between two looks at the reference model.
+        reference_every: models between two looks at the reference model, where there is one.
         max_interval: width of the 95 % interval as a share of the median.
         max_drift: difference between the halves of a process.
         max_spread: difference between process medians, and between two looks at the
@@ -114,6 +114,18 @@ class Protocol:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"the measurement protocol has no key {key!r}{hint}")
         return cls(**value)
+
+    def for_learning(self) -> Protocol:
+        """Return the same with no more processes, runs and retries than a predictor needs.
+
+        It bears noise, and on a machine with neighbours further attempts are not better.
+        """
+        return replace(
+            self,
+            processes=min(self.processes, 3),
+            runs=min(self.runs, 30),
+            retries=min(self.retries, 1),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON-able dictionary."""

@@ -196,11 +196,11 @@ def time_calls(
         while True:
             # Energy cannot be told apart: where it is measured, no probe runs.
             if isinstance(meter, NoMeter):
-                taken = _sample(call, calls, protocol.runs, clocks, probe, fine)
+                taken = _sample(call, calls, protocol.runs, clocks, probe, fine, wanted_ns)
                 energy = None
             else:
                 meter.start()
-                taken = _sample(call, calls, protocol.runs, clocks, None, fine)
+                taken = _sample(call, calls, protocol.runs, clocks, None, fine, wanted_ns)
                 energy = meter.stop()
             median = median_of(taken.samples_ns)
             if median >= wanted_ns:
@@ -342,6 +342,10 @@ class _Taken:
         self.probes_ns.append(_timed(probe, clock))
 
 
+_FIRST = 10
+"""Samples after which it is seen that they are too short: more would be taken for nothing."""
+
+
 def _sample(
     call: Callable[[], object],
     calls: int,
@@ -349,10 +353,12 @@ def _sample(
     clocks: Clocks,
     probe: Callable[[], object] | None,
     fine: bool,
+    wanted_ns: float,
 ) -> _Taken:
-    """Take samples, a probe between any two.
+    """Take samples, a probe between any two; only the first few where these are too short.
 
     Args:
+        wanted_ns: what their median should last.
         fine: whether processor time tells how long a sample had no core; else waiting does.
     """
     repeat = range(calls)
@@ -372,6 +378,9 @@ def _sample(
             taken.processor_ns.append(processor() - busy)
         elif probe is not None:
             taken.waited_ns.append(clocks.waited_ns() - waited)
+        if run + 1 == _FIRST and median_of(taken.samples_ns[:_FIRST]) < wanted_ns:
+            del taken.samples_ns[_FIRST:]
+            break
     opened, used = wall() - opened, processor() - used
     taken.processor_share = used / opened if opened else 1.0
     if probe is not None:

@@ -34,14 +34,14 @@ def main() -> int:
 
     from devices.measuring.protocol import Protocol
     from devices.measuring.sampling import run_sequence
-    from devices.runtime import make_runtime
 
     protocol = Protocol.from_json(request["protocol"])
     cores = _pin(request["cores"]) if protocol.pin else ()
     priority = _prioritise(protocol.nice)
     try:
-        importlib.import_module(request["module"])
-        runtime = make_runtime(request["runtime"], request["parameters"])
+        # The parent has looked it up: a registry would import every runtime, here in each process.
+        module, name = request["runtime"]
+        runtime = getattr(importlib.import_module(module), name)(**request["parameters"])
         limited = runtime.runs_on_cpu and _limit_memory(protocol.memory_limit_mib)
         emit(
             {

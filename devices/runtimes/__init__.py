@@ -1,18 +1,5 @@
-"""One file a runtime; importing this package registers the built-in ones.
+"""One file a runtime, named in :data:`devices.runtime.RUNTIMES` and imported at its first look-up.
 
 A runtime's own library is imported when one is built, so a missing one is reported then,
 with the command that installs it.
 """
-
-from devices.runtimes import (  # noqa: F401
-    command,
-    executorch,
-    inductor,
-    litert,
-    lowbit,
-    mnn,
-    ncnn,
-    onnxruntime,
-    openvino,
-    tract,
-)

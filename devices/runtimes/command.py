@@ -193,6 +193,8 @@ class CommandRuntime(Runtime):
 class CommandSampler(Sampler):
     """Runs the program once for each model of a sequence; it does the timing."""
 
+    probes: ClassVar[bool] = False
+
     def __init__(self, *, reader: Reader = read_system_file) -> None:
         self._reader = reader
 

@@ -149,7 +149,6 @@ def outcome(
     form: str, path: Path, images: Any, expected: Any, versions: dict[str, str]
 ) -> dict[str, Any] | None:
     """Return a form's parity and arithmetic, or its refusal; None without its library."""
-    import devices.runtimes  # noqa: F401
     from devices.runtime import make_runtime
 
     try:

@@ -98,7 +98,6 @@ def timed(files: dict[str, Path], parameters: dict[str, Any]) -> dict[str, dict[
     """Time the models in turn in the low-bit runtime: quartiles in ms."""
     import numpy as np
 
-    import devices.runtimes  # noqa: F401
     from devices.runtime import make_runtime, random_inputs
     from experiments.kernels.contenders import interleave
 

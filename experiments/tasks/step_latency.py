@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-import devices.runtimes  # noqa: F401
 from devices.runtime import make_runtime, random_inputs
 from experiments.kernels.contenders import interleave
 from nas.job.schema import Job

@@ -25,7 +25,5 @@ REGISTRIES: dict[str, tuple[str, str]] = {
 def registry_for(key: str) -> Registry[Any]:
     """Return the registry of the names that ``key`` may hold."""
     module, name = REGISTRIES[key]
-    if key == "devices.runtime":
-        importlib.import_module("devices.runtimes")  # registers the built-in ones
     registry: Registry[Any] = getattr(importlib.import_module(module), name)
     return registry

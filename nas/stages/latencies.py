@@ -8,7 +8,6 @@ is adapted again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ class Latencies:
         return [*ends, *(self._base().suggest(inner, more) if more > 0 else [])]
 
     def measure(
-        self, archs: Sequence[Arch], *, variant: str, retries: int | None = None
+        self, archs: Sequence[Arch], *, variant: str, learning: bool = False
     ) -> dict[str, dict[Arch, Measurement]]:
         """Measure ``archs`` on every device.
 
@@ -100,8 +99,8 @@ class Latencies:
         Args:
             archs: the architectures.
             variant: of their files.
-            retries: further attempts at most at what other load disturbs, where a measurement may
-                be less sure than the protocol asks for; None for those of the protocol.
+            learning: whether only a predictor learns from them, see
+                :meth:`devices.measuring.protocol.Protocol.for_learning`.
 
         Returns:
             by device, the measurements of the architectures it can run.
@@ -113,9 +112,7 @@ class Latencies:
         archs, paths = self._usable_files(archs, list(dict.fromkeys(forms.values())))
         names = list(self.devices)
         total = len(names) * len(archs)
-        protocol = self._protocol
-        if retries is not None:
-            protocol = replace(protocol, retries=min(retries, protocol.retries))
+        protocol = self._protocol.for_learning() if learning else self._protocol
         where = ", ".join(names)
         with self._progress.stage(f"latency on {where}", total, unit="measurements") as bar:
 

@@ -349,8 +349,8 @@ class Pipeline:
                 latencies.measure(
                     chosen,
                     variant="search",
-                    # A predictor bears noise, and on a busy machine attempts eat up a budget.
-                    retries=None if self.budget is None else 1,
+                    # Where time is counted, the rest of it is better spent on training.
+                    learning=self.budget is not None,
                 )
                 latencies.adapt()
                 sizes.fit(models.search_sizes(chosen))

@@ -18,7 +18,23 @@ from search_spaces.registry import Registry
 from search_spaces.seeds import seeded
 from search_spaces.space import SearchSpace
 
-SPACES: Registry[type[SearchSpace]] = Registry("search space", group="nas.search_spaces")
+SPACES: Registry[type[SearchSpace]] = Registry(
+    "search space",
+    group="nas.search_spaces",
+    modules=(
+        "search_spaces.spaces.autoencoder",
+        "search_spaces.spaces.decoder",
+        "search_spaces.spaces.dense",
+        "search_spaces.spaces.encoder_decoder",
+        "search_spaces.spaces.hybrid",
+        "search_spaces.spaces.mobilenet",
+        "search_spaces.spaces.nasbench201",
+        "search_spaces.spaces.resnet",
+        "search_spaces.spaces.signal",
+        "search_spaces.spaces.tokens",
+        "search_spaces.spaces.vit",
+    ),
+)
 
 
 def build_space(name: str, *, generator_seed: int = 0, **config: Any) -> SearchSpace:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import devices.runtimes  # noqa: F401
 from devices.lowbit.build import find_compiler
 from devices.runtime import make_runtime
 from nas.models.parity import check_optimised, evaluate_onnx

@@ -35,8 +35,6 @@ class ConvertedFormat(Format):
 
     @classmethod
     def _runtime(cls) -> ConvertingRuntime:
-        import devices.runtimes  # noqa: F401  (registers them)
-
         runtime = make_runtime(cls.runtime, cls.parameters)
         assert isinstance(runtime, ConvertingRuntime)
         return runtime

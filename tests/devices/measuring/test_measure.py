@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,11 +34,23 @@ def test_all_models_are_measured_in_each_process_in_orders_of_their_own(play):
     models = [played.model(f"m{i}", f"{1 + i}") for i in range(6)]
     results = run(played, models=models)
     assert len(played.sampler.sequences) == 3
-    plain = [[i for i in s if i != REFERENCE] for s in played.sampler.sequences]
-    assert all(sorted(sequence) == list(range(6)) for sequence in plain)
-    assert len({tuple(sequence) for sequence in plain}) == 3
+    # Probes run, so no reference model does.
+    assert all(sorted(sequence) == list(range(6)) for sequence in played.sampler.sequences)
+    assert len({tuple(sequence) for sequence in played.sampler.sequences}) == 3
     for i, result in enumerate(results):
         assert result.latency_ms == pytest.approx(1.2 * (1 + i), rel=0.03)
+
+
+def test_a_reference_runs_between_the_models_where_no_probe_does(play, tmp_path):
+    played = play()
+    models = [played.model("one"), played.model("other", "2")]
+    counter = tmp_path / "energy1_input"
+    counter.write_text("1")
+    run(played, replace(FEW, energy_source=str(counter)), models)
+    played.sampler.probes = False
+    run(played, models=models)
+    assert all(s[0] == s[-1] == REFERENCE for s in played.sampler.sequences)
+    assert len(played.sampler.sequences) == 6
 
 
 def test_order_is_seeded_and_has_the_reference_first_last_and_every_few():

@@ -12,7 +12,6 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-import devices.runtimes  # noqa: F401
 from devices.device import DeviceSpec
 from devices.fleet.remote import make_device
 from devices.measuring.protocol import Protocol

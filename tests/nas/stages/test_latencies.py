@@ -76,13 +76,21 @@ def pool(count: int) -> list:
 
 
 @pytest.mark.parametrize(
-    ("of_protocol", "asked", "used"), [(3, None, 3), (3, 1, 1), (0, 1, 0), (1, 5, 1)]
+    ("of_protocol", "learning", "used"),
+    [
+        ((5, 100, 3), False, (5, 100, 3)),
+        ((5, 100, 3), True, (3, 30, 1)),
+        ((2, 20, 0), True, (2, 20, 0)),
+    ],
 )
-def test_less_may_be_asked_of_a_measurement_than_the_protocol_does(of_protocol, asked, used):
-    found = latencies(made("transfer_gp"), Protocol(retries=of_protocol, runs=20))
-    found.measure(pool(4), variant="search", retries=asked)
+def test_less_may_be_asked_of_a_measurement_than_the_protocol_does(of_protocol, learning, used):
+    names = ("processes", "runs", "retries")
+    given = Protocol(**dict(zip(names, of_protocol, strict=True)), max_drift=0.2)
+    found = latencies(made("transfer_gp"), given)
+    found.measure(pool(4), variant="search", learning=learning)
     (bench,) = found.devices.values()
-    assert (bench.protocol.retries, bench.protocol.runs) == (used, 20)
+    assert tuple(getattr(bench.protocol, name) for name in names) == used
+    assert bench.protocol.max_drift == 0.2
 
 
 @pytest.mark.parametrize("count", [11, 14])
