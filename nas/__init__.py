@@ -7,7 +7,6 @@ The names below are the public API; each is imported when it is first used, so t
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,7 +95,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("edge-nas")
+        from importlib.metadata import version
+
+        return version("edge-nas")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -64,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Let tests of ``--quick`` be skipped where they reach for torch or a process."""
+    # Nearly all that collecting makes lives to the end: looking for garbage would find little.
+    gc.disable()
     config = session.config
     # What hands tests to workers runs none and starts them; a worker has said by now what it is.
     hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
@@ -83,6 +85,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep modules and tests, which live to the end, out of every later collection of garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class _SkipsHeavyImports(importlib.abc.MetaPathFinder):

@@ -39,7 +39,7 @@ EXIT_CODES = (
 SUB_APPS = {
     "latency": "nas.cli.latency",
     "device": "nas.cli.device",
-    "bits": "nas.cli.bits",
+    "bits": "nas.cli.bits.command",
     "compress": "nas.cli.compress",
     "inspect": "nas.cli.inspect",
     "compare": "nas.cli.compare",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 QUANTITIES = ("latency_ms", "energy_mj")
 """What a measurement can hold, by the name of the metric."""
 
+_LOADED_S = 0.15
+"""Seconds that a model takes of a measuring process before its first sample."""
+
 Files = Callable[[Arch, str], "Path"]
 """(architecture, variant) -> model file, exported if it is not there yet."""
 
@@ -132,6 +135,16 @@ class Latencies:
             found = {n: measure_on(n) for n in names if n not in waiting}
             found |= {name: thread.result() for name, thread in waiting.items()}
         return {name: self._usable(name, archs, found[name]) for name in names}
+
+    def front_factor(self) -> float:
+        """Return how much longer a model of the front is measured than those learnt from."""
+        found = [m.latency_ms for measured in self.samples.values() for m in measured.values()]
+
+        def seconds(used: Protocol) -> float:
+            each = np.maximum(used.min_sample_ms, found)
+            return used.processes * float(np.mean(_LOADED_S + used.runs * each / 1e3))
+
+        return seconds(self._protocol) / seconds(self._protocol.for_learning())
 
     def _usable_files(
         self, archs: Sequence[Arch], variants: Sequence[str]

@@ -344,7 +344,7 @@ class Pipeline:
                 executor=executor,
                 progress=self.progress,
             )
-            with self.store.timed("latency"), self._measuring_timed():
+            with self.store.timed("latency"), self._measuring_timed(latencies):
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
                 latencies.measure(
                     chosen,
@@ -408,12 +408,13 @@ class Pipeline:
         export_front(self.store, results, self.job.export.formats, self.progress.log)
 
     @contextlib.contextmanager
-    def _measuring_timed(self) -> Iterator[None]:
-        """Record what one round of measurements takes from the budget; the last costs as much."""
+    def _measuring_timed(self, latencies: Latencies) -> Iterator[None]:
+        """Record what one round of measurements takes from the budget, as the front is measured."""
         begun = 0.0 if self.budget is None else self.budget.spent()
         yield
         if self.budget is not None and "measuring_s" not in self.store.manifest():
-            self.store.update_manifest(measuring_s=round(self.budget.spent() - begun, 3))
+            seconds = latencies.front_factor() * (self.budget.spent() - begun)
+            self.store.update_manifest(measuring_s=round(seconds, 3))
 
     def _search_over(self) -> Callable[[int], bool]:
         """Return what tells the search that its share of the budget is used up."""

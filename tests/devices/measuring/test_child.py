@@ -203,8 +203,9 @@ def test_the_child_dies_with_a_killed_parent(scripted, tmp_path):
 def test_the_worker_loads_no_torch_and_no_more_than_it_needs():
     code = (
         "import sys, devices.measuring.worker, devices.measuring.sampling\n"
-        "import devices.measuring.measure, devices.device\n"
-        "print(sorted({'torch', 'onnx', 'pandas', 'scipy'} & set(sys.modules)))"
+        "import devices.measuring.measure, devices.device, devices.runtimes.onnxruntime\n"
+        "needless = {'torch', 'onnx', 'pandas', 'scipy', 'pydantic', 'devices.runtimes.command'}\n"
+        "print(sorted(needless & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

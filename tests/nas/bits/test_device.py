@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nas.bits.allocation import Bits
 from nas.bits.device import in_turns, measure_layers, verify
 from nas.bits.search import allocate_bits, write_bits
-from nas.cli.bits import app
+from nas.cli.bits.command import app
 from search_spaces.errors import EnvironmentProblem, InputError
 from supernet.onnx.export import WEIGHT_BITS
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nas.bits.allocation import Bits
 from nas.bits.hardware import hardware_costs, network_plans
 from nas.bits.search import LayerSize, allocate_bits, write_bits
-from nas.cli.bits import app
+from nas.cli.bits.command import app
 from search_spaces.errors import InputError
 
 NETWORK = """

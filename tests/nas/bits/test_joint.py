@@ -16,7 +16,7 @@ from devices.simulators.roofline import estimate_layer
 from nas.bits.allocation import Bits
 from nas.bits.hardware import network_plans
 from nas.bits.joint import joint_optimum
-from nas.cli.bits import app
+from nas.cli.bits.command import app
 from search_spaces.errors import InfeasibleError, InputError
 
 OPTIONS = [Bits(8, 8), Bits(4, 8), Bits(2, 8), Bits("fp8_e4m3", "fp8_e4m3")]

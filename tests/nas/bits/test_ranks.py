@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from nas.bits.ranks import RankOption, allocate_ranks
 from nas.bits.search import write_bits
-from nas.cli.bits import app
+from nas.cli.bits.command import app
 from search_spaces.errors import InputError
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from nas.bits.search import write_bits
 from nas.bits.sparsity import allocate_sparsity
-from nas.cli.bits import app
+from nas.cli.bits.command import app
 from search_spaces.errors import InputError
 from search_spaces.sparsity import parse_sparsity
 from tests.supernet.sparsity.patterns import obeys

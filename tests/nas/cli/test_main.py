@@ -285,7 +285,9 @@ def test_a_job_that_must_not_be_read(call, job):
 
 
 def test_import_nas_offers_the_api_lazily():
-    code = "import sys, nas; assert not {'torch', 'pydantic'} & set(sys.modules)"
+    heavy = "{'torch', 'pydantic', 'numpy', 'importlib.metadata'}"
+    code = f"import sys, nas; assert not {heavy} & set(sys.modules)"
+    code += "; import nas.cli.main; assert not {'torch', 'pydantic', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     for name in nas.__all__:
         assert getattr(nas, name) is not None

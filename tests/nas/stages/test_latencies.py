@@ -91,6 +91,8 @@ def test_less_may_be_asked_of_a_measurement_than_the_protocol_does(of_protocol, 
     (bench,) = found.devices.values()
     assert tuple(getattr(bench.protocol, name) for name in names) == used
     assert bench.protocol.max_drift == 0.2
+    longer = of_protocol[0] * of_protocol[1] > 90
+    assert (found.front_factor() > 1.5) == longer and found.front_factor() >= 1
 
 
 @pytest.mark.parametrize("count", [11, 14])
