@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Block:
     cycles: float | None = None
     instructions: float | None = None
 
-    @property
+    @cached_property
     def samples_ms(self) -> tuple[float, ...]:
         """Latency of one inference in each sample, ms."""
         return tuple(duration / self.calls * 1e-6 for duration in self.samples_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +44,21 @@ class Played:
         return path
 
 
-@pytest.fixture
-def play(tmp_path: Path) -> Callable[..., Played]:
-    """Make a played machine; keywords as :class:`PlayedMachine`, and ``seed``."""
+@pytest.fixture(scope="session")
+def play_in() -> Callable[..., Played]:
+    """Make a played machine with models in a folder; keywords as ``PlayedMachine``, ``seed``."""
 
-    def make(*, seed: int = 0, **options: object) -> Played:
+    def make(folder: Path, *, seed: int = 0, **options: object) -> Played:
         machine = PlayedMachine(np.random.default_rng(seed), **options)
-        return Played(machine, PlayedRuntime(machine), PlayedSampler(machine), tmp_path)
+        return Played(machine, PlayedRuntime(machine), PlayedSampler(machine), folder)
 
     return make
+
+
+@pytest.fixture
+def play(tmp_path: Path, play_in: Callable[..., Played]) -> Callable[..., Played]:
+    """``play_in`` of the test's own folder."""
+    return partial(play_in, tmp_path)
 
 
 @pytest.fixture

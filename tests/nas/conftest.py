@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import lru_cache
+
 import pytest
 
 from nas.job.trust import Trust, set_trust
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_run_once():
+    """Opening a study runs fifteen modules of Optuna that are the same each time."""
+    with pytest.MonkeyPatch.context() as patched:
+        if importlib.util.find_spec("alembic"):
+            from alembic.util import pyfiles
+
+            patched.setattr(pyfiles, "load_module_py", lru_cache(pyfiles.load_module_py))
+        yield
 
 
 @pytest.fixture(autouse=True)
