@@ -161,8 +161,9 @@ def _attend(network: Buffers, node: dict[str, Any]) -> None:
     heads, width, length = (node[key] for key in ("heads", "width", "length"))
     source = network.floats_of(node["inputs"][0])
     tokens = _tokens(network, math.prod(source.shape) // (3 * heads * width))
-    cache = 4 * heads * width * length
-    keys, values = network.native.buffer(cache), network.native.buffer(cache)
+    row = 4 * heads * width
+    keys = network.native.buffer(row * (-(-length // 8) * 8))  # eight lie side by side
+    values = network.native.buffer(row * length)
     target = network.new(node["output"], (1, tokens, heads * width), None)
     first = network.native.layer(
         "attend", source.buffer, _free(network, node), target.buffer, keys, values, tokens, heads,

@@ -535,7 +535,7 @@ const DepthwiseKernel kDepthwise[] = {
     {"depthwise_wide_avx2", 8, 2, 0, interleave<true>, depthwise<true>}};
 
 Backend make() {
-  Backend backend = {"avx2", {}, {}, prepare, finish, unpack, grouped_avx2, 1, quantise_row,
+  Backend backend = {"avx2", {}, {}, prepare, finish, unpack, grouped_avx2, kMostBlocks, quantise_row,
                      finish_rows,
                      {quantise, sum, product, rescale, column_sums, finish_mean, maximum,
                       rows, pointwise, attend}};

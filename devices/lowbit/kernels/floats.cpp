@@ -106,11 +106,12 @@ int lowbit_add_attend(lowbit_network* net, int input, int free, int output, int 
   return guarded([&] {
     need(tokens > 0 && heads > 0 && width > 0 && tokens <= length,
          "an attention needs positive sizes, and room for each token");
-    const int64_t cache = heads * length * width * 4;
+    const int64_t room_of_keys = (length + 7) / 8 * 8;
     const Buffer& in = net->buffer(input, tokens * 3 * heads * width * 4);
     const Buffer* left = free < 0 ? nullptr : &net->buffer(free, 4);
     Buffer& out = net->buffer(output, tokens * heads * width * 4);
-    Buffer &k = net->buffer(keys, cache), &v = net->buffer(values, cache);
+    Buffer& k = net->buffer(keys, heads * room_of_keys * width * 4);
+    Buffer& v = net->buffer(values, heads * length * width * 4);
     const auto run = net->available.front()->elementwise.attend;
     auto* scratch = &net->scratch;
     return net->add([=, &in, &out, &k, &v](int thread, int threads) {
@@ -119,12 +120,14 @@ int lowbit_add_attend(lowbit_network* net, int input, int free, int output, int 
       float* shares = floats(room);
       const int64_t first = first_place(left, tokens, length);
       for (int64_t h = heads * thread / threads; h < heads * (thread + 1) / threads; ++h) {
-        float *own_keys = floats(k) + h * length * width, *own_values = floats(v) + h * length * width;
+        float* own_keys = floats(k) + h * room_of_keys * width;
+        float* own_values = floats(v) + h * length * width;
         for (int64_t t = 0; t < tokens; ++t) {
           // (head, query | key | value, width) of a token.
           const float* joint = floats(in) + (t * heads + h) * 3 * width;
           const int64_t place = first + t;
-          std::copy(joint + width, joint + 2 * width, own_keys + place * width);
+          float* key = own_keys + place / 8 * 8 * width + place % 8;
+          for (int64_t i = 0; i < width; ++i) key[8 * i] = joint[width + i];
           std::copy(joint + 2 * width, joint + 3 * width, own_values + place * width);
           run(joint, own_keys, own_values, shares, floats(out) + (t * heads + h) * width, place + 1,
               width);

@@ -15,89 +15,90 @@ namespace {
 #include "fields_avx2.inc"
 #include "grouped_rows.inc"
 
-constexpr int kTileRows = 3;  // a fourth would leave a sum in memory
+constexpr int kRegisterRows = 6;  // their sums of 16 outputs, fields and products fill 16 registers
 
-// Products of P rows with a group's unpacked fields, 16 outputs.
-template <int P, int kBits>
-inline void tile(const GroupedStep& s, int row, int g, const uint8_t* u, int32_t (*to)[16]) {
-  constexpr int kMost = 32767 / (2 * 128 * ((1 << kBits) - 1));
+// Unrolled, so that the sums stay in registers.
+#define EACH(p, v)                                        \
+  _Pragma("GCC unroll 6") for (int p = 0; p < P; ++p) \
+      _Pragma("GCC unroll 2") for (int v = 0; v < 2; ++v)
+
+// sum = fma(products - zero, scale, sum) of P rows with a group's fields `u` of 16 outputs.
+template <int P>
+void tile(const GroupedStep& s, int row, int g, const uint8_t* u, const __m256 (&scale)[2], float* sums) {
+  constexpr int kMost[] = {0, 127, 42, 18, 8};  // of two products of 128 and a field, in 16 bits
+  const int most = kMost[s.bits];
   const __m256i one = _mm256_set1_epi16(1);
-  const uint8_t* a[P];
-  for (int p = 0; p < P; ++p)
-    a[p] = reinterpret_cast<const uint8_t*>(s.codes) + (row + p) * s.row_bytes +
-           static_cast<size_t>(g) * s.steps * kStepChannels;
-  bool first = true;
-  for (int i = 0, end = 0; i < s.steps * 4;) {
-    end = s.steps * 4 - i < kMost ? s.steps * 4 : i + kMost;
+  const uint8_t* a = reinterpret_cast<const uint8_t*>(s.codes) + row * s.row_bytes +
+                     static_cast<size_t>(g) * s.steps * kStepChannels;
+  const size_t row_bytes = s.row_bytes, stride = s.sum_stride, groups = s.groups;
+  const float* const zeros = s.zeros + row * groups + g;
+  sums += row * stride;
+  __m256i total[P][2];  // of all but the last sums, where 16 bits do not hold them at once
+  for (int begin = 0, fours = s.steps * 4; begin < fours; begin += most) {
     __m256i sum[P][2];
-    for (auto& row_sums : sum)
-      for (auto& v : row_sums) v = _mm256_setzero_si256();
-    for (; i < end; ++i, u += 64) {
+    EACH(p, v) sum[p][v] = _mm256_setzero_si256();
+    const uint8_t* const end = u + (fours - begin < most ? fours - begin : most) * 64;
+    for (; u < end; u += 64, a += 4) {
       const __m256i u0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(u));
       const __m256i u1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(u + 32));
+#pragma GCC unroll 6
       for (int p = 0; p < P; ++p) {
-        const __m256i x = four_codes(a[p] + i * 4);
-        sum[p][0] = _mm256_add_epi16(sum[p][0], _mm256_maddubs_epi16(u0, x));
-        sum[p][1] = _mm256_add_epi16(sum[p][1], _mm256_maddubs_epi16(u1, x));
+        const __m256i x = four_codes(a + p * row_bytes);
+        add_words(sum[p][0], _mm256_maddubs_epi16(u0, x));
+        add_words(sum[p][1], _mm256_maddubs_epi16(u1, x));
       }
     }
-    for (int p = 0; p < P; ++p)
-      for (int v = 0; v < 2; ++v) {
-        __m256i* at = reinterpret_cast<__m256i*>(to[p] + 8 * v);
-        const __m256i wide = _mm256_madd_epi16(sum[p][v], one);
-        _mm256_storeu_si256(at, first ? wide : _mm256_add_epi32(wide, _mm256_loadu_si256(at)));
-      }
-    first = false;
-  }
-}
-
-template <int kBits>
-void tiles(const GroupedStep& s, int g, int plane) {
-  const __m256 scale[2] = {halves(s.scales + (g * s.planes + plane) * kBlockOutputs),
-                           halves(s.scales + (g * s.planes + plane) * kBlockOutputs + 8)};
-  for (int row = 0; row < s.rows;) {
-    int32_t products[kTileRows][16];
-    const int many = s.rows - row < kTileRows ? 1 : kTileRows;
-    if (many == kTileRows)
-      tile<kTileRows, kBits>(s, row, g, s.room, products);
-    else
-      tile<1, kBits>(s, row, g, s.room, products);
-    for (int p = 0; p < many; ++p, ++row) {
-      const __m256 zero = _mm256_broadcast_ss(s.zeros + static_cast<size_t>(row) * s.groups + g);
-      for (int v = 0; v < 2; ++v) {
-        float* to = s.sums + row * s.sum_stride + 8 * v;
-        const __m256 f = _mm256_cvtepi32_ps(
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(products[p] + 8 * v)));
-        _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_sub_ps(f, zero), scale[v], _mm256_loadu_ps(to)));
-      }
+    EACH(p, v) sum[p][v] = _mm256_madd_epi16(sum[p][v], one);
+    if (begin)
+      EACH(p, v) sum[p][v] = _mm256_add_epi32(sum[p][v], total[p][v]);
+    if (fours - begin > most) {
+      EACH(p, v) total[p][v] = sum[p][v];
+      continue;
+    }
+    EACH(p, v) {
+      const __m256 zero = _mm256_broadcast_ss(zeros + p * groups);
+      const __m256 f = _mm256_sub_ps(_mm256_cvtepi32_ps(sum[p][v]), zero);
+      float* to = sums + p * stride + 8 * v;
+      _mm256_storeu_ps(to, _mm256_fmadd_ps(f, scale[v], _mm256_loadu_ps(to)));
     }
   }
 }
+#undef EACH
 
-template <int kBits>
 void many_rows(const GroupedStep& s) {
+  constexpr decltype(&tile<1>) kTiles[] = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
+  const size_t fields = static_cast<size_t>(s.steps) * 256;  // of a block, a group and a plane
+  const int tiles = (s.rows + kRegisterRows - 1) / kRegisterRows;
   for (int r = 0; r < s.rows; ++r)
-    std::memset(s.sums + r * s.sum_stride, 0, sizeof(float) * kBlockOutputs);
-  const size_t plane_bytes = static_cast<size_t>(s.steps) * 32 * kBits;
-  const uint8_t* weights = s.weights;
+    std::memset(s.sums + r * s.sum_stride, 0, sizeof(float) * kBlockOutputs * s.blocks);
   for (int g = 0; g < s.groups; ++g) {
-    for (int plane = 0; plane < s.planes; ++plane, weights += plane_bytes) {
-      avx2_backend()->unpack({kBits, 0, 1}, weights, s.room, static_cast<size_t>(s.steps) * 256);
-      tiles<kBits>(s, g, plane);
+    for (int plane = 0; plane < s.planes; ++plane) {
+      const size_t part = static_cast<size_t>(g) * s.planes + plane;
+      __m256 scale[kMostBlocks][2];
+      for (int b = 0; b < s.blocks; ++b) {
+        const GroupedStep one = one_block(s, b);
+        avx2_backend()->unpack({s.bits, 0, 1}, one.weights + part * fields * s.bits / 8,
+                               s.room + b * fields, fields);
+        for (int v = 0; v < 2; ++v) scale[b][v] = halves(one.scales + part * kBlockOutputs + 8 * v);
+      }
+      // Of one size, give or take a row.
+      for (int i = 0; i < tiles; ++i) {
+        const int row = s.rows * i / tiles, next = s.rows * (i + 1) / tiles;
+        for (int b = 0; b < s.blocks; ++b)
+          kTiles[next - row - 1](s, row, g, s.room + b * fields, scale[b], s.sums + b * kBlockOutputs);
+      }
     }
-    if (s.mins) add_mins(s, g);
+    for (int b = 0; s.mins && b < s.blocks; ++b) add_mins(one_block(s, b), g);
   }
 }
 
 }  // namespace
 
 void grouped_avx2(const GroupedStep& s) {
-  if (s.rows >= 4) {
-    constexpr GroupedKernel kRun[] = {many_rows<1>, many_rows<2>, many_rows<3>, many_rows<4>};
-    kRun[s.bits - 1](s);
-  } else {
-    few_rows(s);
-  }
+  if (s.rows > kRegisterRows)
+    many_rows(s);
+  else
+    for (int b = 0; b < s.blocks; ++b) few_rows(one_block(s, b));
 }
 
 }  // namespace lowbit

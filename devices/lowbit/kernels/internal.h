@@ -128,7 +128,8 @@ struct Elementwise {
   void (*rows)(int operation, const float* x, const float* scale, const float* bias, float* out,
                int64_t count, int64_t width, float epsilon);
   void (*pointwise)(int operation, const float* x, float* out, int64_t count);
-  // One query (width,) over `count` keys and values (count, width); `shares` has room for `count`.
+  // One query (width,) over `count` values (count, width) and keys (count / 8, width, 8): eight lie
+  // side by side. Keys and `shares` have room for whole eights.
   void (*attend)(const float* query, const float* keys, const float* values, float* shares,
                  float* out, int64_t count, int64_t width);
 };

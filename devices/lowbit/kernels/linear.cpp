@@ -7,7 +7,7 @@
 namespace lowbit {
 namespace {
 
-constexpr int kMostRows = 128;  // of a pass over the weights: their sums stay in the nearest caches
+constexpr int kMostRows = 128;  // of a pass over the weights: codes and sums stay in the nearest caches
 
 class Linear : public Layer {
  public:
@@ -45,11 +45,11 @@ class Linear : public Layer {
       // Blocks at once share what is read of the activations.
       const int end = blocks_ * (i + 1) / threads;
       const int most = s_.rows >= kManyRows ? backend_.grouped_blocks : 1;
-      for (int block = blocks_ * i / threads, count = 0; block < end; block += count) {
-        count = std::min(most, end - block);
-        for (int row = 0; row < s_.rows; row += kMostRows)
+      for (int row = 0; row < s_.rows; row += kMostRows)
+        for (int block = blocks_ * i / threads, count = 0; block < end; block += count) {
+          count = std::min(most, end - block);
           run_blocks(scratch, block, count, row, std::min(kMostRows, s_.rows - row));
-      }
+        }
     });
   }
 

@@ -125,8 +125,9 @@ int lowbit_add_plus(lowbit_network*, int a, int b, int output, int64_t count);
 // is copied: both must live as long as the network.
 int lowbit_add_embed(lowbit_network*, int input, int free, int output, int64_t tokens, int64_t entries,
                      int64_t length, int64_t width, const float* table, const float* positions);
-// Causal attention of (tokens, heads, query | key | value, width). The buffers `keys` and `values`,
-// (heads, length, width), hold those of the tokens before; the tokens' own are put there.
+// Causal attention of (tokens, heads, query | key | value, width). The buffers `keys`, (heads, length / 8
+// rounded up, width, 8), and `values`, (heads, length, width), hold those of the tokens before; the
+// tokens' own are put there.
 int lowbit_add_attend(lowbit_network*, int input, int free, int output, int keys, int values,
                       int64_t tokens, int64_t heads, int64_t length, int64_t width);
 

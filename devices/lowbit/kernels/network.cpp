@@ -306,7 +306,9 @@ int lowbit_add_map(lowbit_network* net, int input, int output, int64_t count,
     const std::vector<uint8_t> copy(table, table + 256);
     return net->add([=, &in, &out](int thread, int threads) {
       const Part part(count, thread, threads);
-      for (int64_t i = part.begin; i < part.end; ++i) out.data()[i] = copy[in.data()[i]];
+      const uint8_t *from = in.data(), *map = copy.data();
+      uint8_t* to = out.data();
+      for (int64_t i = part.begin; i < part.end; ++i) to[i] = map[from[i]];
     });
   });
 }
