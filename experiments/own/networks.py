@@ -133,7 +133,7 @@ def steps(network: nn.Module, images: Tensor, folder: Path) -> dict[str, Any]:
         for name, quantised in (("float", floats), ("codes", codes)):
             path = folder / f"{name}.onnx"
             export_onnx(quantised, path)
-            wrong = file_problem(quantised, path, images[:2])
+            wrong = file_problem(quantised, path, images[:3])
             row["passed" if wrong is None else "silently_wrong"].append(f"export_{name}")
             if wrong is not None:
                 row[f"export_{name}_problem"] = wrong
@@ -149,7 +149,7 @@ def steps(network: nn.Module, images: Tensor, folder: Path) -> dict[str, Any]:
         step = "wrap"
         extracted = supernet.extract(largest, space.pretrained_statistics())
         export_onnx(extracted, folder / "wrap.onnx")
-        wrong = file_problem(extracted, folder / "wrap.onnx", images[:2])
+        wrong = file_problem(extracted, folder / "wrap.onnx", images[:3])
         row["passed" if wrong is None else "silently_wrong"].append(step)
         if wrong is not None:
             row["wrap_problem"] = wrong

@@ -15,6 +15,9 @@ from supernet.onnx.operators import OPERATIONS, Context, plain, transposed
 _END = 2**31 - 1
 """Beyond the end of any axis."""
 
+_SOFTPLUS_IS_X = 16
+"""From here on softplus(x) is x in float32."""
+
 for _name, _op in (
     ("erf", "Erf"), ("log", "Log"), ("floor", "Floor"), ("ceil", "Ceil"), ("sin", "Sin"),
     ("cos", "Cos"), ("reciprocal", "Reciprocal"), ("mish", "Mish"), ("softsign", "Softsign"),
@@ -36,6 +39,13 @@ def _leaky_relu(
     context: Context, x: Value, negative_slope: float = 0.01, inplace: bool = False
 ) -> Value:
     return context.apply("LeakyRelu", x, alpha=float(negative_slope))
+
+
+@OPERATIONS.register("rrelu")
+def _rrelu(
+    context: Context, x: Value, lower: float = 1 / 8, upper: float = 1 / 3, *rest: Any
+) -> Value:
+    return context.apply("LeakyRelu", x, alpha=(lower + upper) / 2)
 
 
 @OPERATIONS.register("elu")
@@ -195,6 +205,7 @@ def _pad_mode(
     return _pad(context, x, pads, 0.0 if value is None else float(value))
 
 
+@OPERATIONS.register("expand_as")
 @OPERATIONS.register("expand")
 def _expand(context: Context, x: Value, *size: Any, implicit: bool = False) -> Value:
     if context.output_pattern is None:
@@ -237,6 +248,8 @@ def dynamic_shape(context: Context, pattern: Sequence[int | None], traced: Seque
     """Return the name of an int64 tensor with a shape whose batch is that of the input."""
     from supernet.onnx.operators import TRACED_BATCH
 
+    if None not in pattern:
+        return context.graph.constant(np.array(pattern, np.int64))
     parts = []
     for size, example in zip(pattern, traced, strict=True):
         if size is not None:
@@ -274,6 +287,40 @@ def _slice(
         return graph.node("Slice", [name, *(graph.constant(b) for b in bounds)])
 
     return context.graph.rearrange(x, view)
+
+
+@OPERATIONS.register("slice_scatter")
+def _slice_scatter(
+    context: Context,
+    x: Value,
+    part: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    return _written(context, x, context.name(part), dim, slice(start, end, step))
+
+
+@OPERATIONS.register("select_scatter")
+def _select_scatter(context: Context, x: Value, part: Value, dim: int, index: int) -> Value:
+    axis = dim % len(context.shape(x))
+    place = context.graph.constant(np.array([axis], np.int64))
+    raised = context.graph.node("Unsqueeze", [context.name(part), place])
+    index %= context.shape(x)[axis]
+    return _written(context, x, raised, axis, slice(index, index + 1))
+
+
+def _written(context: Context, x: Value, part: str, dim: int, place: slice) -> Value:
+    """Return ``x`` with ``part`` in ``place`` of an axis: both in a row, picked by index."""
+    shape = context.shape(x)
+    axis = dim % len(shape)
+    if context.pattern is not None and context.pattern(x)[axis] is None:
+        raise InputError("a tensor that is written to for some of the batch has no ONNX form here")
+    order = np.arange(shape[axis])
+    order[place] = shape[axis] + np.arange(len(order[place]))
+    both = context.graph.node("Concat", [context.name(x), part], axis=axis)
+    return Value(_gather(order.astype(np.int64), axis)(context.graph, both))
 
 
 def _or_end(end: int | None) -> int:
@@ -338,7 +385,16 @@ def _repeat(context: Context, x: Value, repeats: Sequence[int]) -> Value:
         name = context.graph.node(
             "Unsqueeze", [name, context.graph.constant(np.array(raised, np.int64))]
         )
-    times = context.graph.constant(np.array(repeats, np.int64))
+    if context.pattern is not None and context.output_pattern is not None:
+        own = [1] * len(raised) + list(context.pattern(x))
+        # A count that the batch is part of: the size is, and was not before.
+        counts = [
+            None if new is None and old is not None else count
+            for count, old, new in zip(repeats, own, context.output_pattern(), strict=True)
+        ]
+        times = dynamic_shape(context, counts, repeats)
+    else:
+        times = context.graph.constant(np.array(repeats, np.int64))
     return Value(context.graph.node("Tile", [name, times]))
 
 
@@ -380,5 +436,7 @@ def _glu(context: Context, x: Value, dim: int = -1) -> Value:
 
 @OPERATIONS.register("softplus")
 def _softplus(context: Context, x: Value, beta: float = 1, threshold: float = 20) -> Value:
-    plain("softplus", {} if beta == 1 else {"beta": beta})
+    # Beyond the threshold torch gives x itself, which from there on differs by no digit.
+    known = beta == 1 and threshold >= _SOFTPLUS_IS_X
+    plain("softplus", {} if known else {"beta": beta, "threshold": threshold})
     return context.apply("Softplus", x)

@@ -54,6 +54,12 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "input", "logits"
 """Names of the exported network's tensors."""
 
+_OF_ANY_BATCH = {
+    "reshape", "view", "unflatten", "expand", "repeat", "new_zeros", "new_ones", "new_full",
+    "affine_grid_generator",
+}  # fmt: skip
+"""Operations whose translations make sizes of the batch from that of the input."""
+
 WEIGHT_BITS = "weight_bits"
 """Key of a convolution's or linear layer's note of its nominal bits."""
 
@@ -150,6 +156,7 @@ class _Translator:
         self._modules = dict(network.named_modules())
         self._node: fx.Node | None = None
         self._nodes: dict[int, fx.Node] = {}
+        self._of_batch: set[fx.Node] = set()
         self._keep: list[Value] = []
         self._traced = Traced(network, list(inputs.values()))
 
@@ -241,6 +248,8 @@ class _Translator:
     ) -> Any:
         name = packet(node)
         if name == "sym_size":
+            if self._pattern(arguments[0])[arguments[1]] is None:
+                self._of_batch.add(node)
             return self._shape(arguments[0])[arguments[1]]
         if name in ("size", "dim") or (name == "getattr" and arguments[1] in ("shape", "ndim")):
             shape = self._shape(arguments[0])
@@ -250,9 +259,17 @@ class _Translator:
         if name == "getitem" and not isinstance(arguments[0], Value):
             return arguments[0][arguments[1]]
         if node.op == "call_function" and not any(isinstance(a, Value) for a in flat(arguments)):
+            if self._of_batch.intersection(node.all_input_nodes):
+                self._of_batch.add(node)
             result = node.target(*arguments, **options)  # type: ignore[operator]
             # Arithmetic on sizes, or a tensor made of them.
             return self._made(result, node) if isinstance(result, torch.Tensor) else result
+        if name not in _OF_ANY_BATCH and self._of_batch.intersection(node.all_input_nodes):
+            # The number that it has here is that of the traced batch.
+            raise InputError(
+                f"{name} takes the size of the batch as a number, which no file for any batch "
+                "holds; write it without x.shape[0] or x.size(0)"
+            )
         reason: InputError | None = None
         if name in OPERATIONS.names() and self._of_floats(node):
             mark = len(self.graph.nodes)
@@ -272,7 +289,10 @@ class _Translator:
             if reason is not None:
                 raise reason
             return OPERATIONS.get(name)(context, *arguments, **options)
-        return self._graft(node, environment)
+        try:
+            return self._graft(node, environment)
+        except InputError as error:
+            raise (error if reason is None else InputError(f"{reason}; {error}")) from error
 
     def _of_floats(self, node: fx.Node) -> bool:
         """Whether everything that a call reads and gives is float, as translations suppose."""

@@ -123,7 +123,10 @@ def _exported(
                 opset_version=EXPORTED_OPSET, verbose=False, optimize=True,
             )  # fmt: skip
     except Exception as error:  # torch's exporter has many exceptions of its own
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = next((line for line in str(first).splitlines() if line.strip()), "")
         raise InputError(
             f"the operation {name} has no ONNX form here, and torch's exporter says: {reason}"
         ) from error

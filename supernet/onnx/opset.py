@@ -36,6 +36,8 @@ def lowest_versions(
         least = max(least, 21)  # Quantisation to 16 bits, and 4-bit integers.
     if types & {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}:
         least = max(least, 19)
+    if any(node.op_type == "GridSample" for node in nodes):
+        least = max(least, 20)  # It has other names for its modes from here on.
     if TensorProto.INT2 in types:
         least = HIGHEST
     for node in nodes:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.onnx.graph import Value
-from supernet.onnx.operators import OPERATIONS, Context, gathered, pair, plain
+from supernet.onnx.operators import OPERATIONS, Context, gathered, pair, plain, transposed
+from supernet.onnx.tracing import reshaped
 
 
 @OPERATIONS.register("max_pool2d")
@@ -94,7 +95,17 @@ def _adaptive_max_pool(
     if tuple(target) == (1, 1):
         return context.apply("GlobalMaxPool", x)
     if any(size % wanted for size, wanted in zip(sizes, target, strict=True)):
-        raise InputError(f"adaptive_max_pool2d of {sizes} to {target} has windows of two sizes")
+        # Windows of two sizes: the shorter repeat their last pixel, which changes no maximum.
+        name = context.name(x)
+        for axis, size, wanted in zip((2, 3), sizes, target, strict=True):
+            starts = np.arange(wanted) * size // wanted
+            ends = -(-(np.arange(wanted) + 1) * size // wanted)
+            index = starts[:, None] + np.arange((ends - starts).max())
+            pixels = context.graph.constant(np.minimum(index, ends[:, None] - 1))
+            windows = context.graph.node("Gather", [name, pixels], axis=axis)
+            last = context.graph.constant(np.array([axis + 1], np.int64))
+            name = context.graph.node("ReduceMax", [windows, last], keepdims=0)
+        return Value(name)
     kernel = [size // wanted for size, wanted in zip(sizes, target, strict=True)]
     return context.apply("MaxPool", x, kernel_shape=kernel, strides=kernel)
 
@@ -201,6 +212,27 @@ def _nearest(context: Context, x: Value, factors: list[float] | None) -> Value:
             mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         ),
     )  # fmt: skip
+
+
+@OPERATIONS.register("grid_sampler")
+def _grid_sampler(
+    context: Context, x: Value, grid: Value, mode: int, padding: int, align_corners: bool
+) -> Value:
+    return context.apply(
+        "GridSample", x, grid, mode=("linear", "nearest", "cubic")[mode],
+        padding_mode=("zeros", "border", "reflection")[padding], align_corners=int(align_corners),
+    )  # fmt: skip
+
+
+@OPERATIONS.register("affine_grid_generator")
+def _affine_grid(context: Context, theta: Value, size: Any, align_corners: bool) -> Value:
+    height, width = context.output_shape()[1:3]
+    plain("affine_grid_generator", {} if len(context.output_shape()) == 4 else {"size": size})
+    places = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners)
+    places = torch.cat([places.flatten(0, 2), torch.ones(height * width, 1)], 1)
+    turned = context.graph.rearrange(theta, transposed([0, 2, 1]))
+    moved = context.apply("MatMul", Value(context.graph.constant(places.numpy())), turned)
+    return context.graph.rearrange(moved, reshaped((0, height, width, 2)))
 
 
 def _strides(kernel: list[int], stride: Any) -> list[int]:

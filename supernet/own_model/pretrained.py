@@ -13,6 +13,7 @@ from torch import nn
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import round_channels
+from supernet.own_model.entry import entry_of, fits
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.sources import load_network
 from supernet.own_model.vectors import flattening, vector_length
@@ -222,12 +223,13 @@ def for_channels(network: nn.Module, channels: int) -> nn.Module:
     Raises:
         InputError: neither are the inputs of one channel, nor do they fit.
     """
-    first = _first_convolution(network)
-    if first is None or first.in_channels == channels:
+    entry = entry_of(network)
+    first = entry.convolution
+    if first is None or entry.channels == channels or fits(network, channels, entry):
         return network
-    if channels != 1 or first.groups != 1:
+    if channels != 1 or first.groups != 1 or first.in_channels != entry.channels:
         raise InputError(
-            f"the network takes {first.in_channels} channels and the data have {channels}; give "
+            f"the network takes {entry.channels} channels and the data have {channels}; give "
             "'arguments' that make it for them"
         )
     first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
@@ -242,18 +244,13 @@ def _space_name(model: str) -> str:
 
 
 def own_channels(network: nn.Module) -> int:
-    """Return the channels that the first convolution of ``network`` takes; 3 without one."""
-    first = _first_convolution(network)
-    return 3 if first is None else first.in_channels
+    """Return the channels of the inputs that ``network`` takes; 3 without a convolution."""
+    return entry_of(network).channels
 
 
 def of_signals(network: nn.Module) -> bool:
-    """Whether a network takes signals (batch, channels, length): by its first convolution."""
-    return isinstance(_first_convolution(network), nn.Conv1d)
-
-
-def _first_convolution(network: nn.Module) -> nn.Conv1d | nn.Conv2d | None:
-    return next((m for m in network.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))), None)
+    """Whether a network takes signals (batch, channels, length)."""
+    return entry_of(network).signals
 
 
 @torch.no_grad()

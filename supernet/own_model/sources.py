@@ -17,12 +17,16 @@ from torch import nn
 
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from supernet.own_model.vectors import flattening, vector_length
+from supernet.reading.capture import refuse_scripts
 
 
 def load_network(
     name: str, *, weights: Path | None = None, arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Return the network called ``name``, in evaluation mode; one of vectors flattens its inputs.
+
+    What torch.compile and nn.DataParallel put around a network is taken off, and weights of
+    another precision become float32.
 
     Args:
         name: ``torchvision.models:resnet18``, ``timm:NAME``, ``package.module:callable``, or
@@ -40,6 +44,9 @@ def load_network(
         network = _timm(name.removeprefix("timm:"), options)
     else:
         network = _made(name, options)
+    network = _unwrapped(network)
+    if any(p.is_floating_point() and p.dtype != torch.float32 for p in network.parameters()):
+        network = network.float()
     _expect_one_input(name, network)
     if weights is not None:
         _load(network, Path(weights))
@@ -47,12 +54,19 @@ def load_network(
     return flattening(network) if vector_length(network) else network
 
 
+_WRAPPERS = ("_orig_mod", "module")
+"""Name of a network in what torch.compile and nn.DataParallel put around it."""
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    compiled = getattr(network, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):
+        return _unwrapped(compiled)
+    return _unwrapped(network.module) if isinstance(network, nn.DataParallel) else network
+
+
 def _expect_one_input(name: str, network: nn.Module) -> None:
-    if isinstance(network, torch.jit.ScriptModule):
-        raise InputError(
-            f"{name} is TorchScript, which is not read; give the module that it was made of, or an "
-            "ONNX file of it"
-        )
+    refuse_scripts(network, name)
     needed = [
         parameter.name
         for parameter in inspect.signature(network.forward).parameters.values()
@@ -161,6 +175,12 @@ def _load(network: nn.Module, path: Path) -> None:
     from supernet.training.checkpoint import load_checkpoint
 
     tensors, _ = load_checkpoint(path)
+    own = network.state_dict()
+    for wrapper in _WRAPPERS:
+        # Saved from within a wrapper, every name begins with it.
+        inside = {key.removeprefix(f"{wrapper}."): value for key, value in tensors.items()}
+        if inside.keys() == own.keys():
+            tensors = inside
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

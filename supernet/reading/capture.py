@@ -53,6 +53,7 @@ def capture(
     Raises:
         NotCaptured: the module's control flow depends on values, or it fixes a dynamic size.
     """
+    refuse_scripts(module)
     own = copy.deepcopy(module).cpu().eval()
     for parameter in own.parameters():
         parameter.requires_grad_(False)
@@ -69,13 +70,34 @@ def capture(
     except InputError:
         raise
     except Exception as error:  # torch.export raises whatever the module's forward raises
+        if "is not a known type" in str(error):
+            raise NotCaptured(
+                f"{type(module).__name__} returns something else than tensors (torch.export: "
+                f"{_first_lines(error).split('. ')[0]}); return a tensor, or tensors in a tuple, "
+                "list or dict"
+            ) from error
         raise NotCaptured(
             f"{type(module).__name__} cannot be captured by torch.export: {_first_lines(error)}; "
             "its forward must not depend on values of tensors or on a fixed batch size"
+            + _of_hooks(own)
         ) from error
     if graph is None:
         raise NotCaptured(f"{type(module).__name__} changes tensors in place through views")
     return graph
+
+
+def refuse_scripts(module: nn.Module, name: str = "") -> None:
+    """Refuse TorchScript, whole or within ``module``.
+
+    Raises:
+        NotCaptured: the message names what is TorchScript.
+    """
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise NotCaptured(
+                f"{path or name or 'the module'} is TorchScript, which is not read; give the "
+                "module that it was made of, or an ONNX file of it"
+            )
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
@@ -153,6 +175,10 @@ def _plain(program: Any, first: Mapping[str, str]) -> fx.GraphModule | None:
     if signature.buffers_to_mutate:
         name = next(iter(signature.buffers_to_mutate.values()))
         raise NotCaptured(f"the module changes its buffer {name!r} in evaluation mode")
+    for output in signature.output_specs:
+        number = getattr(output.arg, "value", None)
+        if number is not None:
+            raise NotCaptured(f"the module returns {number!r} beside tensors; return tensors alone")
     state = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
@@ -169,10 +195,13 @@ def _plain(program: Any, first: Mapping[str, str]) -> fx.GraphModule | None:
             name = first.get(state[node.name], state[node.name])
             put(root, name, values[state[node.name]])
             nodes[node] = graph.get_attr(name)
+        elif node.op == "placeholder" and node.name not in signature.user_inputs:
+            raise NotCaptured(f"the module uses an object that is no tensor ({node.name})")
         elif node.op == "placeholder":
             nodes[node] = graph.placeholder(node.name)
         elif node.op == "output":
-            results = [a for a in node.args[0] if getattr(a, "name", None) in wanted]
+            # None among the results, as of a head that only trains, is no result.
+            results = [a for a in node.args[0] if isinstance(a, fx.Node) and a.name in wanted]
             mapped = tuple(nodes[result] for result in results)
             graph.output(mapped[0] if len(mapped) == 1 else mapped)
         else:
@@ -289,7 +318,20 @@ def put(root: nn.Module, path: str, value: Tensor | nn.Module) -> None:
         root.register_buffer(last, value)
 
 
+def _of_hooks(module: nn.Module) -> str:
+    """Return what to add where hooks may be the reason: a copy of a module calls the same ones."""
+    hooked = [path for path, part in module.named_modules() if part._forward_hooks]
+    if not hooked:
+        return ""
+    return (
+        f"; {hooked[0] or 'it'} has a hook, and what a hook keeps elsewhere is not seen by a copy: "
+        "return it from the forward"
+    )
+
+
 def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:3]) or type(error).__name__
+    text = " ".join(lines[:3])
+    if not text or isinstance(error, (KeyError, AttributeError)):
+        text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= 400 else f"{text[:400]} ..."

@@ -48,17 +48,25 @@ def first_difference(
         tolerance: largest :func:`relative_difference` of the outputs.
 
     Returns:
-        None if outputs agree, else in words where they differ first and by how much.
+        None if outputs agree, else in words where they differ first and by how much, or that the
+        module changes its inputs.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    own = [x.to(device) for x in inputs]
+    own = [x.to(device, copy=True) for x in inputs]
     training = module.training
     module.eval()
     try:
         expected = _to_cpu(module(*own))
+        if any(not torch.equal(a.to(device), b) for a, b in zip(inputs, own, strict=True)):
+            return (
+                "it changes its input in place, which others may still read; write x = x - mean "
+                "for x -= mean, and x = x.sub(mean) for x.sub_(mean)"
+            )
         difference = relative_difference(graph(*inputs), one_or_tuple(expected))
         if difference <= tolerance:
             return None
+        if relative_difference(_to_cpu(module(*own)), expected) > tolerance:
+            return "it computes something else at each call: random numbers, or a state it changes"
         wanted = _outputs(
             module, own, (n.target for n in graph.graph.nodes if n.op == "call_module")
         )

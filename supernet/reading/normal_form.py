@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from supernet.reading.capture import arguments, module_path, put
-from supernet.reading.operations import kind_of, packet
+from supernet.reading.operations import alike, kind_of, packet, same_size
+from supernet.reading.writes import spell_out_writes
 
 aten = torch.ops.aten
 
@@ -29,6 +30,7 @@ def normalise(module: fx.GraphModule, *, fold: bool) -> None:
         fold: fold batch norms into the layers before them, rather than leave those that follow
             a convolution of images.
     """
+    spell_out_writes(module.graph)
     _erase_identities(module.graph)
     for node in module.graph.nodes:
         # Without the copies before it, a view may find its values elsewhere in memory.
@@ -74,14 +76,28 @@ class _Names:
             stem = last.removesuffix("weight").rstrip("_")
             path = f"{owner}.{stem}".strip(".") if stem else owner
         path = path or kind
-        if isinstance(_attribute_or_none(self.module, path), Tensor):
-            path = f"{path}_{kind}"  # The name of a constant that the layer is made of.
+        constant = isinstance(_attribute_or_none(self.module, path), Tensor)
+        if constant or self._holds_others(path, node, weight):
+            path = f"{path}_{kind}"  # The name of a constant, or of what holds others.
         name, count = path, 1
         while name in self.used:
             count += 1
             name = f"{path}_call{count}"
         self.used.add(name)
         return name
+
+    def _holds_others(self, path: str, node: fx.Node, weight: Any) -> bool:
+        """Whether what is called ``path`` holds layers or tensors of others than ``node``."""
+        own = (f"{path}.weight", f"{path}.bias")
+        # A layer that is called twice finds its weights in the first.
+        kept = not (isinstance(weight, fx.Node) and _is_folded(weight))
+        return any(
+            other.op in ("get_attr", "call_module")
+            and str(other.target).startswith(f"{path}.")
+            and set(other.users) != {node}
+            and not (kept and str(other.target) in own)
+            for other in self.module.graph.nodes
+        )
 
 
 def _is_folded(node: fx.Node) -> bool:
@@ -94,26 +110,10 @@ def _erase_identities(graph: fx.Graph) -> None:
         if not kind.identity and not kind.neutral:
             continue
         source = node.args[0]
-        same = isinstance(source, fx.Node) and _alike(source, node)
+        same = isinstance(source, fx.Node) and alike(source, node)
         if isinstance(source, fx.Node) and (kind.identity or same):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
-
-
-def _alike(a: fx.Node, b: fx.Node) -> bool:
-    x, y = a.meta.get("val"), b.meta.get("val")
-    return (
-        isinstance(x, Tensor)
-        and isinstance(y, Tensor)
-        and x.dtype == y.dtype
-        and len(x.shape) == len(y.shape)
-        and all(_same_size(i, j) for i, j in zip(x.shape, y.shape, strict=True))
-    )
-
-
-def _same_size(a: Any, b: Any) -> bool:
-    # Symbolic sizes are compared as written: asking whether they are equal would fix them.
-    return str(a) == str(b)
 
 
 def _fold_constants(module: fx.GraphModule) -> None:
@@ -164,7 +164,7 @@ def _spell_out_sizes(node: fx.Node) -> None:
         own = source.meta.get("val") if isinstance(source, fx.Node) else None
         if not isinstance(own, Tensor) or own.dim() != len(sizes):
             return
-        kept = [_same_size(a, b) for a, b in zip(own.shape, value.shape, strict=True)]
+        kept = [same_size(a, b) for a, b in zip(own.shape, value.shape, strict=True)]
         if any(size == -1 and not same for size, same in zip(sizes, kept, strict=True)):
             return
         node.target = aten.expand.default

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,24 @@ def packet(node: fx.Node) -> str:
 def kind_of(node: fx.Node) -> OperationKind:
     """Return what holds of a node's operation; nothing of layers, inputs and unknown ones."""
     return KINDS.get(packet(node), _OTHER)
+
+
+def alike(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two nodes are known to be tensors of one shape and type."""
+    x, y = a.meta.get("val"), b.meta.get("val")
+    return (
+        isinstance(x, Tensor)
+        and isinstance(y, Tensor)
+        and x.dtype == y.dtype
+        and len(x.shape) == len(y.shape)
+        and all(same_size(i, j) for i, j in zip(x.shape, y.shape, strict=True))
+    )
+
+
+def same_size(a: Any, b: Any) -> bool:
+    """Whether two sizes, of which either may vary, are known to be the same."""
+    # Symbolic sizes are compared as written: asking whether they are equal would fix them.
+    return str(a) == str(b)
 
 
 def named(*properties: str) -> frozenset[str]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
-from supernet.reading.capture import capture
+from supernet.reading.capture import capture, module_path
 from supernet.reading.compare import first_difference
 from supernet.reading.normal_form import normalise
+from supernet.reading.operations import packet
 
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest output; float sums vary by less."""
@@ -42,8 +43,9 @@ def read_network(
         dynamic: dimensions of the inputs that may have other sizes; the batch by default.
 
     Raises:
-        InputError: the module cannot be captured, fails on ``example``, or what was read
-            computes something else; the message names the first layer that differs.
+        InputError: the module cannot be captured, fails on ``example``, has weights that are not
+            float32, computes with complex numbers, or what was read computes something else; the
+            message names the first layer that differs.
     """
     if isinstance(module, fx.GraphModule) and set(dynamic) <= set(module.meta.get(_MARK, ())):
         again = copy.deepcopy(module)
@@ -51,10 +53,12 @@ def read_network(
             normalise(again, fold=True)
         return again
     inputs = [example] if isinstance(example, Tensor) else list(example)
+    _expect_float32(module)
     # Of one image, the size of the batch would count as a constant.
     inputs = [torch.cat([x, x])[:2].cpu() if len(x) < 2 else x[:2].cpu() for x in inputs]
     read = capture(module, inputs, dynamic=dynamic)
     normalise(read, fold=fold)
+    _refuse_complex(module, read)
     # More images than were captured, so that a batch size taken for a constant shows.
     generator = torch.Generator().manual_seed(0)
     more = [
@@ -70,3 +74,26 @@ def read_network(
         raise InputError(f"{type(module).__name__} was not read as what it computes: {wrong}")
     read.meta[_MARK] = tuple(dynamic)
     return read
+
+
+def _expect_float32(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise InputError(f"{name} is lazy and has no size yet; call the network once before")
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise InputError(
+                f"{name} has weights of {str(parameter.dtype).removeprefix('torch.')}; networks "
+                "are read in float32: call .float() on it, and leave casts out of its forward"
+            )
+
+
+def _refuse_complex(module: nn.Module, read: fx.GraphModule) -> None:
+    for node in read.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.is_complex():
+            place = module_path(node) or type(module).__name__
+            raise InputError(
+                f"{place} computes with complex numbers ({packet(node) or node.name}), which no "
+                "exported file holds; write them as pairs of real ones, and transforms such as "
+                "fft as products with matrices of cosines and sines"
+            )

@@ -14,10 +14,12 @@ from supernet.own_model.pretrained import (
     for_channels,
     module_space,
     of_signals,
+    own_channels,
     own_side,
 )
 from supernet.own_model.sources import load_network
 from supernet.own_model.wrap import wrap
+from supernet.training.checkpoint import save_checkpoint
 from supernet.training.subnets import float_plan
 
 SOURCE = """
@@ -146,6 +148,62 @@ def test_other_outputs_get_a_new_last_layer(name):
 def test_what_is_no_network_is_told(name, message):
     with pytest.raises((InputError, TypeError), match=message):
         load_network(name)
+
+
+class HeadFirst(nn.Module):
+    """Layers are made in another order than they are called in."""
+
+    def __init__(self, channels) -> None:
+        super().__init__()
+        self.gate, self.head = nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(8, 5, 1)
+        self.stem = nn.Conv2d(channels, 8, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        gate = self.gate(x.mean((2, 3))[:, None])[:, 0, :, None, None]
+        return self.head(x * gate.sigmoid()).mean((2, 3))
+
+
+def test_what_a_network_takes_is_seen_where_its_inputs_enter():
+    torch.manual_seed(0)
+    images = torch.randn(2, 1, 12, 12)
+    for channels in (1, 3):
+        network = HeadFirst(channels).eval()
+        assert own_channels(network) == channels and not of_signals(network)
+        expected = network(images.expand(-1, channels, -1, -1))
+        torch.testing.assert_close(for_channels(network, 1)(images), expected)
+    folded = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3))
+    assert own_channels(folded) == 3 and for_channels(folded, 3)[1].in_channels == 12
+    with pytest.raises(InputError, match="takes 3 channels and the data have 1"):
+        for_channels(folded, 1)
+
+
+def test_wrappers_are_taken_off_and_weights_are_float32(tmp_path):
+    (tmp_path / "nets.py").write_text(WRAPPED)
+    plain = load_network(f"{tmp_path / 'nets.py'}:plain")
+    for name in ("parallel", "compiled", "half"):
+        network = load_network(f"{tmp_path / 'nets.py'}:{name}")
+        assert type(network) is nn.Conv2d and network.weight.dtype is torch.float32
+    saved = {f"module.{key}": value + 1 for key, value in plain.state_dict().items()}
+    save_checkpoint(tmp_path / "saved.safetensors", saved, {})
+    network = load_network(f"{tmp_path / 'nets.py'}:plain", weights=tmp_path / "saved.safetensors")
+    torch.testing.assert_close(network.weight, plain.weight + 1)
+
+
+WRAPPED = """
+import torch
+from torch import nn
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Conv2d(1, 2, 3)
+
+def parallel(): return nn.DataParallel(plain())
+
+def compiled(): return torch.compile(plain())
+
+def half(): return plain().half()
+"""
 
 
 NETS = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -78,6 +80,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x):
         return x + self.attention(x, x, x, attn_mask=self.mask, need_weights=False)[0]
+
+
+class Told(SelfAttention):
+    def __init__(self) -> None:
+        super().__init__(batch_first=True)
+
+    def forward(self, x):
+        found, where = self.attention(x, x, x, average_attn_weights=False)
+        return x + found + where.mean(1).mean(-1, keepdim=True)
 
 
 class Positions(nn.Module):
@@ -178,6 +189,38 @@ def in_float(x):
     return y * z
 
 
+def written(x):
+    """Parts of a tensor are written to, as in detection heads and partial convolutions."""
+    y = x.clone()
+    y[:, :3] = x[:, :3] * 2
+    y[:, 4] = 0
+    y[..., ::3] += 1
+    return y
+
+
+def sampled(x):
+    theta = (
+        torch.tensor([[[0.9, 0.1, 0.2], [-0.1, 0.8, 0.1]]])
+        * (1 + x.mean((1, 2, 3)).tanh())[:, None, None]
+    )
+    places = F.affine_grid(theta, x.size(), align_corners=False)
+    # A later operator set than that which has other names for the modes of sampling.
+    return F.gelu(F.grid_sample(x, places, align_corners=False, padding_mode="border"))
+
+
+class Adapted(nn.Conv2d):
+    """Its own weights and others beside them, and its own a second time."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8, 3, padding=1)
+        self.down_weight = nn.Parameter(torch.randn(2, 8, 1, 1))
+        self.up = nn.Conv2d(2, 8, 1)
+
+    def forward(self, x):
+        y = F.conv2d(x, 2 * self.weight, padding=1) + super().forward(x.relu())
+        return y + self.up(F.conv2d(x, self.down_weight))
+
+
 FIVE = torch.randn(1, 2, 8, 1, 1, generator=torch.Generator().manual_seed(2))
 
 
@@ -191,6 +234,16 @@ MIDDLES = {
     "ceil_mode with padding": lambda: nn.MaxPool2d(2, 2, 1, ceil_mode=True),
     "average with ceil_mode": lambda: nn.AvgPool2d(2, 2, ceil_mode=True),
     "what padding counts": lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "adaptive maximum, uneven": lambda: nn.AdaptiveMaxPool2d((4, 2)),
+    "repeated for the batch": lambda: Call(
+        lambda x: torch.cat([x, FIVE[:, 0, :2].repeat(x.shape[0], 1, 9, 9)], 1)
+    ),
+    "attention that tells where": lambda: Tokens(Told()),
+    "written to": lambda: Call(written),
+    "sampled": lambda: Call(sampled),
+    "other weights beside its own": Adapted,
+    "softplus that ends early": lambda: nn.Softplus(threshold=0.5),
+    "random leaks": nn.RReLU,
     "both": lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
     "divisor": lambda: nn.AvgPool2d(2, divisor_override=3),
     "pool with one number": lambda: nn.AvgPool2d(2),
@@ -390,6 +443,14 @@ def test_files_need_no_newer_operators_than_they_use(tmp_path):
     assert needed == {32: (18, 10), 8: (18, 10), 4: (21, 10), 2: (25, 13)}
 
 
+def test_the_size_of_a_batch_is_no_number_of_a_file(tmp_path):
+    images = torch.randn(2, 3, 9, 9)
+    module = Net(lambda x: x / x.shape[0])
+    read = quantize_post_training(module, [images], (32, 32), steps=())
+    with pytest.raises(InputError, match="div takes the size of the batch as a number"):
+        export_onnx(read, tmp_path / "m.onnx")
+
+
 def test_a_wrong_copy_is_named_by_its_first_wrong_layer():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3))
@@ -420,8 +481,68 @@ class Stateful(nn.Module):
 
 
 def test_a_module_that_is_no_function_of_its_input_is_refused():
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="something else at each call"):
         read_network(Stateful(), torch.randn(2, 4))
+
+
+class Returns(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Linear(4, 3), function
+
+    def forward(self, x):
+        return self.function(self.layer(x), x)
+
+
+def test_a_head_that_gives_nothing_is_no_output():
+    images = torch.randn(3, 4)
+    module = Returns(lambda y, x: (y, None))
+    close(read_network(module, images)(images), module(images)[0])
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: torch.Tensor
+
+
+def scripted():
+    module = nn.Sequential(nn.Linear(4, 4))
+    module.add_module("fast", torch.jit.script(nn.Linear(4, 4)))
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Returns(lambda y, x: (y, 0.5)), "returns 0.5 beside tensors"),
+        (lambda: Returns(lambda y, x: Answer(y)), "return a tensor, or tensors in a tuple"),
+        (lambda: Returns(lambda y, x: y + x.sub_(1).mean()), "changes its input in place"),
+        (lambda: Returns(lambda y, x: torch.fft.fft(y).real), r"complex numbers \(fft_fft"),
+        (lambda: nn.Linear(4, 4).half(), r"weight has weights of float16; .* call .float\(\)"),
+        (scripted, "fast is TorchScript"),
+        (lambda: nn.LazyLinear(3), "weight is lazy and has no size yet"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_the_way_out(make, message):
+    with pytest.raises(InputError, match=message):
+        read_network(make(), torch.randn(3, 4))
+
+
+class Hooked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.kept = nn.Linear(4, 3), {}
+        self.layer.register_forward_hook(lambda m, i, out: self.kept.update(y=out))
+
+    def forward(self, x):
+        self.layer(x)
+        return self.kept["y"]
+
+
+def test_a_hook_that_a_copy_loses_is_named():
+    with pytest.raises(InputError, match=r"KeyError 'y'.*layer has a hook"):
+        read_network(Hooked(), torch.randn(3, 4))
 
 
 PIECES = ("conv", "depthwise", "pointwise", "norm", "relu", "hswish", "leaky", "max", "average",
