@@ -79,7 +79,8 @@ def _pad(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
 
 
 def _expand(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-    sizes = [int(n) for n in fixed[1]]
+    # As they come: int() of a size that may vary would make it a constant.
+    sizes = list(fixed[1])
     shape = [1] * max(0, len(sizes) - x[0].dim()) + list(x[0].shape)
     sizes = [1] * (len(shape) - len(sizes)) + sizes
     return x[0].expand([old if n == 1 else n for old, n in zip(shape, sizes, strict=True)])
