@@ -63,6 +63,28 @@ def file_lock(path: Path, until: str) -> Iterator[None]:
         os.close(handle)
 
 
+def is_locked(path: Path) -> bool | None:
+    """Return whether a process holds the lock at ``path``; None where that cannot be told.
+
+    It is taken for an instant to find out.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (ImportError, OSError):  # no POSIX locks, no such file, or one that may not be read
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, what: str) -> Iterator[None]:
     """Hold a data folder for one process; a killed holder lets go.

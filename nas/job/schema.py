@@ -22,6 +22,7 @@ from pydantic import (
 from devices.measuring.protocol import Protocol
 from nas.fronts.budgets import CostBudget
 from nas.fronts.metrics import METRICS, Constraint, Goal, Metric
+from nas.fronts.spec import FrontSpec, job_fronts
 from nas.job.paths import JobPath
 from nas.job.registries import registry_for
 from nas.job.sections.budget import BudgetConfig
@@ -185,6 +186,17 @@ class Job(Section):
                 for limit in sorted(limits)
             ]
         return found
+
+    def fronts(self) -> list[FrontSpec]:
+        """Return the fronts that the job asks for, the joint one first."""
+        return job_fronts(
+            self.objectives(),
+            self.constraints(),
+            [device.name for device in self.devices],
+            joint="joint" in self.search.fronts,
+            per_device="per_device" in self.search.fronts,
+            budgets=self.cost_budgets(),
+        )
 
     def _confidence(self, metric: Metric) -> float | None:
         """Return the probability with which a bound of ``metric`` is to be kept, if it matters."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.fronts.spec import FrontSpec, job_fronts
+from nas.fronts.spec import FrontSpec
 from nas.record.live import LOSSES, PROGRESS
 from nas.record.run_folder import RunStore
 from nas.record.run_trials import RecordedTrial, RunTrials
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SILENT_S = 30.0
 """Seconds without a sign of life, of which a working run gives one every few, until a run counts
-as stopped."""
+as stopped whose lock says nothing: one that works on another machine."""
 
 STAGES = ("supernet", "latency", "search", "winners", "verification", "test")
 """The stages of a run in their order; ``winners`` only where a budget trains them."""
@@ -105,14 +105,7 @@ class RunFollower:
     @cached_property
     def fronts(self) -> list[FrontSpec]:
         """The fronts that the job asks for."""
-        job = self.job
-        return job_fronts(
-            job.objectives(),
-            job.constraints(),
-            [device.name for device in job.devices],
-            joint="joint" in job.search.fronts,
-            per_device="per_device" in job.search.fronts,
-        )
+        return self.job.fronts()
 
     def losses(self) -> list[dict[str, Any]]:
         """Return the records of the supernet's training so far, by step."""
@@ -154,7 +147,8 @@ class RunFollower:
                 return "infeasible"
             if event["event"] in ("resumed", "stage_begin"):
                 break
-        return "running" if self.silent_s() <= SILENT_S else "stopped"
+        held = self.store.is_held()
+        return "running" if (self.silent_s() <= SILENT_S if held is None else held) else "stopped"
 
     def silent_s(self) -> float:
         """Return the seconds since the run's process last gave a sign of life."""

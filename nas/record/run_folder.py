@@ -6,15 +6,17 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.locks import is_locked
 from nas.record.database_url import HIDDEN, password_of, with_password, without_password
 from nas.record.json_lines import append_line, read_lines
-from nas.record.spending import tree_cpu_seconds
+from nas.record.spending import last_host, tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
 
@@ -52,6 +54,7 @@ class RunStore:
         self.work = self.folder / "work"
         self.tested = self.work / "tested.jsonl"
         self.results = self.folder / "results.json"
+        self.lock = self.folder / ".lock"
         self.budget = self.folder / "budget.json"
 
     @classmethod
@@ -74,7 +77,7 @@ class RunStore:
         # A manifest that was being written at a crash; any other file is somebody else's.
         torn = set(store.folder.glob(f".{store.manifest_path.name}.*.tmp"))
         torn |= {store.secret} & {*store.folder.iterdir()}
-        if {*store.folder.iterdir()} - torn - {store.folder / ".lock"}:
+        if {*store.folder.iterdir()} - torn - {store.lock}:
             raise InputError(f"{folder} is not empty; choose another folder with --output")
         for path in torn:
             path.unlink(missing_ok=True)
@@ -232,7 +235,8 @@ class RunStore:
         """
         import filelock
 
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        # Not at once: who looks whether it is held (is_held) holds it for an instant, too.
+        lock = filelock.FileLock(self.lock, timeout=0.2)
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -244,6 +248,15 @@ class RunStore:
             yield
         finally:
             lock.release()
+
+    def is_held(self) -> bool | None:
+        """Return whether a process works on the run; None where its lock does not tell.
+
+        A killed process lets go of it. Locks do not reach other machines for certain.
+        """
+        if last_host(self.folder) not in (None, platform.node()):
+            return None
+        return is_locked(self.lock)
 
     def _sweep(self) -> None:
         # What a process left that was killed while it wrote a file.

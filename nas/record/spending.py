@@ -139,6 +139,17 @@ class Spending:
             self.save()
 
 
+def last_host(folder: Path) -> str | None:
+    """Return the name of the machine that worked last on the run; None where none is recorded."""
+    files = sorted((Path(folder) / "spending").glob("*.json"))
+    if not files:
+        return None
+    try:
+        return str(json.loads(files[-1].read_text(encoding="utf-8"))["host"])
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged, which is told where its numbers are read
+
+
 def spent(folder: Path) -> Spent | None:
     """Return what the run in ``folder`` has cost, or None where that was not recorded.
 

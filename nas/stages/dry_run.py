@@ -1,6 +1,6 @@
 """What a run will do and about how long it takes, without doing it.
 
-Counts are exact. Times come from a model of each stage whose speed is measured on this
+Times come from a model of each stage whose speed is measured on this
 machine for about a second: training a convolution costs three times its forward pass
 (forward, gradient of the input, gradient of the weights), and small layers reach the
 throughput of the small convolution that is timed here.
@@ -23,7 +23,7 @@ from nas.stages.budget import (
     winner_lanes,
 )
 from nas.stages.training import plan_training
-from nas.stages.winners.share import FIRST_RUNG, share_winners
+from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -51,7 +51,7 @@ class Estimate:
         space: name of the search space.
         cardinality: exact number of its architectures.
         evaluations: real evaluations of accuracy the search will make.
-        measurements: models measured, on all devices together, at most.
+        measurements: models measured, on all devices together; a front that stays short has more.
         stages: in order.
         files: that will be in the run folder.
         total: what the sum of all stages is.
@@ -75,7 +75,7 @@ class Estimate:
         text = [
             f"space: {self.space}, exactly {self.cardinality} architectures",
             f"evaluations: {self.evaluations} real ones, chosen by the search",
-            f"measurements: at most {self.measurements} models, on all devices together",
+            f"measurements: about {self.measurements} models, on all devices together",
             "stages:",
         ]
         for stage in self.stages:
@@ -144,9 +144,15 @@ def estimate(
     protocol = job.measurement_protocol()
     one_measurement = measurement_seconds(protocol, 1e3 * mean / speed)
     sampled = len(job.devices) * search.latency_samples
-    verified = len(job.devices) * search.places
+    fronts = len(job.fronts())
+    fewest, places = (min(fronts * each, search.evaluations) for each in possible_places(job))
+    verified = len(job.devices) * places
+    models = (
+        f"{places} models" if fewest == places else f"{fewest} to {places} models, as time allows,"
+    )
+    where = f" on {len(job.devices)} devices" if len(job.devices) > 1 else ""
     finetune = (
-        search.places * (job.finetune.epochs or 0.0) * len(splits.train)
+        places * (job.finetune.epochs or 0.0) * len(splits.train)
         * FORWARD_TO_TRAINING * FAKE_QUANTISER_FACTOR * mean / speed
     )  # fmt: skip
     stages = [
@@ -159,13 +165,13 @@ def estimate(
         ),
         StageEstimate(
             "verification",
-            f"{verified} models measured, {search.places} tested",
+            f"{models} measured{where} and tested",
             verified * one_measurement
-            + search.places * mean / speed * splits.record()["splits"]["test"]["images"],
+            + places * mean / speed * splits.record()["splits"]["test"]["images"],
         ),
     ]
     if finetune:
-        work = f"{search.places} models, {job.finetune.epochs:g} epochs each"
+        work = f"{places} models, {job.finetune.epochs:g} epochs each"
         stages.insert(3, StageEstimate("fine-tuning", work, finetune))
     elif job.inherits_only():
         work = "none: the front keeps inherited weights (a budget, or finetune.epochs, trains it)"
@@ -184,6 +190,7 @@ def estimate(
             winner_epoch_steps=len(splits.training_batches(job.finetune.batch_size, seed=0)),
             question_s=space.plan(space.largest()).macs / speed * job.finetune.batch_size,
             images=len(splits.train),
+            fronts=fronts,
             works={stage.name: stage.work for stage in stages},
         )  # fmt: skip
     names = ["manifest.json", "front.csv", "report.html", "models/"]
@@ -220,6 +227,7 @@ def _divided(
     winner_epoch_steps: int,
     question_s: float,
     images: int,
+    fronts: int,
     works: Mapping[str, str],
 ) -> list[StageEstimate]:
     """Return how a budget is divided, and what that means in steps and epochs on this machine."""
@@ -248,8 +256,11 @@ def _divided(
             question_s=question_s if job.finetune.distillation else 0.0,
             epoch_steps=winner_epoch_steps,
             images=images,
+            fronts=fronts,
         )
-        kept, begun = share.places, share.begun
+        kept, begun = (
+            min(fronts * each, job.search.evaluations) for each in (share.places, share.begun)
+        )
         time_s = max(0.0, time_s - share.teacher_s)
         each = time_s / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
         passes = each / winner_step_s / winner_epoch_steps

@@ -23,7 +23,6 @@ from devices.measuring.store import MeasurementStore, ReplayStore, Store
 from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
 from nas.executors.pool import refuse_in_starting_worker
-from nas.fronts.spec import FrontSpec, job_fronts
 from nas.job.devices import make_device, require_energy_meter
 from nas.job.known_devices import known_devices, require_enough_known
 from nas.job.schema import Job
@@ -159,14 +158,7 @@ class Pipeline:
         self.tracking: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.goals, self.constraints = job.objectives(), job.constraints()
         self.budget = None if job.budget is None else self._budget_of(job.budget)
-        self.fronts: list[FrontSpec] = job_fronts(
-            self.goals,
-            self.constraints,
-            [device.name for device in job.devices],
-            joint="joint" in job.search.fronts,
-            per_device="per_device" in job.search.fronts,
-            budgets=job.cost_budgets(),
-        )
+        self.fronts = job.fronts()
 
     def execute(self) -> None:
         """Run every stage; whatever is recorded is not done again."""

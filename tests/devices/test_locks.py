@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from devices.locks import folder_lock, machine_lock
+from devices.locks import folder_lock, is_locked, machine_lock
 from search_spaces.errors import EnvironmentProblem
 
 pytest.importorskip("fcntl")
@@ -88,3 +88,13 @@ def test_a_place_that_cannot_hold_a_lock(tmp_path):
         machine_lock(tmp_path / "file" / "lock").__enter__()
     with pytest.raises(EnvironmentProblem, match="cannot use the folder"):
         folder_lock(tmp_path / "file" / "data", "hub").__enter__()
+
+
+def test_whether_a_lock_is_held_is_seen_at_once(holder, tmp_path):
+    lock = tmp_path / "lock"
+    assert is_locked(lock) is None  # there is none
+    process = holder("machine", lock)
+    assert is_locked(lock) is True
+    process.kill()
+    process.communicate()
+    assert is_locked(lock) is False

@@ -64,16 +64,24 @@ def trained_places(job: Job, seconds: float, *, step_s: float, fronts: int = 1) 
         step_s: seconds of a training step of a middling one.
         fronts: that share the time.
     """
-    search = job.search
-    if search.front_size is not None:
-        return search.front_size
     begun = 1 + FIRST_RUNG * (job.finetune.candidates - 1)
     each_step_s = step_s * begun * fronts
     well = math.floor(seconds / (each_step_s * WELL_TRAINED_STEPS))
     somewhat = math.floor(seconds / (each_step_s * TRAINED_SOMEWHAT_STEPS))
+    fewest, most = possible_places(job)
+    return min(most, max(fewest, min(MORE_PLACES, somewhat), well))
+
+
+def possible_places(job: Job) -> tuple[int, int]:
+    """Return the fewest and the most places of a front of ``job``, whatever time turns out."""
+    search = job.search
+    if search.front_size is not None:
+        return search.front_size, search.front_size
+    most = min(search.places, search.evaluations)
+    if job.budget is None or job.finetune.epochs is not None:
+        return most, most
     served = sum(map(len, search.budgets.values()))
-    wanted = max(FEWEST_PLACES, min(MORE_PLACES, somewhat), well, served)
-    return min(search.places, search.evaluations, wanted)
+    return min(most, max(FEWEST_PLACES, served)), most
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,20 @@ def test_stages_have_their_times(store):
     assert {one["stage"]: one["state"] for one in seen["stages"]}["search"] == "stopped"
 
 
+def test_who_holds_the_lock_works_and_a_killed_run_is_told_at_once(store):
+    with RunFollower(store.folder) as follower:
+        with store.locked():
+            follower._now = lambda: os.stat(store.manifest_path).st_mtime + SILENT_S + 5
+            assert follower.state() == "running"
+            assert store.is_held()
+        follower._now = lambda: os.stat(store.manifest_path).st_mtime
+        assert follower.state() == "stopped"
+        # Locks of another machine are not seen here: its signs of life count.
+        (store.folder / "spending").mkdir()
+        (store.folder / "spending" / "1.json").write_text('{"host": "elsewhere"}')
+        assert follower.state() == "running"
+
+
 @pytest.mark.parametrize(
     ("events", "state"),
     [

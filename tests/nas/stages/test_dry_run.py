@@ -23,14 +23,15 @@ def seconds(found) -> dict[str, float]:
     return {stage.name: stage.seconds for stage in found.stages}
 
 
-def test_counts_are_exact():
+def test_counts_are_those_of_the_job():
     found = plan(
         devices=[{"name": "a"}, {"name": "b"}],
         search={"evaluations": 50, "latency_samples": 7, "front_size": 5, "initial": 10},
     )
     assert found.cardinality == 2361471489403697233920
     assert found.evaluations == 50
-    assert found.measurements == 2 * (7 + 5)
+    # Two devices have a front each, and one together.
+    assert found.measurements == 2 * (7 + 3 * 5)
     assert Path("out/front.csv") in found.files
 
 
@@ -101,3 +102,17 @@ def test_what_takes_seconds_is_told_before_it():
     estimate(job, Path("out"), macs_per_second=lambda size: 1e9, step_seconds=step_seconds,
              told=lines.append)  # fmt: skip
     assert lines[0] == "reading the data" and "mobilenet" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("sections", "work"),
+    [
+        ({"search": {"front_size": 4}}, "4 models measured"),
+        ({"search": {"initial": 5, "evaluations": 12}}, "5 to 12 models, as time allows, measured"),
+        ({"search": {"budgets": {"weights_kib": [1, 2, 3, 4, 5, 6]}}}, "6 to 16 models, as time"),
+        ({"finetune": {"epochs": 1}}, "16 models measured"),
+    ],
+)
+def test_as_many_places_are_told_as_the_run_can_choose(sections, work):
+    found = plan(budget={"minutes": 10}, protocol={"processes": 2, "runs": 10}, **sections)
+    assert {stage.name: stage.work for stage in found.stages}["verification"].startswith(work)
