@@ -261,13 +261,13 @@ def common_rate(root: Path, *, looked_at: int = 20) -> int | None:
 def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarray:
     """Return (n, 1, frames, bins) float32; decoded in threads, mistakes told all at once."""
 
-    def one(path: Path) -> np.ndarray | str:
+    def one(path: Path) -> np.ndarray | str | int:
         try:
             rate, sound = read_sound(path)
         except InputError as error:
             return str(error).removeprefix(f"{path}: ")
         if rate != front.rate:
-            return f"has {rate} samples a second, not {front.rate}"
+            return rate
         if not len(sound):
             return "is empty"
         if not np.isfinite(sound).all():
@@ -275,14 +275,22 @@ def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarra
         return front(sound)
 
     problems = Problems(root)
+    others: dict[int, list[Path]] = {}
     out = np.zeros((len(files), 1, front.frames, front.bins), dtype=np.float32)
     with ThreadPoolExecutor(4, thread_name_prefix="sound") as pool:
         for i, found in enumerate(pool.map(one, files)):
-            if isinstance(found, str):
+            if isinstance(found, int):
+                others.setdefault(found, []).append(files[i])
+            elif isinstance(found, str):
                 problems.add(files[i], found)
             else:
                 out[i, 0] = found
-    problems.raise_any("resample or leave out what is named, or say data.options.rate")
+    for rate, sounds in others.items():
+        more = f", as have {len(sounds) - 1} more sounds" if len(sounds) > 1 else ""
+        problems.add(sounds[0], f"has {rate} samples a second, not {front.rate}{more}")
+    problems.raise_any(
+        "resample or leave out what is named; data.options.rate says which rate all sounds have"
+    )
     return out
 
 

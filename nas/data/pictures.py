@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,12 @@ _SHOWN = 10
 _TAIL = 4096
 _ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9", "GIF": b"\x3b"}
 """What stands at the end of a whole file of a format."""
+
+LOOKED_AT = 200
+"""Pictures whose headers tell what all are like, spread evenly over the files of all classes."""
+
+_GREY = ("1", "L", "LA", "F", "I")
+"""Pillow's modes of one channel."""
 
 Map = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
 
@@ -75,6 +83,45 @@ def picture_header(path: Path) -> tuple[int, int, str]:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DamagedPicture(path, str(error)) from error
+
+
+@dataclass(frozen=True)
+class UsualPicture:
+    """What pictures in files are like, from the headers of some of them.
+
+    Attributes:
+        shorter, longer: medians of their sides, pixels.
+        grey: whether every one that was looked at is.
+    """
+
+    shorter: int
+    longer: int
+    grey: bool
+
+    @property
+    def unseen(self) -> str | None:
+        """What the middle square, which is what networks see, leaves out where it is half."""
+        if self.longer < 2 * self.shorter:
+            return None
+        return (
+            f"pictures have about {self.longer} x {self.shorter} pixels, and networks see the "
+            f"square in their middle, {self.shorter / self.longer:.0%} of them; cut or scale them "
+            "to squares where more matters"
+        )
+
+
+def usual_picture(paths: Sequence[Path]) -> UsualPicture:
+    """Return what the pictures at ``paths`` are like, from at most twice :data:`LOOKED_AT`.
+
+    Raises:
+        DamagedPicture: one that is looked at is none.
+    """
+    headers = [picture_header(path) for path in paths[:: max(1, len(paths) // LOOKED_AT)]]
+    return UsualPicture(
+        shorter=int(statistics.median(min(width, height) for width, height, _ in headers)),
+        longer=int(statistics.median(max(width, height) for width, height, _ in headers)),
+        grey=all(mode in _GREY or mode.startswith("I;16") for _, _, mode in headers),
+    )
 
 
 def inspect_pictures(paths: Sequence[Path], each: Map = map) -> None:

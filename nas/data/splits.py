@@ -19,7 +19,7 @@ from nas.data.batches import Batches, Subset, ahead
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
-from nas.data.pictures import readable
+from nas.data.pictures import readable, usual_picture
 from nas.data.placed import checked, presence
 from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.sections.data import DataConfig
@@ -128,8 +128,12 @@ class DataSplits:
         yield from ahead(batch, range(0, len(subset), batch_size), subset.images)
 
     def warnings(self) -> list[str]:
-        """Return what makes figures of these sets unsure: a class that a set has no image of."""
+        """Return what makes figures unsure: a class that a set has no image of, unseen pixels."""
         found: list[str] = []
+        images = self.train.images
+        if isinstance(images, FileImages) and not images.whole:
+            unseen = usual_picture(images.paths).unseen
+            found += [unseen] if unseen else []
         if self.targets in ("values", *OF_TEXT):
             return found
         for name, part in (

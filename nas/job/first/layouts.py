@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def layout_hint(path: Path) -> str:
     """Return how files of the kinds at ``path`` have to lie, for the message that none fits."""
     if path.is_file():
         return f"{path} is a file; give the folder that it lies in"
-    suffixes = {each.suffix.lower() for each in _names(path)}
+    suffixes = {each.suffix.lower() for pattern in ("*", "*/*") for each in _names(path, pattern)}
     hints = [text for kinds, text in _HINTS if suffixes & set(kinds)]
     return "; ".join(hints)
 
 
 _HINTS = (
     ((".csv",), "CSV files are read as train.csv (a signal a row), as recordings in a folder train "
-     "(signal_csv), or as labels.csv beside images (image_csv)"),
+     "with a column of their classes (signal_csv), or as labels.csv beside images (image_csv)"),
     ((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"), "pictures lie in a folder for "
      "each class (image_folder) or beside a labels.csv (image_csv)"),
     ((".wav", ".flac"), "sounds lie in a folder for each class (audio_folder)"),
@@ -48,15 +48,6 @@ def _has(folder: Path, *patterns: str) -> bool:
     return any(True for pattern in patterns for _ in _names(folder, pattern))
 
 
-def _within(folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a folder in ``folder``, or one in such a folder, holds a file of these suffixes."""
-    return any(
-        each.suffix.lower() in suffixes
-        for pattern in ("*/*", "*/*/*")
-        for each in _names(folder, pattern)
-    )
-
-
 def _coco(path: Path) -> bool:
     return _has(
         path, "annotations/instances_*.json", "*/_annotations.coco.json", "train.json",
@@ -70,9 +61,15 @@ def _yolo(path: Path) -> bool:
 
 
 def _pictures(path: Path) -> bool:
+    """Whether several folders of one hold pictures, which are its classes."""
     from nas.data.sources import IMAGE_SUFFIXES
 
-    return _within(path, tuple(IMAGE_SUFFIXES))
+    places = [path, *(each for each in _names(path) if each.is_dir())]
+    return any(sum(_holds(each, IMAGE_SUFFIXES) for each in _names(place)) >= 2 for place in places)
+
+
+def _holds(folder: Path, suffixes: Collection[str]) -> bool:
+    return any(each.suffix.lower() in suffixes for each in _names(folder))
 
 
 _LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
@@ -85,7 +82,7 @@ _LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("yolo_txt", _yolo),
     ("text_pairs", lambda path: path.suffix == ".tsv" or _has(path, "train.tsv")),
     ("signal_csv", lambda path: _has(path, "train.csv", "train/*.csv")),
-    ("audio_folder", lambda path: _within(path, (".wav", ".flac"))),
+    ("audio_folder", lambda path: any(_holds(each, (".wav", ".flac")) for each in _names(path))),
     ("image_folder", _pictures),
     ("text", lambda path: path.suffix == ".txt" or _has(path, "*.txt")),
 )

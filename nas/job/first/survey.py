@@ -6,19 +6,9 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search_spaces.errors import InputError
-
-if TYPE_CHECKING:
-    from nas.data.sources import ImageFiles
-
-LOOKED_AT = 200
-"""Pictures whose headers are read, spread evenly over the files of all classes."""
-
-_GREY = ("1", "L", "LA", "F", "I")
-"""Pillow's modes of one channel."""
-
 
 _TARGETS = {
     "classes": ("class", "classes"),
@@ -44,6 +34,7 @@ class Survey:
         files: whether they are pictures in files, which any size and channels can be asked of.
         options: of the source, with which they were read.
         names: of the classes, labels or values.
+        unseen: what networks do not see of the pictures, where it is much.
     """
 
     examples: int
@@ -55,6 +46,7 @@ class Survey:
     files: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = field(default=(), compare=False)
+    unseen: str | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:
@@ -70,7 +62,8 @@ class Survey:
         else:
             shape = f"{self.channels} x {self.height} x {self.width}"
             shown = f"{self.examples} examples of {shape} values"
-        return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}"
+        unseen = f"\nwarning: {self.unseen}" if self.unseen else ""
+        return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}{unseen}"
 
     @property
     def side(self) -> int:
@@ -104,7 +97,7 @@ def survey(
         EnvironmentProblem: there is no such folder.
         MissingExtraError: a library that reads such files is not installed.
     """
-    from nas.data.pictures import readable
+    from nas.data.pictures import readable, usual_picture
     from nas.data.sources import DATA_SOURCES, ImageFiles
     from nas.job.option_types import wrong_options
     from nas.job.sections.data import DataConfig
@@ -124,11 +117,12 @@ def survey(
     names = tuple(map(readable, raw.classes))
     classes = len(names)
     if isinstance(raw.train, ImageFiles):
-        side, channels = _headers(raw.train)
-        examples = len(raw.train.paths)
+        usual = usual_picture(raw.train.paths)
         return Survey(
-            examples, classes, side, side, channels, raw.targets, options=given, names=names
-        )
+            len(raw.train.paths), classes, usual.shorter, usual.shorter, 1 if usual.grey else 3,
+            raw.targets, options=given, names=names,
+            unseen=None if raw.train.whole else usual.unseen,
+        )  # fmt: skip
     examples, channels, height, width = raw.train.images.shape
     return Survey(
         examples, classes, height, width, channels, raw.targets, files=False, options=given,
@@ -144,20 +138,6 @@ def _found_options(source: str, path: Path) -> dict[str, Any]:
 
     rate = common_rate(path)
     return {} if rate in (None, LogMel.rate) else {"rate": rate}
-
-
-def _headers(files: ImageFiles) -> tuple[int, int]:
-    """Return the median of the shorter sides, and the channels, of some of the pictures."""
-    import statistics
-
-    from nas.data.pictures import picture_header
-
-    looked_at = files.paths[:: max(1, len(files.paths) // LOOKED_AT)]
-    headers = [picture_header(path) for path in looked_at]
-    modes = {mode for _, _, mode in headers}
-    grey = all(mode in _GREY or mode.startswith("I;16") for mode in modes)
-    side = int(statistics.median(min(width, height) for width, height, _ in headers))
-    return side, 1 if grey else 3
 
 
 def _counted(count: int, one: str, several: str | None = None) -> str:

@@ -10,11 +10,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from nas.data.splits import load_splits
 from nas.job.check import load_job
 from nas.job.first.layouts import guess_source, layout_hint
 from nas.job.first.starts import SURVEYED, surveyed_start
 from nas.job.first.survey import Survey, survey
 from nas.job.first.template import job_text
+from nas.job.sections.data import DataConfig
 from nas.job.sections.finetune import FinetuneConfig
 from nas.job.sections.supernet import SupernetConfig
 from nas.tasks import AnomalyDetection
@@ -223,6 +225,28 @@ def test_sides_channels_and_counts_are_seen(tmp_path):
         survey("image_folder", tmp_path / "b")
 
 
+def test_pictures_of_one_folder_have_no_classes(tmp_path):
+    _picture(tmp_path / "images" / "a.png", 8, 8)
+    (tmp_path / "boxes.json").write_text("{}")
+    assert guess_source(tmp_path) is None and "annotations.json" in layout_hint(tmp_path)
+    _picture(tmp_path / "train" / "cats" / "a.png", 8, 8)
+    _picture(tmp_path / "train" / "dogs" / "a.png", 8, 8)
+    assert guess_source(tmp_path) == "image_folder"
+
+
+def test_pictures_of_which_little_is_seen_are_told(tmp_path):
+    wide = survey("image_folder", _folder(tmp_path / "a", 6, [(300, 30)]))
+    assert "300 x 30 pixels" in wide.text and "middle, 10% of them" in wide.text
+    config = DataConfig(name="image_folder", path=str(tmp_path / "a"), image_size=30)
+    assert wide.unseen in load_splits(config, 0).warnings()
+    assert survey("image_folder", _folder(tmp_path / "b", 6, [(40, 30)])).unseen is None
+    # Scaled as a whole, since boxes lie everywhere in it.
+    yolo_txt(tmp_path / "c")
+    for i in range(8):
+        _picture(tmp_path / "c" / "images" / f"{i}.png", 640, 48)
+    assert survey("yolo_txt", tmp_path / "c").unseen is None
+
+
 @pytest.mark.parametrize(
     ("found", "preset", "side", "batch"),
     [
@@ -289,8 +313,10 @@ def test_the_rate_of_sounds_is_that_of_their_files(tmp_path, rate, options):
     found = survey("audio_folder", tmp_path)
     assert (found.options, found.height, found.width) == (options, 49, 40)
     # Of several rates none is taken for granted.
-    sound(tmp_path / "word0" / "other.wav", 22050)
-    with pytest.raises(InputError, match=r"other.wav: has 22050 samples a second, not 16000"):
+    for name in ("other", "others"):
+        sound(tmp_path / "word0" / f"{name}.wav", 22050)
+    words = "other.wav: has 22050 samples a second, not 16000, as have 1 more"
+    with pytest.raises(InputError, match=words):
         survey("audio_folder", tmp_path)
 
 
@@ -317,9 +343,11 @@ def test_what_was_seen_is_told(found, words):
         ("boxes.json", "annotations/instances_train.json"),
         ("sound.flac", "audio_folder"),
         ("notes.md", ""),
+        ("running/1.csv", "a column of their classes"),
     ],
 )
 def test_files_that_lie_otherwise_are_told_how_to_lie(tmp_path, name, words):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("")
     hint = layout_hint(tmp_path)
     assert words in hint and bool(hint) == bool(words)
