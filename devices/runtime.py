@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError, NasError
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def make_runtime(name: str, parameters: Mapping[str, Any] | None = None) -> Runt
 
     Raises:
         InputError: no such runtime or parameter (with the nearest name), or a bad value.
-        MissingExtraError: its package is not installed.
+        EnvironmentProblem: its package is not installed, or does not work here.
     """
     factory = RUNTIMES.get(name)
     parameters = dict(parameters or {})
@@ -246,7 +246,16 @@ def make_runtime(name: str, parameters: Mapping[str, Any] | None = None) -> Runt
                 f"runtime {name!r} has no parameter {key!r}{hint} "
                 f"(allowed: {', '.join(sorted(allowed))})"
             )
-    return factory(**parameters)
+    try:
+        return factory(**parameters)
+    except NasError:
+        raise
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # What a package raises that is damaged, or was built for something else.
+        raise EnvironmentProblem(
+            f"runtime {name!r} does not work here ({type(error).__name__}: {one_line(error)}); "
+            "install its package anew"
+        ) from error
 
 
 def existing_file(path: Path | str) -> Path:

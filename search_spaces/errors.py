@@ -6,6 +6,8 @@ its own and a library caller can tell the kinds apart by class.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class NasError(Exception):
     """Base of every error that names a value and its fix instead of a traceback."""
@@ -48,7 +50,11 @@ class EnvironmentProblem(NasError):
 
 
 class MissingExtraError(EnvironmentProblem):
-    """A package of an optional extra is not installed; the message is the install command."""
+    """A package of an optional extra is not installed; the message is the install command.
+
+    Raised from an :class:`ImportError` of another kind than that there is no such module, it says
+    that the package is there and does not work.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
@@ -56,3 +62,21 @@ class MissingExtraError(EnvironmentProblem):
         )
         self.package = package
         self.extra = extra
+
+    @property
+    def broken(self) -> bool:
+        """Whether the package is there and cannot be imported."""
+        cause = self.__cause__
+        return isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
+
+    def __str__(self) -> str:
+        if not self.broken:
+            return super().__str__()
+        return (
+            f"{self.package} is installed and cannot be imported ({self.__cause__}); install it "
+            f"anew with: pip install --force-reinstall 'edge-nas[{self.extra}]'"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels between processes.
+        return MissingExtraError, (self.package, self.extra)

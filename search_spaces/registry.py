@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 
 T = TypeVar("T")
 
@@ -22,12 +22,17 @@ class Registry(Generic[T]):
             first look-up, never at import.
         modules: of this project that register parts; imported at the first look-up, so that
             a name is known whichever module a caller has loaded.
+
+    Attributes:
+        broken: names of other packages' parts that cannot be imported, and why. They hide no
+            others; :meth:`get` raises what is said here.
     """
 
     def __init__(self, kind: str, *, group: str, modules: Sequence[str] = ()) -> None:
         self.kind = kind
         self.group = group
         self.modules = tuple(modules)
+        self.broken: dict[str, str] = {}
         self._parts: dict[str, T] = {}
         self._others_read = False
 
@@ -51,8 +56,11 @@ class Registry(Generic[T]):
 
         Raises:
             InputError: there is none; the message lists the names and the nearest one.
+            EnvironmentProblem: the package that has it cannot be imported.
         """
         self._read_others()
+        if name in self.broken:
+            raise EnvironmentProblem(self.broken[name])
         if name not in self._parts:
             near = difflib.get_close_matches(name, self._parts, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -79,4 +87,16 @@ class Registry(Generic[T]):
         for module in self.modules:
             importlib.import_module(module)
         for point in entry_points(group=self.group):
-            self.register(point.name)(point.load())
+            try:
+                part = point.load()
+            except Exception as error:  # another package may raise anything when it is imported
+                self.broken[point.name] = self._why(point, error)
+                continue
+            self.register(point.name)(part)
+
+    def _why(self, point: EntryPoint, error: Exception) -> str:
+        package = "" if point.dist is None else f" of the package {point.dist.name}"
+        return (
+            f"{self.kind} {point.name!r}{package} cannot be loaded from {point.value} "
+            f"({type(error).__name__}: {error}); repair that package, or uninstall it"
+        )

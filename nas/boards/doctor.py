@@ -110,13 +110,16 @@ def _runtimes(run_models: bool) -> Iterator[str]:
     from devices.runtime import make_runtime
     from nas.job.registries import registry_for
 
-    for name in registry_for("devices.runtime"):
+    registry = registry_for("devices.runtime")
+    for name in registry:
         try:
             version = make_runtime(name).version
         except NasError as error:
             yield f"missing      runtime {name}: {error}"
             continue
         yield _tried(name, version) if run_models else f"runtime      {name} {version}"
+    for name, why in registry.broken.items():
+        yield f"broken       runtime {name}: {why}"
 
 
 def _tried(name: str, version: str) -> str:

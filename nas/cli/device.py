@@ -70,7 +70,10 @@ def list_devices(
         from devices.fleet.agent.config import AgentConfig
         from devices.fleet.agent.workshop import Workshop
 
-        about = Workshop(AgentConfig()).describe(opt_in=True)
+        workshop = Workshop(AgentConfig())
+        about = workshop.describe(opt_in=True)
+        for name, why in workshop.broken.items():
+            typer.echo(f"warning: runtime {name} is left out: {why}", err=True)
         if json:
             typer.echo(about.model_dump_json(indent=2))
             return

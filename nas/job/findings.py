@@ -15,7 +15,11 @@ Finding = tuple[tuple["str | int", ...], str]
 def unknown_name(key: str, at: tuple[str | int, ...], name: str) -> Iterator[Finding]:
     """Yield that ``name`` is not in the registry of ``key``, with what is."""
     registry = registry_for(key)
-    if name not in registry:
+    if name in registry:
+        return
+    if name in registry.broken:
+        yield at, f"{dotted(at)}: {registry.broken[name]}"
+    else:
         known = registry.names()
         yield (
             at,

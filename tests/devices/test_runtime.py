@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from devices.fleet.agent.config import AgentConfig
+from devices.fleet.agent.workshop import Workshop
 from devices.runtime import RUNTIMES, Runtime, TensorSpec, make_runtime, random_inputs
 from devices.testing.runtime import RuntimeContract
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
@@ -71,6 +73,25 @@ def test_missing_package_gives_the_install_command(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match="pip install"):
         make_runtime("onnxruntime")
+
+
+@pytest.mark.parametrize("raised", ["RuntimeError", "OSError", "ImportError"])
+def test_a_damaged_package_is_told_and_hides_no_other(monkeypatch, tmp_path, raised):
+    (tmp_path / "tract.py").write_text(f"raise {raised}('libtract.so: wrong ELF class')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "tract", raising=False)
+    with pytest.raises(
+        EnvironmentProblem, match=r"libtract\.so: wrong ELF class.*install"
+    ) as found:
+        make_runtime("tract")
+    assert "not installed" not in str(found.value)
+    workshop = Workshop(AgentConfig(runtimes={"onnxruntime": {}}))
+    monkeypatch.setattr(RUNTIMES, "broken", {"chip": "plug-in of a chip"})
+    assert [offer.name for offer in workshop.describe().runtimes] == ["onnxruntime"]
+    workshop.config = AgentConfig()
+    monkeypatch.setattr(RUNTIMES, "names", lambda: ["onnxruntime", "tract"])
+    assert [offer.name for offer in workshop.describe(opt_in=True).runtimes] == ["onnxruntime"]
+    assert "wrong ELF class" in workshop.broken["tract"] and "chip" in workshop.broken
 
 
 def test_graph_optimisation_is_part_of_the_description():

@@ -6,8 +6,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from nas.job import findings
 from search_spaces import registry as module
-from search_spaces.errors import InputError
+from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.registry import Registry
 
 
@@ -73,6 +74,18 @@ def test_an_entry_point_cannot_replace_a_part(other_packages):
     parts.register("sum")(1)
     with pytest.raises(ValueError, match="registered already"):
         parts.get("sum")
+
+
+def test_a_package_that_cannot_be_imported_is_told_and_hides_no_other(monkeypatch):
+    points = [EntryPoint("sum", "math:fsum", "nas.parts"), EntryPoint("bad", "no_such:x", "g")]
+    monkeypatch.setattr(module, "entry_points", lambda *, group: points[::-1])
+    parts: Registry[object] = Registry("part", group="nas.parts")
+    assert parts.names() == ["sum"] and list(parts.broken) == ["bad"]
+    with pytest.raises(EnvironmentProblem, match=r"part 'bad' cannot be loaded from no_such:x \("):
+        parts.get("bad")
+    monkeypatch.setattr(findings, "registry_for", lambda key: parts)
+    ((_, told),) = findings.unknown_name("parts", ("parts", 0), "bad")
+    assert "parts.0: part 'bad' cannot be loaded" in told
 
 
 def test_modules_that_register_parts_are_imported_at_the_first_look_up(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ from devices.measuring.conditions import allowed_cores, read_conditions
 from devices.measuring.measurement import Measurement
 from devices.measuring.protocol import Protocol
 from devices.runtime import RUNTIMES, Runtime
-from search_spaces.errors import EnvironmentProblem, InputError, NasError
+from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError, NasError
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class Workshop:
         sampler: how one process is run; by default as the runtime asks, or as a child with
             limits.
         lock: held while measuring; by default this machine's, or its accelerator's.
+
+    Attributes:
+        broken: runtimes that are installed and do not work, and why, since :meth:`describe`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Workshop:
         self._lock = lock or (lambda: machine_lock(accelerator=config.accelerator))
         self._preparing: dict[str, Preparing] = {}
         self._failures: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
 
     def describe(self, *, opt_in: bool = False, prepare: bool = False) -> Description:
         """Return what this board is and offers.
@@ -69,7 +73,9 @@ class Workshop:
             NasError: a runtime that the configuration names does not work here.
         """
         offers = []
-        for name in RUNTIMES.names():
+        names = RUNTIMES.names()
+        self.broken = dict(RUNTIMES.broken)
+        for name in names:
             if not (opt_in or self.config.offers(name)):
                 continue
             if name == "command":
@@ -83,6 +89,8 @@ class Workshop:
                 if self.config.runtimes is not None:
                     raise
                 _LOG.info("runtime %s is not offered: %s", name, error)
+                if not isinstance(error, MissingExtraError) or error.broken:
+                    self.broken[name] = str(error)
                 continue
             offers.append(
                 RuntimeOffer(name=name, version=runtime.version, parameters=runtime.parameters())

@@ -10,16 +10,15 @@ from devices.fleet.hub.ledger import Transaction
 from devices.fleet.messages import EXPIRY_S, Description, DeviceState, DeviceView, stored_json
 from devices.measuring.store import canonical_json, fingerprint_id
 
+_UNKNOWN = Description(fingerprint={}, runtimes=[])
 
-def _described(text: str) -> Description:
-    """Return a kept description; one that cannot be read is empty, and a board may register anew.
 
-    One damaged entry must not hide the whole fleet.
-    """
+def _described(text: str) -> Description | None:
+    """Return a kept description; None where it cannot be read, which must not hide the others."""
     try:
         return Description.model_validate(stored_json(text))
     except (ValidationError, ValueError):
-        return Description(fingerprint={}, runtimes=[])
+        return None
 
 
 QUARANTINE_AFTER = 5
@@ -98,7 +97,7 @@ class Fleet:
         ).fetchone()
         if row is None:
             raise refusals.unknown(f"no device called {device} has registered with this hub")
-        return _described(row[0])
+        return _described(row[0]) or _UNKNOWN
 
     def quarantine(self, transaction: Transaction, device: str) -> str | None:
         """Return why a board gets no work, or None."""
@@ -163,13 +162,16 @@ class Fleet:
         state: DeviceState = (
             "quarantined" if quarantine else "offline" if offline else "busy" if busy else "idle"
         )
+        about = _described(description)
         if quarantine:
             health = quarantine
+        elif about is None:
+            health = "what the hub keeps of it is damaged; restart its agent, which tells it anew"
         elif offline:
             health = "no heartbeat"
         else:
             health = f"{failures} failures since the last success" if failures else "ok"
-        about = _described(description)
+        about = about or _UNKNOWN
         return DeviceView(
             name=name,
             state=state,

@@ -462,6 +462,18 @@ def test_what_an_earlier_version_kept_does_not_hide_the_fleet(fleet, ask):
     assert ask("GET", "/api/devices").json()["devices"][0]["description"]["runtimes"]
 
 
+def test_a_damaged_entry_is_told_and_hides_no_other(fleet, ask):
+    fleet.agent().step()
+    fleet.hub.ledger.call(
+        lambda t: t.db.execute(
+            "INSERT INTO devices (name, session, description) VALUES ('a', 1, '{')"
+        )
+    )
+    damaged, board = ask("GET", "/api/devices").json()["devices"]
+    assert damaged["name"] == "a" and "damaged; restart its agent" in damaged["health"]
+    assert board["health"] == "ok" and board["description"]["runtimes"]
+
+
 def test_free_json_is_bounded_in_depth_and_number_of_values(fleet, ask):
     fleet.agent().step()
     token = text_of(fleet.token_files["board"])
