@@ -258,7 +258,7 @@ def _source(found: dict[str, Any]) -> str:
 
 def _budgets(rows: Rows) -> str:
     if not rows.budgets:
-        return "<p class='budgets'>No budget was set.</p>"
+        return "<p class='budgets'>No limit was set (search.constraints, search.budgets).</p>"
     items = "".join(
         f"<li><strong>{escape(b['text'])}</strong> "
         f"<span class='muted'>{escape(b['status'])}</span></li>"

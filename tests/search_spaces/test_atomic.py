@@ -48,6 +48,16 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(path, problem):
     assert names(path.parent) == ["file.txt"]
 
 
+def test_where_nothing_can_be_written_the_file_itself_is_named(path, monkeypatch):
+    def refuse(**_):
+        raise OSError(30, "Read-only file system", f"{path.parent}/.file.txt.x.tmp")
+
+    monkeypatch.setattr(atomic.tempfile, "mkstemp", refuse)
+    with pytest.raises(OSError, match="Read-only") as found:
+        write_text_atomic(path, "new")
+    assert found.value.filename == str(path)
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
 def test_a_failing_system_call_leaves_the_old_file_and_nothing_else(path, monkeypatch, step):
     def fail(*_):

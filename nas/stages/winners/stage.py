@@ -189,10 +189,12 @@ class Winners:
         epoch = self._epoch_steps()
         starved = sum(taken < epoch for taken in steps)
         if starved:
+            more = "more cpu_minutes"
+            if not self.budget.in_processor_time:
+                more = "more minutes, or cpu_minutes, of which other load here takes nothing"
             self.progress.log(
                 f"warning: {starved} of {len(steps)} networks of the front had less than one pass "
-                "over the training examples of their own: the budget was spent before. Give more "
-                "minutes, or cpu_minutes, of which other load on this machine takes nothing"
+                f"over the training examples of their own: the budget was spent before. Give {more}"
             )
 
     def _last_rung(

@@ -198,7 +198,7 @@ def test_a_run_that_recorded_little_says_so(minimal):
     page = Page(render(minimal))
     assert "1 verified model on the front" in page.words
     assert page.words.count("not recorded") >= 8
-    assert "No budget was set" in page.words
+    assert "No limit was set" in page.words
 
 
 PARTS = [
