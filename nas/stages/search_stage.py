@@ -112,7 +112,8 @@ class Search:
         Args:
             warm_start: an older run whose evaluations are known and cost nothing.
             over: asked with the number of evaluations before each round that is not on record,
-                but the first; True ends the search early.
+                and before each part of the first but its own first, which is enough for the places
+                of a front; True ends the search early.
 
         Raises:
             InfeasibleError: no front has an architecture that keeps its bounds.
@@ -125,12 +126,15 @@ class Search:
         told = dict(known)
         self._tell(strategies, known)
         done, round_number, on_record = 0, 0, self._on_record()
+        part, rest = max(config.batch, config.places), list[Arch]()
         with self.progress.stage("search", config.evaluations, unit="subnets") as bar:
             while done < config.evaluations and strategies:
-                if round_number and done >= on_record and over(done):
+                if done and done >= on_record and over(done):
                     break
                 left = config.evaluations - done
-                if first:
+                if rest:
+                    archs, rest = rest[:part], rest[part:]
+                elif first:
                     archs, first = first[:left], []
                 else:
                     wanted = config.initial if round_number == 0 else config.batch
@@ -138,6 +142,8 @@ class Search:
                 archs = self._within_budget(archs)
                 if not archs:
                     break
+                if not done:
+                    archs, rest = archs[:part], archs[part:]
                 found = {}
                 for arch, metrics in self._evaluate(archs, round_number, list(told.values())):
                     found[arch] = metrics
@@ -145,9 +151,10 @@ class Search:
                 ordered = {arch: found[arch] for arch in archs}
                 told.update(ordered)
                 self._tell(strategies, ordered)
-                self._record_quality(round_number)
                 done += len(archs)
-                round_number += 1
+                if not rest:
+                    self._record_quality(round_number)
+                    round_number += 1
 
     def _within_budget(self, archs: Sequence[Arch]) -> list[Arch]:
         """Return ``archs`` without those whose evaluation would exceed the job's number.

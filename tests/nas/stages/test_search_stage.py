@@ -70,6 +70,7 @@ def job(strategy: str, evaluations: int = 30, **options) -> SimpleNamespace:
         evaluations=evaluations,
         initial=10,
         batch=10,
+        places=10,
         early_stopping=None,
         validation_images=None,
     )
@@ -159,6 +160,19 @@ def test_a_search_that_its_time_ended_ends_there_when_the_run_is_resumed(tmp_pat
     # Without that record it would go on, so the record is what ends it.
     (tmp_path / "search_time.json").unlink()
     assert len(search(Clock(60.0), Record(record), 0.7)) > 20
+
+
+def test_the_first_round_ends_with_its_time_once_a_front_has_places(tmp_path):
+    front, asked = FrontSpec("all", GOALS, ()), job("random", 50)
+    whole = evaluations(tmp_path, asked, [front])
+    asked.search.initial, asked.search.places = 40, 15
+    found = evaluations(tmp_path, asked, [front], over=lambda done: True)
+    assert len(found) == 15 and found.quality == []
+    # In parts it is the same round, of the same architectures.
+    again = evaluations(tmp_path, asked, [front])
+    assert [e.arch for e in again][:15] == [e.arch for e in found]
+    rounds = [e.attributes["round"] for e in again]
+    assert len(again) == len(whole) == 50 and rounds == [0] * 40 + [1] * 10
 
 
 def test_rounds_on_record_are_told_to_the_strategy_whatever_the_time(tmp_path):
