@@ -386,11 +386,8 @@ def _judged(
             reasons = ", ".join(measurement.reasons)
             warnings.append(f"the latency of the {kind} is not valid: {reasons}")
     warnings += [str(doubt) for doubt in dict(measured[0].conditions).get("doubts") or ()]
-    if speedup is not None and speedup < 1:
-        warnings.append(
-            f"the quantised model is slower than its float twin here: {1 / speedup:.2f} times the "
-            "latency; its gain is size alone"
-        )
+    if speedup is not None:
+        warnings += _gain(*measured)
     if check.float_fallbacks:
         warnings.append(
             f"{len(check.float_fallbacks)} operators compute in floats: "
@@ -431,6 +428,17 @@ def _lost(against: Comparison) -> list[str]:
 def _batches(pixels: np.ndarray, size: int = 256) -> Iterator[np.ndarray]:
     for start in range(0, len(pixels), size):
         yield pixels[start : start + size]
+
+
+def _gain(model: Measurement, twin: Measurement) -> list[str]:
+    """Say where the model is no faster than its float twin, as far as the intervals tell."""
+    if model.high_ms < twin.low_ms:
+        return []
+    told = "as fast as its float twin here, as far as the intervals tell"
+    if model.low_ms > twin.high_ms:
+        ratio = model.latency_ms / twin.latency_ms
+        told = f"slower than its float twin here: {ratio:.2f} times the latency"
+    return [f"the quantised model is {told}; its gain is size alone"]
 
 
 def _speedup(measured: list[Measurement]) -> float | None:

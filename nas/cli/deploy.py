@@ -178,12 +178,12 @@ def lines(report: DeployReport) -> list[str]:
             text += f", {found.metric} {one} (reference {other})"
         out.append(f"  {name:<13} {text}")
         if found.largest_loss is not None:
-            worst, _ = found.largest_loss
+            worst, loss = found.largest_loss
             figures = found.by_class[worst]
             one, other = (_valued(found.metric, v) for v in (figures.value, figures.reference))
+            told = f"{worst} loses most: {one} (reference {other})" if loss > 0 else "none loses"
             out.append(
-                f"  {'by class':<13} {worst} loses most: {one} (reference {other}), of "
-                f"{len(found.by_class)} classes; the report has each"
+                f"  {'by class':<13} {told}, of {len(found.by_class)} classes; the report has each"
             )
     out += [f"  problem: {text}" for text in report.problems]
     out += [f"  warning: {text}" for text in report.warnings]

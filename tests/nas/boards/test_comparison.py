@@ -163,3 +163,5 @@ def test_the_command_tells_what_is_compared():
     told = "\n".join(lines(report))
     assert "agreement 83.3 %" in told and "accuracy 83.33 % (reference 100.00 %)" in told
     assert "b loses most: 50.00 % (reference 100.00 %), of 3 classes" in told
+    report.against_float = Comparison.of(REFERENCE, REFERENCE, images)
+    assert "none loses, of 3 classes" in "\n".join(lines(report))

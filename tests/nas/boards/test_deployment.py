@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,7 +17,14 @@ from typer.testing import CliRunner
 from devices.device import DeviceSpec
 from devices.fleet.remote import make_device
 from devices.measuring.protocol import Protocol
-from nas.boards.deployment import Comparison, Images, check_deployment, input_shape, read_images
+from nas.boards.deployment import (
+    Comparison,
+    Images,
+    _gain,
+    check_deployment,
+    input_shape,
+    read_images,
+)
 from nas.cli.main import app
 from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -53,9 +62,19 @@ def test_a_sound_model_passes_and_its_twin_is_measured(model):
     assert report.against_float is not None and report.against_float.accuracy is not None
     ratio = report.float_latency["latency_ms"] / report.latency["latency_ms"]
     assert report.speedup == pytest.approx(ratio)
-    slower = any("slower than its float twin" in text for text in report.warnings)
-    assert slower == (ratio < 1)
     assert json.loads(json.dumps(report.to_json()))["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [((0.7, 0.8), None), ((0.9, 1.0), "as fast as"), ((1.3, 1.5), "slower than .*: 1.40 times")],
+)
+def test_a_gain_in_time_is_denied_as_far_as_the_intervals_tell(model, words):
+    def measured(low, high):
+        return SimpleNamespace(latency_ms=(low + high) / 2, low_ms=low, high_ms=high)
+
+    told = _gain(measured(*model), measured(0.95, 1.05))
+    assert (words is None) == (told == []) and all(re.search(words, text) for text in told)
 
 
 def test_wrong_outputs_are_a_problem(model, monkeypatch):
