@@ -23,7 +23,7 @@ from nas.fronts.pareto import (
     reference_point,
 )
 from nas.record.result_types import Results
-from nas.report.comparison import maximised, objective_value
+from nas.report.comparison import maximised, objective_value, other_data
 from nas.report.results import load_results, metric_of, number
 from search_spaces.errors import InputError
 
@@ -60,6 +60,7 @@ class RunsComparison:
         fronts: one a run, in the order given.
         differences: of the first run against each other one.
         attained: share of the runs -> points that so many attain, natural units.
+        notes: what makes the comparison doubtful.
     """
 
     objectives: tuple[str, ...]
@@ -69,6 +70,7 @@ class RunsComparison:
     fronts: tuple[RunFront, ...]
     differences: tuple[FrontDifference, ...]
     attained: dict[float, np.ndarray]
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return the comparison as text for people."""
@@ -81,6 +83,7 @@ class RunsComparison:
             f"objectives: {', '.join(aims)}{split}",
             f"reference point: {', '.join(f'{v:.6g}' for v in self.reference)}",
         ]
+        lines += [f"note: {note}" for note in self.notes]
         width = max(len(front.name) for front in self.fronts)
         for front in self.fronts:
             lines.append(
@@ -113,6 +116,7 @@ class RunsComparison:
             "maximised": list(self.maximised),
             "accuracy_split": self.accuracy,
             "reference_point": list(self.reference),
+            "notes": list(self.notes),
             "runs": [
                 {
                     "run": front.name,
@@ -233,6 +237,11 @@ def compare_runs(
             )
         )
     uses_accuracy = any(goal.partition("[")[0] in ("accuracy", metric) for goal in goals)
+    notes = [
+        other_data(results[0], result, str(runs[0]), str(run))
+        for run, result in zip(runs[1:], results[1:], strict=True)
+        if uses_accuracy
+    ]
     return RunsComparison(
         objectives=tuple(goals),
         maximised=more,
@@ -247,6 +256,7 @@ def compare_runs(
         }
         if len(goals) <= 3
         else {},
+        notes=tuple(note for note in notes if note is not None),
     )
 
 

@@ -279,7 +279,29 @@ def _notes(a: Results, b: Results) -> list[str]:
         x, y = get(a), get(b)
         if x != y and x is not None and y is not None:
             notes.append(f"not the same {label}: A {x}; B {y}")
+    if (told := other_data(a, b, "A", "B")) is not None:
+        notes.append(told)
     return notes
+
+
+def other_data(a: Results, b: Results, name_a: str, name_b: str) -> str | None:
+    """Return what to say of two runs that were judged on other data, by what is on record."""
+    of_a, of_b = ((r.get("provenance") or {}).get("splits") or {} for r in (a, b))
+    if not of_a or not of_b:
+        return None
+    same = of_a.get("classes") == of_b.get("classes")
+    if all(of_a.get(key) == of_b.get(key) for key in ("image_size", "channels")):
+        sources = [
+            {part.get("source_sha256") for part in (of.get("splits") or {}).values()}
+            for of in (of_a, of_b)
+        ]
+        same = same and sources[0] == sources[1]
+    if same:
+        return None
+    return (
+        f"not the same data, so what models reach on it does not compare: {name_a} "
+        f"{of_a.get('origin')}; {name_b} {of_b.get('origin')}"
+    )
 
 
 def _space(results: Results) -> str | None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from nas.cli.main import app
 from nas.fronts import pareto
 from nas.fronts.compare import compare_runs
+from nas.report import compare
 from search_spaces.errors import InputError
 
 
@@ -43,6 +44,28 @@ def three(tmp_path):
         run_folder(tmp_path / "b", [(0.91, 3.0), (0.8, 1.0)]),
         run_folder(tmp_path / "c", [(0.85, 2.0), (0.84, 2.5)]),
     ]
+
+
+def judged_on(run, origin, digest, size=8):
+    results = json.loads((run / "results.json").read_text())
+    part = {"images": 9, "source_sha256": digest}
+    splits = {"origin": origin, "classes": ["x", "y"], "channels": 1, "image_size": size}
+    results["provenance"] = {"splits": {**splits, "splits": {"train": part, "test": part}}}
+    (run / "results.json").write_text(json.dumps(results))
+
+
+def test_runs_judged_on_other_data_are_told(three):
+    for run, digest, size in zip(three, ("d1", "d1", "d2"), (8, 8, 8), strict=True):
+        judged_on(run, f"/data/{digest}", digest, size)
+    found = compare_runs(three)
+    (note,) = found.notes
+    assert "not the same data" in note and note.endswith(f"/data/d1; {three[2]} /data/d2")
+    assert f"note: {note}" in found.lines() and found.to_json()["notes"] == [note]
+    assert note.startswith(compare(*three[::2]).notes[-1][:60])
+    # Sizes do not depend on the data, and pixels of another size are no other data.
+    assert compare_runs(three, objectives=["weights_kib"]).notes == ()
+    judged_on(three[2], "/data/d1", "d2", size=16)
+    assert compare_runs(three).notes == ()
 
 
 def test_volumes_are_against_the_stated_reference(three):
