@@ -33,9 +33,9 @@ SAVED_EVERY_S = 2.0
 SEARCH_SHARE = 0.08
 """Of the budget that the search may take at most, its evaluations and its own computing."""
 
-ENDING_SHARE, ENDING_S, MORE_ENDING_SHARE = 0.04, 10.0, 0.01
-"""Of the budget kept for what nobody can time beforehand, files, test set and report: so large a
-share of a short one, and of a long one so many seconds and so small a share."""
+ENDING_S, ENDING_SHARE, MOST_ENDING_SHARE = 10.0, 0.01, 0.12
+"""Of the budget kept for what nobody can time beforehand, files, test set, report: so many seconds,
+which even a few small models take, and a share of it, and at most another share."""
 
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
@@ -98,11 +98,6 @@ class Division:
     verification: float
 
 
-def ending_seconds(seconds: float) -> float:
-    """Return what of a budget is kept for its end, measurements apart."""
-    return min(ENDING_SHARE * seconds, ENDING_S + MORE_ENDING_SHARE * seconds)
-
-
 def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Division:
     """Divide ``seconds`` between the stages of a run.
 
@@ -120,11 +115,17 @@ def divide(seconds: float, config: BudgetConfig, *, measuring: float) -> Divisio
         raise InputError(
             f"budget: measuring alone takes about {2 * measuring:.0f} of {seconds:.0f} s; give "
             "more, or lower search.latency_samples, search.front_size, protocol.processes or "
-            "protocol.runs"
+            "protocol.runs; with as many measurements, at least "
+            f"{math.ceil(40 * measuring / 60) / 10:g} minutes"
         )
     supernet = config.supernet * seconds
     search = SEARCH_SHARE * seconds + measuring
     return Division(supernet, search, seconds - supernet - search - ending, ending)
+
+
+def ending_seconds(seconds: float) -> float:
+    """Return what of a budget is kept for files, test set and report."""
+    return min(MOST_ENDING_SHARE * seconds, ENDING_S + ENDING_SHARE * seconds)
 
 
 class Budget:

@@ -78,8 +78,15 @@ def test_the_parts_are_the_whole():
 
 
 def test_a_budget_that_measuring_would_eat_is_refused():
-    with pytest.raises(InputError, match=r"measuring alone takes about 80 of 100 s; give more"):
+    words = r"measuring alone takes about 80 of 100 s; give more.* at least 2\.7 minutes"
+    with pytest.raises(InputError, match=words):
         divide(100.0, BudgetConfig(minutes=1), measuring=40.0)
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(30, 3.6), (90, 10.0), (1500, 60.0)])
+def test_what_a_few_small_models_take_at_the_end_is_kept_of_a_short_budget(seconds, kept):
+    config = BudgetConfig(minutes=seconds / 60)
+    assert divide(seconds, config, measuring=5.0).verification == pytest.approx(5.0 + kept)
 
 
 def test_a_job_that_says_nothing_of_time_gets_minutes_by_its_data():
