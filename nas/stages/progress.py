@@ -149,6 +149,8 @@ class Progress:
     @contextmanager
     def _lines(self, name: str, total: float | None, unit: str, done: float) -> Iterator[Stage]:
         begin = last = self._clock()
+        # Before the first is done, workers start and files are read, which is no pace to go by.
+        since: tuple[float, float] | None = None
         of = "" if total is None else f" of {total:g}"
         self._line(
             f"{name}: {f'{done:g}{of}' if done else f'{total:g}' if total else ''} {unit}".rstrip(
@@ -157,14 +159,15 @@ class Progress:
         )
 
         def update(now: float, note: str) -> None:
-            nonlocal last
+            nonlocal last, since
             clock = self._clock()
+            since = since or (clock, now)
             if clock - last < LOG_EVERY_S:
                 return
             last = clock
             text = f"{name}: {now:g}{of} {unit}".rstrip()
-            if total and now > done:
-                left = (clock - begin) / (now - done) * (total - now)
+            if total and now > since[1]:
+                left = (clock - since[0]) / (now - since[1]) * (total - now)
                 text += f", {_duration(left)} left"
             self._line(f"{text}, {note}" if note else text)
 
