@@ -50,6 +50,21 @@ def refuse_measured(labels: Sequence[str], where: Path | str) -> None:
         )
 
 
+def refuse_constant(values: np.ndarray, names: Sequence[str], where: Path | str) -> None:
+    """Raise :class:`InputError` where a number to predict, of (examples, numbers), never varies."""
+    # Squares of tiny numbers are 0 in the network's precision.
+    varies = np.ptp(values, axis=0).astype(np.float32) ** 2 > 0
+    constant = [name for name, does in zip(names, varies, strict=True) if not does]
+    if not constant:
+        return
+    others = [name for name in names if name not in constant]
+    fix = f"leave it out; of a table name the others as data.options.targets: [{', '.join(others)}]"
+    raise InputError(
+        f"{where}: {', '.join(constant)} has the same value in every training example; "
+        + (fix if others else "there is nothing to predict")
+    )
+
+
 def kind_of_columns(columns: Sequence[Sequence[str]]) -> str | None:
     """Return the kind of targets in columns of text; None if they are none of one kind.
 

@@ -44,21 +44,13 @@ class Regression(Task):
 
     def load(self, config: DataConfig, seed: int) -> DataSplits:
         """See :meth:`Task.load`."""
-        import torch
-
         from nas.data.splits import load_splits
+        from nas.data.targets import refuse_constant
 
         splits = expect(load_splits(config, seed, kind="values"), "values", self)
         targets = splits.train.labels[splits.train.indices].float()
+        refuse_constant(targets.numpy(), splits.classes, splits.origin)
         self.mean, self.std = targets.mean(0), targets.std(0)
-        if bool((self.std == 0).any()):
-            constant = [splits.classes[i] for i in torch.nonzero(self.std == 0).flatten().tolist()]
-            from search_spaces.errors import InputError
-
-            raise InputError(
-                f"{splits.origin}: {constant[0]} has the same value in every training example; "
-                "leave it out of data.options.targets"
-            )
         return splits
 
     def outputs(self, splits: DataSplits) -> int:

@@ -99,6 +99,7 @@ def survey(
     """
     from nas.data.pictures import readable, usual_picture
     from nas.data.sources import DATA_SOURCES, ImageFiles
+    from nas.data.targets import refuse_constant
     from nas.job.option_types import wrong_options
     from nas.job.sections.data import DataConfig
     from nas.tasks.data import kind_for
@@ -115,6 +116,8 @@ def survey(
     told = {"kind": kind} if takes_kind else {}
     raw = read(DataConfig(name=source, path=str(path)), **given, **told)
     names = tuple(map(readable, raw.classes))
+    if raw.targets == "values":
+        refuse_constant(raw.train.labels, names, path)
     classes = len(names)
     if isinstance(raw.train, ImageFiles):
         usual = usual_picture(raw.train.paths)

@@ -183,6 +183,17 @@ def test_a_task_that_is_asked_for_is_what_the_job_says(tmp_path):
         surveyed_start("signal_numpy", classes, task="object_detection")
 
 
+def test_a_number_that_never_changes_is_told_before_a_job_is_written(tmp_path):
+    signal_numpy(tmp_path)
+    for values, fix in (
+        (np.stack([np.arange(20.0), np.full(20, 7.25)], 1), r"leave it out.*: \[y0\]"),
+        (np.full(20, 1e-30) * np.arange(20), "nothing to predict"),
+    ):
+        np.save(tmp_path / "y_train.npy", values)
+        with pytest.raises(InputError, match=f"has the same value in every .*{fix}"):
+            survey("signal_numpy", tmp_path, task="signal_regression")
+
+
 def test_the_class_that_anomalies_are_none_of_is_named(tmp_path):
     """A job is written only where it says which class is learned from, and its task takes it."""
     signal_numpy(tmp_path)
