@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +33,14 @@ def step_seconds(
     device: str = "cpu",
     focus: Sequence[Arch] = (),
     cpu: bool = False,
+    at_most_s: float = math.inf,
 ) -> tuple[float, float]:
     """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
 
     Medians of a few steps each, or means where steps differ in what they train; the first is not
     counted. ``cpu`` counts processor time, of this process alone: that of a tree of processes
-    comes in hundredths, which are more than a step of a small network takes.
+    comes in hundredths, which are more than a step of a small network takes. After ``at_most_s``
+    seconds of a kind of step a few of them must do.
     """
     from nas.stages.build_supernet import make_schedule, make_supernet
     from supernet.training.subnets import default_stages
@@ -72,12 +76,11 @@ def step_seconds(
         mixed = begin > 0 and config.schedule == "taught"
         count = _MANY if mixed else _STEPS
         seconds: list[float] = []
-        while len(seconds) < count + 1:
-            for images, targets in batches.epoch(0):
-                started = now()
-                trainer.train_step(images, targets)
-                seconds.append(now() - started)
-                if len(seconds) == count + 1:
-                    break
+        for images, targets in chain.from_iterable(map(batches.epoch, repeat(0))):
+            started = now()
+            trainer.train_step(images, targets)
+            seconds.append(now() - started)
+            if len(seconds) > (_STEPS if sum(seconds) > at_most_s else count):
+                break
         found.append(float(np.mean(seconds[1:]) if mixed else np.median(seconds[1:])))
     return found[0], found[1]

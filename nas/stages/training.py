@@ -33,6 +33,9 @@ TAUGHT_ROUNDS, TAUGHT_VIEWS = 8, 2048
 each image it can be shown: to ask the largest network in every step costs more than training the
 small ones does."""
 
+TIMING_SHARE = 0.1
+"""Of the supernet's time after which only a few steps of a kind are timed."""
+
 FEWEST_ROUNDS, SEEN_BEFORE_NEW = 2, 2
 """Epochs that differ at least in a short training, and how often a middling network sees a view
 before another of its image is worth a question."""
@@ -246,12 +249,18 @@ def _steps_in_budget(
     """
     recorded = store.manifest().get("training_plan")
     if recorded is None:
-        assert context.job.budget is not None
+        config = context.job.budget
+        assert config is not None
+        share, before = config.supernet * budget.limit_s, budget.spent()
+        steps = measure_steps(
+            context, batches, focus, cpu=budget.in_processor_time, at_most_s=TIMING_SHARE * share
+        )
         recorded = plan_training(
-            context.job.budget.supernet * budget.limit_s,
+            # Of a short budget even timing is a part.
+            share - min(budget.spent() - before, 0.5 * share),
             # A network that comes trained needs no time to become a teacher.
-            0.0 if trained else context.job.budget.teacher,
-            measure_steps(context, batches, focus, cpu=budget.in_processor_time),
+            0.0 if trained else config.teacher,
+            steps,
         )
         store.update_manifest(training_plan=recorded)
     return int(recorded["steps"]), float(recorded["warmup"])
@@ -263,6 +272,7 @@ def measure_steps(
     focus: Sequence[Arch],
     *,
     cpu: bool = False,
+    at_most_s: float = math.inf,
 ) -> tuple[float, float]:
     """Return the seconds of a step of the first phase and of a later one, here and now."""
     from nas.stages.step_time import step_seconds
@@ -276,6 +286,7 @@ def measure_steps(
         device=context.accelerator,
         focus=focus,
         cpu=cpu,
+        at_most_s=at_most_s,
     )
 
 
