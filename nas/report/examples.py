@@ -104,8 +104,8 @@ def _box(box: Mapping[str, Any], corners: Sequence[float]) -> str:
     text = ""
     if box.get("label"):
         text = (
-            f"<text x='{left + 0.005:.4f}' y='{max(0.05, top - 0.012):.4f}' fill='{shade}' "
-            f"font-size='.05'>{escape(str(box['label']))}</text>"
+            f"<text class='box-name' x='{left + 0.005:.4f}' y='{max(0.05, top - 0.012):.4f}' "
+            f"color='{shade}'>{escape(str(box['label']))}</text>"
         )
     return (
         f"<rect x='{left:.4f}' y='{top:.4f}' width='{max(0, right - left):.4f}' "

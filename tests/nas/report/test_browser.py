@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas.report import write_report
+from nas.report.examples import _figure
 from nas.report.page import render
 from nas.report.results import load_results
 
@@ -197,6 +198,25 @@ def test_it_says_so_when_nothing_was_found(tmp_path, save):
     path = write_report(save(tmp_path / "run", {"name": "none", "front": []}))
     document, console = browse(path, tmp_path)
     assert console == [] and "No model was recorded" in document
+
+
+NAMES = """
+const names = [...document.querySelectorAll("figure text")].map((name) => [
+  name.getBoundingClientRect().width < name.ownerSVGElement.getBoundingClientRect().width,
+  getComputedStyle(name).fill]);
+document.body.insertAdjacentHTML("beforeend", "<pre id='outcome'>" + JSON.stringify(names));
+"""
+
+
+def test_names_of_boxes_are_of_their_size_and_colour(results, tmp_path):
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
+    box = {"corners": [0.1, 0.2, 0.5, 0.6], "kind": 1, "label": "b 90 %"}
+    figure = _figure({"picture": "", "boxes": [box]}, ["a", "b"])
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", f"{figure}<script>{NAMES}</script></body>"), "utf-8")
+    document, _ = browse(path, tmp_path)
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', document)
+    assert json.loads(found[1]) == [[True, "rgb(60, 180, 75)"]]
 
 
 NARROW = """
