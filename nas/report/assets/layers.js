@@ -22,7 +22,8 @@ function drawLayers(host, chart) {
   const narrow = width < 520;
   const row = 20, head = 21, gap = 7, arcs = 22, chip = 24;
   const left = arcs + 4 + chip + 2;
-  const bar = width - left - (narrow ? 172 : 290) - 8;
+  const names = Math.max(78, 8 + 6.6 * Math.max(...layers.map((l) => (l.role || "").length)));
+  const bar = width - left - (narrow ? 172 : 212 + names) - 8;
   const most = Math.max(...layers.map((l) => l.out_channels || 1));
   const height = 30 + chart.blocks.length * (head + gap) + row * layers.length;
   const svg = s(host, "svg", { width, height, viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": chart.description });
@@ -52,9 +53,9 @@ function drawLayers(host, chart) {
         s(g, "text", { x: tx, y: y + 14, style: "font-size:11px" }, (l.role || "").slice(0, 10) + " " + kind + " " + l.out_channels + "ch @" + l.out_size);
       } else {
         s(g, "text", { x: tx, y: y + 14 }, l.role);
-        s(g, "text", { x: tx + 78, y: y + 14 }, kind);
-        s(g, "text", { x: tx + 134, y: y + 14 }, l.in_channels + " → " + l.out_channels);
-        s(g, "text", { x: tx + 220, y: y + 14, class: "muted" }, l.in_size === l.out_size ? l.out_size + "²" : l.in_size + "² → " + l.out_size + "²");
+        s(g, "text", { x: tx + names, y: y + 14 }, kind);
+        s(g, "text", { x: tx + names + 56, y: y + 14 }, l.in_channels + " → " + l.out_channels);
+        s(g, "text", { x: tx + names + 142, y: y + 14, class: "muted" }, l.in_size === l.out_size ? l.out_size + "²" : l.in_size + "² → " + l.out_size + "²");
       }
       tell(g, layerText(l));
       y += row;

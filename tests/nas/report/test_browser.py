@@ -219,6 +219,26 @@ def test_names_of_boxes_are_of_their_size_and_colour(results, tmp_path):
     assert json.loads(found[1]) == [[True, "rgb(60, 180, 75)"]]
 
 
+ROLES = """
+const ends = [...document.querySelectorAll("#layers-chart g")].map((row) =>
+  [...row.querySelectorAll("text")].slice(2, 4).map((text) => text.getBoundingClientRect()));
+document.body.insertAdjacentHTML("beforeend", "<pre id='outcome'>" +
+  JSON.stringify(ends.map(([role, kind]) => role.right <= kind.left)));
+"""
+
+
+def test_long_names_of_layers_do_not_run_into_what_they_are(results, tmp_path):
+    for block in results["front"][0]["plan"]["blocks"]:
+        for layer in block["layers"]:
+            layer["role"] = "coarse_depthwise"
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", f"<script>{ROLES}</script></body>"), "utf-8")
+    document, _ = browse(path, tmp_path, fragment=f"#m={results['front'][0]['id']}")
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', document)
+    assert set(json.loads(found[1])) == {True}
+
+
 NARROW = """
 const frame = document.createElement("iframe");
 frame.style.width = "390px"; frame.style.height = "1200px"; frame.style.border = "0";
