@@ -105,6 +105,11 @@ class Job(Section):
             return raw
         return {**raw, "supernet": {"schedule": "taught", **supernet}}
 
+    @model_validator(mode="after")
+    def _know_metrics(self) -> Job:
+        registry_for("task").names()  # knows the metrics of tasks once it is read
+        return self
+
     def says_how_long(self) -> bool:
         """Return whether the job says anything of how long to train: a budget, passes or minutes.
 

@@ -369,3 +369,14 @@ def test_the_reference_names_everything_that_a_key_may_hold(key):
         n for n in registry_for(key).names() if registry_for(key).get(n).__module__[:5] != "tests"
     }
     assert own - set(re.findall(r"[\w-]+", row)) == set()
+
+
+def test_a_recorded_job_knows_the_metric_of_its_task_in_a_process_that_read_no_other():
+    """As ``nas watch`` reads one."""
+    code = (
+        "from nas.job.schema import Job\n"
+        "raw = {'name': 'a', 'data': {'name': 'text'}, 'task': 'language_modelling',\n"
+        "       'search': {'objectives': ['bits_per_byte', 'weights_kib']}}\n"
+        "assert not Job.model_validate(raw).fronts()[0].goals[0].metric.kind.maximise\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
