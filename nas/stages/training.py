@@ -36,6 +36,10 @@ small ones does."""
 TIMING_SHARE = 0.1
 """Of the supernet's time after which only a few steps of a kind are timed."""
 
+STARTING_SHARE = 0.04
+"""Of a budget that may go before training begins, into imports, data and timing; what they take
+more of a short one comes out of the supernet's share, half of it at most."""
+
 FEWEST_ROUNDS, SEEN_BEFORE_NEW = 2, 2
 """Epochs that differ at least in a short training, and how often a middling network sees a view
 before another of its image is worth a question."""
@@ -251,13 +255,12 @@ def _steps_in_budget(
     if recorded is None:
         config = context.job.budget
         assert config is not None
-        share, before = config.supernet * budget.limit_s, budget.spent()
+        share = config.supernet * budget.limit_s
         steps = measure_steps(
             context, batches, focus, cpu=budget.in_processor_time, at_most_s=TIMING_SHARE * share
         )
         recorded = plan_training(
-            # Of a short budget even timing is a part.
-            share - min(budget.spent() - before, 0.5 * share),
+            share - min(0.5 * share, max(0.0, budget.spent() - STARTING_SHARE * budget.limit_s)),
             # A network that comes trained needs no time to become a teacher.
             0.0 if trained else config.teacher,
             steps,

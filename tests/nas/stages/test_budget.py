@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from nas.job.default_time import default_minutes
 from nas.job.schema import Job
 from nas.job.sections.budget import BudgetConfig
+from nas.stages import training
 from nas.stages.budget import Budget, divide
 from search_spaces.errors import InputError
 
@@ -87,6 +89,16 @@ def test_a_budget_that_measuring_would_eat_is_refused():
 def test_what_a_few_small_models_take_at_the_end_is_kept_of_a_short_budget(seconds, kept):
     config = BudgetConfig(minutes=seconds / 60)
     assert divide(seconds, config, measuring=5.0).verification == pytest.approx(5.0 + kept)
+
+
+@pytest.mark.parametrize(("spent", "steps"), [(3.0, 180), (12.0, 96), (50.0, 90)])
+def test_what_the_start_of_a_short_run_took_is_taken_off_the_supernet(monkeypatch, spent, steps):
+    monkeypatch.setattr(training, "measure_steps", lambda *parts, **options: (0.1, 0.1))
+    context = SimpleNamespace(job=SimpleNamespace(budget=BudgetConfig(cpu_minutes=1.5)))
+    store = SimpleNamespace(manifest=dict, update_manifest=lambda **entries: None)
+    budget = SimpleNamespace(limit_s=90.0, spent=lambda: spent, in_processor_time=True)
+    found = training._steps_in_budget(context, store, None, (), budget, trained=False)
+    assert found == (steps, pytest.approx(0.5))
 
 
 def test_a_job_that_says_nothing_of_time_gets_minutes_by_its_data():
