@@ -447,13 +447,18 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
 def _order(raw: RawData, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a random order whose stretches hold the classes in proportion: (n,) int64.
 
-    Examples of a group stand together, so that a cut between groups divides none.
+    Examples of a group stand together, so that a cut between groups divides none; a group counts
+    for the class that most of it has.
     """
+    strata = _strata(raw, targets)
     if raw.groups is None:
-        return _stratified_order(_strata(raw, targets), rng)
+        return _stratified_order(strata, rng)
     names, group = np.unique(raw.groups, return_inverse=True)
-    place = rng.permutation(len(names))[group]
-    return np.argsort(place, kind="stable")
+    classes, stratum = np.unique(strata, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(counts, (group, stratum), 1)
+    place = np.argsort(_stratified_order(counts.argmax(1), rng))
+    return np.argsort(place[group], kind="stable")
 
 
 def _share(key: str, wanted: float, order: np.ndarray, groups: np.ndarray | None) -> int:

@@ -98,7 +98,8 @@ class AnomalyDetection(Task):
             if not 0 < share < 1:
                 raise InputError(
                     f"{splits.origin}: the {name} set has no "
-                    f"{'normal windows' if share else 'anomalies'}, so nothing can be told apart"
+                    f"{'normal windows' if share else 'anomalies'}, so nothing can be told apart; "
+                    f"give a larger data.{name}, or more recordings of the class it lacks"
                 )
             parts[name] = _beside(part, train.first(REFERENCES), seed)
         self.without_network, self.directions = _best(parts["validation"], splits.channels)

@@ -127,6 +127,18 @@ def test_numpy_arrays_are_read_from_files_or_one_archive(tmp_path, packed):
     assert sum(map(len, (splits.train, splits.validation, splits._test))) == 30
 
 
+def test_recordings_of_a_class_are_in_every_set(tmp_path):
+    """Ten broken machines of forty, three recordings each."""
+    machine = np.arange(120) // 3
+    np.savez(tmp_path / "all.npz", x_train=np.random.default_rng(0).normal(size=(120, 8)),
+             y_train=machine % 4 == 0, groups=machine)  # fmt: skip
+    for seed in range(8):
+        splits = load_splits(config("signal_numpy", tmp_path, validation=0.2), seed, kind="classes")
+        for part in (splits.train, splits.validation, splits._test):
+            broken = part.labels[part.indices].float().mean()
+            assert broken == pytest.approx(0.25, abs=0.1)
+
+
 def test_wrong_arrays_are_told_at_once(tmp_path):
     x = np.zeros((6, 8))
     x[2, 3], x[5, 0] = np.nan, np.inf
