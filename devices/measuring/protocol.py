@@ -118,13 +118,14 @@ class Protocol:
     def for_learning(self) -> Protocol:
         """Return the same with no more processes, runs and retries than a predictor needs.
 
-        It bears noise, and on a machine with neighbours further attempts are not better.
+        It bears noise, but not a neighbour who is there all the while: attempts this short may
+        be two more.
         """
         return replace(
             self,
             processes=min(self.processes, 3),
             runs=min(self.runs, 30),
-            retries=min(self.retries, 1),
+            retries=min(self.retries, 2),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ POOL = 200
 GROUP = 5
 """Architectures measured together: the clock is looked at, and a kill loses, one group."""
 
-QUICK = Protocol().for_learning()
+QUICK = Protocol(processes=3, runs=30, retries=1)
 """How the architectures are measured by default. A measurement that is still rejected after its
 second attempt is used all the same, and marked: on a machine with neighbours a third would not
 be better."""

@@ -79,7 +79,7 @@ def pool(count: int) -> list:
     ("of_protocol", "learning", "used"),
     [
         ((5, 100, 3), False, (5, 100, 3)),
-        ((5, 100, 3), True, (3, 30, 1)),
+        ((5, 100, 3), True, (3, 30, 2)),
         ((2, 20, 0), True, (2, 20, 0)),
     ],
 )
