@@ -94,8 +94,17 @@ def _reduce_mean(a: Attributes, x: np.ndarray, axes: np.ndarray | None = None) -
 
 
 def _max_pool(a: Attributes, x: np.ndarray) -> np.ndarray:
-    windows = _windows(x, a["kernel_shape"], a["strides"], a.get("pads", [0] * 4), (1, 1), -np.inf)
-    return windows.max((-2, -1))
+    kernel = a["kernel_shape"]
+    rank = len(kernel)
+    strides, dilations = a.get("strides", [1] * rank), a.get("dilations", [1] * rank)
+    pads = a.get("pads", [0] * 2 * rank)
+    if a.get("ceil_mode") or str(a.get("auto_pad", "NOTSET")) != "NOTSET" or rank > 2:
+        raise InputError("the low-bit runtime pools over one or two axes with pads as numbers")
+    if rank == 1:  # A signal is an image one pixel high.
+        x, kernel, strides, dilations = x[:, :, None], [1, *kernel], [1, *strides], [1, *dilations]
+        pads = [0, pads[0], 0, pads[1]]
+    found = _windows(x, kernel, strides, pads, dilations, -np.inf).max((-2, -1))
+    return found[:, :, 0] if rank == 1 else found
 
 
 def _resize(

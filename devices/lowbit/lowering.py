@@ -172,10 +172,11 @@ class Lowering(Buffers):
         if source == self.input_name:
             shape = self.input_shape
             target = self.new(out, shape, grid)
-            channels = shape[1] if len(shape) > 1 else 1
+            # Images are stored with their channels last, all else in its own order.
+            channels = shape[1] if len(shape) == 4 else 1
             first = self.native.layer(
                 "quantise", self.input_buffer, target.buffer, self.batch, channels,
-                math.prod(shape[2:]), grid["scale"], grid["zero_point"], high,
+                math.prod(shape[1:]) // channels, grid["scale"], grid["zero_point"], high,
             )  # fmt: skip
             self.note("quantize", first)
             return

@@ -39,14 +39,15 @@ def resized(
             "only nearest, asymmetric, floor on images is supported"
         )
     if sizes is not None and len(sizes):
-        wanted = [int(n) for n in sizes]
+        wanted = list(sizes)
     elif scales is not None and len(scales):
-        wanted = [int(n * scale) for n, scale in zip(shape, scales, strict=True)]
+        # The size of a batch may vary, and is no number then.
+        wanted = [n if s == 1 else int(n * s) for n, s in zip(shape, scales, strict=True)]
     else:
         raise InputError("Resize to a computed size; export it with a constant size")
     if wanted[:2] != list(shape[:2]):
         raise InputError(f"Resize of {tuple(shape)} to {tuple(wanted)} is no resizing of images")
-    return wanted[2], wanted[3]
+    return int(wanted[2]), int(wanted[3])
 
 
 def read_float_graph(path: Path, runtime: str) -> Graph:

@@ -86,6 +86,15 @@ def _expand(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return x[0].expand([old if n == 1 else n for old, n in zip(shape, sizes, strict=True)])
 
 
+def _depth_to_space(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    side = node.attributes["blocksize"]
+    image = x[0]
+    if node.attributes.get("mode", "DCR") == "DCR":
+        # The channels of a place come first here, and last in torch.
+        image = image.unflatten(1, (side * side, -1)).transpose(1, 2).flatten(1, 2)
+    return F.pixel_shuffle(image, side)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
@@ -93,6 +102,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ConvTranspose": _conv_transpose,
     "Pad": _pad,
     "Expand": _expand,
+    "DepthToSpace": _depth_to_space,
+    "Tile": lambda node, x, fixed: x[0].repeat(list(fixed[1])),
+    "Einsum": lambda node, x, fixed: torch.einsum(node.attributes["equation"], *x),
     "ReduceSum": _reduce(torch.sum),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMin": _reduce(torch.amin),

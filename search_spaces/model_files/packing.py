@@ -7,6 +7,7 @@ codes of 5 to 8 bits as bytes; the packed tensors take what the search promised.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -374,6 +375,9 @@ class _Packer:
         if not (fused or through_relu) or any(self.grids[s]["bits"] > 8 for s in sources):
             self._other(node)
             return
+        if node.op == "MaxPool" and not _plain_pool(node.attributes):
+            self._other(node)
+            return
         if node.op in _SAME_GRID and len({str(self.grids[s]) for s in sources}) > 1:
             self._other(node)
             return
@@ -454,3 +458,10 @@ def nominal_bits(node: Node, codes: np.ndarray) -> int:
         return int(node.notes[WEIGHT_BITS])
     size = int(np.abs(codes.astype(np.int64) + (codes < 0)).max()) if codes.size else 0
     return size.bit_length() + 1
+
+
+def _plain_pool(attributes: Mapping[str, Any]) -> bool:
+    """Whether a pool is what the integer kernel does: no gaps, no rounding up, pads as numbers."""
+    gaps = any(step != 1 for step in attributes.get("dilations", ()))
+    told = all(key in attributes for key in _POOL_ATTRIBUTES)
+    return told and not gaps and not attributes.get("ceil_mode")

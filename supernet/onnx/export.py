@@ -176,6 +176,7 @@ class _Translator:
             pattern = self._pattern(result)
             shape = [(size if p is None else p) for p in pattern]
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self.graph.drop_unused(names)
         graph = helper.make_graph(
             self.graph.nodes,
             self.network.plan.space,

@@ -190,6 +190,16 @@ class GraphBuilder:
             [grid.codes, *self._grid_constants(grid.step, grid.zero_point, grid.bits)],
         )
 
+    def drop_unused(self, outputs: Sequence[str]) -> None:
+        """Leave out nodes that nothing of the network's ``outputs`` follows from."""
+        used, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if used.intersection(node.output):
+                used.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.initializers = [tensor for tensor in self.initializers if tensor.name in used]
+
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
         candidate = name

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import fx, nn
 
 from search_spaces.errors import InputError
@@ -167,10 +168,24 @@ class Widths:
         """Let a reshape find the size of the channels itself, which may be fewer."""
         if packet(node) != "reshape":
             return
-        shape = list(node.args[1])  # type: ignore[arg-type]
-        if isinstance(shape[axis], int) and -1 not in shape:
+        source, shape = node.args[0], list(node.args[1])  # type: ignore[arg-type]
+        if not isinstance(shape[axis], int) or shape[axis] == -1:
+            return
+        before = self.traced.own_shape(source)  # type: ignore[arg-type]
+        here = self.traced.own_shape(node)
+        assert before is not None and here is not None
+        if -1 not in shape:
             shape[axis] = -1
-            node.args = (node.args[0], shape)
+        elif len(here) == axis + 1 < len(before):
+            node.target, node.args = torch.ops.aten.flatten.using_ints, (source, axis)
+            return
+        else:
+            # Another size is the one to be found, as in view(-1, 8, 16).
+            with node.graph.inserting_before(node):
+                shape[axis] = node.graph.call_function(torch.ops.aten.sym_size.int, (source, axis))
+            shape[axis].meta["scope"] = node.meta["scope"]
+            self.traced.sizes.add(shape[axis].name)
+        node.args = (source, shape)
 
     def _track_layer(self, node: fx.Node) -> Track:
         module = self.traced.modules[self.traced.layers[role_of(node)]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -35,7 +37,8 @@ def _as_written(graph: fx.Graph, node: fx.Node, place: fx.Node, values: fx.Node)
     there, own = place.meta.get("val"), values.meta.get("val")
     with graph.inserting_before(node):
         if isinstance(there, Tensor) and isinstance(own, Tensor) and there.dtype != own.dtype:
-            source, kind = values, {"dtype": there.dtype}
+            kind: dict[str, Any] = {"dtype": there.dtype}
+            source = values
             values = graph.call_function(aten._to_copy.default, (source,), kind)
             values.meta = {**node.meta, "val": own.to(there.dtype)}
         if not alike(values, node):

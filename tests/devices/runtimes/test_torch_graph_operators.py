@@ -30,6 +30,10 @@ CASES = {
     ),
     "Pad": ([np.array([0, 0, 1, 2, 0, 0, 0, 1], np.int64), np.float32(1.5)], {}),
     "Expand": ([np.array([2, 3, 4, 4], np.int64)], {}),
+    "Tile": ([np.array([1, 2, 1, 3], np.int64)], {}),
+    "Einsum": ([some(3, 5)], {"equation": "bchw,ck->bkh"}),
+    "DepthToSpace": ([], {"blocksize": 2}),
+    "DepthToSpace as torch does": ([], {"blocksize": 2, "mode": "CRD"}),
     "ReduceSum": ([np.array([2, 3], np.int64)], {"keepdims": 0}),
     "ReduceMax": ([np.array([1], np.int64)], {}),
     "ReduceMin": ([np.array([1], np.int64)], {}),
@@ -46,14 +50,15 @@ POOLS = ("AveragePool", "MaxPool")
 POSITIVE = ("Log", "Reciprocal")
 
 
-@pytest.mark.parametrize("name", [*sorted(OPERATORS), *POOLS])
+@pytest.mark.parametrize("name", [*sorted({*OPERATORS, *CASES, *POOLS})])
 def test_an_operator_is_what_the_runtime_computes(name, tmp_path):
     constants, attributes = CASES.get(name, ([], {}))
     x = some(2, 3, 4, 4, least=0.1 if name in POSITIVE else None)
     x = x[:1] if name == "Expand" else x
+    x = some(2, 12, 4, 4) if name.startswith("DepthToSpace") else x
     names = [f"c{i}" for i in range(len(constants))]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(name, ["x", *names], ["y"], **attributes)],
+        [onnx.helper.make_node(name.split()[0], ["x", *names], ["y"], **attributes)],
         "one",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(x.shape))],
         [onnx.helper.make_empty_tensor_value_info("y")],

@@ -225,3 +225,29 @@ def test_features_are_resized_as_torch_does_whatever_the_ratio(size, tmp_path):
     found = session.run(None, {"input": images.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(found, network(images).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Views(nn.Module):
+    """Sizes as numbers, with another of the shape left open, as in many scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3), nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        gate = x.view(-1, 8, 36).mean(2).view(-1, 8, 1, 1).sigmoid()
+        return self.last(F.max_pool2d(x * gate, 3).view(-1, 32))
+
+
+def test_views_of_numbers_leave_the_channels_free(tmp_path):
+    torch.manual_seed(0)
+    module, images = Views().eval(), torch.randn(3, 3, 8, 8)
+    space = wrap(module, input_shape=(3, 8, 8), widths={"first": [0.5, 1.0]})
+    supernet = Supernet(space)
+    for arch in (space.smallest(), space.largest()):
+        network = supernet.extract(arch, supernet.statistics(arch, [images]))
+        export_onnx(network, tmp_path / "m.onnx")
+        session = exact_session(tmp_path / "m.onnx")
+        (found,) = session.run(None, {"input": images.numpy()})
+        np.testing.assert_allclose(found, network(images).detach(), atol=0.1)
