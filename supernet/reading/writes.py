@@ -38,8 +38,7 @@ def _as_written(graph: fx.Graph, node: fx.Node, place: fx.Node, values: fx.Node)
     with graph.inserting_before(node):
         if isinstance(there, Tensor) and isinstance(own, Tensor) and there.dtype != own.dtype:
             kind: dict[str, Any] = {"dtype": there.dtype}
-            source = values
-            values = graph.call_function(aten._to_copy.default, (source,), kind)
+            values = graph.call_function(aten._to_copy.default, (values,), kind)
             values.meta = {**node.meta, "val": own.to(there.dtype)}
         if not alike(values, node):
             values = graph.call_function(aten.expand_as.default, (values, place))
