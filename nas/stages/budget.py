@@ -37,6 +37,9 @@ ENDING_S, ENDING_SHARE, MOST_ENDING_SHARE = 10.0, 0.01, 0.12
 """Of the budget kept for what nobody can time beforehand, files, test set, report: so many seconds,
 which even a few small models take, and a share of it, and at most another share."""
 
+RETRIES_OVER = 0.05
+"""Of a budget, what further attempts at disturbed latencies may take beyond it."""
+
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
 

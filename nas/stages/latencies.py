@@ -8,6 +8,7 @@ is adapted again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,12 @@ class Latencies:
         return [*ends, *(self._base().suggest(inner, more) if more > 0 else [])]
 
     def measure(
-        self, archs: Sequence[Arch], *, variant: str, learning: bool = False
+        self,
+        archs: Sequence[Arch],
+        *,
+        variant: str,
+        learning: bool = False,
+        retries: int | None = None,
     ) -> dict[str, dict[Arch, Measurement]]:
         """Measure ``archs`` on every device.
 
@@ -104,6 +110,8 @@ class Latencies:
             variant: of their files.
             learning: whether only a predictor learns from them, see
                 :meth:`devices.measuring.protocol.Protocol.for_learning`.
+            retries: further attempts at most at what other load disturbs; None for those of the
+                protocol.
 
         Returns:
             by device, the measurements of the architectures it can run.
@@ -116,6 +124,8 @@ class Latencies:
         names = list(self.devices)
         total = len(names) * len(archs)
         protocol = self._protocol.for_learning() if learning else self._protocol
+        if retries is not None:
+            protocol = replace(protocol, retries=min(retries, protocol.retries))
         where = ", ".join(names)
         with self._progress.stage(f"latency on {where}", total, unit="measurements") as bar:
 

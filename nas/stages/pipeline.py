@@ -35,7 +35,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import Budget, SearchTime, ending_seconds, minutes_for
+from nas.stages.budget import RETRIES_OVER, Budget, SearchTime, ending_seconds, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -335,6 +335,7 @@ class Pipeline:
                 evaluator=evaluator,
                 executor=executor,
                 progress=self.progress,
+                retries=self._verify_retries,
             )
             with self.store.timed("latency"), self._measuring_timed(latencies):
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
@@ -443,10 +444,31 @@ class Pipeline:
     def _kept(self, verified: int) -> float:
         """Return the seconds of the budget that as many places and the test set will need."""
         assert self.budget is not None
-        measured = self.job.search.latency_samples
         # What is reported is measured again more often than what a predictor learns from.
-        measuring = 1.25 * float(self.store.manifest()["measuring_s"]) * verified / measured
-        return measuring + ending_seconds(self.budget.limit_s)
+        return 1.25 * self._measuring_s(verified) + ending_seconds(self.budget.limit_s)
+
+    def _measuring_s(self, verified: int) -> float:
+        """Return what measuring so many takes, with as many attempts as the samples had."""
+        measured = self.job.search.latency_samples
+        return float(self.store.manifest()["measuring_s"]) * verified / measured
+
+    def _verify_retries(self, verified: int) -> int | None:
+        """Return for how many further attempts at so many latencies there is time, at least one.
+
+        The same in a resumed run, which would measure again under another protocol.
+        """
+        if self.budget is None:
+            return None
+        recorded = self.store.manifest().get("verify_retries")
+        if recorded is None:
+            # Of the samples, on a busy machine, each had two attempts.
+            attempt_s = max(1e-9, 0.5 * self._measuring_s(verified))
+            left = self.budget.left() + RETRIES_OVER * self.budget.limit_s
+            free = left - ending_seconds(self.budget.limit_s)
+            most = self.job.measurement_protocol().retries
+            recorded = max(1, min(most, int(free / attempt_s) - 1))
+            self.store.update_manifest(verify_retries=recorded)
+        return int(recorded)
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""

@@ -13,6 +13,7 @@ from nas.job.schema import Job
 from nas.job.sections.budget import BudgetConfig
 from nas.stages import training
 from nas.stages.budget import Budget, divide
+from nas.stages.pipeline import Pipeline
 from search_spaces.errors import InputError
 
 
@@ -85,7 +86,7 @@ def test_a_budget_that_measuring_would_eat_is_refused():
         divide(100.0, BudgetConfig(minutes=1), measuring=40.0)
 
 
-@pytest.mark.parametrize(("seconds", "kept"), [(30, 3.6), (90, 10.0), (1500, 60.0)])
+@pytest.mark.parametrize(("seconds", "kept"), [(30, 3.6), (90, 10.8), (1500, 25.0)])
 def test_what_a_few_small_models_take_at_the_end_is_kept_of_a_short_budget(seconds, kept):
     config = BudgetConfig(minutes=seconds / 60)
     assert divide(seconds, config, measuring=5.0).verification == pytest.approx(5.0 + kept)
@@ -94,11 +95,30 @@ def test_what_a_few_small_models_take_at_the_end_is_kept_of_a_short_budget(secon
 @pytest.mark.parametrize(("spent", "steps"), [(3.0, 180), (12.0, 96), (50.0, 90)])
 def test_what_the_start_of_a_short_run_took_is_taken_off_the_supernet(monkeypatch, spent, steps):
     monkeypatch.setattr(training, "measure_steps", lambda *parts, **options: (0.1, 0.1))
-    context = SimpleNamespace(job=SimpleNamespace(budget=BudgetConfig(cpu_minutes=1.5)))
+    context = SimpleNamespace(
+        job=SimpleNamespace(budget=BudgetConfig(cpu_minutes=1.5, supernet=0.2))
+    )
     store = SimpleNamespace(manifest=dict, update_manifest=lambda **entries: None)
     budget = SimpleNamespace(limit_s=90.0, spent=lambda: spent, in_processor_time=True)
     found = training._steps_in_budget(context, store, None, (), budget, trained=False)
     assert found == (steps, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(("left", "retries"), [(0.0, 1), (25.0, 2), (500.0, 3)])
+def test_latencies_are_tried_again_as_far_as_the_budget_leaves_time(left, retries):
+    kept = {"measuring_s": 10.0}
+    store = SimpleNamespace(manifest=lambda: kept, update_manifest=kept.update)
+    config = {"search": {"latency_samples": 4, "front_size": 4}, "budget": {"cpu_minutes": 1.5}}
+    job = Job.model_validate({"name": "x", "data": {"name": "digits"}, **config})
+    here = SimpleNamespace(job=job, store=store, fronts=[0])
+    here.budget = SimpleNamespace(left=lambda: left, limit_s=90.0)
+    here._measuring_s = lambda verified: Pipeline._measuring_s(here, verified)
+    assert Pipeline._verify_retries(here, 4) == retries
+    # A resumed run has less time and tries as often, or it would measure all again.
+    here.budget.left = lambda: 0.0
+    assert Pipeline._verify_retries(here, 4) == retries
+    here.budget = None
+    assert Pipeline._verify_retries(here, 4) is None
 
 
 def test_a_job_that_says_nothing_of_time_gets_minutes_by_its_data():
