@@ -250,7 +250,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)
     rng = derive_rng(seed, "data", "order")
-    order = _order(raw, labels.numpy(), rng)
+    order = _order(raw, labels.numpy(), rng, by_class=config.stratify)
 
     def part(key: str, given: ImageArrays | ImageFiles | None, wanted: int | float) -> Subset:
         nonlocal order
@@ -444,16 +444,20 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
     return ranks * min(10, len(targets)) // len(targets)
 
 
-def _order(raw: RawData, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _order(
+    raw: RawData, targets: np.ndarray, rng: np.random.Generator, *, by_class: bool
+) -> np.ndarray:
     """Return a random order whose stretches hold the classes in proportion: (n,) int64.
 
     Examples of a group stand together, so that a cut between groups divides none; a group counts
-    for the class that most of it has.
+    for the class that most of it has, unless ``by_class`` is false.
     """
     strata = _strata(raw, targets)
     if raw.groups is None:
         return _stratified_order(strata, rng)
     names, group = np.unique(raw.groups, return_inverse=True)
+    if not by_class:
+        return np.argsort(rng.permutation(len(names))[group], kind="stable")
     classes, stratum = np.unique(strata, return_inverse=True)
     counts = np.zeros((len(names), len(classes)), np.int64)
     np.add.at(counts, (group, stratum), 1)

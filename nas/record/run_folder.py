@@ -132,7 +132,8 @@ class RunStore:
     def job(self) -> Job:
         """Return the job that the run began with.
 
-        Pictures are varied as they were when it began, which earlier versions did otherwise.
+        Pictures are varied, and groups divided, as they were when it began, which earlier versions
+        did otherwise.
 
         Raises:
             InputError: the manifest holds none that this version understands.
@@ -152,6 +153,9 @@ class RunStore:
                 f"{self.manifest_path}: {where}: {found['msg']}; restore what was edited there, "
                 f"or use the version of edge-nas that began the run ({made_by})"
             ) from error
+        if "stratify" not in manifest["job"].get("data", {}):
+            data = job.data.model_copy(update={"stratify": False})
+            job = job.model_copy(update={"data": data})
         begun = manifest.get("data", {}).get("augmentation", {})
         if begun.get("scale") != EARLIER_SCALE:
             return job

@@ -98,6 +98,9 @@ class DataConfig(Section):
     """Training images (without augmentation) that recalibrate batch norm statistics."""
     test: Share = 0.2
     """Share of test images, for sources that have no test set of their own."""
+    stratify: StrictBool = True
+    """Divide recordings, speakers and other groups that stay together by class, too; false draws
+    them whatever they are of, as runs of earlier versions did."""
     normalisation: Literal["imagenet"] | NormalisationConfig | None = None
     """What a network that comes trained was trained with: imagenet, or mean and deviation; null
     takes those of the training data."""

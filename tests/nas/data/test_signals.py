@@ -139,6 +139,16 @@ def test_recordings_of_a_class_are_in_every_set(tmp_path):
             assert broken == pytest.approx(0.25, abs=0.1)
 
 
+def test_groups_are_drawn_whatever_they_are_of_where_asked(tmp_path):
+    machine = np.arange(120) // 3
+    np.savez(tmp_path / "all.npz", x_train=np.random.default_rng(0).normal(size=(120, 8)),
+             y_train=machine % 4 == 0, groups=machine)  # fmt: skip
+    how = config("signal_numpy", tmp_path, validation=0.2, stratify=False)
+    parts = [load_splits(how, seed, kind="classes").validation for seed in range(8)]
+    broken = [float(part.labels[part.indices].float().mean()) for part in parts]
+    assert max(abs(share - 0.25) for share in broken) > 0.15
+
+
 def test_wrong_arrays_are_told_at_once(tmp_path):
     x = np.zeros((6, 8))
     x[2, 3], x[5, 0] = np.nan, np.inf

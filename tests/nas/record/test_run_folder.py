@@ -224,6 +224,12 @@ def test_images_are_varied_as_when_the_run_began_or_as_its_job_says(store, said,
     assert augment.noise is None
 
 
+@pytest.mark.parametrize(("said", "kept"), [({}, False), ({"stratify": True}, True)])
+def test_groups_are_divided_as_when_the_run_began(store, said, kept):
+    store.update_manifest(job={"name": "x", "data": {"name": "digits", **said}})
+    assert store.job().data.stratify is kept
+
+
 def test_images_varied_as_now_are_left_to_the_data_set(store):
     store.update_manifest(
         job={"name": "x", "data": {"name": "digits"}, "space": {"name": "mobilenet"}},
