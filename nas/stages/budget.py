@@ -43,8 +43,9 @@ RETRIES_OVER = 0.05
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
 
-PROCESS_START_S = 1.5
-"""Seconds until a fresh measuring process has loaded its runtime and a model."""
+PROCESS_START_S = 0.5
+"""Seconds of a fresh measuring process for each model, its samples apart: a start that several
+share, loading, and a warm-up that goes on where the machine is busy."""
 
 
 def winner_lanes(job: Job) -> int:

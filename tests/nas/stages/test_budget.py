@@ -42,8 +42,8 @@ def test_what_was_spent_before_counts_after_a_cut(tmp_path):
 def test_it_is_saved_while_work_goes_on(tmp_path):
     clock = Clock()
     budget = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    clock.time += 3.0
     with budget.running(every_s=0.01):
-        clock.time += 3.0
         deadline = time.monotonic() + 10.0
         while not budget.path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
