@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -250,7 +251,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)
     rng = derive_rng(seed, "data", "order")
-    order = _order(raw, labels.numpy(), rng, by_class=config.stratify)
+    order = _order(raw, labels.numpy(), rng, config.stratify)
 
     def part(key: str, given: ImageArrays | ImageFiles | None, wanted: int | float) -> Subset:
         nonlocal order
@@ -416,7 +417,7 @@ def _prepare(images: np.ndarray, size: tuple[int, int], channels: int) -> Tensor
     return pixels
 
 
-def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _stratified_order(labels: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a random order of which every stretch holds the classes in proportion: (n,) int64."""
     position = np.empty(len(labels))
     for label in np.unique(labels):
@@ -444,24 +445,20 @@ def _strata(raw: RawData, targets: np.ndarray) -> np.ndarray:
     return ranks * min(10, len(targets)) // len(targets)
 
 
-def _order(
-    raw: RawData, targets: np.ndarray, rng: np.random.Generator, *, by_class: bool
-) -> np.ndarray:
+def _order(raw: RawData, targets: np.ndarray, rng: Generator, by_class: bool) -> np.ndarray:
     """Return a random order whose stretches hold the classes in proportion: (n,) int64.
 
     Examples of a group stand together, so that a cut between groups divides none; a group counts
     for the class that most of it has, unless ``by_class`` is false.
     """
-    strata = _strata(raw, targets)
     if raw.groups is None:
-        return _stratified_order(strata, rng)
+        return _stratified_order(_strata(raw, targets), rng)
     names, group = np.unique(raw.groups, return_inverse=True)
     if not by_class:
         return np.argsort(rng.permutation(len(names))[group], kind="stable")
-    classes, stratum = np.unique(strata, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (group, stratum), 1)
-    place = np.argsort(_stratified_order(counts.argmax(1), rng))
+    classes, stratum = np.unique(_strata(raw, targets), return_inverse=True)
+    counts = np.bincount(group * len(classes) + stratum, minlength=len(names) * len(classes))
+    place = np.argsort(_stratified_order(counts.reshape(len(names), -1).argmax(1), rng))
     return np.argsort(place[group], kind="stable")
 
 
@@ -498,7 +495,6 @@ __all__ = [
     "Images",
     "MemoryImages",
     "Normalisation",
-    "RawData",
     "Subset",
     "load_splits",
 ]

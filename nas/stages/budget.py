@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nas.data.splits import DataSplits
     from nas.job.schema import Job
     from nas.job.sections.budget import BudgetConfig
+    from nas.record.run_folder import RunStore
 
 SAVED_EVERY_S = 2.0
 """So much of the time is lost to the record when a run is killed."""
@@ -246,6 +247,44 @@ class SearchTime:
             f"({SEARCH_SHARE:.0%}) is used up"
         )
         return True
+
+
+class EndTime:
+    """What measuring, testing and writing the models of a run take at its end.
+
+    Args:
+        budget: of the run.
+        store: the run folder, whose manifest holds what measuring the samples took.
+        job: of the run.
+    """
+
+    def __init__(self, budget: Budget, store: RunStore, job: Job) -> None:
+        self._budget, self._store, self._job = budget, store, job
+
+    def kept(self, verified: int) -> float:
+        """Return the seconds of the budget that ``verified`` models will need."""
+        # What is reported is measured again more often than what a predictor learns from.
+        return 1.25 * self._measuring_s(verified) + ending_seconds(self._budget.limit_s)
+
+    def retries(self, verified: int) -> int:
+        """Return for how many further attempts at each latency there is time, at least one.
+
+        The same in a resumed run, which would measure again under another protocol.
+        """
+        recorded = self._store.manifest().get("verify_retries")
+        if recorded is None:
+            # Of the samples, on a busy machine, each had two attempts.
+            attempt_s = max(1e-9, 0.5 * self._measuring_s(verified))
+            left = self._budget.left() + RETRIES_OVER * self._budget.limit_s
+            free = left - ending_seconds(self._budget.limit_s)
+            most = self._job.measurement_protocol().retries
+            recorded = min(most, max(1, int(free / attempt_s) - 1))
+            self._store.update_manifest(verify_retries=recorded)
+        return int(recorded)
+
+    def _measuring_s(self, verified: int) -> float:
+        measured = self._job.search.latency_samples
+        return float(self._store.manifest()["measuring_s"]) * verified / measured
 
 
 def _recorded(path: Path) -> float:

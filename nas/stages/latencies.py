@@ -51,6 +51,8 @@ class Latencies:
         predictor: makes a latency predictor that knows the meta-training devices.
         failed: told of every (architecture, reason) that a device cannot run.
         progress: where to tell about progress.
+        retries: models of a front -> further attempts at most at what other load disturbs; by
+            default those of the protocol.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Latencies:
         predictor: Callable[[], LatencyPredictor],
         failed: Callable[[Arch, str], None],
         progress: Progress,
+        retries: Callable[[int], int] | None = None,
     ) -> None:
         self.space = space
+        self._retries = retries
         self.devices = {device.spec.name: device for device in devices}
         self._store, self._protocol, self._files = store, protocol, files
         self._predictor, self._failed, self._progress = predictor, failed, progress
@@ -93,12 +97,7 @@ class Latencies:
         return [*ends, *(self._base().suggest(inner, more) if more > 0 else [])]
 
     def measure(
-        self,
-        archs: Sequence[Arch],
-        *,
-        variant: str,
-        learning: bool = False,
-        retries: int | None = None,
+        self, archs: Sequence[Arch], *, variant: str, learning: bool = False
     ) -> dict[str, dict[Arch, Measurement]]:
         """Measure ``archs`` on every device.
 
@@ -110,8 +109,6 @@ class Latencies:
             variant: of their files.
             learning: whether only a predictor learns from them, see
                 :meth:`devices.measuring.protocol.Protocol.for_learning`.
-            retries: further attempts at most at what other load disturbs; None for those of the
-                protocol.
 
         Returns:
             by device, the measurements of the architectures it can run.
@@ -124,8 +121,8 @@ class Latencies:
         names = list(self.devices)
         total = len(names) * len(archs)
         protocol = self._protocol.for_learning() if learning else self._protocol
-        if retries is not None:
-            protocol = replace(protocol, retries=min(retries, protocol.retries))
+        if self._retries is not None and not learning:
+            protocol = replace(protocol, retries=self._retries(len(archs)))
         where = ", ".join(names)
         with self._progress.stage(f"latency on {where}", total, unit="measurements") as bar:
 

@@ -35,7 +35,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import RETRIES_OVER, Budget, SearchTime, ending_seconds, minutes_for
+from nas.stages.budget import Budget, EndTime, SearchTime, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.opened_job import RunContext, require_known_costs
@@ -293,6 +293,9 @@ class Pipeline:
             f"budget: {minutes:g} minutes, since the job says nothing of time; give budget.minutes"
         )
 
+    def _end_time(self, budget: Budget) -> EndTime:
+        return EndTime(budget, self.store, self.job)
+
     def _test_read(self, reason: str) -> None:
         # What a killed run has tested is kept, so a resumed one goes on with the same reading.
         begun = any(event["event"] == "test_read" for event in self.store.events())
@@ -323,6 +326,7 @@ class Pipeline:
             predictor=self._predictor,
             failed=lambda arch, reason: verification.failed(arch, reason),
             progress=self.progress,
+            retries=None if self.budget is None else self._end_time(self.budget).retries,
         )
         with self._executor() as executor:
             verification = Verification(
@@ -335,7 +339,6 @@ class Pipeline:
                 evaluator=evaluator,
                 executor=executor,
                 progress=self.progress,
-                retries=self._verify_retries,
             )
             with self.store.timed("latency"), self._measuring_timed(latencies):
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
@@ -435,40 +438,11 @@ class Pipeline:
             predict=lambda archs: [search.metrics(arch) for arch in archs],
             progress=self.progress,
         )
-        for arch, metrics in winners.run(evaluated, keep=self._kept).items():
+        for arch, metrics in winners.run(evaluated, keep=self._end_time(self.budget).kept).items():
             self.study.record(
                 arch, metrics, stage="winners", attributes={"latency_source": "predicted"}
             )
         return self.study.evaluations("winners")
-
-    def _kept(self, verified: int) -> float:
-        """Return the seconds of the budget that as many places and the test set will need."""
-        assert self.budget is not None
-        # What is reported is measured again more often than what a predictor learns from.
-        return 1.25 * self._measuring_s(verified) + ending_seconds(self.budget.limit_s)
-
-    def _measuring_s(self, verified: int) -> float:
-        """Return what measuring so many takes, with as many attempts as the samples had."""
-        measured = self.job.search.latency_samples
-        return float(self.store.manifest()["measuring_s"]) * verified / measured
-
-    def _verify_retries(self, verified: int) -> int | None:
-        """Return for how many further attempts at so many latencies there is time, at least one.
-
-        The same in a resumed run, which would measure again under another protocol.
-        """
-        if self.budget is None:
-            return None
-        recorded = self.store.manifest().get("verify_retries")
-        if recorded is None:
-            # Of the samples, on a busy machine, each had two attempts.
-            attempt_s = max(1e-9, 0.5 * self._measuring_s(verified))
-            left = self.budget.left() + RETRIES_OVER * self.budget.limit_s
-            free = left - ending_seconds(self.budget.limit_s)
-            most = self.job.measurement_protocol().retries
-            recorded = max(1, min(most, int(free / attempt_s) - 1))
-            self.store.update_manifest(verify_retries=recorded)
-        return int(recorded)
 
     def _predictor(self) -> LatencyPredictor:
         """Return a latency predictor that knows what devices have in common."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,6 @@ class Verification:
         evaluator: of the trained supernet.
         executor: where candidates are fine-tuned.
         progress: where to tell about progress.
-        retries: latencies -> further attempts at most at each; None for those of the protocol.
     """
 
     def __init__(
@@ -219,9 +218,7 @@ class Verification:
         evaluator: Evaluator,
         executor: Executor,
         progress: Progress,
-        retries: Callable[[int], int | None] = lambda measured: None,
     ) -> None:
-        self._retries = retries
         self.context, self.store, self.fronts = context, store, list(fronts)
         self.models, self.latencies, self.study = models, latencies, study
         self.evaluator, self.executor, self.progress = evaluator, executor, progress
@@ -303,11 +300,7 @@ class Verification:
         for arch in archs:
             # Weights of an architecture's own are not needed once they are in its file.
             self.evaluator.finetuned.pop(arch, None)
-        measured = {}
-        if exported:
-            measured = self.latencies.measure(
-                list(exported), variant="verify", retries=self._retries(len(exported))
-            )
+        measured = self.latencies.measure(list(exported), variant="verify") if exported else {}
         items = []
         for arch, (network, path) in exported.items():
             if not all(arch in found for found in measured.values()):

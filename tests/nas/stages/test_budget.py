@@ -12,8 +12,7 @@ from nas.job.default_time import default_minutes
 from nas.job.schema import Job
 from nas.job.sections.budget import BudgetConfig
 from nas.stages import training
-from nas.stages.budget import Budget, divide
-from nas.stages.pipeline import Pipeline
+from nas.stages.budget import Budget, EndTime, divide
 from search_spaces.errors import InputError
 
 
@@ -110,15 +109,13 @@ def test_latencies_are_tried_again_as_far_as_the_budget_leaves_time(left, retrie
     store = SimpleNamespace(manifest=lambda: kept, update_manifest=kept.update)
     config = {"search": {"latency_samples": 4, "front_size": 4}, "budget": {"cpu_minutes": 1.5}}
     job = Job.model_validate({"name": "x", "data": {"name": "digits"}, **config})
-    here = SimpleNamespace(job=job, store=store, fronts=[0])
-    here.budget = SimpleNamespace(left=lambda: left, limit_s=90.0)
-    here._measuring_s = lambda verified: Pipeline._measuring_s(here, verified)
-    assert Pipeline._verify_retries(here, 4) == retries
+    budget = SimpleNamespace(left=lambda: left, limit_s=90.0)
+    end = EndTime(budget, store, job)
+    assert end.kept(8) == pytest.approx(1.25 * 20.0 + 10.8)
+    assert end.retries(4) == retries
     # A resumed run has less time and tries as often, or it would measure all again.
-    here.budget.left = lambda: 0.0
-    assert Pipeline._verify_retries(here, 4) == retries
-    here.budget = None
-    assert Pipeline._verify_retries(here, 4) is None
+    budget.left = lambda: 0.0
+    assert end.retries(4) == retries
 
 
 def test_a_job_that_says_nothing_of_time_gets_minutes_by_its_data():
