@@ -29,7 +29,6 @@ class Start:
         measured: processes, runs and models of the measurements before the search, where the
             default would take as long as training.
         evaluations: of the search.
-        supernet: share of the budget; None keeps the default.
         of_data, of_space, of_training: more lines of these sections; those of the supernet and of
             the winners are sections of their own.
         devices: lines of the devices.
@@ -44,7 +43,6 @@ class Start:
     needs_path: bool = True
     measured: tuple[int, int, int] | None = None
     evaluations: int = 80
-    supernet: float | None = None
     of_data: tuple[str, ...] = ()
     of_space: tuple[str, ...] = ()
     of_training: tuple[str, ...] = ()
@@ -244,10 +242,8 @@ def _of_places(start: Start, found: Survey) -> Start:
     return replace(
         start,
         minutes=default_minutes(found.examples * found.channels * side * side),
-        supernet=0.1,
         of_data=asked,
-        # In half an hour a teacher learns no more than its students would, and most of the time is
-        # for each winner alone.
+        # In half an hour a teacher learns no more than its students would.
         of_training=(
             "supernet: {batch_size: 64, distillation: false}",
             "finetune: {batch_size: 64, candidates: 1, learning_rate: 0.01, distillation: false, "

@@ -41,7 +41,6 @@ def job_text(
     if start.needs_path and path is None:
         raise InputError(f"{data} needs the folder that holds it; give --path")
     metric = registry_for("task").get(start.task).metric_name
-    share = "" if start.supernet is None else f"  supernet: {start.supernet:g}\n"
     lines = [
         "# A job for Edge NAS. Check it with `nas validate`, run it with `nas run`.",
         "# Keys that are left out have defaults; `nas schema` lists them all.",
@@ -63,7 +62,6 @@ def job_text(
         "",
         "budget:",
         f"  minutes: {start.minutes:g}  # of the whole run; `nas run --dry-run` divides it",
-        *share.splitlines(),
         "executor: processes  # networks of the front train at once, one on each core",
         "",
         "space:",

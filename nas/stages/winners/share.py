@@ -35,7 +35,6 @@ which they have at their end without it. Of a short budget the largest network, 
 of it, is worse than most winners become: networks of 7.7, 15 and 29 KiB named 90.1, 92.4 and 93.1 %
 of letters rightly after 50 s without a teacher, and 90.0, 91.4 and 91.4 % with one of 89.6 %."""
 
-
 QUESTIONS_SHARE = 0.25
 """Of the time of those that it teaches, a teacher may take so much to be asked, which all pay."""
 
