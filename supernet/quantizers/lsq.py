@@ -69,6 +69,9 @@ class _ActivationFakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of ``x``, of the step's logarithm and of the zero point."""
         x, y = ctx.saved_tensors
+        # Inner products below run over memory, so all must lie there in one order. What a mean over
+        # places hands back, for instance, does not lie as the map that it was taken of.
+        gradient, x = _laid_out_like(gradient, y), _laid_out_like(x, y)
         grad_x = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits)
         # d y / d log(step) is y - x inside the range and y outside (LSQ equation 3 times the
         # step), so the sum over elements is two inner products.
@@ -395,8 +398,11 @@ def _zero_point(offset: Tensor, bits: int) -> int:
     return min(high, max(0, round(offset.item() * high)))
 
 
+def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
+    """Return ``x`` with the strides of ``y``, of the same shape and without gaps in memory."""
+    return x if x.stride() == y.stride() else torch.empty_like(y).copy_(x)
+
+
 def _flat(x: Tensor) -> Tensor:
-    # In memory order, so that a channels-last tensor is not copied.
-    if x.dim() == 4 and not x.is_contiguous():
-        x = x.permute(0, 2, 3, 1)
-    return x.reshape(-1)
+    """Return the elements of ``x`` in the order of its memory, in which there are no gaps."""
+    return x.as_strided((x.numel(),), (1,))

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -62,18 +63,31 @@ def activation_quantizer(bits: int, step: float, offset: float | None) -> Activa
     return quantizer
 
 
-@settings(max_examples=60)
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "part of a larger map": lambda x: F.pad(x, (1, 1, 2, 0))[:, :, 2:, 1:-1],
+    "every second place": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "of a mean over places": lambda x: x.mean((2, 3), keepdim=True).expand(x.shape),
+}
+"""Name -> the same numbers otherwise in memory, or, of a mean, other numbers."""
+
+
+@settings(max_examples=100)
 @given(
     bits=bit_widths,
     step=st.floats(0.01, 1.0),
     offset=st.one_of(st.none(), st.floats(0.05, 0.95)),
     seed=seeds,
-    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    upstream_layout=st.sampled_from(sorted(LAYOUTS)),
 )
-def test_activations_and_their_gradients_are_those_of_the_papers(bits, step, offset, seed, layout):
+def test_activations_and_their_gradients_are_those_of_the_papers(
+    bits, step, offset, seed, layout, upstream_layout
+):
     torch.manual_seed(seed)
-    x = torch.randn(3, 4, 5, 5, dtype=torch.float64).contiguous(memory_format=layout)
-    upstream = torch.randn_like(x)
+    x = LAYOUTS[layout](torch.randn(3, 4, 5, 5, dtype=torch.float64))
+    upstream = LAYOUTS[upstream_layout](torch.randn_like(x))
     quantizer = activation_quantizer(bits, step, offset)
     ours = x.clone().requires_grad_()
     y = quantizer(ours, bits)
