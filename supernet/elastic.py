@@ -184,7 +184,7 @@ class ElasticLayer(nn.Module):
         """
         x = self.inputs[layer.source](x, layer.activation_bits)
         weight = self.quantized_weight(layer)
-        bias = self.beta[: layer.out_channels]
+        bias = _first(self.beta, layer.out_channels)
         if layer.kind == "linear":
             return F.linear(x, weight.flatten(1), bias)
         y = convolve(
@@ -198,7 +198,7 @@ class ElasticLayer(nn.Module):
         )
         if not layer.batch_norm or self.gamma is None:
             return y
-        return norm(self.name, y, self.gamma[: layer.out_channels], bias)
+        return norm(self.name, y, _first(self.gamma, layer.out_channels), bias)
 
     def quantized_weight(self, layer: LayerPlan) -> Tensor:
         """Return the fake-quantised slice for ``layer``: (out, in / groups, k or 1, k)."""
@@ -219,7 +219,10 @@ class ElasticLayer(nn.Module):
     def slice_of(self, layer: LayerPlan) -> Tensor:
         """Return the weights that ``layer`` uses, in float: (out, in / groups, k or 1, k)."""
         inputs = layer.in_channels // layer.groups
-        return self._transformed(self.weight[: layer.out_channels, :inputs], layer.kernel)
+        weight = self.weight
+        if tuple(weight.shape[:2]) != (layer.out_channels, inputs):
+            weight = weight[: layer.out_channels, :inputs]
+        return self._transformed(weight, layer.kernel)
 
     @torch.no_grad()
     def weight_step(self, layer: LayerPlan) -> Tensor:
@@ -235,8 +238,11 @@ class ElasticLayer(nn.Module):
         """Return the direction of each output channel's codes, (out,) +-1, or None if all +1."""
         if self.gamma is None:
             return None
-        negative = self.gamma.detach()[: layer.out_channels] < 0
-        return 1.0 - 2.0 * negative if bool(negative.any()) else None
+        scale = _first(self.gamma.detach(), layer.out_channels)
+        # Seldom, and looked at in every step.
+        if not scale.numel() or not scale.min().item() < 0:
+            return None
+        return 1.0 - 2.0 * (scale < 0)
 
     def _transformed(self, w: Tensor, kernel: int) -> Tensor:
         side = w.shape[-1]
@@ -250,3 +256,11 @@ class ElasticLayer(nn.Module):
             w = flat.unflatten(2, tuple(centre.shape[2:]))
             side = smaller
         return w
+
+
+def _first(values: Tensor, count: int) -> Tensor:
+    """Return the first ``count`` of ``values`` (n,): as they are where there are no more.
+
+    A slice of all is a step of its own, forward and backward, as dear as arithmetic on it.
+    """
+    return values if len(values) == count else values[:count]

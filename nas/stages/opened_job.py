@@ -17,6 +17,7 @@ from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace, require_networks
 from search_spaces.spaces.registry import takes_input_size
+from supernet.training.heap import keep_memory
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -60,6 +61,7 @@ class RunContext:
         """
         accelerator = _accelerator(job)
         threads = set_threads(threads)
+        keep_memory()
         task, splits = loaded(job)
         space = network_space(job, task, splits)
         return cls(job, task, splits, space, accelerator, threads)
