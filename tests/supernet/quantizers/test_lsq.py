@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.quantizers.lsq import (
