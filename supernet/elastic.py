@@ -219,7 +219,7 @@ class ElasticLayer(nn.Module):
     def slice_of(self, layer: LayerPlan) -> Tensor:
         """Return the weights that ``layer`` uses, in float: (out, in / groups, k or 1, k)."""
         inputs = layer.in_channels // layer.groups
-        weight = self.weight
+        weight: Tensor = self.weight
         if tuple(weight.shape[:2]) != (layer.out_channels, inputs):
             weight = weight[: layer.out_channels, :inputs]
         return self._transformed(weight, layer.kernel)
