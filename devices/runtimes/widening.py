@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import MissingExtraError
-from search_spaces.model_files.graph import plain
+from search_spaces.model_files.graph import graph_of, plain
+
+_APART = ("BitShift", "BitwiseAnd")
+"""Operators that take bytes apart to smaller integers."""
 
 _SMALL = ("INT2", "INT4", "UINT2", "UINT4")
 
 
 def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
-    """Return an ONNX file whose constants of 2 and 4 bits are 8 bits wide, value for value.
+    """Return an ONNX file whose constants of 2 and 4 bits are wider, value for value.
+
+    They may be tensors of such a type, or bytes that operations take apart.
 
     Args:
         path: of the file.
@@ -38,7 +43,30 @@ def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
             values = plain(onnx.numpy_helper.to_array(tensor))
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
             changed = True
+    if any(node.op_type in _APART for node in model.graph.node):
+        changed = _fold(model) or changed
     return model.SerializeToString() if changed else None
+
+
+def _fold(model: Any) -> bool:
+    """Compute the integers that follow from constants alone; whether there were any."""
+    from onnx import numpy_helper
+
+    graph = graph_of(model)
+    known = {n for n, value in graph.constants.items() if value.dtype.kind in "iu"}
+    kept = [node for node in model.graph.node if not known.issuperset(node.output)]
+    if len(kept) == len(model.graph.node):
+        return False
+    made = {name for node in model.graph.node for name in node.output}
+    made -= {name for node in kept for name in node.output}
+    wanted = {name for node in kept for name in node.input}
+    wanted |= {output.name for output in model.graph.output}
+    held = [item for item in model.graph.initializer if item.name in wanted]
+    held += [numpy_helper.from_array(graph.constants[n], n) for n in sorted(made & wanted)]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(held)
+    return True
 
 
 def _constants(graph: Any) -> Iterator[Any]:

@@ -20,8 +20,8 @@ _Attributes = Mapping[str, Any]
 
 def folded(
     op: str, attributes: _Attributes, values: Sequence[np.ndarray | None]
-) -> np.ndarray | None:
-    """Return what an operation makes of constants; None where that is left to a runtime.
+) -> tuple[np.ndarray, ...] | None:
+    """Return the outputs that an operation makes of constants; None where a runtime makes them.
 
     Args:
         op: ONNX operator.
@@ -34,17 +34,56 @@ def folded(
     if op == "Constant":
         for key in _CONSTANT:
             if key in attributes:
-                return np.asarray(attributes[key], dtype=np.float32 if key in _FLOATS else None)
+                kind = np.float32 if key in _FLOATS else None
+                return (np.asarray(attributes[key], dtype=kind),)
         return None
-    if op not in (*_OF_TWO, *_FOLDED) or not values or values[0] is None:
+    if op not in (*_OF_TWO, *_FOLDED, "Split") or not values or values[0] is None:
         return None
     if op == "Mod" and attributes.get("fmod"):
         return None
     if _size(op, attributes, values) > LARGEST:
         return None
+    if op == "Split":
+        return _split(attributes, values)
+    if op == "BitShift":
+        return (_shift(attributes, values),)
     if op in _OF_TWO:
-        return np.asarray(_OF_TWO[op](*values))
-    return np.asarray(_FOLDED[op](attributes, values))
+        return (np.asarray(_OF_TWO[op](*values)),)
+    return (np.asarray(_FOLDED[op](attributes, values)),)
+
+
+def narrowed(
+    op: str, attributes: _Attributes, values: Sequence[np.ndarray | None], kind: str
+) -> str:
+    """Return the type of integers of less than a byte that an operation takes bytes apart to.
+
+    Args:
+        op, attributes, values: of the operation, as in :func:`folded`.
+        kind: type of the first input, where it is one that NumPy lacks.
+
+    Returns:
+        such as "uint4" or "int2"; "" for all other operations.
+    """
+    if op == "BitwiseAnd":
+        mask = _single(values)
+        bits = mask.bit_length()
+        return f"uint{bits}" if 0 < bits < 8 and mask == 2**bits - 1 else ""
+    if "int" not in kind:
+        return ""
+    if op == "Sub":
+        bits = int(kind.rpartition("int")[2])
+        return f"int{bits}" if kind[0] == "u" and _single(values) == 2 ** (bits - 1) else ""
+    if op == "Cast":
+        from onnx import helper
+
+        whole = np.dtype(helper.tensor_dtype_to_np_dtype(attributes["to"])).kind in "iu"
+        return kind if whole else ""
+    return kind if op in ("Reshape", "Split", "Slice", "Transpose") else ""
+
+
+def _single(values: Sequence[np.ndarray | None]) -> int:
+    second = values[1]
+    return int(second.item()) if second is not None and second.size == 1 else 0
 
 
 def _size(op: str, a: _Attributes, x: _Values) -> int:
@@ -84,11 +123,27 @@ def _slice(a: _Attributes, x: _Values) -> np.ndarray:
     return np.asarray(x[0][tuple(index)])
 
 
+def _shift(a: _Attributes, x: _Values) -> np.ndarray:
+    return np.asarray(_OF_TWO["BitShift"](*x) if a["direction"] == "RIGHT" else x[0] << x[1])
+
+
+def _split(a: _Attributes, x: _Values) -> tuple[np.ndarray, ...] | None:
+    sizes = x[1].tolist() if len(x) > 1 and x[1] is not None else a.get("split")
+    if sizes is None:
+        return None  # equal parts, as many as there are outputs
+    axis = a.get("axis", 0)
+    if min(sizes, default=0) < 0 or sum(sizes) != x[0].shape[axis]:
+        raise ValueError(f"parts of {sizes} do not make {x[0].shape[axis]}")
+    return tuple(np.split(x[0], np.cumsum(sizes)[:-1], axis))
+
+
 _OF_TWO: dict[str, Callable[..., np.ndarray]] = {
     "Mul": np.multiply,
     "Add": np.add,
     "Sub": np.subtract,
     "Mod": np.mod,
+    "BitShift": np.right_shift,
+    "BitwiseAnd": np.bitwise_and,
 }
 """ONNX operator -> f(input, input)."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces.errors import InputError, MissingExtraError
-from search_spaces.model_files.folding import folded
+from search_spaces.model_files.folding import folded, narrowed
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,9 @@ _NUMBERS = "fiubcOSU"
 
 _UINT8 = 2
 _CODES = ("int8", "uint8", "int16", "uint16")
-_SPELLING = ("Cast", "Identity", "Mul", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+_SPELLING = (
+    "Cast", "Identity", "Mul", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "BitShift",
+)  # fmt: skip
 """Operations that say how stored weights are used, and make no others of them."""
 
 
@@ -322,14 +324,18 @@ class _Reader:
         if not all(name in self._constants for name in node.inputs if name):
             return False
         values = [self._constants.get(name) for name in node.inputs]
-        value = folded(node.op, node.attributes, values)
-        if value is None:
+        made = folded(node.op, node.attributes, values)
+        if made is None:
             return False
-        self._add(node.output, value)
-        self._note_source(node)
+        narrow = narrowed(node.op, node.attributes, values, self._kinds.get(node.input(0), ""))
         before = next((self._computed[name] for name in node.inputs if name in self._computed), "")
-        if before or node.op not in (*_SPELLING, "Constant"):
-            self._computed[node.output] = before or f"{node.op} of constants ({node.output})"
+        for name, value in zip(node.outputs, made, strict=True):
+            self._add(name, value)
+            if narrow:
+                self._kinds[name] = narrow
+            elif before or node.op not in (*_SPELLING, "Constant"):
+                self._computed[name] = before or f"{node.op} of constants ({name})"
+        self._note_source(node)
         return True
 
     def _quantised(self, node: Node) -> bool:
@@ -350,7 +356,10 @@ class _Reader:
             if first in self._factored:
                 self._factored[out] = self._factored[first]
             if self._constants[first].dtype.kind in "iu":
-                self._integers[out] = self._constants[first], self._kind(first)
+                codes, kind = self._constants[first], self._kind(first)
+                # Bytes were taken apart to wider integers than they need.
+                codes = codes.astype(np.int8) if kind in ("int2", "int4") else codes
+                self._integers[out] = codes, kind
         elif node.op == "Mul":
             other = self._constants[node.input(1)]
             if other.dtype.kind in "iu":

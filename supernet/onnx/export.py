@@ -102,9 +102,10 @@ def export_onnx(
         network: from :func:`supernet.plain.extract_network`, in evaluation mode, or a step of it.
         path: file to write.
         batch: fixed batch size; by default any.
-        weight_storage: ``packed`` stores codes of 2 bits, and of 3 and 4 bits, as INT2 and INT4
-            tensors which the runtime widens once when it loads the file; ``int8`` stores all
-            as INT8, for runtimes without the small types. The speed is the same.
+        weight_storage: ``packed`` stores codes of 2 bits, and of 3 and 4 bits, in 2 and 4 bits of
+            a byte, where that makes the file smaller; operations that any runtime has take them
+            apart once, when it loads the file. ``int8`` stores every code in a byte, for
+            runtimes that do not fold constants. The speed is the same.
         reduce_range: keep weight codes within 7 bits where a processor without dot-product
             instructions would saturate: 8-bit inputs times codes beyond 64. Such channels
             get twice the step and codes rounded to it.
@@ -176,7 +177,7 @@ class _Translator:
             pattern = self._pattern(result)
             shape = [(size if p is None else p) for p in pattern]
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        self.graph.drop_unused(names)
+        self.graph.finish(names)
         graph = helper.make_graph(
             self.graph.nodes,
             self.network.plan.space,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from supernet.onnx.small_codes import SmallCodes
+
 if TYPE_CHECKING:
     import onnx
 
@@ -18,6 +20,8 @@ _SHORT = {
     "Cast": "i",
     "Reshape": "r",
     "Transpose": "t",
+    "BitShift": "b",
+    "BitwiseAnd": "a",
 }
 """Operators that occur many times -> the first letter of their outputs' names."""
 
@@ -69,6 +73,7 @@ class GraphBuilder:
         self._names: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
+        self._small = SmallCodes()
 
     def node(
         self, op: str, inputs: Sequence[str], *, name: str = "", domain: str = "", **attributes: Any
@@ -108,33 +113,38 @@ class GraphBuilder:
         )
         return outputs
 
+    def named(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """Add a node whose outputs have names of :meth:`unique` already, and which has none."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(op, list(inputs), list(outputs), **attributes))
+
     def constant(self, value: np.ndarray | np.generic, *, name: str = "constant") -> str:
         """Store an array and return its tensor's name; equal arrays share one."""
         from onnx import numpy_helper
 
         # Not ascontiguousarray: it makes vectors of scalars, and integer kernels want scalars.
         value = np.asarray(value, order="C")
-        key = (value.dtype.str, value.shape, value.tobytes())
+        key = _key(value)
         if key not in self._constants:
             self._constants[key] = self.unique(name)
             self.initializers.append(numpy_helper.from_array(value, self._constants[key]))
         return self._constants[key]
 
-    def packed(self, codes: np.ndarray, bits: int, *, name: str) -> str:
-        """Store integer ``codes`` in 2 or 4 bits each; returns the tensor's name."""
-        from onnx import TensorProto, helper
+    def added(self, value: np.ndarray) -> int:
+        """Return the bytes that :meth:`constant` would add to the file, about."""
+        return 0 if _key(np.asarray(value, order="C")) in self._constants else value.nbytes + 24
 
-        count = 8 // bits
-        flat = codes.astype(np.uint8).reshape(-1) & (2**bits - 1)
-        flat = np.pad(flat, (0, -len(flat) % count)).reshape(-1, count)
-        # The first element sits in the lowest bits.
-        data = (flat << (np.arange(count, dtype=np.uint8) * bits)).sum(1).astype(np.uint8)
-        kind = {2: TensorProto.INT2, 4: TensorProto.INT4}[bits]
-        name = self.unique(name)
-        self.initializers.append(
-            helper.make_tensor(name, kind, codes.shape, data.tobytes(), raw=True)
-        )
-        return name
+    def packed(self, codes: np.ndarray, bits: int) -> str:
+        """Store signed ``codes`` in 2 or 4 bits each; returns them as int32, in their shape."""
+        return self._small.add(self, codes, bits)
+
+    def packed_pays(self, codes: np.ndarray, bits: int, *, beside: int = 0) -> bool:
+        """Whether :meth:`packed` makes the file smaller, though it adds ``beside`` bytes too."""
+        saved = codes.size - codes.size * bits // 8
+        return saved > self._small.cost(self, codes) + beside
 
     def typed(self, codes: np.ndarray, kind: str, *, name: str) -> str:
         """Store bytes as a tensor of an ONNX type of 8 bits, such as ``FLOAT8E4M3FN``."""
@@ -190,14 +200,17 @@ class GraphBuilder:
             [grid.codes, *self._grid_constants(grid.step, grid.zero_point, grid.bits)],
         )
 
-    def drop_unused(self, outputs: Sequence[str]) -> None:
-        """Leave out nodes that nothing of the network's ``outputs`` follows from."""
+    def finish(self, outputs: Sequence[str]) -> None:
+        """Leave out what nothing of the network's ``outputs`` follows from; write small codes."""
         used, kept = set(outputs), []
         for node in reversed(self.nodes):
             if used.intersection(node.output):
                 used.update(node.input)
                 kept.append(node)
-        self.nodes = kept[::-1]
+        self.nodes = []
+        self._small.write(self, used)
+        used.update(name for node in self.nodes for name in node.input)
+        self.nodes += kept[::-1]
         self.initializers = [tensor for tensor in self.initializers if tensor.name in used]
 
     def unique(self, name: str) -> str:
@@ -214,6 +227,10 @@ class GraphBuilder:
             self.constant(np.float32(step), name="s"),
             self.constant(_code_type(bits)(zero_point), name="z"),
         )
+
+
+def _key(value: np.ndarray) -> tuple[Any, ...]:
+    return value.dtype.str, value.shape, value.tobytes()
 
 
 def _code_type(bits: int) -> type[np.uint8] | type[np.uint16]:

@@ -17,10 +17,10 @@ LOWEST = 18
 """Reductions and pads take their axes as inputs from here on."""
 
 HIGHEST = 25
-"""The first operator set with 2-bit integers."""
+"""What a node that no older operator set has is written in."""
 
 _LOWEST_IR = 10
-"""The first file version with notes on nodes and with 4-bit integers."""
+"""The first file version with notes on nodes."""
 
 
 def lowest_versions(
@@ -32,14 +32,12 @@ def lowest_versions(
     types = {tensor.data_type for tensor in initializers}
     types |= {a.i for n in nodes if n.op_type == "Cast" for a in n.attribute if a.name == "to"}
     least = LOWEST
-    if TensorProto.UINT16 in types or TensorProto.INT4 in types or TensorProto.INT16 in types:
-        least = max(least, 21)  # Quantisation to 16 bits, and 4-bit integers.
+    if TensorProto.UINT16 in types or TensorProto.INT16 in types:
+        least = max(least, 21)  # Quantisation to 16 bits.
     if types & {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}:
         least = max(least, 19)
     if any(node.op_type == "GridSample" for node in nodes):
         least = max(least, 20)  # It has other names for its modes from here on.
-    if TensorProto.INT2 in types:
-        least = HIGHEST
     for node in nodes:
         least = max(least, next(v for v in range(least, HIGHEST + 1) if _fits(node, v)))
     ir_versions: Any = helper.OP_SET_ID_VERSION_MAP

@@ -11,12 +11,23 @@ from supernet.onnx.graph import GraphBuilder, Value
 from supernet.quantizers.formats import EncodedWeights
 
 
-def stored(graph: GraphBuilder, codes: np.ndarray, bits: int, name: str, *, packed: bool) -> str:
-    """Store integer codes of ``bits``; ``packed`` takes the smallest integers that hold them."""
+def _width(
+    graph: GraphBuilder, codes: np.ndarray, bits: int, *, packed: bool, beside: int = 0
+) -> int:
+    """Return the bits in which codes of ``bits`` are stored: 2, 4 or 8.
+
+    Args:
+        graph: of the file.
+        codes: of a layer.
+        bits: its nominal bits.
+        packed: whether codes may take less than a byte.
+        beside: bytes that packing them adds elsewhere; where it saves less, they stay bytes.
+    """
     width = stored_bits(codes) if packed and bits <= 4 else 8
     if width == 8:
-        return graph.constant(codes, name=f"{name}.codes")
-    return graph.packed(codes, max(width, 2 if bits <= 2 else 4), name=f"{name}.codes")
+        return 8
+    width = max(width, 2 if bits <= 2 else 4)
+    return width if graph.packed_pays(codes, width, beside=beside) else 8
 
 
 def spread_codes(
@@ -31,13 +42,15 @@ def spread_codes(
     """Return int8 codes times ``factor``; a runtime computes this once, at loading."""
     from onnx import TensorProto
 
-    if not packed or bits > 4 or stored_bits(codes) == 8:
-        spread = (codes * column(factor, codes.ndim)).astype(np.int8)
+    factors = column(factor, codes.ndim)
+    # Two operations, and a factor of each channel in four bytes, where there are other factors than
+    # of layers before; the nine codes of a depthwise layer's channel hardly pay for it.
+    width = _width(graph, codes, bits, packed=packed, beside=64 + graph.added(factors))
+    if width == 8:
+        spread = (codes * factors).astype(np.int8)
         return graph.constant(spread, name=f"{name}.codes")
-    source = stored(graph, codes, bits, name, packed=packed)
-    wide = graph.node("Cast", [source], to=TensorProto.INT32)
-    factors = graph.constant(column(factor, codes.ndim), name="factor")
-    product = graph.node("Mul", [wide, factors])
+    spreading = graph.constant(factors, name="factor")
+    product = graph.node("Mul", [graph.packed(codes, width), spreading])
     return graph.node("Cast", [product], to=TensorProto.INT8)
 
 
@@ -47,7 +60,11 @@ def float_weight(
     """Weights for a float operator; spelt so that a runtime computes them at loading."""
     from onnx import TensorProto
 
-    source = stored(graph, codes, bits, name, packed=packed)
+    width = _width(graph, codes, bits, packed=packed)
+    if width == 8:
+        source = graph.constant(codes, name=f"{name}.codes")
+    else:
+        source = graph.packed(codes, width)
     floats = graph.node("Cast", [source], to=TensorProto.FLOAT)
     steps = graph.constant(column(scale, codes.ndim), name=f"{name}.scale")
     return graph.node("Mul", [floats, steps], name=f"{name}.weight")
@@ -108,10 +125,10 @@ def _looked_up(graph: GraphBuilder, encoded: EncodedWeights, name: str, *, packe
     from onnx import TensorProto
 
     chosen = encoded.chosen
-    if packed and chosen.bits <= 4:
+    packed = packed and chosen.bits <= 4 and graph.packed_pays(encoded.codes, 4)
+    if packed:
         # Codes 8 to 15 are the negative integers of 4 bits, which count from the table's end.
-        source = graph.packed(encoded.codes, 4, name=f"{name}.codes")
-        rows = graph.node("Cast", [source], to=TensorProto.INT32)
+        rows = graph.packed((encoded.codes.astype(np.int8) + 8) % 16 - 8, 4)
         size = 16
     else:
         source = graph.constant(encoded.codes, name=f"{name}.codes")
@@ -123,7 +140,7 @@ def _looked_up(graph: GraphBuilder, encoded: EncodedWeights, name: str, *, packe
     if chosen.variants == 1:
         return graph.node("Gather", [graph.constant(tables[0], name=f"{chosen.name}.table"), rows])
     # One table after another, and the one of the group first of all.
-    if size == 16 and packed:
+    if packed:
         rows = graph.node("Mod", [rows, graph.constant(np.int32(16), name="size")])
     first = _by_weight(graph, encoded, encoded.tables.astype(np.int32) * size, name)
     place = graph.node("Add", [rows, first])

@@ -21,8 +21,9 @@ class ExportConfig(Section):
 
     format: Literal["onnx"] = "onnx"
     weights: Literal["packed", "int8"] = "packed"
-    """packed stores weights of 2 to 4 bits as INT2 and INT4 tensors; int8 stores every code in
-    a byte, for runtimes without the small types."""
+    """packed stores weights of 2 bits, and of 3 and 4, in 2 and 4 bits of a byte, which ONNX
+    Runtime from 1.20 on takes apart when it loads the file; int8 stores every code in a byte,
+    for runtimes that do not fold constants."""
     formats: Annotated[list[StrictStr], Field(min_length=1)] = ["onnx"]
     """What each model of the front is written in at the end, to RUN/export/ID: onnx, lowbit, c,
     litert, openvino, ncnn, mnn, executorch, or a format of a plug-in. The ONNX files are in

@@ -101,6 +101,27 @@ FORMS = {
         ],
         {"w": np.array([[1, -2, 3]], np.int8), "s": np.array([[0.3]], np.float32)},
     ),
+    "taken apart": (
+        [
+            ("BitShift", ("w", "by"), ("b",), {"direction": "RIGHT"}),
+            ("BitwiseAnd", ("b", "mask"), ("a",), {}),
+            ("Cast", ("a",), ("wide",), {"to": kinds.INT32}),
+            ("Sub", ("wide", "zero"), ("i",), {}),
+            ("Split", ("i", "sizes"), ("first", "second"), {"axis": 1}),
+            ("Reshape", ("second", "shape"), ("r",), {}),
+            ("Cast", ("r",), ("c",), {"to": kinds.FLOAT}),
+            ("Mul", ("c", "s"), ("f",), {}),
+        ],
+        {
+            "w": np.array([0x8F, 0x3C, 0x70, 0x05, 0xA1], np.uint8),
+            "by": np.array([[0], [4]], np.uint8),
+            "mask": np.uint8(15),
+            "zero": np.int32(8),
+            "sizes": np.array([2, 3]),
+            "shape": np.array([-1, 3]),
+            "s": np.array([[0.3], [0.5]], np.float32),
+        },
+    ),
     "quantised in the file": (
         [
             ("QuantizeLinear", ("v", "s", "z"), ("q",), {"axis": 0}),
@@ -168,6 +189,23 @@ def test_codes_of_a_weight_are_those_before_its_factor_and_after_its_transpositi
     back = found.transposed([1, 0])
     assert back.axis == 0
     np.testing.assert_array_equal(back.codes, constants["w"])
+
+
+def test_bytes_that_are_taken_apart_are_codes_of_their_width():
+    nodes, constants = FORMS["taken apart"]
+    graph = graph_of(make([*nodes, ("Add", ("x", "f"), ("y",), {})], constants))
+    assert graph.codes["f"].kind == "int4" and graph.codes["f"].codes.dtype == np.int8
+    np.testing.assert_array_equal(graph.codes["f"].codes, [[-8, -3, -7], [-1, -8, 2]])
+    constants = {**constants, "zero": np.int32(7)}
+    graph = graph_of(make([*nodes, ("Add", ("x", "f"), ("y",), {})], constants))
+    assert graph.codes["f"].kind == "int32" and "f" in graph.computed
+
+
+def test_parts_that_do_not_make_the_whole_are_refused():
+    nodes, constants = FORMS["taken apart"]
+    constants = {**constants, "sizes": np.array([2, 4])}
+    with pytest.raises(InputError, match=r"Split of constants .* parts of \[2, 4\] do not make 5"):
+        graph_of(make([*nodes, ("Add", ("x", "f"), ("y",), {})], constants))
 
 
 def quantised_input(zero, **attributes):

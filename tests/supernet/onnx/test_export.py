@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 
 from search_spaces.errors import InputError
+from search_spaces.model_files.graph import read_graph
 from search_spaces.model_files.packed_model import fill_factors
 from search_spaces.plan import BlockPlan, LayerPlan, NetworkPlan
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -167,21 +168,35 @@ def test_layers_that_no_integer_kernel_serves(bits, tmp_path):
 def test_stored_codes_are_the_codes_of_the_network(tmp_path):
     network = make_network(6, None)
     export_onnx(network, tmp_path / "m.onnx")
-    stored = {t.name: t for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
-    kinds = set()
+    graph = read_graph(tmp_path / "m.onnx")
+    weights = {node.name: node.input(1) for node in graph.nodes if node.op in ("Conv", "Gemm")}
+    packed = 0
     for layer in network.plain_layers():
-        tensor = stored[f"{layer.layer.name}.codes"]
-        kinds.add(tensor.data_type)
-        codes = onnx.numpy_helper.to_array(tensor).astype(np.int64)
-        expected = layer.weight_codes().numpy().astype(np.int64)
         if layer.layer.weight_bits > 4:
             continue  # stored as multiples
-        bits = 2 if layer.layer.weight_bits == 2 else 4
-        assert tensor.data_type == {2: onnx.TensorProto.INT2, 4: onnx.TensorProto.INT4}[bits]
-        rows = codes.reshape(len(codes), -1), expected.reshape(len(codes), -1)
+        found = graph.codes[weights[layer.layer.name]]
+        if found.factored is None:
+            continue  # too small for packing to pay
+        packed += 1
+        expected = layer.weight_codes().numpy().astype(np.int64)
+        rows = found.factored.reshape(len(expected), -1), expected.reshape(len(expected), -1)
         same = (rows[0] == rows[1]).all(1) | (rows[0] == -rows[1]).all(1)
         assert same.all()
-    assert onnx.TensorProto.INT4 in kinds
+    assert packed >= 2
+
+
+@pytest.mark.parametrize("bits", [(2, 8), (3, 8), (4, 4)], ids=str)
+def test_packed_files_need_no_newer_runtime_than_others(bits, tmp_path):
+    export_onnx(make_network(7, bits), tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.opset_import[0].version, model.ir_version) == (18, 10)
+    assert {t.data_type for t in model.graph.initializer} <= {
+        onnx.TensorProto.DataType.Value(kind)
+        for kind in ("FLOAT", "INT8", "UINT8", "INT32", "INT64")
+    }
+    assert sum(node.op_type == "BitShift" for node in model.graph.node) >= 1
+    assert "BitShift" not in optimised_operators(tmp_path / "m.onnx", tmp_path)
 
 
 def test_packed_and_int8_storage_give_the_same_outputs(tmp_path):
