@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from devices.lowbit import image_ops
 from devices.lowbit.float_ops import native_operation, run_native
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
@@ -48,6 +49,10 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
         return _F(1) / (_F(1) + np.exp(-x))
 
 
+def _elu(x: np.ndarray, alpha: float, width: float = 1.0) -> np.ndarray:
+    return np.where(x < 0, _F(alpha) * np.expm1(np.minimum(x, 0) / _F(width)), x).astype(_F)
+
+
 UNARY: dict[str, Operation] = {
     "Relu": lambda a, x: np.maximum(x, _F(0)),
     "HardSwish": lambda a, x: x * np.clip(x * _F(1 / 6) + _F(0.5), _F(0), _F(1)),
@@ -58,6 +63,17 @@ UNARY: dict[str, Operation] = {
     "Tanh": lambda a, x: np.tanh(x),
     "Gelu": _gelu,
     "Swish": lambda a, x: x * _sigmoid(_F(a.get("alpha", 1.0)) * x),
+    "LeakyRelu": lambda a, x: np.where(x < 0, _F(a.get("alpha", 0.01)) * x, x),
+    "Elu": lambda a, x: _elu(x, a.get("alpha", 1.0)),
+    "Celu": lambda a, x: _elu(x, a.get("alpha", 1.0), a.get("alpha", 1.0)),
+    "Selu": lambda a, x: (
+        _F(a.get("gamma", 1.0507010221481323)) * _elu(x, a.get("alpha", 1.6732631921768188))
+    ),
+    "Softplus": lambda a, x: np.logaddexp(x, _F(0)),
+    "Mish": lambda a, x: x * np.tanh(np.logaddexp(x, _F(0))),
+    "Softsign": lambda a, x: x / (1 + np.abs(x)),
+    "Abs": lambda a, x: np.abs(x),
+    "Neg": lambda a, x: -x,
 }
 """ONNX operators of one number; between codes and codes they are tables."""
 
@@ -82,29 +98,6 @@ def _softmax(a: Attributes, x: np.ndarray) -> np.ndarray:
     axis = a.get("axis", -1)
     powers = np.exp(x - x.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
-
-
-def _split(a: Attributes, x: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    return np.split(x, np.cumsum(sizes)[:-1], a.get("axis", 0))
-
-
-def _reduce_mean(a: Attributes, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
-    chosen = a.get("axes") if axes is None else np.asarray(axes).reshape(-1).tolist()
-    return x.mean(tuple(chosen) if chosen else None, keepdims=bool(a.get("keepdims", 1)), dtype=_F)
-
-
-def _max_pool(a: Attributes, x: np.ndarray) -> np.ndarray:
-    kernel = a["kernel_shape"]
-    rank = len(kernel)
-    strides, dilations = a.get("strides", [1] * rank), a.get("dilations", [1] * rank)
-    pads = a.get("pads", [0] * 2 * rank)
-    if a.get("ceil_mode") or str(a.get("auto_pad", "NOTSET")) != "NOTSET" or rank > 2:
-        raise InputError("the low-bit runtime pools over one or two axes with pads as numbers")
-    if rank == 1:  # A signal is an image one pixel high.
-        x, kernel, strides, dilations = x[:, :, None], [1, *kernel], [1, *strides], [1, *dilations]
-        pads = [0, pads[0], 0, pads[1]]
-    found = _windows(x, kernel, strides, pads, dilations, -np.inf).max((-2, -1))
-    return found[:, :, 0] if rank == 1 else found
 
 
 def _resize(
@@ -146,14 +139,41 @@ _OTHERS: dict[str, Operation] = {
     "Div": lambda a, x, y: (x / y).astype(_F),
     "MatMul": lambda a, x, y: np.matmul(x, y),
     "Clip": lambda a, x, low=None, high=None: np.clip(x, low, high).astype(_F),
-    "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdims=True, dtype=_F),
-    "MaxPool": _max_pool,
-    "ReduceMean": _reduce_mean,
+    "PRelu": lambda a, x, slope: np.where(x < 0, slope * x, x).astype(_F),
+    "Pow": lambda a, x, y: np.power(x, y).astype(_F),
+    "Max": lambda a, *x: reduce(np.maximum, x).astype(_F),
+    "Min": lambda a, *x: reduce(np.minimum, x).astype(_F),
+    "Sum": lambda a, *x: reduce(np.add, x).astype(_F),
+    "Sqrt": lambda a, x: np.sqrt(x),
+    "Exp": lambda a, x: np.exp(x),
+    "Log": lambda a, x: np.log(x),
+    "Erf": lambda a, x: _erf(x).astype(_F),
+    "Reciprocal": lambda a, x: _F(1) / x,
+    "GlobalAveragePool": lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdims=True, dtype=_F),
+    "GlobalMaxPool": lambda a, x: x.max(tuple(range(2, x.ndim)), keepdims=True),
+    "MaxPool": image_ops.max_pool,
+    "AveragePool": image_ops.average_pool,
+    "ConvTranspose": image_ops.conv_transpose,
+    "Pad": image_ops.padded,
+    "Slice": image_ops.cut,
+    "DepthToSpace": image_ops.depth_to_space,
+    "SpaceToDepth": image_ops.space_to_depth,
+    "InstanceNormalization": image_ops.instance_norm,
+    "GroupNormalization": image_ops.group_norm,
+    "BatchNormalization": image_ops.batch_norm,
+    "Squeeze": image_ops.axes_dropped,
+    "Unsqueeze": image_ops.axes_added,
+    "ReduceMean": image_ops.reduction(partial(np.mean, dtype=_F)),
+    "ReduceSum": image_ops.reduction(np.sum),
+    "ReduceMax": image_ops.reduction(np.max),
+    "ReduceMin": image_ops.reduction(np.min),
+    "ReduceL2": image_ops.reduction(lambda x, **how: np.sqrt(np.sum(np.square(x), **how))),
+    "Expand": lambda a, x, shape: x * np.ones(np.asarray(shape).tolist(), x.dtype),
     "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm,
     "SimplifiedLayerNormalization": _rms_norm,
     "Softmax": _softmax,
-    "Split": _split,
+    "Split": image_ops.split,
     "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
     "Reshape": lambda a, x, shape: x.reshape(_resolved(np.asarray(shape).tolist(), x.shape)),
     "Transpose": lambda a, x: x.transpose(a.get("perm")),
@@ -245,22 +265,13 @@ def _layer(node: dict[str, Any], model: PackedModel) -> Operation:
         )
 
     def conv(x: np.ndarray) -> np.ndarray:
-        windows = _windows(x, node["kernel"], node["strides"], node["pads"], node["dilations"], 0)
-        b, c, h, v = windows.shape[:4]
-        windows = windows.reshape(b, groups, c // groups, h, v, *windows.shape[4:])
+        view = image_ops.windows(
+            x, node["kernel"], node["strides"], node["pads"], node["dilations"], 0
+        )
+        b, c, h, v = view.shape[:4]
+        view = view.reshape(b, groups, c // groups, h, v, *view.shape[4:])
         split = w.reshape(groups, -1, *w.shape[1:])
-        y = np.einsum("bgchvij,gocij->bgohv", windows, split, optimize=True)
+        y = np.einsum("bgchvij,gocij->bgohv", view, split, optimize=True)
         return (y.reshape(b, -1, h, v) + bias.reshape(-1, 1, 1)).astype(_F)
 
     return conv
-
-
-def _windows(
-    x: np.ndarray, kernel: Any, strides: Any, pads: Any, dilations: Any, fill: float
-) -> np.ndarray:
-    """Return (batch, channels, out height, out width, kernel height, kernel width)."""
-    top, left, bottom, right = pads
-    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    view = sliding_window_view(x, spans, axis=(2, 3))
-    return view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]

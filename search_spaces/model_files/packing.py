@@ -20,6 +20,7 @@ from search_spaces.model_files.graph import PRODUCTS, Codes, Graph, Node, graph_
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
+    fill_factors,
     pack_codes,
     write_packed_model,
 )
@@ -283,10 +284,11 @@ class _Packer:
         scale = np.broadcast_to(weight.scale, (out,)).astype(np.float32)
         bits = nominal_bits(node, codes)
         integer = integer and (not bias_name or bias is not None)
-        fill = 0
-        if integer:
-            factored = weight.factored is not None
-            codes, fill = unfilled(codes, weight.codes, bits, name, factored=factored)
+        factored = weight.factored is not None
+        codes, fill = unfilled(codes, weight.codes, bits, name, factored=factored)
+        if not integer:
+            # A layer on floats has no factors; its scales are those of the bare codes.
+            scale = scale * fill_factors(codes, fill).astype(np.float32)
         encoding = Encoding.for_codes(codes, bits, name=name)
         self.tensors[f"{name}.codes"] = pack_codes(codes, encoding)
         self.tensors[f"{name}.scale"] = np.ascontiguousarray(scale)
