@@ -190,13 +190,17 @@ def test_the_low_bit_runtime_gives_the_outputs_of_onnx(space, pair, tmp_path):
     # A language model of the low-bit runtime reads one text at a time.
     method = run_each if space == "decoder" else run
     output = method("lowbit", tmp_path / "model.lowbit", images, tune=False)
-    # Sums in another order round a value between two codes the other way, as noise does.
+    moved = moved_by_noise(path, images, expected)
+    assert relative(output, expected) < max(0.02 if pair[1] >= 4 else 0.1, moved)
+
+
+def moved_by_noise(path: Path, images: np.ndarray, expected: np.ndarray) -> float:
+    """Sums in another order round a value between two codes the other way, as noise does."""
     noisy = images
     if np.issubdtype(images.dtype, np.floating):
         noise = np.random.default_rng(1).standard_normal(images.shape)
         noisy = images + 1e-4 * noise.astype(images.dtype)
-    moved = relative(evaluate_onnx(path, [noisy], optimise=False), expected)
-    assert relative(output, expected) < max(0.02 if pair[1] >= 4 else 0.1, moved)
+    return relative(evaluate_onnx(path, [noisy], optimise=False), expected)
 
 
 @pytest.mark.parametrize("space", SPACE_NAMES)
@@ -250,4 +254,9 @@ def test_other_formats_give_the_outputs_of_onnx(space, runtime, pair, tmp_path, 
         return
     output = run(runtime, path, images)
     assert np.isfinite(output).all()
-    assert relative(output, expected) < (0.001 if pair[0] == 32 else 0.1)
+    if pair[0] == 32:
+        assert relative(output, expected) < 0.001
+    else:
+        # OpenVINO rounds between its integer layers in its own way.
+        moved = moved_by_noise(path, images, expected)
+        assert relative(output, expected) < max(0.1, 3 * moved)
