@@ -20,7 +20,10 @@ from devices.lowbit.float_ops import native_operation, run_native
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
 
-REARRANGING = ("flatten", "reshape", "transpose", "resize")
+REARRANGING = (
+    "flatten", "reshape", "transpose", "resize", "pad", "slice", "depth_to_space",
+    "space_to_depth",
+)  # fmt: skip
 """Operations of a packed model that move values and change none."""
 
 _F = np.float32
@@ -214,7 +217,9 @@ def operation(node: dict[str, Any], model: PackedModel) -> Operation:
 
 
 def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape after a flatten, reshape, transpose or resize node."""
+    """Return the shape after an operation of ``REARRANGING``."""
+    if node["op"] in _MOVES:
+        return rearranged(node, np.broadcast_to(np.uint8(0), shape)).shape
     if node["op"] == "resize":
         rows, columns = node["factors"]
         return shape[0], shape[1], shape[2] * rows, shape[3] * columns
@@ -225,8 +230,32 @@ def view_shape(node: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
     return _resolved(node["shape"], shape)
 
 
-def rearranged(node: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """Flatten, reshape, transpose or enlarge an array, (batch, channels, ...)."""
+_MOVES: dict[str, Callable[[dict[str, Any], np.ndarray, float], np.ndarray]] = {
+    "pad": lambda node, x, zero: image_ops.padded(
+        node, x, node["pads"], np.array(zero), node["axes"]
+    ),
+    "slice": lambda node, x, zero: image_ops.cut(
+        {}, x, *(np.array(node[key]) for key in ("starts", "ends", "axes", "steps"))
+    ),
+    "depth_to_space": lambda node, x, zero: image_ops.depth_to_space(
+        {**node, "blocksize": node["size"]}, x
+    ),
+    "space_to_depth": lambda node, x, zero: image_ops.space_to_depth(
+        {"blocksize": node["size"]}, x
+    ),
+}
+
+
+def rearranged(node: dict[str, Any], x: np.ndarray, zero: float = 0) -> np.ndarray:
+    """Return an array (batch, channels, ...) after an operation of ``REARRANGING``.
+
+    Args:
+        node: of a packed model.
+        x: floats or codes.
+        zero: what stands for nothing among ``x``.
+    """
+    if node["op"] in _MOVES:
+        return _MOVES[node["op"]](node, x, zero)
     if node["op"] == "resize":
         rows, columns = node["factors"]
         return x.repeat(rows, 2).repeat(columns, 3)

@@ -121,7 +121,9 @@ def padded(
     if mode == "constant":
         fill = a.get("value", 0) if value is None or np.size(value) == 0 else np.ravel(value)[0]
         return np.pad(x[cut], wider, constant_values=fill)
-    return np.pad(x[cut], wider, mode={"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode])
+    if mode == "edge":
+        return np.pad(x[cut], wider, mode="edge")
+    return np.pad(x[cut], wider, mode="reflect" if mode == "reflect" else "wrap")
 
 
 def cut(
@@ -206,7 +208,7 @@ def _standard(x: np.ndarray, axes: tuple[int, ...], a: Attributes) -> np.ndarray
     return np.asarray(centred / np.sqrt(variance + a.get("epsilon", 1e-5)))
 
 
-def reduction(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+def reduction(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
     """Return an ONNX reduction over the axes that an attribute or an input names."""
 
     def reduce(a: Attributes, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:

@@ -88,6 +88,8 @@ class Lowering(Buffers):
             self._add(node["inputs"], out, node)
         elif op == "global_average_pool":
             self._mean(node)
+        elif op == "average_pool":
+            self._average_pool(node)
         elif op == "max_pool" and node["inputs"][0] in self.tensors:
             self._max_pool(node)
         elif op == "concat" and self._on_channels(node):
@@ -234,6 +236,35 @@ class Lowering(Buffers):
         )  # fmt: skip
         self.note("global_average_pool", first)
 
+    def _average_pool(self, node: dict[str, Any]) -> None:
+        """Average windows of codes: a depthwise convolution whose weights are ones."""
+        x, out = self.codes(node["inputs"][0]), node["output"]
+        grid = self.grids.get(out)
+        assert x.grid is not None
+        if grid is None or len(x.shape) != 4:
+            names = {"kernel": "kernel_shape", "strides": "strides", "pads": "pads"}
+            attributes = {theirs: node[ours] for ours, theirs in names.items()}
+            attributes["count_include_pad"] = 1
+            self._float({**node, "op": "AveragePool", "attributes": attributes})
+            return
+        channels, taps = x.shape[1], math.prod(node["kernel"])
+        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(taps))
+        spec = ConvSpec(
+            height=x.shape[2], width=x.shape[3], channels=channels, kernel=tuple(node["kernel"]),
+            stride=tuple(node["strides"]), pads=tuple(node["pads"]), groups=channels,
+            batch=self.batch, outputs=channels, largest=2 ** x.grid["bits"] - 1,
+            zero_point=x.grid["zero_point"], out_zero_point=grid["zero_point"],
+            out_high=2 ** grid["bits"] - 1,
+        )  # fmt: skip
+        target = self.new(out, (self.batch, channels, *spec.out_size), grid)
+        first = self.native.conv(
+            x.buffer, target.buffer, spec, np.ones((channels, 1, *node["kernel"]), np.int8),
+            factor=np.ones(channels, np.int32), bias=np.zeros(channels, np.int32),
+            multiplier=np.full(channels, multiplier, _F),
+        )  # fmt: skip
+        choose_kernel(self.native, first, self._rounds)
+        self.note("average_pool", first)
+
     def _max_pool(self, node: dict[str, Any]) -> None:
         x, pads = self.codes(node["inputs"][0]), node["pads"]
         batch, channels, height, width = x.shape
@@ -270,10 +301,11 @@ class Lowering(Buffers):
         self.note("concat", first)
 
     def _view(self, node: dict[str, Any]) -> None:
-        """Flatten, reshape, transpose or enlarge codes: renaming where memory stays as it is."""
+        """Move codes about: renaming where memory stays as it is."""
         x = self.codes(node["inputs"][0])
         out, shape = node["output"], floats.view_shape(node, x.shape)
-        moves = node["op"] in ("transpose", "resize")
+        moves = node["op"] not in ("flatten", "reshape")
+        zero = x.grid["zero_point"] if x.grid else 0
         trivial = len(x.shape) != 4 or math.prod(x.shape[2:]) == 1
         if not moves and trivial and len(shape) != 4:
             self.tensors[out] = Tensor(x.buffer, shape, x.grid)
@@ -290,7 +322,7 @@ class Lowering(Buffers):
 
             def rearrange() -> None:
                 codes = source.transpose(0, 3, 1, 2) if source.ndim == 4 else source
-                codes = floats.rearranged(node, codes)
+                codes = floats.rearranged(node, codes, zero)
                 view[...] = codes.transpose(0, 2, 3, 1) if codes.ndim == 4 else codes
 
             self.steps.append(rearrange)

@@ -7,7 +7,6 @@ codes of 5 to 8 bits as bytes; the packed tensors take what the search promised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,9 @@ import numpy as np
 from search_spaces.errors import InputError
 from search_spaces.model_files.decoders import Region, decoder_regions
 from search_spaces.model_files.fills import unfilled
+from search_spaces.model_files.forms import plain_pool, repeats, rounded_away
 from search_spaces.model_files.graph import PRODUCTS, Codes, Graph, Node, graph_of
+from search_spaces.model_files.moves import MOVES, move_entry, quantised_first, without_pads
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
@@ -38,6 +39,7 @@ _REARRANGE = {"Flatten": "flatten", "Reshape": "reshape", "Transpose": "transpos
 _ON_CODES = {
     "Add": "add",
     "GlobalAveragePool": "global_average_pool",
+    "AveragePool": "average_pool",
     "MaxPool": "max_pool",
     "Concat": "concat",
 }
@@ -100,6 +102,8 @@ class _Packer:
     def run(self) -> PackedModel:
         """Pack the whole graph."""
         regions = decoder_regions(self.graph)
+        if not regions:
+            self.graph = quantised_first(self.graph)
         inputs = self.graph.inputs
         if not regions and (len(inputs) != 1 or len(self.graph.outputs) != 1):
             raise InputError("only networks with one input and one output can be packed")
@@ -113,6 +117,7 @@ class _Packer:
         self.names.update({name: name for name in inputs})
         self._nodes(regions)
         output = self._float(self.graph.outputs[0])
+        self.nodes = without_pads(self.nodes)
         graph = {
             "input": described[0],
             **({"others": described[1:]} if described[1:] else {}),
@@ -170,12 +175,20 @@ class _Packer:
         elif op in PRODUCTS:
             self._layer(node)
         elif op == "Identity" or (
-            op == "Relu" and self._clamps(out) and node.input(0) in self.open
+            op in ("Relu", "Clip") and node.input(0) in self.open and self._clamps(out)
         ):
             self._alias(node.input(0), out)
         elif op in _REARRANGE and self._codes(node.input(0)) is not None:
             self._rearrange(node)
-        elif op == "Resize" and (factors := self._factors(node)) is not None:
+        elif op in MOVES and self._codes(node.input(0)) is not None and self._moves(node):
+            pass
+        elif op == "Concat" and all(map(self._only_codes, node.inputs)):
+            self._joined(node)
+        elif (
+            op == "Resize"
+            and self._codes(node.input(0)) is not None
+            and (factors := repeats(node, self.graph.constants)) is not None
+        ):
             self._moved(node, "resize", factors=factors)
         elif op in _ON_CODES and all(self._codes(name) is not None for name in node.inputs):
             self._on_codes(node)
@@ -201,6 +214,9 @@ class _Packer:
                 self._emit("requantize", [pending["output"]], out)
             else:
                 pending["output"] = out
+        elif source in self.dequantized and self._same(self.dequantized[source], out, grid):
+            self.names[out] = self.dequantized[source]
+            return
         elif source in self.dequantized:
             self._emit("requantize", [self.dequantized[source]], out)
         else:
@@ -338,25 +354,6 @@ class _Packer:
             entry["axis"] = int(node.attributes.get("axis", 1))
         self._moved(node, op, **entry)
 
-    def _factors(self, node: Node) -> list[int] | None:
-        """Return by how much codes of images are enlarged, where each is only repeated."""
-        attributes = node.attributes
-        form = (attributes.get("mode", "nearest"),
-                attributes.get("coordinate_transformation_mode", "half_pixel"),
-                attributes.get("nearest_mode", "round_prefer_floor"))  # fmt: skip
-        scales = self.graph.constants.get(node.input(2))
-        if (
-            self._codes(node.input(0)) is None
-            or form != ("nearest", "asymmetric", "floor")
-            or scales is None
-            or scales.shape != (4,)
-        ):
-            return None
-        factors = scales.tolist()
-        if factors[:2] != [1, 1] or any(f < 1 or f != int(f) for f in factors):
-            return None
-        return [int(f) for f in factors[2:]]
-
     def _moved(self, node: Node, op: str, **entry: Any) -> None:
         """An operation that moves codes about and leaves their values as they are."""
         source, out = self._codes(node.input(0)), node.output
@@ -367,17 +364,32 @@ class _Packer:
         if node.input(0) in self.dequantized:
             self.dequantized[out] = out
 
+    def _moves(self, node: Node) -> bool:
+        entry = move_entry(node, self.graph.constants)
+        if entry is not None:
+            self._moved(node, **entry)
+        return entry is not None
+
+    def _joined(self, node: Node) -> None:
+        """Codes of one grid beside each other; a quantiser was put before each part."""
+        out, parts = node.output, [self.names[name] for name in node.inputs]
+        self._emit("concat", parts, out, axis=int(node.attributes["axis"]))
+        self.grids[out] = self.grids[parts[0]]
+        self.names[out] = out
+
     def _on_codes(self, node: Node) -> None:
         """An operation that integer runtimes do on codes, if codes are wanted of it."""
         out = node.output
         users = self.graph.users.get(out, ())
         fused = len(users) == 1 and users[0].op == "QuantizeLinear"
-        through_relu = len(users) == 1 and users[0].op == "Relu" and self._clamps(users[0].output)
+        through_relu = (
+            len(users) == 1 and users[0].op in ("Relu", "Clip") and self._clamps(users[0].output)
+        )
         sources = [codes for name in node.inputs if (codes := self._codes(name)) is not None]
         if not (fused or through_relu) or any(self.grids[s]["bits"] > 8 for s in sources):
             self._other(node)
             return
-        if node.op == "MaxPool" and not _plain_pool(node.attributes):
+        if node.op in ("MaxPool", "AveragePool") and not plain_pool(node):
             self._other(node)
             return
         if node.op in _SAME_GRID and len({str(self.grids[s]) for s in sources}) > 1:
@@ -385,8 +397,13 @@ class _Packer:
             return
         entry: dict[str, Any] = {}
         attributes = node.attributes
-        if node.op == "MaxPool":
-            entry = {ours: list(attributes[key]) for key, ours in _POOL_ATTRIBUTES.items()}
+        if node.op in ("MaxPool", "AveragePool"):
+            rank = len(attributes["kernel_shape"])
+            plain = {"kernel_shape": None, "strides": [1] * rank, "pads": [0] * 2 * rank}
+            entry = {
+                ours: list(attributes.get(key, plain[key]))
+                for key, ours in _POOL_ATTRIBUTES.items()
+            }
         elif node.op == "Concat":
             entry = {"axis": int(attributes["axis"])}
         self._emit(_ON_CODES[node.op], sources, out, **entry)
@@ -429,6 +446,14 @@ class _Packer:
         known = self.names.get(name)
         return known if known in self.grids else None
 
+    def _only_codes(self, name: str) -> bool:
+        return name not in self.dequantized and self.names.get(name) in self.grids
+
+    def _same(self, codes: str, out: str, grid: dict[str, Any]) -> bool:
+        """Whether quantising ``codes`` once more changes none, nor cuts them to fewer bits."""
+        cut = any(user.op == "Clip" for user in self.graph.users.get(out, ()))
+        return self.grids[codes] == grid and not cut
+
     def _float(self, name: str) -> str:
         """Return the float tensor behind ``name``, adding what computes it."""
         codes = self.dequantized.get(name)
@@ -445,13 +470,17 @@ class _Packer:
             if source in table:
                 table[out] = table[source]
 
-    def _clamps(self, relu: str) -> bool:
-        """Whether all that follows a ReLU is one quantiser whose codes start at zero."""
-        users = self.graph.users.get(relu, ())
+    def _clamps(self, name: str) -> bool:
+        """Whether all that follows a ReLU or a Clip is one quantiser that does the same."""
+        users = self.graph.users.get(name, ())
         if len(users) != 1 or users[0].op != "QuantizeLinear":
             return False
-        grid = self.graph.grids.get(users[0].output)
-        return grid is not None and not grid.zero.any()
+        grid, maker = self.graph.grids.get(users[0].output), self.graph.makers[name]
+        if grid is None or maker.op == "Relu":
+            return grid is not None and not grid.zero.any()
+        after = self.graph.users.get(users[0].output, ())
+        cut = after[0] if len(after) == 1 and after[0].op == "Clip" else None
+        return rounded_away(maker, grid, cut, self.graph.constants)
 
 
 def nominal_bits(node: Node, codes: np.ndarray) -> int:
@@ -460,10 +489,3 @@ def nominal_bits(node: Node, codes: np.ndarray) -> int:
         return int(node.notes[WEIGHT_BITS])
     size = int(np.abs(codes.astype(np.int64) + (codes < 0)).max()) if codes.size else 0
     return size.bit_length() + 1
-
-
-def _plain_pool(attributes: Mapping[str, Any]) -> bool:
-    """Whether a pool is what the integer kernel does: no gaps, no rounding up, pads as numbers."""
-    gaps = any(step != 1 for step in attributes.get("dilations", ()))
-    told = all(key in attributes for key in _POOL_ATTRIBUTES)
-    return told and not gaps and not attributes.get("ceil_mode")

@@ -182,6 +182,8 @@ class _Lowering:
             self._mean(node)
         elif op == "max_pool":
             self._max_pool(node)
+        elif op == "average_pool" and node["output"] in self.grids:
+            self._average_pool(node)
         elif op == "concat" and node["axis"] == 1:
             self._concat(node)
         elif op in ("flatten", "reshape"):
@@ -326,6 +328,25 @@ class _Lowering:
         self._emit(
             "max_pool", node["output"], (x,), target, kernel=kernel, strides=strides, pads=pads
         )
+
+    def _average_pool(self, node: dict[str, Any]) -> None:
+        """Average windows: a convolution of each channel whose weights are ones."""
+        x, out = self._stored(node["inputs"][0]), node["output"]
+        grid, channels = self.grids[out], x.shape[0]
+        assert x.grid is not None
+        form = {**node, "op": "conv", "dilations": [1] * len(node["kernel"]), "groups": channels}
+        geometry = _geometry(form, (), x, out)
+        taps = math.prod(geometry["kernel"])
+        depthwise = channels > 1 and taps <= _MOST_TAPS
+        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(taps))
+        bias = np.full(channels, 0 if depthwise else -x.grid["zero_point"] * taps, np.int64)
+        target = self._new(out, (channels, *geometry.pop("size")))
+        self._emit(
+            "depthwise" if depthwise else "conv", out, (x,), target, **geometry,
+            codes=np.ones((channels, *geometry["kernel"], 1), np.int32), bits=2,
+            factor=np.ones(channels, np.int32), bias=bias,
+            multiplier=np.full(channels, multiplier, _F), function="EN_IDENTITY", scale=_F(1),
+        )  # fmt: skip
 
     def _concat(self, node: dict[str, Any]) -> None:
         parts = [self._stored(name) for name in node["inputs"]]

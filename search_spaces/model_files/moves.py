@@ -1,0 +1,194 @@
+"""Operations that only move values, put after the quantiser that follows them.
+
+What a network pads, cuts, joins or rearranges in floats and then quantises is the same codes when
+it is quantised first: rounding does not ask where a number stands, and the zero that is padded has
+a code. So what moves floats in an ONNX file moves codes in a packed model, and layers before it
+give codes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from search_spaces.errors import InputError
+from search_spaces.model_files.graph import Graph, Node
+
+MOVES = ("Pad", "Slice", "DepthToSpace", "SpaceToDepth")
+"""Operators of one tensor that packed models have on codes, beside those that rearrange."""
+
+
+def quantised_first(graph: Graph) -> Graph:
+    """Return a graph whose moves follow quantisers where they led to one before."""
+    return _Mover(graph).run()
+
+
+def move_entry(node: Node, constants: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Return operation and parameters of one of ``MOVES``, as packed models hold it.
+
+    Returns:
+        None of one that also makes values, or whose parameters are computed.
+    """
+    values = [constants.get(name) if name else None for name in node.inputs[1:]]
+    if any(name and value is None for name, value in zip(node.inputs[1:], values, strict=True)):
+        return None
+    given = [None if v is None else np.ravel(v).tolist() for v in values] + [None] * 4
+    a = node.attributes
+    if node.op in ("DepthToSpace", "SpaceToDepth"):
+        op = "depth_to_space" if node.op == "DepthToSpace" else "space_to_depth"
+        return {"op": op, "size": int(a["blocksize"]), "mode": a.get("mode", "DCR")}
+    first, second, third, fourth = given[:4]
+    if node.op == "Slice":
+        if first is None or second is None:
+            return None
+        axes = list(range(len(first))) if third is None else third
+        steps = [1] * len(first) if fourth is None else fourth
+        return {"op": "slice", "starts": first, "ends": second, "axes": axes, "steps": steps}
+    mode = a.get("mode", "constant")
+    if first is None or (mode == "constant" and any(second or ())) or mode == "wrap":
+        return None
+    axes = list(range(len(first) // 2)) if third is None else third
+    return {"op": "pad", "pads": first, "axes": axes, "mode": mode}
+
+
+def without_pads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return nodes of a packed model whose zeros around images are part of convolutions.
+
+    Args:
+        nodes: of a packed model, in order.
+    """
+    readers: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        for name in node["inputs"]:
+            readers.setdefault(name, []).append(node)
+    kept = []
+    for node in nodes:
+        sides = _around(node) if node["op"] == "pad" else None
+        users = readers.get(node["output"], [])
+        if sides is None or not users or not all(_pads_itself(user) for user in users):
+            kept.append(node)
+            continue
+        for user in users:
+            user["inputs"] = [node["inputs"][0]]
+            user["pads"] = [a + b for a, b in zip(user["pads"], sides, strict=True)]
+            readers.setdefault(node["inputs"][0], []).append(user)
+    return kept
+
+
+def _around(pad: Mapping[str, Any]) -> list[int] | None:
+    """Return top, left, bottom and right of a pad with zeros around images; None of others."""
+    half = len(pad["pads"]) // 2
+    sides = {2: [0, 0], 3: [0, 0]}
+    for i, axis in enumerate(pad["axes"]):
+        ends = pad["pads"][i], pad["pads"][i + half]
+        if axis < 0 or (axis < 2 and any(ends)) or axis > 3 or min(ends) < 0:
+            return None
+        if axis >= 2:
+            sides[axis] = list(ends)
+    if pad["mode"] != "constant":
+        return None
+    return [sides[2][0], sides[3][0], sides[2][1], sides[3][1]]
+
+
+def _pads_itself(node: Mapping[str, Any]) -> bool:
+    return node["op"] == "conv" and node["weights"]["fill"] is not None and len(node["pads"]) == 4
+
+
+class _Mover:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = list(graph.nodes)
+        self.grids = dict(graph.grids)
+        self._made: dict[tuple[Any, ...], str] = {}
+        for node in self.nodes:
+            if node.op == "QuantizeLinear":
+                chain = self._chain(node)
+                self._made[_key(node.input(0), chain)] = chain[-1].output
+
+    def run(self) -> Graph:
+        """Move until nothing moves any more."""
+        while (place := self._found()) is not None:
+            self._move(place)
+        return replace(self.graph, nodes=self._ordered(), grids=self.grids)
+
+    def _ordered(self) -> tuple[Node, ...]:
+        """Return the nodes each after what it reads, else in the order that they have."""
+        made = {name for node in self.nodes for name in node.outputs}
+        waiting, known, found = list(self.nodes), set(self.graph.inputs), []
+        while waiting:
+            later = []
+            for node in waiting:
+                if all(name in known or name not in made for name in node.inputs):
+                    found.append(node)
+                    known.update(node.outputs)
+                else:
+                    later.append(node)
+            if len(later) == len(waiting):
+                raise InputError(f"{later[0].output}: the graph has a cycle; it is no ONNX model")
+            waiting = later
+        return tuple(found)
+
+    def _chain(self, quantiser: Node) -> list[Node]:
+        """Return a quantiser, and the Clip that alone follows it: codes cut to fewer bits."""
+        readers = self._readers(quantiser.output)
+        if len(readers) == 1 and self.nodes[readers[0]].op == "Clip":
+            return [quantiser, self.nodes[readers[0]]]
+        return [quantiser]
+
+    def _readers(self, name: str) -> list[int]:
+        return [i for i, node in enumerate(self.nodes) if name in node.inputs]
+
+    def _found(self) -> int | None:
+        """Return the place of a move that a quantiser alone reads."""
+        for place, node in enumerate(self.nodes):
+            if not self._moves(node) or node.output in self.graph.outputs:
+                continue
+            readers = self._readers(node.output)
+            if len(readers) == 1 and self.nodes[readers[0]].op == "QuantizeLinear":
+                grid = self.grids.get(self.nodes[readers[0]].output)
+                if grid is not None and grid.scale.size == 1:
+                    return place
+        return None
+
+    def _moves(self, node: Node) -> bool:
+        if node.op == "Concat":
+            return not any(self.graph.is_constant(name) for name in node.inputs)
+        if node.op not in MOVES or self.graph.is_constant(node.input(0)):
+            return False
+        return move_entry(node, self.graph.constants) is not None
+
+    def _move(self, place: int) -> None:
+        """Quantise what a move takes, and give its users the moved codes."""
+        node = self.nodes[place]
+        chain = self._chain(self.nodes[self._readers(node.output)[0]])
+        count = len(node.inputs) if node.op == "Concat" else 1
+        self._made.pop(_key(node.output, chain), None)
+        before: list[Node] = []
+        codes = [self._quantised(name, chain, before) for name in node.inputs[:count]]
+        moved = replace(node, inputs=(*codes, *node.inputs[count:]), outputs=(chain[-1].output,))
+        for old in chain:
+            self.grids.pop(old.output, None)
+        gone = {node.output, *(old.output for old in chain)}
+        begin, rest = self.nodes[:place], self.nodes[place + 1 :]
+        self.nodes = [*begin, *before, moved, *(n for n in rest if n.output not in gone)]
+
+    def _quantised(self, source: str, chain: Sequence[Node], before: list[Node]) -> str:
+        """Return codes of ``source`` by the nodes of ``chain``; equal ones are made once."""
+        key = _key(source, chain)
+        if key not in self._made:
+            name = source
+            for node in chain:
+                out = f"{source}.{len(self._made)}.{node.op}"
+                before.append(replace(node, inputs=(name, *node.inputs[1:]), outputs=(out,)))
+                if node.output in self.grids:
+                    self.grids[out] = self.grids[node.output]
+                name = out
+            self._made[key] = name
+        return self._made[key]
+
+
+def _key(source: str, chain: Sequence[Node]) -> tuple[Any, ...]:
+    return source, *(node.inputs[1:] for node in chain)
