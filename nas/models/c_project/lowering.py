@@ -23,6 +23,7 @@ from devices.lowbit.fusions import (
     readers_of,
     sum_numbers,
 )
+from nas.models.c_project.moves import PICKS, picked
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
@@ -60,7 +61,7 @@ class Operation:
 
     Attributes:
         kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``mean``, ``max_pool``, ``table``,
-            ``planar``, ``copy`` or ``values``.
+            ``planar``, ``copy``, ``pick`` or ``values``.
         name: of the node.
         inputs: what it reads.
         output: what it writes.
@@ -186,6 +187,8 @@ class _Lowering:
             self._average_pool(node)
         elif op == "concat" and node["axis"] == 1:
             self._concat(node)
+        elif op in PICKS:
+            self._pick(node)
         elif op in ("flatten", "reshape"):
             self._view(node)
         elif not self._elementwise(node):
@@ -356,6 +359,12 @@ class _Lowering:
         for part in parts:
             self._emit("copy", node["output"], (part,), target, to=to)
             to += part.shape[0]
+
+    def _pick(self, node: dict[str, Any]) -> None:
+        x, out = self._stored(node["inputs"][0]), node["output"]
+        places = picked(node, x.shape)
+        target = self._new(out, (len(places[0]), len(places[1]), len(places[2])))
+        self._emit("pick", out, (x,), target, places=places)
 
     def _view(self, node: dict[str, Any]) -> None:
         x, out = self._codes(node["inputs"][0]), node["output"]

@@ -203,6 +203,22 @@ class _Writer:
         numbers = [x.shape[1] * x.shape[2], x.shape[0], out.shape[0], operation.values["to"]]
         self._call(operation, f"en_run_copy({self._at(x)}, {self._at(out)}, {_list(numbers)});")
 
+    def _pick(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        assert x.grid is not None
+        names = []
+        for axis, places in zip("crx", operation.values["places"], strict=True):
+            names.append(f"{axis}_{i}")
+            self.table_bytes += places.nbytes
+            self.constants.append(
+                f"static const uint16_t {names[-1]}[] = {{{_list(places.tolist())}}};"
+            )
+        numbers = [*x.shape[:1], x.shape[2], *out.shape, x.grid["zero_point"]]
+        self._call(
+            operation,
+            f"en_run_pick({self._at(x)}, {self._at(out)}, {', '.join(names)}, {_list(numbers)});",
+        )
+
     def _values(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output
         mantissa, shift = multiplier(operation.values["multiplier"], operation.name)

@@ -69,6 +69,10 @@ void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_
 /* (pixels, channels) -> (channels, pixels) */
 void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels);
 /* Copies `channels` of each pixel to offset `to` of an output pixel. */
+/* Write the channels, rows and columns that the lists name; 0xFFFF stands for zero. */
+void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, const uint16_t *rows,
+                 const uint16_t *columns, int in_channels, int in_width, int out_channels,
+                 int out_height, int out_width, int zero);
 void en_run_copy(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
                  uint32_t out_stride, uint32_t to);
 /* Codes to float32 bits. */

@@ -73,6 +73,21 @@ void en_run_max_pool(const en_pool *pool, const uint8_t *in, uint8_t *out) {
     }
 }
 
+void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, const uint16_t *rows,
+                 const uint16_t *columns, int in_channels, int in_width, int out_channels,
+                 int out_height, int out_width, int zero) {
+  int y, x, c;
+  for (y = 0; y < out_height; ++y)
+    for (x = 0; x < out_width; ++x) {
+      const int nothing = rows[y] == 0xFFFF || columns[x] == 0xFFFF;
+      const uint8_t *from =
+          nothing ? in
+                  : in + ((uint32_t)rows[y] * (uint32_t)in_width + columns[x]) * (uint32_t)in_channels;
+      for (c = 0; c < out_channels; ++c)
+        *out++ = nothing || channels[c] == 0xFFFF ? (uint8_t)zero : from[channels[c]];
+    }
+}
+
 void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count) {
   uint32_t i;
   for (i = 0; i < count; ++i) out[i] = table[in[i]];

@@ -124,10 +124,32 @@ def everything(seed: int, bits: int) -> PackedModel:
     b.like("pooled", "sum")
     _, h, w = b.shapes["sum"]
     b.shapes["pooled"] = (wide, (h + 2 - 3) // 2 + 1, w + 1 - 2 + 1)
+    b.node("average_pool", ["pooled"], "mean", kernel=[2, 2], strides=[1, 1], pads=[0, 1, 1, 0])
+    b.grid("mean", 7, 0.2, 3)
+    sides = {"axes": [0, 1, 2, 3], "mode": "edge"}
+    b.node("pad", ["mean"], "wider", pads=[0, 0, 1, 0, 0, 0, 0, 2], **sides)
+    b.like("wider", "mean")
+    ends = {"starts": [-1, 1, 2], "ends": [-9999, 9999, 9999], "steps": [-1, 2, 1]}
+    b.node("slice", ["wider"], "cut", axes=[1, 2, 3], **ends)
+    b.like("cut", "mean")
+    b.node("resize", ["cut"], "large", factors=[2, 1])
+    b.like("large", "mean")
+    pads = [0, 2, 0, 0, 0, 1, -1, 1]
+    b.node("pad", ["large"], "pooled2", pads=pads, axes=[0, 1, 2, 3], mode="constant")
+    b.like("pooled2", "mean")
+    h, w = b.shapes["pooled"][1:]
+    b.shapes["pooled2"] = (wide + 3, 2 * ((h + 1) // 2) - 1, w + 1)
+    b.conv("pooled2", "moved", wide, (1, 1), scale=0.2)
+    b.node("global_average_pool", ["moved"], "level")
+    b.grid("level", 8, 0.1)
+    b.shapes["level"] = (wide, 1, 1)
     b.node("global_average_pool", ["pooled"], "squeezed")
     b.grid("squeezed", 8, 0.1)
     b.shapes["squeezed"] = (wide, 1, 1)
-    b.conv("squeezed", "gate", wide, (1, 1), activation="HardSigmoid", scale=1 / 255)
+    b.node("add", ["squeezed", "level"], "levels")
+    b.grid("levels", 8, 0.15)
+    b.shapes["levels"] = (wide, 1, 1)
+    b.conv("levels", "gate", wide, (1, 1), activation="HardSigmoid", scale=1 / 255)
     b.node("dequantize", ["pooled"], "pooled.float")
     b.node("dequantize", ["gate"], "gate.value")
     b.node("Mul", ["pooled.float", "gate.value"], "gated.float")
