@@ -22,7 +22,7 @@ from search_spaces.model_files.packed_model import PackedModel
 
 REARRANGING = (
     "flatten", "reshape", "transpose", "resize", "pad", "slice", "depth_to_space",
-    "space_to_depth",
+    "space_to_depth", "shuffle",
 )  # fmt: skip
 """Operations of a packed model that move values and change none."""
 
@@ -239,6 +239,9 @@ _MOVES: dict[str, Callable[[dict[str, Any], np.ndarray, float], np.ndarray]] = {
     ),
     "depth_to_space": lambda node, x, zero: image_ops.depth_to_space(
         {**node, "blocksize": node["size"]}, x
+    ),
+    "shuffle": lambda node, x, zero: (
+        x.reshape(len(x), node["groups"], -1, *x.shape[2:]).swapaxes(1, 2).reshape(x.shape)
     ),
     "space_to_depth": lambda node, x, zero: image_ops.space_to_depth(
         {"blocksize": node["size"]}, x

@@ -54,6 +54,43 @@ def move_entry(node: Node, constants: Mapping[str, np.ndarray]) -> dict[str, Any
     return {"op": "pad", "pads": first, "axes": axes, "mode": mode}
 
 
+def with_shuffles(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return nodes of a packed model whose channels are shuffled by one operation, not three."""
+    readers: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        for name in node["inputs"]:
+            readers.setdefault(name, []).append(node)
+    gone: set[int] = set()
+    found = []
+    for node in nodes:
+        chain = [node]
+        while len(chain) < 3 and len(users := readers.get(chain[-1]["output"], [])) == 1:
+            chain += users
+        groups = _shuffled(chain)
+        if id(node) in gone:
+            continue
+        if not groups:
+            found.append(node)
+            continue
+        gone |= {id(one) for one in chain[1:]}
+        found.append(
+            {"op": "shuffle", "inputs": node["inputs"], "output": chain[2]["output"],
+             "groups": groups}
+        )  # fmt: skip
+    return found
+
+
+def _shuffled(chain: Sequence[Mapping[str, Any]]) -> int:
+    """Return the groups whose channels three operations mix; 0 where they do something else."""
+    if [node["op"] for node in chain] != ["reshape", "transpose", "reshape"]:
+        return 0
+    (first, second), order = (chain[i]["shape"] for i in (0, 2)), chain[1]["order"]
+    if order != [0, 2, 1, 3, 4] or len(first) != 5 or len(second) != 4 or min(first[1:]) < 1:
+        return 0
+    kept = [first[0], first[1] * first[2], *first[3:]] == second
+    return int(first[1]) if kept and first[0] in (-1, 0, 1) else 0
+
+
 def without_pads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return nodes of a packed model whose zeros around images are part of convolutions.
 
@@ -100,7 +137,8 @@ def _pads_itself(node: Mapping[str, Any]) -> bool:
 class _Mover:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.nodes = list(graph.nodes)
+        self.constants = dict(graph.constants)
+        self.nodes = [part for node in graph.nodes for part in self._parts(node)]
         self.grids = dict(graph.grids)
         self._made: dict[tuple[Any, ...], str] = {}
         for node in self.nodes:
@@ -112,7 +150,22 @@ class _Mover:
         """Move until nothing moves any more."""
         while (place := self._found()) is not None:
             self._move(place)
-        return replace(self.graph, nodes=self._ordered(), grids=self.grids)
+        nodes = self._ordered()
+        return replace(self.graph, nodes=nodes, grids=self.grids, constants=self.constants)
+
+    def _parts(self, node: Node) -> list[Node]:
+        """Return a node, or for a Split what cuts each of its parts."""
+        sizes = self.constants.get(node.input(1)) if node.op == "Split" else None
+        if sizes is None or self.graph.is_constant(node.input(0)):
+            return [node]
+        parts, begin, axis = [], 0, node.attributes.get("axis", 0)
+        for out, size in zip(node.outputs, sizes.tolist(), strict=True):
+            names = [f"{out}.{key}" for key in ("starts", "ends", "axes")]
+            for name, number in zip(names, (begin, begin + size, axis), strict=True):
+                self.constants[name] = np.array([number])
+            parts.append(Node("Slice", (node.input(0), *names), (out,)))
+            begin += size
+        return parts
 
     def _ordered(self) -> tuple[Node, ...]:
         """Return the nodes each after what it reads, else in the order that they have."""
@@ -158,7 +211,7 @@ class _Mover:
             return not any(self.graph.is_constant(name) for name in node.inputs)
         if node.op not in MOVES or self.graph.is_constant(node.input(0)):
             return False
-        return move_entry(node, self.graph.constants) is not None
+        return move_entry(node, self.constants) is not None
 
     def _move(self, place: int) -> None:
         """Quantise what a move takes, and give its users the moved codes."""

@@ -17,7 +17,13 @@ from search_spaces.model_files.decoders import Region, decoder_regions
 from search_spaces.model_files.fills import unfilled
 from search_spaces.model_files.forms import plain_pool, repeats, rounded_away
 from search_spaces.model_files.graph import PRODUCTS, Codes, Graph, Node, graph_of
-from search_spaces.model_files.moves import MOVES, move_entry, quantised_first, without_pads
+from search_spaces.model_files.moves import (
+    MOVES,
+    move_entry,
+    quantised_first,
+    with_shuffles,
+    without_pads,
+)
 from search_spaces.model_files.packed_model import (
     Encoding,
     PackedModel,
@@ -117,7 +123,7 @@ class _Packer:
         self.names.update({name: name for name in inputs})
         self._nodes(regions)
         output = self._float(self.graph.outputs[0])
-        self.nodes = without_pads(self.nodes)
+        self.nodes = with_shuffles(without_pads(self.nodes))
         graph = {
             "input": described[0],
             **({"others": described[1:]} if described[1:] else {}),

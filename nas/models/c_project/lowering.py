@@ -61,7 +61,8 @@ class Operation:
 
     Attributes:
         kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``mean``, ``max_pool``, ``table``,
-            ``planar``, ``copy``, ``pick`` or ``values``.
+            ``planar``, ``copy``, ``pick``, ``spread`` or
+            ``values``.
         name: of the node.
         inputs: what it reads.
         output: what it writes.
@@ -189,6 +190,8 @@ class _Lowering:
             self._concat(node)
         elif op in PICKS:
             self._pick(node)
+        elif op == "depth_to_space":
+            self._spread(node)
         elif op in ("flatten", "reshape"):
             self._view(node)
         elif not self._elementwise(node):
@@ -365,6 +368,14 @@ class _Lowering:
         places = picked(node, x.shape)
         target = self._new(out, (len(places[0]), len(places[1]), len(places[2])))
         self._emit("pick", out, (x,), target, places=places)
+
+    def _spread(self, node: dict[str, Any]) -> None:
+        x, size = self._stored(node["inputs"][0]), node["size"]
+        inner = x.shape[0] // size**2
+        target = self._new(node["output"], (inner, x.shape[1] * size, x.shape[2] * size))
+        # Channels of a pixel: which value first, or which place.
+        steps = (1, inner) if node["mode"] == "DCR" else (size**2, 1)
+        self._emit("spread", node["output"], (x,), target, size=size, steps=steps)
 
     def _view(self, node: dict[str, Any]) -> None:
         x, out = self._codes(node["inputs"][0]), node["output"]

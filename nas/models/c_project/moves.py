@@ -9,7 +9,7 @@ import numpy as np
 from devices.lowbit.floats import rearranged
 from search_spaces.errors import InputError
 
-PICKS = ("slice", "pad", "resize")
+PICKS = ("slice", "pad", "resize", "shuffle")
 """Operations whose axes do not depend on each other."""
 
 ZERO = 0xFFFF

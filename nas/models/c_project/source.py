@@ -219,6 +219,11 @@ class _Writer:
             f"en_run_pick({self._at(x)}, {self._at(out)}, {', '.join(names)}, {_list(numbers)});",
         )
 
+    def _spread(self, i: int, operation: Operation) -> None:
+        x, out, v = operation.inputs[0], operation.output, operation.values
+        numbers = [x.shape[1], x.shape[2], out.shape[0], v["size"], *v["steps"]]
+        self._call(operation, f"en_run_spread({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+
     def _values(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output
         mantissa, shift = multiplier(operation.values["multiplier"], operation.name)

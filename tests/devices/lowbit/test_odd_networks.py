@@ -166,6 +166,7 @@ INTEGER = {
     "uneven edges": lambda: uneven("replicate"),
     "inception": inception,
     "focus": focus,
+    "channel shuffle": shuffled,
     "cropped": cropped,
     "channels padded": widened,
     "pixel shuffle": lambda: ended(
@@ -185,7 +186,6 @@ FLOAT = {
     "transposed by channel": lambda: ended(
         8, block(3, 16), nn.ConvTranspose2d(16, 16, 4, 2, 1, groups=16), nn.ReLU(), block(16, 8)
     ),
-    "channel shuffle": shuffled,
     "pool without its zeros": lambda: pooled(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
     "pool that rounds up": lambda: pooled(nn.AvgPool2d(3, 2, ceil_mode=True)),
     "group norm": lambda: normed(lambda: nn.GroupNorm(4, 16)),

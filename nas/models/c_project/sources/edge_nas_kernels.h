@@ -73,6 +73,9 @@ void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t ch
 void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, const uint16_t *rows,
                  const uint16_t *columns, int in_channels, int in_width, int out_channels,
                  int out_height, int out_width, int zero);
+/* Depth to space: `value` channels lie between values of a place, `place` between places. */
+void en_run_spread(const uint8_t *in, uint8_t *out, int height, int width, int channels, int size,
+                   int value, int place);
 void en_run_copy(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
                  uint32_t out_stride, uint32_t to);
 /* Codes to float32 bits. */

@@ -88,6 +88,18 @@ void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, cons
     }
 }
 
+void en_run_spread(const uint8_t *in, uint8_t *out, int height, int width, int channels, int size,
+                   int value, int place) {
+  int y, x, c;
+  for (y = 0; y < height * size; ++y)
+    for (x = 0; x < width * size; ++x) {
+      const uint8_t *from = in + ((uint32_t)(y / size) * (uint32_t)width + (uint32_t)(x / size)) *
+                                     (uint32_t)(channels * size * size);
+      from += (y % size * size + x % size) * place;
+      for (c = 0; c < channels; ++c) *out++ = from[c * value];
+    }
+}
+
 void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count) {
   uint32_t i;
   for (i = 0; i < count; ++i) out[i] = table[in[i]];

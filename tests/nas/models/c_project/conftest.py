@@ -140,7 +140,18 @@ def everything(seed: int, bits: int) -> PackedModel:
     h, w = b.shapes["pooled"][1:]
     b.shapes["pooled2"] = (wide + 3, 2 * ((h + 1) // 2) - 1, w + 1)
     b.conv("pooled2", "moved", wide, (1, 1), scale=0.2)
-    b.node("global_average_pool", ["moved"], "level")
+    b.conv("moved", "deep2", 12, (1, 1))
+    for mode in ("DCR", "CRD"):
+        b.node("depth_to_space", ["deep2"], mode, size=2, mode=mode)
+        b.like(mode, "deep2")
+    b.node("concat", ["DCR", "CRD"], "spread", axis=1)
+    b.like("spread", "deep2")
+    b.node("shuffle", ["spread"], "shuffled", groups=2)
+    b.like("shuffled", "deep2")
+    h, w = b.shapes["moved"][1:]
+    b.shapes["shuffled"] = (6, 2 * h, 2 * w)
+    b.conv("shuffled", "mixed", wide, (2, 2), strides=(2, 2), pads=(0, 0, 0, 0), scale=0.2)
+    b.node("global_average_pool", ["mixed"], "level")
     b.grid("level", 8, 0.1)
     b.shapes["level"] = (wide, 1, 1)
     b.node("global_average_pool", ["pooled"], "squeezed")
