@@ -21,6 +21,13 @@ MOVES = ("Pad", "Slice", "DepthToSpace", "SpaceToDepth")
 """Operators of one tensor that packed models have on codes, beside those that rearrange."""
 
 
+_OF_IMAGES = ("Conv", "Relu", "Clip", "HardSwish", "MaxPool", "Concat", "DequantizeLinear")
+"""What makes a tensor whose parts are better quantised together: a layer gives its codes at once.
+
+Queries, keys and values of a transformer have a grid each, and are cut apart first.
+"""
+
+
 def quantised_first(graph: Graph) -> Graph:
     """Return a graph whose moves follow quantisers where they led to one before."""
     return _Mover(graph).run()
@@ -141,6 +148,7 @@ class _Mover:
         self.nodes = [part for node in graph.nodes for part in self._parts(node)]
         self.grids = dict(graph.grids)
         self._made: dict[tuple[Any, ...], str] = {}
+        self._count = 0
         for node in self.nodes:
             if node.op == "QuantizeLinear":
                 chain = self._chain(node)
@@ -155,7 +163,10 @@ class _Mover:
 
     def _parts(self, node: Node) -> list[Node]:
         """Return a node, or for a Split what cuts each of its parts."""
-        sizes = self.constants.get(node.input(1)) if node.op == "Split" else None
+        maker = self.graph.makers.get(node.input(0))
+        if node.op != "Split" or (maker is not None and maker.op not in _OF_IMAGES):
+            return [node]
+        sizes = self.constants.get(node.input(1))
         if sizes is None or self.graph.is_constant(node.input(0)):
             return [node]
         parts, begin, axis = [], 0, node.attributes.get("axis", 0)
@@ -234,7 +245,8 @@ class _Mover:
         if key not in self._made:
             name = source
             for node in chain:
-                out = f"{source}.{len(self._made)}.{node.op}"
+                self._count += 1
+                out = f"{source}.{self._count}.{node.op}"
                 before.append(replace(node, inputs=(name, *node.inputs[1:]), outputs=(out,)))
                 if node.output in self.grids:
                     self.grids[out] = self.grids[node.output]

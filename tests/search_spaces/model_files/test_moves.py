@@ -23,6 +23,8 @@ CONSTANTS = {
     "top": np.uint8(15),
     "zeros": np.array([0, 0, 1, 0, 0, 0, 2, 1]),
     "one": np.float32(1),
+    "halves": np.array([2, 2]),
+    "grow": np.array([0, 0, 1, 0, 0, 0, 2, 0]),
     "from": np.array([1, 0]),
     "to": np.array([4, 2]),
     "along": np.array([2, 1]),
@@ -97,6 +99,18 @@ GRAPHS = {
     "read by another too": [
         ("Slice", ["x", "from", "to", "along"], ["p"], {}),
         *quantise("p", "q"), *floats("q", "d"), ("Add", ["d", "p"], ["y"], {}),
+    ],
+    "parts on grids of their own": [
+        *quantise("x", "q0"), *floats("q0", "d0"),
+        ("Split", ["d0", "halves"], ["a", "b"], {"axis": 1}),
+        *quantise("a", "qa"), *floats("qa", "da"),
+        *quantise("b", "qb", ("s2", "z2")), *floats("qb", "db", ("s2", "z2")),
+        ("Slice", ["x", "from", "to", "along"], ["c"], {}),
+        ("Slice", ["x", "from", "to", "along"], ["e"], {}),
+        *quantise("c", "qc", ("s6", "z2")), *floats("qc", "dc", ("s6", "z2")),
+        *quantise("e", "qe", ("s2", "z2")), *floats("qe", "de", ("s2", "z2")),
+        ("Sub", ["dc", "de"], ["f"], {}), ("Pad", ["f", "grow"], ["g"], {}),
+        ("Sub", ["da", "db"], ["h"], {}), ("Sub", ["h", "g"], ["y"], {}),
     ],
     "ones around": [
         ("Pad", ["x", "zeros", "one"], ["p"], {}), *quantise("p", "q"), *floats("q", "y"),
