@@ -21,8 +21,10 @@ MOVES = ("Pad", "Slice", "DepthToSpace", "SpaceToDepth")
 """Operators of one tensor that packed models have on codes, beside those that rearrange."""
 
 
-_OF_IMAGES = ("Conv", "Relu", "Clip", "HardSwish", "MaxPool", "Concat", "DequantizeLinear")
-"""What makes a tensor whose parts are better quantised together: a layer gives its codes at once.
+_OF_IMAGES = (
+    "Conv", "Relu", "Clip", "HardSwish", "MaxPool", "Concat", "QuantizeLinear", "DequantizeLinear",
+)  # fmt: skip
+"""What makes a tensor whose parts are better quantised together, if they are no codes yet: a layer gives codes at once.
 
 Queries, keys and values of a transformer have a grid each, and are cut apart first.
 """
