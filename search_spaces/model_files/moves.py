@@ -24,9 +24,10 @@ MOVES = ("Pad", "Slice", "DepthToSpace", "SpaceToDepth")
 _OF_IMAGES = (
     "Conv", "Relu", "Clip", "HardSwish", "MaxPool", "Concat", "QuantizeLinear", "DequantizeLinear",
 )  # fmt: skip
-"""What makes a tensor whose parts are better quantised together, if they are no codes yet: a layer gives codes at once.
+"""What makes a tensor whose parts are better quantised together, if they are no codes yet.
 
-Queries, keys and values of a transformer have a grid each, and are cut apart first.
+A layer gives codes at once. Queries, keys and values of a transformer have a grid each, and are cut
+apart first.
 """
 
 
