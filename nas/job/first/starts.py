@@ -69,7 +69,7 @@ SURVEYED = (
 """Sources whose contents have to be looked at."""
 
 _PRESETS = {
-    "mobilenet": ((12, "8x8-lean"), (44, "32x32-fine"), (80, "64x64-lean"), (0, "128x128-lean")),
+    "mobilenet": ((12, "8x8-lean"), (44, "32x32-slim"), (80, "64x64-lean"), (0, "128x128-lean")),
     "detector": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192-lean")),
     "segmenter": ((56, "48x48"), (128, "96x96-lean"), (0, "192x192")),
     "signal": ((63, "32-lean"), (699, "256-short"), (0, "1024-short")),

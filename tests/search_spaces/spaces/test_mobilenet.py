@@ -64,6 +64,19 @@ def test_lean_presets_take_the_same_images_and_hold_fewer_architectures(preset):
     assert bits == {8}
 
 
+@pytest.mark.parametrize("preset", ["28x28-slim", "32x32-slim"])
+def test_slim_presets_widen_every_block_and_reach_from_four_to_two_hundred_kib(preset):
+    space = MobileNetSpace.from_config(
+        preset=preset, weight_bits=(4, 8), input_channels=1, outputs=10
+    )
+    smallest, largest = (space.plan(arch) for arch in (space.smallest(), space.largest()))
+    assert smallest.weights_kib < 4 and largest.weights_kib > 150
+    for block in space.plan(space.smallest()).blocks[1:-1]:
+        expand, project = block.layers
+        assert expand.out_channels >= 2 * expand.in_channels
+        assert project.in_channels == expand.out_channels
+
+
 def test_the_cardinality_of_a_small_space_is_worked_out_by_hand():
     space = tiny(kernels=[3], expands=[2, 3])
     # A block: 2 ratios and 2 x 2 bits for each of three convolutions; one or two blocks.

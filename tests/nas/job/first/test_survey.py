@@ -134,8 +134,8 @@ def text_pairs(root):
 
 
 MADE = {
-    "image_folder": (image_folder, "image_classification", "mobilenet", "32x32-fine"),
-    "image_csv": (image_csv, "image_classification", "mobilenet", "32x32-fine"),
+    "image_folder": (image_folder, "image_classification", "mobilenet", "32x32-slim"),
+    "image_csv": (image_csv, "image_classification", "mobilenet", "32x32-slim"),
     "coco_json": (coco_json, "object_detection", "detector", "48x48"),
     "yolo_txt": (yolo_txt, "object_detection", "detector", "48x48"),
     "pascal_voc": (pascal_voc, "object_detection", "detector", "48x48"),
@@ -261,7 +261,7 @@ def test_pictures_of_which_little_is_seen_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("found", "preset", "side", "batch"),
     [
-        (Survey(20_000, 10, 28, 28, 1), "32x32-fine", 28, None),
+        (Survey(20_000, 10, 28, 28, 1), "32x32-slim", 28, None),
         (Survey(60_000, 10, 8, 8, 1), "8x8-lean", 8, None),
         (Survey(3_000, 5, 64, 64, 3), "64x64-lean", 64, 64),
         (Survey(800, 2, 1200, 1200, 3), "128x128-lean", 128, 32),
