@@ -67,7 +67,7 @@ class Trained(Executor):
 
 STEP_S, QUESTION_S = 0.01, 0.25
 
-TEACHER = 0.74
+TEACHER = 0.79
 
 
 class Untrained:
