@@ -239,7 +239,8 @@ class OwnTraining:
         taught = None
         if self.teacher is not None and self.recipe.distillation > 0:
             begun = self.now()
-            taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
+            with self._mixed():
+                taught = self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
             if self.teacher.remembers:
                 # What a teacher remembers for all is not paid for by the first who asks.
                 took = self.now() - begun
@@ -264,11 +265,12 @@ class OwnTraining:
         self._follow(own)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        if self.recipe.precision == "float32":
-            return self.network(images, self.plan_now, BatchStatistics())
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            outputs = self.network(images, self.plan_now, BatchStatistics())
-        return outputs.float()
+        with self._mixed():
+            return self.network(images, self.plan_now, BatchStatistics()).float()
+
+    def _mixed(self) -> torch.autocast:
+        mixed = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
 
     def _take_bits(self) -> None:
         """Go over to the architecture's bits; quantisers begin anew from what they meet."""

@@ -59,19 +59,24 @@ class RememberingTeacher:
 
     @torch.no_grad()
     def outputs(self, images: Tensor, epoch: int, index: int) -> Tensor:
-        """Return outputs (batch, units) for the ``images`` of batch ``index`` of ``epoch``."""
+        """Return outputs for the ``images`` of batch ``index`` of ``epoch``.
+
+        Returns:
+            (batch, units) float32, computed in the precision of the surrounding autocast.
+        """
         numbers = self._views.views_of(epoch, index)
         if not self.remembers or numbers is None or len(numbers) != len(images):
-            return self._network(images)
+            return self._network(images).float()
         if self._known is None:
             assert self._views.views is not None
             self._known = torch.zeros(self._views.views, dtype=torch.bool)
         new = ~self._known[numbers]
         if bool(new.any()):
-            found = self._network(images[new.to(images.device)])
+            # In mixed precision it may answer in bfloat16; others may ask for the same in float32.
+            found = self._network(images[new.to(images.device)]).float()
             if found[0].numel() * found.element_size() * len(self._known) > self._limit:
                 self._too_many = True
-                return self._network(images)
+                return self._network(images).float()
             if self._outputs is None:
                 self._outputs = found.new_zeros(len(self._known), *found.shape[1:])
             self._outputs[numbers[new]] = found

@@ -305,7 +305,7 @@ class Trainer:
         if not self.recipe.distillation or (self.teacher is None and teaching == "none"):
             return None
         if isinstance(self.teacher, RememberingTeacher):
-            return self.teacher.outputs(images, *divmod(self.step, len(self.batches)))
+            return self._remembered(self.teacher, images)
         if self.teacher is not None:
             return self._forward(self.teacher, images)
         if teaching == "first":
@@ -316,7 +316,11 @@ class Trainer:
             return self._forward(self._frozen, images)
         if self._remembering is None:
             self._remembering = RememberingTeacher(self._frozen.settled(self.batches), self.batches)
-        return self._remembering.outputs(images, *divmod(self.step, len(self.batches)))
+        return self._remembered(self._remembering, images)
+
+    def _remembered(self, teacher: RememberingTeacher, images: Tensor) -> Tensor:
+        place = divmod(self.step, len(self.batches))
+        return self._forward(lambda x: teacher.outputs(x, *place), images)
 
     def _freeze(self, supernet: Supernet) -> SubnetTeacher:
         largest = float_plan(supernet.plan(supernet.space.largest()))

@@ -21,6 +21,7 @@ from supernet.training.own_time import (
     suited_recipe,
 )
 from supernet.training.subnets import float_plan
+from supernet.training.teacher import RememberingTeacher
 
 
 class Batches:
@@ -233,6 +234,27 @@ def test_half_precision_learns_too(supernet):
     training.run(until=30.0, total=30.0)
     assert all(p.dtype == torch.float32 for p in training.network.parameters())
     assert loss_of(training.reached()) < loss_of(supernet)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_teacher_is_asked_in_the_precision_of_training(supernet, precision):
+    asked = []
+
+    class Views:
+        views = None
+
+        def views_of(self, epoch, index):
+            return None
+
+    def network(images):
+        asked.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return torch.zeros(len(images), 2)
+
+    recipe = OwnRecipe(precision=precision)
+    begin(supernet, recipe=recipe, teacher=RememberingTeacher(network, Views())).run(
+        until=3.0, total=3.0
+    )
+    assert set(asked) == {torch.bfloat16 if precision == "bfloat16" else None}
 
 
 def test_a_narrow_copy_takes_its_bits_too(supernet):

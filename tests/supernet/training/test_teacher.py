@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from supernet.training.teacher import RememberingTeacher
@@ -24,10 +25,13 @@ class Views:
 class Counting:
     def __init__(self):
         self.asked = 0
+        self.types = set()
 
     def __call__(self, images):
         self.asked += len(images)
-        return images.flatten(1)[:, :3] * 2
+        found = images.flatten(1)[:, :3] @ (2 * torch.eye(3))
+        self.types.add(found.dtype)
+        return found
 
 
 IMAGES = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -72,3 +76,16 @@ def test_outputs_that_would_take_too_much_memory_are_asked_for_every_time():
         assert torch.equal(found, IMAGES[numbers].flatten(1)[:, :3] * 2)
     assert not teacher.remembers
     assert RememberingTeacher(network, Views(), limit_bytes=6 * 3 * 4).remembers
+
+
+@pytest.mark.parametrize("countless", [False, True])
+def test_in_mixed_precision_it_is_asked_in_it_and_says_float32(countless):
+    network, numbers = Counting(), Views().views_of(0, 0)
+    teacher = RememberingTeacher(network, Views(countless))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = teacher.outputs(IMAGES[numbers], 0, 0)
+    assert network.types == {torch.bfloat16}
+    assert half.dtype == torch.float32
+    exact = IMAGES[numbers].flatten(1)[:, :3] * 2
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, rtol=0.01, atol=0.01)
