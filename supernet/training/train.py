@@ -345,8 +345,7 @@ class Trainer:
         if self.recipe.precision == "float32":
             return function(x)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            outputs = function(x)
-        return outputs.float()
+            return function(x).float()
 
     @torch.no_grad()
     def _initialise_quantisers(self, images: Tensor, plans: Sequence[NetworkPlan]) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from search_spaces.errors import InputError
 from supernet.network import Supernet
 from supernet.training.subnets import BitsStage, SandwichSampler
+from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import Recipe, Trainer, TrainingCollapse, load_weights, make_optimizer
 from tests.supernet.conftest import RandomBatches, build, everything, soft_cross_entropy
 
@@ -356,6 +357,28 @@ def test_bfloat16_trains_float32_parameters_close_to_float32():
     assert all(p.dtype == torch.float32 for p in half.supernet.parameters())
     assert exact.history[0]["loss"] != half.history[0]["loss"]
     assert half.history[0]["loss"] == pytest.approx(exact.history[0]["loss"], rel=0.02)
+
+
+def test_a_teacher_that_remembers_is_asked_in_the_precision_of_training():
+    class Views:
+        views = None
+
+        def views_of(self, epoch, index):
+            return None
+
+    def network(images):
+        asked.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(len(images), 3)
+
+    for precision in ("float32", "bfloat16"):
+        asked = []
+        run = trainer(
+            teacher=RememberingTeacher(network, Views()),
+            recipe=Recipe(STEPS, precision=precision),
+            distillation_loss=soft_cross_entropy,
+        )
+        run.train_step(*next(RandomBatches().epoch(0)))
+        assert asked == [precision == "bfloat16"]
 
 
 def test_a_given_teacher_is_learnt_from_beside_the_targets():
