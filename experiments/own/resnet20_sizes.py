@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,9 @@ IMAGES, RUNG_IMAGES = 1000, 3000
 """Validation images that the two rungs look at."""
 FITTED_TO = 128
 """Images that candidates are fitted to."""
-RECIPE = OwnRecipe(learning_rate=5e-3, gradient_clip=5.0, precision="bfloat16")
+RECIPE = OwnRecipe(gradient_clip=5.0, precision="bfloat16")
+RATES = ((0.5, 5e-3), (1.0, 3e-3))
+"""Peak learning rate of sub-networks up to a share of the MACs: what has lost more, learns more."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,12 @@ def shrunk(material: Material, share: float, seconds: float) -> dict[str, Any]:
         seconds: of processor time for rungs and training; what the teacher is asked adds to it.
     """
     space, evaluator, splits = material.space, material.evaluator, material.splits
+    recipe = replace(RECIPE, learning_rate=next(r for most, r in RATES if share <= most))
     begin = time.process_time()
     archs = even(space, share) + near(space, share, DRAWN, 0)
     looked = [(*fitted(material, arch), arch) for arch in archs]
     looked.sort(key=lambda row: -row[0])
-    found = [(arch, begun(material, own, arch, RECIPE)) for _, own, arch in looked[:KEPT]]
+    found = [(arch, begun(material, own, arch, recipe)) for _, own, arch in looked[:KEPT]]
     scores = []
     for arch, training in found:
         training.run(until=RUNG * seconds, total=seconds)
@@ -193,7 +196,7 @@ def shrunk(material: Material, share: float, seconds: float) -> dict[str, Any]:
     network = evaluator.network(arch)
     macs = space.plan(arch).macs
     return {
-        "arch": str(arch), "macs": int(macs),
+        "learning_rate": recipe.learning_rate, "arch": str(arch), "macs": int(macs),
         "macs_share": macs / space.plan(space.largest()).macs,
         "fitted_validation": [score for score, _, _ in looked], "rung_validation": scores,
         "chosen": chosen,
