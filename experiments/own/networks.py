@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +41,7 @@ from supernet.training.subnets import float_plan
 COMMAND = "python -m experiments.own.networks"
 RESULT = Path("experiments/results/own/networks.json")
 TARGET = 55
+PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime")
 IMAGES = 4
 SMALL = 96
 """Side of the images of transformers that can be made for any."""
@@ -202,7 +206,10 @@ def report(parts: Path, count: int) -> None:
         RESULT,
         {
             "command": COMMAND,
-            "torch": torch.__version__,
+            "seed": 0,
+            "machine": platform.processor() or platform.machine(),
+            "load": os.getloadavg()[0],
+            "versions": {name: version(name) for name in PACKAGES},
             "float_tolerance": FLOAT_TOLERANCE,
             "asked_for": count,
             "tried": len(rows),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,17 +32,18 @@ from supernet.training.own_time import OwnRecipe, OwnTraining
 from supernet.training.reconstruct import reconstruct
 from supernet.training.teacher import RememberingTeacher
 
-DRAWN, KEPT = 6, 2
-"""Candidates that are drawn, beside those of one share; and those that are trained for a part."""
+KEPT = 2
+"""Candidates that are trained for a part of the time."""
 RUNG = 0.06
 """Of the time: the part of it."""
 IMAGES, RUNG_IMAGES = 1000, 3000
 """Validation images that the two rungs look at."""
 FITTED_TO = 128
 """Images that candidates are fitted to."""
-RECIPE = OwnRecipe(gradient_clip=5.0, precision="bfloat16")
-RATES = ((0.5, 5e-3), (1.0, 3e-3))
-"""Peak learning rate of sub-networks up to a share of the MACs: what has lost more, learns more."""
+SMALL = OwnRecipe(gradient_clip=5.0, precision="bfloat16"), 6
+LARGE = OwnRecipe(learning_rate=2e-3, precision="bfloat16"), 2
+"""Recipe, and candidates that are drawn beside the even ones, of sub-networks with at most half of
+the MACs and with more. Those have lost little: they need not learn much, and hardly differ."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,15 @@ def _fits(space: ModuleSpace, genes: np.ndarray, share: float) -> np.ndarray:
 
 def scaled_width(limit: float) -> float:
     """Return the widest factor of all channels at which ResNet-20 has at most ``limit`` MACs."""
-    best = 0.1
-    for width in np.arange(0.1, 1.01, 0.0125):
-        space = wrap(make(float(width)), input_shape=(1, 28, 28), weight_bits=(32,),
-                     activation_bits=(32,), edge_bits=None)  # fmt: skip
-        if space.plan(space.largest()).macs <= limit:
-            best = float(width)
-    return best
+    widths = [float(width) for width in np.arange(0.1, 1.01, 0.0125)]
+    return max(width for width in widths if plain_macs(width) <= limit)
+
+
+def plain_macs(width: float) -> int:
+    """Return the MACs of ResNet-20 with all channels scaled by ``width``."""
+    space = wrap(make(width), input_shape=(1, 28, 28), weight_bits=(32,), activation_bits=(32,),
+                 edge_bits=None)  # fmt: skip
+    return int(space.plan(space.largest()).macs)
 
 
 def begun(material: Material, own: Supernet, arch: Arch, recipe: OwnRecipe) -> OwnTraining:
@@ -174,9 +177,9 @@ def shrunk(material: Material, share: float, seconds: float) -> dict[str, Any]:
         seconds: of processor time for rungs and training; what the teacher is asked adds to it.
     """
     space, evaluator, splits = material.space, material.evaluator, material.splits
-    recipe = replace(RECIPE, learning_rate=next(r for most, r in RATES if share <= most))
+    recipe, drawn = SMALL if share <= 0.5 else LARGE
     begin = time.process_time()
-    archs = even(space, share) + near(space, share, DRAWN, 0)
+    archs = even(space, share) + near(space, share, drawn, 0)
     looked = [(*fitted(material, arch), arch) for arch in archs]
     looked.sort(key=lambda row: -row[0])
     found = [(arch, begun(material, own, arch, recipe)) for _, own, arch in looked[:KEPT]]
