@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devices.runtimes import torch_graph_sizes as sizes
-from devices.runtimes.graph import resized
 from devices.runtimes.torch_graph_operators import OPERATORS
+from devices.runtimes.torch_graph_windows import WINDOWS
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import Graph, Node, read_graph
+from search_spaces.model_files.older import FLATTENED
 
 Operation = Callable[..., Any]
 
@@ -123,36 +124,24 @@ class GraphModule(nn.Module):
             # Sizes are constants to an operation on tensors; one number is as good as a tensor.
             pairs = list(zip(given, fixed, strict=True))
             fixed = [v if sizes.is_size(v) else known for v, known in pairs]
-            given = [None if isinstance(v, list) else v for v in given]
+            given = [_alone(v) if isinstance(v, list) else v for v in given]
         return operation(node, given, fixed)
 
 
-def _conv(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-    a = node.attributes
-    image, weight = x[0], x[1]
-    rank = weight.dim() - 2
-    pads = a.get("pads", [0] * 2 * rank)
-    if a.get("auto_pad", "NOTSET") != "NOTSET":
-        raise InputError("auto_pad has no torch translation; export with explicit pads")
-    begin, end = pads[:rank], pads[rank:]
-    padding: Any = tuple(begin)
-    if begin != end:
-        order = [n for pair in zip(reversed(begin), reversed(end), strict=True) for n in pair]
-        image, padding = F.pad(image, order), 0
-    call = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
-    bias = x[2] if len(x) > 2 else None
-    stride = tuple(a.get("strides", [1] * rank))
-    dilation = tuple(a.get("dilations", [1] * rank))
-    return call(image, weight, bias, stride, padding, dilation, a.get("group", 1))
+def _alone(sizes: list[Any]) -> Any:
+    """Return the one number of a list, which computes with tensors; None for other lists."""
+    return sizes[0] if len(sizes) == 1 else None
 
 
 def _gemm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     a = node.attributes
     first = x[0].transpose(0, 1) if a.get("transA") else x[0]
     weight = x[1] if a.get("transB") else x[1].transpose(0, 1)
-    if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
-        raise InputError("Gemm with alpha or beta has no torch translation")
-    return F.linear(first, weight, x[2] if len(x) > 2 else None)
+    alpha, beta = a.get("alpha", 1.0), a.get("beta", 1.0)
+    bias = x[2] if len(x) > 2 else None
+    if alpha == 1.0 and (beta == 1.0 or bias is None):
+        return F.linear(first, weight, bias)
+    return F.linear(first, alpha * weight, None if bias is None else beta * bias)
 
 
 def _quantize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
@@ -199,26 +188,8 @@ def _flatten(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
 
 
 def _reduce_mean(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-    axes = fixed[1] if len(fixed) > 1 else node.attributes.get("axes")
+    axes = fixed[1] if len(fixed) > 1 else None
     return x[0].mean(axes, keepdim=bool(node.attributes.get("keepdims", 1)))
-
-
-def _pool(call: Callable[..., Tensor]) -> Operation:
-    def run(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-        a = node.attributes
-        kernel = a["kernel_shape"]
-        pads = a.get("pads", [0] * 2 * len(kernel))
-        if pads[: len(kernel)] != pads[len(kernel) :]:
-            raise InputError(f"{node.op} with uneven pads has no torch translation")
-        more: dict[str, Any] = {"ceil_mode": bool(a.get("ceil_mode", 0))}
-        if node.op == "AveragePool":
-            more["count_include_pad"] = bool(a.get("count_include_pad", 0))
-        else:
-            more["dilation"] = a.get("dilations", 1)
-        stride = a.get("strides", [1] * len(kernel))
-        return call(x[0], kernel, stride, pads[: len(kernel)], **more)
-
-    return run
 
 
 def _layer_norm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
@@ -249,16 +220,32 @@ def _gather(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     axis = node.attributes.get("axis", 0)
     if isinstance(fixed[1], int):
         return x[0].select(axis, fixed[1])
-    return torch.index_select(x[0], axis, x[1].reshape(-1).to(torch.long))
+    found = torch.index_select(x[0], axis, x[1].reshape(-1).to(torch.long))
+    return found if x[1].dim() == 1 else found.unflatten(axis, x[1].shape)
 
 
-def _resize(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-    size = resized(node, tuple(x[0].shape), *(_nth(fixed, index) for index in (2, 3)))
-    return F.interpolate(x[0], size=size, mode="nearest")
+def _unsqueeze(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    rank = x[0].dim() + len(fixed[1])
+    new = {axis % rank for axis in fixed[1]}
+    return x[0][tuple(None if i in new else slice(None) for i in range(rank))]
 
 
-def _nth(fixed: list[Any], index: int) -> Any:
-    return fixed[index] if index < len(fixed) else None
+def _squeeze(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    # Without axes: those of length 1, which the batch is none of.
+    axes = fixed[1] if len(fixed) > 1 and fixed[1] is not None else None
+    ones = [i for i in range(1, x[0].dim()) if x[0].shape[i] == 1]
+    return x[0].squeeze(tuple(ones if axes is None else axes))
+
+
+def _softmax(call: Callable[..., Tensor]) -> Operation:
+    def run(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+        axis = node.attributes.get("axis", -1)
+        rank = x[0].dim()
+        if node.attributes.get(FLATTENED) and axis % rank != rank - 1:
+            return call(x[0].flatten(axis % rank), -1).reshape(x[0].shape)
+        return call(x[0], axis)
+
+    return run
 
 
 def _cast(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
@@ -271,7 +258,7 @@ def _plain(call: Callable[..., Any]) -> Operation:
 
 OPERATIONS: dict[str, Operation] = {
     **OPERATORS,
-    "Conv": _conv,
+    **WINDOWS,
     "Gemm": _gemm,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
@@ -279,28 +266,28 @@ OPERATIONS: dict[str, Operation] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
     "ReduceMean": _reduce_mean,
-    "MaxPool": _pool(F.max_pool2d),
-    "AveragePool": _pool(F.avg_pool2d),
     "LayerNormalization": _layer_norm,
     "Split": _split,
     "Slice": _slice,
-    "Resize": _resize,
     "Gather": _gather,
     "Cast": _cast,
-    "Softmax": lambda node, x, fixed: torch.softmax(x[0], node.attributes.get("axis", -1)),
+    "Softmax": _softmax(torch.softmax),
+    "LogSoftmax": _softmax(torch.log_softmax),
     "Concat": lambda node, x, fixed: torch.cat(x, node.attributes["axis"]),
-    "Transpose": lambda node, x, fixed: x[0].permute(node.attributes["perm"]),
-    "Squeeze": lambda node, x, fixed: x[0].squeeze(tuple(fixed[1])),
-    "Unsqueeze": lambda node, x, fixed: x[0][
-        tuple(None if i in fixed[1] else slice(None) for i in range(x[0].dim() + len(fixed[1])))
-    ],
+    "Transpose": lambda node, x, fixed: x[0].permute(
+        node.attributes.get("perm") or list(range(x[0].dim()))[::-1]
+    ),
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
     "Gelu": lambda node, x, fixed: F.gelu(
         x[0], approximate=node.attributes.get("approximate", "none")
     ),
     "HardSigmoid": lambda node, x, fixed: torch.clamp(
         x[0] * node.attributes.get("alpha", 0.2) + node.attributes.get("beta", 0.5), 0, 1
     ),
-    "GlobalAveragePool": lambda node, x, fixed: x[0].mean((2, 3), keepdim=True),
+    "GlobalAveragePool": lambda node, x, fixed: x[0].mean(
+        tuple(range(2, x[0].dim())), keepdim=True
+    ),
     "Identity": _plain(lambda x: x),
     "Relu": _plain(F.relu),
     "HardSwish": _plain(F.hardswish),

@@ -48,18 +48,6 @@ def _prelu(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return torch.where(x[0] >= 0, x[0], x[0] * x[1])
 
 
-def _conv_transpose(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
-    a, rank = node.attributes, x[1].dim() - 2
-    pads = a.get("pads", [0] * 2 * rank)
-    if a.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in a or pads[:rank] != pads[rank:]:
-        raise InputError("ConvTranspose has a torch translation with explicit even pads only")
-    call = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[rank]
-    return call(
-        x[0], x[1], x[2] if len(x) > 2 else None, a.get("strides", [1] * rank), pads[:rank],
-        a.get("output_padding", [0] * rank), a.get("group", 1), a.get("dilations", [1] * rank),
-    )  # fmt: skip
-
-
 def _pad(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     mode = node.attributes.get("mode", "constant")
     pads = fixed[1] if len(fixed) > 1 and fixed[1] is not None else node.attributes["pads"]
@@ -95,14 +83,29 @@ def _depth_to_space(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return F.pixel_shuffle(image, side)
 
 
+def _space_to_depth(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    side = node.attributes["blocksize"]
+    # The places of a block come first here, and last in torch.
+    found = F.pixel_unshuffle(x[0], side).unflatten(1, (-1, side * side))
+    return found.transpose(1, 2).flatten(1, 2)
+
+
+def _group_norm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    groups, channels = node.attributes["num_groups"], x[0].shape[1]
+    # Operator sets before 21 have a scale and a bias for each group.
+    scale, bias = (v.repeat_interleave(channels // v.shape[0]) for v in x[1:3])
+    return F.group_norm(x[0], groups, scale, bias, node.attributes.get("epsilon", 1e-5))
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "PRelu": _prelu,
-    "ConvTranspose": _conv_transpose,
     "Pad": _pad,
     "Expand": _expand,
     "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "GroupNormalization": _group_norm,
     "Tile": lambda node, x, fixed: x[0].repeat(list(fixed[1])),
     "Einsum": lambda node, x, fixed: torch.einsum(node.attributes["equation"], *x),
     "ReduceSum": _reduce(torch.sum),
@@ -112,7 +115,6 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LeakyRelu": lambda node, x, fixed: F.leaky_relu(x[0], node.attributes.get("alpha", 0.01)),
     "Elu": lambda node, x, fixed: F.elu(x[0], node.attributes.get("alpha", 1.0)),
     "Selu": _of_one(F.selu),
-    "LogSoftmax": lambda node, x, fixed: torch.log_softmax(x[0], node.attributes.get("axis", -1)),
     "Softplus": _of_one(F.softplus),
     "Softsign": _of_one(F.softsign),
     "Mish": _of_one(F.mish),

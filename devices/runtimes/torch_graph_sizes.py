@@ -7,6 +7,7 @@ through; as numbers they are what its own sizes are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,6 +69,15 @@ def _cast(node: Node, value: Any) -> Any:
     return _each(kind)(node, value)
 
 
+def _reshaped(node: Node, value: Any, shape: Any) -> Any:
+    """Return sizes as the list or the one number that they are reshaped to."""
+    if isinstance(shape, list) and len(shape) == 1:
+        return value if isinstance(value, list) else [value]
+    if shape == [] and not isinstance(value, list):
+        return value
+    raise ValueError(f"sizes in the shape {shape}")
+
+
 def _filled(node: Node, sizes: Any) -> Any:
     value = node.attributes.get("value")
     number = 0.0 if value is None else value.reshape(-1)[0].item()
@@ -89,6 +99,16 @@ OF_SIZES: dict[str, Callable[..., Any]] = {
     "Identity": lambda node, value: value,
     "Unsqueeze": lambda node, value, *axes: value if isinstance(value, list) else [value],
     "Squeeze": lambda node, value, *axes: _first(value),
+    "Reshape": _reshaped,
+    "Neg": _each(lambda a: -a),
+    "Mod": _each(lambda a, b: a % b),
+    "Max": _each(max),
+    "Min": _each(min),
+    "Floor": _each(math.floor),
+    "Ceil": _each(math.ceil),
+    "ReduceProd": lambda node, value, *axes: (
+        [math.prod(value)] if node.attributes.get("keepdims", 1) else math.prod(value)
+    ),
     "Add": _each(lambda a, b: a + b),
     "Sub": _each(lambda a, b: a - b),
     "Mul": _each(lambda a, b: a * b),

@@ -30,7 +30,7 @@ class OnnxNetwork(GraphModule):
     """
 
     def __init__(self, path: Path) -> None:
-        graph = read_graph(path)
+        graph = read_graph(path, beside=True)
         try:
             super().__init__(path, graph=graph)
         except InputError as error:

@@ -28,6 +28,8 @@ class BitsSource:
         about: what it is, for the JSON.
         unmeasured: why there is no metric although there are labels; empty where there is one.
         change: of :data:`supernet.ptq.sensitivity.METRICS`, what a layer's bits cost by default.
+        from_data: whether inputs are normalised by the data's own mean and deviation, as nobody
+            said what the network was trained with.
     """
 
     module: nn.Module
@@ -38,6 +40,7 @@ class BitsSource:
     about: dict[str, Any]
     unmeasured: str = ""
     change: str = "kl"
+    from_data: bool = False
 
 
 _OF_CLASSES = ("classes", "masks", "tokens", "pairs")
@@ -90,6 +93,7 @@ def module_source(
     data: str | None = None,
     data_path: Path | None = None,
     image_size: int | None = None,
+    normalisation: Any = None,
     array: Path | None = None,
     images: int = 512,
     seed: int = 0,
@@ -102,6 +106,8 @@ def module_source(
         arguments: for what makes the network.
         data, data_path, image_size: a data set as in a job, whose calibration images are used
             and on whose validation images accuracy is reported.
+        normalisation: as ``data.normalisation``, what the network was trained with; by default
+            what is known of torchvision's and timm's networks, otherwise that of the data.
         array: a .npy file of images (n, channels, height, width) or of other inputs, float32, as
             the network takes them, instead of a data set.
         images: calibration images.
@@ -117,17 +123,29 @@ def module_source(
     if arguments:
         about["arguments"] = dict(arguments)
     if array is not None:
-        return BitsSource(
-            module, _read_array(array, images), None, None, "", {**about, "data": str(array)}
+        given = _read_array(array, images)
+        _outputs(
+            module,
+            given[0][:1],
+            f"{array}: the network does not take its inputs",
+            "give arrays of the shape that it takes",
         )
+        return BitsSource(module, given, None, None, "", {**about, "data": str(array)})
     if data is None:
         raise InputError("give calibration images: --data NAME or --images FILE.npy")
+    from nas.job.compress import trained_with
     from nas.job.sections.data import DataConfig
     from nas.tasks import TASKS
 
     task = TASKS.get("image_classification")(label_smoothing=0.0)
-    config = DataConfig(
-        name=data, path=None if data_path is None else str(data_path), image_size=image_size
+    known = trained_with(name, module)[0] if normalisation is None else normalisation
+    config = DataConfig.model_validate(
+        {
+            "name": data,
+            "path": None if data_path is None else str(data_path),
+            "image_size": image_size,
+            "normalisation": None if known == "data" else known,
+        }
     )
     splits = task.load(config, seed)
 
@@ -135,9 +153,12 @@ def module_source(
         return list(splits.evaluation_batches(subset, batch_size=128))
 
     calibration = [x for x, _ in read(splits.calibration.first(images))]
-    about = {**about, "data": splits.origin}
+    inputs = splits.normalisation
+    about = {**about, "data": splits.origin, "mean": inputs.mean, "deviation": inputs.std}
     if unmeasured := _no_classes(module, calibration[0][:1], f"--data {data}"):
-        return BitsSource(module, calibration, None, None, "", about, unmeasured)
+        return BitsSource(
+            module, calibration, None, None, "", about, unmeasured, from_data=known is None
+        )
     return BitsSource(
         module=module,
         calibration=calibration,
@@ -145,6 +166,7 @@ def module_source(
         evaluate=task.evaluate,
         metric_name=task.metric_name,
         about=about,
+        from_data=known is None,
     )
 
 
@@ -161,15 +183,8 @@ def _no_classes(module: nn.Module, image: Tensor, data: str) -> str:
     """
     import torch
 
-    try:
-        with torch.no_grad():
-            outputs = module(image)
-    except (RuntimeError, ValueError, IndexError) as error:
-        shape = "x".join(map(str, image.shape[1:]))
-        raise InputError(
-            f"{data}: the network does not take its images of {shape}: "
-            f"{str(error).splitlines()[0]}; give another --image-size, or --images FILE.npy"
-        ) from error
+    refusal = f"{data}: the network does not take its images"
+    outputs = _outputs(module, image, refusal, "give another --image-size, or --images FILE.npy")
     if not isinstance(outputs, torch.Tensor):
         what = "several outputs"
     elif outputs.ndim != 2:
@@ -212,6 +227,26 @@ def read_layer_latencies(path: Path) -> Callable[[str, Bits], float]:
         return known[key]
 
     return latency
+
+
+def _outputs(module: nn.Module, image: Tensor, refusal: str, fix: str) -> Any:
+    """Return what a network gives for one input.
+
+    Raises:
+        InputError: it does not take it.
+    """
+    import torch
+
+    shape = "x".join(map(str, image.shape[1:]))
+    stated = tuple(getattr(module, "input_shape", ()) or ())
+    try:
+        # A network of no fixed size may run on other shapes, and mean something else by them.
+        if stated and stated != tuple(image.shape[1:]):
+            raise ValueError(f"it takes {'x'.join(map(str, stated))}")
+        with torch.no_grad():
+            return module(image)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(f"{refusal} of {shape}: {str(error).splitlines()[0]}; {fix}") from error
 
 
 def _read_array(path: Path, images: int) -> list[Tensor]:

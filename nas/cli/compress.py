@@ -125,6 +125,7 @@ def compress(
     if not model.startswith(OTHERS_NETWORKS):
         require_trust(model)
     trained = jobs.describe_network(model, weights, arguments, data=read, seed=seed)
+    jobs.rigid_limits(trained, limits)
     name = _name(model)
     folder = output or Path("runs") / name
     path = job_file or folder.with_name(f"{folder.name}.yaml")
@@ -148,8 +149,7 @@ def compress(
     write_text_atomic(path, jobs.job_yaml(job, shlex.join(["nas", *sys.argv[1:]])))
     typer.echo(f"job:    {path}")
     if "normalisation" not in read and trained.normalisation is None:
-        typer.echo("inputs: mean and deviation of the data; say --normalisation if the network was "
-                   "trained with others")  # fmt: skip
+        typer.echo(jobs.INPUTS_OF_DATA)
     size = jobs.told_size(trained)
     if size is not None:
         typer.echo(size)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nas.fronts.metrics import METRICS
+from nas.job.first.layouts import guess_source
 from nas.job.registries import registry_for
 from nas.job.sections.data import IMAGENET, DataConfig
 from nas.job.sections.supernet import SupernetConfig
@@ -57,6 +58,13 @@ class Limit:
     share: bool = False
 
 
+INPUTS_OF_DATA = (
+    "inputs: mean and deviation of the data; say --normalisation if the network was trained with "
+    "others"
+)
+"""What to tell where nobody knows how a network's inputs were normalised."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A trained network, as a job names it.
@@ -66,6 +74,7 @@ class Trained:
         macs, parameters: of the network.
         side: of the images that it was made for, or that suits the data; None where they say it.
         image_bytes: that a step of training holds of an image, about.
+        rigid: whether nothing but bits may vary in it.
         sized: why ``side``, in words, where nobody asked for it and the network does not say.
         normalisation: that it was trained with, as in ``data``; None if nobody knows.
     """
@@ -79,6 +88,11 @@ class Trained:
     normalisation: Any = None
     image_bytes: int = 0
     sized: str = ""
+    rigid: bool = False
+
+
+_OF_BITS = ("w.", "a.")
+"""What choices of bits are called, which change no layer's shape."""
 
 
 def read_limits(texts: Sequence[str]) -> list[Limit]:
@@ -280,6 +294,27 @@ def read_normalisation(text: str) -> Any:
     return {"mean": mean, "deviation": deviation}
 
 
+def trained_with(model: str, network: nn.Module) -> tuple[Any, int | None]:
+    """Return ``data.normalisation`` and the side of pictures that a network was trained with.
+
+    Args:
+        model: its name; those of torchvision are known by it.
+        network: those of timm say it themselves.
+
+    Returns:
+        None for what nobody knows.
+    """
+    known: dict[str, Any] = dict(getattr(network, "default_cfg", {}) or {})
+    if known.get("mean") and known.get("std"):
+        found = {"mean": list(known["mean"]), "deviation": list(known["std"])}
+        usual = {"mean": IMAGENET.mean, "deviation": IMAGENET.deviation}
+        side = int(known.get("input_size", (3, USUAL_SIDE))[-1])
+        return ("imagenet" if found == usual else found), side
+    if model.partition(":")[0] == "torchvision.models":
+        return "imagenet", USUAL_SIDE
+    return None, None
+
+
 def describe_network(
     model: str,
     weights: Path | None,
@@ -313,16 +348,7 @@ def describe_network(
         )
     network = load_network(model, weights=weights, arguments=arguments)
     task = registry_for("task").get("image_classification")()
-    known: dict[str, Any] = dict(getattr(network, "default_cfg", {}) or {})
-    own_side: int | None = None
-    normalisation: Any = None
-    if known.get("mean") and known.get("std"):
-        normalisation = {"mean": list(known["mean"]), "deviation": list(known["std"])}
-        own_side = int(known.get("input_size", (3, 224))[-1])
-    elif collection == "torchvision.models":
-        normalisation, own_side = "imagenet", USUAL_SIDE
-    if normalisation == {"mean": IMAGENET.mean, "deviation": IMAGENET.deviation}:
-        normalisation = "imagenet"
+    normalisation, own_side = trained_with(model, network)
     chosen, sized_by = data.get("image_size") or own_side, ""
     if chosen is None and data["name"] == "image_folder":
         chosen, sized_by = _suiting_side(network, data)
@@ -346,7 +372,26 @@ def describe_network(
             layer.input_count + layer.output_count for layer in plan.layers()
         ),
         sized=sized_by,
+        rigid=all(
+            len(choice.options) == 1 or choice.name.startswith(_OF_BITS)
+            for choice in space.choices
+        ),
     )  # fmt: skip
+
+
+def rigid_limits(trained: Trained, limits: Sequence[Limit]) -> None:
+    """Refuse limits that bits alone cannot meet, of a network in which nothing else may vary.
+
+    Raises:
+        InputError: there is such a limit.
+    """
+    asked = sorted({limit.quantity for limit in limits} & {"macs", "parameters"})
+    if trained.rigid and asked:
+        raise InputError(
+            f"--budget {asked[0]}: no layer's width or kernel can vary in this network, and bits "
+            f"change no {asked[0]}: nas inspect says what stands in the way of each layer. Limits "
+            "of weights_kib, size_kib and latency_ms can be met by bits"
+        )
 
 
 def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str, Any]:
@@ -357,6 +402,13 @@ def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str,
     """
     sources = registry_for("data.name")
     if Path(text).is_dir():
+        layout = guess_source(Path(text))
+        if layout not in (None, "image_folder"):
+            raise InputError(
+                f"--data {text}: looks like {layout}, and networks are compressed with classes of "
+                "pictures here: a folder for each class. For signals write a job with space: "
+                "{name: module} (docs/own-model.md), or choose bits alone with nas bits"
+            )
         found: dict[str, Any] = {"name": "image_folder", "path": str(Path(text).resolve())}
     elif text in sources:
         found = {"name": text}

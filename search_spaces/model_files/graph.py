@@ -17,6 +17,7 @@ import numpy as np
 
 from search_spaces.errors import InputError, MissingExtraError
 from search_spaces.model_files.folding import folded, narrowed
+from search_spaces.model_files.older import as_today
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +29,7 @@ _NUMBERS = "fiubcOSU"
 """Kinds of types that NumPy has itself."""
 
 _UINT8 = 2
+_LATEST = 10_000
 _CODES = ("int8", "uint8", "int16", "uint16")
 _SPELLING = (
     "Cast", "Identity", "Mul", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "BitShift",
@@ -206,11 +208,16 @@ class Graph:
         return self.codes[name].floats() if name in self.codes else None
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, *, beside: bool = False) -> Graph:
     """Read an ONNX file.
 
+    Args:
+        path: of the file.
+        beside: whether constants may lie in files beside it, as torch.onnx.export writes them; of
+            files from elsewhere they may not.
+
     Raises:
-        InputError: the file is no ONNX model.
+        InputError: the file is no ONNX model, or its constants are not where it says.
         MissingExtraError: the package onnx is not installed.
     """
     try:
@@ -225,6 +232,11 @@ def read_graph(path: Path) -> Graph:
         raise InputError(f"{path}: no ONNX model: {error}") from error
     if not model.graph.node:
         raise InputError(f"{path}: no ONNX model: it has no nodes")
+    if beside:
+        try:
+            onnx.load_external_data_for_model(model, str(Path(path).parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise InputError(f"{path}: a file of its constants is missing: {error}") from error
     return graph_of(model)
 
 
@@ -265,13 +277,15 @@ class _Reader:
         self._integers: dict[str, tuple[np.ndarray, str]] = {}
         self._factored: dict[str, np.ndarray] = {}
         self._computed: dict[str, str] = {}
+        sets = {each.domain: each.version for each in model.opset_import}
+        self._opset = sets.get("", sets.get("ai.onnx", _LATEST))
 
     def graph(self) -> Graph:
         """Read the whole file."""
         source = self._model.graph
         for item in source.initializer:
             self._add(item.name, _array(item))
-        nodes = [node for node in map(_node, source.node) if not self._known(node)]
+        nodes = [node for node in map(self._node, source.node) if not self._known(node)]
         values = inputs_of(source)
         return Graph(
             nodes=tuple(nodes),
@@ -288,6 +302,19 @@ class _Reader:
             computed=MappingProxyType(self._computed),
             metadata={entry.key: entry.value for entry in self._model.metadata_props},
             rounds=any(node.op_type == "QuantizeLinear" for node in source.node),
+        )
+
+    def _node(self, proto: onnx.NodeProto) -> Node:
+        """Return a node as today's operator set has it; its new inputs are constants."""
+        attributes = {a.name: _attribute(a) for a in proto.attribute}
+        attributes, moved = as_today(proto.op_type, attributes, self._opset)
+        inputs = list(proto.input)
+        for key, value in moved.items():
+            inputs.append(f"{proto.output[0]}/{key}")
+            self._add(inputs[-1], value)
+        notes = {entry.key: entry.value for entry in proto.metadata_props}
+        return Node(
+            proto.op_type, tuple(inputs), tuple(proto.output), attributes, proto.name, notes
         )
 
     def _add(self, name: str, value: np.ndarray) -> None:
@@ -441,24 +468,14 @@ def _column(values: np.ndarray, axis: int) -> list[int]:
     return [-1 if i == axis else 1 for i in range(values.ndim)]
 
 
-def _node(proto: onnx.NodeProto) -> Node:
-    return Node(
-        proto.op_type,
-        tuple(proto.input),
-        tuple(proto.output),
-        {a.name: _attribute(a) for a in proto.attribute},
-        proto.name,
-        {entry.key: entry.value for entry in proto.metadata_props},
-    )
-
-
 def _array(tensor: onnx.TensorProto) -> np.ndarray:
     from onnx import external_data_helper, numpy_helper
 
     if external_data_helper.uses_external_data(tensor):
         raise InputError(
             f"the constant {tensor.name!r} lies in another file, which is not read here; save the "
-            "model with its data in one file"
+            "model with its data in one file: torch.onnx.export(..., external_data=False), or "
+            "onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
         )
     try:
         return numpy_helper.to_array(tensor)

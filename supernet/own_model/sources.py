@@ -94,11 +94,18 @@ def _timm(name: str, options: dict[str, Any]) -> nn.Module:
     return network
 
 
+_ONNX = (
+    "; an ONNX file can teach (--teacher, supernet.teacher) and be quantised (nas bits), but its "
+    "widths and depths are not searched: give the torch module that it was made of"
+)
+
+
 def _made(name: str, options: dict[str, Any]) -> nn.Module:
     place, separator, attribute = name.rpartition(":")
     if not separator:
         raise InputError(
             f"{name!r} names no network: use module:callable, file.py:callable or timm:NAME"
+            + _ONNX * name.endswith(".onnx")
         )
     module = _file(Path(place)) if place.endswith(".py") else _import(place)
     found = getattr(module, attribute, None)

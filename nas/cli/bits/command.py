@@ -65,6 +65,14 @@ def bits(
     ] = None,
     data_path: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of its images.")] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet|data|MEANS/DEVIATIONS",
+            help="What the network was trained with; known of torchvision's and timm's, otherwise "
+            "that of the data.",
+        ),
+    ] = None,
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Text to calibrate and judge a language model with."),
@@ -174,6 +182,7 @@ def bits(
     from nas.bits.onnx_source import is_run_model
     from nas.bits.search import allocate_bits, write_bits
     from nas.bits.source import module_source, read_layer_latencies, run_source
+    from nas.job.compress import INPUTS_OF_DATA
 
     budgets = dict(_budget(text) for text in budget or ())
     if not budgets:
@@ -198,10 +207,13 @@ def bits(
             data=data,
             data_path=data_path,
             image_size=image_size,
+            normalisation=_asked(normalisation),
             array=images,
             images=count,
             seed=seed,
         )
+    if data is not None and normalisation is None and source.from_data:
+        typer.echo(INPUTS_OF_DATA)
     metric = metric or source.change
     widths = numbers_of("--weight-bits", weight_bits)
     inputs = numbers_of("--activation-bits", activation_bits)
@@ -264,6 +276,15 @@ def bits(
         assert device is not None
         tell_verified(source, result, costs, measure, device, path, edge_bits=edge_bits or None)
     typer.echo(f"wrote {path} and {output / 'model.onnx'}")
+
+
+def _asked(normalisation: str | None) -> Any:
+    """Return what ``--normalisation`` says; ``data`` stays, so that nothing is looked up."""
+    from nas.job.compress import read_normalisation
+
+    if normalisation in (None, "data"):
+        return normalisation
+    return read_normalisation(str(normalisation))
 
 
 def _budget(text: str) -> tuple[str, str]:

@@ -50,6 +50,21 @@ FILES = {
         node("Sqrt", ["float"], ["root"]),
         node("Div", ["x", "root"], ["y"]),
     ],
+    "scaled by a list of one size": [
+        node("Shape", ["x"], ["s"]),
+        node("Slice", ["s", "two", "three"], ["side"]),
+        node("Cast", ["side"], ["float"], to=1),
+        node("Sqrt", ["float"], ["root"]),
+        node("Mul", ["x", "root"], ["y"]),
+    ],
+    "sizes in another shape": [
+        node("Shape", ["x"], ["s"]),
+        node("Slice", ["s", "axis0", "two"], ["head"]),
+        node("ReduceProd", ["head"], ["count"], keepdims=0),
+        node("Reshape", ["count", "one"], ["first"]),
+        node("Concat", ["first", "minus"], ["sizes"], axis=0),
+        node("Reshape", ["x", "sizes"], ["y"]),
+    ],
     "expanded": [
         node("Shape", ["x"], ["s"]),
         node("Shape", ["s"], ["rank"]),
@@ -79,7 +94,8 @@ def written(path, nodes):
     kind = onnx.TensorProto.FLOAT
     constants = [
         constant("zero", 0), constant("axis0", [0]), constant("minus", [-1]), constant("two", [2]),
-        constant("one", [1]), constant("two_alone", 2), constant("half", [0.5], np.float32),
+        constant("one", [1]), constant("three", [3]), constant("two_alone", 2),
+        constant("half", [0.5], np.float32),
     ]  # fmt: skip
     graph = onnx.helper.make_graph(
         nodes, "g",

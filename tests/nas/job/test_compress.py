@@ -22,7 +22,9 @@ from nas.job.compress import (
     read_data,
     read_limits,
     read_normalisation,
+    rigid_limits,
     told_size,
+    trained_with,
 )
 from nas.job.schema import Job
 from search_spaces.errors import InputError
@@ -112,6 +114,45 @@ def test_data_is_a_folder_or_a_name(tmp_path):
     assert read_data("digits", None, None) == {"name": "digits"}
     with pytest.raises(InputError, match="neither a folder nor a data set"):
         read_data("nowhere", None, None)
+
+
+def test_a_folder_of_other_data_is_told(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "1.csv").write_text("x,label\n1,a\n")
+    with pytest.raises(InputError, match=r"looks like signal_csv.*nas bits"):
+        read_data(str(tmp_path), None, None)
+
+
+def test_what_bits_alone_cannot_meet_is_told_before_anything_is_done():
+    rigid = replace(TRAINED, rigid=True)
+    with pytest.raises(InputError, match=r"no layer's width.*nas inspect"):
+        rigid_limits(rigid, read_limits(["macs=50%"]))
+    rigid_limits(rigid, read_limits(["weights_kib=50%,latency_ms=3"]))
+    rigid_limits(TRAINED, read_limits(["macs=50%"]))
+
+
+def test_a_network_of_group_norms_is_rigid_and_one_of_plain_layers_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grouped = NETWORK.replace("padding=1),", "padding=1), nn.GroupNorm(4, 16),")
+    (tmp_path / "net.py").write_text(NETWORK)
+    (tmp_path / "grouped.py").write_text(grouped)
+    data = {"name": "digits"}
+    assert not describe_network("net.py:make", None, {}, data=data).rigid
+    assert describe_network("grouped.py:make", None, {}, data=data).rigid
+
+
+def test_what_a_network_was_trained_with_is_known_of_collections():
+    network = torch.nn.Linear(1, 1)
+    assert trained_with("torchvision.models:resnet18", network) == ("imagenet", 224)
+    assert trained_with("my.py:make", network) == (None, None)
+    network.default_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (3, 160, 160)}
+    found = {"mean": [0.5] * 3, "deviation": [0.25] * 3}
+    assert trained_with("timm:some", network) == (found, 160)
+
+
+def test_an_onnx_file_is_told_what_it_is_good_for(tmp_path):
+    with pytest.raises(InputError, match=r"an ONNX file can teach .*nas bits"):
+        describe_network(str(tmp_path / "net.onnx"), None, {}, data={"name": "digits"})
 
 
 def test_the_command_writes_the_job_with_files_and_costs_of_the_network(tmp_path, monkeypatch):
