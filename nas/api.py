@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,17 @@ def make_job(values: Mapping[str, Any], *, folder: str | Path = ".") -> Job:
     except TypeError as error:
         raise InputError(f"a job holds what YAML can hold: {error}") from None
     return check_job(YamlSource(str(Path(folder) / "job"), text), changes={})
+
+
+def _path(name: str, value: Any) -> Path:
+    """Return an argument as a path.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise InputError(f"{name}: {value!r} is no path; give text or a pathlib.Path")
 
 
 def _path_text(value: Any) -> str:
@@ -87,8 +99,8 @@ def run(
     from nas.stages import pipeline
 
     job = _job(job, seed)
-    folder = job.run_folder() if output is None else Path(output)
-    replayed = None if measurements is None else Path(measurements)
+    folder = job.run_folder() if output is None else _path("output", output)
+    replayed = None if measurements is None else _path("measurements", measurements)
     if replayed is not None and not replayed.exists():
         raise InputError(f"measurements: {replayed} does not exist")
     pipeline.run(job, folder, measurements=replayed, progress=progress)
@@ -97,12 +109,17 @@ def run(
 
 def _job(job: Job | str | Path | Mapping[str, Any], seed: int | None = None) -> Job:
     from nas.job.check import load_job
+    from nas.job.schema import Job
 
     changes = {} if seed is None else {"seed": seed}
-    if isinstance(job, (str, Path)):
+    if isinstance(job, (str, os.PathLike)):
         return load_job(Path(job), changes=changes)
     if isinstance(job, Mapping):
         return make_job({**job, **changes})
+    if not isinstance(job, Job):
+        raise InputError(
+            f"job: {job!r} is no job; give its file, a mapping of its keys, or what load_job gave"
+        )
     if seed is not None:
         raise InputError("seed overrides that of a job file; set it in the job that was loaded")
     return job
@@ -117,7 +134,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Path:
     """
     from nas.stages import pipeline
 
-    folder = Path(run)
+    folder = _path("run", run)
     if not folder.is_dir():
         raise InputError(f"{folder} is no run folder: it does not exist")
     pipeline.resume(folder, progress=progress)
@@ -132,7 +149,7 @@ def load_results(run: str | Path) -> Results:
     """
     from nas.report.results import load_results
 
-    return load_results(Path(run))
+    return load_results(_path("run", run))
 
 
 def write_report(run: str | Path) -> Path:
@@ -143,7 +160,7 @@ def write_report(run: str | Path) -> Path:
     """
     from nas import report
 
-    return report.write_report(Path(run))
+    return report.write_report(_path("run", run))
 
 
 def track(run: str | Path, tracker: str, **options: Any) -> str:
@@ -163,14 +180,16 @@ def track(run: str | Path, tracker: str, **options: Any) -> str:
     """
     from nas.trackers.told import log_run
 
-    return log_run(Path(run), tracker, options)
+    return log_run(_path("run", run), tracker, options)
 
 
 def _several(name: str, values: Sequence[Any]) -> list[Any]:
     """Return the entries of an argument; a single text or path is no list of them."""
-    if isinstance(values, (str, Path)):
+    if isinstance(values, (str, os.PathLike)):
         one = str(values)
         raise InputError(f"{name}: {one!r} is not a list; give [{one!r}]")
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name}: {values!r} is not a list")
     return list(values)
 
 
@@ -198,6 +217,8 @@ def inspect(
     from nas.bits.named_network import load_source
     from nas.models.inspection import inspect_network
 
+    if isinstance(input_shape, str):
+        raise InputError(f"input_shape: {input_shape!r} is text; give numbers, such as (3, 64, 64)")
     if isinstance(input_shape, int):
         raise InputError(
             f"input_shape: {input_shape} is a number; give (channels, height, width), (channels, "
@@ -231,9 +252,9 @@ def export(
     from nas.models.export_formats import export_formats
 
     return export_formats(
-        Path(run),
-        pick,
-        None if output is None else Path(output),
+        _path("run", run),
+        str(pick),
+        None if output is None else _path("output", output),
         formats=_several("formats", formats),
         embed_preprocessing=embed_preprocessing,
     )
@@ -252,7 +273,7 @@ def compare(
     """
     from nas.fronts.compare import compare_runs
 
-    folders = [Path(run) for run in _several("runs", runs)]
+    folders = [_path("runs", run) for run in _several("runs", runs)]
     if objectives is not None:
         objectives = _several("objectives", objectives)
     return compare_runs(folders, objectives=objectives, device=device, reference=reference)
@@ -303,7 +324,7 @@ def measure(
     from devices.measuring.store import MeasurementStore
     from devices.runtime import existing_file
 
-    paths = [Path(model) for model in _several("models", models)]
+    paths = [_path("models", model) for model in _several("models", models)]
     for path in paths:
         existing_file(path)
     address = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,8 @@ def signal_csv(
         config: ``path`` is the folder of the files.
         targets: names of the target columns; by default ``label``, ``class`` or ``target``.
         leave_out: columns that are neither targets nor values, such as the time. By default none,
-            and a column that only counts the rows, or tells the time of a recording, is an error;
-            an empty list keeps such columns as values.
+            and a column that only counts the rows or tells the time is an error; an empty list
+            keeps such columns as values.
         channels: of a signal, where a row is one.
         group: a column whose values must not be divided among the sets, such as a patient.
         window: rows of a window. Its class is the most frequent one, its values their mean, a
@@ -153,16 +154,94 @@ def _refuse_counters(tables: Sequence[Table], values: Sequence[str], *, recordin
 
     Networks would learn from the place of an example in the file.
     """
-    counters = set(values)
-    for table in tables:
-        counters &= set(table.counters([*counters], clocks=recordings))
-    if counters:
-        names = [name for name in values if name in counters]
-        raise InputError(
-            f"{tables[0].path}:1: column {names[0]} only counts the rows or tells the time, and is "
-            f"no value; say data.options.leave_out: [{', '.join(names)}], or leave_out: [] to keep "
-            "it as one"
+    for clocks in (True,) if recordings else (False, True):
+        counters = _counters(tables, values, clocks=clocks)
+        if not counters:
+            continue
+        names = ", ".join(counters)
+        moments = (
+            ""
+            if recordings or not clocks
+            else " Where rows are moments of a recording, say data.options.window, too: so many "
+            "rows of it are an example."
         )
+        raise InputError(
+            f"{tables[0].path}:1: column {counters[0]} only counts the rows or tells the time, and "
+            f"is no value; say data.options.leave_out: [{names}], or leave_out: [] to keep it as "
+            f"one.{moments}"
+        )
+
+
+def _counters(tables: Sequence[Table], values: Sequence[str], *, clocks: bool) -> list[str]:
+    """Return the columns that count rows, or rise from each row to the next, in every file."""
+    found = set(values)
+    for table in tables:
+        found &= set(table.counters([*found], clocks=clocks))
+    return [name for name in values if name in found]
+
+
+_FEW_COLUMNS = 12
+"""Columns of a recording; a signal of so few values would hardly be one."""
+_ROWS_A_CLASS = 10
+"""Rows for which a class lasts on average, at least, in a file of moments."""
+_WINDOWS = (16, 256)
+"""Rows of a window where nobody says how many."""
+
+
+def recorded(root: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with which files of recordings are cut into windows.
+
+    Rows are moments where a column tells the time, or where several files have few columns and a
+    class that hardly ever changes. Taken for examples they would be learnt from neighbours that
+    the validation set holds.
+
+    Args:
+        root: folder of the files.
+        options: of the job, which stay as they are.
+
+    Returns:
+        ``window`` and ``leave_out``; nothing where a row is an example, or ``options`` say it.
+
+    Raises:
+        InputError: mistakes in the files.
+    """
+    if "window" in options and (options["window"] is None or "leave_out" in options):
+        return {}
+    tables = _tables(root, "train", str(options.get("encoding", "utf-8")))
+    if not tables:
+        return {}
+    named = target_columns(tables[0], options.get("targets"))
+    skip = {*named, str(options.get("group")), *(options.get("leave_out") or ())}
+    values = [name for name in tables[0].columns if name not in skip]
+    if any(name not in table.columns for table in tables for name in [*values, *named]):
+        return {}
+    rows = min(len(table.rows) for table in tables)
+    clocks = _counters(tables, values, clocks=True)
+    left_out = {"leave_out": clocks} if clocks else {}
+    if "window" in options:
+        return left_out
+    if not clocks and "leave_out" not in options:
+        several = len(tables) > 1 and len(values) <= _FEW_COLUMNS
+        if not several or not all(_lasts(table, named[0]) for table in tables):
+            return {}
+    elif not clocks:
+        # What was left out may be the clock.
+        left = [name for name in options.get("leave_out") or () if name in tables[0].columns]
+        if not _counters(tables, left, clocks=True):
+            return {}
+    if rows < 2 * _WINDOWS[0]:
+        return {}
+    window = _WINDOWS[0]
+    while 2 * window <= min(rows // 4, _WINDOWS[1]):
+        window *= 2
+    return {"window": window, **left_out}
+
+
+def _lasts(table: Table, target: str) -> bool:
+    """Whether a target stays the same for many rows."""
+    cells = table.column(target)
+    changes = sum(before != after for before, after in pairwise(cells))
+    return len(cells) >= _ROWS_A_CLASS * (changes + 2)
 
 
 def _text_targets(

@@ -6,6 +6,7 @@ checked further, section by section, so one mistake never hides another elsewher
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from nas.job.sections.supernet import check_epochs, check_one_bit, check_superne
 from nas.job.sections.tracking import check_tracking
 from nas.job.sound import sound_sections
 from nas.job.yaml_source import Diagnostic, DiagnosticsError, YamlSource
+from search_spaces.errors import InputError
 
 
 def load_job(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> Job:
@@ -48,6 +50,9 @@ def load_job(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> J
     Raises:
         DiagnosticsError: anything is wrong; all mistakes of the file at once.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        # A number would be read as the open file that has it.
+        raise InputError(f"job: {path!r} is no path; give text or a pathlib.Path")
     return check_job(YamlSource.read(path), changes=changes or {})
 
 

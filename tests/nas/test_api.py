@@ -178,3 +178,29 @@ def test_a_board_needs_its_hub(tmp_path):
         nas.measure([model], board="desk")
     with pytest.raises(InputError, match="hub needs board and token_file"):
         nas.measure([model], hub="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nas.run(None),
+        lambda: nas.run(3),
+        lambda: nas.run(["job.yaml"]),
+        lambda: nas.run(b"job.yaml"),
+        lambda: nas.estimate(3),
+        lambda: nas.load_job(3),
+        lambda: nas.run({"name": "x", "data": {"name": "digits"}}, output=5),
+        lambda: nas.resume(None),
+        lambda: nas.load_results(None),
+        lambda: nas.write_report(7),
+        lambda: nas.export(None),
+        lambda: nas.compare(None),
+        lambda: nas.compare([1, 2]),
+        lambda: nas.measure(None),
+        lambda: nas.measure([None]),
+        lambda: nas.inspect("net.onnx", "3x64x64"),
+    ],
+)
+def test_what_is_no_path_is_told_with_its_value(call):
+    with pytest.raises(nas.InputError, match=r"None|3|5|7|1|job\.yaml"):
+        call()

@@ -58,7 +58,13 @@ class Survey:
             shown = f"{self.examples} {colour} pictures of about {self.side} pixels"
         elif self.height == 1:
             channels = _counted(self.channels, "channel")
+            cut = self.options.get("window")
             shown = f"{self.examples} signals of {channels}, {self.width} values each"
+            if cut:
+                shown = (
+                    f"{self.examples} windows of {cut} rows of recordings (--option window=N cuts "
+                    f"others), {channels}"
+                )
         else:
             shape = f"{self.channels} x {self.height} x {self.width}"
             shown = f"{self.examples} examples of {shape} values"
@@ -105,7 +111,7 @@ def survey(
     from nas.tasks.data import kind_for
 
     read = DATA_SOURCES.get(source)
-    given = {**_found_options(source, path), **(options or {})}
+    given = {**_found_options(source, path, options or {}), **(options or {})}
     wrong = wrong_options(
         ("data", "options"), given, read, f"data source {source!r}", own=("config", "kind", "seed")
     )
@@ -133,9 +139,15 @@ def survey(
     )  # fmt: skip
 
 
-def _found_options(source: str, path: Path) -> dict[str, Any]:
+def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that the files themselves say."""
-    if source != "audio_folder" or not path.is_dir():
+    if not path.is_dir():
+        return {}
+    if source == "signal_csv":
+        from nas.data.signal_rows import recorded
+
+        return recorded(path, options)
+    if source != "audio_folder":
         return {}
     from nas.data.audio import LogMel, common_rate
 

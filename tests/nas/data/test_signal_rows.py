@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.data.signal_rows import signal_csv
+from nas.data.signal_rows import recorded, signal_csv
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 
@@ -140,6 +140,53 @@ def test_the_clock_of_recordings_is_no_channel(tmp_path):
         signal_csv(config("signal_csv", tmp_path), window=8)
     raw = signal_csv(config("signal_csv", tmp_path), window=8, leave_out=["time"])
     assert raw.channels == 1
+
+
+def recordings(folder, rows=40, *, clock=True, files=4):
+    (folder / "train").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(files):
+        lines = ["time;x;y;label" if clock else "x;y;label"]
+        for i in range(rows):
+            time = f"{0.02 * i:.2f};".replace(".", ",") if clock else ""
+            lines.append(f"{time}{rng.normal():.3f};{rng.normal():.3f};{'ab'[k % 2]}")
+        (folder / "train" / f"{k}.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    return folder
+
+
+def test_moments_of_recordings_are_not_taken_for_signals(tmp_path):
+    """Neighbours in time would be learnt from and validated on."""
+    folder = recordings(tmp_path)
+    with pytest.raises(InputError, match=r"leave_out: \[time\].*say data.options.window, too"):
+        signal_csv(config("signal_csv", folder))
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "found"),
+    [
+        ({"rows": 400}, {}, {"window": 64, "leave_out": ["time"]}),
+        ({"rows": 400, "files": 1}, {}, {"window": 64, "leave_out": ["time"]}),
+        ({"rows": 400, "clock": False}, {}, {"window": 64}),
+        ({"rows": 400, "clock": False, "files": 1}, {}, {}),
+        ({"rows": 40}, {}, {"window": 16, "leave_out": ["time"]}),
+        ({"rows": 24}, {}, {}),
+        ({"rows": 400}, {"window": 100}, {"leave_out": ["time"]}),
+        ({"rows": 400}, {"leave_out": ["time"]}, {"window": 64}),
+        ({"rows": 400}, {"window": None}, {}),
+    ],
+)
+def test_recordings_are_told_from_signals(tmp_path, made, options, found):
+    assert recorded(recordings(tmp_path, **made), options) == found
+
+
+def test_rows_of_signals_are_no_recordings(tmp_path):
+    (tmp_path / "train").mkdir()
+    rng = np.random.default_rng(0)
+    names = ",".join(f"v{i}" for i in range(30))
+    for label in "ab":  # a file of each class
+        rows = [",".join([*(f"{v:.2f}" for v in rng.normal(size=30)), label]) for _ in range(50)]
+        (tmp_path / "train" / f"{label}.csv").write_text("\n".join([f"{names},label", *rows]))
+    assert recorded(tmp_path, {}) == {}
 
 
 def test_the_kind_is_told_by_the_targets(tmp_path):

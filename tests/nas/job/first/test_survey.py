@@ -363,3 +363,18 @@ def test_files_that_lie_otherwise_are_told_how_to_lie(tmp_path, name, words):
     hint = layout_hint(tmp_path)
     assert words in hint and bool(hint) == bool(words)
     assert "is a file" in layout_hint(tmp_path / name)
+
+
+def test_recordings_are_cut_into_windows(tmp_path):
+    (tmp_path / "train").mkdir()
+    for k in range(6):
+        rows = [f"{i / 50},{RNG.normal():.3f},{'ab'[k % 2]}" for i in range(200)]
+        (tmp_path / "train" / f"{k}.csv").write_text("\n".join(["t,x,label", *rows]))
+    found = survey("signal_csv", tmp_path)
+    assert found.options == {"window": 32, "leave_out": ["t"]}
+    assert (found.channels, found.width) == (1, 32)
+    assert "windows of 32 rows of recordings (--option window=N" in found.text
+    job = yaml.safe_load(job_text("signal_csv", path=str(tmp_path), survey=found))
+    assert job["data"]["options"] == {"window": 32, "leave_out": ["t"]}
+    asked = survey("signal_csv", tmp_path, options={"window": 100})
+    assert asked.options == {"window": 100, "leave_out": ["t"]}
