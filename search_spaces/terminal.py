@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 def plain_text(text: str) -> str:
     """Return ``text`` with everything that a terminal would act on written as its escape.
@@ -11,3 +14,8 @@ def plain_text(text: str) -> str:
     characters, which no terminal takes. Line ends and tabs stay.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a shell takes it for one word, for commands to be copied."""
+    return shlex.quote(str(path))

@@ -11,6 +11,7 @@ from torch import Tensor
 from devices.runtimes.torch_graph import GraphModule
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import PRODUCTS, Graph, read_graph
+from search_spaces.terminal import quoted
 
 _QUANTISED = frozenset({"Round", "QuantizeLinear", "DequantizeLinear", "MatMulNBits"})
 """Operators by one of which a file shows that it was quantised."""
@@ -69,8 +70,8 @@ def _hint(path: Path, graph: Graph) -> str:
         run = path.parent.parent
         return (
             f"{told}, as module:callable. The layers, bits and costs of this one are in "
-            f"{run / 'report.html'}, and in the card that 'nas export {run} --pick {path.stem}' "
-            "writes"
+            f"{run / 'report.html'}, and in the card that 'nas export {quoted(run)} --pick "
+            f"{path.stem}' writes"
         )
     return f"{told}, as module:callable or as an ONNX file of floats"
 

@@ -11,6 +11,7 @@ import typer
 
 from nas.cli.device_options import Arguments, Authority, Certificate, Hub, Key, TokenFile
 from search_spaces.errors import InputError
+from search_spaces.terminal import quoted
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -130,7 +131,9 @@ def compress(
     folder = output or Path("runs") / name
     path = job_file or folder.with_name(f"{folder.name}.yaml")
     if (folder / "manifest.json").exists():
-        raise InputError(f"{folder} holds a run already; go on with it: nas resume {folder}")
+        raise InputError(
+            f"{folder} holds a run already; go on with it: nas resume {quoted(folder)}"
+        )
     job = jobs.compress_job(
         trained,
         limits,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from search_spaces.errors import InputError
+from search_spaces.terminal import quoted
 
 
 def export(
@@ -94,7 +95,9 @@ def demo(
     minutes on two cores; with --small one, and a front that means nothing.
     """
     if output.exists():
-        raise InputError(f"{output} exists; go on with nas resume {output}, or give --output")
+        raise InputError(
+            f"{output} exists; go on with nas resume {quoted(output)}, or give --output"
+        )
     minutes = "a minute" if small else "three minutes"
     typer.echo(f"handwritten digits, about {minutes} on two cores; all of it goes to {output}/")
     from nas.job.demo import demo_job

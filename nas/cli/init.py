@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search_spaces.errors import InputError
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.job.first.survey import Survey
@@ -103,7 +104,7 @@ def init(
         raise _as_options(problem) from None
     write_text_atomic(job_file, text)
     load_job(job_file)
-    typer.echo(f"wrote {job_file}; run it with: nas run {job_file}")
+    typer.echo(f"wrote {job_file}; run it with: nas run {quoted(job_file)}")
 
 
 def _told_by(place: Path) -> str:

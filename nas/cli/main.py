@@ -29,7 +29,7 @@ from nas.cli.look import RunFolder, dashboard, existing_run, page_of, report, wa
 from nas.job.trust import Trust, set_trust
 from nas.job.yaml_source import DiagnosticsError
 from search_spaces.errors import EnvironmentProblem, InputError, NasError
-from search_spaces.terminal import plain_text
+from search_spaces.terminal import plain_text, quoted
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine lacks "
@@ -342,13 +342,13 @@ def resumable(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if not folder.is_dir():  # before anything was kept
             raise
-        _fail(f"interrupted; go on with: nas resume {folder}", 130)
+        _fail(f"interrupted; go on with: nas resume {quoted(folder)}", 130)
     except OSError as error:
         if error.errno not in _FULL or not (folder / "manifest.json").is_file():
             raise
         _fail(
             f"no space left on the disk{_where(error)}; what was finished is kept: make room and "
-            f"go on with: nas resume {folder}",
+            f"go on with: nas resume {quoted(folder)}",
             4,
         )
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -187,9 +187,24 @@ class FileImages:
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
+SEEN = 7 / 8
+"""Share of a picture's shorter side that an image made of its middle shows."""
+
+
 def _seen(side: int, size: int) -> float:
     """Return how much of a picture's shorter side an image of ``size`` pixels shows."""
-    return min(side, max(size, side * 7 / 8))
+    return min(side, max(size, side * SEEN))
+
+
+def cut_of(images: Images) -> dict[str, Any] | None:
+    """Return what of a picture in a file becomes an image; None for the whole, or no file.
+
+    Returns:
+        ``part``: ``middle``; ``share`` of the shorter side, where that leaves ``size`` pixels.
+    """
+    if not isinstance(images, FileImages) or images.whole:
+        return None
+    return {"part": "middle", "share": SEEN, "size": images.size}
 
 
 def _file_digest(path: Path, limit: int) -> bytes:

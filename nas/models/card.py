@@ -40,7 +40,8 @@ class ModelCard:
             ``valid``, ``reasons``.
         parity: agreement with the PyTorch network, see :class:`nas.models.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
-            ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right), and in
+            ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right),
+            ``pictures`` (what of a file becomes an image: ``part``, ``share``, ``size``), and in
             words ``input`` and ``output``: how an input is made where it is no image, and how the
             output is decoded.
         task: registered name of the task.
@@ -166,7 +167,7 @@ class ModelCard:
             "## Quality\n\n" + _pairs(_accuracy_rows(self)),
             "## Latency\n\n" + _latency_table(self.latency),
             "## Size and cost\n\n" + _pairs(_cost_rows(self)),
-            "## Input and output\n\n" + _preprocessing_text(self.preprocessing),
+            "## Input and output\n\n" + input_output_text(self.preprocessing),
             "## Parity with the trained network\n\n"
             + _pairs(_parity_rows(self.parity, self.metric)),
             "## Layers\n\n" + _layer_table(self.layers),
@@ -235,6 +236,7 @@ def _preprocessing(
         "std": list(splits.get("std") or []),
         "layout": "NCHW",
         "image_size": splits.get("image_size"),
+        **({"pictures": dict(task["pictures"])} if task.get("pictures") else {}),
         "channel_order": splits.get("channel_order", "rgb"),
         "classes": classes,
         "outputs": outputs,
@@ -319,7 +321,12 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
     return rows
 
 
-def _preprocessing_text(values: Mapping[str, Any]) -> str:
+def input_output_text(values: Mapping[str, Any]) -> str:
+    """Return in words how inputs are made and outputs decoded.
+
+    Args:
+        values: a card's ``preprocessing``.
+    """
     shape = values.get("input_shape") or []
     size = " x ".join(map(str, shape)) if shape else "not recorded"
     bytes_ = values.get("pixel_scale") != 1
@@ -336,6 +343,7 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
         text += "; the channels are blue, green, red"
     elif shape[:1] == [3] and bytes_ and not values.get("input"):
         text += "; the channels are red, green, blue"
+    text += _cut_text(values.get("pictures") or {})
     text += _resized_text(values.get("image_size"), shape, own=bool(values.get("input")))
     if values.get("output"):
         return f"{text}.\n\n`logits`: float32, {values['output']}"
@@ -347,6 +355,19 @@ def _preprocessing_text(values: Mapping[str, Any]) -> str:
     outputs = values.get("outputs") or "not recorded"
     text += f". `logits`: float32, batch x {outputs}: the outputs of the task as it trained them."
     return text + (f" In order: {names}." if names else "")
+
+
+def _cut_text(cut: Mapping[str, Any]) -> str:
+    """Say which part of a picture of any size the networks were shown."""
+    if cut.get("part") != "middle":
+        return ""
+    size, share = cut["size"], cut["share"]
+    return (
+        f". Of a picture of another size the square in its middle was taken and scaled to {size} x "
+        f"{size}, by bilinear interpolation with anti-aliasing: its side is {share:.3g} of the "
+        f"picture's shorter side, and at least {size} pixels where the picture has as many. "
+        "Pictures are turned first as their EXIF says, and not stretched"
+    )
 
 
 def _resized_text(size: Any, shape: Sequence[Any], *, own: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas.data.sources import OF_TEXT
-from nas.models.card import ModelCard
+from nas.models.card import ModelCard, input_output_text
 from nas.models.formats.base import FORMATS, Format, Source, Written
 from nas.models.hand_over import export_model, picked
 from nas.report.results import load_results
@@ -67,6 +67,7 @@ def export_formats(
             for key in ("pixel_scale", "mean", "std", "layout", "channel_order", "one_class")
         },
         embed=embed_preprocessing,
+        meaning=input_output_text(card.preprocessing),
     )
     written, errors = [], {}
     for part in chosen:

@@ -237,6 +237,9 @@ def _plan(space: PlannedSpace, arch: Arch, job: Job) -> dict[str, Any]:
 
 def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
     """Return what report and cards say of a task and of what its files take and give."""
+    from nas.data.images import cut_of
+
+    cut = cut_of(splits.train.images)
     kind = task.metric_kind()
     further = {
         key: {"unit": each.unit, "higher_is_better": each.maximise, "share": each.share}
@@ -249,6 +252,7 @@ def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
         "targets": splits.targets,
         "has_classes": task.has_classes,
         "input": splits.input_text,
+        **({} if cut is None else {"pictures": cut}),
         "output": task.output_text(splits),
     }
 

@@ -19,6 +19,7 @@ from nas.record.json_lines import append_line, read_lines
 from nas.record.spending import last_host, tree_cpu_seconds
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.job.schema import Job
@@ -68,7 +69,7 @@ class RunStore:
         store = cls(folder)
         if store.manifest_path.exists():
             raise InputError(
-                f"{folder} holds a run already; go on with it by 'nas resume {folder}', "
+                f"{folder} holds a run already; go on with it by 'nas resume {quoted(folder)}', "
                 "or choose another folder with --output"
             )
         if store.folder.exists() and not store.folder.is_dir():

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.record.result_types import Results, number
 from search_spaces.errors import InputError
+from search_spaces.terminal import quoted
 
 __all__ = [
     "complete",
@@ -40,7 +41,8 @@ def load_results(run: Path) -> Results:
                 f"{run} is no run folder: it holds neither results.json nor manifest.json"
             ) from None
         raise InputError(
-            f"{run} has no results.json, so the run has not ended; go on with: nas resume {run}"
+            f"{run} has no results.json, so the run has not ended; go on with: nas resume "
+            f"{quoted(run)}"
         ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}") from error

@@ -13,6 +13,7 @@ from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.job.schema import Job
@@ -70,7 +71,7 @@ def focus_archs(config: SupernetConfig, space: PlannedSpace) -> list[Arch]:
     if not store.results.exists():
         raise InputError(
             f"supernet.focus: the run in {store.folder} has no front yet; finish it with "
-            f"'nas resume {store.folder}' first"
+            f"'nas resume {quoted(store.folder)}' first"
         )
     front = json.loads(store.results.read_text(encoding="utf-8"))["front"]
     try:

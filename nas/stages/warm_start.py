@@ -18,6 +18,7 @@ from nas.record.run_folder import RunStore
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
 from search_spaces.space import Arch
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.record.evaluations import Evaluation
@@ -62,7 +63,7 @@ class WarmStart:
         ):
             raise InputError(
                 f"search.warm_start: the supernet of {folder} is not finished; finish it with "
-                f"'nas resume {folder}' first"
+                f"'nas resume {quoted(folder)}' first"
             )
         return cls(store, same)
 

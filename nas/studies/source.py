@@ -12,6 +12,7 @@ from nas.job.schema import Job
 from nas.record.run_folder import RunStore
 from search_spaces.errors import InputError
 from search_spaces.planned import PlannedSpace
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.data.splits import DataSplits
@@ -73,12 +74,12 @@ def find_source(path: Path) -> Source:
         if not store.manifest_path.is_file():
             raise InputError(
                 f"{path}: its run folder {store.folder} does not exist; a study needs a trained "
-                f"supernet, so do first: nas run {path}"
+                f"supernet, so do first: nas run {quoted(path)}"
             )
     if not store.checkpoint.exists():
         raise InputError(
             f"{store.folder} has no trained supernet yet; go on with it by: "
-            f"nas resume {store.folder}"
+            f"nas resume {quoted(store.folder)}"
         )
     return Source(job, store.checkpoint, store.folder)
 
@@ -111,7 +112,7 @@ def load_supernet(source: Source, space: PlannedSpace) -> Supernet:
     if steps is not None and state["step"] < steps:
         raise InputError(
             f"{source.checkpoint}: training stands at step {state['step']} of {steps}; finish it "
-            f"by: nas resume {source.folder}"
+            f"by: nas resume {quoted(source.folder)}"
         )
     supernet = make_supernet(space, source.job.supernet)
     missing = load_weights(supernet, tensors, prefix="model.", source=str(source.checkpoint))

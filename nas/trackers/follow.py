@@ -16,6 +16,7 @@ from nas.trackers.base import Row
 from nas.trackers.rows import search_rows, training_rows
 from nas.trackers.told import Told
 from search_spaces.errors import NasError
+from search_spaces.terminal import quoted
 
 if TYPE_CHECKING:
     from nas.job.sections.tracking import TrackerConfig
@@ -92,7 +93,7 @@ class Following:
             names = " and ".join(told.name for told in self._told)
             self._progress.log(
                 f"warning: {names} did not take everything in {waited:g} s; tell it again "
-                f"with: nas report {self._store.folder} --track NAME"
+                f"with: nas report {quoted(self._store.folder)} --track NAME"
             )
 
     def _follow(self) -> None:
@@ -128,7 +129,7 @@ class Following:
             self._told.remove(told)
             self._progress.log(
                 f"warning: {error}; the run goes on without {told.name}, and can be told to it "
-                f"afterwards with: nas report {self._store.folder} --track {told.name}"
+                f"afterwards with: nas report {quoted(self._store.folder)} --track {told.name}"
             )
 
 

@@ -94,6 +94,12 @@ _BATCHES = ((250, 16), (1000, 32), (4000, 64))
 """Training examples below which batches are smaller, so that an epoch still has some steps."""
 
 
+_MIRRORED = (
+    "  # augment: {flip: false}  # where a mirrored picture is another class, as with letters"
+)
+_MIRRORED_VALUES = "  # augment: {flip: true}  # where a mirrored picture has the same values"
+
+
 def known_start(source: str, *, task: str | None = None) -> Start:
     """Return what suits a data set by its name alone.
 
@@ -229,8 +235,7 @@ def _of_pictures(start: Start, found: Survey) -> Start:
         of_data=(
             f"  image_size: {side}  # the pictures' own are about {found.side} pixels",
             f"  channels: {found.channels}",
-            "  # augment: {flip: false}  # where a mirrored picture is another class, as with"
-            " letters",
+            _MIRRORED_VALUES if found.targets == "values" else _MIRRORED,
         ),
         of_space=(f"  resolutions: {[round(side * share) for share in shares]}",),
     )

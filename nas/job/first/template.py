@@ -53,7 +53,8 @@ def job_text(
     ]
     if path is not None:
         # JSON strings are YAML strings too, whatever characters the path holds.
-        lines.append(f"  path: {json.dumps(path)}  # relative to this file")
+        written = json.dumps(path, ensure_ascii=not path.isprintable())
+        lines.append(f"  path: {written}  # relative to this file")
     if survey is not None and survey.options:
         lines.append(f"  options: {json.dumps(dict(survey.options), ensure_ascii=False)}")
     lines += [

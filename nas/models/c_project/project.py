@@ -64,6 +64,8 @@ def write_c_project(
     images: np.ndarray | None = None,
     expected: np.ndarray | None = None,
     promised: dict[str, float] | None = None,
+    meaning: str = "",
+    one_class: bool = True,
 ) -> ProjectReport:
     """Write a C99 project that runs ``model``, with test vectors.
 
@@ -78,6 +80,8 @@ def write_c_project(
             three of normal noise.
         expected: float32 (n, outputs) for them; by default what the low-bit runtime gives.
         promised: ``peak_memory_kib`` and ``flash_kib`` of the search.
+        meaning: in words, how inputs are made and outputs decoded.
+        one_class: whether the outputs are scores of classes of which one is right.
 
     Raises:
         InputError: the model has an operation without an integer kernel, or labels that do not
@@ -113,7 +117,7 @@ def write_c_project(
     texts = {file: _template(file) for file in _COPIED}
     texts["model.c"], texts["model.h"] = sources.code, sources.header
     texts["test_vectors.h"] = vectors_header(program, images, expected)
-    texts["README.md"] = _readme(name, program, report)
+    texts["README.md"] = _readme(name, program, report, meaning, one_class=one_class)
     texts["project.json"] = json.dumps({"model": name, **asdict(report)}, indent=2) + "\n"
     if labels:
         texts["labels.txt"] = "\n".join(labels) + "\n"
@@ -177,7 +181,9 @@ def _template(name: str) -> str:
     return (resources.files("nas.models.c_project") / "sources" / name).read_text("utf-8")
 
 
-def _readme(name: str, program: Program, report: ProjectReport) -> str:
+def _readme(
+    name: str, program: Program, report: ProjectReport, meaning: str, *, one_class: bool
+) -> str:
     constants = report.weight_bytes + report.channel_bytes + report.table_bytes
     promise = ""
     if report.promised_peak_kib is not None and not math.isnan(report.promised_peak_kib):
@@ -199,6 +205,8 @@ def _readme(name: str, program: Program, report: ProjectReport) -> str:
         width=width,
         outputs=program.output.count,
         calls=report.operations,
+        scores=_SCORES if one_class else _NO_SCORES,
+        meaning=meaning and f"\n## What goes in and comes out\n\n{meaning}\n",
     )
 
 
@@ -233,9 +241,16 @@ expected. Instruction counts come from the emulator: estimates of work, not of t
 
 ## Use
 
-Write {channels} x {height} x {width} codes (channels, height, width), channels last, to
-`edge_nas_input()` before each run; `edge_nas_run()` returns {outputs} float32 numbers as bytes,
-`edge_nas_class()` the index of the largest, `edge_nas_probabilities()` a softmax in units of
-1 / 32768. A code is `clamp(round(value / EDGE_NAS_INPUT_SCALE) + EDGE_NAS_INPUT_ZERO)`. The arena
-is shared by all tensors: the input is gone after a run.
-"""
+Write {height} x {width} x {channels} codes of a byte (height, width, channels: the channels of a
+place together) to `edge_nas_input()` before each run; `edge_nas_run()` returns {outputs} float32
+numbers as bytes. {scores}
+A code is `round(value / EDGE_NAS_INPUT_SCALE) + EDGE_NAS_INPUT_ZERO`, clamped to 0 to
+`EDGE_NAS_INPUT_HIGH`, of a value as the network takes it, that is after mean and deviation. The
+arena is shared by all tensors: the input is gone after a run.
+{meaning}"""
+
+_SCORES = """`edge_nas_class()` is the index of the largest, `edge_nas_probabilities()` a softmax in
+units of 1 / 32768."""
+
+_NO_SCORES = """They are no scores of classes of which one is right: `edge_nas_class()` and
+`edge_nas_probabilities()` mean nothing of this model."""

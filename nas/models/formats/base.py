@@ -23,6 +23,7 @@ class Source:
         costs: what the search promised, such as ``flash_kib``.
         preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``, ``one_class``.
         embed: put the pre-processing into the file: uint8 pixels in, a class out.
+        meaning: in words, how inputs are made and outputs decoded.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Source:
     costs: Mapping[str, float] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     embed: bool = False
+    meaning: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,13 @@ class CProject(OnnxBased):
         project = folder / f"{source.id}-c"
         error, note = packed_error(model, source)
         write_c_project(
-            model, project, name=source.id, labels=source.labels, promised=dict(source.costs)
+            model,
+            project,
+            name=source.id,
+            labels=source.labels,
+            promised=dict(source.costs),
+            meaning=source.meaning,
+            one_class=bool(source.preprocessing.get("one_class", True)),
         )
         return Written(
             cls.name,

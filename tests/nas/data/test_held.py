@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from nas.data.held import HeldImages, holds
-from nas.data.images import Crops, FileImages
+from nas.data.images import Crops, FileImages, MemoryImages, cut_of
 from search_spaces.errors import InputError
 
 
@@ -65,3 +65,22 @@ def test_a_picture_is_seen_to_its_edges_unless_there_is_enough_of_it(tmp_path):
     assert row(28) == ramp[0, 2:30].tolist()
     assert row(14) == pytest.approx([12.5 + 10 * i for i in range(14)], abs=4)
     assert len(row(64)) == 64
+
+
+@pytest.mark.parametrize("sides", [(300, 200), (90, 70), (64, 100), (40, 50)])
+def test_what_a_card_says_of_pictures_is_what_networks_see(tmp_path, sides):
+    """Cut and scaled by hand as the card has it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*sides[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    files = FileImages((tmp_path / "a.png",), size=64, channels=3)
+    cut = cut_of(files)
+    assert cut is not None and cut["part"] == "middle"
+    shorter = min(sides)
+    side = min(shorter, max(cut["size"], cut["share"] * shorter))
+    left, top = (sides[0] - side) / 2, (sides[1] - side) / 2
+    made = Image.fromarray(pixels).resize(
+        (cut["size"],) * 2, Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+    assert np.array_equal(np.asarray(made).transpose(2, 0, 1), files.at(torch.tensor([0]))[0])
+    whole = FileImages((tmp_path / "a.png",), size=64, channels=3, whole=True)
+    assert cut_of(whole) is None and cut_of(MemoryImages(files.at(torch.tensor([0])))) is None

@@ -125,6 +125,21 @@ def test_the_card_says_how_pictures_of_another_size_become_inputs(
     assert "pictures" not in text and "red, green" not in text
 
 
+def test_the_card_says_which_part_of_a_picture_networks_were_shown(model):
+    whole = results()
+    cut = {"part": "middle", "share": 0.875, "size": 64}
+    whole["task"] = {"name": "image_regression", "pictures": cut}
+    card = ModelCard.from_results(whole, whole["front"][0], model)
+    assert card.preprocessing["pictures"] == cut
+    told = "square in its middle was taken and scaled to 64 x 64, by bilinear interpolation"
+    assert (
+        told in card.to_markdown() and "0.875 of the picture's shorter side" in card.to_markdown()
+    )
+    del whole["task"]["pictures"]
+    card = ModelCard.from_results(whole, whole["front"][0], model)
+    assert "pictures" not in card.preprocessing and "middle" not in card.to_markdown()
+
+
 def test_json_round_trip(model, tmp_path):
     whole = results()
     card = ModelCard.from_results(whole, whole["front"][0], model)

@@ -378,3 +378,20 @@ def test_recordings_are_cut_into_windows(tmp_path):
     assert job["data"]["options"] == {"window": 32, "leave_out": ["t"]}
     asked = survey("signal_csv", tmp_path, options={"window": 100})
     assert asked.options == {"window": 100, "leave_out": ["t"]}
+
+
+@pytest.mark.parametrize("name", ["größe ä", "with space", "a\u2028b", "bad-\udcff"])
+def test_the_path_of_the_data_is_what_the_job_reads_again(name):
+    text = job_text("image_folder", path=name)
+    text.encode("utf-8")
+    assert yaml.safe_load(text)["data"]["path"] == name
+    assert (name in text) == name.isprintable()
+
+
+def test_pictures_with_values_are_not_said_to_be_mirrored():
+    found = Survey(100, 1, 64, 64, 3, "values")
+    assert "{flip: true}  # where a mirrored picture has the same values" in job_text(
+        "image_csv", path="x", survey=found
+    )
+    other = Survey(100, 2, 64, 64, 3)
+    assert "{flip: false}  # where a mirrored" in job_text("image_csv", path="x", survey=other)

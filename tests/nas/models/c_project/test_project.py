@@ -151,3 +151,15 @@ def test_microcontrollers_compute_the_same(network, make, tmp_path, target):
     done = make(tmp_path, "-s", "run", f"TARGET={target}")
     assert done.returncode == 0, done.stdout
     assert "PASS 3 of 3" in done.stdout
+
+
+def test_the_readme_says_what_outputs_mean(network, tmp_path):
+    write_c_project(network(4, 4), tmp_path / "classes")
+    told = (tmp_path / "classes" / "README.md").read_text()
+    assert "`edge_nas_class()` is the index of the largest" in told and "What goes in" not in told
+    write_c_project(
+        network(4, 4), tmp_path / "values", one_class=False, meaning="height = 2 * output[0]."
+    )
+    told = (tmp_path / "values" / "README.md").read_text()
+    assert "`edge_nas_probabilities()` mean nothing of this model" in told
+    assert "## What goes in and comes out\n\nheight = 2 * output[0].\n" in told

@@ -133,6 +133,8 @@ def test_a_run_is_exported_with_labels_and_a_record(run):
     assert [entry["format"] for entry in record["formats"]] == ["onnx", "lowbit", "c"]
     assert (folder / "m0-labels.txt").read_text().split() == list(LABELS)
     assert (folder / "m0.md").is_file()
+    told = (folder / "m0-c" / "README.md").read_text()
+    assert "subtract the mean" in told and "one value a class before softmax" in told
 
 
 def test_one_format_that_fails_does_not_take_the_others_with_it(run, monkeypatch):
