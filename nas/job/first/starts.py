@@ -208,8 +208,13 @@ def _space(found: Survey, task: str) -> str:
     return _SPACES.get(found.targets, "signal" if found.height == 1 else "mobilenet")
 
 
+def _batch(examples: int) -> int | None:
+    """Return the size of batches of few examples; None where the default suits."""
+    return next((size for below, size in _BATCHES if examples < below), None)
+
+
 def _batches(examples: int, *, signals: bool) -> tuple[str, ...]:
-    batch = next((size for below, size in _BATCHES if examples < below), None)
+    batch = _batch(examples)
     if batch is None:
         return ()
     fewest = examples < _BATCHES[0][0]
@@ -243,6 +248,9 @@ def _of_pictures(start: Start, found: Survey) -> Start:
 
 def _of_places(start: Start, found: Survey) -> Start:
     side = int(start.preset.split("x")[0])
+    # On 120 pictures of boxes and two minutes, 16 an update reach 0.56 of AP50 where 64 reach 0.28.
+    batch = _batch(found.examples) or _BATCHES[-1][1]
+    few = f"  # {found.examples} examples are few" if batch < _BATCHES[-1][1] else ""
     asked = (f"  image_size: {side}", f"  channels: {found.channels}") if found.files else ()
     return replace(
         start,
@@ -250,9 +258,9 @@ def _of_places(start: Start, found: Survey) -> Start:
         of_data=asked,
         # In half an hour a teacher learns no more than its students would.
         of_training=(
-            "supernet: {batch_size: 64, distillation: false}",
-            "finetune: {batch_size: 64, candidates: 1, learning_rate: 0.01, distillation: false, "
-            "float_share: 0.6}",
+            f"supernet: {{batch_size: {batch}, distillation: false}}{few}",
+            f"finetune: {{batch_size: {batch}, candidates: 1, learning_rate: 0.01, "
+            "distillation: false, float_share: 0.6}",
         ),
     )
 

@@ -395,3 +395,16 @@ def test_pictures_with_values_are_not_said_to_be_mirrored():
     )
     other = Survey(100, 2, 64, 64, 3)
     assert "{flip: false}  # where a mirrored" in job_text("image_csv", path="x", survey=other)
+
+
+@pytest.mark.parametrize("targets", ["boxes", "masks"])
+@pytest.mark.parametrize(
+    ("examples", "batch"), [(30, 16), (249, 16), (600, 32), (1000, 64), (9000, 64)]
+)
+def test_few_pictures_of_boxes_and_masks_come_in_small_batches(targets, examples, batch):
+    source = {"boxes": "yolo_txt", "masks": "mask_folder"}[targets]
+    found = Survey(examples, 3, 96, 96, 3, targets)
+    text = job_text(source, path="x", survey=found)
+    job = yaml.safe_load(text)
+    assert job["supernet"]["batch_size"] == job["finetune"]["batch_size"] == batch
+    assert (f"{examples} examples are few" in text) == (batch < 64)
