@@ -68,6 +68,7 @@ def export_formats(
         },
         embed=embed_preprocessing,
         meaning=input_output_text(card.preprocessing),
+        targets=str((results.get("task") or {}).get("targets") or "classes"),
     )
     written, errors = [], {}
     for part in chosen:

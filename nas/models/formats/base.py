@@ -24,6 +24,7 @@ class Source:
         preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``, ``one_class``.
         embed: put the pre-processing into the file: uint8 pixels in, a class out.
         meaning: in words, how inputs are made and outputs decoded.
+        targets: of the task, see :class:`~nas.data.sources.RawData`.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Source:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     embed: bool = False
     meaning: str = ""
+    targets: str = "classes"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,14 @@ from search_spaces.model_files.packing import pack_model
 
 _SECONDS = 600
 
+_WITHOUT_KERNELS = {
+    "boxes": "detectors, whose outputs are cells of several maps",
+    "masks": "segmenters, which resize maps",
+    "tokens": "language models",
+    "pairs": "encoders and decoders of sequences",
+}
+"""Kinds of targets -> the networks for them, as far as they have no C project."""
+
 
 @FORMATS.register("c")
 class CProject(OnnxBased):
@@ -32,15 +40,23 @@ class CProject(OnnxBased):
         model = pack_model(onnx.load(str(source.path)))
         project = folder / f"{source.id}-c"
         error, note = packed_error(model, source)
-        write_c_project(
-            model,
-            project,
-            name=source.id,
-            labels=source.labels,
-            promised=dict(source.costs),
-            meaning=source.meaning,
-            one_class=bool(source.preprocessing.get("one_class", True)),
-        )
+        try:
+            write_c_project(
+                model,
+                project,
+                name=source.id,
+                labels=source.labels,
+                promised=dict(source.costs),
+                meaning=source.meaning,
+                one_class=bool(source.preprocessing.get("one_class", True)),
+            )
+        except InputError as problem:
+            if source.targets not in _WITHOUT_KERNELS:
+                raise
+            raise InputError(
+                f"there are no C kernels for {_WITHOUT_KERNELS[source.targets]} yet; give another "
+                f"format, such as lowbit or litert ({problem})"
+            ) from problem
         return Written(
             cls.name,
             tuple(f"{project.name}/{name}" for name in _files(project)),

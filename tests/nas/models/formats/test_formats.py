@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -95,6 +96,18 @@ def test_the_c_project_keeps_the_promises_of_the_search(model, tmp_path):
     constants = project["weight_bytes"] + project["channel_bytes"]
     assert constants == pytest.approx(plan.flash_kib * 1024, rel=0.02)
     assert (tmp_path / "m0-c" / "labels.txt").read_text().split() == list(LABELS)
+
+
+def test_what_has_no_c_project_is_told_by_what_it_is(model, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise InputError("reshape (r): the C kernels flatten images only")
+
+    monkeypatch.setattr("nas.models.formats.c.write_c_project", refuse)
+    given = source(model)
+    with pytest.raises(InputError, match=r"no C kernels for detectors.*lowbit or litert \(reshape"):
+        FORMATS.get("c").write(replace(given, targets="boxes"), tmp_path)
+    with pytest.raises(InputError, match=r"^reshape \(r\)"):
+        FORMATS.get("c").write(given, tmp_path)
 
 
 def test_metadata_is_in_the_onnx_file(model, tmp_path):
