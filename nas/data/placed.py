@@ -1,7 +1,11 @@
-"""Targets that have places in their images: boxes and masks, moved as their images are moved."""
+"""Targets that have places in their images: boxes and masks, moved as their images are moved.
+
+And how often each class is there, whatever the kind of targets.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,3 +168,45 @@ def _kept(labels: Tensor, first: Tensor, last: Tensor) -> Tensor:
     kinds = torch.where(there, labels[..., 0], torch.full_like(seen, NOTHING))
     out = torch.cat([kinds[..., None], first, last, ignored[..., None]], -1)
     return torch.where(there[..., None], out, labels.new_tensor([NOTHING, 0, 0, 0, 0, 0]))
+
+
+def class_counts(targets: str, labels: Tensor, classes: int) -> Tensor:
+    """Return the number of examples that hold each class, (classes,)."""
+    if targets == "labels":
+        return labels.sum(0)
+    if targets in ("boxes", "masks"):
+        return presence(targets, labels, classes).sum(0)
+    return torch.bincount(labels, minlength=classes)
+
+
+def absent_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
+    """Return a sentence for each set that has no example of some class."""
+    found = []
+    for name, each in counts.items():
+        missing = [classes[i] for i in torch.nonzero(each == 0).flatten().tolist()]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            found.append(
+                f"the {name} set has no image of {', '.join(missing[:5])}{more}: accuracies "
+                "say nothing of it"
+            )
+    return found
+
+
+_UNEVEN = 3.0
+"""How much more often than others on average a class is, from which on accuracy misleads."""
+
+
+def uneven_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
+    """Return what whoever always names the most frequent class is right in, where that is much."""
+    whole, test = counts["training"], counts["test"]
+    common = int(whole.argmax())
+    others = (whole.sum() - whole[common]) / max(1, len(classes) - 1)
+    if whole[common] < _UNEVEN * others:
+        return []
+    share = float(test[common] / max(1, int(test.sum())))
+    return [
+        f"classes are uneven: who always says {classes[common]} has an accuracy of {share:.2f} on "
+        "the test set; look at the accuracy of each class, and ask for that of the worst with "
+        "search.objectives: [worst_class_accuracy, latency_ms]"
+    ]

@@ -21,7 +21,7 @@ from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable, usual_picture
-from nas.data.placed import checked, presence
+from nas.data.placed import absent_classes, checked, class_counts, presence, uneven_classes
 from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
@@ -128,8 +128,13 @@ class DataSplits:
 
         yield from ahead(batch, range(0, len(subset), batch_size), subset.images)
 
-    def warnings(self) -> list[str]:
-        """Return what makes figures unsure: a class that a set has no image of, unseen pixels."""
+    def warnings(self, *, told_by_class: bool = False) -> list[str]:
+        """Return what makes figures unsure: a class that a set has no image of, unseen pixels.
+
+        Args:
+            told_by_class: whether the metric is the share of examples whose class is told rightly,
+                which classes that are rare hardly change.
+        """
         found: list[str] = []
         images = self.train.images
         if isinstance(images, FileImages) and not images.whole:
@@ -137,25 +142,14 @@ class DataSplits:
             found += [unseen] if unseen else []
         if self.targets in ("values", *OF_TEXT):
             return found
-        for name, part in (
-            ("training", self.train),
-            ("validation", self.validation),
-            ("test", self._test),
-        ):
-            labels = part.labels[part.indices]
-            if self.targets == "labels":
-                counts = labels.sum(0)
-            elif part.placed is not None:
-                counts = presence(part.placed, labels, len(self.classes)).sum(0)
-            else:
-                counts = torch.bincount(labels, minlength=len(self.classes))
-            missing = [self.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
-            if missing:
-                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-                found.append(
-                    f"the {name} set has no image of {', '.join(missing[:5])}{more}: accuracies "
-                    "say nothing of it"
-                )
+        parts = {"training": self.train, "validation": self.validation, "test": self._test}
+        counts = {
+            name: class_counts(self.targets, part.labels[part.indices], len(self.classes))
+            for name, part in parts.items()
+        }
+        found += absent_classes(counts, self.classes)
+        if told_by_class:
+            found += uneven_classes(counts, self.classes)
         return found
 
     @property

@@ -55,6 +55,7 @@ class Estimate:
         stages: in order.
         files: that will be in the run folder.
         total: what the sum of all stages is.
+        warnings: what is doubtful about the data.
     """
 
     space: str
@@ -64,6 +65,7 @@ class Estimate:
     stages: list[StageEstimate]
     files: list[Path] = field(default_factory=list)
     total: str = "estimated time"
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -84,7 +86,7 @@ class Estimate:
         text.append(f"{self.total}: {_minutes(self.seconds)}")
         text.append("files:")
         text += [f"  {path}" for path in self.files]
-        return text
+        return [*text, *(f"warning: {warning}" for warning in self.warnings)]
 
 
 def estimate(
@@ -202,6 +204,9 @@ def estimate(
         stages=stages,
         files=[folder / name for name in names],
         total=_total(job),
+        warnings=splits.warnings(
+            told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
+        ),
     )
 
 

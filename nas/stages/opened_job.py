@@ -70,7 +70,8 @@ class RunContext:
         """Return in words what is doubtful about the data, and what of the job was left aside."""
         from nas.models.own_network import left_out
 
-        return [*self.splits.warnings(), *left_out(self.space)]
+        told = self.task.metric_name == "accuracy" and self.splits.targets == "classes"
+        return [*self.splits.warnings(told_by_class=told), *left_out(self.space)]
 
     def evaluator(self, store: RunStore) -> Evaluator:
         """Return the evaluator of the trained supernet in ``store``.

@@ -320,6 +320,24 @@ def test_a_class_that_a_set_has_no_image_of_is_told(tmp_path):
     assert load_splits(DIGITS, 0).warnings() == []
 
 
+@pytest.mark.parametrize(("often", "told"), [(60, True), (25, False)])
+def test_uneven_classes_are_told_with_what_naming_the_common_one_gives(tmp_path, often, told):
+    rng = np.random.default_rng(0)
+    for label, count in (("rare", 10), ("common", often), ("other", 10)):
+        (tmp_path / label).mkdir()
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                tmp_path / label / f"{number}.png"
+            )
+    config = DataConfig(name="image_folder", path=str(tmp_path), image_size=8)
+    splits = load_splits(config, 0)
+    found = splits.warnings(told_by_class=True)
+    assert len(found) == told and splits.warnings() == []
+    if told:
+        assert "who always says common has an accuracy of 0.75 on the test set" in found[0]
+        assert "worst_class_accuracy" in found[0]
+
+
 def plugin(images, classes=2, **more):
     labels = np.arange(len(images)) % classes
     raw = RawData(

@@ -1,7 +1,9 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nas.job.schema import Job
 from nas.stages.dry_run import estimate, measure_throughput
@@ -116,3 +118,15 @@ def test_what_takes_seconds_is_told_before_it():
 def test_as_many_places_are_told_as_the_run_can_choose(sections, work):
     found = plan(budget={"minutes": 10}, protocol={"processes": 2, "runs": 10}, **sections)
     assert {stage.name: stage.work for stage in found.stages}["verification"].startswith(work)
+
+
+def test_what_is_doubtful_about_the_data_is_told_before_a_run(tmp_path):
+    rng = np.random.default_rng(0)
+    for label, count in (("rare", 8), ("common", 60)):
+        (tmp_path / label).mkdir()
+        for number in range(count):
+            pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{number}.png")
+    found = plan(data={"name": "image_folder", "path": str(tmp_path), "image_size": 8})
+    assert "warning: classes are uneven: who always says common" in found.lines()[-1]
+    assert not plan().warnings
