@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data.annotations.arrays import IGNORE, NOTHING
+from nas.data.sources import OF_TEXT
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,6 +171,28 @@ def _kept(labels: Tensor, first: Tensor, last: Tensor) -> Tensor:
     return torch.where(there[..., None], out, labels.new_tensor([NOTHING, 0, 0, 0, 0, 0]))
 
 
+def doubts(
+    targets: str, told: Mapping[str, Tensor], names: Sequence[str], *, told_by_class: bool = False
+) -> list[str]:
+    """Return what of the targets makes figures unsure.
+
+    Args:
+        targets: their kind.
+        told: targets of the training, validation and test set.
+        names: of the classes, labels or values.
+        told_by_class: whether the metric is the share of examples whose class is told rightly.
+    """
+    if targets == "values":
+        return unlike_values(told["training"], names)
+    if targets in OF_TEXT:
+        return []
+    counts = {name: class_counts(targets, each, len(names)) for name, each in told.items()}
+    return [
+        *absent_classes(counts, names),
+        *(uneven_classes(counts, names) if told_by_class else []),
+    ]
+
+
 def class_counts(targets: str, labels: Tensor, classes: int) -> Tensor:
     """Return the number of examples that hold each class, (classes,)."""
     if targets == "labels":
@@ -209,4 +232,29 @@ def uneven_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list
         f"classes are uneven: who always says {classes[common]} has an accuracy of {share:.2f} on "
         "the test set; look at the accuracy of each class, and ask for that of the worst with "
         "search.objectives: [worst_class_accuracy, latency_ms]"
+    ]
+
+
+_UNLIKE = 10.0
+"""Ratio of deviations from which on the error of the smaller value is lost in that of the other."""
+
+
+def unlike_values(targets: Tensor, names: Sequence[str]) -> list[str]:
+    """Return which values hardly count in a mean of squared errors beside others.
+
+    Args:
+        targets: (n, outputs).
+        names: of the outputs.
+    """
+    if len(targets) < 2:
+        return []
+    spread = targets.double().std(0)
+    largest = int(spread.argmax())
+    small = [names[i] for i in torch.nonzero(spread * _UNLIKE < spread[largest]).flatten().tolist()]
+    if not small:
+        return []
+    return [
+        f"rmse and mae are those of {names[largest]} nearly alone: it varies by about "
+        f"{spread[largest]:.3g}, and {', '.join(small)} by a tenth of that or less; give values "
+        "units in which they vary alike, so that the search cares for each"
     ]

@@ -21,7 +21,7 @@ from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable, usual_picture
-from nas.data.placed import absent_classes, checked, class_counts, presence, uneven_classes
+from nas.data.placed import checked, doubts, presence
 from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
@@ -140,17 +140,9 @@ class DataSplits:
         if isinstance(images, FileImages) and not images.whole:
             unseen = usual_picture(images.paths).unseen
             found += [unseen] if unseen else []
-        if self.targets in ("values", *OF_TEXT):
-            return found
         parts = {"training": self.train, "validation": self.validation, "test": self._test}
-        counts = {
-            name: class_counts(self.targets, part.labels[part.indices], len(self.classes))
-            for name, part in parts.items()
-        }
-        found += absent_classes(counts, self.classes)
-        if told_by_class:
-            found += uneven_classes(counts, self.classes)
-        return found
+        told = {name: part.labels[part.indices] for name, part in parts.items()}
+        return found + doubts(self.targets, told, self.classes, told_by_class=told_by_class)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

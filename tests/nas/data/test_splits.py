@@ -338,6 +338,21 @@ def test_uneven_classes_are_told_with_what_naming_the_common_one_gives(tmp_path,
         assert "worst_class_accuracy" in found[0]
 
 
+@pytest.mark.parametrize(("factor", "told"), [(1000, True), (3, False)])
+def test_values_that_hardly_count_beside_others_are_named(tmp_path, factor, told):
+    rng = np.random.default_rng(0)
+    rows = ["file,area,place"]
+    for number in range(30):
+        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{factor * rng.normal():.3f},{rng.normal():.3f}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    config = DataConfig(name="image_csv", path=str(tmp_path), image_size=8)
+    found = load_splits(config, 0, kind="values").warnings()
+    assert len(found) == told
+    assert not told or ("those of area nearly alone" in found[0] and "and place by" in found[0])
+
+
 def plugin(images, classes=2, **more):
     labels = np.arange(len(images)) % classes
     raw = RawData(
