@@ -202,7 +202,8 @@ class _OnnxSession(Session):
         with tempfile.TemporaryDirectory() as folder:
             options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
             ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
-            nodes = onnx.load(options.optimized_model_filepath).graph.node
+            dump = onnx.load(options.optimized_model_filepath, load_external_data=False)
+            nodes = dump.graph.node
         counts: Counter[str] = Counter()
         for node in nodes:
             if node.op_type in _INTEGER_PRODUCTS:

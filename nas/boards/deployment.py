@@ -215,8 +215,15 @@ def input_shape(model: Path) -> tuple[int, ...]:
 
     inputs = inputs_of(onnx.load(str(model), load_external_data=False).graph)
     sizes = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if inputs else []
-    if len(inputs) != 1 or len(sizes) != 4 or not all(sizes[1:]):
-        raise InputError(f"{model}: the input is {sizes}, not (batch, channels, height, width)")
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise InputError(f"{model}: it has {len(inputs)} inputs ({names}); one is checked")
+    if len(sizes) != 4 or not all(sizes[1:]):
+        shown = [size or "open" for size in sizes]
+        raise InputError(
+            f"{model}: the input is {shown}, not (batch, channels, height, width) of a fixed size; "
+            "export it with the size that the device gets"
+        )
     return tuple(sizes[1:])
 
 

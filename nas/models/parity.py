@@ -204,7 +204,9 @@ def check_optimised(
         except Exception as failed:  # the runtime's exceptions share no base class of their own
             first = str(failed).splitlines()[0]
             raise UnusableModel(f"ONNX Runtime cannot run {path}: {first}") from failed
-        dumped = onnx.load(dump)
+        dumped = onnx.load(dump, load_external_data=False)
+        # Weights in a file beside the model stay there: the dump names that file.
+        onnx.load_external_data_for_model(dumped, str(path.parent))
     plain = evaluate_outputs(path, [images], optimise=False)
     finite = all(bool(np.isfinite(output).all()) for output in (*optimised, *plain))
     error = relative_error(optimised, plain)

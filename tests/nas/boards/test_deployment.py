@@ -173,3 +173,32 @@ def test_signals_of_a_job_are_made_as_long_as_the_model_takes_and_stay_signals(t
     )
     found = read_images(tmp_path / "job.yaml", (1, 1, length))
     assert found.pixels.shape == (10, 1, 1, length) and len(found.labels) == 10
+
+
+def test_weights_in_a_file_beside_are_read(model, tmp_path):
+    """torch.onnx.export puts them there by default."""
+    whole = onnx.load(model)
+    onnx.save(
+        whole, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.data"
+    )
+    assert (tmp_path / "m.data").is_file()
+    device = make_device(DeviceSpec("here", "onnxruntime"))
+    report = check_deployment(tmp_path / "m.onnx", device, protocol=QUICK)
+    assert report.execution.relative_error < 0.05 and report.against_float is not None
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        ([["n", 3, "h", "w"]], r"input is \['open', 3, 'open', 'open'\].*of a fixed size"),
+        ([[1, 3, 8, 8], [1, 5]], r"has 2 inputs \(x0, x1\); one is checked"),
+    ],
+)
+def test_inputs_that_cannot_be_made_are_told(tmp_path, shapes, told):
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info(f"x{i}", kind, each) for i, each in enumerate(shapes)]
+    output = helper.make_tensor_value_info("y", kind, shapes[0])
+    graph = helper.make_graph([helper.make_node("Relu", ["x0"], ["y"])], "g", inputs, [output])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=told):
+        input_shape(tmp_path / "m.onnx")
