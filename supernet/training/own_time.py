@@ -87,7 +87,9 @@ def suited_recipe(
     clipped. They bear both in float, and at bits while the rate falls; at 4 bits from the first
     step training came apart. Of ten classes of letters, after 2,000 steps: 3.6 KiB 84 % instead of
     81, 6.7 KiB 90 instead of 87, 19 KiB 90.3 instead of 90.1; after 10,000 steps on Fashion-MNIST
-    it was .1 to .3 points. Fewer than 4 bits take the whole time to learn.
+    it was .1 to .3 points. Three quarters of the time in float are as good as three fifths or
+    better (45 s on letters: 93.3 and 92.9 % at 7 KiB, 94.2 and 94.1 % at 23). Fewer than 4 bits
+    take the whole time to learn.
 
     Args:
         network: that ``plan`` inherits from.
@@ -96,7 +98,7 @@ def suited_recipe(
     """
     if float_share is None:
         fewest = min(min(layer.weight_bits, layer.activation_bits) for layer in plan.layers())
-        float_share = 0.6 if network.batch_normalised() and fewest >= 4 else 0.0
+        float_share = 0.75 if network.batch_normalised() and fewest >= 4 else 0.0
     recipe = OwnRecipe(float_share=float_share)
     if network.batch_normalised() and float_share >= 1 - recipe.decay:
         recipe = replace(recipe, learning_rate=0.01, gradient_clip=5.0)
