@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import MissingExtraError
-from search_spaces.model_files.graph import graph_of, plain
+from search_spaces.model_files.graph import graph_of
+from search_spaces.model_files.messages import plain
 
 _APART = ("BitShift", "BitwiseAnd")
 """Operators that take bytes apart to smaller integers."""

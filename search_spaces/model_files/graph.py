@@ -17,6 +17,7 @@ import numpy as np
 
 from search_spaces.errors import InputError, MissingExtraError
 from search_spaces.model_files.folding import folded, narrowed
+from search_spaces.model_files.messages import NUMBERS, array_of, plain, shape_of, type_of, value_of
 from search_spaces.model_files.older import as_today
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Operators that multiply by weights, or two activations by each other."""
-
-_NUMBERS = "fiubcOSU"
-"""Kinds of types that NumPy has itself."""
 
 _UINT8 = 2
 _LATEST = 10_000
@@ -256,16 +254,6 @@ def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in constants]
 
 
-def plain(array: np.ndarray) -> np.ndarray:
-    """Return integers of less than a byte as bytes, and floats that NumPy lacks as float32."""
-    if array.dtype.kind in _NUMBERS:
-        return array
-    name = array.dtype.name
-    if "float" in name:
-        return array.astype(np.float32)
-    return array.astype(np.uint8 if name.startswith("u") else np.int8)
-
-
 class _Reader:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -284,7 +272,7 @@ class _Reader:
         """Read the whole file."""
         source = self._model.graph
         for item in source.initializer:
-            self._add(item.name, _array(item))
+            self._add(item.name, array_of(item))
         nodes = [node for node in map(self._node, source.node) if not self._known(node)]
         values = inputs_of(source)
         return Graph(
@@ -293,10 +281,10 @@ class _Reader:
             outputs=tuple(v.name for v in source.output),
             constants=MappingProxyType(self._constants),
             types={
-                v.name: _type(v.type.tensor_type.elem_type, f"the input {v.name!r}").name
+                v.name: type_of(v.type.tensor_type.elem_type, f"the input {v.name!r}").name
                 for v in values
             },
-            shapes={v.name: _shape(v) for v in values},
+            shapes={v.name: shape_of(v) for v in values},
             codes=MappingProxyType(self._codes),
             grids=MappingProxyType(self._grids),
             computed=MappingProxyType(self._computed),
@@ -306,7 +294,7 @@ class _Reader:
 
     def _node(self, proto: onnx.NodeProto) -> Node:
         """Return a node as today's operator set has it; its new inputs are constants."""
-        attributes = {a.name: _attribute(a) for a in proto.attribute}
+        attributes = {a.name: value_of(a) for a in proto.attribute}
         attributes, moved = as_today(proto.op_type, attributes, self._opset)
         inputs = list(proto.input)
         for key, value in moved.items():
@@ -319,7 +307,7 @@ class _Reader:
 
     def _add(self, name: str, value: np.ndarray) -> None:
         self._constants[name] = plain(value)
-        if value.dtype.kind not in _NUMBERS:
+        if value.dtype.kind not in NUMBERS:
             self._kinds[name] = value.dtype.name
 
     def _kind(self, name: str) -> str:
@@ -426,7 +414,7 @@ class _Reader:
             return self._grids[source].kind
         if node.op == "DequantizeLinear" and source in self._constants:
             return self._kind(source)
-        return _type(node.attributes.get("output_dtype") or _UINT8, node.output).name
+        return type_of(node.attributes.get("output_dtype") or _UINT8, node.output).name
 
     def _note_codes(self, node: Node) -> None:
         grid, source = self._grids.get(node.output), node.input(0)
@@ -466,43 +454,3 @@ def _by_channel(node: Node, values: np.ndarray, numbers: np.ndarray) -> np.ndarr
 
 def _column(values: np.ndarray, axis: int) -> list[int]:
     return [-1 if i == axis else 1 for i in range(values.ndim)]
-
-
-def _array(tensor: onnx.TensorProto) -> np.ndarray:
-    from onnx import external_data_helper, numpy_helper
-
-    if external_data_helper.uses_external_data(tensor):
-        raise InputError(
-            f"the constant {tensor.name!r} lies in another file, which is not read here; save the "
-            "model with its data in one file: torch.onnx.export(..., external_data=False), or "
-            "onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
-        )
-    try:
-        return numpy_helper.to_array(tensor)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the constant {tensor.name!r} cannot be read: {error}") from error
-
-
-def _attribute(attribute: onnx.AttributeProto) -> Any:
-    import onnx
-
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, onnx.TensorProto):
-        return plain(_array(value))
-    return list(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
-
-
-def _type(number: int, name: str) -> np.dtype:
-    from onnx import helper
-
-    try:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(number))
-    except KeyError as error:
-        raise InputError(f"{name} has no known type of elements ({number})") from error
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
