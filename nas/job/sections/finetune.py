@@ -61,7 +61,7 @@ class FinetuneConfig(Section):
     batch_size: Positive = 128
     float_share: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     """Share of each training, at its beginning, that runs in float where time is shared: its steps
-    take about three quarters of the time of those at bits, and may be larger. null is 0.6 where no
+    take about three quarters of the time of those at bits, and may be larger. null is 0.75 where no
     layer has fewer than 4 bits, and 0 where one has, without batch norm, or for a network that came
     trained."""
     reconstruct: StrictBool = False
