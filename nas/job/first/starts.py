@@ -54,7 +54,7 @@ _LESS = (3, 100, 10)
 
 KNOWN = {
     "digits": Start("8x8-lean", 3, needs_path=False, measured=(2, 50, 6), evaluations=48),
-    "fashion_mnist": Start("28x28-lean", 25, "5000", needs_path=False),
+    "fashion_mnist": Start("28x28-slim", 25, "5000", needs_path=False),
     "cifar10": Start("32x32-lean", 60, "5000"),
     "cifar100": Start("32x32-lean", 60, "5000"),
     # For a folder that nobody could look at; a survey tells more.
