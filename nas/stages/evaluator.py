@@ -115,6 +115,9 @@ class Evaluator:
         """
         if own is None and isinstance(arch, Arch):
             own = self.finetuned.get(arch)
+        if own is self.supernet:
+            # Where its own training made it worse: a network that came trained is as it came.
+            own = None
         plan = self.supernet.plan(arch)
         module = as_it_came(self.supernet, plan) if own is None else None
         supernet = own or module or self.supernet
