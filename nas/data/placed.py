@@ -246,7 +246,8 @@ def unlike_values(targets: Tensor, names: Sequence[str]) -> list[str]:
         targets: (n, outputs).
         names: of the outputs.
     """
-    if len(targets) < 2:
+    if len(targets) < 2 or targets.shape[1] != len(names):
+        # What a reconstruction is to give are its inputs, which no names are of.
         return []
     spread = targets.double().std(0)
     largest = int(spread.argmax())
