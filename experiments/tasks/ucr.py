@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from experiments.results_index import record_claim, write_result
-from nas.data.ts_file import read_ts
+from nas.data.signals.ts_file import read_ts
 from nas.job.schema import Job
 from nas.report.results import load_results
 from nas.stages.pipeline import run

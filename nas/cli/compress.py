@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.device_options import Arguments, Authority, Certificate, Hub, Key, TokenFile
+from nas.cli.device_options import (
+    Arguments,
+    Authority,
+    Certificate,
+    Hub,
+    Key,
+    NormalisationOption,
+    TokenFile,
+)
 from search_spaces.errors import InputError
 from search_spaces.terminal import quoted
 
@@ -44,14 +52,7 @@ def compress(
         Path | None, typer.Option(metavar="FILE", help="State of the network, .safetensors.")
     ] = None,
     argument: Arguments = None,
-    normalisation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="imagenet|data|MEANS/DEVIATIONS",
-            help="What the network was trained with; known of torchvision's and timm's, otherwise "
-            "that of the data.",
-        ),
-    ] = None,
+    normalisation: NormalisationOption = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Of the whole run; by default by the data.")
     ] = None,

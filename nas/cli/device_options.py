@@ -44,6 +44,15 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--argument", metavar="KEY=VALUE", help="For what makes the network; repeatable."),
 ]
+NormalisationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--normalisation",
+        metavar="imagenet|data|MEANS/DEVIATIONS",
+        help="What the network was trained with; known of torchvision's and timm's, otherwise "
+        "that of the data.",
+    ),
+]
 Processes = Annotated[int | None, typer.Option(min=2, help="Processes a model.")]
 Runs = Annotated[int | None, typer.Option(min=2, help="Samples a process.")]
 ProtocolOptions = Annotated[

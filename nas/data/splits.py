@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from nas.data.augment import Augmentation, Normalisation
 from nas.data.batches import Batches, Subset, ahead
+from nas.data.doubts import doubts
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable, usual_picture
-from nas.data.placed import checked, doubts, presence
+from nas.data.placed import checked, presence
 from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError

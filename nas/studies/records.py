@@ -14,7 +14,9 @@ from search_spaces.errors import InputError
 
 class _Keyed(Protocol):
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """What tells this work from all other work of a study."""
+        ...
 
 
 _Work = TypeVar("_Work", bound=_Keyed)

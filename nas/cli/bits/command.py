@@ -17,6 +17,7 @@ from nas.cli.device_options import (
     Authority,
     BoardRuntime,
     Hub,
+    NormalisationOption,
     Options,
     ProtocolOptions,
     TokenFile,
@@ -65,14 +66,7 @@ def bits(
     ] = None,
     data_path: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of its images.")] = None,
-    normalisation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="imagenet|data|MEANS/DEVIATIONS",
-            help="What the network was trained with; known of torchvision's and timm's, otherwise "
-            "that of the data.",
-        ),
-    ] = None,
+    normalisation: NormalisationOption = None,
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Text to calibrate and judge a language model with."),

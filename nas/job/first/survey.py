@@ -144,7 +144,7 @@ def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[
     if not path.is_dir():
         return {}
     if source == "signal_csv":
-        from nas.data.signal_rows import recorded
+        from nas.data.signals.rows import recorded
 
         return recorded(path, options)
     if source != "audio_folder":

@@ -8,7 +8,7 @@ from nas.data.annotations.arrays import stack_boxes
 from nas.data.augment import Augmentation
 from nas.data.batches import Batches, Subset
 from nas.data.images import MemoryImages
-from nas.data.placed import doubts, presence
+from nas.data.placed import presence
 from nas.data.splits import Normalisation, load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
@@ -117,9 +117,3 @@ def test_boxes_of_scenes_are_tight_about_the_visible_pixels():
 def test_scenes_that_are_not_possible_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         load_splits(DataConfig(name="scenes", options=options), 0)
-
-
-def test_values_of_a_reconstruction_have_no_names_to_doubt():
-    targets = torch.tensor([[0.0, 1.0], [0.0, 500.0], [0.1, -500.0]])
-    assert doubts("values", {"training": targets}, ("area", "price"))
-    assert doubts("values", {"training": targets}, ("normal",)) == []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.problems import Problems, class_names, class_numbers, class_targets
+from nas.data.signals.ts_file import Series, read_ts
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
     OF_EXAMPLES,
@@ -24,7 +25,6 @@ from nas.data.targets import (
     number_or_nan,
     number_targets,
 )
-from nas.data.ts_file import Series, read_ts
 from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:

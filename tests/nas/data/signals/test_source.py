@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.data.signals import roughness, signal_numpy, signal_ts
+from nas.data.signals.source import roughness, signal_numpy, signal_ts
 from nas.data.splits import load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import EnvironmentProblem, InputError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.data.signal_rows import recorded, signal_csv
+from nas.data.signals.rows import recorded, signal_csv
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.data.csv_table import Table, read_table, target_columns
 from nas.data.problems import Problems, class_names, class_targets, whole_option
-from nas.data.signals import PARTS, as_rows, raw_signals, signal_folder
+from nas.data.signals.source import PARTS, as_rows, raw_signals, signal_folder
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
     OF_EXAMPLES,
