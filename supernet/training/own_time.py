@@ -21,9 +21,10 @@ from supernet.network import Supernet
 from supernet.resolution import resize_images
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard
+from supernet.training.optimizers import adamw, muon_and_adamw
 from supernet.training.subnets import float_plan
 from supernet.training.teacher import RememberingTeacher
-from supernet.training.train import EpochBatches, Loss, Recipe, make_optimizer
+from supernet.training.train import EpochBatches, Loss
 
 CHECK_EPOCHS = 10
 """Epochs between two looks at whether a training still gains."""
@@ -58,6 +59,8 @@ class OwnRecipe:
             float; then quantisers begin from the weights and values that they meet (LSQ, Esser
             et al., ICLR 2020, section 3, starts from a trained float network likewise). A step in
             float takes about three quarters of the time.
+        muon: whether weights that mix channels are trained by
+            :class:`~supernet.training.muon.Muon`; AdamW trains the rest, or all.
         precision: of convolutions and matrix products; the rest stays in float32.
     """
 
@@ -69,6 +72,7 @@ class OwnRecipe:
     gradient_clip: float = 1.0
     distillation: float = 0.5
     float_share: float = 0.0
+    muon: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def rate(self, step: int, spent: float, total: float) -> float:
@@ -101,7 +105,7 @@ def suited_recipe(
         float_share = 0.75 if network.batch_normalised() and fewest >= 4 else 0.0
     recipe = OwnRecipe(float_share=float_share)
     if network.batch_normalised() and float_share >= 1 - recipe.decay:
-        recipe = replace(recipe, learning_rate=0.01, gradient_clip=5.0)
+        recipe = replace(recipe, learning_rate=0.01, gradient_clip=5.0, muon=True)
     return recipe
 
 
@@ -166,11 +170,15 @@ class OwnTraining:
         self.at_bits = self.recipe.float_share <= 0
         self._in_float = float_plan(plan)
         self._guard = CollapseGuard(self.recipe.learning_rate)
-        self._optimizer = make_optimizer(
-            self.network, Recipe(steps=1, weight_decay=self.recipe.weight_decay)
-        )
         # Looking them up in all modules takes as long as a small layer's step.
         self._parameters = dict(self.network.named_parameters())
+        rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
+        named = self._parameters.items()
+        self._optimizers = (
+            muon_and_adamw(named, rate, weight_decay=decay)
+            if self.recipe.muon
+            else (adamw(named, rate, weight_decay=decay),)
+        )
         self._average: dict[str, Tensor] = {}
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
@@ -248,21 +256,24 @@ class OwnTraining:
                 took = self.now() - begun
                 self._begun += took
                 self.asked += took
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step, self.spent, total)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.recipe.rate(self.step, self.spent, total)
         resized = resize_images(images, self.plan.input_size)
         outputs = self._outputs(resized.contiguous(memory_format=torch.channels_last))
         loss = self.loss(outputs, targets)
         if taught is not None:
             share = self.recipe.distillation
             loss = (1 - share) * loss + share * self.distillation_loss(outputs, taught)
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._guard.losses(self.step + 1, [loss.item()])
         own = self._own()
         norm = nn.utils.clip_grad_norm_(own.values(), self.recipe.gradient_clip, foreach=True)
         self._guard.gradients(self.step + 1, norm.item())
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.step += 1
         self._follow(own)
 
@@ -318,8 +329,9 @@ class OwnTraining:
         tensors |= {f"model.{n}": value for n, value in buffers.items()}
         tensors |= {f"average.{n}": value for n, value in self._average.items()}
         for name in self._average:
-            for key, value in self._optimizer.state.get(parameters[name], {}).items():
-                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+            for optimizer in self._optimizers:
+                for key, value in optimizer.state.get(parameters[name], {}).items():
+                    tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         state = {"step": self.step, "spent": self.spent, "checks": self.checks}
         state["decayed"], state["at_bits"] = self.decayed, self.at_bits
         # JSON has no infinity.
@@ -329,6 +341,12 @@ class OwnTraining:
     @torch.no_grad()
     def _restore(self, path: Path) -> None:
         tensors, state = load_checkpoint(path)
+        trainers = {
+            parameter: optimizer
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
         known = {**self._parameters, **dict(self.network.named_buffers())}
         for full, value in tensors.items():
             kind, _, name = full.partition(".")
@@ -345,7 +363,7 @@ class OwnTraining:
             elif kind == "average":
                 self._average[name] = value.to(self.device)
             else:
-                entry = self._optimizer.state.setdefault(known[name], {})
+                entry = trainers[known[name]].state.setdefault(known[name], {})
                 entry[key] = value.to(self.device)
         self.step, self.spent = int(state["step"]), float(state["spent"])
         self.checks = list(state["checks"])

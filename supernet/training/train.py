@@ -24,6 +24,7 @@ from supernet.resolution import resize_images
 from supernet.training import distributed
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard, TrainingCollapse
+from supernet.training.optimizers import adamw
 from supernet.training.subnets import Schedule, float_plan
 from supernet.training.teacher import CountedViews, RememberingTeacher
 from supernet.training.weights import load_weights, weights_of_plain
@@ -192,7 +193,9 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
-        self._optimizer = make_optimizer(supernet, recipe)
+        self._optimizer = adamw(
+            supernet.named_parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
         self._guard = CollapseGuard(recipe.learning_rate)
         self._frozen: SubnetTeacher | None = None
         self._remembering: RememberingTeacher | None = None
@@ -469,22 +472,6 @@ def frozen_teacher(supernet: Supernet, checkpoint: Path) -> SubnetTeacher:
     return SubnetTeacher(frozen, float_plan(largest))
 
 
-def make_optimizer(supernet: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW that decays convolution and linear weights, and nothing else."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in supernet.named_parameters():
-        (decayed if name.endswith(".weight") else kept).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        fused=True,
-    )
-
-
 __all__ = [
     "EpochBatches",
     "Loss",
@@ -495,6 +482,5 @@ __all__ = [
     "TrainingCollapse",
     "frozen_teacher",
     "load_weights",
-    "make_optimizer",
     "weights_of_plain",
 ]

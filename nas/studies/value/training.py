@@ -176,13 +176,11 @@ class TimedTrainer:
         *,
         until: float,
     ) -> int:
-        from supernet.training.train import Recipe, make_optimizer
+        from supernet.training.optimizers import adamw
 
         module.to(self._device).train()
         recipe = self._recipe
-        optimizer = make_optimizer(
-            module, Recipe(steps=1, learning_rate=0.0, weight_decay=recipe.weight_decay)
-        )
+        optimizer = adamw(module.named_parameters(), 0.0, weight_decay=recipe.weight_decay)
         steps = 0
         # A synchronised GPU clock at every step would slow the training that it measures.
         every = 1 if self._device == "cpu" else 8

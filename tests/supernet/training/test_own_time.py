@@ -89,13 +89,18 @@ def test_seconds_are_kept_to_and_the_network_learns(supernet):
     assert loss_of(training.reached()) < loss_of(supernet)
 
 
-def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path):
-    whole = begin(supernet)
+@pytest.mark.parametrize("muon", [False, True])
+def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path, muon):
+    recipe = OwnRecipe(muon=muon)
+    whole = begin(supernet, recipe=recipe)
     whole.run(until=12.0, total=24.0)
     whole.run(until=24.0, total=24.0)
     parts = None
     for until in (5.0, 12.0, 17.0, 24.0):
-        parts = begin(supernet, checkpoint=tmp_path / "a.safetensors", checkpoint_every_s=3.0)
+        parts = begin(
+            supernet, recipe=recipe,
+            checkpoint=tmp_path / "a.safetensors", checkpoint_every_s=3.0,
+        )  # fmt: skip
         parts.run(until=until, total=24.0)
     assert (parts.step, parts.spent) == (whole.step, whole.spent)
     expected, found = whole.reached().state_dict(), parts.reached().state_dict()
