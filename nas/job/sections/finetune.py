@@ -61,9 +61,9 @@ class FinetuneConfig(Section):
     batch_size: Positive = 128
     float_share: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     """Share of each training, at its beginning, that runs in float where time is shared: its steps
-    take about three quarters of the time of those at bits, and may be larger. null is 0.75 where no
-    layer has fewer than 4 bits, and 0 where one has, without batch norm, or for a network that came
-    trained."""
+    take about three quarters of the time of those at bits, and may be larger. null is 0.75, 0.5
+    where activations have fewer than 3 bits or weights fewer than 2, and 0 without batch norm or
+    for a network that came trained."""
     reconstruct: StrictBool = False
     """Before that, fit the weights of each architecture layer by layer to what the layers of the
     largest network give, by least squares on the calibration images; it needs no labels. Where it

@@ -20,7 +20,7 @@ from supernet.training.own_time import (
     OwnTraining,
     suited_recipe,
 )
-from supernet.training.subnets import float_plan
+from supernet.training.subnets import at_bits, float_plan
 from supernet.training.teacher import RememberingTeacher
 
 
@@ -280,21 +280,19 @@ def test_a_narrow_copy_takes_its_bits_too(supernet):
 
 
 def test_what_suits_follows_from_norms_and_bits(supernet):
-    def suited(arch):
-        plan = supernet.plan(arch)
-        fewest = min(min(x.weight_bits, x.activation_bits) for x in plan.layers())
-        return suited_recipe(supernet, plan), fewest
+    plan = supernet.plan(supernet.space.largest())
 
-    wide, most = suited(supernet.space.largest())
-    narrow, fewest = suited(supernet.space.smallest())
-    assert most >= 4 > fewest
-    assert 0.5 < wide.float_share < 1 and wide.learning_rate > OwnRecipe.learning_rate
-    # At bits from the first step, because they are few or asked for so, it is the careful one.
-    assert narrow == OwnRecipe()
-    largest = supernet.plan(supernet.space.largest())
-    assert suited_recipe(supernet, largest, float_share=0.0) == OwnRecipe()
-    early = suited_recipe(supernet, largest, float_share=0.3)
-    assert early == OwnRecipe(float_share=0.3)
+    def suited(weights, activations):
+        return suited_recipe(supernet, at_bits(plan, weights, activations))
+
+    for bits in [(8, 8), (4, 8), (3, 3), (2, 4)]:
+        assert 0.5 < suited(*bits).float_share < 1
+        assert suited(*bits).muon and suited(*bits).learning_rate > OwnRecipe.learning_rate
+    # Activations of two bits take longer to learn.
+    assert suited(2, 2).float_share == 0.5 and suited(2, 2).muon
+    # At bits from the first steps, because it is asked for so, it is the careful one.
+    assert suited_recipe(supernet, plan, float_share=0.0) == OwnRecipe()
+    assert suited_recipe(supernet, plan, float_share=0.3) == OwnRecipe(float_share=0.3)
 
 
 def test_without_batch_norm_the_recipe_is_the_careful_one():
