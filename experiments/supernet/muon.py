@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,11 +34,13 @@ from supernet.training.own_time import OwnTraining, suited_recipe
 COMMAND = "python -m experiments.supernet.muon runs/muon"
 RESULT = ROOT / "results" / "supernet" / "muon.json"
 SECONDS, SEEDS = 40.0, (0, 1)
+Optimizer = Literal["muon", "adamw"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("muon", "adamw")
 STEMS = (6, 10, 14, 20)
 """Channels of the first stage; the others have 1.5 and 2.5 times as many."""
 
 
-def train(stem: int, seed: int, muon: bool, context: RunContext) -> dict[str, Any]:
+def train(stem: int, seed: int, optimizer: Optimizer, context: RunContext) -> dict[str, Any]:
     """Return what one network reaches in :data:`SECONDS`, by one of the two."""
     channels = (stem, 2 * round(0.75 * stem), 2 * round(1.25 * stem))
     torch.manual_seed(seed)
@@ -50,7 +52,7 @@ def train(stem: int, seed: int, muon: bool, context: RunContext) -> dict[str, An
         batches=context.splits.training_batches(BATCH, seed=seed),
         loss=context.task.loss,
         distillation_loss=context.task.distillation_loss,
-        recipe=replace(suited_recipe(network, plan), muon=muon),
+        recipe=replace(suited_recipe(network, plan), optimizer=optimizer),
         now=time.process_time,
     )
     training.run(until=SECONDS, total=SECONDS)
@@ -60,7 +62,7 @@ def train(stem: int, seed: int, muon: bool, context: RunContext) -> dict[str, An
         "channels": channels,
         "weights_kib": plan.weights_kib,
         "seed": seed,
-        "optimiser": "muon" if muon else "adamw",
+        "optimizer": optimizer,
         "steps": training.step,
         "validation": evaluator.accuracy(evaluator.network(plan, own=reached)),
     }
@@ -81,9 +83,9 @@ def main() -> None:
             f"{kib:.2f} KiB": {
                 name: round(100 * float(np.mean([
                     r["validation"] for r in rows
-                    if r["weights_kib"] == kib and r["optimiser"] == name
+                    if r["weights_kib"] == kib and r["optimizer"] == name
                 ])), 2)
-                for name in ("muon", "adamw")
+                for name in OPTIMIZERS
             }
             for kib in sorted({float(r["weights_kib"]) for r in rows})
         }  # fmt: skip
@@ -99,9 +101,9 @@ def main() -> None:
     context = RunContext.of(load_job(JOB), threads=1)
     done = {row["number"] for row in read_lines(record)}
     # One after the other by both, so that what else the machine does meets both alike.
-    for number, (seed, stem, muon) in enumerate(product(SEEDS, STEMS, (True, False))):
+    for number, (seed, stem, optimizer) in enumerate(product(SEEDS, STEMS, OPTIMIZERS)):
         if number // 2 % parts == part - 1 and number not in done:
-            row = {"number": number, **train(stem, seed, muon, context)}
+            row = {"number": number, **train(stem, seed, optimizer, context)}
             append_line(record, row)
             print(row, flush=True)
 

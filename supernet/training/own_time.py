@@ -59,8 +59,7 @@ class OwnRecipe:
             float; then quantisers begin from the weights and values that they meet (LSQ, Esser
             et al., ICLR 2020, section 3, starts from a trained float network likewise). A step in
             float takes about three quarters of the time.
-        muon: whether weights that mix channels are trained by
-            :class:`~supernet.training.muon.Muon`; AdamW trains the rest, or all.
+        optimizer: of weights that mix channels; AdamW trains the rest.
         precision: of convolutions and matrix products; the rest stays in float32.
     """
 
@@ -72,7 +71,7 @@ class OwnRecipe:
     gradient_clip: float = 1.0
     distillation: float = 0.5
     float_share: float = 0.0
-    muon: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def rate(self, step: int, spent: float, total: float) -> float:
@@ -106,7 +105,7 @@ def suited_recipe(
         float_share = (0.5 if slow else 0.75) if network.batch_normalised() else 0.0
     recipe = OwnRecipe(float_share=float_share)
     if network.batch_normalised() and float_share >= 1 - recipe.decay:
-        recipe = replace(recipe, learning_rate=0.01, gradient_clip=5.0, muon=True)
+        recipe = replace(recipe, learning_rate=0.01, gradient_clip=5.0, optimizer="muon")
     return recipe
 
 
@@ -177,7 +176,7 @@ class OwnTraining:
         named = self._parameters.items()
         self._optimizers = (
             muon_and_adamw(named, rate, weight_decay=decay)
-            if self.recipe.muon
+            if self.recipe.optimizer == "muon"
             else (adamw(named, rate, weight_decay=decay),)
         )
         self._average: dict[str, Tensor] = {}

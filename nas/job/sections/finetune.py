@@ -58,6 +58,10 @@ class FinetuneConfig(Section):
     """Peak; null is 0.01 where time is shared and half of it or more is in float, otherwise, and
     without batch norm, 0.005, 0.002 for a network that came trained, and 0.0005 for a number of
     epochs."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """Of weights that mix channels, where time is shared: muon makes each step of a matrix
+    orthogonal (Jordan et al., 2024) and needs fewer of them. null is muon where half of the time or
+    more is in float with batch norm, and otherwise adamw, which always trains the rest."""
     batch_size: Positive = 128
     float_share: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     """Share of each training, at its beginning, that runs in float where time is shared: its steps

@@ -277,6 +277,7 @@ def _recipe(job: Job, supernet: Supernet, plan: NetworkPlan, *, trained: bool) -
     return replace(
         begin,
         learning_rate=begin.learning_rate if rate is None else rate,
+        optimizer=config.optimizer or begin.optimizer,
         distillation=1.0 if config.distillation == "only" else begin.distillation,
         weight_decay=job.supernet.weight_decay,
         precision=job.supernet.precision,

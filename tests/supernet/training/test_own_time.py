@@ -89,9 +89,9 @@ def test_seconds_are_kept_to_and_the_network_learns(supernet):
     assert loss_of(training.reached()) < loss_of(supernet)
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path, muon):
-    recipe = OwnRecipe(muon=muon)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_in_parts_and_from_the_checkpoint_it_ends_as_in_one(supernet, tmp_path, optimizer):
+    recipe = OwnRecipe(optimizer=optimizer)
     whole = begin(supernet, recipe=recipe)
     whole.run(until=12.0, total=24.0)
     whole.run(until=24.0, total=24.0)
@@ -287,9 +287,12 @@ def test_what_suits_follows_from_norms_and_bits(supernet):
 
     for bits in [(8, 8), (4, 8), (3, 3), (2, 4)]:
         assert 0.5 < suited(*bits).float_share < 1
-        assert suited(*bits).muon and suited(*bits).learning_rate > OwnRecipe.learning_rate
+        assert (
+            suited(*bits).optimizer == "muon"
+            and suited(*bits).learning_rate > OwnRecipe.learning_rate
+        )
     # Activations of two bits take longer to learn.
-    assert suited(2, 2).float_share == 0.5 and suited(2, 2).muon
+    assert suited(2, 2).float_share == 0.5 and suited(2, 2).optimizer == "muon"
     # At bits from the first steps, because it is asked for so, it is the careful one.
     assert suited_recipe(supernet, plan, float_share=0.0) == OwnRecipe()
     assert suited_recipe(supernet, plan, float_share=0.3) == OwnRecipe(float_share=0.3)
