@@ -187,6 +187,17 @@ _OTHERS: dict[str, Operation] = {
     "Gather": lambda a, x, places: x.take(places.astype(np.int64), a.get("axis", 0)),
 }
 
+_POINTWISE = (
+    "Add", "Sub", "Mul", "Div", "Clip", "PRelu", "Pow", "Max", "Min", "Sum", "Sqrt", "Exp", "Log",
+    "Erf", "Reciprocal", "Identity", "Round",
+)  # fmt: skip
+"""Operators whose values follow from those of their inputs at the same place."""
+
+
+def elementwise(op: str) -> Operation | None:
+    """Return an ONNX operator that computes number by number; None of others."""
+    return UNARY.get(op) or (_OTHERS[op] if op in _POINTWISE else None)
+
 
 def operation(node: dict[str, Any], model: PackedModel) -> Operation:
     """Return the function of a node's inputs, float32 arrays in ONNX's order of axes.

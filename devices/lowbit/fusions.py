@@ -6,13 +6,12 @@ A C project is bit-exact with the library, so :mod:`nas.models.c_project` takes 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from devices.lowbit.rounding import to_codes
-from search_spaces.model_files.packed_model import PackedModel
 
 Node = dict[str, Any]
 Readers = Mapping[str, Sequence[Node]]
@@ -21,10 +20,14 @@ Readers = Mapping[str, Sequence[Node]]
 _F = np.float32
 
 
-def readers_of(model: PackedModel) -> Readers:
-    """Return which nodes of a model read each tensor."""
+FUSED = ("HardSwish", "HardSigmoid")
+"""Activations that kernels of layers compute in floats themselves; others are staircases."""
+
+
+def readers_of(nodes: Iterable[Node]) -> Readers:
+    """Return which of some nodes read each tensor."""
     readers: dict[str, list[Node]] = defaultdict(list)
-    for node in model.nodes():
+    for node in nodes:
         for name in node["inputs"]:
             readers[name].append(node)
     return readers

@@ -41,11 +41,22 @@ def average_pool(a: Attributes, x: np.ndarray) -> np.ndarray:
     if a.get("count_include_pad") and not a.get("ceil_mode"):
         mean = found.mean((-2, -1), dtype=_F)
     else:
-        # What is counted: the image, and its padding if told; never what rounding up adds.
-        ones = np.ones((1, 1, *x.shape[2:]), _F)
-        inside = _pooled(a, ones, 0, padding=1.0 if a.get("count_include_pad") else 0.0)
-        mean = (found.sum((-2, -1), dtype=_F) / inside.sum((-2, -1))).astype(_F)
+        mean = (found.sum((-2, -1), dtype=_F) / counted(a, x.shape[2:])).astype(_F)
     return mean[:, :, 0] if x.ndim == 3 else mean
+
+
+def counted(a: Attributes, shape: Sequence[int]) -> np.ndarray:
+    """Return how many values each window of an average pool counts, float32 (out height, width).
+
+    These are the image's, and those of its padding if told; never those that rounding up adds.
+
+    Args:
+        a: attributes of ONNX's AveragePool.
+        shape: (height, width) of its input, or (length,).
+    """
+    ones = np.ones((1, 1, *shape), _F)
+    inside = _pooled(a, ones, 0, padding=1.0 if a.get("count_include_pad") else 0.0)
+    return np.asarray(inside.sum((-2, -1))[0, 0])
 
 
 def _pooled(a: Attributes, x: np.ndarray, fill: float, padding: float | None = None) -> np.ndarray:
@@ -60,20 +71,67 @@ def _pooled(a: Attributes, x: np.ndarray, fill: float, padding: float | None = N
     if rank == 1:  # A signal is an image one pixel high.
         x, kernel, strides, dilations = x[:, :, None], [1, *kernel], [1, *strides], [1, *dilations]
         pads = [0, pads[0], 0, pads[1]]
-    further = [0, 0, 0, 0]
-    if a.get("ceil_mode"):
-        for i, size in enumerate(x.shape[2:]):
-            span = size + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1
-            count = -(-span // strides[i])
-            # No window begins in what lies behind the image.
-            count -= count * strides[i] >= size + pads[i]
-            further[i + 2] = max(0, count * strides[i] - span)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    further = rounding_up(x.shape[2:], spans, strides, pads) if a.get("ceil_mode") else (0, 0)
     if padding is not None:
         sides = ((pads[0], pads[2]), (pads[1], pads[3]))
         x = np.pad(x, ((0, 0), (0, 0), *sides), constant_values=padding)
         pads = [0, 0, 0, 0]
-    pads = [p + more for p, more in zip(pads, further, strict=True)]
+    pads = [*pads[:2], pads[2] + further[0], pads[3] + further[1]]
     return windows(x, kernel, strides, pads, dilations, fill)
+
+
+def rounding_up(
+    shape: Sequence[int], spans: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> tuple[int, int]:
+    """Return the rows and columns that the last windows of a pool that rounds up lie outside.
+
+    Args:
+        shape: (height, width) of the image.
+        spans: (height, width) of a window.
+        strides: of the windows.
+        pads: top, left, bottom, right.
+    """
+    found = []
+    for i, size in enumerate(shape):
+        span = size + pads[i] + pads[i + 2] - spans[i]
+        count = -(-span // strides[i])
+        # No window begins in what lies behind the image.
+        count -= count * strides[i] >= size + pads[i]
+        found.append(max(0, count * strides[i] - span))
+    return found[0], found[1]
+
+
+def pool_pads(node: Attributes, shape: Sequence[int]) -> list[int]:
+    """Return top, left, bottom and right of a packed pool, with what rounding up adds.
+
+    Args:
+        node: ``max_pool`` or ``average_pool`` of two axes, see :mod:`devices.lowbit.integers`.
+        shape: (height, width) of its input.
+    """
+    pads = list(node["pads"])
+    if node.get("counting", {}).get("ceil_mode"):
+        bottom, right = rounding_up(shape, node["kernel"], node["strides"], pads)
+        pads = [*pads[:2], pads[2] + bottom, pads[3] + right]
+    return pads
+
+
+def pool_shares(node: Attributes, shape: Sequence[int]) -> np.ndarray | None:
+    """Return what the means over all of each window are multiplied by, float32 (out height, width).
+
+    Args:
+        node: ``average_pool`` of two axes, see :mod:`devices.lowbit.integers`.
+        shape: (height, width) of its input.
+
+    Returns:
+        None where that is 1 everywhere.
+    """
+    if "counting" not in node:
+        return None
+    shares = _F(np.prod(node["kernel"])) / counted(node["counting"], shape)
+    if node["shares"] is not None:
+        shares = (shares * node["shares"]).astype(_F)
+    return None if (shares == 1).all() else shares
 
 
 def conv_transpose(

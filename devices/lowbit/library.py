@@ -15,7 +15,7 @@ from devices.lowbit.build import library_path
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.grouped import GroupedWeights
 
-ABI = 3
+ABI = 4
 CODES, FLOATS, SUMS = 0, 1, 2
 FUNCTIONS = {"identity": 0, "hard_swish": 1, "hard_sigmoid": 2, "sigmoid": 3, "silu": 4}
 
@@ -64,6 +64,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_add_max_pool": (c_int, [c_void_p, *[_I] * 14]),
     "lowbit_add_planar": (c_int, [c_void_p, *[_I] * 5]),
     "lowbit_add_copy": (c_int, [c_void_p, _I, _I, _L, *[_I] * 5]),
+    "lowbit_add_steps": (c_int, [c_void_p, _I, _I, _L, _I, c_void_p, c_void_p]),
+    "lowbit_add_slopes": (c_int, [c_void_p, _I, _I, _L, _I, c_void_p, _F, _I, _I]),
+    "lowbit_add_shares": (c_int, [c_void_p, *[_I] * 5, c_void_p, _I, _I]),
     "lowbit_add_rows": (c_int, [c_void_p, _I, _I, _I, _L, _L, _F, c_void_p, c_void_p]),
     "lowbit_add_pointwise": (c_int, [c_void_p, _I, _I, _I, _L]),
     "lowbit_add_plus": (c_int, [c_void_p, _I, _I, _I, _L]),
@@ -306,9 +309,16 @@ class Native:
             raise InputError(f"a table has 256 codes, not {table.shape}")
         return self._add("add_map", source, target, count, table.ctypes.data_as(c_void_p))
 
-    def layer(self, name: str, *arguments: float) -> int:
-        """Add another layer, ``lowbit_add_<name>`` with the arguments of ``lowbit.h``."""
-        return self._add(f"add_{name}", *arguments)
+    def layer(self, name: str, *arguments: float | np.ndarray) -> int:
+        """Add another layer, ``lowbit_add_<name>`` with the arguments of ``lowbit.h``.
+
+        Arrays are copied by the library; they must have the type that it reads.
+        """
+        held = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        return self._add(
+            f"add_{name}",
+            *(a.ctypes.data_as(c_void_p) if isinstance(a, np.ndarray) else a for a in held),
+        )
 
     @property
     def layers(self) -> int:

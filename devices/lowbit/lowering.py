@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,17 @@ from devices.lowbit import floats
 from devices.lowbit.buffers import Buffers, Tensor
 from devices.lowbit.float_layers import add_grouped, add_native_floats
 from devices.lowbit.float_ops import native_operation
-from devices.lowbit.fusions import (
-    activation_after,
-    between_codes,
-    function_table,
-    readers_of,
-    sum_numbers,
-)
-from devices.lowbit.library import FLOATS, ConvSpec, Native
+from devices.lowbit.fusions import activation_after, between_codes, readers_of, sum_numbers
+from devices.lowbit.image_ops import pool_pads, pool_shares
+from devices.lowbit.integers import on_integers
+from devices.lowbit.library import CODES, FLOATS, SUMS, ConvSpec, Native
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
 _F = np.float32
-_FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid", "Sigmoid": "sigmoid"}
+_FUSED = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid"}
 
 
 class Lowering(Buffers):
@@ -49,12 +44,13 @@ class Lowering(Buffers):
     """
 
     def __init__(self, model: PackedModel, native: Native, *, batch: int, rounds: int) -> None:
+        model = on_integers(model)
         super().__init__(model, native, batch=batch)
         self._rounds = rounds
         for name, grid in self.grids.items():
             if grid["bits"] > 8:
                 raise InputError(f"{name} has codes of {grid['bits']} bits; this runtime runs 8")
-        self._readers = readers_of(model)
+        self._readers = readers_of(model.nodes())
         self._done: set[int] = set()
         for node in model.nodes():
             if id(node) not in self._done:
@@ -86,11 +82,13 @@ class Lowering(Buffers):
             self._requantize(node)
         elif op == "add":
             self._add(node["inputs"], out, node)
+        elif op in ("table", "steps", "slopes"):
+            self._numbers(node)
         elif op == "global_average_pool":
             self._mean(node)
         elif op == "average_pool":
             self._average_pool(node)
-        elif op == "max_pool" and node["inputs"][0] in self.tensors:
+        elif op in ("max_pool", "global_max_pool") and node["inputs"][0] in self.tensors:
             self._max_pool(node)
         elif op == "concat" and self._on_channels(node):
             self._concat(node)
@@ -220,14 +218,39 @@ class Lowering(Buffers):
         )  # fmt: skip
         self.note("add", first)
 
+    def _numbers(self, node: dict[str, Any]) -> None:
+        """Numbers to codes, one by one: codes by a table, a layer's floats by a staircase."""
+        x, out = self.tensors[node["inputs"][0]], node["output"]
+        grid, count = self.grids[out], math.prod(x.shape)
+        target = self.new(out, x.shape, grid)
+        if node["op"] == "table":
+            first = self.native.map(x.buffer, target.buffer, count, node["table"])
+        elif node["op"] == "steps":
+            steps = node["steps"]
+            first = self.native.layer(
+                "steps", x.buffer, target.buffer, count, len(steps.places), steps.places,
+                steps.codes,
+            )  # fmt: skip
+        else:
+            channels = len(node["slopes"])
+            first = self.native.layer(
+                "slopes", x.buffer, target.buffer, count // channels, channels, node["slopes"],
+                grid["scale"], grid["zero_point"], 2 ** grid["bits"] - 1,
+            )  # fmt: skip
+        self.note(node["op"], first)
+
     def _mean(self, node: dict[str, Any]) -> None:
         x, out = self.codes(node["inputs"][0]), node["output"]
         assert x.grid is not None
         grid = self.grids.get(out)
-        if grid is None:
+        if len(x.shape) != 4:
             self._float({**node, "op": "GlobalAveragePool"})
             return
         pixels = math.prod(x.shape[2:])
+        if grid is None:
+            whole = {"kernel": x.shape[2:], "strides": (1, 1), "pads": (0, 0, 0, 0)}
+            self._window_sums({**node, **whole}, FLOATS, _F(x.grid["scale"]) / _F(pixels))
+            return
         target = self.new(out, (*x.shape[:2], 1, 1), grid)
         multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(pixels))
         first = self.native.layer(
@@ -237,7 +260,6 @@ class Lowering(Buffers):
         self.note("global_average_pool", first)
 
     def _average_pool(self, node: dict[str, Any]) -> None:
-        """Average windows of codes: a depthwise convolution whose weights are ones."""
         x, out = self.codes(node["inputs"][0]), node["output"]
         grid = self.grids.get(out)
         assert x.grid is not None
@@ -247,14 +269,32 @@ class Lowering(Buffers):
             attributes["count_include_pad"] = 1
             self._float({**node, "op": "AveragePool", "attributes": attributes})
             return
-        channels, taps = x.shape[1], math.prod(node["kernel"])
-        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(taps))
+        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(math.prod(node["kernel"])))
+        shares = pool_shares(node, x.shape[2:])
+        form = {**node, "pads": pool_pads(node, x.shape[2:])}
+        if shares is None:
+            self._window_sums(form, CODES, multiplier)
+            return
+        sums = self._window_sums({**form, "output": f"{out}.sums"}, SUMS, _F(1))
+        target = self.new(out, sums.shape, grid)
+        first = self.native.layer(
+            "shares", sums.buffer, target.buffer, self.batch, shares.size, sums.shape[1],
+            (shares * multiplier).astype(_F), grid["zero_point"], 2 ** grid["bits"] - 1,
+        )  # fmt: skip
+        self.note("average_pool", first)
+
+    def _window_sums(self, node: dict[str, Any], kind: int, multiplier: np.float32) -> Tensor:
+        """Add up windows of codes: a depthwise convolution whose weights are ones."""
+        x, out, grid = self.codes(node["inputs"][0]), node["output"], self.grids.get(node["output"])
+        assert x.grid is not None
+        channels = x.shape[1]
+        codes = grid or {"zero_point": 0, "bits": 8}
         spec = ConvSpec(
             height=x.shape[2], width=x.shape[3], channels=channels, kernel=tuple(node["kernel"]),
             stride=tuple(node["strides"]), pads=tuple(node["pads"]), groups=channels,
-            batch=self.batch, outputs=channels, largest=2 ** x.grid["bits"] - 1,
-            zero_point=x.grid["zero_point"], out_zero_point=grid["zero_point"],
-            out_high=2 ** grid["bits"] - 1,
+            batch=self.batch, outputs=channels, largest=2 ** x.grid["bits"] - 1, kind=kind,
+            zero_point=x.grid["zero_point"], out_zero_point=codes["zero_point"],
+            out_high=2 ** codes["bits"] - 1,
         )  # fmt: skip
         target = self.new(out, (self.batch, channels, *spec.out_size), grid)
         first = self.native.conv(
@@ -263,11 +303,15 @@ class Lowering(Buffers):
             multiplier=np.full(channels, multiplier, _F),
         )  # fmt: skip
         choose_kernel(self.native, first, self._rounds)
-        self.note("average_pool", first)
+        self.note(node["op"], first)
+        return target
 
     def _max_pool(self, node: dict[str, Any]) -> None:
-        x, pads = self.codes(node["inputs"][0]), node["pads"]
+        x = self.codes(node["inputs"][0])
         batch, channels, height, width = x.shape
+        if node["op"] == "global_max_pool":
+            node = {**node, "kernel": (height, width), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+        pads = pool_pads(node, (height, width))
         size = [
             (n + pads[i] + pads[i + 2] - node["kernel"][i]) // node["strides"][i] + 1
             for i, n in enumerate((height, width))
@@ -302,13 +346,15 @@ class Lowering(Buffers):
 
     def _view(self, node: dict[str, Any]) -> None:
         """Move codes about: renaming where memory stays as it is."""
-        x = self.codes(node["inputs"][0])
+        x = self.tensors[node["inputs"][0]]
         out, shape = node["output"], floats.view_shape(node, x.shape)
         moves = node["op"] not in ("flatten", "reshape")
         zero = x.grid["zero_point"] if x.grid else 0
         trivial = len(x.shape) != 4 or math.prod(x.shape[2:]) == 1
         if not moves and trivial and len(shape) != 4:
             self.tensors[out] = Tensor(x.buffer, shape, x.grid)
+        elif x.grid is None:
+            self._float(node)
         elif not moves and len(shape) == 2:
             target = self.new(out, shape, x.grid)
             first = self.native.layer(
@@ -337,14 +383,7 @@ class Lowering(Buffers):
         grid = self.grids[out]
         high = 2 ** grid["bits"] - 1
         operands = [self.codes(name) for name in sources]
-        if node["op"] in floats.UNARY and len(operands) == 1:
-            x = operands[0]
-            assert x.grid is not None
-            function = partial(floats.UNARY[node["op"]], node.get("attributes", {}))
-            table = function_table(x.grid, grid, function)
-            target = self.new(out, x.shape, grid)
-            first = self.native.map(x.buffer, target.buffer, math.prod(x.shape), table)
-        elif node["op"] == "Add" and operands[0].shape == operands[1].shape:
+        if node["op"] == "Add" and operands[0].shape == operands[1].shape:
             self._add(sources, out, node)
             self._done.add(id(quantise))
             return True

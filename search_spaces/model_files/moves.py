@@ -58,7 +58,7 @@ def move_entry(node: Node, constants: Mapping[str, np.ndarray]) -> dict[str, Any
         steps = [1] * len(first) if fourth is None else fourth
         return {"op": "slice", "starts": first, "ends": second, "axes": axes, "steps": steps}
     mode = a.get("mode", "constant")
-    if first is None or (mode == "constant" and any(second or ())) or mode == "wrap":
+    if first is None or (mode == "constant" and any(second or ())):
         return None
     axes = list(range(len(first) // 2)) if third is None else third
     return {"op": "pad", "pads": first, "axes": axes, "mode": mode}

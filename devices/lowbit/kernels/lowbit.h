@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define LOWBIT_ABI 3
+#define LOWBIT_ABI 4
 
 typedef struct lowbit_network lowbit_network;
 
@@ -112,6 +112,17 @@ int lowbit_add_planar(lowbit_network*, int input, int output, int batch, int pix
 // Copies `channels` of each pixel from offset `from` to offset `to`: concatenation and splitting.
 int lowbit_add_copy(lowbit_network*, int input, int output, int64_t pixels, int channels,
                     int in_stride, int from, int out_stride, int to);
+
+// Floats to codes: code = codes[number of places that x has reached], `places` ascending numbers and
+// one code more.
+int lowbit_add_steps(lowbit_network*, int input, int output, int64_t count, int places,
+                     const float* place, const uint8_t* codes);
+// Floats (rows, channels): clamp(round((x < 0 ? slope * x : x) / scale) + zero_point).
+int lowbit_add_slopes(lowbit_network*, int input, int output, int64_t rows, int channels,
+                      const float* slopes, float scale, int zero_point, int high);
+// Sums in 32 bits (batch, pixels, channels): clamp(round(sum * multiplier of the pixel) + zero_point).
+int lowbit_add_shares(lowbit_network*, int input, int output, int batch, int pixels, int channels,
+                      const float* multiplier, int zero_point, int high);
 
 // Layers of floats: lowbit_rows and lowbit_pointwise of buffers, and a + b. Scale and bias are copied.
 int lowbit_add_rows(lowbit_network*, int operation, int input, int output, int64_t count,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.models.c_project.lowering import Operation
+from nas.models.c_project.program import Operation
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import Encoding, pack_codes
 

@@ -9,13 +9,10 @@ place where it does not. So memory holds what :mod:`search_spaces.memory` counts
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from devices.lowbit.floats import UNARY
 from devices.lowbit.fusions import (
     activation_after,
     between_codes,
@@ -23,7 +20,17 @@ from devices.lowbit.fusions import (
     readers_of,
     sum_numbers,
 )
+from devices.lowbit.image_ops import pool_pads, pool_shares
+from devices.lowbit.integers import on_integers
 from nas.models.c_project.moves import PICKS, picked
+from nas.models.c_project.program import (
+    Operation,
+    Program,
+    Tensor,
+    image_shape,
+    in_two_axes,
+    layer_geometry,
+)
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel, fill_factors
 
@@ -33,83 +40,13 @@ _MOST_TAPS = 64
 """Weights of a depthwise filter, EN_CHUNK in edge_nas_kernels.h."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor in the arena.
-
-    Attributes:
-        storage: number of the memory that it occupies.
-        shape: (channels, height, width); stored channels last.
-        grid: scale, zero point and bits of codes; ``None`` for float32.
-        table: (256,) uint8 through which the stored codes are read, or ``None``.
-    """
-
-    storage: int
-    shape: tuple[int, int, int]
-    grid: dict[str, Any] | None
-    table: np.ndarray | None = None
-
-    @property
-    def count(self) -> int:
-        """Elements."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One call of a kernel.
-
-    Attributes:
-        kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``mean``, ``max_pool``, ``table``,
-            ``planar``, ``copy``, ``pick``, ``spread`` or
-            ``values``.
-        name: of the node.
-        inputs: what it reads.
-        output: what it writes.
-        values: parameters of the kernel, by kind.
-    """
-
-    kind: str
-    name: str
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Program:
-    """Operations in order, and the memory they use.
-
-    Attributes:
-        operations: in order.
-        sizes: bytes of each storage.
-        lives: first and last operation of each storage; the input's first is -1, the output's
-            last the number of operations.
-        input, output: tensors; the input holds codes.
-    """
-
-    operations: tuple[Operation, ...]
-    sizes: tuple[int, ...]
-    lives: tuple[tuple[int, int], ...]
-    input: Tensor
-    output: Tensor
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most bytes that live at once: no arena can be smaller."""
-        return max(
-            sum(s for s, (a, b) in zip(self.sizes, self.lives, strict=True) if a <= t <= b)
-            for t in range(-1, len(self.operations) + 1)
-        )
-
-
 def lower(model: PackedModel) -> Program:
     """Return the operations of ``model``, one image at a time.
 
     Raises:
         InputError: an operation needs floating point, or has a form that the kernels lack.
     """
-    return _Lowering(model).run()
+    return _Lowering(on_integers(model)).run()
 
 
 class _Lowering:
@@ -120,7 +57,7 @@ class _Lowering:
         self.dequantized: dict[str, str] = {}
         self.operations: list[Operation] = []
         self.sizes: list[int] = []
-        self.users = readers_of(model)
+        self.users = readers_of(model.nodes())
         self.done: set[int] = set()
 
     def run(self) -> Program:
@@ -167,7 +104,7 @@ class _Lowering:
             raise InputError("the input is not quantised first; the C kernels read codes only")
         node = readers[0]
         self.done.add(id(node))
-        tensor = self._new(node["output"], _image(tuple(graph["input"]["shape"]), "the input"))
+        tensor = self._new(node["output"], image_shape(tuple(graph["input"]["shape"]), "the input"))
         return tensor
 
     def _node(self, node: dict[str, Any]) -> None:
@@ -180,9 +117,13 @@ class _Lowering:
             self._requantize(node)
         elif op == "add":
             self._add(node["inputs"], node["output"])
-        elif op == "global_average_pool" and node["output"] in self.grids:
+        elif op == "table":
+            self._table(node["inputs"][0], node["output"], node["table"])
+        elif op in ("steps", "slopes"):
+            self._function(node)
+        elif op == "global_average_pool":
             self._mean(node)
-        elif op == "max_pool":
+        elif op in ("max_pool", "global_max_pool"):
             self._max_pool(node)
         elif op == "average_pool" and node["output"] in self.grids:
             self._average_pool(node)
@@ -207,6 +148,9 @@ class _Lowering:
         self.sizes.append(math.prod(shape) * (1 if grid else 4))
         self.tensors[name] = Tensor(len(self.sizes) - 1, shape, grid)
         return self.tensors[name]
+
+    def _tensor(self, name: str) -> Tensor:
+        return self.tensors[name] if name in self.tensors else self._codes(name)
 
     def _codes(self, name: str) -> Tensor:
         tensor = self.tensors.get(name)
@@ -235,7 +179,7 @@ class _Lowering:
         x, weights, tensors = self._codes(node["inputs"][0]), node["weights"], self.model.tensors
         name = node.get("layer", node["output"])
         out, function, scale = node["output"], "EN_IDENTITY", _F(1)
-        grid = self.grids.get(out)
+        grid, staircase = self.grids.get(out), None
         fused = activation_after(node, self.users, _FUSED) if grid is None else None
         if fused is not None:
             activation, quantize = fused
@@ -243,15 +187,18 @@ class _Lowering:
             grid = self.grids[out]
             scale = _F(grid["scale"])
             self.done |= {id(activation), id(quantize)}
+        elif grid is None and (function_node := self._function_after(out)) is not None:
+            function, out, staircase = "EN_FUNCTION", function_node["output"], function_node
+            self.done.add(id(function_node))
         codes = self.model.codes(weights)
         if codes.size and codes.max() > 127:
             raise InputError(f"{name}: weights of more than 8 bits have no kernel in C")
         factor = fill_factors(codes, weights["fill"])
         assert x.grid is not None
         multiplier = _F(x.grid["scale"]) * tensors[weights["scale"]]
-        if grid is not None and fused is None:
+        if grid is not None and fused is None and staircase is None:
             multiplier = multiplier / _F(grid["scale"])
-        geometry = _geometry(node, codes.shape, x, name)
+        geometry = layer_geometry(node, codes.shape, x, name)
         filters = codes.reshape(len(codes), -1, *geometry["kernel"])
         depthwise = (
             geometry["groups"] == x.shape[0] == len(codes)
@@ -276,7 +223,20 @@ class _Lowering:
             multiplier=multiplier.astype(_F),
             function=function,
             scale=scale,
+            numbers=staircase,
         )
+
+    def _function_after(self, name: str) -> dict[str, Any] | None:
+        """Return the function that alone reads a layer's floats, if there is one."""
+        users = self.users[name]
+        alone = len(users) == 1 and name != self.model.graph["output"]
+        return users[0] if alone and users[0]["op"] in ("steps", "slopes") else None
+
+    def _function(self, node: dict[str, Any]) -> None:
+        """A function of floats that others read too."""
+        x = self.tensors[node["inputs"][0]]
+        target = self._new(node["output"], x.shape)
+        self._emit("function", node["output"], (x,), target, numbers=node)
 
     def _requantize(self, node: dict[str, Any]) -> None:
         source, out = node["inputs"][0], node["output"]
@@ -315,16 +275,19 @@ class _Lowering:
 
     def _mean(self, node: dict[str, Any]) -> None:
         x, out = self._stored(node["inputs"][0]), node["output"]
-        grid = self.grids[out]
+        grid = self.grids.get(out)
         assert x.grid is not None
         pixels = math.prod(x.shape[1:])
-        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(pixels))
+        multiplier = _F(x.grid["scale"]) / (_F(grid["scale"] if grid else 1) * _F(pixels))
         target = self._new(out, (x.shape[0], 1, 1))
         self._emit("mean", out, (x,), target, multiplier=multiplier)
 
     def _max_pool(self, node: dict[str, Any]) -> None:
         x = self._stored(node["inputs"][0])
-        kernel, strides, pads = _flat(node["kernel"], 1), _flat(node["strides"], 1), node["pads"]
+        if node["op"] == "global_max_pool":
+            node = {**node, "kernel": x.shape[1:], "strides": (1, 1), "pads": (0, 0, 0, 0)}
+        kernel, strides = in_two_axes(node["kernel"], 1), in_two_axes(node["strides"], 1)
+        pads = pool_pads(node, x.shape[1:])
         pads = pads if len(pads) == 4 else [0, pads[0], 0, pads[1]]
         size = [
             (n + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1
@@ -340,18 +303,27 @@ class _Lowering:
         x, out = self._stored(node["inputs"][0]), node["output"]
         grid, channels = self.grids[out], x.shape[0]
         assert x.grid is not None
+        shares = pool_shares(node, x.shape[1:])
         form = {**node, "op": "conv", "dilations": [1] * len(node["kernel"]), "groups": channels}
-        geometry = _geometry(form, (), x, out)
+        geometry = layer_geometry({**form, "pads": pool_pads(node, x.shape[1:])}, (), x, out)
         taps = math.prod(geometry["kernel"])
-        depthwise = channels > 1 and taps <= _MOST_TAPS
         multiplier = _F(x.grid["scale"]) / (_F(grid["scale"]) * _F(taps))
-        bias = np.full(channels, 0 if depthwise else -x.grid["zero_point"] * taps, np.int64)
         target = self._new(out, (channels, *geometry.pop("size")))
+        if shares is not None:
+            # Fewer values count at the border: a factor of the place.
+            self._emit(
+                "average_pool", out, (x,), target, **geometry,
+                multiplier=(shares * multiplier).astype(_F),
+            )  # fmt: skip
+            return
+        depthwise = channels > 1 and taps <= _MOST_TAPS
+        bias = np.full(channels, 0 if depthwise else -x.grid["zero_point"] * taps, np.int64)
         self._emit(
             "depthwise" if depthwise else "conv", out, (x,), target, **geometry,
             codes=np.ones((channels, *geometry["kernel"], 1), np.int32), bits=2,
             factor=np.ones(channels, np.int32), bias=bias,
             multiplier=np.full(channels, multiplier, _F), function="EN_IDENTITY", scale=_F(1),
+            numbers=None,
         )  # fmt: skip
 
     def _concat(self, node: dict[str, Any]) -> None:
@@ -378,7 +350,7 @@ class _Lowering:
         self._emit("spread", node["output"], (x,), target, size=size, steps=steps)
 
     def _view(self, node: dict[str, Any]) -> None:
-        x, out = self._codes(node["inputs"][0]), node["output"]
+        x, out = self._tensor(node["inputs"][0]), node["output"]
         if node["op"] == "flatten":
             flat = node["axis"] == 1
         else:
@@ -401,12 +373,7 @@ class _Lowering:
         quantise, names = between
         out = quantise["output"]
         grid = self.grids[out]
-        if node["op"] in UNARY and len(names) == 1:
-            x = self._codes(names[0])
-            assert x.grid is not None
-            function = partial(UNARY[node["op"]], node.get("attributes", {}))
-            self._table(names[0], out, function_table(x.grid, grid, function))
-        elif node["op"] == "Add" and len(names) == 2:
+        if node["op"] == "Add" and len(names) == 2:
             self._add(names, out)
         elif node["op"] == "Mul" and len(names) == 2:
             operands = sorted((self._stored(name) for name in names), key=lambda t: -t.count)
@@ -428,42 +395,3 @@ class _Lowering:
         target = self._new(out, x.shape)
         assert x.grid is not None
         self._emit("values", out, (x,), target, multiplier=_F(x.grid["scale"]))
-
-
-def _image(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
-    """Return (channels, height, width) of a shape without its batch; a signal has height 1."""
-    if len(shape) == 3:
-        return shape[0], shape[1], shape[2]
-    if len(shape) == 2:
-        return shape[0], 1, shape[1]
-    if len(shape) == 1:
-        return shape[0], 1, 1
-    raise InputError(f"{name} has the shape {shape}; the C kernels know images and signals")
-
-
-def _flat(values: list[int], fill: int) -> tuple[int, int]:
-    return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
-
-
-def _geometry(node: dict[str, Any], shape: tuple[int, ...], x: Tensor, name: str) -> dict[str, Any]:
-    """Return kernel, strides, pads, dilations, groups and output size of a layer."""
-    if node["op"] == "linear":
-        if x.shape[1:] != (1, 1) or x.shape[0] != shape[1]:
-            raise InputError(f"{name}: a linear layer over {x.shape}; the C kernels have none")
-        return {
-            "kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1),
-            "groups": 1, "size": (1, 1),
-        }  # fmt: skip
-    kernel, strides = _flat(node["kernel"], 1), _flat(node["strides"], 1)
-    dilations = _flat(node["dilations"], 1)
-    pads = (
-        tuple(node["pads"]) if len(node["pads"]) == 4 else (0, node["pads"][0], 0, node["pads"][1])
-    )
-    size = tuple(
-        (n + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1
-        for i, n in enumerate(x.shape[1:])
-    )
-    return {
-        "kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations,
-        "groups": node["groups"], "size": size,
-    }  # fmt: skip

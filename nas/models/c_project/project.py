@@ -14,7 +14,8 @@ import numpy as np
 
 from nas.models.c_project.arena import place
 from nas.models.c_project.constants import STORAGES
-from nas.models.c_project.lowering import Program, lower
+from nas.models.c_project.lowering import lower
+from nas.models.c_project.program import Program
 from nas.models.c_project.source import model_sources
 from search_spaces.atomic import write_text_atomic
 from search_spaces.errors import InputError

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from devices.lowbit.steps import ordered
 from nas.models.c_project.constants import (
     CHANNEL_BYTES,
     channels,
@@ -15,7 +17,7 @@ from nas.models.c_project.constants import (
     multiplier,
     stored_weights,
 )
-from nas.models.c_project.lowering import Operation, Program, Tensor
+from nas.models.c_project.program import Operation, Program, Tensor
 from search_spaces.errors import InputError
 
 
@@ -83,7 +85,7 @@ class _Writer:
         self.constants: list[str] = []
         self.calls: list[str] = []
         self.weight_bytes = self.channel_bytes = self.table_bytes = 0
-        self._tables: dict[bytes, str] = {}
+        self._written: dict[bytes, str] = {}
 
     def operation(self, i: int, operation: Operation) -> None:
         """Write the call of the ``i``-th operation and the constants that it reads."""
@@ -99,12 +101,7 @@ class _Writer:
         """Return the array of a table of codes, written once."""
         if table is None:
             return "0"
-        data = table.astype(np.uint8).tobytes()
-        if data not in self._tables:
-            self._tables[data] = f"table_{len(self._tables)}"
-            self.table_bytes += len(data)
-            self.constants.append(_array("uint8_t", self._tables[data], data))
-        return self._tables[data]
+        return self._numbers("uint8_t", "table", table.astype(np.uint8))
 
     def _conv(self, i: int, operation: Operation, run: str = "en_run_conv") -> None:
         x, out, v = operation.inputs[0], operation.output, operation.values
@@ -129,9 +126,57 @@ class _Writer:
             f"  {weights.bits}, {weights.low}, {weights.step}, {x.grid['zero_point']},\n"
             f"  {'EN_CODES' if grid else 'EN_FLOATS'}, {v['function']}, "
             f"{grid['zero_point'] if grid else 0}, {2 ** grid['bits'] - 1 if grid else 0}, "
-            f"0x{float_bits(v['scale']):08x}u}};"
+            f"0x{float_bits(v['scale']):08x}u, {self._function_name(v['numbers'], grid)}}};"
         )
         self._call(operation, f"{run}(&conv_{i}, {self._at(x)}, {self._at(out)});")
+
+    def _function_name(self, node: dict[str, Any] | None, grid: dict[str, Any] | None) -> str:
+        """Return the address of a function of floats, written once with its tables."""
+        if node is None:
+            return "0"
+        assert grid is not None
+        places = codes = slopes = "0"
+        count = 0
+        if node["op"] == "steps":
+            steps = node["steps"]
+            count = len(steps.places)
+            places = self._numbers("int32_t", "places", ordered(steps.places))
+            codes = self._numbers("uint8_t", "codes", steps.codes)
+        else:
+            slopes = self._numbers("uint32_t", "slopes", node["slopes"].view(np.uint32))
+        text = (
+            f"{{{places}, {codes}, {slopes}, 0x{float_bits(grid['scale']):08x}u, {count}, "
+            f"{grid['zero_point']}, {2 ** grid['bits'] - 1}}}"
+        )
+        return "&" + self._once("function", text.encode(), "en_function", f" = {text};")
+
+    def _numbers(self, kind: str, name: str, values: np.ndarray) -> str:
+        """Return the array of some constants, written once and counted among the tables."""
+        if not len(values):
+            return "0"
+        values = np.ascontiguousarray(values)
+        known = len(self._written)
+        body = _wrapped([str(value) for value in values.tolist()])
+        text = f"[{len(values)}] = {{\n{body}}};"
+        found = self._once(name, f"{kind} ".encode() + values.tobytes(), kind, text)
+        self.table_bytes += values.nbytes * (len(self._written) > known)
+        return found
+
+    def _once(self, name: str, key: bytes, kind: str, text: str) -> str:
+        """Return the name of a constant of a type; what is known by ``key`` is written once."""
+        if key not in self._written:
+            self._written[key] = f"{name}_{len(self._written)}"
+            self.constants.append(f"static const {kind} {self._written[key]}{text}")
+        return self._written[key]
+
+    def _function(self, i: int, operation: Operation) -> None:
+        x, out = operation.inputs[0], operation.output
+        name = self._function_name(operation.values["numbers"], out.grid)
+        numbers = [out.shape[1] * out.shape[2], out.shape[0]]
+        self._call(
+            operation,
+            f"en_run_function({name}, {self._at(x)}, {self._at(out)}, {_list(numbers)});",
+        )
 
     def _depthwise(self, i: int, operation: Operation) -> None:
         self._conv(i, operation, "en_run_depthwise")
@@ -170,21 +215,56 @@ class _Writer:
     def _mean(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output
         mantissa, shift = multiplier(operation.values["multiplier"], operation.name)
-        assert x.grid is not None and out.grid is not None
-        numbers = [
-            x.shape[1] * x.shape[2], x.shape[0], x.grid["zero_point"], mantissa, shift,
-            out.grid["zero_point"], 2 ** out.grid["bits"] - 1,
-        ]  # fmt: skip
-        self._call(operation, f"en_run_mean({self._at(x)}, {self._at(out)}, {_list(numbers)});")
+        assert x.grid is not None
+        numbers = [x.shape[1] * x.shape[2], x.shape[0], x.grid["zero_point"], mantissa, shift]
+        if out.grid is None:
+            run = "en_run_mean_values"
+        else:
+            run = "en_run_mean"
+            numbers += [out.grid["zero_point"], 2 ** out.grid["bits"] - 1]
+        self._call(operation, f"{run}({self._at(x)}, {self._at(out)}, {_list(numbers)});")
 
-    def _max_pool(self, i: int, operation: Operation) -> None:
+    def _average_pool(self, i: int, operation: Operation) -> None:
+        x, out, v = operation.inputs[0], operation.output, operation.values
+        assert x.grid is not None and out.grid is not None
+        # Places in equal rows and equal columns have one factor.
+        factors, rows = np.unique(v["multiplier"], axis=0, return_inverse=True)
+        factors, columns = np.unique(factors, axis=1, return_inverse=True)
+        if max(factors.shape) > 256:
+            raise InputError(
+                f"{operation.name}: an average pool with {max(factors.shape)} kinds of windows; "
+                "the C kernels know 256"
+            )
+        pairs = [multiplier(value, operation.name) for value in factors.ravel()]
+        self.table_bytes += 8 * len(pairs)
+        body = _wrapped([f"{{{m}, {s}}}" for m, s in pairs])
+        self.constants.append(
+            f"static const en_multiplier factors_{i}[{len(pairs)}] = {{\n{body}}};"
+        )
+        kinds = [
+            self._numbers("uint8_t", name, places.reshape(-1).astype(np.uint8))
+            for name, places in (("rows", rows), ("columns", columns))
+        ]
+        self._call(
+            operation,
+            f"en_run_average_pool({self._pool(i, operation)}, {self._at(x)}, {self._at(out)}, "
+            f"factors_{i}, {', '.join(kinds)}, "
+            f"{_list([factors.shape[1], x.grid['zero_point'], out.grid['zero_point']])}, "
+            f"{2 ** out.grid['bits'] - 1});",
+        )
+
+    def _pool(self, i: int, operation: Operation) -> str:
         x, out, v = operation.inputs[0], operation.output, operation.values
         numbers = [
             x.shape[1], x.shape[2], x.shape[0], *out.shape[1:], *v["kernel"], *v["strides"],
             *v["pads"][:2],
         ]  # fmt: skip
         self.constants.append(f"static const en_pool pool_{i} = {{{_list(numbers)}}};")
-        self._call(operation, f"en_run_max_pool(&pool_{i}, {self._at(x)}, {self._at(out)});")
+        return f"&pool_{i}"
+
+    def _max_pool(self, i: int, operation: Operation) -> None:
+        x, out, pool = operation.inputs[0], operation.output, self._pool(i, operation)
+        self._call(operation, f"en_run_max_pool({pool}, {self._at(x)}, {self._at(out)});")
 
     def _table(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output

@@ -27,7 +27,7 @@ def chain(*nodes):
         for op, inputs, output, attributes in nodes
     ]
     model = PackedModel({"nodes": entries}, {})
-    return model.nodes(), readers_of(model)
+    return model.nodes(), readers_of(model.nodes())
 
 
 PLAIN = {"alpha": 1 / 6, "beta": 0.5}

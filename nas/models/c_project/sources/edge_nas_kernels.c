@@ -136,6 +136,8 @@ static void finish(const en_conv *conv, const int32_t *sums, int count, uint32_t
     const int32_t acc = sums[p] * c.factor + c.bias;
     if (conv->function == EN_IDENTITY)
       *out = (uint8_t)(en_round(acc, c.mantissa, c.shift, low, high) + zero);
+    else if (conv->function == EN_FUNCTION)
+      *out = en_code(conv->numbers, en_float(acc, c.mantissa, c.shift), n);
     else
       *out = (uint8_t)(with_function(conv, en_float(acc, c.mantissa, c.shift), low, high) + zero);
   }

@@ -23,7 +23,17 @@ typedef struct {
 } en_channel;
 
 enum { EN_CODES = 0, EN_FLOATS = 1 };
-enum { EN_IDENTITY = 0, EN_HARD_SWISH = 1, EN_HARD_SIGMOID = 2 };
+enum { EN_IDENTITY = 0, EN_HARD_SWISH = 1, EN_HARD_SIGMOID = 2, EN_FUNCTION = 3 };
+
+/* A function of float32 numbers, rounded to codes: a staircase, or slopes of negative numbers. */
+typedef struct {
+  const int32_t *places; /* where another code begins, ascending, as en_float_order gives them */
+  const uint8_t *codes;  /* before the first place, and from each on; 0: slopes */
+  const uint32_t *slopes; /* of each channel, float32 bits */
+  uint32_t scale; /* of the codes, float32 bits */
+  uint16_t count; /* of places */
+  uint8_t zero_point, high;
+} en_function;
 
 typedef struct {
   const uint8_t *weights; /* (outputs, kernel_h, kernel_w, channels / groups), packed */
@@ -39,6 +49,7 @@ typedef struct {
   uint8_t kind, function;
   uint8_t out_zero_point, out_high;
   uint32_t out_scale; /* float32 bits; divides what `function` gives */
+  const en_function *numbers; /* of EN_FUNCTION */
 } en_conv;
 
 /* code = clamp(round(fma(a, ratio_a, fma(b, ratio_b, constant)))), float32 */
@@ -51,8 +62,13 @@ typedef struct {
 
 typedef struct {
   uint16_t height, width, channels, out_height, out_width;
-  uint8_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+  uint16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
 } en_pool;
+
+/* mantissa * 2^-shift */
+typedef struct {
+  int32_t mantissa, shift;
+} en_multiplier;
 
 void en_run_conv(const en_conv *conv, const uint8_t *in, uint8_t *out);
 void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *out);
@@ -64,11 +80,24 @@ void en_run_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t p
                     int shift, int zero_point, int high);
 void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
                  int32_t mantissa, int shift, int zero_point, int high);
+/* To float32 bits. */
+void en_run_mean_values(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
+                        int zero_in, int32_t mantissa, int shift);
+/* Sums of windows times a factor of their kind: kinds of rows (out_height), of columns (out_width);
+ * factors (kinds of rows, kinds of columns). */
+void en_run_average_pool(const en_pool *pool, const uint8_t *in, uint8_t *out,
+                         const en_multiplier *factors, const uint8_t *rows,
+                         const uint8_t *columns, int column_kinds, int zero_in, int zero_point,
+                         int high);
 void en_run_max_pool(const en_pool *pool, const uint8_t *in, uint8_t *out);
 void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count);
+/* Float32 bits to codes. */
+void en_run_function(const en_function *function, const uint8_t *in, uint8_t *out, uint32_t pixels,
+                     uint32_t channels);
+/* The code of one float32 number. */
+uint8_t en_code(const en_function *function, uint32_t value, uint32_t channel);
 /* (pixels, channels) -> (channels, pixels) */
 void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels);
-/* Copies `channels` of each pixel to offset `to` of an output pixel. */
 /* Write the channels, rows and columns that the lists name; 0xFFFF stands for zero. */
 void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, const uint16_t *rows,
                  const uint16_t *columns, int in_channels, int in_width, int out_channels,
@@ -76,6 +105,7 @@ void en_run_pick(const uint8_t *in, uint8_t *out, const uint16_t *channels, cons
 /* Depth to space: `value` channels lie between values of a place, `place` between places. */
 void en_run_spread(const uint8_t *in, uint8_t *out, int height, int width, int channels, int size,
                    int value, int place);
+/* Copies `channels` of each pixel to offset `to` of an output pixel. */
 void en_run_copy(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
                  uint32_t out_stride, uint32_t to);
 /* Codes to float32 bits. */

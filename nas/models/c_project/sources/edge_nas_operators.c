@@ -55,6 +55,45 @@ void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t chan
   }
 }
 
+void en_run_mean_values(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels,
+                        int zero_in, int32_t mantissa, int shift) {
+  uint32_t p, c;
+  for (c = 0; c < channels; ++c) {
+    int32_t sum = -(int32_t)pixels * zero_in;
+    const uint8_t *from = in + c;
+    uint32_t bits;
+    for (p = 0; p < pixels; ++p, from += channels) sum += *from;
+    bits = en_float(sum, mantissa, shift);
+    memcpy(out + 4 * c, &bits, 4);
+  }
+}
+
+void en_run_average_pool(const en_pool *pool, const uint8_t *in, uint8_t *out,
+                         const en_multiplier *factors, const uint8_t *rows,
+                         const uint8_t *columns, int column_kinds, int zero_in, int zero_point,
+                         int high) {
+  int oy, ox, i, j, c;
+  for (oy = 0; oy < pool->out_height; ++oy)
+    for (ox = 0; ox < pool->out_width; ++ox) {
+      const en_multiplier *factor = factors + rows[oy] * column_kinds + columns[ox];
+      const int y0 = oy * pool->stride_h - pool->pad_top, x0 = ox * pool->stride_w - pool->pad_left;
+      const int top = y0 < 0 ? 0 : y0, left = x0 < 0 ? 0 : x0;
+      const int bottom = y0 + pool->kernel_h < pool->height ? y0 + pool->kernel_h : pool->height;
+      const int right = x0 + pool->kernel_w < pool->width ? x0 + pool->kernel_w : pool->width;
+      for (c = 0; c < pool->channels; ++c) {
+        int32_t sum = 0;
+        for (i = top; i < bottom; ++i) {
+          const uint8_t *from =
+              in + ((uint32_t)i * pool->width + (uint32_t)left) * pool->channels + (uint32_t)c;
+          for (j = left; j < right; ++j, from += pool->channels) sum += *from - zero_in;
+        }
+        *out++ = (uint8_t)(en_round(sum, factor->mantissa, factor->shift, -zero_point,
+                                    high - zero_point) +
+                           zero_point);
+      }
+    }
+}
+
 void en_run_max_pool(const en_pool *pool, const uint8_t *in, uint8_t *out) {
   int oy, ox, i, j, c;
   for (oy = 0; oy < pool->out_height; ++oy)
@@ -103,6 +142,40 @@ void en_run_spread(const uint8_t *in, uint8_t *out, int height, int width, int c
 void en_run_table(const uint8_t *table, const uint8_t *in, uint8_t *out, uint32_t count) {
   uint32_t i;
   for (i = 0; i < count; ++i) out[i] = table[in[i]];
+}
+
+uint8_t en_code(const en_function *function, uint32_t value, uint32_t channel) {
+  if (function->codes) {
+    const int32_t *from = function->places;
+    const int32_t key = en_float_order(value);
+    int count = function->count;
+    while (count > 0) {
+      const int half = count / 2;
+      if (from[half] <= key) {
+        from += half + 1;
+        count -= half + 1;
+      } else {
+        count = half;
+      }
+    }
+    return function->codes[from - function->places];
+  } else {
+    const int zero = function->zero_point;
+    if (en_float_order(value) < 0) value = en_float_times(value, function->slopes[channel]);
+    return (uint8_t)(en_float_round(en_float_over(value, function->scale), -zero,
+                                    function->high - zero) +
+                     zero);
+  }
+}
+
+void en_run_function(const en_function *function, const uint8_t *in, uint8_t *out, uint32_t pixels,
+                     uint32_t channels) {
+  uint32_t p, c, bits;
+  for (p = 0; p < pixels; ++p)
+    for (c = 0; c < channels; ++c, in += 4) {
+      memcpy(&bits, in, 4);
+      *out++ = en_code(function, bits, c);
+    }
 }
 
 void en_run_planar(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels) {
