@@ -11,6 +11,9 @@ Operations beside those of the format:
 - ``table``: each code through ``table``, (256,) uint8.
 - ``steps``: each of a layer's floats through ``steps``, to codes.
 - ``slopes``: PReLU of a layer's floats with ``slopes`` (channels,) float32, to codes.
+- ``gate``: the product of two tensors, ``operands`` of :mod:`devices.lowbit.gates`, to codes.
+- ``resample``: an image, read as ``operand``, with other rows and columns, to codes: ``axes`` of
+  :mod:`devices.lowbit.resampling`, or None of one that stays; ``positive`` where a ReLU follows.
 - ``global_max_pool``: of codes, to codes of the same grid.
 - ``average_pool`` with ``counting``, the attributes of ONNX's AveragePool that say what is counted,
   and ``shares``, numbers of the places that the means are multiplied by, or None; see
@@ -29,8 +32,15 @@ import numpy as np
 
 from devices.lowbit.floats import elementwise
 from devices.lowbit.fusions import FUSED, Node, activation_after, function_table, readers_of
+from devices.lowbit.gates import CODES, Operand, of_codes, of_floats
+from devices.lowbit.resampling import matrix_taps
 from devices.lowbit.steps import Steps, function_steps
-from search_spaces.model_files.packed_model import PackedModel
+from search_spaces.model_files.packed_model import (
+    Encoding,
+    PackedModel,
+    fill_factors,
+    pack_codes,
+)
 
 _VIEWS = {"Flatten": "flatten", "Reshape": "reshape"}
 _MEANS, _MAXIMA = ("GlobalAveragePool", "ReduceMean"), ("GlobalMaxPool", "ReduceMax")
@@ -41,7 +51,8 @@ def on_integers(model: PackedModel) -> PackedModel:
     plan = _Plan(model)
     for node in model.nodes():
         plan.add(node)
-    return replace(model, graph={**model.graph, "nodes": plan.used(), "grids": plan.grids})
+    graph = {**model.graph, "nodes": plan.used(), "grids": plan.grids}
+    return replace(model, graph=graph, tensors={**model.tensors, **plan.tensors})
 
 
 class _Plan:
@@ -53,12 +64,13 @@ class _Plan:
         self.makers: dict[str, Node] = {}
         self.base: dict[str, str] = {}
         self.grids = dict(model.graph["grids"])
+        self.tensors: dict[str, np.ndarray] = {}
         self.kept: set[str] = set()
-        readers = readers_of(model.nodes())
+        self.readers = readers_of(model.nodes())
         self.read = {name for node in model.nodes() for name in node["inputs"]}
         for node in model.nodes():
             # Kernels of layers have these functions themselves.
-            if _is_layer(node) and (fused := activation_after(node, readers, FUSED)):
+            if _is_layer(node) and (fused := activation_after(node, self.readers, FUSED)):
                 self.kept.add(fused[1]["output"])
 
     def used(self) -> list[Node]:
@@ -76,22 +88,31 @@ class _Plan:
         op, out = node["op"], node["output"]
         forms: tuple[Callable[[Node], list[Node] | None], ...] = ()
         if op == "quantize" and out not in self.kept:
-            forms = (self._maximum, self._mean, self._pool, self._slopes, self._function)
+            forms = (
+                self._maximum, self._mean, self._pool, self._slopes, self._function, self._gate,
+                self._resample,
+            )  # fmt: skip
         elif op in _MEANS:
             forms = (self._float_mean,)
         elif op in _VIEWS:
             forms = (self._view,)
+        elif op == "Slice":
+            forms = (self._part,)
         found = next((nodes for form in forms if (nodes := form(node)) is not None), [node])
         for made in found:
             self.nodes.append(made)
             for name in made.get("outputs", [made["output"]]):
                 self.makers[name] = made
-        if op == "dequantize" or (_is_layer(node) and out not in self.grids):
+        if op == "dequantize" or self._gives_floats(found[-1]):
             self.base[out] = out
         elif (source := self._one_source(node)) is not None:
             self.base[out] = source
 
     # What tensors are.
+
+    def _gives_floats(self, node: Node) -> bool:
+        """Whether a node is a layer of integers whose sums become floats."""
+        return _is_layer(node) and node["output"] not in self.grids
 
     def _codes(self, name: str) -> str | None:
         """Return the codes that floats were before they were dequantised."""
@@ -194,7 +215,7 @@ class _Plan:
             return None
         layer = self.makers.get(maker["inputs"][0])
         (slopes,) = self._constants(maker).values()
-        if layer is None or not _is_layer(layer) or layer["output"] in self.grids:
+        if layer is None or not self._gives_floats(layer):
             return None
         behind = (1, 1) if layer["op"] == "conv" else ()
         if slopes.shape[slopes.ndim - len(behind) :] != behind or (
@@ -219,6 +240,94 @@ class _Plan:
         if steps is None:
             return None
         return [{"op": "steps", "inputs": [base], "output": out, "steps": steps}]
+
+    def _gate(self, node: Node) -> list[Node] | None:
+        """A product, of which one side at least is a function, or a layer's floats."""
+        maker, out = self.makers.get(node["inputs"][0]), node["output"]
+        if maker is None or maker["op"] != "Mul" or len(self._given(maker)) != 2:
+            return None
+        read = [self._operand(name) for name in maker["inputs"]]
+        if read[0] is None or read[1] is None:
+            return None
+        sources, operands = zip(*read, strict=True)
+        if all(operand.kind == CODES for operand in operands):
+            return None  # Kernels of their own have these.
+        entry = {"op": "gate", "inputs": list(sources), "output": out}
+        return [{**entry, "operands": operands}]
+
+    def _operand(self, name: str) -> tuple[str, Operand] | None:
+        """Return the codes or the layer's floats that a tensor is a function of, and how."""
+        if (base := self.base.get(name)) is None:
+            return None
+        cut = self.makers[name]["op"] == "Relu" and self.makers[name]["inputs"] == [base]
+        function = None if name == base else self._composed(name, base)
+        if (codes := self._codes(base)) is not None:
+            read = of_codes(self.grids[codes], function)
+        else:
+            bound = self._bound(self.makers[base])
+            read = of_floats(bound, None if cut else function, positive=cut)
+        return None if read is None else (base if codes is None else codes, read)
+
+    def _resample(self, node: Node) -> list[Node] | None:
+        """Products with matrices of neighbours' weights: enlarged images."""
+        name, out = node["inputs"][0], node["output"]
+        maker, matrices = self.makers.get(name), dict[int, np.ndarray]()
+        positive = maker is not None and maker["op"] == "Relu"
+        if maker is not None and positive:
+            name = maker["inputs"][0]
+        while (found := self._matrix(self.makers.get(name), matrices)) is not None:
+            name = found
+        read = self._operand(name) if matrices else None
+        if read is None or not self._is_image(read[0]):
+            return None
+        axes = [matrix_taps(matrices[axis]) if axis in matrices else None for axis in (2, 3)]
+        if sum(taps is not None for taps in axes) < len(matrices):
+            return None
+        entry = {"op": "resample", "inputs": [read[0]], "output": out, "operand": read[1]}
+        return [{**entry, "axes": axes, "positive": positive}]
+
+    def _matrix(self, node: Node | None, matrices: dict[int, np.ndarray]) -> str | None:
+        """Put the matrix of a product along an axis of images into ``matrices``; None of others."""
+        if node is None or node["op"] not in ("MatMul", "linear"):
+            return None
+        if node["op"] == "linear":
+            weights, stored = node["weights"], self.model.tensors
+            if "weight" not in weights or np.any(stored[weights["bias"]]) or 3 in matrices:
+                return None
+            matrices[3] = stored[weights["weight"]]
+            return str(node["inputs"][0])
+        given, known = self._given(node), self._constants(node)
+        axis = 2 if given == node["inputs"][1:] else 3
+        if len(given) != 1 or axis in matrices:
+            return None
+        (matrix,) = known.values()
+        if matrix.ndim != 2:
+            return None
+        matrices[axis] = matrix if axis == 2 else matrix.T
+        return given[0]
+
+    def _is_image(self, name: str) -> bool:
+        """Whether a tensor surely has the axes of images."""
+        node = self.makers.get(name)
+        while node is not None and node["op"] in ("requantize", "table", "steps", "slopes", "add"):
+            node = self.makers.get(node["inputs"][0])
+        if node is None or node["op"] not in ("conv", "max_pool", "average_pool"):
+            return False
+        return len(node["kernel"]) == 2
+
+    def _bound(self, layer: Node) -> float:
+        """Return what no float of a layer exceeds in size."""
+        weights, tensors = layer["weights"], self._all_tensors()
+        grid = self.grids[layer["inputs"][0]]
+        codes = replace(self.model, tensors=tensors).codes(weights)
+        sums = np.abs(codes.reshape(len(codes), -1).astype(np.int64)).sum(1)
+        sums = sums * fill_factors(codes, weights["fill"])
+        far = max(grid["zero_point"], 2 ** grid["bits"] - 1 - grid["zero_point"])
+        most = sums * far + np.abs(tensors[weights["bias"]].astype(np.int64))
+        return float((most * tensors[weights["scale"]].astype(np.float64)).max() * grid["scale"])
+
+    def _all_tensors(self) -> dict[str, np.ndarray]:
+        return {**self.model.tensors, **self.tensors}
 
     def _composed(self, name: str, base: str) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function of ``base`` that ``name`` is."""
@@ -279,9 +388,40 @@ class _Plan:
         known = self._constants(node)
         if source is None or not _flattens(node, known):
             return None
-        layer = _is_layer(source) and source["output"] not in self.grids
-        mean = source["op"] == "global_average_pool"
-        return [_flattened(node["inputs"][0], node["output"])] if layer or mean else None
+        if not self._gives_floats(source) and source["op"] != "global_average_pool":
+            return None
+        return [_flattened(node["inputs"][0], node["output"])]
+
+    def _part(self, node: Node) -> list[Node] | None:
+        """Of a layer whose floats are only cut apart by channels, a layer for each part."""
+        layer = self.makers.get(node["inputs"][0])
+        if layer is None or not self._gives_floats(layer) or layer.get("groups", 1) != 1:
+            return None
+        if layer["output"] == self.model.graph["output"]:
+            return None
+        weights, count = layer["weights"], layer["weights"]["shape"][0]
+        parts = [self._channels(user, count) for user in self.readers[layer["output"]]]
+        if None in parts or (places := self._channels(node, count)) is None:
+            return None
+        name, tensors = node["output"], self.model.tensors
+        encoding = Encoding(weights["bits"], weights["low"], weights["stride"])
+        codes = self.model.codes(weights)[places]
+        self.tensors[f"{name}.codes"] = pack_codes(codes, encoding)
+        for key in ("scale", "bias"):
+            self.tensors[f"{name}.{key}"] = tensors[weights[key]][places]
+        keys = {key: f"{name}.{key}" for key in ("codes", "scale", "bias")}
+        cut = {**weights, **keys, "shape": list(codes.shape)}
+        return [{**layer, "layer": name, "output": name, "weights": cut}]
+
+    def _channels(self, node: Node, count: int) -> slice | None:
+        """Return the channels of ``count`` that a Slice takes; None of another node."""
+        known = self._constants(node)
+        numbers = [np.ravel(known.get(name, ())).tolist() for name in node["inputs"][1:]]
+        if node["op"] != "Slice" or len(numbers) < 3 or [int(i) for i in numbers[2]] != [1]:
+            return None
+        step = int(numbers[3][0]) if len(numbers) > 3 and numbers[3] else 1
+        begin, end, _ = slice(int(numbers[0][0]), int(numbers[1][0])).indices(count)
+        return slice(begin, end) if step == 1 and begin < end else None
 
 
 def _is_layer(node: Node) -> bool:

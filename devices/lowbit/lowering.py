@@ -20,6 +20,7 @@ from devices.lowbit.fusions import activation_after, between_codes, readers_of, 
 from devices.lowbit.image_ops import pool_pads, pool_shares
 from devices.lowbit.integers import on_integers
 from devices.lowbit.library import CODES, FLOATS, SUMS, ConvSpec, Native
+from devices.lowbit.number_layers import NUMBERS
 from devices.lowbit.rounding import to_codes
 from devices.lowbit.tuning import choose_kernel
 from search_spaces.errors import InputError
@@ -82,8 +83,8 @@ class Lowering(Buffers):
             self._requantize(node)
         elif op == "add":
             self._add(node["inputs"], out, node)
-        elif op in ("table", "steps", "slopes"):
-            self._numbers(node)
+        elif op in NUMBERS:
+            NUMBERS[op](self, node)
         elif op == "global_average_pool":
             self._mean(node)
         elif op == "average_pool":
@@ -217,27 +218,6 @@ class Lowering(Buffers):
             float(ratio_b), float(constant), 0, 2 ** grid["bits"] - 1,
         )  # fmt: skip
         self.note("add", first)
-
-    def _numbers(self, node: dict[str, Any]) -> None:
-        """Numbers to codes, one by one: codes by a table, a layer's floats by a staircase."""
-        x, out = self.tensors[node["inputs"][0]], node["output"]
-        grid, count = self.grids[out], math.prod(x.shape)
-        target = self.new(out, x.shape, grid)
-        if node["op"] == "table":
-            first = self.native.map(x.buffer, target.buffer, count, node["table"])
-        elif node["op"] == "steps":
-            steps = node["steps"]
-            first = self.native.layer(
-                "steps", x.buffer, target.buffer, count, len(steps.places), steps.places,
-                steps.codes,
-            )  # fmt: skip
-        else:
-            channels = len(node["slopes"])
-            first = self.native.layer(
-                "slopes", x.buffer, target.buffer, count // channels, channels, node["slopes"],
-                grid["scale"], grid["zero_point"], 2 ** grid["bits"] - 1,
-            )  # fmt: skip
-        self.note(node["op"], first)
 
     def _mean(self, node: dict[str, Any]) -> None:
         x, out = self.codes(node["inputs"][0]), node["output"]

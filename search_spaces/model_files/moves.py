@@ -20,6 +20,14 @@ from search_spaces.model_files.graph import Graph, Node
 MOVES = ("Pad", "Slice", "DepthToSpace", "SpaceToDepth")
 """Operators of one tensor that packed models have on codes, beside those that rearrange."""
 
+_PERMUTING = ("Slice", "DepthToSpace", "SpaceToDepth")
+"""Those that make no zeros: a function of each number may as well come first."""
+
+_OF_NUMBERS = (
+    "Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Swish", "LeakyRelu",
+    "Elu", "Celu", "Selu", "Softplus", "Mish", "Softsign", "Abs", "Neg",
+)  # fmt: skip
+"""Operators that compute each number from one number, and else read constants."""
 
 _OF_IMAGES = (
     "Conv", "Relu", "Clip", "HardSwish", "MaxPool", "Concat", "QuantizeLinear", "DequantizeLinear",
@@ -159,8 +167,13 @@ class _Mover:
 
     def run(self) -> Graph:
         """Move until nothing moves any more."""
-        while (place := self._found()) is not None:
-            self._move(place)
+        while True:
+            if (place := self._found()) is not None:
+                self._move(place)
+            elif (place := self._before_a_function()) is not None:
+                self._swap(place)
+            else:
+                break
         nodes = self._ordered()
         return replace(self.graph, nodes=nodes, grids=self.grids, constants=self.constants)
 
@@ -219,6 +232,35 @@ class _Mover:
                 if grid is not None and grid.scale.size == 1:
                     return place
         return None
+
+    def _before_a_function(self) -> int | None:
+        """Return the place of a move that alone a function of numbers reads, and it a quantiser."""
+        for place, node in enumerate(self.nodes):
+            if node.op not in _PERMUTING or not self._moves(node) or self._leaves(node.output):
+                continue
+            readers = [self.nodes[i] for i in self._readers(node.output)]
+            if len(readers) != 1 or readers[0].op not in _OF_NUMBERS:
+                continue
+            if len(readers[0].outputs) != 1 or self._leaves(out := readers[0].output):
+                continue
+            if [self.nodes[i].op for i in self._readers(out)] == ["QuantizeLinear"]:
+                return place
+        return None
+
+    def _leaves(self, name: str) -> bool:
+        return name in self.graph.outputs
+
+    def _swap(self, place: int) -> None:
+        """Compute a function before the move that it read."""
+        move, other = self.nodes[place], self._readers(self.nodes[place].output)[0]
+        function = self.nodes[other]
+        between = f"{function.output}.before"
+        self.nodes[place] = replace(
+            function, inputs=(move.input(0), *function.inputs[1:]), outputs=(between,)
+        )
+        self.nodes[other] = replace(
+            move, inputs=(between, *move.inputs[1:]), outputs=function.outputs
+        )
 
     def _moves(self, node: Node) -> bool:
         if node.op == "Concat":

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import PlainLayer
+from supernet.ptq.transposed import convolutions_for_transposed
 from supernet.reading.counting import Products
 from supernet.reading.operations import kind_of
 from supernet.reading.reader import read_network
@@ -24,6 +25,9 @@ LAYERS = (nn.Conv2d, nn.Linear)
 
 _NAMES = "plan_names"
 """Key of the names in plans of the layers of a network that was read."""
+
+_TRANSPOSED = "transposed"
+"""Key of the paths of the convolutions that were transposed ones."""
 
 Layer = Union[nn.Conv2d, nn.Linear]
 
@@ -37,11 +41,14 @@ class FloatGraph:
         layers: name -> node of each convolution and linear layer, in order of execution. A layer
             of an extracted network has its plan's name, others the module's path.
         input_shape: (channels, height, width) of one image.
+        transposed: names of the convolutions that were transposed ones, see
+            :mod:`supernet.ptq.transposed`.
     """
 
     module: fx.GraphModule
     layers: Mapping[str, fx.Node]
     input_shape: tuple[int, ...]
+    transposed: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Return the layer called ``name``."""
@@ -97,7 +104,7 @@ class FloatGraph:
 
 @torch.no_grad()
 def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> FloatGraph:
-    """Read ``module`` and fold its batch norms.
+    """Read ``module``, fold its batch norms, and make transposed convolutions convolutions.
 
     Args:
         module: left as it is; read in evaluation mode.
@@ -114,6 +121,8 @@ def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> Flo
     # Of what was read before, the paths are no longer those of plain layers.
     names = getattr(module, "meta", {}).get(_NAMES) or _plan_names(module)
     read = read_network(module, example, fold=fold)
+    transposed = convolutions_for_transposed(read)
+    read.meta[_TRANSPOSED] = (*read.meta.get(_TRANSPOSED, ()), *transposed)
     read.meta[_NAMES] = names
     read.meta["batch_first"] = _batch_first(read, example)
     ShapeProp(read).propagate(example)
@@ -123,7 +132,7 @@ def trace_float(module: nn.Module, example: Tensor, *, fold: bool = True) -> Flo
             layers[names.get(str(node.target), str(node.target))] = node
     if not layers:
         raise InputError(f"{type(module).__name__} has no convolution and no linear layer")
-    return FloatGraph(read, layers, tuple(example.shape[1:]))
+    return FloatGraph(read, layers, tuple(example.shape[1:]), frozenset(read.meta[_TRANSPOSED]))
 
 
 def _batch_first(module: fx.GraphModule, example: Tensor) -> bool:

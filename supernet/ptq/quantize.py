@@ -53,6 +53,9 @@ STEPS = ("equalize", "balance", "mse", "compensate", "bias", "adaround")
 Bits = tuple[int | str, int | str]
 """Of weights and inputs: bits of integers, or the name of a number format."""
 
+TRANSPOSED_BITS = 8
+"""Of the weights of transposed convolutions, in which few weights make all of what is enlarged."""
+
 _COMPARED = 8
 """Images on which a network is compared with itself before a step."""
 
@@ -79,7 +82,8 @@ def quantize_post_training(
         batches: calibration images (batch, channels, height, width), not augmented; targets of
             (images, targets) are ignored. 256 to 1000 images are enough.
         bits: (weight bits, activation bits) of every layer, or of each by its name (all must be
-            given); 32 is float. In place of bits the name of a number format
+            given); 32 is float. Of one pair, weights of transposed convolutions have at least 8
+            bits. In place of bits the name of a number format
             (:data:`~search_spaces.number_formats.NUMBER_FORMATS`), such as ``"fp8_e4m3"``.
         steps: of :data:`STEPS`, in any order: ``equalize`` ranges across layers, ``balance`` those
             of activations, ranges of least squared error (``mse``), rounding that makes up for
@@ -109,7 +113,7 @@ def quantize_post_training(
     if not images:
         raise InputError("quantisation needs at least one batch of calibration images")
     graph = trace_float(module, images[0])
-    wanted = layer_bits(tuple(graph.layers), bits, edge_bits)
+    wanted = layer_bits(tuple(graph.layers), bits, edge_bits, graph.transposed)
     if "equalize" in steps:
         before = node_values(graph.module, [images[0][:_COMPARED]])
         equalize(graph)
@@ -160,22 +164,30 @@ def _check_equalised(
 
 
 def layer_bits(
-    layers: tuple[str, ...], bits: Bits | Mapping[str, Bits], edge_bits: int | None = 8
+    layers: tuple[str, ...],
+    bits: Bits | Mapping[str, Bits],
+    edge_bits: int | None = 8,
+    transposed: frozenset[str] = frozenset(),
 ) -> dict[str, Bits]:
-    """Return the bits of each layer, see :func:`quantize_post_training`."""
+    """Return the bits of each layer, see :func:`quantize_post_training`.
+
+    ``transposed`` layers have weights of at least ``TRANSPOSED_BITS`` where ``bits`` is one pair.
+    """
     if not isinstance(bits, Mapping):
         weight, activation = (_checked(number, i == 1) for i, number in enumerate(bits))
+        fine: int | str = weight
+        if isinstance(weight, int):
+            fine = max(weight, TRANSPOSED_BITS)
+        plain = {n: (fine if n in transposed else weight, activation) for n in layers}
         if edge_bits is None:
-            return dict.fromkeys(layers, (weight, activation))
+            return plain
         # Float stays float.
         edge = tuple(
             number if bits_of(number) >= FLOAT_BITS else edge_bits
             for number in (weight, activation)
         )
         edges = {layers[0], layers[-1]}
-        return {
-            name: (edge[0], edge[1]) if name in edges else (weight, activation) for name in layers
-        }
+        return plain | {name: (edge[0], edge[1]) for name in layers if name in edges}
     missing, unknown = set(layers) - set(bits), set(bits) - set(layers)
     if missing or unknown:
         raise InputError(

@@ -25,6 +25,10 @@ enum {
   LOWBIT_SILU = 4
 };
 
+// What one side of a product is: codes less their zero point, numbers in a table of codes, floats as
+// whole numbers of 2^-point, a curve over these.
+enum { LOWBIT_OF_CODES = 0, LOWBIT_TABLE = 1, LOWBIT_OF_FLOATS = 2, LOWBIT_CURVE = 3 };
+
 // Functions of floats, of rows and of numbers.
 enum { LOWBIT_LAYER_NORM = 0, LOWBIT_RMS_NORM = 1, LOWBIT_SOFTMAX = 2 };
 enum { LOWBIT_GELU = 0, LOWBIT_GELU_TANH = 1, LOWBIT_SWISH = 2 };
@@ -123,6 +127,23 @@ int lowbit_add_slopes(lowbit_network*, int input, int output, int64_t rows, int 
 // Sums in 32 bits (batch, pixels, channels): clamp(round(sum * multiplier of the pixel) + zero_point).
 int lowbit_add_shares(lowbit_network*, int input, int output, int batch, int pixels, int channels,
                       const float* multiplier, int zero_point, int high);
+// clamp(round((a * b shortened by `shift` bits, halves up) * multiplier) + zero_point). A form is kind,
+// zero point, point, low, high, bits of a cell, whether each pixel and whether each channel has its own
+// number, and how many numbers the table has: 256, or four a cell, c0 + rest * (c1 + rest * (c2 + rest *
+// c3)), each product without the bits of a cell.
+int lowbit_add_gate(lowbit_network*, int a, int b, int output, int batch, int pixels, int channels,
+                    const int32_t* form_a, const int32_t* table_a, const int32_t* form_b,
+                    const int32_t* table_b, int shift, float multiplier, int zero_point, int high);
+// Images by weighted neighbours: of an output row, `row_taps` rows from `first_row` on, weights (out
+// height, row taps) in units of 2^-LOWBIT_TAP_BITS, and columns likewise. Numbers of the form are
+// lengthened by `lift` bits; sums along columns are rounded, then those along rows.
+#define LOWBIT_TAP_BITS 20
+int lowbit_add_resample(lowbit_network*, int input, int output, int batch, int height, int width,
+                        int channels, int out_height, int out_width, const int32_t* form,
+                        const int32_t* table, int lift, int row_taps, const int32_t* first_row,
+                        const int32_t* row_weights, int column_taps, const int32_t* first_column,
+                        const int32_t* column_weights, float multiplier, int zero_point, int low,
+                        int high);
 
 // Layers of floats: lowbit_rows and lowbit_pointwise of buffers, and a + b. Scale and bias are copied.
 int lowbit_add_rows(lowbit_network*, int operation, int input, int output, int64_t count,

@@ -20,8 +20,10 @@ from devices.lowbit.fusions import (
     readers_of,
     sum_numbers,
 )
+from devices.lowbit.gates import product_numbers, reach_of
 from devices.lowbit.image_ops import pool_pads, pool_shares
 from devices.lowbit.integers import on_integers
+from devices.lowbit.resampling import image_taps, resample_numbers
 from nas.models.c_project.moves import PICKS, picked
 from nas.models.c_project.program import (
     Operation,
@@ -121,6 +123,10 @@ class _Lowering:
             self._table(node["inputs"][0], node["output"], node["table"])
         elif op in ("steps", "slopes"):
             self._function(node)
+        elif op == "gate":
+            self._gate(node)
+        elif op == "resample":
+            self._resample(node)
         elif op == "global_average_pool":
             self._mean(node)
         elif op in ("max_pool", "global_max_pool"):
@@ -151,6 +157,11 @@ class _Lowering:
 
     def _tensor(self, name: str) -> Tensor:
         return self.tensors[name] if name in self.tensors else self._codes(name)
+
+    def _numbers(self, name: str) -> Tensor:
+        """Return floats, or codes as they are in memory."""
+        x = self._tensor(name)
+        return x if x.grid is None else self._stored(name)
 
     def _codes(self, name: str) -> Tensor:
         tensor = self.tensors.get(name)
@@ -237,6 +248,33 @@ class _Lowering:
         x = self.tensors[node["inputs"][0]]
         target = self._new(node["output"], x.shape)
         self._emit("function", node["output"], (x,), target, numbers=node)
+
+    def _gate(self, node: dict[str, Any]) -> None:
+        """A product of functions; those of floats are computed as it reads them."""
+        out, inputs = node["output"], [self._numbers(name) for name in node["inputs"]]
+        shape = tuple(max(sides) for sides in zip(*(x.shape for x in inputs), strict=True))
+        reaches = [reach_of(x.stored, (1, *shape[1:], shape[0])) for x in inputs]
+        if None in reaches:
+            raise InputError(
+                f"{out}: a product of {inputs[0].shape} and {inputs[1].shape}; the C kernels share "
+                "numbers between all pixels or all channels"
+            )
+        shift, multiplier = product_numbers(node["operands"], self.grids[out])
+        target = self._new(out, shape)
+        self._emit(
+            "gate", out, tuple(inputs), target, operands=node["operands"], reaches=reaches,
+            shift=shift, multiplier=multiplier,
+        )  # fmt: skip
+
+    def _resample(self, node: dict[str, Any]) -> None:
+        x, out = self._numbers(node["inputs"][0]), node["output"]
+        rows, columns = image_taps(node["axes"], x.shape[1:], out)
+        lift, multiplier = resample_numbers(node["operand"], self.grids[out])
+        target = self._new(out, (x.shape[0], len(rows.first), len(columns.first)))
+        self._emit(
+            "resample", out, (x,), target, operand=node["operand"], axes=(rows, columns),
+            lift=lift, multiplier=multiplier, positive=node["positive"],
+        )  # fmt: skip
 
     def _requantize(self, node: dict[str, Any]) -> None:
         source, out = node["inputs"][0], node["output"]

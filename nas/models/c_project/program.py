@@ -32,15 +32,21 @@ class Tensor:
         """Elements."""
         return math.prod(self.shape)
 
+    @property
+    def stored(self) -> tuple[int, int, int, int]:
+        """Shape in memory, of one image: (1, height, width, channels)."""
+        channels, height, width = self.shape
+        return 1, height, width, channels
+
 
 @dataclass(frozen=True)
 class Operation:
     """One call of a kernel.
 
     Attributes:
-        kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``mean``, ``average_pool``,
-            ``max_pool``, ``table``, ``function``, ``planar``, ``copy``, ``pick``, ``spread`` or
-            ``values``.
+        kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``gate``, ``resample``, ``mean``,
+            ``average_pool``, ``max_pool``, ``table``, ``function``, ``planar``, ``copy``, ``pick``,
+            ``spread`` or ``values``.
         name: of the node.
         inputs: what it reads.
         output: what it writes.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from devices.lowbit.gates import Operand
 from devices.lowbit.steps import ordered
 from nas.models.c_project.constants import (
     CHANNEL_BYTES,
@@ -211,6 +212,56 @@ class _Writer:
             operation,
             f"en_run_product({self._at(a)}, {self._at(b)}, {self._at(out)}, {_list(numbers)});",
         )
+
+    def _gate(self, i: int, operation: Operation) -> None:
+        out, v = operation.output, operation.values
+        mantissa, shift = multiplier(v["multiplier"], operation.name)
+        assert out.grid is not None
+        for side, operand, (by_pixel, by_channel) in zip(
+            "ab", v["operands"], v["reaches"], strict=True
+        ):
+            self._operand(f"side_{i}_{side}", operand, by_pixel, by_channel)
+        numbers = [
+            out.shape[1] * out.shape[2], out.shape[0], v["shift"], mantissa, shift,
+            out.grid["zero_point"], 2 ** out.grid["bits"] - 1,
+        ]  # fmt: skip
+        a, b = (self._at(x) for x in operation.inputs)
+        self._call(
+            operation,
+            f"en_run_gate(&side_{i}_a, &side_{i}_b, {a}, {b}, {self._at(out)}, {_list(numbers)});",
+        )
+
+    def _operand(self, name: str, operand: Operand, by_pixel: bool, by_channel: bool) -> None:
+        table = "0"
+        if operand.table is not None:
+            table = self._numbers("int32_t", "curve", operand.table.ravel())
+        numbers = [operand.low, operand.high, operand.kind, operand.zero_point]
+        numbers += [operand.cell_bits, by_pixel, by_channel]
+        power = float_bits(np.float32(2.0**operand.point))
+        self.constants.append(
+            f"static const en_operand {name} = {{{table}, 0x{power:08x}u, {_list(numbers)}}};"
+        )
+
+    def _resample(self, i: int, operation: Operation) -> None:
+        x, out, v = operation.inputs[0], operation.output, operation.values
+        mantissa, shift = multiplier(v["multiplier"], operation.name)
+        assert out.grid is not None
+        self._operand(f"image_{i}", v["operand"], True, True)
+        axes = []
+        for taps in v["axes"]:
+            first = self._numbers("uint16_t", "first", taps.first.astype(np.uint16))
+            weights = self._numbers("int32_t", "taps", taps.weights.ravel())
+            axes.append(f"{{{first}, {weights}, {taps.weights.shape[1]}}}")
+        zero = out.grid["zero_point"]
+        numbers = [
+            x.shape[2], x.shape[0], *out.shape[1:], v["lift"], mantissa, shift, zero,
+            zero if v["positive"] else 0, 2 ** out.grid["bits"] - 1,
+        ]  # fmt: skip
+        self.constants.append(
+            f"static const en_resample resample_{i} = {{&image_{i}, {', '.join(axes)}, "
+            f"{_list(numbers)}}};"
+        )
+        self._call(operation, f"en_run_resample(&resample_{i}, {self._at(x)}, {self._at(out)});")
 
     def _mean(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output

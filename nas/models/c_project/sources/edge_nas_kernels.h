@@ -70,6 +70,37 @@ typedef struct {
   int32_t mantissa, shift;
 } en_multiplier;
 
+enum { EN_OF_CODES = 0, EN_TABLE = 1, EN_OF_FLOATS = 2, EN_CURVE = 3 };
+
+/* One side of a product as whole numbers: codes less their zero point, numbers in a table of
+ * codes, floats in units, or a curve over these: a cubic polynomial in each cell. */
+typedef struct {
+  const int32_t *table; /* (256) of codes, or (cells, 4) */
+  uint32_t per_one; /* units of a float, a power of two as float32 bits */
+  int32_t low, high; /* whole numbers of floats lie within these */
+  uint8_t kind, zero_point;
+  uint8_t cell_bits; /* of a curve's cell, whose first begins at low */
+  uint8_t by_pixel, by_channel; /* whether each has its own number */
+} en_operand;
+
+/* What an axis becomes: `count` neighbours of each place from `first` on, weights in units of
+ * 2^-20. */
+typedef struct {
+  const uint16_t *first;
+  const int32_t *weights; /* (places, count) */
+  int count;
+} en_taps;
+
+typedef struct {
+  const en_operand *image;
+  en_taps rows, columns;
+  uint16_t width, channels, out_height, out_width;
+  int lift; /* bits by which the image's numbers are lengthened */
+  int32_t mantissa;
+  int shift;
+  int zero_point, low, high;
+} en_resample;
+
 void en_run_conv(const en_conv *conv, const uint8_t *in, uint8_t *out);
 void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *out);
 void en_run_sum(const en_sum *sum, const uint8_t *a, const uint8_t *b, uint8_t *out,
@@ -78,6 +109,11 @@ void en_run_sum(const en_sum *sum, const uint8_t *a, const uint8_t *b, uint8_t *
 void en_run_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t pixels,
                     uint32_t channels, int shared, int zero_a, int zero_b, int32_t mantissa,
                     int shift, int zero_point, int high);
+/* The product without its last `less` bits, halves up, times mantissa * 2^-shift. */
+void en_run_gate(const en_operand *a, const en_operand *b, const uint8_t *in_a,
+                 const uint8_t *in_b, uint8_t *out, uint32_t pixels, uint32_t channels, int less,
+                 int32_t mantissa, int shift, int zero_point, int high);
+void en_run_resample(const en_resample *resample, const uint8_t *in, uint8_t *out);
 void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
                  int32_t mantissa, int shift, int zero_point, int high);
 /* To float32 bits. */

@@ -43,6 +43,79 @@ void en_run_product(const uint8_t *a, const uint8_t *b, uint8_t *out, uint32_t p
   }
 }
 
+static int64_t operand_value(const en_operand *o, const uint8_t *in, uint32_t pixel,
+                             uint32_t channel, uint32_t channels) {
+  const uint32_t place = (o->by_pixel ? pixel * (o->by_channel ? channels : 1) : 0) +
+                         (o->by_channel ? channel : 0);
+  const int32_t *row;
+  uint32_t bits, at;
+  int32_t whole;
+  int64_t y, rest;
+  int power;
+  if (o->kind == EN_OF_CODES) return in[place] - (int32_t)o->zero_point;
+  if (o->kind == EN_TABLE) return o->table[in[place]];
+  memcpy(&bits, in + 4 * place, 4);
+  whole = en_float_round(en_float_times(bits, o->per_one), o->low, o->high);
+  if (o->kind == EN_OF_FLOATS) return whole;
+  at = (uint32_t)whole - (uint32_t)o->low;
+  rest = (int64_t)(at & ((1u << o->cell_bits) - 1u));
+  row = o->table + 4 * (at >> o->cell_bits);
+  y = row[3];
+  for (power = 2; power >= 0; --power) y = row[power] + ((rest * y) >> o->cell_bits);
+  return y;
+}
+
+void en_run_gate(const en_operand *a, const en_operand *b, const uint8_t *in_a,
+                 const uint8_t *in_b, uint8_t *out, uint32_t pixels, uint32_t channels, int less,
+                 int32_t mantissa, int shift, int zero_point, int high) {
+  /* What all pixels share is computed once. */
+  const int across = !a->by_pixel || !b->by_pixel;
+  const uint32_t outer = across ? channels : pixels, inner = across ? pixels : channels;
+  const int64_t half = less > 0 ? (int64_t)1 << (less - 1) : 0;
+  uint32_t i, j;
+  for (i = 0; i < outer; ++i) {
+    int64_t x = 0, y = 0;
+    for (j = 0; j < inner; ++j) {
+      const uint32_t pixel = across ? j : i, channel = across ? i : j;
+      int32_t product;
+      if (j == 0 || (across ? a->by_pixel : a->by_channel))
+        x = operand_value(a, in_a, pixel, channel, channels);
+      if (j == 0 || (across ? b->by_pixel : b->by_channel))
+        y = operand_value(b, in_b, pixel, channel, channels);
+      product = (int32_t)((x * y + half) >> less);
+      out[pixel * channels + channel] =
+          (uint8_t)(en_round(product, mantissa, shift, -zero_point, high - zero_point) +
+                    zero_point);
+    }
+  }
+}
+
+void en_run_resample(const en_resample *r, const uint8_t *in, uint8_t *out) {
+  const int64_t half = (int64_t)1 << 19;
+  const int32_t *above = r->rows.weights;
+  uint32_t y, x, c;
+  int i, j;
+  for (y = 0; y < r->out_height; ++y, above += r->rows.count) {
+    const int32_t *beside = r->columns.weights;
+    for (x = 0; x < r->out_width; ++x, beside += r->columns.count)
+      for (c = 0; c < r->channels; ++c) {
+        int64_t total = 0;
+        for (i = 0; i < r->rows.count; ++i) {
+          const uint32_t at = ((uint32_t)r->rows.first[y] + (uint32_t)i) * r->width +
+                              r->columns.first[x];
+          int64_t sum = 0;
+          for (j = 0; j < r->columns.count; ++j)
+            sum += operand_value(r->image, in, at + (uint32_t)j, c, r->channels) *
+                   ((int64_t)1 << r->lift) * beside[j];
+          total += ((sum + half) >> 20) * above[i];
+        }
+        *out++ = (uint8_t)(en_round((int32_t)((total + half) >> 20), r->mantissa, r->shift,
+                                    r->low - r->zero_point, r->high - r->zero_point) +
+                           r->zero_point);
+      }
+  }
+}
+
 void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
                  int32_t mantissa, int shift, int zero_point, int high) {
   uint32_t p, c;

@@ -1,0 +1,153 @@
+"""Transposed convolutions as convolutions, whose weights can be quantised as those of any other.
+
+A transposed convolution of stride ``s`` makes a block of ``s x s`` pixels of each pixel. All pixels
+at one place of their blocks see the same weights, so they are the output of a convolution, and a
+pixel shuffle puts the ``s x s`` of them together (Shi et al. 2016, arXiv:1609.07009). Nothing is
+multiplied by zeros between pixels, and every runtime of integers has both operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from supernet.reading.operations import packet
+
+_ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
+
+
+@torch.no_grad()
+def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
+    """Replace the transposed convolutions of a network that was read, in place.
+
+    Those with gaps between their weights, with strides that differ, or that are used more than
+    once stay. A batch norm behind one, which was read as a factor of each channel, is part of it.
+
+    Args:
+        module: from :func:`supernet.reading.reader.read_network`.
+
+    Returns:
+        The paths of the convolutions: where the transposed ones' weights were.
+    """
+    made = []
+    for node in list(module.graph.nodes):
+        if packet(node) == "conv_transpose2d" and (path := _replaced(module, node)):
+            made.append(path)
+    if made:
+        module.graph.eliminate_dead_code()
+        module.graph.lint()
+        module.recompile()
+    return tuple(made)
+
+
+def phases(weight: Tensor, stride: int, groups: int) -> Tensor:
+    """Return the weights of the convolution before the pixel shuffle.
+
+    Args:
+        weight: of the transposed convolution, (inputs, outputs / groups, height, width).
+        stride: of both axes.
+        groups: of channels.
+
+    Returns:
+        (outputs * stride ** 2, inputs / groups, rows, columns), for images padded on each side by
+        rows - 1 and columns - 1.
+    """
+    inputs, each, *sides = weight.shape
+    rows, columns = (-(-side // stride) for side in sides)
+    wide = weight.new_zeros(inputs, each, rows * stride, columns * stride)
+    wide[:, :, : sides[0], : sides[1]] = weight
+    # Of each axis, (tap from the last to the first, place in the block).
+    split = wide.view(groups, inputs // groups, each, rows, stride, columns, stride).flip(3, 5)
+    return split.permute(0, 2, 4, 6, 1, 3, 5).reshape(-1, inputs // groups, rows, columns)
+
+
+def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
+    """Replace one transposed convolution; "" where it stays."""
+    source, weight_node, *others = node.args
+    bias_node = others[0] if others else node.kwargs.get("bias")
+    given = dict(zip(_ARGUMENTS, others[1:], strict=False)) | node.kwargs
+    stride, padding, more, dilation = (
+        _both(given.get(key, default))
+        for key, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+    )
+    groups = int(given.get("groups", 1))  # type: ignore[arg-type]
+    if not (isinstance(weight_node, fx.Node) and weight_node.op == "get_attr"):
+        return ""
+    if dilation != (1, 1) or stride[0] != stride[1] or len(weight_node.users) != 1:
+        return ""
+    path = str(weight_node.target).removesuffix(".weight")
+    if path == str(weight_node.target):
+        return ""
+    weight = _value(module, weight_node)
+    step, sides = stride[0], weight.shape[2:]
+    # Rows that only the bias reaches see weights of zero.
+    beyond = [max(0, more[i] - padding[i]) for i in range(2)]
+    split = phases(nn.functional.pad(weight, (0, beyond[1], 0, beyond[0])), step, groups)
+    # Pixels that are cut off at the bottom and on the right.
+    ends = [step * split.shape[2 + i] + padding[i] - sides[i] - more[i] for i in range(2)]
+    around = (split.shape[2] - 1, split.shape[3] - 1)
+    kernel = (split.shape[2], split.shape[3])
+    conv = nn.Conv2d(weight.shape[0], len(split), kernel, padding=around, groups=groups)
+    conv.weight.copy_(split)
+    bias = weight.new_zeros(len(split) // step**2)
+    if isinstance(bias_node, fx.Node):
+        bias = _value(module, bias_node)
+    assert conv.bias is not None
+    conv.bias.copy_(bias.repeat_interleave(step**2))
+    if (norm := _norm_behind(module, node)) is not None:
+        pixel = module.get_submodule(str(norm.target))
+        assert isinstance(pixel, nn.Conv2d) and pixel.bias is not None
+        gain = pixel.weight.flatten().repeat_interleave(step**2)
+        conv.weight.mul_(gain.view(-1, 1, 1, 1))
+        conv.bias.mul_(gain).add_(pixel.bias.repeat_interleave(step**2))
+        norm.replace_all_uses_with(node)
+        module.graph.erase_node(norm)
+    conv.eval()
+    _put(module, path, conv)
+    with module.graph.inserting_before(node):
+        out = module.graph.call_module(path, (source,))
+        if step > 1:
+            out = module.graph.call_function(torch.ops.aten.pixel_shuffle.default, (out, step))
+        for axis in range(2):
+            if padding[axis] or ends[axis]:
+                last = -ends[axis] if ends[axis] else 2**63 - 1
+                out = module.graph.call_function(
+                    torch.ops.aten.slice.Tensor, (out, 2 + axis, padding[axis], last)
+                )
+    out.meta = dict(node.meta)
+    node.replace_all_uses_with(out)
+    module.graph.erase_node(node)
+    return path
+
+
+def _norm_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Return the factors and biases of channels that alone read a tensor."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module":
+        return None
+    pixel = module.get_submodule(str(users[0].target))
+    if not isinstance(pixel, nn.Conv2d) or pixel.bias is None:
+        return None
+    form = (pixel.kernel_size, pixel.stride, pixel.padding)
+    whole = pixel.groups == pixel.in_channels == pixel.out_channels
+    return users[0] if whole and form == ((1, 1), (1, 1), (0, 0)) else None
+
+
+def _both(value: Any) -> tuple[int, int]:
+    numbers = list(value) if isinstance(value, Sequence) else [value]
+    return int(numbers[0]), int(numbers[-1])
+
+
+def _value(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    parent, _, last = str(node.target).rpartition(".")
+    found = getattr(module.get_submodule(parent), last)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _put(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, last = path.rpartition(".")
+    setattr(root.get_submodule(parent), last, module)
