@@ -106,7 +106,8 @@ def pool_pads(node: Attributes, shape: Sequence[int]) -> list[int]:
     """Return top, left, bottom and right of a packed pool, with what rounding up adds.
 
     Args:
-        node: ``max_pool`` or ``average_pool`` of two axes, see :mod:`devices.lowbit.integers`.
+        node: ``max_pool`` or ``average_pool`` of two axes, of
+            :mod:`devices.lowbit.integers.rewriting`.
         shape: (height, width) of its input.
     """
     pads = list(node["pads"])
@@ -120,7 +121,7 @@ def pool_shares(node: Attributes, shape: Sequence[int]) -> np.ndarray | None:
     """Return what the means over all of each window are multiplied by, float32 (out height, width).
 
     Args:
-        node: ``average_pool`` of two axes, see :mod:`devices.lowbit.integers`.
+        node: ``average_pool`` of two axes, of :mod:`devices.lowbit.integers.rewriting`.
         shape: (height, width) of its input.
 
     Returns:

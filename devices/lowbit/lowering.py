@@ -18,7 +18,7 @@ from devices.lowbit.float_layers import add_grouped, add_native_floats
 from devices.lowbit.float_ops import native_operation
 from devices.lowbit.fusions import activation_after, between_codes, readers_of, sum_numbers
 from devices.lowbit.image_ops import pool_pads, pool_shares
-from devices.lowbit.integers import on_integers
+from devices.lowbit.integers.rewriting import on_integers
 from devices.lowbit.library import CODES, FLOATS, SUMS, ConvSpec, Native
 from devices.lowbit.number_layers import NUMBERS
 from devices.lowbit.rounding import to_codes

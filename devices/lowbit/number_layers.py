@@ -1,6 +1,6 @@
 """Layers that make codes of numbers: staircases, slopes, products and images of other sizes.
 
-Their operations are those that :mod:`devices.lowbit.integers` adds to a packed model.
+Their operations are those that :mod:`devices.lowbit.integers.rewriting` adds to a packed model.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.lowbit.gates import Operand, product_codes, product_numbers, reach_of
-from devices.lowbit.resampling import image_taps, resample_numbers
+from devices.lowbit.integers.gates import Operand, product_codes, product_numbers, reach_of
+from devices.lowbit.integers.norms import norm_numbers
+from devices.lowbit.integers.resampling import image_taps, resample_numbers
 
 if TYPE_CHECKING:
     from devices.lowbit.buffers import Buffers, Tensor
@@ -108,11 +109,27 @@ def _resample(network: Buffers, node: dict[str, Any]) -> None:
     network.note("resample", first)
 
 
+def _norm(network: Buffers, node: dict[str, Any]) -> None:
+    x, out = network.tensors[node["inputs"][0]], node["output"]
+    batch, channels, *sides = x.shape
+    pixels = math.prod(sides)
+    norm = norm_numbers(
+        node["bound"], node["groups"], node["epsilon"], node["gain"], node["bias"], pixels
+    )
+    target = network.new(out, x.shape, None)
+    first = network.native.layer(
+        "norm", x.buffer, target.buffer, batch, pixels, channels, norm.groups, norm.point,
+        norm.limit, norm.shift, norm.epsilon, norm.gain, norm.bias,
+    )  # fmt: skip
+    network.note("norm", first)
+
+
 NUMBERS: Mapping[str, Callable[[Buffers, dict[str, Any]], None]] = {
     "table": _by_number,
     "steps": _by_number,
     "slopes": _by_number,
     "gate": _gate,
     "resample": _resample,
+    "norm": _norm,
 }
 """Operation -> what adds its layer to a network."""

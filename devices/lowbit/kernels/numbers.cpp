@@ -103,6 +103,19 @@ class Operand {
   std::vector<int32_t> table_;
 };
 
+// The root of a positive number: 31 bits of it, then rounded to a float.
+float root_of(uint64_t square) {
+  int shift = 0;
+  while (!(square >> 62)) {
+    square <<= 2;
+    ++shift;
+  }
+  uint64_t root = 0;
+  for (uint64_t bit = uint64_t{1} << 31; bit; bit >>= 1)
+    if ((root | bit) * (root | bit) <= square) root |= bit;
+  return std::ldexp(static_cast<float>(static_cast<int32_t>(root >> 1)), 1 - shift);
+}
+
 }  // namespace
 
 extern "C" {
@@ -193,6 +206,52 @@ int lowbit_add_gate(lowbit_network* net, int a, int b, int output, int batch, in
                                   right(in_b.data(), at_b + (right.by_channel ? c : 0));
           const auto sum = static_cast<int32_t>((product + half) >> shift);
           to[c] = code_of(static_cast<float>(sum) * multiplier, zero_point, 0, high);
+        }
+      }
+    });
+  });
+}
+
+int lowbit_add_norm(lowbit_network* net, int input, int output, int batch, int pixels, int channels,
+                    int groups, int point, int limit, int shift, int64_t epsilon, const float* gain,
+                    const float* bias) {
+  return guarded([&] {
+    need(batch > 0 && pixels > 0 && channels > 0 && groups > 0 && channels % groups == 0 &&
+             limit > 0 && epsilon > 0 && shift >= 0 && shift < 32,
+         "sizes are positive");
+    const int64_t size = int64_t{pixels} * channels, count = size / groups;
+    const Buffer& in = net->buffer(input, batch * size * 4);
+    Buffer& out = net->buffer(output, batch * size * 4);
+    const std::vector<float> gains(gain, gain + channels), biases(bias, bias + channels);
+    const float per_one = std::ldexp(1.0f, point), most = static_cast<float>(limit);
+    const int64_t half = int64_t{1} << shift >> 1;
+    return net->add([=, &in, &out](int thread, int threads) {
+      const int each = channels / groups, parts = batch * groups;
+      for (int part = parts * thread / threads; part < parts * (thread + 1) / threads; ++part) {
+        const int64_t start = part / groups * size + part % groups * each;
+        const float* from = reinterpret_cast<const float*>(in.data()) + start;
+        float* to = reinterpret_cast<float*>(out.data()) + start;
+        const auto whole = [&](int64_t p, int c) {
+          const float x = from[p * channels + c] * per_one;
+          return static_cast<int64_t>(std::nearbyint(x < -most ? -most : x > most ? most : x));
+        };
+        int64_t sum = 0;
+        for (int64_t p = 0; p < pixels; ++p)
+          for (int c = 0; c < each; ++c) sum += whole(p, c);
+        const int64_t twice = 2 * sum + count, rest = twice % (2 * count);
+        const int64_t mean = twice / (2 * count) - (rest < 0);
+        uint64_t squares = static_cast<uint64_t>(epsilon);
+        for (int64_t p = 0; p < pixels; ++p)
+          for (int c = 0; c < each; ++c) {
+            const int64_t centred = (whole(p, c) - mean + half) >> shift;
+            squares += static_cast<uint64_t>(centred * centred);
+          }
+        const float root = root_of(squares);
+        for (int c = 0; c < each; ++c) {
+          const float factor = gains[part % groups * each + c] / root;
+          for (int64_t p = 0; p < pixels; ++p)
+            to[p * channels + c] = static_cast<float>(whole(p, c) - mean) * factor +
+                                   biases[part % groups * each + c];
         }
       }
     });

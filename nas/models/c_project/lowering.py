@@ -20,10 +20,11 @@ from devices.lowbit.fusions import (
     readers_of,
     sum_numbers,
 )
-from devices.lowbit.gates import product_numbers, reach_of
 from devices.lowbit.image_ops import pool_pads, pool_shares
-from devices.lowbit.integers import on_integers
-from devices.lowbit.resampling import image_taps, resample_numbers
+from devices.lowbit.integers.gates import product_numbers, reach_of
+from devices.lowbit.integers.norms import norm_numbers
+from devices.lowbit.integers.resampling import image_taps, resample_numbers
+from devices.lowbit.integers.rewriting import on_integers
 from nas.models.c_project.moves import PICKS, picked
 from nas.models.c_project.program import (
     Operation,
@@ -127,6 +128,8 @@ class _Lowering:
             self._gate(node)
         elif op == "resample":
             self._resample(node)
+        elif op == "norm":
+            self._norm(node)
         elif op == "global_average_pool":
             self._mean(node)
         elif op in ("max_pool", "global_max_pool"):
@@ -275,6 +278,18 @@ class _Lowering:
             "resample", out, (x,), target, operand=node["operand"], axes=(rows, columns),
             lift=lift, multiplier=multiplier, positive=node["positive"],
         )  # fmt: skip
+
+    def _norm(self, node: dict[str, Any]) -> None:
+        source, out = node["inputs"][0], node["output"]
+        x = self._tensor(source)
+        if len(self.users[source]) != 1 or x.grid is not None:
+            raise InputError(f"{out}: a norm of floats that others read too has no kernel in C")
+        self.tensors[out] = Tensor(x.storage, x.shape, None)
+        numbers = norm_numbers(
+            node["bound"], node["groups"], node["epsilon"], node["gain"], node["bias"],
+            math.prod(x.shape[1:]),
+        )  # fmt: skip
+        self._emit("norm", out, (x,), self.tensors[out], norm=numbers)
 
     def _requantize(self, node: dict[str, Any]) -> None:
         source, out = node["inputs"][0], node["output"]

@@ -46,7 +46,7 @@ class Operation:
     Attributes:
         kind: ``conv``, ``depthwise``, ``sum``, ``product``, ``gate``, ``resample``, ``mean``,
             ``average_pool``, ``max_pool``, ``table``, ``function``, ``planar``, ``copy``, ``pick``,
-            ``spread`` or ``values``.
+            ``spread``, ``norm`` or ``values``.
         name: of the node.
         inputs: what it reads.
         output: what it writes.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from devices.lowbit.gates import Operand
-from devices.lowbit.steps import ordered
+from devices.lowbit.integers.gates import Operand
+from devices.lowbit.integers.steps import ordered
 from nas.models.c_project.constants import (
     CHANNEL_BYTES,
     channels,
@@ -262,6 +262,17 @@ class _Writer:
             f"{_list(numbers)}}};"
         )
         self._call(operation, f"en_run_resample(&resample_{i}, {self._at(x)}, {self._at(out)});")
+
+    def _norm(self, i: int, operation: Operation) -> None:
+        out, norm = operation.output, operation.values["norm"]
+        gain = self._numbers("uint32_t", "gain", norm.gain.view(np.uint32))
+        bias = self._numbers("uint32_t", "bias", norm.bias.view(np.uint32))
+        numbers = [norm.limit, out.shape[1] * out.shape[2], out.shape[0], norm.groups, norm.shift]
+        self.constants.append(
+            f"static const en_norm norm_{i} = {{{gain}, {bias}, {norm.epsilon}, "
+            f"0x{float_bits(np.float32(2.0**norm.point)):08x}u, {_list(numbers)}}};"
+        )
+        self._call(operation, f"en_run_norm(&norm_{i}, {self._at(out)});")
 
     def _mean(self, i: int, operation: Operation) -> None:
         x, out = operation.inputs[0], operation.output

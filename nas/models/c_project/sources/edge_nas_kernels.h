@@ -101,6 +101,18 @@ typedef struct {
   int zero_point, low, high;
 } en_resample;
 
+/* Of float32 numbers in groups of channels, with whole numbers x in units and their mean m:
+ * (x - m) * (gain / root(sum of s * s + epsilon)) + bias; s is x - m without its last `less` bits. */
+typedef struct {
+  const uint32_t *gain, *bias; /* (channels) float32 bits */
+  int64_t epsilon;
+  uint32_t per_one; /* units of a float, a power of two as float32 bits */
+  int32_t limit; /* of the whole numbers' size */
+  uint32_t pixels;
+  uint16_t channels, groups;
+  uint8_t less;
+} en_norm;
+
 void en_run_conv(const en_conv *conv, const uint8_t *in, uint8_t *out);
 void en_run_depthwise(const en_conv *conv, const uint8_t *in, uint8_t *out);
 void en_run_sum(const en_sum *sum, const uint8_t *a, const uint8_t *b, uint8_t *out,
@@ -114,6 +126,8 @@ void en_run_gate(const en_operand *a, const en_operand *b, const uint8_t *in_a,
                  const uint8_t *in_b, uint8_t *out, uint32_t pixels, uint32_t channels, int less,
                  int32_t mantissa, int shift, int zero_point, int high);
 void en_run_resample(const en_resample *resample, const uint8_t *in, uint8_t *out);
+/* In place. */
+void en_run_norm(const en_norm *norm, uint8_t *values);
 void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
                  int32_t mantissa, int shift, int zero_point, int high);
 /* To float32 bits. */

@@ -116,6 +116,59 @@ void en_run_resample(const en_resample *r, const uint8_t *in, uint8_t *out) {
   }
 }
 
+static int32_t whole_value(const en_norm *norm, const uint8_t *at) {
+  uint32_t bits;
+  memcpy(&bits, at, 4);
+  return en_float_round(en_float_times(bits, norm->per_one), -norm->limit, norm->limit);
+}
+
+/* The root of a positive number: 31 bits of it, then as float32. */
+static uint32_t root_of(uint64_t square) {
+  uint64_t root = 0, bit;
+  int shift = 0;
+  while (!(square >> 62)) {
+    square <<= 2;
+    ++shift;
+  }
+  for (bit = (uint64_t)1 << 31; bit; bit >>= 1)
+    if ((root | bit) * (root | bit) <= square) root |= bit;
+  return en_float((int32_t)(root >> 1), 1, shift - 1);
+}
+
+void en_run_norm(const en_norm *norm, uint8_t *values) {
+  const uint32_t each = norm->channels / norm->groups;
+  const int64_t count = (int64_t)norm->pixels * each;
+  const int64_t half = norm->less ? (int64_t)1 << (norm->less - 1) : 0;
+  uint32_t first, c, p;
+  for (first = 0; first < norm->channels; first += each) {
+    int64_t sum = 0, mean;
+    uint64_t squares = (uint64_t)norm->epsilon;
+    uint32_t root;
+    for (p = 0; p < norm->pixels; ++p)
+      for (c = first; c < first + each; ++c)
+        sum += whole_value(norm, values + 4 * (p * norm->channels + c));
+    sum = 2 * sum + count; /* halves up */
+    mean = sum / (2 * count) - (sum % (2 * count) < 0);
+    for (p = 0; p < norm->pixels; ++p)
+      for (c = first; c < first + each; ++c) {
+        const int64_t apart = whole_value(norm, values + 4 * (p * norm->channels + c)) - mean;
+        const int64_t size = (apart + half) >> norm->less;
+        squares += (uint64_t)(size * size);
+      }
+    root = root_of(squares);
+    for (c = first; c < first + each; ++c) {
+      const uint32_t factor = en_float_over(norm->gain[c], root);
+      for (p = 0; p < norm->pixels; ++p) {
+        uint8_t *at = values + 4 * (p * norm->channels + c);
+        const int32_t apart = (int32_t)(whole_value(norm, at) - mean);
+        const uint32_t bits =
+            en_float_plus(en_float_times(en_float(apart, 1, 0), factor), norm->bias[c]);
+        memcpy(at, &bits, 4);
+      }
+    }
+  }
+}
+
 void en_run_mean(const uint8_t *in, uint8_t *out, uint32_t pixels, uint32_t channels, int zero_in,
                  int32_t mantissa, int shift, int zero_point, int high) {
   uint32_t p, c;

@@ -3,7 +3,7 @@
 Exporters write bilinear and bicubic interpolation as two products with matrices, one along the rows
 and one along the columns. Each row of such a matrix has a few numbers beside each other; they
 become whole numbers of ``2 ** -20``, and what they weigh whole numbers as of one side of a product
-(:mod:`devices.lowbit.gates`).
+(:mod:`devices.lowbit.integers.gates`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.lowbit.gates import CODES, Operand, shortened, whole_numbers
+from devices.lowbit.integers.gates import CODES, Operand, shortened, whole_numbers
 from devices.lowbit.rounding import to_codes
 from search_spaces.errors import InputError
 

@@ -1,0 +1,1 @@
+"""Exact integer forms of what a packed model computes in floats."""

@@ -1,0 +1,136 @@
+"""Forms of what stays floats: means at the end, norms, and layers whose floats are cut apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from devices.lowbit.fusions import Node
+from devices.lowbit.integers.plan import MEANS, VIEWS, Form, Plan, flattened, flattens, is_layer
+from search_spaces.model_files.packed_model import Encoding, pack_codes
+
+
+def _mean(plan: Plan, node: Node) -> list[Node] | None:
+    plan.makers[node["output"]] = node
+    found = plan.over_pixels(node["output"], MEANS)
+    if found is None:
+        return None
+    (codes, flat), out = found, node["output"]
+    made = f"{out}.map" if flat else out
+    mean = {**node, "op": "global_average_pool", "inputs": [codes], "output": made}
+    return [mean, *([flattened(made, out)] if flat else [])]
+
+
+def _view(plan: Plan, node: Node) -> list[Node] | None:
+    source = plan.makers.get(node["inputs"][0])
+    known = plan.constants(node)
+    if source is None or not flattens(node, known):
+        return None
+    if not plan.gives_floats(source) and source["op"] != "global_average_pool":
+        return None
+    return [flattened(node["inputs"][0], node["output"])]
+
+
+def _norm(plan: Plan, node: Node) -> list[Node] | None:
+    """A norm of images: of each channel, or of groups of them."""
+    a, known = node.get("attributes", {}), plan.constants(node)
+    layer, given = plan.makers.get(node["inputs"][0]), node["inputs"]
+    if layer is None or not plan.gives_floats(layer) or len(layer.get("kernel", ())) != 2:
+        return None
+    if len(known) != 2 or given[1] not in known or given[2] not in known:
+        return None
+    channels = layer["weights"]["shape"][0]
+    groups = int(a.get("num_groups", channels))
+    gain, bias = (np.repeat(v, channels // v.size) for v in (known[given[1]], known[given[2]]))
+    entry = {"op": "norm", "inputs": [layer["output"]], "output": node["output"]}
+    numbers = {"gain": gain, "bias": bias, "epsilon": float(a.get("epsilon", 1e-5))}
+    return [{**entry, **numbers, "groups": groups, "bound": plan.bound(layer)}]
+
+
+def _group_norm(plan: Plan, node: Node) -> list[Node] | None:
+    """A group norm as exporters write it: groups as channels of a signal, and back."""
+    norm = plan.makers.get(node["inputs"][0])
+    if norm is None or norm["op"] != "InstanceNormalization" or node["op"] != "Reshape":
+        return None
+    view = plan.makers.get(norm["inputs"][0])
+    layer = plan.makers.get(view["inputs"][0]) if view is not None else None
+    if view is None or view["op"] != "Reshape" or layer is None or not is_layer(layer):
+        return None
+    apart, back = (
+        [int(n) for n in np.ravel(plan.constants(one).get(one["inputs"][1], ()))]
+        for one in (view, node)
+    )
+    channels = layer["weights"]["shape"][0]
+    if len(apart) != 3 or apart[0] or apart[2] != -1 or len(back) != 4 or back[0]:
+        return None
+    if back[1] != channels or apart[1] < 1 or channels % apart[1]:
+        return None
+    attributes = {**norm.get("attributes", {}), "num_groups": apart[1]}
+    inputs = [layer["output"], *norm["inputs"][1:]]
+    return _norm(
+        plan, {**norm, "inputs": inputs, "output": node["output"], "attributes": attributes}
+    )
+
+
+def _affine(plan: Plan, node: Node) -> list[Node] | None:
+    """A factor or a number added to each channel behind a norm: part of it."""
+    given = plan.given(node)
+    norm = plan.makers.get(given[0]) if len(given) == 1 else None
+    if norm is None or norm["op"] != "norm":
+        return None
+    (number,) = plan.constants(node).values()
+    gain, bias = norm["gain"], norm["bias"]
+    if number.size not in (1, gain.size) or number.shape[-2:] not in ((1, 1), ()):
+        return None
+    number = number.ravel()
+    if node["op"] == "Mul":
+        gain, bias = gain * number, bias * number
+    else:
+        bias = bias + number
+    return [{**norm, "output": node["output"], "gain": gain, "bias": bias}]
+
+
+def _part(plan: Plan, node: Node) -> list[Node] | None:
+    """Of a layer whose floats are only cut apart by channels, a layer for each part."""
+    layer = plan.makers.get(node["inputs"][0])
+    if layer is None or not plan.gives_floats(layer) or layer.get("groups") != 1:
+        return None  # Of a linear layer, another axis may be cut.
+    if layer["output"] == plan.model.graph["output"]:
+        return None
+    weights, count = layer["weights"], layer["weights"]["shape"][0]
+    parts = [_channels(plan, user, count) for user in plan.readers[layer["output"]]]
+    if None in parts or (places := _channels(plan, node, count)) is None:
+        return None
+    name, tensors = node["output"], plan.model.tensors
+    encoding = Encoding(weights["bits"], weights["low"], weights["stride"])
+    codes = plan.model.codes(weights)[places]
+    plan.tensors[f"{name}.codes"] = pack_codes(codes, encoding)
+    for key in ("scale", "bias"):
+        plan.tensors[f"{name}.{key}"] = tensors[weights[key]][places]
+    keys = {key: f"{name}.{key}" for key in ("codes", "scale", "bias")}
+    cut = {**weights, **keys, "shape": list(codes.shape)}
+    return [{**layer, "layer": name, "output": name, "weights": cut}]
+
+
+def _channels(plan: Plan, node: Node, count: int) -> slice | None:
+    """Return the channels of ``count`` that a Slice takes; None of another node."""
+    known = plan.constants(node)
+    numbers = [np.ravel(known.get(name, ())).tolist() for name in node["inputs"][1:]]
+    if node["op"] != "Slice" or len(numbers) < 3 or [int(i) for i in numbers[2]] != [1]:
+        return None
+    step = int(numbers[3][0]) if len(numbers) > 3 and numbers[3] else 1
+    begin, end, _ = slice(int(numbers[0][0]), int(numbers[1][0])).indices(count)
+    return slice(begin, end) if step == 1 and begin < end else None
+
+
+FLOAT_FORMS: Mapping[str, tuple[Form, ...]] = {
+    **dict.fromkeys(MEANS, (_mean,)),
+    **dict.fromkeys(VIEWS, (_view, _group_norm)),
+    "Slice": (_part,),
+    "InstanceNormalization": (_norm,),
+    "GroupNormalization": (_norm,),
+    "Mul": (_affine,),
+    "Add": (_affine,),
+}
+"""Of an operator, in the order in which they are tried."""
