@@ -272,7 +272,8 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
     Weights in the narrowest integers that kernels read (4, 8, 16 bits, or float32), and for
     each output channel an int32 bias, multiplier and shift, as CMSIS-NN and LiteRT Micro keep
     them; operators' parameters in float32. An input of other codes than it is stored in (fewer
-    bits than a tensor between blocks has, or a function of them) is read through a table of 256.
+    bits than a tensor between blocks has, or a function of them) is read through a table of 256;
+    a GELU of a layer's sums is a staircase, see ``devices.lowbit.integers.steps``.
     The code is the same for all networks of a space and not counted.
     """
     total = np.zeros(rows)
@@ -283,17 +284,20 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
             width = np.select([bits <= 4, bits <= 8, bits <= 16], [4, 8, 16], FLOAT_BITS)
             weights = -(-layer.weight_count * width // 8)
             channels = np.where(bits >= FLOAT_BITS, 4, 8 + 4 * layer.scales) * layer.out_channels
-            total += column.active * (weights + channels + 256 * _reads_a_table(layer))
+            total += column.active * (weights + channels + _table_bytes(layer))
         for item in block.operators:
             total += item.active * (4 * item.operator.parameters)
     return total
 
 
-def _reads_a_table(layer: LayerPlan[Numbers]) -> np.ndarray:
-    """Return whether codes of the input differ from those that are stored: (n,) or () bool."""
+def _table_bytes(layer: LayerPlan[Numbers]) -> np.ndarray:
+    """Return the bytes of the table that the input's codes are read through: (n,) or ()."""
     bits, source = np.asarray(layer.activation_bits), np.asarray(layer.source)
     stored = np.where(source == "stream", STREAM_BITS, FLOAT_BITS)
-    return (bits < stored) & (source != "relu") & (source != "none")
+    read = (bits < stored) & (source != "relu") & (source != "none")
+    # A stair is a float32 number and a code; where GELU falls and rises, codes come twice.
+    stairs = 5 * 5 * 2.0 ** np.minimum(bits, STREAM_BITS) / 4
+    return read * np.where(source == "gelu", stairs, 256)
 
 
 def plan_peak_bytes(plan: NetworkPlan, *, bit_aware: bool = False) -> float:

@@ -49,7 +49,7 @@ def _gate(network: Buffers, node: dict[str, Any]) -> None:
         if (reach := reach_of(tensor.stored, target.stored)) is None:
             _shared_gate(network, operands, tensors, target)
             return
-        forms += _form(operand, reach)
+        forms += operand_form(operand, reach)
     shift, multiplier = product_numbers(operands, grid)
     shape = target.stored
     first = network.native.layer(
@@ -59,7 +59,7 @@ def _gate(network: Buffers, node: dict[str, Any]) -> None:
     network.note("gate", first)
 
 
-def _form(operand: Operand, reach: tuple[bool, bool]) -> list[np.ndarray]:
+def operand_form(operand: Operand, reach: tuple[bool, bool]) -> list[np.ndarray]:
     """Return the form and the table of an operand, as ``lowbit.h`` has them."""
     table = np.zeros(1) if operand.table is None else operand.table.ravel()
     form = [
@@ -103,8 +103,8 @@ def _resample(network: Buffers, node: dict[str, Any]) -> None:
     low = grid["zero_point"] if node["positive"] else 0
     first = network.native.layer(
         "resample", x.buffer, target.buffer, batch, *sides, channels, *size,
-        *_form(operand, (True, True)), lift, *numbers, float(multiplier), grid["zero_point"], low,
-        2 ** grid["bits"] - 1,
+        *operand_form(operand, (True, True)), lift, *numbers, float(multiplier),
+        grid["zero_point"], low, 2 ** grid["bits"] - 1,
     )  # fmt: skip
     network.note("resample", first)
 

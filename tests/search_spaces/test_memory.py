@@ -1,6 +1,7 @@
 """Peak memory against liveness over the traced network, and flash by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,26 @@ def test_inputs_that_need_other_codes_than_are_stored_bring_a_table_to_flash():
     streams = sum(layer.source == "stream" and layer.activation_bits < 8 for layer in few.layers())
     assert streams > 0
     assert 1024 * (few.flash_kib - many.flash_kib) == 256 * streams
+
+
+def test_a_gelu_of_sums_brings_its_stairs_to_flash():
+    space = ViTSpace.from_config(preset="28x28", weight_bits=(8,), activation_bits=(8,))
+    plan = space.plan(space.smallest())
+    without = memory.plan_flash_bytes(
+        replace(
+            plan,
+            blocks=tuple(
+                replace(b, layers=tuple(replace(x, source=_relu(x.source)) for x in b.layers))
+                for b in plan.blocks
+            ),
+        )
+    )
+    count = sum(layer.source == "gelu" for layer in plan.layers())
+    assert count and 1024 * plan.flash_kib - without == count * 5 * 320
+
+
+def _relu(source: str) -> str:
+    return "relu" if source == "gelu" else source
 
 
 def test_a_block_without_a_memory_flow_has_no_peak(monkeypatch):

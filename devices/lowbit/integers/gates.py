@@ -65,7 +65,8 @@ def of_codes(grid: Mapping[str, Any], function: Function | None) -> Operand | No
         largest = max(zero, count - 1 - zero, 1)
         return Operand(CODES, float(np.float32(grid["scale"])), largest, zero_point=zero)
     places = (np.arange(256) - zero) * float(np.float32(grid["scale"]))
-    values = np.asarray(function(places), np.float64)
+    with np.errstate(all="ignore"):
+        values = np.asarray(function(places), np.float64)
     if not np.isfinite(values).all():
         return None
     point = _VALUE_BITS - _magnitude(np.abs(values).max())

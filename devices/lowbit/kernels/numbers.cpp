@@ -25,39 +25,62 @@ inline uint8_t code_of(float value, int zero_point, int low, int high) {
 class Staircase {
  public:
   Staircase(const float* places, const uint8_t* codes, int count)
-      : places_(places, places + count), codes_(codes, codes + count + 1), first_(kCells + 1) {
+      : places_(places, places + count), codes_(codes, codes + count + 1), first_(kCells + 1),
+        cells_(kCells) {
     for (int i = 0; i + 1 < count; ++i) need(places[i] < places[i + 1], "places ascend");
     if (count) {
       low_ = places[0];
       const double width = static_cast<double>(places[count - 1]) - low_;
       per_ = width > 0 ? static_cast<float>(kCells / width) : 0.0f;
     }
-    for (const float place : places_) ++first_[cell(place) + 1];
+    for (const float place : places_) ++first_[cell(place, low_, per_) + 1];
     for (int i = 0; i < kCells; ++i) {
       most_ = std::max(most_, first_[i + 1]);
       first_[i + 1] += first_[i];
+    }
+    for (int i = 0; i < kCells; ++i) {
+      const int at = first_[i];
+      const bool any = at < first_[i + 1];
+      cells_[i] = {any ? places_[at] : INFINITY, {codes_[at], codes_[any ? at + 1 : at]}};
     }
     // Read past the end of the last cell: never passed.
     places_.insert(places_.end(), most_, INFINITY);
   }
 
-  uint8_t operator()(float x) const {
-    const int start = first_[cell(x)];
-    int passed = start;
-    for (int i = 0; i < most_; ++i) passed += x >= places_[start + i];
-    return codes_[passed];
+  void run(const float* from, uint8_t* to, int64_t count) const {
+    if (most_ <= 1) {
+      // Held here: bytes that are written could be anything of this object.
+      const Cell* cells = cells_.data();
+      const float low = low_, per = per_;
+      for (int64_t i = 0; i < count; ++i) {
+        const Cell& one = cells[cell(from[i], low, per)];
+        to[i] = one.codes[from[i] >= one.place];  // no branch, which would be guessed wrong
+      }
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const int start = first_[cell(from[i], low_, per_)];
+      int passed = start;
+      for (int k = 0; k < most_; ++k) passed += from[i] >= places_[start + k];
+      to[i] = codes_[passed];
+    }
   }
 
  private:
+  struct Cell {  // of at most one place
+    float place;
+    uint8_t codes[2];  // before and from it on
+  };
   static constexpr int kCells = 4096;
-  int cell(float x) const {
-    const float at = (x - low_) * per_;
-    return at > 0 ? at < kCells - 1 ? static_cast<int>(at) : kCells - 1 : 0;
+  static int cell(float x, float low, float per) {
+    const float at = std::min(std::max((x - low) * per, 0.0f), kCells - 1.0f);
+    return static_cast<int>(at);
   }
 
   std::vector<float> places_;
   std::vector<uint8_t> codes_;
   std::vector<int> first_;
+  std::vector<Cell> cells_;
   float low_ = 0, per_ = 0;
   int most_ = 0;  // places in a cell
 };
@@ -129,9 +152,8 @@ int lowbit_add_steps(lowbit_network* net, int input, int output, int64_t count, 
     const Staircase stairs(place, codes, places);
     return net->add([=, &in, &out](int thread, int threads) {
       const Part part(count, thread, threads);
-      const float* from = reinterpret_cast<const float*>(in.data());
-      uint8_t* to = out.data();
-      for (int64_t i = part.begin; i < part.end; ++i) to[i] = stairs(from[i]);
+      stairs.run(reinterpret_cast<const float*>(in.data()) + part.begin, out.data() + part.begin,
+                 part.end - part.begin);
     });
   });
 }

@@ -71,6 +71,20 @@ GRAPHS = {
         ("Pad", ["x", "zeros"], ["p"], {"mode": "reflect"}),
         *quantise("p", "q"), *floats("q", "y"),
     ],
+    "round a torus": [
+        ("Pad", ["x", "zeros"], ["p"], {"mode": "wrap"}), *quantise("p", "q"), *floats("q", "y"),
+    ],
+    "cut before a function": [
+        *quantise("x", "q0"), *floats("q0", "d0"), *layer("d0", "c"),
+        ("Slice", ["c", "from", "to", "along"], ["p"], {}),
+        ("Clip", ["p", "low0", "top6"], ["r"], {}),
+        *quantise("r", "q", ("s6", "z2")), *floats("q", "y", ("s6", "z2")),
+    ],
+    "zeros before a function": [
+        *quantise("x", "q0"), *floats("q0", "d0"), *layer("d0", "c"),
+        ("Pad", ["c", "zeros"], ["p"], {}), ("Sigmoid", ["p"], ["r"], {}),
+        *quantise("r", "q"), *floats("q", "y"),
+    ],
     "fewer bits": [
         ("Slice", ["x", "from", "to", "along"], ["p"], {}),
         *quantise("p", "q"), ("Clip", ["q", "", "top"], ["c"], {}), *floats("c", "y"),
@@ -154,6 +168,14 @@ def test_zeros_around_images_are_part_of_the_layer():
     assert packed.nodes()[1]["pads"] == [1, 1, 2, 1]
     assert operations("reflected") == ["quantize", "pad", "dequantize"]
     assert "pad" not in operations("ones around")
+
+
+def test_what_moves_numbers_moves_codes_after_a_function_too():
+    assert operations("round a torus") == ["quantize", "pad", "dequantize"]
+    # A layer gives codes at once, and then they are cut.
+    assert operations("cut before a function") == ["quantize", "conv", "slice", "dequantize"]
+    # Zeros that are put around are no zeros afterwards.
+    assert operations("zeros before a function")[2:4] == ["Pad", "Sigmoid"]
 
 
 def test_what_two_moves_take_is_quantised_once():

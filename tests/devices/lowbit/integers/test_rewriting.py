@@ -1,0 +1,144 @@
+"""What becomes integers, and what stays as it is."""
+
+import numpy as np
+import pytest
+
+from devices.lowbit.integers.rewriting import on_integers
+from search_spaces.model_files.packed_model import PackedModel
+
+GRID = {"scale": 0.05, "zero_point": 3, "bits": 8}
+CONV = {
+    "op": "conv", "inputs": ["q"], "output": "x", "kernel": [1, 1], "strides": [1, 1],
+    "pads": [0] * 4, "dilations": [1, 1], "groups": 1,
+    "weights": {
+        "shape": [4, 2, 1, 1], "bits": 8, "low": -128, "stride": 1, "fill": 0, "codes": "0.codes",
+        "scale": "0.scale", "bias": "0.bias",
+    },
+}  # fmt: skip
+
+
+def model(*nodes, output="y", layer=CONV, grids=()):
+    tensors = {
+        "0.codes": np.arange(120, 128, dtype=np.uint8), "0.scale": np.full(4, 0.1, np.float32),
+        "0.bias": np.arange(4, dtype=np.int32),
+    }  # fmt: skip
+    first = [{"op": "quantize", "inputs": ["input"], "output": "q"}, layer]
+    graph = {
+        "input": {"name": "input", "shape": [2, 5, 5]}, "output": output,
+        "nodes": [*first, *nodes], "grids": dict.fromkeys(("q", "y", *grids), GRID),
+    }  # fmt: skip
+    return PackedModel(graph, tensors)
+
+
+def node(op, inputs, output, constants=None, **attributes):
+    entry = {"op": op, "inputs": inputs.split(), "output": output}
+    entry |= {"constants": constants} if constants else {}
+    return entry | ({"attributes": attributes} if attributes else {})
+
+
+def operations(*nodes, **more):
+    return [n["op"] for n in on_integers(model(*nodes, **more)).nodes()][1:]
+
+
+CODES = [node("quantize", "x", "c"), node("dequantize", "c", "c.f")]
+
+
+def test_any_composition_of_one_layers_floats_is_a_staircase():
+    silu = [node("Sigmoid", "x", "s"), node("Mul", "x s", "m")]
+    clipped = [node("Clip", "m lo hi", "k", {"lo": -1.0, "hi": 3.0}), node("quantize", "k", "y")]
+    assert operations(*silu, *clipped) == ["conv", "steps"]
+
+
+def test_of_codes_it_is_a_table():
+    nodes = [*CODES, node("Erf", "c.f", "e"), node("Add", "e one", "a", {"one": 1.0})]
+    found = on_integers(model(*nodes, node("quantize", "a", "y"), grids=["c"])).nodes()
+    assert [n["op"] for n in found[1:]] == ["conv", "steps", "table"]
+    assert found[-1]["table"].shape == (256,)
+
+
+@pytest.mark.parametrize("op", ["HardSwish", "HardSigmoid"])
+def test_kernels_keep_the_functions_that_they_have(op):
+    attributes = {"alpha": 1 / 6, "beta": 0.5} if op == "HardSigmoid" else {}
+    nodes = [node(op, "x", "h", **attributes), node("quantize", "h", "y")]
+    assert operations(*nodes) == ["conv", op, "quantize"]
+    other = [node("HardSigmoid", "x", "h", alpha=0.2), node("quantize", "h", "y")]
+    assert operations(*other) == ["conv", "steps"]
+
+
+def test_floats_that_something_else_reads_are_kept():
+    nodes = [node("Tanh", "x", "t"), node("quantize", "t", "y"), node("Softmax", "t", "z")]
+    assert operations(*nodes, output="z") == ["conv", "Tanh", "steps", "Softmax"]
+
+
+def test_numbers_of_channels_are_no_function_of_a_number():
+    slopes = np.full((4, 1, 1), 0.1).tolist()
+    prelu = [node("PRelu", "x c", "p", {"c": slopes}), node("quantize", "p", "y")]
+    assert operations(*prelu) == ["conv", "slopes"]
+    scaled = [node("Mul", "x c", "p", {"c": slopes}), node("quantize", "p", "y")]
+    assert operations(*scaled) == ["conv", "Mul", "quantize"]
+
+
+def test_a_layer_that_is_only_cut_apart_is_several():
+    cut = [
+        node("Slice", "x b e a", f"h{i}", {"b": [2 * i], "e": [2 * i + 2], "a": [1]})
+        for i in range(2)
+    ]
+    gate = [node("Sigmoid", "h0", "s"), node("Mul", "s h1", "m"), node("quantize", "m", "y")]
+    found = on_integers(model(*cut, *gate))
+    layers = found.nodes()[1:3]
+    assert [n["op"] for n in found.nodes()[1:]] == ["conv", "conv", "gate"]
+    whole = found.codes(CONV["weights"])
+    for i, layer in enumerate(layers):
+        np.testing.assert_array_equal(found.codes(layer["weights"]), whole[2 * i : 2 * i + 2])
+        bias = found.tensors[layer["weights"]["bias"]]
+        np.testing.assert_array_equal(bias, [2 * i, 2 * i + 1])
+    # Not where something reads all of it, and not a linear layer, whose axis 1 may be tokens.
+    also = operations(*cut, *gate, node("Softmax", "x", "z"), output="z")
+    assert also.count("conv") == 1 and "Slice" in also
+    linear = {k: v for k, v in CONV.items() if k in ("inputs", "output", "weights")}
+    linear["weights"] = {**CONV["weights"], "shape": [4, 2]}
+    assert "Slice" in operations(*cut, *gate, layer={"op": "linear", **linear})
+
+
+def test_products_of_codes_stay_with_their_kernel():
+    nodes = [*CODES, node("Mul", "c.f c.f2", "m"), node("quantize", "m", "y")]
+    nodes.insert(2, node("dequantize", "q", "c.f2"))
+    assert operations(*nodes, grids=["c"])[-2:] == ["Mul", "quantize"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_maximum_of_codes_is_a_code(same, keepdims):
+    reduced = node("ReduceMax", "c.f a", "r", {"a": [2, 3]}, keepdims=keepdims)
+    wanted = model(*CODES, reduced, node("quantize", "r", "y"), grids=["c"])
+    if not same:
+        wanted.graph["grids"]["y"] = {**GRID, "scale": 0.07}
+    found = [n["op"] for n in on_integers(wanted).nodes()][3:]
+    views = [] if keepdims else ["flatten"]
+    assert found == ["global_max_pool", *views, *([] if same else ["requantize"])]
+
+
+def test_a_maximum_of_another_axis_is_left():
+    reduced = node("ReduceMax", "c.f a", "r", {"a": [1]})
+    nodes = [*CODES, reduced, node("quantize", "r", "y")]
+    assert operations(*nodes, grids=["c"])[-2:] == ["ReduceMax", "quantize"]
+
+
+def test_nodes_that_nothing_read_are_not_dropped():
+    unused = node("Softmax", "x", "z")
+    nodes = [unused, node("Tanh", "x", "t"), node("quantize", "t", "y")]
+    assert operations(*nodes) == ["conv", "Softmax", "steps"]
+
+
+def test_a_pool_with_numbers_of_places():
+    shares = np.linspace(1, 2, 25).reshape(1, 1, 5, 5).tolist()
+    pool = node("AveragePool", "c.f", "p", kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+    scaled = node("Mul", "p s", "m", {"s": shares})
+    found = on_integers(model(*CODES, pool, scaled, node("quantize", "m", "y"), grids=["c"]))
+    last = found.nodes()[-1]
+    assert last["op"] == "average_pool" and last["inputs"] == ["c"]
+    np.testing.assert_allclose(last["shares"], np.linspace(1, 2, 25).reshape(5, 5), rtol=1e-6)
+    channels = node("Mul", "p s", "m", {"s": np.ones((1, 4, 1, 1)).tolist()})
+    assert operations(*CODES, pool, channels, node("quantize", "m", "y"), grids=["c"])[-3:] == [
+        "AveragePool", "Mul", "quantize",
+    ]  # fmt: skip
