@@ -85,6 +85,10 @@ class Lowering(Buffers):
             self._add(node["inputs"], out, node)
         elif op in NUMBERS:
             NUMBERS[op](self, node)
+        elif op == "values":
+            each = {"kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+            scale = _F(self.grids[node["inputs"][0]]["scale"])
+            self._window_sums({**node, **each}, FLOATS, scale)
         elif op == "global_average_pool":
             self._mean(node)
         elif op == "average_pool":

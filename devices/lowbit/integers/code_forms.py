@@ -67,16 +67,16 @@ def _slopes(plan: Plan, node: Node) -> list[Node] | None:
     maker = plan.makers.get(node["inputs"][0])
     if maker is None or maker["op"] != "PRelu" or plan.given(maker) != maker["inputs"][:1]:
         return None
-    layer = plan.makers.get(maker["inputs"][0])
     (slopes,) = plan.constants(maker).values()
-    if layer is None or not plan.gives_floats(layer):
+    layer = plan.makers.get(maker["inputs"][0])
+    if layer is not None and layer["op"] == "linear" and plan.gives_floats(layer):
+        fits, source = slopes.shape[-1:] == (layer["weights"]["shape"][0],), layer["output"]
+    else:
+        found = plan.floats_of(maker["inputs"][0])
+        fits, source = slopes.shape[-2:] == (1, 1), found[0] if found else ""
+    if not source or not fits or slopes.size == 1 or slopes.size != max(slopes.shape):
         return None
-    behind = (1, 1) if layer["op"] == "conv" else ()
-    if slopes.shape[slopes.ndim - len(behind) :] != behind or (
-        slopes.size != layer["weights"]["shape"][0] or slopes.size == 1
-    ):
-        return None
-    entry = {"op": "slopes", "inputs": [layer["output"]], "output": node["output"]}
+    entry = {"op": "slopes", "inputs": [source], "output": node["output"]}
     return [{**entry, "slopes": slopes.astype(np.float32).ravel()}]
 
 

@@ -35,17 +35,36 @@ def _view(plan: Plan, node: Node) -> list[Node] | None:
 def _norm(plan: Plan, node: Node) -> list[Node] | None:
     """A norm of images: of each channel, or of groups of them."""
     a, known = node.get("attributes", {}), plan.constants(node)
-    layer, given = plan.makers.get(node["inputs"][0]), node["inputs"]
-    if layer is None or not plan.gives_floats(layer) or len(layer.get("kernel", ())) != 2:
-        return None
+    given = node["inputs"]
     if len(known) != 2 or given[1] not in known or given[2] not in known:
         return None
-    channels = layer["weights"]["shape"][0]
-    groups = int(a.get("num_groups", channels))
-    gain, bias = (np.repeat(v, channels // v.size) for v in (known[given[1]], known[given[2]]))
-    entry = {"op": "norm", "inputs": [layer["output"]], "output": node["output"]}
-    numbers = {"gain": gain, "bias": bias, "epsilon": float(a.get("epsilon", 1e-5))}
-    return [{**entry, **numbers, "groups": groups, "bound": plan.bound(layer)}]
+    gain, bias = known[given[1]].ravel(), known[given[2]].ravel()
+    groups = int(a.get("num_groups", gain.size))
+    if "num_groups" in a and gain.size == groups:
+        # Numbers of groups, or of as many channels: a layer tells.
+        layer = plan.makers.get(given[0])
+        if layer is None or not is_layer(layer):
+            return None
+        each = layer["weights"]["shape"][0] // groups
+        gain, bias = np.repeat(gain, each), np.repeat(bias, each)
+    if (found := _image_floats(plan, given[0])) is None:
+        return None
+    return [_of_channels(found, node, groups, gain, bias)]
+
+
+def _image_floats(plan: Plan, name: str) -> tuple[str, float] | None:
+    maker = plan.makers.get(name)
+    if maker is not None and maker["op"] == "linear":
+        return None
+    return plan.floats_of(name)
+
+
+def _of_channels(
+    found: tuple[str, float], node: Node, groups: int, gain: np.ndarray, bias: np.ndarray
+) -> Node:
+    epsilon = float(node.get("attributes", {}).get("epsilon", 1e-5))
+    entry = {"op": "norm", "inputs": [found[0]], "output": node["output"], "bound": found[1]}
+    return {**entry, "groups": int(groups), "gain": gain, "bias": bias, "epsilon": epsilon}
 
 
 def _group_norm(plan: Plan, node: Node) -> list[Node] | None:
@@ -53,24 +72,22 @@ def _group_norm(plan: Plan, node: Node) -> list[Node] | None:
     norm = plan.makers.get(node["inputs"][0])
     if norm is None or norm["op"] != "InstanceNormalization" or node["op"] != "Reshape":
         return None
-    view = plan.makers.get(norm["inputs"][0])
-    layer = plan.makers.get(view["inputs"][0]) if view is not None else None
-    if view is None or view["op"] != "Reshape" or layer is None or not is_layer(layer):
+    view, known = plan.makers.get(norm["inputs"][0]), plan.constants(norm)
+    if view is None or view["op"] != "Reshape" or len(known) != 2:
         return None
     apart, back = (
         [int(n) for n in np.ravel(plan.constants(one).get(one["inputs"][1], ()))]
         for one in (view, node)
     )
-    channels = layer["weights"]["shape"][0]
     if len(apart) != 3 or apart[0] or apart[2] != -1 or len(back) != 4 or back[0]:
         return None
-    if back[1] != channels or apart[1] < 1 or channels % apart[1]:
+    groups, channels = apart[1], back[1]
+    if groups < 1 or channels < 1 or channels % groups:
         return None
-    attributes = {**norm.get("attributes", {}), "num_groups": apart[1]}
-    inputs = [layer["output"], *norm["inputs"][1:]]
-    return _norm(
-        plan, {**norm, "inputs": inputs, "output": node["output"], "attributes": attributes}
-    )
+    numbers = [np.repeat(known[name].ravel(), channels // groups) for name in norm["inputs"][1:]]
+    if (found := _image_floats(plan, view["inputs"][0])) is None or numbers[0].size != channels:
+        return None
+    return [{**_of_channels(found, norm, groups, *numbers), "output": node["output"]}]
 
 
 def _affine(plan: Plan, node: Node) -> list[Node] | None:

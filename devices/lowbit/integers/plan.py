@@ -18,6 +18,10 @@ VIEWS = ("Flatten", "Reshape")
 MEANS, MAXIMA = ("GlobalAveragePool", "ReduceMean"), ("GlobalMaxPool", "ReduceMax")
 """ONNX's reductions of all pixels, and of the axes that are named."""
 
+_SAME_AXES = (
+    "requantize", "table", "steps", "slopes", "add", "gate", "resample", "concat", "values", "norm",
+)  # fmt: skip
+
 Form = Callable[["Plan", Node], "list[Node] | None"]
 """What computes the same as a node on integers; None where it does not know how."""
 
@@ -46,7 +50,9 @@ class Plan:
         self.tensors: dict[str, np.ndarray] = {}
         self.kept: set[str] = set()
         self.readers = readers_of(model.nodes())
-        self.read = {name for node in model.nodes() for name in node["inputs"]}
+        read = {name for node in model.nodes() for name in node["inputs"]}
+        # They were run for nothing, and are still.
+        self._unread = {node["output"] for node in model.nodes()} - read
         for node in model.nodes():
             # Kernels of layers have these functions themselves.
             if is_layer(node) and (fused := activation_after(node, self.readers, FUSED)):
@@ -64,11 +70,11 @@ class Plan:
             self.base[out] = source
 
     def used(self) -> list[Node]:
-        """Return the nodes without those whose readers were all replaced."""
+        """Return the nodes without those that nothing reads any more."""
         wanted, kept = {self.model.graph["output"]}, []
         for node in reversed(self.nodes):
             outputs: list[str] = node.get("outputs", [node["output"]])
-            if wanted.intersection(outputs) or not self.read.intersection(outputs):
+            if wanted.intersection(outputs) or self._unread.issuperset(outputs):
                 wanted.update(node["inputs"])
                 kept.append(node)
         return kept[::-1]
@@ -138,6 +144,24 @@ class Plan:
             read = of_floats(bound, None if cut else function, positive=cut)
         return None if read is None else (base if codes is None else codes, read)
 
+    def floats_of(self, name: str) -> tuple[str, float] | None:
+        """Return the floats of an image in memory, and what none of them exceeds in size.
+
+        Args:
+            name: of a layer's floats, or of codes that were dequantised: these are added.
+        """
+        maker = self.makers.get(name)
+        if maker is not None and self.gives_floats(maker):
+            return name, self.bound(maker)
+        codes = self.codes(name)
+        if codes is None or not self.is_image(codes):
+            return None
+        grid, made = self.grids[codes], f"{codes}.values"
+        if made not in self.makers:
+            self.append({"op": "values", "inputs": [codes], "output": made})
+        far = max(grid["zero_point"], 2 ** grid["bits"] - 1 - grid["zero_point"])
+        return made, float(far * grid["scale"])
+
     def bound(self, layer: Node) -> float:
         """Return what no float of a layer exceeds in size."""
         weights, tensors = layer["weights"], {**self.model.tensors, **self.tensors}
@@ -178,7 +202,7 @@ class Plan:
     def is_image(self, name: str) -> bool:
         """Whether a tensor surely has the axes of images."""
         node = self.makers.get(name)
-        while node is not None and node["op"] in ("requantize", "table", "steps", "slopes", "add"):
+        while node is not None and node["op"] in _SAME_AXES:
             node = self.makers.get(node["inputs"][0])
         if node is None or node["op"] not in ("conv", "max_pool", "average_pool"):
             return False

@@ -10,11 +10,12 @@ Operations beside those of the format, with arguments of the modules of this fol
 
 - ``table``: each code through ``table``, (256,) uint8.
 - ``steps``: each of a layer's floats through ``steps``, to codes.
-- ``slopes``: PReLU of a layer's floats with ``slopes`` (channels,) float32, to codes.
+- ``values``: the floats that codes of an image are.
+- ``slopes``: PReLU of floats with ``slopes`` (channels,) float32, to codes.
 - ``gate``: the product of two tensors, ``operands`` of ``gates``, to codes.
 - ``resample``: an image, read as ``operand``, with other rows and columns, to codes: ``axes`` of
   ``resampling``, or None of one that stays; ``positive`` where a ReLU follows.
-- ``norm``: of a layer's floats no larger than ``bound``, in ``groups`` of channels, with
+- ``norm``: of floats no larger than ``bound``, in ``groups`` of channels, with
   ``epsilon``, ``gain`` and ``bias`` (channels,) of ``norms``, to floats.
 - ``global_max_pool``: of codes, to codes of the same grid.
 - ``average_pool`` with ``counting``, the attributes of ONNX's AveragePool that say what is counted,

@@ -177,12 +177,60 @@ void linear(int round) {
   lowbit_destroy(net);
 }
 
+// Layers that make codes of numbers: what they read lies in buffers of exactly its size.
+void numbers(int round) {
+  const int batch = pick(1, 2), height = pick(2, 5), width = pick(2, 6), channels = pick(1, 9);
+  const int pixels = height * width, count = batch * pixels * channels;
+  const int zero = pick(0, 255);
+  lowbit_network* net = lowbit_create(pick(1, 3));
+  require(net != nullptr, "create");
+  const int in = lowbit_buffer(net, int64_t{count} * 4), out = lowbit_buffer(net, count);
+  float* x = static_cast<float*>(lowbit_data(net, in));
+  for (int i = 0; i < count; ++i) x[i] = static_cast<float>(pick(-4000, 4000)) / 256;
+  std::vector<float> places(static_cast<size_t>(pick(0, 300)));
+  for (float& place : places) place = static_cast<float>(pick(-2000, 2000)) / 256;
+  std::sort(places.begin(), places.end());
+  places.erase(std::unique(places.begin(), places.end()), places.end());
+  std::vector<uint8_t> codes(places.size() + 1);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(pick(0, 255));
+  require(lowbit_add_steps(net, in, out, count, static_cast<int>(places.size()), places.data(),
+                           codes.data()) == 0, "add_steps");
+  require(lowbit_run(net, 0, 1) == 0, "run steps");
+  const uint8_t* got = static_cast<const uint8_t*>(lowbit_data(net, out));
+  for (int i = 0; i < count; ++i)
+    require(got[i] == codes[static_cast<size_t>(
+                          std::upper_bound(places.begin(), places.end(), x[i]) - places.begin())],
+            "stairs in round " + std::to_string(round));
+
+  const std::vector<float> each(static_cast<size_t>(channels), 0.5f);
+  require(lowbit_add_slopes(net, in, out, batch * pixels, channels, each.data(), 0.25f, zero, 255) ==
+              1, "add_slopes");
+  const int norm = lowbit_buffer(net, int64_t{count} * 4);
+  require(lowbit_add_norm(net, in, norm, batch, pixels, channels, 1, 20, 1 << 29, 4, 1, each.data(),
+                          each.data()) == 2, "add_norm");
+  // A straight line as a curve of one cell, and the floats themselves.
+  const int32_t curve[] = {LOWBIT_CURVE, 0, 4, -(1 << 10), (1 << 10) - 1, 11, 1, 1, 4};
+  const int32_t plain[] = {LOWBIT_OF_FLOATS, 0, 4, -(1 << 10), (1 << 10) - 1, 0, 1, 1, 0};
+  const int32_t line[] = {-1024, 2048, 0, 0};
+  require(lowbit_add_gate(net, in, in, out, batch, pixels, channels, curve, line, plain, line, 3,
+                          0.01f, zero, 255) == 3, "add_gate");
+  const std::vector<int32_t> rows(static_cast<size_t>(height), 0),
+      columns(static_cast<size_t>(width), width - 2),
+      weights(static_cast<size_t>(2 * (height + width)), 1 << 19);
+  require(lowbit_add_resample(net, in, out, batch, height, width, channels, height, width, plain,
+                              line, 0, 2, rows.data(), weights.data(), 2, columns.data(),
+                              weights.data(), 0.1f, zero, 0, 255) == 4, "add_resample");
+  require(lowbit_run(net, 1, 5) == 0, "run numbers");
+  lowbit_destroy(net);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const int rounds = count > 1 ? std::atoi(arguments[1]) : 60;
   int kernels = 0;
   for (int round = 0; round < rounds; ++round) kernels += one(round);
+  for (int round = 0; round < rounds; ++round) numbers(round);
   for (const char* instructions : {"", "portable", "avx2", "avx512"}) {
     require(lowbit_restrict(instructions) == 0, "restrict");
     for (int round = 0; round < rounds; ++round) linear(round);

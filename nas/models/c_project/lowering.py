@@ -124,6 +124,8 @@ class _Lowering:
             self._table(node["inputs"][0], node["output"], node["table"])
         elif op in ("steps", "slopes"):
             self._function(node)
+        elif op == "values":
+            self._values(node["inputs"][0], node["output"])
         elif op == "gate":
             self._gate(node)
         elif op == "resample":

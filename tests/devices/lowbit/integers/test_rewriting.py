@@ -142,3 +142,22 @@ def test_a_pool_with_numbers_of_places():
     assert operations(*CODES, pool, channels, node("quantize", "m", "y"), grids=["c"])[-3:] == [
         "AveragePool", "Mul", "quantize",
     ]  # fmt: skip
+
+
+def test_norms_and_slopes_of_codes_read_their_values():
+    ones = {"g": [1.0] * 4, "b": [0.0] * 4}
+    norm = node("InstanceNormalization", "c.f g b", "n", ones)
+    found = operations(*CODES, norm, node("quantize", "n", "y"), grids=["c"])
+    assert found == ["conv", "steps", "values", "norm", "steps"]
+    slopes = {"s": np.full((4, 1, 1), 0.1).tolist()}
+    prelu = [node("PRelu", "c.f s", "p", slopes), node("quantize", "p", "y")]
+    assert operations(*CODES, *prelu, grids=["c"]) == ["conv", "steps", "values", "slopes"]
+
+
+@pytest.mark.parametrize("numbers", [2, 4])
+def test_a_group_norm_has_numbers_of_groups_or_of_channels(numbers):
+    constants = {"g": list(range(1, numbers + 1)), "b": [0.0] * numbers}
+    norm = node("GroupNormalization", "x g b", "n", constants, num_groups=2)
+    made = on_integers(model(norm, node("quantize", "n", "y"))).nodes()[2]
+    assert made["op"] == "norm" and made["groups"] == 2
+    assert made["gain"].tolist() == ([1, 1, 2, 2] if numbers == 2 else [1, 2, 3, 4])

@@ -112,6 +112,19 @@ def gates(b):
     return quantised(b, "last", "q4", 0.01, (3, 11, 9))
 
 
+def of_codes(b):
+    """A norm and a PReLU of codes, as networks have them that were trained with points there."""
+    b.conv("q", "a", CHANNELS, (3, 3))
+    b.node("dequantize", ["a"], "a.f")
+    numbers = {k: b.rng.uniform(-2, 2, CHANNELS).tolist() for k in "gb"}
+    b.node("InstanceNormalization", ["a.f", "g", "b"], "n", constants=numbers)
+    quantised(b, "n", "q1", 0.03, b.shapes["a"])
+    b.node("dequantize", ["q1"], "q1.f")
+    slopes = b.rng.uniform(-1, 1, (CHANNELS, 1, 1))
+    b.node("PRelu", ["q1.f", "c"], "p", **constant(slopes))
+    return quantised(b, "p", "q2", 0.02, b.shapes["a"])
+
+
 def norms(b):
     """An instance norm and a group norm as exporters write it, each before a function."""
     x = floats(b, "q", "x")
@@ -155,7 +168,7 @@ def weights(size, out):
     return made
 
 
-PARTS = {f.__name__: f for f in (functions, pools, gates, norms, enlarged)}
+PARTS = {f.__name__: f for f in (functions, pools, gates, of_codes, norms, enlarged)}
 
 
 def network(builder, name):
