@@ -191,6 +191,7 @@ class OperatorPlan(Generic[Number]):
         bits: of the factors of its products; 0 for those of the streams.
         entries: of an embedding's table; layers that an attention's memory is joined of; 0
             otherwise.
+        table_bytes: of the table that integers compute a function by.
     """
 
     name: str
@@ -203,6 +204,7 @@ class OperatorPlan(Generic[Number]):
     parameters: Number = 0
     bits: int = 0
     entries: Number = 0
+    table_bytes: Number = 0
 
 
 @dataclass(frozen=True)

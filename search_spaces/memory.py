@@ -273,10 +273,12 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
     each output channel an int32 bias, multiplier and shift, as CMSIS-NN and LiteRT Micro keep
     them; operators' parameters in float32. An input of other codes than it is stored in (fewer
     bits than a tensor between blocks has, or a function of them) is read through a table of 256;
-    a GELU of a layer's sums is a staircase, see ``devices.lowbit.integers.steps``.
+    a GELU of a layer's sums is a staircase, see ``devices.lowbit.integers.steps``. Functions of
+    networks that were read have the tables of their operators.
     The code is the same for all networks of a space and not counted.
     """
     total = np.zeros(rows)
+    integers = stream_bits(blocks, rows) < FLOAT_BITS
     for block in blocks:
         for column in block.layers:
             layer = column.layer
@@ -286,7 +288,9 @@ def flash_bytes(blocks: Sequence[BlockColumn], rows: int) -> np.ndarray:
             channels = np.where(bits >= FLOAT_BITS, 4, 8 + 4 * layer.scales) * layer.out_channels
             total += column.active * (weights + channels + _table_bytes(layer))
         for item in block.operators:
-            total += item.active * (4 * item.operator.parameters)
+            # Floats need no tables.
+            tables = item.operator.table_bytes * integers
+            total += item.active * (4 * item.operator.parameters + tables)
     return total
 
 

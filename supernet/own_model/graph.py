@@ -11,6 +11,7 @@ from supernet.own_model.elements import Element, find_elements
 from supernet.own_model.points import Points
 from supernet.own_model.traced import TracedModule
 from supernet.own_model.widths import Width, Widths
+from supernet.reading.operations import kind_of, packet
 
 
 class ModuleGraph(TracedModule):
@@ -24,6 +25,7 @@ class ModuleGraph(TracedModule):
         elements: of the sequences, those that can be left out.
         widths: every width of :class:`~supernet.own_model.widths.Widths`.
         points, sources: see :class:`~supernet.own_model.points.Points`.
+        functions: role -> node of a function of numbers that no quantiser takes over.
 
     Raises:
         InputError: something that cannot be read or quantised; the message names it.
@@ -43,6 +45,11 @@ class ModuleGraph(TracedModule):
         placed = Points(self, elements)
         self.points, self.sources = placed.points, placed.sources
         self.elements: list[Element] = placed.elements
+        self.functions = {
+            f"function_{node.name}": node
+            for node in self.graph.nodes
+            if kind_of(node).pointwise and packet(node) != "relu"
+        }
         self.graph.lint()
 
     @property

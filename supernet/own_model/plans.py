@@ -16,6 +16,9 @@ from supernet.own_model.traced import BATCH, role_of
 from supernet.ptq.quantize import sides_of
 from supernet.reading.operations import kind_of, packet
 
+_CODES, _STAIRS, _CURVE = 256, 1600, 4096
+"""Bytes of a table of codes, of the stairs of 8-bit codes, and of a curve of 256 cells."""
+
 
 class PlanColumns:
     """Describes layers and operators of a module for rows of genes (n, choices).
@@ -133,6 +136,17 @@ class PlanColumns:
         else:
             macs = count * tensors[1][:, 1:].prod(1)
         return OperatorPlan(role, role, "product", int(result[0, -1]), macs=macs)
+
+    def function(self, role: str, node: fx.Node) -> OperatorPlan[Any]:
+        """Return a function of numbers, which integers compute by a table, and its bytes.
+
+        What it reads are codes, but for sums of a linear layer, whose functions are staircases; one
+        that is multiplied with something else gives whole numbers of 32 bits, or is a curve.
+        """
+        sums = node.all_input_nodes[0].target in self.graph.layers
+        gate = any(packet(user) == "mul" for user in node.users)
+        size = (_CURVE if gate else _STAIRS) if sums else (4 * _CODES if gate else _CODES)
+        return OperatorPlan(role, role, "product", 1, table_bytes=size)
 
     def operator(self, genes: np.ndarray, node: fx.Node) -> OperatorPlan[Any]:
         """Return the layer norm or constant that a node is."""

@@ -286,6 +286,10 @@ class ModuleSpace(PlannedSpace):
             OperatorColumn(columns.product(genes, role, node), columns.active(genes, node))
             for role, node in self.graph.products.items()
         )
+        operators += tuple(
+            OperatorColumn(columns.function(role, node), columns.active(genes, node))
+            for role, node in self.graph.functions.items()
+        )
         scopes = {n.target: n for n in self.graph.graph.nodes if n.target in self.graph.points}
         return [
             BlockColumn(

@@ -6,12 +6,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from devices.lowbit.build import find_compiler
 from devices.lowbit.network import LowBitNetwork
 from nas.models.c_project.lowering import lower
 from nas.models.c_project.project import write_c_project
 from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.model_files.packing import pack_onnx
+from supernet.network import Supernet
+from supernet.onnx.export import export_onnx
+from supernet.own_model.wrap import wrap
 
 CHANNELS = 6
 
@@ -241,3 +247,36 @@ def test_products_of_rows_and_columns_are_refused(builder):
         lower(model)
     # The low-bit runtime has them.
     assert LowBitNetwork(model, rounds=0).float_operations == []
+
+
+class Functions(nn.Module):
+    """Functions of codes and of sums, and a gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.d = nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        """``x``: (batch, 3, height, width) -> (batch, 5)."""
+        x = nn.functional.silu(self.a(x))
+        x = (x * torch.sigmoid(self.b(x))).mean((2, 3))
+        return self.d(torch.tanh(self.c(x)))
+
+
+def test_the_promise_of_a_network_of_ones_own_holds_its_tables(make, c_compiler, tmp_path):
+    torch.manual_seed(0)
+    space = wrap(
+        Functions(), input_shape=(3, 16, 16), weight_bits=(4, 8), activation_bits=(8,)
+    )  # fmt: skip
+    plan = space.plan(space.largest())
+    supernet, images = Supernet(space), torch.randn(16, 3, 16, 16)
+    with torch.no_grad():
+        trained = supernet.extract(plan, supernet.statistics(plan, [images])).eval()
+    export_onnx(trained, tmp_path / "m.onnx")
+    model = pack_onnx(tmp_path / "m.onnx", tmp_path / "m.lowbit")
+    report = write_c_project(model, tmp_path / "c", storage="fields")
+    constants = report.weight_bytes + report.channel_bytes + report.table_bytes
+    promised = 1024 * plan.flash_kib
+    assert report.table_bytes > 1000 and constants <= promised <= 1.2 * constants
+    assert make(tmp_path / "c", "-s", "run", f"CC={c_compiler}").returncode == 0
