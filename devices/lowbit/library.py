@@ -68,7 +68,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lowbit_add_slopes": (c_int, [c_void_p, _I, _I, _L, _I, c_void_p, _F, _I, _I]),
     "lowbit_add_shares": (c_int, [c_void_p, *[_I] * 5, c_void_p, _I, _I]),
     "lowbit_add_gate": (c_int, [c_void_p, *[_I] * 6, *[c_void_p] * 4, _I, _F, _I, _I]),
-    "lowbit_add_norm": (c_int, [c_void_p, *[_I] * 9, _L, c_void_p, c_void_p]),
+    "lowbit_add_norm": (c_int, [c_void_p, *[_I] * 10, _L, c_void_p, c_void_p]),
     "lowbit_add_resample": (
         c_int,
         [

@@ -114,12 +114,18 @@ def _norm(network: Buffers, node: dict[str, Any]) -> None:
     batch, channels, *sides = x.shape
     pixels = math.prod(sides)
     norm = norm_numbers(
-        node["bound"], node["groups"], node["epsilon"], node["gain"], node["bias"], pixels
+        node["bound"],
+        node["groups"],
+        node["epsilon"],
+        node["gain"],
+        node["bias"],
+        pixels,
+        positive=node["positive"],
     )
     target = network.new(out, x.shape, None)
     first = network.native.layer(
         "norm", x.buffer, target.buffer, batch, pixels, channels, norm.groups, norm.point,
-        norm.limit, norm.shift, norm.epsilon, norm.gain, norm.bias,
+        norm.low, norm.limit, norm.shift, norm.epsilon, norm.gain, norm.bias,
     )  # fmt: skip
     network.note("norm", first)
 

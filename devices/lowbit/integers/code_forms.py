@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from devices.lowbit.fusions import Node, function_table
 from devices.lowbit.integers.gates import CODES
-from devices.lowbit.integers.plan import MAXIMA, MEANS, Form, Plan, flattened
+from devices.lowbit.integers.moved_forms import moved_function, moved_slopes, same_codes
+from devices.lowbit.integers.plan import MEANS, Form, Plan, flattened
 from devices.lowbit.integers.resampling import matrix_taps
 from devices.lowbit.integers.steps import function_steps
-
-
-def _maximum(plan: Plan, node: Node) -> list[Node] | None:
-    found = plan.over_pixels(node["inputs"][0], MAXIMA)
-    if found is None:
-        return None
-    codes, flat = found
-    out = node["output"]
-    return _regridded(plan, "global_max_pool", codes, out, flat=flat)
 
 
 def _mean(plan: Plan, node: Node) -> list[Node] | None:
@@ -40,23 +30,10 @@ def _pool(plan: Plan, node: Node) -> list[Node] | None:
         if shares.ndim not in (2, 4) or shares.size != np.prod(shares.shape[-2:]):
             return None
         pool = plan.makers.get(given[0])
-    if pool is None or pool["op"] not in ("AveragePool", "MaxPool"):
+    if pool is None or pool["op"] != "AveragePool" or (form := plan.pool_form(pool)) is None:
         return None
-    codes, a = plan.codes(pool["inputs"][0]), pool.get("attributes", {})
-    plain = str(a.get("auto_pad", "NOTSET")) == "NOTSET" and len(a["kernel_shape"]) == 2
-    gaps = any(step != 1 for step in a.get("dilations", ()))
-    if codes is None or not plain or gaps or "outputs" in pool:
+    if (codes := plan.codes(pool["inputs"][0])) is None:
         return None
-    form: dict[str, Any] = {
-        "kernel": list(a["kernel_shape"]),
-        "strides": list(a.get("strides", [1, 1])),
-        "pads": list(a.get("pads", [0] * 4)),
-        "counting": dict(a),
-    }
-    if pool["op"] == "MaxPool":
-        if shares is not None:
-            return None
-        return _regridded(plan, "max_pool", codes, node["output"], **form)
     if shares is not None:
         shares = shares.astype(np.float32).reshape(shares.shape[-2:])
     entry = {"op": "average_pool", "inputs": [codes], "output": node["output"]}
@@ -73,7 +50,9 @@ def _slopes(plan: Plan, node: Node) -> list[Node] | None:
         fits, source = slopes.shape[-1:] == (layer["weights"]["shape"][0],), layer["output"]
     else:
         found = plan.floats_of(maker["inputs"][0])
+        norm = layer is not None and layer["op"] == "norm"
         fits, source = slopes.shape[-2:] == (1, 1), found[0] if found else ""
+        source = maker["inputs"][0] if norm else source
     if not source or not fits or slopes.size == 1 or slopes.size != max(slopes.shape):
         return None
     entry = {"op": "slopes", "inputs": [source], "output": node["output"]}
@@ -83,7 +62,7 @@ def _slopes(plan: Plan, node: Node) -> list[Node] | None:
 def _function(plan: Plan, node: Node) -> list[Node] | None:
     source, out = node["inputs"][0], node["output"]
     base = plan.base.get(source)
-    if base is None or plan.grids[out]["bits"] > 8:
+    if base is None or base in plan.moved or plan.grids[out]["bits"] > 8:
         return None
     function = plan.composed(source, base)
     if (codes := plan.codes(base)) is not None:
@@ -152,22 +131,7 @@ def _matrix(plan: Plan, node: Node | None, matrices: dict[int, np.ndarray]) -> s
     return given[0]
 
 
-def _regridded(
-    plan: Plan, op: str, codes: str, out: str, *, flat: bool = False, **form: Any
-) -> list[Node]:
-    """Return an operation whose output has the grid of ``codes``, then that of ``out``."""
-    given = plan.grids[codes]
-    same = given == plan.grids[out]
-    names = [out] if same else [f"{out}.codes"]
-    names = [*names, f"{out}.map"] if flat else names
-    plan.grids |= dict.fromkeys(names, given)
-    nodes: list[Node] = [{"op": op, "inputs": [codes], "output": names[-1], **form}]
-    if flat:
-        nodes.append(flattened(names[-1], names[0]))
-    if not same:
-        nodes.append({"op": "requantize", "inputs": names[:1], "output": out})
-    return nodes
-
-
-CODE_FORMS: tuple[Form, ...] = (_maximum, _mean, _pool, _slopes, _function, _gate, _resample)
+CODE_FORMS: tuple[Form, ...] = (
+    same_codes, _mean, _pool, _slopes, _function, moved_slopes, moved_function, _gate, _resample,
+)  # fmt: skip
 """Of a quantiser, in the order in which they are tried."""

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from devices.lowbit.fusions import Node
-from devices.lowbit.integers.plan import MEANS, VIEWS, Form, Plan, flattened, flattens, is_layer
+from devices.lowbit.integers.moved_forms import largest
+from devices.lowbit.integers.plan import (
+    MAXIMA,
+    MEANS,
+    VIEWS,
+    Form,
+    Plan,
+    flattened,
+    flattens,
+    is_layer,
+)
 from search_spaces.model_files.packed_model import Encoding, pack_codes
 
 
@@ -52,18 +62,24 @@ def _norm(plan: Plan, node: Node) -> list[Node] | None:
     return [_of_channels(found, node, groups, gain, bias)]
 
 
-def _image_floats(plan: Plan, name: str) -> tuple[str, float] | None:
-    maker = plan.makers.get(name)
-    if maker is not None and maker["op"] == "linear":
+def _image_floats(plan: Plan, name: str) -> tuple[str, float, bool] | None:
+    """Return floats of images, their bound, and whether negative ones count as 0."""
+    maker, positive = plan.makers.get(name), False
+    if maker is not None and maker["op"] == "Relu":
+        name, positive = maker["inputs"][0], True
+        maker = plan.makers.get(name)
+    if maker is None or len(maker.get("kernel", (0, 0))) != 2 or maker["op"] == "linear":
         return None
-    return plan.floats_of(name)
+    found = plan.floats_of(name)
+    return None if found is None else (*found, positive)
 
 
 def _of_channels(
-    found: tuple[str, float], node: Node, groups: int, gain: np.ndarray, bias: np.ndarray
+    found: tuple[str, float, bool], node: Node, groups: int, gain: np.ndarray, bias: np.ndarray
 ) -> Node:
     epsilon = float(node.get("attributes", {}).get("epsilon", 1e-5))
     entry = {"op": "norm", "inputs": [found[0]], "output": node["output"], "bound": found[1]}
+    entry["positive"] = found[2]
     return {**entry, "groups": int(groups), "gain": gain, "bias": bias, "epsilon": epsilon}
 
 
@@ -144,6 +160,7 @@ def _channels(plan: Plan, node: Node, count: int) -> slice | None:
 FLOAT_FORMS: Mapping[str, tuple[Form, ...]] = {
     **dict.fromkeys(MEANS, (_mean,)),
     **dict.fromkeys(VIEWS, (_view, _group_norm)),
+    **dict.fromkeys(("MaxPool", *MAXIMA), (largest,)),
     "Slice": (_part,),
     "InstanceNormalization": (_norm,),
     "GroupNormalization": (_norm,),

@@ -28,7 +28,7 @@ class Norm:
     Attributes:
         groups: of channels, each with a mean and a variance.
         point: floats become whole numbers of ``2 ** -point``...
-        limit: ...and are kept within this size.
+        low, limit: ...and are kept within these: ``-limit``, or 0 where negative ones count as 0.
         shift: bits that they lose, rounded, before they are squared.
         epsilon: added to the sum of squares.
         gain: float32 (channels,), times the root of how many values a group has, and 2 ** -shift.
@@ -37,6 +37,7 @@ class Norm:
 
     groups: int
     point: int
+    low: int
     limit: int
     shift: int
     epsilon: int
@@ -45,7 +46,14 @@ class Norm:
 
 
 def norm_numbers(
-    bound: float, groups: int, epsilon: float, gain: np.ndarray, bias: np.ndarray, pixels: int
+    bound: float,
+    groups: int,
+    epsilon: float,
+    gain: np.ndarray,
+    bias: np.ndarray,
+    pixels: int,
+    *,
+    positive: bool = False,
 ) -> Norm:
     """Return a norm for images of so many pixels.
 
@@ -55,6 +63,7 @@ def norm_numbers(
         epsilon: added to the variance.
         gain, bias: (channels,).
         pixels: of an image.
+        positive: whether negative floats count as 0.
     """
     count = pixels * len(gain) // groups
     point = _BITS - math.ceil(math.log2(max(bound, 2.0**-60)))
@@ -63,8 +72,8 @@ def norm_numbers(
     small = max(1, round(math.ldexp(epsilon * count, 2 * (point - shift))))
     factor = math.ldexp(math.sqrt(count), -shift)
     return Norm(
-        groups, point, 1 << _BITS, shift, min(small, 1 << _ROOM), (gain * factor).astype(_F),
-        bias.astype(_F),
+        groups, point, 0 if positive else -(1 << _BITS), 1 << _BITS, shift,
+        min(small, 1 << _ROOM), (gain * factor).astype(_F), bias.astype(_F),
     )  # fmt: skip
 
 
@@ -76,7 +85,7 @@ def normalised(norm: Norm, x: np.ndarray) -> np.ndarray:
         x: float32 (batch, channels, height, width).
     """
     scaled = np.rint(np.ldexp(x.astype(np.float64), norm.point))
-    whole = np.clip(scaled, -norm.limit, norm.limit).astype(np.int64)
+    whole = np.clip(scaled, norm.low, norm.limit).astype(np.int64)
     grouped = whole.reshape(len(x), norm.groups, -1)
     count = grouped.shape[2]
     # Halves up, of sums of either sign.

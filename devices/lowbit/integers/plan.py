@@ -18,6 +18,9 @@ VIEWS = ("Flatten", "Reshape")
 MEANS, MAXIMA = ("GlobalAveragePool", "ReduceMean"), ("GlobalMaxPool", "ReduceMax")
 """ONNX's reductions of all pixels, and of the axes that are named."""
 
+PERMUTING = ("Slice", "DepthToSpace", "SpaceToDepth")
+"""Operators that move floats, of images, and make none."""
+
 _SAME_AXES = (
     "requantize", "table", "steps", "slopes", "add", "gate", "resample", "concat", "values", "norm",
 )  # fmt: skip
@@ -36,6 +39,7 @@ class Plan:
         nodes: so far.
         makers: the node that makes a tensor.
         base: a tensor -> the one tensor of which it is a function, number by number.
+        moved: floats that only stand elsewhere than before.
         grids, tensors: of the model, with those that were added; ``tensors`` has only these.
         kept: codes that kernels of layers make, with the function before them.
         readers: the nodes of the model that read a tensor.
@@ -46,6 +50,9 @@ class Plan:
         self.nodes: list[Node] = []
         self.makers: dict[str, Node] = {}
         self.base: dict[str, str] = {}
+        self.moved: set[str] = set()
+        self._moves: dict[str, str] = {}
+        self._first: dict[str, str] = {}
         self.grids = dict(model.graph["grids"])
         self.tensors: dict[str, np.ndarray] = {}
         self.kept: set[str] = set()
@@ -58,6 +65,23 @@ class Plan:
             if is_layer(node) and (fused := activation_after(node, self.readers, FUSED)):
                 self.kept.add(fused[1]["output"])
 
+    def without_copies(self, node: Node) -> Node | None:
+        """Return a node that reads the first of equal moves; None of another such move.
+
+        Exporters write what a view takes once for each of its readers.
+        """
+        inputs = [self._first.get(name, name) for name in node["inputs"]]
+        node = {**node, "inputs": inputs}
+        if node["op"] not in PERMUTING or node["output"] == self.model.graph["output"]:
+            return node
+        known = {name: value.tolist() for name, value in self.constants(node).items()}
+        key = repr((node["op"], [known.get(i, i) for i in inputs], node.get("attributes", {})))
+        first = self._moves.setdefault(key, node["output"])
+        if first == node["output"]:
+            return node
+        self._first[node["output"]] = first
+        return None
+
     def append(self, node: Node) -> None:
         """Add a node as it is."""
         self.nodes.append(node)
@@ -66,6 +90,9 @@ class Plan:
         out = node["output"]
         if node["op"] in ("dequantize", "norm") or self.gives_floats(node):
             self.base[out] = out
+        elif node["op"] in PERMUTING and len(self.given(node)) == 1:
+            self.base[out] = out
+            self.moved.add(out)
         elif (source := self.one_source(node)) is not None:
             self.base[out] = source
 
@@ -131,7 +158,8 @@ class Plan:
 
     def operand(self, name: str) -> tuple[str, Operand] | None:
         """Return the codes or the layer's floats that a tensor is a function of, and how."""
-        if (base := self.base.get(name)) is None:
+        base = self.base.get(name)
+        if base is None or base in self.moved:
             return None
         cut = self.makers[name]["op"] == "Relu" and self.makers[name]["inputs"] == [base]
         function = None if name == base else self.composed(name, base)
@@ -143,6 +171,19 @@ class Plan:
             bound = self.bound(self.makers[base])
             read = of_floats(bound, None if cut else function, positive=cut)
         return None if read is None else (base if codes is None else codes, read)
+
+    def pool_form(self, node: Node) -> dict[str, Any] | None:
+        """Return the form of a pool of images as packed models have it, and what it counts."""
+        a = node.get("attributes", {})
+        plain = str(a.get("auto_pad", "NOTSET")) == "NOTSET" and len(a["kernel_shape"]) == 2
+        if not plain or any(step != 1 for step in a.get("dilations", ())) or "outputs" in node:
+            return None
+        return {
+            "kernel": list(a["kernel_shape"]),
+            "strides": list(a.get("strides", [1, 1])),
+            "pads": list(a.get("pads", [0] * 4)),
+            "counting": dict(a),
+        }
 
     def floats_of(self, name: str) -> tuple[str, float] | None:
         """Return the floats of an image in memory, and what none of them exceeds in size.

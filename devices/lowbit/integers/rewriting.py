@@ -16,7 +16,8 @@ Operations beside those of the format, with arguments of the modules of this fol
 - ``resample``: an image, read as ``operand``, with other rows and columns, to codes: ``axes`` of
   ``resampling``, or None of one that stays; ``positive`` where a ReLU follows.
 - ``norm``: of floats no larger than ``bound``, in ``groups`` of channels, with
-  ``epsilon``, ``gain`` and ``bias`` (channels,) of ``norms``, to floats.
+  ``epsilon``, ``gain`` and ``bias`` (channels,) of ``norms``, to floats; negative floats count as 0
+  where ``positive``.
 - ``global_max_pool``: of codes, to codes of the same grid.
 - ``average_pool`` with ``counting``, the attributes of ONNX's AveragePool that say what is counted,
   and ``shares``, numbers of the places that the means are multiplied by, or None; see
@@ -37,7 +38,9 @@ from search_spaces.model_files.packed_model import PackedModel
 def on_integers(model: PackedModel) -> PackedModel:
     """Return a model that computes the same with fewer operations on floats."""
     plan = Plan(model)
-    for node in model.nodes():
+    for given in model.nodes():
+        if (node := plan.without_copies(given)) is None:
+            continue
         forms = FLOAT_FORMS.get(node["op"], ())
         if node["op"] == "quantize" and node["output"] not in plan.kept:
             forms = CODE_FORMS

@@ -135,12 +135,12 @@ int lowbit_add_gate(lowbit_network*, int a, int b, int output, int batch, int pi
                     const int32_t* form_a, const int32_t* table_a, const int32_t* form_b,
                     const int32_t* table_b, int shift, float multiplier, int zero_point, int high);
 // Floats (batch, pixels, channels), each of `groups` of channels by itself: with whole numbers x of
-// 2^-point, no larger than `limit`, and their mean m, (x - m) * (gain / root(sum of s^2 + epsilon)) + bias,
+// 2^-point, within `low` and `limit`, and their mean m, (x - m) * (gain / root(sum of s^2 + epsilon)) + bias,
 // where s is x - m without its last `shift` bits. Gains make up for these, and have the root of how many
 // numbers a group has as a factor.
 int lowbit_add_norm(lowbit_network*, int input, int output, int batch, int pixels, int channels,
-                    int groups, int point, int limit, int shift, int64_t epsilon, const float* gain,
-                    const float* bias);
+                    int groups, int point, int low, int limit, int shift, int64_t epsilon,
+                    const float* gain, const float* bias);
 // Images by weighted neighbours: of an output row, `row_taps` rows from `first_row` on, weights (out
 // height, row taps) in units of 2^-LOWBIT_TAP_BITS, and columns likewise. Numbers of the form are
 // lengthened by `lift` bits; sums along columns are rounded, then those along rows.

@@ -235,17 +235,18 @@ int lowbit_add_gate(lowbit_network* net, int a, int b, int output, int batch, in
 }
 
 int lowbit_add_norm(lowbit_network* net, int input, int output, int batch, int pixels, int channels,
-                    int groups, int point, int limit, int shift, int64_t epsilon, const float* gain,
-                    const float* bias) {
+                    int groups, int point, int low, int limit, int shift, int64_t epsilon,
+                    const float* gain, const float* bias) {
   return guarded([&] {
     need(batch > 0 && pixels > 0 && channels > 0 && groups > 0 && channels % groups == 0 &&
-             limit > 0 && epsilon > 0 && shift >= 0 && shift < 32,
+             low <= 0 && limit > 0 && epsilon > 0 && shift >= 0 && shift < 32,
          "sizes are positive");
     const int64_t size = int64_t{pixels} * channels, count = size / groups;
     const Buffer& in = net->buffer(input, batch * size * 4);
     Buffer& out = net->buffer(output, batch * size * 4);
     const std::vector<float> gains(gain, gain + channels), biases(bias, bias + channels);
     const float per_one = std::ldexp(1.0f, point), most = static_cast<float>(limit);
+    const float least = static_cast<float>(low);
     const int64_t half = int64_t{1} << shift >> 1;
     return net->add([=, &in, &out](int thread, int threads) {
       const int each = channels / groups, parts = batch * groups;
@@ -255,7 +256,7 @@ int lowbit_add_norm(lowbit_network* net, int input, int output, int batch, int p
         float* to = reinterpret_cast<float*>(out.data()) + start;
         const auto whole = [&](int64_t p, int c) {
           const float x = from[p * channels + c] * per_one;
-          return static_cast<int64_t>(std::nearbyint(x < -most ? -most : x > most ? most : x));
+          return static_cast<int64_t>(std::nearbyint(x < least ? least : x > most ? most : x));
         };
         int64_t sum = 0;
         for (int64_t p = 0; p < pixels; ++p)

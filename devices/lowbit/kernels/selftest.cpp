@@ -206,7 +206,7 @@ void numbers(int round) {
   require(lowbit_add_slopes(net, in, out, batch * pixels, channels, each.data(), 0.25f, zero, 255) ==
               1, "add_slopes");
   const int norm = lowbit_buffer(net, int64_t{count} * 4);
-  require(lowbit_add_norm(net, in, norm, batch, pixels, channels, 1, 20, 1 << 29, 4, 1, each.data(),
+  require(lowbit_add_norm(net, in, norm, batch, pixels, channels, 1, 20, 0, 1 << 29, 4, 1, each.data(),
                           each.data()) == 2, "add_norm");
   // A straight line as a curve of one cell, and the floats themselves.
   const int32_t curve[] = {LOWBIT_CURVE, 0, 4, -(1 << 10), (1 << 10) - 1, 11, 1, 1, 4};

@@ -289,7 +289,7 @@ class _Lowering:
         self.tensors[out] = Tensor(x.storage, x.shape, None)
         numbers = norm_numbers(
             node["bound"], node["groups"], node["epsilon"], node["gain"], node["bias"],
-            math.prod(x.shape[1:]),
+            math.prod(x.shape[1:]), positive=node["positive"],
         )  # fmt: skip
         self._emit("norm", out, (x,), self.tensors[out], norm=numbers)
 

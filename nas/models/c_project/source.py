@@ -267,7 +267,14 @@ class _Writer:
         out, norm = operation.output, operation.values["norm"]
         gain = self._numbers("uint32_t", "gain", norm.gain.view(np.uint32))
         bias = self._numbers("uint32_t", "bias", norm.bias.view(np.uint32))
-        numbers = [norm.limit, out.shape[1] * out.shape[2], out.shape[0], norm.groups, norm.shift]
+        numbers = [
+            norm.low,
+            norm.limit,
+            out.shape[1] * out.shape[2],
+            out.shape[0],
+            norm.groups,
+            norm.shift,
+        ]
         self.constants.append(
             f"static const en_norm norm_{i} = {{{gain}, {bias}, {norm.epsilon}, "
             f"0x{float_bits(np.float32(2.0**norm.point)):08x}u, {_list(numbers)}}};"

@@ -255,10 +255,10 @@ def test_norms_give_the_bits_of_their_numbers(groups):
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((3, 7, 5, 6)) * 3 - 1).astype(np.float32)
     gain, bias = (rng.standard_normal(6).astype(np.float32) for _ in range(2))
-    norm = norm_numbers(40.0, groups, 1e-5, gain, bias, 35)
+    norm = norm_numbers(40.0, groups, 1e-5, gain, bias, 35, positive=groups == 2)
     found = native_layer(
-        "norm", [x], x.shape, np.float32, 3, 35, 6, groups, norm.point, norm.limit, norm.shift,
-        norm.epsilon, norm.gain, norm.bias,
+        "norm", [x], x.shape, np.float32, 3, 35, 6, groups, norm.point, norm.low, norm.limit,
+        norm.shift, norm.epsilon, norm.gain, norm.bias,
     )  # fmt: skip
     wanted = normalised(norm, x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(found, wanted)

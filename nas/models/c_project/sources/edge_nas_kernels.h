@@ -1,8 +1,8 @@
 /* Integer kernels of low-bit networks for microcontrollers: C99, no heap, no floating point.
  *
  * Activations are unsigned codes of at most 8 bits, channels last: (height, width, channels).
- * Every result has the bits that float32 arithmetic, rounded to nearest even, gives: the same
- * as the packed model's reference runtime.
+ * Every result has the bits that float32 arithmetic, rounded to nearest even, gives, or that
+ * whole numbers give: the same as the packed model's reference runtime.
  */
 #ifndef EDGE_NAS_KERNELS_H
 #define EDGE_NAS_KERNELS_H
@@ -107,7 +107,7 @@ typedef struct {
   const uint32_t *gain, *bias; /* (channels) float32 bits */
   int64_t epsilon;
   uint32_t per_one; /* units of a float, a power of two as float32 bits */
-  int32_t limit; /* of the whole numbers' size */
+  int32_t low, limit; /* of the whole numbers */
   uint32_t pixels;
   uint16_t channels, groups;
   uint8_t less;

@@ -119,7 +119,7 @@ void en_run_resample(const en_resample *r, const uint8_t *in, uint8_t *out) {
 static int32_t whole_value(const en_norm *norm, const uint8_t *at) {
   uint32_t bits;
   memcpy(&bits, at, 4);
-  return en_float_round(en_float_times(bits, norm->per_one), -norm->limit, norm->limit);
+  return en_float_round(en_float_times(bits, norm->per_one), norm->low, norm->limit);
 }
 
 /* The root of a positive number: 31 bits of it, then as float32. */

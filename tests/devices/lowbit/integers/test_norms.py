@@ -23,6 +23,14 @@ def test_it_is_what_pytorch_computes(groups, sides):
     np.testing.assert_allclose(found, exact, atol=3e-6, rtol=1e-5)
 
 
+def test_negative_floats_count_as_nothing_where_a_relu_comes_before():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, 5, 5)).astype(np.float32)
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    norms = [norm_numbers(6.0, 2, 1e-5, ones, zeros, 25, positive=p) for p in (True, False)]
+    np.testing.assert_array_equal(normalised(norms[0], x), normalised(norms[1], np.maximum(x, 0)))
+
+
 def test_a_map_of_one_value_is_its_bias():
     bias = np.float32([0.5, -2])
     norm = norm_numbers(8.0, 2, 1e-5, np.ones(2, np.float32), bias, 9)

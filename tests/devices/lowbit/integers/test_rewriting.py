@@ -161,3 +161,52 @@ def test_a_group_norm_has_numbers_of_groups_or_of_channels(numbers):
     made = on_integers(model(norm, node("quantize", "n", "y"))).nodes()[2]
     assert made["op"] == "norm" and made["groups"] == 2
     assert made["gain"].tolist() == ([1, 1, 2, 2] if numbers == 2 else [1, 2, 3, 4])
+
+
+CUT = {"b": [1], "e": [-1], "a": [2]}
+
+
+def test_a_function_of_moved_floats_is_moved_afterwards():
+    moves = [
+        node("DepthToSpace", "x", "d", blocksize=2, mode="CRD"),
+        node("Slice", "d b e a", "s1", CUT),
+        # Exporters write what two readers take twice.
+        node("Slice", "d b e a", "s2", CUT),
+        node("Sigmoid", "s1", "s"),
+        node("Mul", "s2 s", "m"),
+    ]
+    found = on_integers(model(*moves, node("quantize", "m", "y"))).nodes()[1:]
+    assert [n["op"] for n in found] == ["conv", "steps", "depth_to_space", "slice"]
+    assert found[-1]["output"] == "y" and found[-1]["inputs"] == [found[-2]["output"]]
+    # A layer whose pixels others read too stays as it is for them.
+    both = operations(*moves, node("quantize", "m", "y"), node("Softmax", "s2", "z"), output="z")
+    assert both.count("DepthToSpace") == 1 and both.count("Slice") == 1
+
+
+@pytest.mark.parametrize("mode", ["CRD", "DCR"])
+def test_slopes_behind_a_pixel_shuffle_are_those_of_its_channels(mode):
+    wide = {**CONV, "weights": {**CONV["weights"], "shape": [8, 1, 1, 1]}}
+    slopes = {"c": [[[5.0]], [[7.0]]]}
+    nodes = [
+        node("DepthToSpace", "x", "d", blocksize=2, mode=mode),
+        node("PRelu", "d c", "p", slopes), node("quantize", "p", "y"),
+    ]  # fmt: skip
+    found = on_integers(model(*nodes, layer=wide)).nodes()[2:]
+    assert [n["op"] for n in found] == ["slopes", "depth_to_space"]
+    assert found[0]["slopes"].tolist() == ([5] * 4 + [7] * 4 if mode == "CRD" else [5, 7] * 4)
+
+
+def test_the_largest_of_a_layers_floats_is_taken_of_their_codes():
+    pooled = [node("Relu", "x", "r"), node("GlobalMaxPool", "r", "g"), node("Flatten", "g", "f")]
+    found = operations(*pooled, node("quantize", "f", "y"))
+    assert found == ["conv", "steps", "global_max_pool", "flatten"]
+    # What falls may be largest where the number is least.
+    after = [node("MaxPool", "x", "p", kernel_shape=[2, 2]), node("Neg", "p", "n")]
+    assert "MaxPool" in operations(*after, node("quantize", "n", "y"))
+
+
+def test_floats_after_a_pool_of_codes_read_its_codes():
+    pool = node("MaxPool", "c.f", "p", kernel_shape=[2, 2])
+    norm = node("InstanceNormalization", "p g b", "n", {"g": [1.0] * 4, "b": [0.0] * 4})
+    found = operations(*CODES, pool, norm, node("quantize", "n", "y"), grids=["c"])
+    assert found == ["conv", "steps", "max_pool", "values", "norm", "steps"]

@@ -150,6 +150,30 @@ def norms(b):
     return quantised(b, "silu", "q2", 0.02, (CHANNELS, 11, 9))
 
 
+def moved(b):
+    """Floats that are shuffled, cut and pooled before a function or a norm reads them."""
+    b.conv("q", "x", 8, (3, 3))
+    del b.grids["x"]
+    b.node("DepthToSpace", ["x"], "d", attributes={"blocksize": 2, "mode": "CRD"})
+    cut = {"constants": {"b": [1], "e": [-2], "a": [3]}}
+    b.node("Slice", ["d", "b", "e", "a"], "s", **cut)
+    b.node("Slice", ["d", "b", "e", "a"], "again", **cut)
+    b.node("Sigmoid", ["s"], "g")
+    b.node("Mul", ["again", "g"], "silu")
+    quantised(b, "silu", "q1", 0.05, (2, 22, 15))
+    b.conv("q1", "y", 8, (3, 3))
+    del b.grids["y"]
+    b.node("Relu", ["y"], "r")
+    numbers = {k: b.rng.uniform(-2, 2, 8).tolist() for k in "gb"}
+    b.node("InstanceNormalization", ["r", "g", "b"], "n", constants=numbers)
+    quantised(b, "n", "q2", 0.05, (8, 22, 15))
+    b.conv("q2", "z", 8, (3, 3))
+    del b.grids["z"]
+    b.node("Relu", ["z"], "z.r")
+    b.node("MaxPool", ["z.r"], "p", attributes={"kernel_shape": [3, 3], "strides": [2, 2]})
+    return quantised(b, "p", "q3", 0.05, (8, 10, 7))
+
+
 def enlarged(b):
     """A map twice and half again as large, by interpolation, of floats and of codes."""
     rows, columns = (weights(11, 22), weights(9, 13))
@@ -174,7 +198,7 @@ def weights(size, out):
     return made
 
 
-PARTS = {f.__name__: f for f in (functions, pools, gates, of_codes, norms, enlarged)}
+PARTS = {f.__name__: f for f in (functions, pools, gates, of_codes, norms, moved, enlarged)}
 
 
 def network(builder, name):
