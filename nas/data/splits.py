@@ -86,6 +86,11 @@ class DataSplits:
         """How many examples the test set has; to know it is not to read them."""
         return len(self._test)
 
+    @property
+    def test_indices(self) -> Tensor:
+        """Numbers of the test examples within their source, (n,) int64; no example is read."""
+        return self._test.indices
+
     def test(self, reason: str) -> Subset:
         """Return the test set.
 

@@ -110,12 +110,16 @@ def estimate(
 
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
+        InputError: weights to start from learnt from test images.
     """
     from nas.stages.build_supernet import focus_archs
+    from nas.stages.learnt_before import require_unseen
     from nas.stages.opened_job import loaded, network_space
 
     told("reading the data")
     task, splits = loaded(job)
+    record = splits.record()
+    seen = require_unseen(job, splits, record)
     if not job.says_how_long():
         job = job.with_minutes(minutes_for(job, splits))
     told(f"building the space {job.space.name!r}")
@@ -168,8 +172,7 @@ def estimate(
         StageEstimate(
             "verification",
             f"{models} measured{where} and tested",
-            verified * one_measurement
-            + places * mean / speed * splits.record()["splits"]["test"]["images"],
+            verified * one_measurement + places * mean / speed * record["splits"]["test"]["images"],
         ),
     ]
     if finetune:
@@ -204,9 +207,12 @@ def estimate(
         stages=stages,
         files=[folder / name for name in names],
         total=_total(job),
-        warnings=splits.warnings(
-            told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
-        ),
+        warnings=[
+            *splits.warnings(
+                told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
+            ),
+            *seen,
+        ],
     )
 
 

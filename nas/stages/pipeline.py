@@ -38,6 +38,7 @@ from nas.record.spending import Spending
 from nas.stages.budget import Budget, EndTime, SearchTime, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
+from nas.stages.learnt_before import require_unseen
 from nas.stages.opened_job import RunContext, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
@@ -241,8 +242,13 @@ class Pipeline:
         if "focus" not in manifest:
             focus_archs(job.supernet, self.space)
         warm_start = job.search.warm_start
-        self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start))
         data = self.context.splits.record()
+        self.warm_start = None if warm_start is None else WarmStart.of(job, Path(warm_start), data)
+        if self.warm_start is not None and self.warm_start.why:
+            self.progress.log(self.warm_start.why)
+        if "data" not in manifest:
+            for warning in require_unseen(job, self.context.splits, data):
+                self.progress.log(f"warning: {warning}")
         begun = manifest.get("data", data)
         repaired = manifest.get("damaged_pictures") or {}
         # A picture that was found damaged may be repaired; nothing else may change.

@@ -9,6 +9,7 @@ another supernet would be compared with those of this one.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,14 +35,22 @@ class WarmStart:
     Attributes:
         store: the older run.
         same_training: whether its supernet and its accuracies hold for this job.
+        why: in words, what differs where they do not.
     """
 
     store: RunStore
     same_training: bool
+    why: str = ""
 
     @classmethod
-    def of(cls, job: Job, folder: Path) -> WarmStart:
+    def of(cls, job: Job, folder: Path, data: Mapping[str, Any]) -> WarmStart:
         """Compare the run in ``folder`` with ``job``.
+
+        Args:
+            job: of the new run.
+            folder: the older run.
+            data: the new run's record of its data. Files may have changed where a job did not:
+                what the older supernet learnt from may then be among the test images.
 
         Raises:
             InputError: no run there, one whose supernet is not finished, or another space.
@@ -56,6 +65,8 @@ class WarmStart:
                 f"this job {mine['space']}; only runs of one space can be joined"
             )
         differing = [key for key in _TRAINING_KEYS if older.get(key) != mine[key]]
+        if not differing and store.manifest().get("data", {}).get("splits") != data["splits"]:
+            differing = [f"the examples at {data['origin']}"]
         same = not differing
         if same and not any(
             event["event"] == "stage_end" and event["stage"] == "supernet"
@@ -65,7 +76,11 @@ class WarmStart:
                 f"search.warm_start: the supernet of {folder} is not finished; finish it with "
                 f"'nas resume {quoted(folder)}' first"
             )
-        return cls(store, same)
+        why = "" if same else (
+            f"only the front of {folder} and its measurements are taken over, not its supernet: "
+            f"{', '.join(differing)} differ"
+        )  # fmt: skip
+        return cls(store, same, why)
 
     def copy_into(self, store: RunStore) -> None:
         """Copy what holds for the new run too, unless it is there: measurements, the supernet."""
