@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _TRAINING_KEYS = ("seed", "task", "data", "space", "supernet")
 """Sections of a job that decide the supernet's weights and the validation images."""
 
+_FIXED_BY_TRAINING = ("training_steps", "training_plan", "focus", "pretrained")
+"""Keys of a manifest that the training found out when it began: a checkpoint goes with them."""
+
 
 @dataclass(frozen=True)
 class WarmStart:
@@ -88,9 +91,11 @@ class WarmStart:
             _copy(self.store.measurements, store.measurements)
         if not self.same_training:
             return
-        steps = self.store.manifest().get("training_steps")
-        if steps is not None:
-            store.update_manifest(training_steps=steps)
+        # Not found anew: a checkpoint is of so many steps, and these were timed.
+        older, mine = self.store.manifest(), store.manifest()
+        fixed = {key: older[key] for key in _FIXED_BY_TRAINING if key in older and key not in mine}
+        if fixed:
+            store.update_manifest(**fixed)
         if not store.checkpoint.exists():
             store.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             _copy(self.store.checkpoint, store.checkpoint)

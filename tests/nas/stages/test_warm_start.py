@@ -16,6 +16,8 @@ def test_files_that_changed_leave_the_older_supernet_behind(tmp_path):
     store.event("stage_end", stage="supernet", seconds=1.0)
     store.checkpoint.parent.mkdir()
     store.checkpoint.write_bytes(b"weights")
+    plan = {"steps": 41, "warmup": 0.5}
+    store.update_manifest(training_plan=plan)
 
     same = WarmStart.of(job, store.folder, record)
     assert same.same_training and same.why == ""
@@ -26,9 +28,11 @@ def test_files_that_changed_leave_the_older_supernet_behind(tmp_path):
     assert "load_digits differ" in changed.why and "not its supernet" in changed.why
     new = RunStore.create(tmp_path / "new", {"job": job.resolved()})
     changed.copy_into(new)
-    assert not new.checkpoint.exists()
+    assert not new.checkpoint.exists() and "training_plan" not in new.manifest()
     same.copy_into(new)
     assert new.checkpoint.read_bytes() == b"weights"
+    # Without it a run timed its steps anew, and refused the checkpoint of so many others.
+    assert new.manifest()["training_plan"] == plan
 
 
 def test_what_differs_in_the_job_is_told(tmp_path):
