@@ -154,6 +154,8 @@ def compress(
     typer.echo(f"job:    {path}")
     if "normalisation" not in read and trained.normalisation is None:
         typer.echo(jobs.INPUTS_OF_DATA)
+    if trained.grey:
+        typer.echo("images: made grey, since the network takes one channel")
     size = jobs.told_size(trained)
     if size is not None:
         typer.echo(size)

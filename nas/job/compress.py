@@ -75,6 +75,7 @@ class Trained:
         side: of the images that it was made for, or that suits the data; None where they say it.
         image_bytes: that a step of training holds of an image, about.
         rigid: whether nothing but bits may vary in it.
+        grey: whether pictures are made grey for it, since it takes one channel.
         sized: why ``side``, in words, where nobody asked for it and the network does not say.
         normalisation: that it was trained with, as in ``data``; None if nobody knows.
     """
@@ -89,6 +90,7 @@ class Trained:
     image_bytes: int = 0
     sized: str = ""
     rigid: bool = False
+    grey: bool = False
 
 
 _OF_BITS = ("w.", "a.")
@@ -182,6 +184,8 @@ def compress_job(
     whole = dict(data)
     if trained.side is not None and _resizes(whole):
         whole.setdefault("image_size", trained.side)
+    if trained.grey:
+        whole.setdefault("channels", 1)
     if trained.normalisation is not None:
         whole.setdefault("normalisation", trained.normalisation)
     # The sandwich trains the network itself in every step, so that its subnets do it no harm.
@@ -334,7 +338,7 @@ def describe_network(
         InputError: no such network, one that has random weights, or one that the data do not fit.
     """
     from nas.job.paths import absolute, network_file
-    from supernet.own_model.pretrained import module_space
+    from supernet.own_model.pretrained import module_space, takes_grey_alone
     from supernet.own_model.sources import load_network
 
     model = network_file(model, Path.cwd())
@@ -352,7 +356,10 @@ def describe_network(
     chosen, sized_by = data.get("image_size") or own_side, ""
     if chosen is None and data["name"] == "image_folder":
         chosen, sized_by = _suiting_side(network, data)
-    sized = {**data, **({"image_size": chosen} if chosen and _resizes(data) else {})}
+    # Pictures become what the network takes; a network for colours takes grey ones by itself.
+    grey = _resizes(data) and data.get("channels") is None and takes_grey_alone(network)
+    sized = {**data, **({"image_size": chosen} if chosen and _resizes(data) else {}),
+             **({"channels": 1} if grey else {})}  # fmt: skip
     splits = task.load(DataConfig.model_validate(sized), seed)
     space = module_space(
         model=model, weights=None if weights is None else str(weights), arguments=arguments,
@@ -376,6 +383,7 @@ def describe_network(
             len(choice.options) == 1 or choice.name.startswith(_OF_BITS)
             for choice in space.choices
         ),
+        grey=grey,
     )  # fmt: skip
 
 

@@ -231,6 +231,7 @@ def for_channels(network: nn.Module, channels: int) -> nn.Module:
         raise InputError(
             f"the network takes {entry.channels} channels and the data have {channels}; give "
             "'arguments' that make it for them"
+            + (" (data.channels: 1 makes pictures grey)" if entry.channels == 1 else "")
         )
     first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
     first.in_channels = 1
@@ -246,6 +247,12 @@ def _space_name(model: str) -> str:
 def own_channels(network: nn.Module) -> int:
     """Return the channels of the inputs that ``network`` takes; 3 without a convolution."""
     return entry_of(network).channels
+
+
+def takes_grey_alone(network: nn.Module) -> bool:
+    """Whether a network takes inputs of one channel, and none of three."""
+    entry = entry_of(network)
+    return entry.channels == 1 and not fits(network, 3, entry)
 
 
 def of_signals(network: nn.Module) -> bool:

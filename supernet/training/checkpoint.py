@@ -52,7 +52,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file: {error}") from error
+        raise InputError(f"{path} is no safetensors file: {error}{_if_pickled(path)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     text = header.get(_HEADER, "{}")
@@ -62,6 +62,21 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "restore it from a copy, or delete it to train again"
         )
     return tensors, json.loads(text)
+
+
+def _if_pickled(path: Path) -> str:
+    """Return what to do with a file of ``torch.save``, whose pickles may run code when read."""
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if begin not in (b"PK", b"\x80\x02"):
+        return ""
+    return (
+        ". It looks like one of torch.save, which may run code when it is read; if you trust it, "
+        "write its tensors once, in Python: safetensors.torch.save_file("
+        "{k: v.clone().contiguous() for k, v in "
+        f"torch.load({str(path)!r}, weights_only=True).items()}}, "
+        f"{str(path.with_suffix('.safetensors'))!r})"
+    )
 
 
 def _in_order(data: bytes) -> bytes:

@@ -209,6 +209,23 @@ def test_the_size_of_pictures_is_that_of_the_data_where_the_network_takes_it(tmp
     assert described("make").side == 224
 
 
+def test_pictures_are_made_grey_for_a_network_of_one_channel(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grey.py").write_text(NETWORK)
+    (tmp_path / "colour.py").write_text(NETWORK.replace("Conv2d(1,", "Conv2d(3,"))
+    for name in ("cats", "dogs"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.effect_noise((40, 40), 50).save(tmp_path / "pictures" / name / f"{i}.png")
+    data = read_data(str(tmp_path / "pictures"), None, None)
+    limits = read_limits(["macs=50%"])
+    channels = {}
+    for model in ("grey", "colour"):
+        trained = describe_network(f"{model}.py:make", None, {}, data=data)
+        channels[model] = compress_job(trained, limits, data, name="n")["data"].get("channels")
+    assert channels == {"grey": 1, "colour": None}
+
+
 def test_batches_are_smaller_where_a_step_would_hold_much():
     small, large = (
         compress_job(

@@ -66,6 +66,18 @@ def test_a_cut_off_file_is_named(tmp_path, keep):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_torch_save_is_told_with_the_call_that_makes_one_of_it(tmp_path, zipped):
+    path = tmp_path / "net's.pt"
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="no safetensors file") as caught:
+        load_checkpoint(path)
+    call = str(caught.value).split("in Python: ")[1]
+    exec(f"import torch, safetensors.torch; {call}", {})
+    tensors, _ = load_checkpoint(path.with_suffix(".safetensors"))
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
 def test_another_file_or_a_folder_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     path.write_text("just some text, long enough to hold a length")
