@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.models.class_order import better_than_chance
 from nas.models.own_network import own_space
 from search_spaces.choice_kinds import choice_kinds
 from search_spaces.planned import PlannedSpace
@@ -79,6 +80,24 @@ class Pretrained:
         space.trained = self.trained
         self.before = tuple(map(float, recorded["before"]))
 
+    def doubt(self, supernet: Supernet) -> str | None:
+        """Return in words why the network may mean other classes than the data; None if it is well.
+
+        Args:
+            supernet: with the weights that the run begins with.
+        """
+        from nas.models.class_order import doubt
+        from nas.stages.evaluator import Evaluator
+        from supernet.training.subnets import float_plan
+
+        context = self._context
+        if not self.trained or self._better(self.before[0]) or not context.task.has_classes:
+            return None
+        evaluator = Evaluator(supernet, context.splits, context.task, device=context.accelerator)
+        plan = float_plan(self._space.plan(self._space.largest()))
+        seen, names = evaluator.validation(plan, IMAGES), context.splits.classes
+        return doubt("the network", evaluator.network(plan), seen, names)
+
     def measure(self, supernet: Supernet) -> list[float]:
         """Return the metric of each network of the panel, larger is better."""
         from supernet.training.subnets import float_plan
@@ -112,6 +131,4 @@ class Pretrained:
         splits, task = self._context.splits, self._context.task
         if not task.has_classes:
             return False
-        chance = 1.0 / max(2, len(splits.classes))
-        # Random weights may group images and be right more often than by chance.
-        return metric > chance + 0.4 * (1 - chance)
+        return better_than_chance(metric, len(splits.classes))

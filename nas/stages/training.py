@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.models.own_network import fixed_teacher, learning_rate, own_space
-from nas.models.training_gate import Pretrained
+from nas.models.training_gate import IMAGES, Pretrained
 from nas.record.live import LossLog
 from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet
 from search_spaces.errors import InputError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from search_spaces.space import Arch
     from supernet.network import Supernet
     from supernet.training.gate import Gated
+    from supernet.training.teacher import RememberingTeacher
     from supernet.training.train import Trainer
 
 TAUGHT_ROUNDS, TAUGHT_VIEWS = 8, 2048
@@ -108,6 +109,8 @@ def train_supernet(
     teacher = fixed_teacher(
         config.teacher, space, batches, trained=trained, device=context.accelerator
     )
+    if not store.checkpoint.exists():
+        _tell_doubts(context, supernet, own, teacher, progress)
     if config.distillation == "only" and teacher is None:
         raise InputError(
             "supernet.distillation: only learns from a teacher that does not change, and there is "
@@ -166,6 +169,27 @@ def train_supernet(
         if distributed.rank() == 0:
             _end(trainer, store, own, begun, progress)
     return supernet, trainer.history
+
+
+def _tell_doubts(
+    context: RunContext,
+    supernet: Supernet,
+    own: Pretrained | None,
+    teacher: RememberingTeacher | None,
+    progress: Progress,
+) -> None:
+    """Warn where a network that came trained, or one that teaches, may mean other classes."""
+    from nas.models.class_order import doubt
+
+    found = [None if own is None else own.doubt(supernet)]
+    splits, named = context.splits, context.job.supernet.teacher
+    if named is not None and teacher is not None and context.task.has_classes:
+        seen = splits.evaluation_batches(splits.validation.first(IMAGES))
+        who = f"the teacher {named.model}"
+        found.append(doubt(who, lambda images: teacher.answer(images).cpu(), seen, splits.classes))
+    for line in found:
+        if line is not None:
+            progress.log(f"warning: {line}")
 
 
 def _end(

@@ -58,6 +58,11 @@ class RememberingTeacher:
         return self._views.views is not None and not self._too_many
 
     @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """Return outputs (batch, units) float32 for images that do not come again."""
+        return self._network(images).float()
+
+    @torch.no_grad()
     def outputs(self, images: Tensor, epoch: int, index: int) -> Tensor:
         """Return outputs for the ``images`` of batch ``index`` of ``epoch``.
 

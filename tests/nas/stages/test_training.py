@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from nas.job.check import load_job
@@ -108,6 +108,41 @@ def test_without_training_the_largest_is_the_network_exactly(folder, tmp_path):
     # Workers read the checkpoint.
     assert load_checkpoint(store.checkpoint)[1]["step"] == 0
     assert context.evaluator(store).supernet.space is context.space
+
+
+def logged(context, store) -> str:
+    lines: list[str] = []
+    progress = Progress()
+    progress.log = lines.append
+    train_supernet(context, store, progress)
+    return "\n".join(line for line in lines if line.startswith("warning"))
+
+
+def test_outputs_in_another_order_than_the_classes_are_told(folder, tmp_path):
+    assert logged(*begin(folder, tmp_path / "right", epochs=0)) == ""
+    weights = load_file(folder / "net.safetensors")
+    # Output i says what output order[i] said.
+    order = torch.tensor([3, 1, 4, 0, 9, 2, 6, 5, 8, 7])
+    shuffled = {k: v[order] if k.startswith("fc.") else v for k, v in weights.items()}
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    save_file(shuffled, other / "net.safetensors")
+    told = logged(*begin(other, tmp_path / "wrong", epochs=0))
+    order_told = "in another order than the data's: 3, 1, 4, 0, 9, 2, 6, 5, 8, 7."
+    assert told.startswith("warning: the network answers") and order_told in told
+    # A teacher is looked at, too.
+    weights = {"model": "net.py:make", "weights": str(other / "net.safetensors")}
+    told = logged(*begin(folder, tmp_path / "taught", epochs=0, teacher=weights))
+    assert told.startswith("warning: the teacher") and order_told in told
+
+
+def test_a_network_that_answers_by_chance_is_told(folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = load_file(folder / "net.safetensors")
+    save_file({**weights, "fc.weight": 0 * weights["fc.weight"]}, other / "net.safetensors")
+    told = logged(*begin(other, tmp_path / "run", epochs=0))
+    assert "before any training" in told and "data.normalisation" in told
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.0001])
