@@ -75,3 +75,26 @@ def served(
             if best is not None and best not in chosen:
                 chosen.append(best)
     return chosen
+
+
+def unserved(
+    budgets: Sequence[CostBudget], metrics: Sequence[Mapping[str, float]], *, among: str
+) -> list[str]:
+    """Return a sentence for each budget that none of n networks keeps.
+
+    Args:
+        budgets: of a job, or of a front.
+        metrics: of the networks; a budget of something that they lack is left out.
+        among: what the networks are, in words.
+    """
+    found = []
+    for budget in dict.fromkeys(budgets):
+        known = [one for one in metrics if str(budget.metric) in one]
+        if known and not any(budget.keeps(one) for one in known):
+            values = [one[str(budget.metric)] for one in known]
+            closest = Constraint(budget.metric, budget.limit).describe(min(values))
+            found.append(
+                f"search.budgets: nothing {among} keeps {budget.metric} {budget.limit:g}; the "
+                f"closest {closest}"
+            )
+    return found

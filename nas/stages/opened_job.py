@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.fronts.budgets import unserved
 from nas.fronts.class_loss import asks_class_loss
 from nas.fronts.costs import exact_costs
 from nas.fronts.fault_rate import asked_faults
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nas.fronts.metrics import Constraint, Goal
     from nas.record.run_folder import RunStore
     from nas.stages.evaluator import Evaluator
+    from search_spaces.space import Arch
     from supernet.network import Supernet
 
 
@@ -145,6 +147,24 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
             "signals, or a network of your own)"
         )
     return networks
+
+
+def budgets_out_of_reach(job: Job, space: PlannedSpace, pool: Sequence[Arch]) -> list[str]:
+    """Return a sentence for each budget that follows from an architecture and that none keeps.
+
+    Args:
+        job: whose ``search.budgets`` are looked at.
+        space: of the run.
+        pool: architectures that keep the job's bounds, its smallest among them.
+    """
+    budgets = job.cost_budgets()
+    if not budgets:
+        return []
+    costs = exact_costs(
+        space, {str(b.metric) for b in budgets}, training=job.search.training.update()
+    )(space.genes(pool))
+    rows = [{name: float(column[i]) for name, column in costs.items()} for i in range(len(pool))]
+    return unserved(budgets, rows, among=f"of {len(pool)} architectures looked at")
 
 
 def require_known_costs(

@@ -23,6 +23,7 @@ from devices.measuring.store import MeasurementStore, ReplayStore, Store
 from nas.data.pictures import DamagedPicture
 from nas.executors import EXECUTORS, Executor
 from nas.executors.pool import refuse_in_starting_worker
+from nas.fronts.budgets import unserved
 from nas.job.devices import make_device, require_energy_meter
 from nas.job.known_devices import known_devices, require_enough_known
 from nas.job.schema import Job
@@ -39,7 +40,7 @@ from nas.stages.budget import Budget, EndTime, SearchTime, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.learnt_before import require_unseen
-from nas.stages.opened_job import RunContext, require_known_costs
+from nas.stages.opened_job import RunContext, budgets_out_of_reach, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.verification import Models, Verification, on_fronts
@@ -266,6 +267,8 @@ class Pipeline:
         require_known_costs(self.space, self.goals, self.constraints)
         require_sparsity(job, self.space)
         self.pool = feasible_pool(job, self.space, self.fronts)
+        for line in budgets_out_of_reach(job, self.space, self.pool):
+            self.progress.log(f"warning: {line}")
         if self.warm_start is not None:
             self.warm_start.copy_into(store)
         self.measurements: Store = (
@@ -380,6 +383,9 @@ class Pipeline:
             with self.store.timed("verification"):
                 verified = verification.run(candidates)
         front = on_fronts(self.fronts, verified)
+        kept = [item.metrics for item in front]
+        for line in unserved(self.job.cost_budgets(), kept, among="on the front"):
+            self.progress.log(f"warning: {line}")
         with self.store.timed("test"):
             tested = verification.test(list(front))
             keep_models(self.store, list(front))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.fronts.budgets import NEAR, CostBudget, served
+from nas.fronts.budgets import NEAR, CostBudget, served, unserved
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import job_fronts
 from nas.job.schema import Job
@@ -81,3 +81,17 @@ def test_without_a_joint_front_each_device_serves_its_own_budgets():
         budgets=[CostBudget(Metric("latency_ms", d), 5.0, GOAL) for d in ("a", "b")],
     )  # fmt: skip
     assert [[b.metric.device for b in front.budgets] for front in found] == [["a"], ["b"]]
+
+
+def test_budgets_that_nothing_keeps_are_named_with_what_comes_closest():
+    metrics = [{"weights_kib": 2.5, "latency_ms[npu]": 3.0}, {"weights_kib": 2.25}]
+    npu = CostBudget(Metric("latency_ms", "npu"), 1.0, GOAL)
+    budgets = [CostBudget(KIB, 2.25, GOAL), CostBudget(KIB, 2.0, GOAL), npu]
+    assert unserved(budgets, metrics, among="here") == [
+        "search.budgets: nothing here keeps weights_kib 2; the closest needs 2.25 KiB of weights "
+        "(budget 2 KiB of weights)",
+        "search.budgets: nothing here keeps latency_ms[npu] 1; the closest needs 3 ms on npu "
+        "(budget 1 ms)",
+    ]
+    # What nobody knows yet is not called out of reach.
+    assert unserved([npu], [{"weights_kib": 2.5}], among="here") == []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nas.fronts.metrics import Constraint, Goal, Metric
-from nas.stages.opened_job import require_known_costs
+from nas.job.schema import Job
+from nas.stages.opened_job import budgets_out_of_reach, require_known_costs
 from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 
@@ -31,3 +32,16 @@ def test_a_cost_that_cannot_be_worked_out_is_refused(goals, constraints):
     with pytest.raises(InputError, match="peak_memory_kib cannot be worked out"):
         require_known_costs(unknown, goals, constraints)
     require_known_costs(unknown, [Goal(Metric("macs"))], [Constraint(Metric("flash_kib"), 9.0)])
+
+
+def test_budgets_below_the_smallest_network_are_told_before_training():
+    budgets = {"weights_kib": [0.001, 500], "latency_ms": [1e-9]}
+    job = Job.model_validate(
+        {"name": "n", "data": {"name": "digits"}, "space": {"preset": "8x8"},
+         "search": {"budgets": budgets}}
+    )  # fmt: skip
+    (told,) = budgets_out_of_reach(job, SPACE, [SPACE.smallest(), SPACE.largest()])
+    kib = SPACE.plan(SPACE.smallest()).weights_kib
+    assert "keeps weights_kib 0.001" in told and f"needs {kib:.4g} KiB" in told
+    unlimited = job.model_copy(update={"search": job.search.model_copy(update={"budgets": {}})})
+    assert budgets_out_of_reach(unlimited, SPACE, [SPACE.smallest()]) == []
