@@ -24,6 +24,7 @@ from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable, usual_picture
 from nas.data.placed import checked, presence
 from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
+from nas.data.twins import twins
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
@@ -135,7 +136,7 @@ class DataSplits:
         yield from ahead(batch, range(0, len(subset), batch_size), subset.images)
 
     def warnings(self, *, told_by_class: bool = False) -> list[str]:
-        """Return what makes figures unsure: a class that a set has no image of, unseen pixels.
+        """Return what makes figures unsure: absent classes, unseen pixels, copies of examples.
 
         Args:
             told_by_class: whether the metric is the share of examples whose class is told rightly,
@@ -148,7 +149,8 @@ class DataSplits:
             found += [unseen] if unseen else []
         parts = {"training": self.train, "validation": self.validation, "test": self._test}
         told = {name: part.labels[part.indices] for name, part in parts.items()}
-        return found + doubts(self.targets, told, self.classes, told_by_class=told_by_class)
+        found += doubts(self.targets, told, self.classes, told_by_class=told_by_class)
+        return found + twins(parts, self.targets, self.classes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
