@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ class BitsSource:
         change: of :data:`supernet.ptq.sensitivity.METRICS`, what a layer's bits cost by default.
         from_data: whether inputs are normalised by the data's own mean and deviation, as nobody
             said what the network was trained with.
+        told: what pictures were made that nobody asked for, in words.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class BitsSource:
     unmeasured: str = ""
     change: str = "kl"
     from_data: bool = False
+    told: Sequence[str] = ()
 
 
 _OF_CLASSES = ("classes", "masks", "tokens", "pairs")
@@ -104,8 +106,8 @@ def module_source(
         name: as in :func:`load_source`; modules of the current folder are found too.
         weights: a .safetensors file with its state; the network's own otherwise.
         arguments: for what makes the network.
-        data, data_path, image_size: a data set as in a job, whose calibration images are used
-            and on whose validation images accuracy is reported.
+        data, data_path, image_size: a data set as in a job, or a folder of pictures by class; its
+            calibration images are used, and accuracy is reported on its validation images.
         normalisation: as ``data.normalisation``, what the network was trained with; by default
             what is known of torchvision's and timm's networks, otherwise that of the data.
         array: a .npy file of images (n, channels, height, width) or of other inputs, float32, as
@@ -133,19 +135,15 @@ def module_source(
         return BitsSource(module, given, None, None, "", {**about, "data": str(array)})
     if data is None:
         raise InputError("give calibration images: --data NAME or --images FILE.npy")
-    from nas.job.compress import trained_with
+    from nas.job.compress import read_data, suited_to
     from nas.job.sections.data import DataConfig
     from nas.tasks import TASKS
 
     task = TASKS.get("image_classification")(label_smoothing=0.0)
-    known = trained_with(name, module)[0] if normalisation is None else normalisation
+    suited = suited_to(name, module, read_data(data, data_path, image_size))
+    known = suited.normalisation if normalisation is None else normalisation
     config = DataConfig.model_validate(
-        {
-            "name": data,
-            "path": None if data_path is None else str(data_path),
-            "image_size": image_size,
-            "normalisation": None if known == "data" else known,
-        }
+        {**suited.data, "normalisation": None if known == "data" else known}
     )
     splits = task.load(config, seed)
 
@@ -157,8 +155,9 @@ def module_source(
     about = {**about, "data": splits.origin, "mean": inputs.mean, "deviation": inputs.std}
     if unmeasured := _no_classes(module, calibration[0][:1], f"--data {data}"):
         return BitsSource(
-            module, calibration, None, None, "", about, unmeasured, from_data=known is None
-        )
+            module, calibration, None, None, "", about, unmeasured, from_data=known is None,
+            told=suited.told(),
+        )  # fmt: skip
     return BitsSource(
         module=module,
         calibration=calibration,
@@ -167,6 +166,7 @@ def module_source(
         metric_name=task.metric_name,
         about=about,
         from_data=known is None,
+        told=suited.told(),
     )
 
 

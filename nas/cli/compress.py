@@ -155,8 +155,8 @@ def compress(
     if "normalisation" not in read and trained.normalisation is None:
         typer.echo(jobs.INPUTS_OF_DATA)
     if trained.grey:
-        typer.echo("images: made grey, since the network takes one channel")
-    size = jobs.told_size(trained)
+        typer.echo(jobs.GREY)
+    size = jobs.told_size(trained.side, trained.sized)
     if size is not None:
         typer.echo(size)
     loaded = load_job(path)

@@ -65,6 +65,10 @@ INPUTS_OF_DATA = (
 """What to tell where nobody knows how a network's inputs were normalised."""
 
 
+GREY = "images: made grey, since the network takes one channel"
+"""What to tell where pictures of colours may have been given."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A trained network, as a job names it.
@@ -220,16 +224,20 @@ def compress_job(
     return job
 
 
-def told_size(trained: Trained) -> str | None:
+def told_size(side: int | None, sized: str) -> str | None:
     """Return what to say of the size that pictures are made where nobody asked for one.
 
     Costs grow with its square, and a network that was trained at another size does worse.
+
+    Args:
+        side: of the pictures, pixels.
+        sized: why, in words; empty where somebody said it.
     """
-    if not trained.sized:
+    if not sized:
         return None
     return (
-        f"images: made {trained.side} pixels wide and high, {trained.sized}; say --image-size if "
-        "the network was trained at another"
+        f"images: made {side} pixels wide and high, {sized}; say --image-size if the network was "
+        "trained at another"
     )
 
 
@@ -319,6 +327,54 @@ def trained_with(model: str, network: nn.Module) -> tuple[Any, int | None]:
     return None, None
 
 
+@dataclass(frozen=True)
+class Suited:
+    """Pictures made what a network takes.
+
+    Attributes:
+        data: the job's ``data`` with the size and the channels of the network.
+        side, sized, normalisation, grey: see :class:`Trained`.
+    """
+
+    data: dict[str, Any]
+    side: int | None
+    sized: str
+    normalisation: Any
+    grey: bool
+
+    def told(self) -> list[str]:
+        """Return what to say of what nobody asked for."""
+        size = told_size(self.side, self.sized)
+        return [*([GREY] if self.grey else []), *([size] if size else [])]
+
+
+def suited_to(model: str, network: nn.Module, data: Mapping[str, Any]) -> Suited:
+    """Return what pictures are made for a network that came trained.
+
+    Args:
+        model: its name.
+        network: made and with its weights.
+        data: the job's ``data``, without what follows from the network.
+
+    Raises:
+        InputError: the network runs at no usual size.
+    """
+    from supernet.own_model.pretrained import takes_grey_alone
+
+    normalisation, own_side = trained_with(model, network)
+    chosen, sized_by = data.get("image_size") or own_side, ""
+    if chosen is None and data["name"] == "image_folder":
+        chosen, sized_by = _suiting_side(network, data)
+    # A network for colours takes grey pictures by itself.
+    grey = _resizes(data) and data.get("channels") is None and takes_grey_alone(network)
+    whole = dict(data)
+    if chosen and _resizes(data):
+        whole["image_size"] = chosen
+    if grey:
+        whole["channels"] = 1
+    return Suited(whole, chosen, sized_by, normalisation, grey)
+
+
 def describe_network(
     model: str,
     weights: Path | None,
@@ -338,7 +394,7 @@ def describe_network(
         InputError: no such network, one that has random weights, or one that the data do not fit.
     """
     from nas.job.paths import absolute, network_file
-    from supernet.own_model.pretrained import module_space, takes_grey_alone
+    from supernet.own_model.pretrained import module_space
     from supernet.own_model.sources import load_network
 
     model = network_file(model, Path.cwd())
@@ -352,15 +408,8 @@ def describe_network(
         )
     network = load_network(model, weights=weights, arguments=arguments)
     task = registry_for("task").get("image_classification")()
-    normalisation, own_side = trained_with(model, network)
-    chosen, sized_by = data.get("image_size") or own_side, ""
-    if chosen is None and data["name"] == "image_folder":
-        chosen, sized_by = _suiting_side(network, data)
-    # Pictures become what the network takes; a network for colours takes grey ones by itself.
-    grey = _resizes(data) and data.get("channels") is None and takes_grey_alone(network)
-    sized = {**data, **({"image_size": chosen} if chosen and _resizes(data) else {}),
-             **({"channels": 1} if grey else {})}  # fmt: skip
-    splits = task.load(DataConfig.model_validate(sized), seed)
+    suited = suited_to(model, network, data)
+    splits = task.load(DataConfig.model_validate(suited.data), seed)
     space = module_space(
         model=model, weights=None if weights is None else str(weights), arguments=arguments,
         input_channels=splits.channels, outputs=task.outputs(splits),
@@ -373,17 +422,17 @@ def describe_network(
         dict(arguments),
         macs=int(plan.macs),
         parameters=sum(p.numel() for p in network.parameters()),
-        side=chosen,
-        normalisation=normalisation,
+        side=suited.side,
+        normalisation=suited.normalisation,
         image_bytes=HELD * 4 * sum(
             layer.input_count + layer.output_count for layer in plan.layers()
         ),
-        sized=sized_by,
+        sized=suited.sized,
         rigid=all(
             len(choice.options) == 1 or choice.name.startswith(_OF_BITS)
             for choice in space.choices
         ),
-        grey=grey,
+        grey=suited.grey,
     )  # fmt: skip
 
 
@@ -409,13 +458,13 @@ def read_data(text: str, path: Path | None, image_size: int | None) -> dict[str,
         InputError: neither a folder nor a name.
     """
     sources = registry_for("data.name")
-    if Path(text).is_dir():
+    if Path(text).is_dir() and not (path is not None and text in sources):
         layout = guess_source(Path(text))
         if layout not in (None, "image_folder"):
             raise InputError(
                 f"--data {text}: looks like {layout}, and networks are compressed with classes of "
                 "pictures here: a folder for each class. For signals write a job with space: "
-                "{name: module} (docs/own-model.md), or choose bits alone with nas bits"
+                "{name: module} (docs/own-model.md), or choose bits alone with nas bits --images"
             )
         found: dict[str, Any] = {"name": "image_folder", "path": str(Path(text).resolve())}
     elif text in sources:

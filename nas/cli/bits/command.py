@@ -62,7 +62,12 @@ def bits(
         str, typer.Option(metavar="knee|ID", help="Which architecture of a run.")
     ] = "knee",
     data: Annotated[
-        str | None, typer.Option(help="Data set with calibration and validation images.")
+        str | None,
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Folder of pictures by class, or a data set, with calibration and validation "
+            "images.",
+        ),
     ] = None,
     data_path: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of its images.")] = None,
@@ -208,6 +213,8 @@ def bits(
         )
     if data is not None and normalisation is None and source.from_data:
         typer.echo(INPUTS_OF_DATA)
+    for line in source.told:
+        typer.echo(line)
     metric = metric or source.change
     widths = numbers_of("--weight-bits", weight_bits)
     inputs = numbers_of("--activation-bits", activation_bits)

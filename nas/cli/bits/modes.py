@@ -12,7 +12,7 @@ _LANGUAGE = frozenset(
     {"model", "budget", "output", "text", "labelled", "method", "weight_bits", "group"}
 )
 _NETWORK = frozenset({"model", "budget", "output", "weights", "argument", "pick", "seed"})
-_NETWORK |= {"data", "data_path", "image_size", "images", "count"}
+_NETWORK |= {"data", "data_path", "image_size", "normalisation", "images", "count"}
 _NETWORK |= {"weight_bits", "activation_bits", "edge_bits", "adaround"}
 _BOARD = frozenset({"runtime", "option", "hub", "token_file", "ca", "protocol"})
 _FURTHER = {

@@ -57,6 +57,30 @@ def test_torchvision_s_networks_take_imagenet_s(tmp_path):
     assert found.about["mean"] == tuple(IMAGENET.mean)
 
 
+def grey():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+
+
+def test_a_folder_is_data_and_its_pictures_become_what_the_network_takes(tmp_path):
+    from PIL import Image
+
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            Image.new("RGB", (20, 20), (i, 2 * i, 0)).save(tmp_path / label / f"{i}.png")
+    found = module_source(f"{__name__}:grey", data=str(tmp_path), images=4)
+    # One channel, and as large as they are: not three, nor the side of photographs.
+    assert found.calibration[0].shape == (4, 1, 20, 20)
+    told = " ".join(found.told)
+    assert "made grey" in told and "made 20 pixels wide" in told
+    asked = module_source(f"{__name__}:grey", data=str(tmp_path), images=4, image_size=24)
+    assert asked.calibration[0].shape == (4, 1, 24, 24) and len(asked.told) == 1
+    with pytest.raises(InputError, match="neither a folder nor a data set"):
+        module_source(f"{__name__}:grey", data=str(tmp_path / "nowhere"))
+
+
 def test_arrays_of_another_shape_are_told(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((4, 1, 9, 9), np.float32))
     with pytest.raises(InputError, match=r"x.npy: the network does not take its inputs of 1x9x9"):

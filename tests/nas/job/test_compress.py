@@ -197,11 +197,16 @@ def test_the_size_of_pictures_is_that_of_the_data_where_the_network_takes_it(tmp
 
     any_size = described("make")
     assert any_size.side == 48
-    assert "made 48 pixels wide and high, as most of them are" in str(told_size(any_size))
+    assert "made 48 pixels wide and high, as most of them are" in str(
+        told_size(any_size.side, any_size.sized)
+    )
     fixed = described("flat")
     assert fixed.side == 32
-    assert "which the network takes, and their own are about 48" in str(told_size(fixed))
-    assert told_size(described("make", image_size=40)) is None
+    assert "which the network takes, and their own are about 48" in str(
+        told_size(fixed.side, fixed.sized)
+    )
+    asked = described("make", image_size=40)
+    assert told_size(asked.side, asked.sized) is None
     assert described("make", name="digits", path=None).side is None
     for name in ("cats", "dogs"):
         for path in (pictures / name).iterdir():
