@@ -120,13 +120,15 @@ class LogMel:
     def text(self) -> str:
         """Return how a user makes an input, for the model card."""
         return (
-            f"Log-mel spectrogram as (1, {self.frames}, {self.bins}): {self.seconds:g} s at "
-            f"{self.rate} Hz within -1 to 1, Hann windows of {self.window} samples every "
-            f"{self.hop}, powers of a real FFT of {self.fft} points, {self.bins} triangular mel "
-            f"bands (2595 log10(1 + f / 700)) from {self.lowest_hz:g} to {self.rate // 2} Hz, "
-            f"ln(energy + {_FLOOR:g}); about {self.macs:,} multiply-accumulates, which the costs "
-            "of the network do not hold. As a stream, a new frame comes every "
-            f"{1000 * self.hop / self.rate:g} ms. Values as they are"
+            f"Log-mel spectrogram as (1, {self.frames}, {self.bins}): the middle "
+            f"{self.seconds:g} s at {self.rate} Hz within -1 to 1, shorter sounds between zeros, "
+            f"symmetric Hann windows (0.5 - 0.5 cos(2 pi n / {self.window - 1})) of {self.window} "
+            f"samples every {self.hop}, powers of a real FFT of {self.fft} points, {self.bins} mel "
+            "bands (2595 log10(1 + f / 700)), triangles on the mel scale with corners evenly from "
+            f"{self.lowest_hz:g} to {self.rate // 2} Hz, ln(energy + {_FLOOR:g}); about "
+            f"{self.macs:,} multiply-accumulates, which the costs of the network do not hold. As "
+            f"a stream, a new frame comes every {1000 * self.hop / self.rate:g} ms. Values as they "
+            "are"
         )
 
 

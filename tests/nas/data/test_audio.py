@@ -133,3 +133,24 @@ def test_every_file_that_cannot_be_used_is_named(folder):
 def test_wrong_options_are_named(folder, options, message):
     with pytest.raises(InputError, match=message):
         audio_folder(config(folder), **options)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.7])
+def test_who_follows_the_card_s_words_gets_the_same_spectrogram(seconds):
+    front = LogMel(rate=8000, seconds=0.6, bins=16)
+    sound = np.random.default_rng(2).normal(size=round(seconds * 8000)) / 8
+    words = front.text()
+    for said in ("middle 0.6 s at 8000 Hz", "between zeros", "0.5 - 0.5 cos(2 pi n / 239)",
+                 "of 240 samples every 160", "FFT of 256 points", "16 mel bands",
+                 "triangles on the mel scale", "evenly from 20 to 4000 Hz",
+                 "ln(energy + 1e-06)"):  # fmt: skip
+        assert said in words, said
+    cut = round(abs(seconds - 0.6) * 8000) // 2
+    whole = np.pad(sound, cut) if seconds < 0.6 else sound[cut : cut + 4800]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(240) / 239)
+    corners = np.linspace(2595 * np.log10(1 + 20 / 700), 2595 * np.log10(1 + 4000 / 700), 18)
+    scale = 2595 * np.log10(1 + np.arange(129) * 8000 / 256 / 700)
+    bands = [np.interp(scale, corners[i : i + 3], [0, 1, 0], left=0, right=0) for i in range(16)]
+    frames = [whole[i : i + 240] * window for i in range(0, 4800 - 240 + 1, 160)]
+    energy = np.abs(np.fft.rfft(frames, 256)) ** 2 @ np.array(bands).T
+    np.testing.assert_allclose(front(sound), np.log(energy + 1e-6), rtol=1e-4, atol=1e-4)
