@@ -29,6 +29,9 @@ LOOKED_AT = 200
 _GREY = ("1", "L", "LA", "F", "I")
 """Pillow's modes of one channel."""
 
+_TRANSPARENT = ("RGBA", "LA", "PA")
+"""Those with a channel of opacity; others may name a colour that is transparent."""
+
 Map = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
 
 
@@ -52,6 +55,8 @@ class DamagedPicture(InputError):
 def open_picture(path: Path, channels: int) -> Image:
     """Return a picture as it is to be seen: turned as its camera says, 8 bits, 1 or 3 channels.
 
+    What is transparent is white, as on a page: what lies below is often black, all of it.
+
     Raises:
         DamagedPicture: no picture, a damaged one, one that is too large, or pixels that have no
             scale of 8 bits.
@@ -61,7 +66,8 @@ def open_picture(path: Path, channels: int) -> Image:
     try:
         with _opened(path) as opened:
             whole = ImageOps.exif_transpose(opened)
-            return _eight_bits(path, whole).convert("RGB" if channels == 3 else "L")
+            flat = _on_white(_eight_bits(path, whole))
+            return flat.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DamagedPicture):
             raise
@@ -219,6 +225,15 @@ def _eight_bits(path: Path, image: Image) -> Image:
             "scale; save them as 8 or 16 bits",
         )
     return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode not in _TRANSPARENT and "transparency" not in image.info:
+        return image
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 
 SHIFTED_SIDE = 64

@@ -366,7 +366,8 @@ def _cut_text(cut: Mapping[str, Any]) -> str:
         f". Of a picture of another size the square in its middle was taken and scaled to {size} x "
         f"{size}, by bilinear interpolation with anti-aliasing: its side is {share:.3g} of the "
         f"picture's shorter side, and at least {size} pixels where the picture has as many. "
-        "Pictures are turned first as their EXIF says, and not stretched"
+        "Pictures are turned first as their EXIF says, and not stretched; what is transparent in "
+        "them is white"
     )
 
 

@@ -245,3 +245,34 @@ def test_small_pictures_are_shifted_a_little_and_large_ones_cropped(side):
     assert shifted != cropped
     assert suited["crop_padding"] <= side / 8
     assert suited["scale"] >= 0.5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    # A black square of 4 pixels on nothing, below which there is black as well; half opaque once.
+    opaque = np.zeros((8, 8), np.uint8)
+    opaque[2:4, 2:4] = 255
+    expected = 255 - opaque.astype(int)
+    path = tmp_path / "drawing.png"
+    if mode in ("RGBA", "LA"):
+        opaque[6, 6], expected[6, 6] = 51, 204  # a fifth of black over white
+        levels = [np.zeros((8, 8), np.uint8)] * (len(mode) - 1)
+        Image.fromarray(np.stack([*levels, opaque], axis=2), mode).save(path)
+    else:
+        # Another way of files to say it: one colour, here the darkest but one, is transparent.
+        values = np.where(opaque, 0, 1).astype(np.uint8)
+        image = Image.fromarray(values).convert(mode if mode != "P" else "L")
+        if mode == "P":
+            image = Image.fromarray(values, "P")
+            image.putpalette([0, 0, 0, 1, 1, 1])
+        image.save(path, transparency=(1, 1, 1) if mode == "RGB" else 1)
+    for channels in (1, 3):
+        pixels = np.asarray(open_picture(path, channels)).astype(int)
+        assert (pixels.reshape(8, 8, channels) == expected[:, :, None]).all()
+
+
+def test_opaque_pictures_stay_as_they_are(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    pixels[:, :, 3] = 255
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "opaque.png")
+    assert (np.asarray(open_picture(tmp_path / "opaque.png", 3)) == pixels[:, :, :3]).all()
