@@ -30,6 +30,7 @@ class Images:
         targets: what is right, batch by batch, as the task's score takes it; by default the labels.
         task: says what is decided and how good it is; ``None`` for one class an image.
         classes: names of classes, labels or outputs; numbers where there are none.
+        doubt: why they may be no inputs of the model, in words; empty where nothing says so.
     """
 
     pixels: np.ndarray
@@ -38,6 +39,7 @@ class Images:
     targets: tuple[np.ndarray, ...] = ()
     task: Task | None = None
     classes: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

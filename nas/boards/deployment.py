@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.boards.comparison import Comparison, Images
+from nas.boards.pixels import as_inputs, preprocessing_in
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.graph import inputs_of
 
@@ -148,6 +149,8 @@ def check_deployment(
     speedup = _speedup(measured)
     arithmetic = dict(measured[0].conditions).get("arithmetic")
     problems, warnings = _judged(measured, execution, against, check, images, speedup)
+    if images.doubt:
+        warnings.insert(0, images.doubt)
     if not np.isfinite(outputs).all():
         problems.append("outputs are not finite")
     return DeployReport(
@@ -233,7 +236,9 @@ def random_images(shape: tuple[int, ...], *, seed: int = 0) -> Images:
     return Images(pixels.astype(np.float32), None, "random")
 
 
-def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None) -> Images:
+def read_images(
+    path: Path, shape: tuple[int, ...], *, limit: int | None = None, model: Path | None = None
+) -> Images:
     """Return images from an ``.npz`` file, or the search-validation images of a run or job.
 
     Args:
@@ -241,6 +246,7 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
             classes or what the model's task takes as targets; a run folder; or a job file.
         shape: what the model takes; images of a run are resized to it, as in the search.
         limit: most images.
+        model: whose file says how whole numbers of an ``.npz``, which are pixels, become inputs.
 
     Raises:
         InputError: no such file, or one without images.
@@ -249,11 +255,13 @@ def read_images(path: Path, shape: tuple[int, ...], *, limit: int | None = None)
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                pixels = np.asarray(arrays["images"], np.float32)[:limit]
+                given = arrays["images"][:limit]
                 labels = arrays["labels"][:limit] if "labels" in arrays else None
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path}: no .npz file with an array 'images': {error}") from error
-        return Images(pixels, labels, path.name)
+        rule = {} if model is None else preprocessing_in(model)
+        pixels, source, doubt = as_inputs(given, rule, path.name)
+        return Images(pixels, labels, source, doubt=doubt)
     from nas.job.check import load_job
     from nas.record.run_folder import RunStore
     from nas.stages.opened_job import RunContext

@@ -64,7 +64,8 @@ def check(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A run, a job (its search-validation images) or an .npz with images and labels.",
+            help="A run, a job (its search-validation images) or an .npz with labels and images: "
+            "uint8 pixels, or inputs of the model.",
         ),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Use at most so many images.")] = None,
@@ -129,7 +130,9 @@ def check(
     report = check_deployment(
         model,
         target,
-        images=None if data is None else read_images(data, input_shape(model), limit=images),
+        images=None
+        if data is None
+        else read_images(data, input_shape(model), limit=images, model=model),
         float_model=float_model,
         protocol=chosen,
         store=None if store is None else MeasurementStore(store),
