@@ -110,8 +110,8 @@ def module_source(
             calibration images are used, and accuracy is reported on its validation images.
         normalisation: as ``data.normalisation``, what the network was trained with; by default
             what is known of torchvision's and timm's networks, otherwise that of the data.
-        array: a .npy file of images (n, channels, height, width) or of other inputs, float32, as
-            the network takes them, instead of a data set.
+        array: a .npy file instead of a data set: images (n, channels, height, width) or other
+            inputs, float32, as the network takes them; or pixels, uint8, with ``normalisation``.
         images: calibration images.
         seed: that divides the data.
 
@@ -125,7 +125,7 @@ def module_source(
     if arguments:
         about["arguments"] = dict(arguments)
     if array is not None:
-        given = _read_array(array, images)
+        given = _read_array(array, images, normalisation)
         _outputs(
             module,
             given[0][:1],
@@ -249,9 +249,11 @@ def _outputs(module: nn.Module, image: Tensor, refusal: str, fix: str) -> Any:
         raise InputError(f"{refusal} of {shape}: {str(error).splitlines()[0]}; {fix}") from error
 
 
-def _read_array(path: Path, images: int) -> list[Tensor]:
+def _read_array(path: Path, images: int, normalisation: Any) -> list[Tensor]:
     import numpy as np
     import torch
+
+    from nas.job.sections.data import IMAGENET, NormalisationConfig
 
     try:
         array = np.load(path, allow_pickle=False)
@@ -265,4 +267,25 @@ def _read_array(path: Path, images: int) -> list[Tensor]:
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds values that are not finite")
     tensor = torch.from_numpy(array[:images].astype(np.float32))
+    pixels = array.dtype == np.uint8
+    if pixels != (normalisation not in (None, "data")):
+        raise InputError(
+            f"{path} holds {array.dtype}: "
+            + (
+                "pixels, and nobody says what the network was trained with; give --normalisation "
+                "MEANS/DEVIATIONS of pixels of 0 to 1, or save what it takes as float32"
+                if pixels
+                else "floats are taken as the network takes them, so --normalisation is not used; "
+                "leave it out, or save pixels as uint8"
+            )
+        )
+    if pixels:
+        rule = (
+            IMAGENET
+            if normalisation == "imagenet"
+            else NormalisationConfig.model_validate(normalisation)
+        )
+        channels = (-1, *[1] * (array.ndim - 2))
+        mean, deviation = (torch.tensor(v).reshape(channels) for v in (rule.mean, rule.deviation))
+        tensor = (tensor / 255 - mean) / deviation
     return list(tensor.split(128))

@@ -227,6 +227,11 @@ def input_shape(model: Path) -> tuple[int, ...]:
             f"{model}: the input is {shown}, not (batch, channels, height, width) of a fixed size; "
             "export it with the size that the device gets"
         )
+    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise InputError(
+            f"{model}: the input {inputs[0].name!r} is no float32, which outputs are compared on; "
+            "check the file without pre-processing inside, which has the same layers"
+        )
     return tuple(sizes[1:])
 
 

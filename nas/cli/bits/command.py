@@ -88,7 +88,11 @@ def bits(
     ] = "nearest",
     images: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Calibration images, .npy, instead of a data set."),
+        typer.Option(
+            metavar="FILE",
+            help="Calibration images instead of a data set, .npy: floats as the network takes "
+            "them, or uint8 pixels with --normalisation.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Calibration images.")] = 512,
     weight_bits: Annotated[

@@ -87,6 +87,22 @@ def test_arrays_of_another_shape_are_told(tmp_path):
         module_source(f"{__name__}:small", array=tmp_path / "x.npy")
 
 
+def test_pixels_of_an_array_are_normalised_as_asked_or_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    np.save(path, pixels)
+    name = f"{__name__}:small"
+    told = {"mean": [0.5], "deviation": [0.25]}
+    found = module_source(name, array=path, normalisation=told).calibration[0]
+    np.testing.assert_allclose(found.numpy(), (pixels / 255 - 0.5) / 0.25, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="uint8: pixels, and nobody says"):
+        module_source(name, array=path)
+    np.save(path, pixels.astype(np.float32))
+    assert (module_source(name, array=path).calibration[0].numpy() == pixels).all()
+    with pytest.raises(InputError, match="--normalisation is not used"):
+        module_source(name, array=path, normalisation=told)
+
+
 def last_channels(path, *, beside: bool = False):
     """Write a file that takes (batch, height, width, channels), as TensorFlow's exporters do."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT

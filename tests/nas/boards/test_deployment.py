@@ -115,6 +115,15 @@ def test_images_are_read_and_refused(model, tmp_path):
         check_deployment(tmp_path / "a.npz", device, protocol=QUICK)
 
 
+def test_a_file_that_takes_bytes_is_told_which_to_check(model, tmp_path):
+    from nas.models.formats.preprocessing import with_preprocessing
+
+    rule = {"pixel_scale": 1 / 255, "mean": [0.5], "std": [0.25]}
+    onnx.save(with_preprocessing(onnx.load(model), rule), tmp_path / "bytes.onnx")
+    with pytest.raises(InputError, match="without pre-processing inside"):
+        input_shape(tmp_path / "bytes.onnx")
+
+
 def test_the_command_writes_json_and_ends_with_4_for_a_broken_model(model, tmp_path):
     arguments = ["--processes", "2", "--runs", "3", "--protocol", "retries=0", "--json"]
     report = tmp_path / "report.json"
