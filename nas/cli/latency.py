@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,9 +101,21 @@ def read(
     return data
 
 
-def names(text: str | None) -> tuple[str, ...]:
-    """Split a comma-separated option."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def names(text: str | None, known: Sequence[str] = ()) -> tuple[str, ...]:
+    """Split a comma-separated option.
+
+    Args:
+        text: of the option.
+        known: names that may hold commas themselves, as headers of columns do.
+    """
+    parts = (text or "").split(",")
+    found: list[str] = []
+    while parts:
+        several = range(len(parts), 1, -1)
+        length = next((n for n in several if ",".join(parts[:n]).strip() in known), 1)
+        found.append(",".join(parts[:length]).strip())
+        parts = parts[length:]
+    return tuple(name for name in found if name)
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
@@ -162,16 +175,16 @@ def benchmark(
     from search_spaces.atomic import write_json_atomic
 
     methods = names(method) or (DEFAULT_METHOD,)
+    data = read(table, space, arch_column, preset, missing=missing)
     split = Split(
-        meta_train=names(meta_train),
-        meta_valid=names(meta_valid),
-        test=names(test),
+        meta_train=names(meta_train, data.devices),
+        meta_valid=names(meta_valid, data.devices),
+        test=names(test, data.devices),
         measurements=measurements,
         pool=pool,
         holdout=holdout,
         references=numbers(references, "--references"),
     )
-    data = read(table, space, arch_column, preset, missing=missing)
 
     def run(chosen: tuple[str, ...]) -> list[Record]:
         return run_benchmark(
@@ -235,9 +248,9 @@ def fit(
     from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
 
     data = read(table, space, arch_column, preset, devices=devices != "none", missing=missing)
-    checks = names(valid)
+    checks = names(valid, data.devices)
     latencies = (d for d in data.devices if data.metric(d) == "latency_ms" and d not in checks)
-    chosen = () if devices == "none" else names(devices) or tuple(latencies)
+    chosen = () if devices == "none" else names(devices, data.devices) or tuple(latencies)
     both = sorted(set(chosen) & set(checks))
     if both:
         raise InputError(f"{both[0]!r} is given in --devices and --valid; take it out of one")
@@ -444,7 +457,7 @@ def convert(
     from search_spaces.tables.table import write_table
 
     data = read(table, space, arch_column, preset, missing=missing)
-    chosen = names(devices)
+    chosen = names(devices, data.devices)
     data = data.select(chosen) if chosen else data
     write_table(data, output)
     print(f"{output}: {len(data)} architectures, {len(data.devices)} columns")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nas.cli.latency import app
+from nas.cli.latency import app, names
 from search_spaces.errors import InputError
 from search_spaces.spaces.registry import build_space
 from search_spaces.tables.synthetic import synthetic_table
@@ -89,6 +89,15 @@ def test_validate_and_convert(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.csv"
     run("convert", table, out, "--devices", "device1")
     assert out.read_text().splitlines()[2] == "arch,device1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a,npu,3", ("a", "npu,3")), ("npu,3, b", ("npu,3", "b")), ("npu, 3", ("npu", "3")),
+     ("x,y,z,a", ("x,y,z", "a")), (" a , b ", ("a", "b")), ("npu,a,", ("npu", "a")), ("", ())],
+)  # fmt: skip
+def test_columns_may_hold_commas(text: str, expected: tuple[str, ...]) -> None:
+    assert names(text, ("a", "npu,3", "b", "x,y,z", "x,y")) == expected
 
 
 def test_unknown_names_are_input_errors(table: Path) -> None:
