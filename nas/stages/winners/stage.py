@@ -142,6 +142,7 @@ class Winners:
             for line in self._last_rung(left, spent, each, keep_s, taught):
                 tell(line)
         self._tell_of_starved([known[str(arch), 1]["steps"] for arch in staying])
+        self._tell_of_inherited([bool(known[str(arch), 1].get("inherited")) for arch in staying])
         for arch in staying:
             if not known[str(arch), 1].get("inherited"):
                 self.evaluator.finetuned[arch] = self._trainer.trained(arch)
@@ -183,6 +184,15 @@ class Winners:
             return behind if pays(len(behind)) else []
 
         return set(self._recorded_choice("winners_taught", choose))
+
+    def _tell_of_inherited(self, inherited: Sequence[bool]) -> None:
+        """Say how many networks a training of their own made worse, so that it does not count."""
+        if any(inherited):
+            self.progress.log(
+                f"{sum(inherited)} of {len(inherited)} networks of the front keep the weights that "
+                "they inherit: training of their own made them worse; a longer budget, or a lower "
+                "finetune.learning_rate, may change that"
+            )
 
     def _tell_of_starved(self, steps: Sequence[int]) -> None:
         """Warn of networks that hardly trained, as where other load took the time of a budget."""

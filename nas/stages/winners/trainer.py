@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
+from nas.fronts.metrics import METRICS
+from nas.fronts.noise import error_of_difference
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.stages.build_supernet import anew
@@ -154,10 +156,9 @@ class WinnerTrainer:
             return {**item, **taken}
         found = quality(training.reached())
         inherited = False
-        # Inherited weights have no zeros, however well they do.
-        if self._trained and self._job.finetune.sparsity is None:
+        if self._may_inherit(int(item.get("rung", 0))):
             before = self._evaluator.quality(self._evaluator.network(arch))
-            inherited = sign * found.accuracy < sign * before.accuracy
+            inherited = sign * (before.accuracy - found.accuracy) > self._doubt(before.accuracy)
             found = before if inherited else found
         return {
             **item,
@@ -167,9 +168,29 @@ class WinnerTrainer:
             **({FAULTY: found.accuracy_at_fault_rate} if self._evaluator.faults else {}),
             **({CLASS_LOSS: found.worst_class_loss} if self._evaluator.class_loss else {}),
             **taken,
-            # What it inherits from a network that came trained was better.
+            # What it inherits was better.
             **({"inherited": True} if inherited else {}),
         }
+
+    def _may_inherit(self, rung: int) -> bool:
+        """Whether a winner keeps the weights that it inherits where its training made it worse.
+
+        After a quarter of it, mostly in float, what it will become is not known yet: only a network
+        that came trained is held against what it was by then. One that ends with the validation
+        examples has learnt for most of its time what they cannot judge.
+        """
+        # Inherited weights have no zeros, however well they do.
+        if self._job.finetune.sparsity is not None:
+            return False
+        return self._trained or (rung == 1 and not self._job.finetune.refit)
+
+    def _doubt(self, accuracy: float) -> float:
+        """Return by how much a winner may be behind the weights of all and still keep its own."""
+        name = self._evaluator.task.metric_name
+        if self._trained or not METRICS.get(name).share:
+            return 0.0
+        images = len(self._evaluator.splits.validation)
+        return error_of_difference(accuracy, images)
 
     def step_seconds(self, arch: Arch, *, cpu: bool) -> tuple[float, float]:
         """Return the seconds of a training step of ``arch`` here, on weights thrown away.

@@ -167,6 +167,23 @@ def test_seconds_are_shared_equally_and_the_budget_is_kept(stage):
     assert len(found) == 4
 
 
+def test_networks_that_keep_what_they_inherit_are_told_and_have_no_weights_of_their_own(
+    stage, monkeypatch
+):
+    class Worse(Trained):
+        def run(self, work, items):
+            for index, line in super().run(work, items):
+                small = line["rung"] == 1 and line["arch"] == str(ARCHS[-1])
+                yield index, {**line, **({"inherited": True} if small else {})}
+
+    clock, lines = Clock(), []
+    winners, evaluator = stage(Worse(clock, by_size), clock)
+    monkeypatch.setattr(winners.progress, "log", lines.append)
+    found = winners.run(evaluated(by_size), keep=lambda places: 100.0)
+    assert set(found) - set(evaluator.finetuned) == {ARCHS[-1]}
+    assert any(line.startswith("1 of 4 networks of the front keep") for line in lines)
+
+
 @pytest.mark.parametrize(("epoch", "told"), [(1, False), (2, True)])
 def test_networks_that_hardly_trained_are_told(stage, monkeypatch, epoch, told):
     clock = Clock()

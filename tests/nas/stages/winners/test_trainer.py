@@ -80,6 +80,48 @@ def test_training_is_told_what_is_better_when_larger(higher, seen, monkeypatch, 
     assert len(made) == 1
 
 
+def inheriting(trainer, name, *, before, after):
+    """Have ``trainer`` find ``after`` for what was trained, and ``before`` for what it inherits."""
+    evaluator = trainer._evaluator
+    evaluator.task.metric_name = name
+    evaluator.network = lambda arch, own=None: own
+    evaluator.quality = lambda network, own=None: SimpleNamespace(
+        accuracy=before if network is None else after, worst_class_accuracy=float("nan")
+    )
+    # So many that a standard error of a share is about .02.
+    evaluator.splits.validation = range(1000)
+    return {"arch": str(ARCH), "until": 1, "total": 1, "cpu": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "higher", "before", "after", "inherited"),
+    [("accuracy", True, 0.8, 0.7, True), ("accuracy", True, 0.8, 0.79, False),
+     ("accuracy", True, 0.7, 0.8, False), ("rmse", False, 9.9, 12.3, True),
+     ("rmse", False, 12.3, 9.9, False)],
+)  # fmt: skip
+def test_who_ends_worse_than_it_began_keeps_what_it_inherits(
+    name, higher, before, after, inherited, monkeypatch, tmp_path
+):
+    trainer, _ = trainer_of(tmp_path, monkeypatch, higher=higher)
+    item = inheriting(trainer, name, before=before, after=after)
+    line = trainer.train({**item, "rung": 1})
+    assert line.get("inherited", False) is inherited
+    assert line["accuracy"] == (before if inherited else after)
+    # After a quarter of the time nobody knows yet.
+    first = trainer.train({**item, "rung": 0})
+    assert first["accuracy"] == after and "inherited" not in first
+
+
+@pytest.mark.parametrize("finetune", [{"refit": True}, {"sparsity": {"pattern": "50%"}}])
+def test_what_inherited_weights_have_not_is_never_given_up(finetune, monkeypatch, tmp_path):
+    trainer, _ = trainer_of(tmp_path, monkeypatch, **finetune)
+    monkeypatch.setattr(trainer, "_refitting", lambda arch, first, cpu: Training())
+    item = inheriting(trainer, "accuracy", before=0.9, after=0.1)
+    trainer._evaluator.splits.validation = trainer._evaluator.splits.train.first(5)
+    line = trainer.train({**item, "rung": 1})
+    assert line["accuracy"] == 0.1 and "inherited" not in line
+
+
 def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, tmp_path):
     trainer, made = trainer_of(tmp_path, monkeypatch, refit=True)
     item = {"arch": str(ARCH), "total": 10.0, "cpu": True}
