@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas.fronts.metrics import METRICS
 from nas.fronts.pareto import knee, nondominated
 
 Z = 1.959964
@@ -85,6 +86,19 @@ def error_of_difference(share: float, images: int) -> float:
     """
     adjusted = (share * images + 1) / (images + 2)
     return math.sqrt(2 * adjusted * (1 - adjusted) / (images + 2))
+
+
+def error_of_metric(name: str, value: float, images: int) -> float:
+    """Return the standard error of the difference of two values of a metric about ``value``.
+
+    0 for a metric that is no share of the images, whose error nobody knows from its value.
+
+    Args:
+        name: of a registered metric.
+        value: of ``images`` trials.
+        images: number of trials of each.
+    """
+    return error_of_difference(value, images) if METRICS.get(name).share else 0.0
 
 
 def beaten_by(objectives: np.ndarray, beyond: np.ndarray) -> list[int | None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.fronts.noise import error_of_metric
 from nas.job.schema import Job
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
@@ -80,8 +81,9 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
 
     The weights are kept in the run folder: training that was cut off goes on, and what is
     finished is read back. With ``finetune.sparsity`` the smallest weights are zero before it
-    begins, and stay so. Where the network came trained and training made ``arch`` worse on the
-    validation images, that is the supernet itself, with the weights that ``arch`` inherits.
+    begins, and stay so. Where training made ``arch`` worse on the validation images (beyond chance,
+    unless the network came trained), that is the supernet itself, with the weights that ``arch``
+    inherits.
     """
     from supernet.sparsity.training import pruned
     from supernet.training.finetune import finetune
@@ -120,10 +122,13 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         patterns=patterns,
     )
     # Inherited weights have no zeros, however well they do.
-    if not trained or patterns:
+    if patterns:
         return found
     before, after = _without_and_with(found, arch, evaluator)
-    return found if after >= before else evaluator.supernet
+    # As of winners that share a budget: beyond chance, where the network did not come trained.
+    images, name = len(evaluator.splits.validation), evaluator.task.metric_name
+    doubt = 0.0 if trained else error_of_metric(name, abs(before), images)
+    return found if after >= before - doubt else evaluator.supernet
 
 
 def _reconstructed(arch: Arch, evaluator: Evaluator) -> Supernet:

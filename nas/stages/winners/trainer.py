@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
-from nas.fronts.metrics import METRICS
-from nas.fronts.noise import error_of_difference
+from nas.fronts.noise import error_of_metric
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.stages.build_supernet import anew
@@ -158,7 +157,11 @@ class WinnerTrainer:
         inherited = False
         if self._may_inherit(int(item.get("rung", 0))):
             before = self._evaluator.quality(self._evaluator.network(arch))
-            inherited = sign * (before.accuracy - found.accuracy) > self._doubt(before.accuracy)
+            images = len(self._evaluator.splits.validation)
+            name = self._evaluator.task.metric_name
+            # What came trained has shown what it can; the shared weights are one draw of many.
+            doubt = 0.0 if self._trained else error_of_metric(name, before.accuracy, images)
+            inherited = sign * (before.accuracy - found.accuracy) > doubt
             found = before if inherited else found
         return {
             **item,
@@ -183,14 +186,6 @@ class WinnerTrainer:
         if self._job.finetune.sparsity is not None:
             return False
         return self._trained or (rung == 1 and not self._job.finetune.refit)
-
-    def _doubt(self, accuracy: float) -> float:
-        """Return by how much a winner may be behind the weights of all and still keep its own."""
-        name = self._evaluator.task.metric_name
-        if self._trained or not METRICS.get(name).share:
-            return 0.0
-        images = len(self._evaluator.splits.validation)
-        return error_of_difference(accuracy, images)
 
     def step_seconds(self, arch: Arch, *, cpu: bool) -> tuple[float, float]:
         """Return the seconds of a training step of ``arch`` here, on weights thrown away.

@@ -199,9 +199,12 @@ def test_another_network_may_teach_and_must_fit(folder, tmp_path):
         train_supernet(context, store, Progress())
 
 
-def test_fine_tuning_that_harms_is_left_out(folder, tmp_path):
+@pytest.mark.parametrize("trained", [True, False])
+def test_fine_tuning_that_harms_is_left_out(folder, tmp_path, trained):
     context, store = begin(folder, tmp_path, epochs=0)
     supernet, _ = train_supernet(context, store, Progress())
+    # Shared weights that a run trained itself are given up as little.
+    store.update_manifest(pretrained={**store.manifest()["pretrained"], "trained": trained})
     evaluator = Evaluator(supernet, context.splits, context.task)
     job = context.job
     harmful = job.finetune.model_copy(update={"epochs": 1.0, "learning_rate": 3.0})
