@@ -13,6 +13,7 @@ import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -305,6 +306,7 @@ def allocate_bits(
     sensitivity: SensitivityTable | None = None,
     work: Path | None = None,
     seed: int = 0,
+    told: Callable[[str, int, int], None] | None = None,
 ) -> BitsResult:
     """Find the bits of every layer, and quantise the network to them.
 
@@ -319,6 +321,7 @@ def allocate_bits(
         sensitivity: measured before; measured here otherwise.
         work: folder for unfinished sensitivities, so that a second call goes on.
         seed: of learned rounding.
+        told: what is being done, how many layers are done and of how many.
 
     Raises:
         InfeasibleError: the budgets cannot be met; the message says what the cheapest needs.
@@ -351,6 +354,7 @@ def allocate_bits(
             activation_bits=_columns({*activation_bits, *edge}),
             group=group,
             path=None if work is None else work / "sensitivity.json",
+            on_layer=None if told is None else partial(told, "sensitivity"),
         )
     table = bit_table(
         sizes,
@@ -374,6 +378,7 @@ def allocate_bits(
         steps=(*STEPS, "adaround") if adaround else STEPS,
         seed=seed,
         group=group,
+        on_layer=None if told is None else partial(told, "quantisation"),
     )
     return BitsResult(table, limits, best, baselines(table, limits, sensitivity), network, metric)
 

@@ -8,7 +8,7 @@ bias see the errors that the layers before it have left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ def quantize_post_training(
     seed: int = 0,
     group: int = 0,
     sparsity: Sparsity | Mapping[str, Sparsity] | None = None,
+    on_layer: Callable[[int, int], None] | None = None,
 ) -> PlainNetwork:
     """Return ``module`` as a quantised network for :func:`supernet.onnx.export.export_onnx`.
 
@@ -100,6 +101,7 @@ def quantize_post_training(
             the last where a layer can have the pattern, or of layers by their names
             (:func:`supernet.sparsity.masks.graph_sparsity`). Zero weights of the float network
             that its pattern covers stay zero.
+        on_layer: told after each layer how many are done, and of how many.
 
     Raises:
         InputError: an unknown step, a network that cannot be traced, bits for layers that do not
@@ -125,7 +127,7 @@ def quantize_post_training(
         _check_equalised(graph, before, images[0][:_COMPARED], "balance")
     patterns = graph_sparsity(graph, sparsity, {name: w for name, (w, _) in wanted.items()})
     walk = _Walk(graph, wanted, frozenset(steps), per_channel, rounding, seed, group, patterns)
-    walk.run(images)
+    walk.run(images, on_layer)
     network = walk.network()
     difference = relative_difference(network(images[0]), walk.outputs)
     if difference > TOLERANCE:
@@ -235,7 +237,9 @@ class _Walk:
         for name, node in self.graph.layers.items():
             self.names[node] = name
 
-    def run(self, images: Sequence[Tensor]) -> None:
+    def run(
+        self, images: Sequence[Tensor], on_layer: Callable[[int, int], None] | None = None
+    ) -> None:
         """Quantise every layer and point."""
         floats: dict[fx.Node, list[Any]] = {}
         codes: dict[fx.Node, list[Any]] = {}
@@ -245,6 +249,8 @@ class _Walk:
                 floats[node] = codes[node] = list(images)
             elif node in self.names:
                 floats[node], codes[node] = self._layer(node, floats, codes)
+                if on_layer is not None:
+                    on_layer(len(self.quantized), len(self.names))
             elif node in self.points:
                 before = node.all_input_nodes[0]
                 floats[node] = floats[before]

@@ -135,6 +135,7 @@ def layer_sensitivity(
     per_channel: bool = True,
     group: int = 0,
     path: Path | None = None,
+    on_layer: Callable[[int, int], None] | None = None,
 ) -> SensitivityTable:
     """Measure the sensitivity of every convolution and linear layer of a float network.
 
@@ -151,6 +152,7 @@ def layer_sensitivity(
         group: as in :func:`supernet.ptq.quantize.quantize_post_training`.
         path: JSON file that keeps finished batches, so that a second call goes on; the same
             network, images and bits are asked for.
+        on_layer: told after each layer of each batch how many are done, and of how many.
 
     Raises:
         InputError: the module cannot be traced, there are no images, or ``path`` belongs to
@@ -185,6 +187,8 @@ def layer_sensitivity(
             versions += [layer(grid(x)) for grid in grids[name]]
             sums.add(row, recorded, node, torch.stack(versions))
             sums.outliers[1, row] += outlier_share(x) * len(batch)
+            if on_layer is not None:
+                on_layer(number * len(graph.layers) + row + 1, len(images) * len(graph.layers))
         sums.finish(len(batch))
         if path is not None:
             sums.save(Path(path), key)

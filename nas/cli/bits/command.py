@@ -11,7 +11,7 @@ from nas.cli.bits.beside import with_design, with_ranks, with_sparsity
 from nas.cli.bits.language import bits_of_texts, numbers_of, whole_bits
 from nas.cli.bits.measured import layers_on, measured_on, tell_verified
 from nas.cli.bits.modes import check_mode, given
-from nas.cli.bits.told import accuracies, told
+from nas.cli.bits.told import LayersTold, accuracies, told
 from nas.cli.device_options import (
     Arguments,
     Authority,
@@ -245,6 +245,7 @@ def bits(
                 seed,
             )  # fmt: skip
             return
+    layers = LayersTold()
     result = allocate_bits(
         source.module,
         source.calibration,
@@ -260,6 +261,7 @@ def bits(
         adaround=adaround,
         work=output,
         seed=seed,
+        told=layers,
     )
     about: dict[str, Any] = {**source.about, "seed": seed}
     if hardware is not None:
@@ -269,7 +271,7 @@ def bits(
         typer.echo(source.unmeasured, err=True)
     if source.validation is not None and source.evaluate is not None:
         about[source.metric_name] = accuracies(
-            source, result, adaround=adaround, seed=seed, group=group
+            source, result, adaround=adaround, seed=seed, group=group, layers=layers
         )
         checked = source.validation[0][0]
     if costs is not None:

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from nas.stages.progress import LOG_EVERY_S, Progress
+
+
+class LayersTold:
+    """Says now and then how many layers are done, for works of minutes.
+
+    Args:
+        progress: where it is said.
+        clock: seconds, monotonic; for tests.
+    """
+
+    def __init__(
+        self, progress: Progress | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._progress = progress or Progress()
+        self._clock = clock
+        self._last = clock()
+
+    def __call__(self, work: str, done: int, of: int) -> None:
+        """Take how many of all layers are done; a line follows every 15 seconds at most."""
+        now = self._clock()
+        if now - self._last >= LOG_EVERY_S:
+            self._last = now
+            self._progress.log(f"{work}: {done} of {of} layers")
 
 
 def write_judged(source: Any, result: Any, output: Path, about: dict[str, Any]) -> Path:
@@ -36,7 +64,7 @@ def judged(source: Any, result: Any) -> dict[str, float]:
 
 
 def accuracies(
-    source: Any, result: Any, *, adaround: bool, seed: int, group: int
+    source: Any, result: Any, *, adaround: bool, seed: int, group: int, layers: LayersTold
 ) -> dict[str, float]:
     """Return the validation metric of the float network, the optimum and baselines, by method."""
     from nas.bits.search import STEPS, assignment
@@ -52,6 +80,7 @@ def accuracies(
             steps=steps,
             seed=seed,
             group=group,
+            on_layer=partial(layers, f"quantisation as {other.method}"),
         )
         found[other.method] = source.evaluate(network, source.validation)
     return found

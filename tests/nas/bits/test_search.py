@@ -65,6 +65,17 @@ def result():
     )
 
 
+def test_who_waits_is_told_how_many_layers_are_done():
+    told = []
+    allocate_bits(
+        make(), batches(2), {"weights_kib": "90%"}, weight_bits=(4, 8), adaround=False,
+        told=lambda work, done, of: told.append((work, done, of)),
+    )  # fmt: skip
+    # Five layers; their sensitivity is measured on both batches.
+    sensitivity = [("sensitivity", done, 10) for done in range(1, 11)]
+    assert told == sensitivity + [("quantisation", done, 5) for done in range(1, 6)]
+
+
 def test_costs_are_those_of_the_quantised_plan(result):
     plan = result.network.plan
     assert result.best.costs["weights_kib"] == pytest.approx(plan.weights_kib)
