@@ -52,7 +52,7 @@ def train(stem: int, seed: int, optimizer: Optimizer, context: RunContext) -> di
         batches=context.splits.training_batches(BATCH, seed=seed),
         loss=context.task.loss,
         distillation_loss=context.task.distillation_loss,
-        recipe=replace(suited_recipe(network, plan), optimizer=optimizer),
+        recipe=replace(suited_recipe(plan), optimizer=optimizer),
         now=time.process_time,
     )
     training.run(until=SECONDS, total=SECONDS)

@@ -95,7 +95,7 @@ def train(shape: Shape, context: RunContext) -> dict[str, Any]:
         batches=context.splits.training_batches(BATCH, seed=0),
         loss=context.task.loss,
         distillation_loss=context.task.distillation_loss,
-        recipe=suited_recipe(network, plan),
+        recipe=suited_recipe(plan),
         now=time.process_time,
     )
     training.run(until=SECONDS, total=SECONDS)

@@ -41,7 +41,7 @@ from nas.report.results import load_results
 from nas.stages.opened_job import RunContext
 from nas.stages.pipeline import resume, run
 from supernet.network import Supernet
-from supernet.training.own_time import OwnRecipe, OwnTraining
+from supernet.training.own_time import OwnTraining, suited_recipe
 
 JOB = Path(__file__).parent / "language.yaml"
 RESULTS = Path(__file__).parents[1] / "results" / "language.json"
@@ -144,7 +144,7 @@ def largest_alone(job: Job, minutes: float, folder: Path) -> dict[str, Any]:
         batches=splits.training_batches(job.finetune.batch_size, seed=job.seed),
         loss=task.loss,
         distillation_loss=task.distillation_loss,
-        recipe=OwnRecipe(learning_rate=job.finetune.learning_rate or OwnRecipe.learning_rate),
+        recipe=suited_recipe(plan),
         checkpoint=folder / "alone.safetensors",
         now=time.process_time,
     )

@@ -42,7 +42,7 @@ def step_seconds(
     comes in hundredths, which are more than a step of a small network takes. After ``at_most_s``
     seconds of a kind of step a few of them must do.
     """
-    from nas.stages.build_supernet import make_schedule, make_supernet
+    from nas.stages.build_supernet import make_schedule, make_supernet, optimizer_of
     from supernet.training.subnets import default_stages
     from supernet.training.train import Recipe, Trainer
 
@@ -65,6 +65,7 @@ def step_seconds(
             learning_rate=1e-6,
             distillation=bool(config.distillation),
             precision=config.precision,
+            optimizer=optimizer_of(supernet, config, trained=False),
         ),
         device=device,
     )

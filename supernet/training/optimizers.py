@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from supernet.training.muon import Muon
 
 Named = Iterable[tuple[str, nn.Parameter]]
+OptimizerName = Literal["adamw", "muon"]
+
+
+def optimizers(
+    name: OptimizerName, parameters: Named, learning_rate: float, *, weight_decay: float
+) -> tuple[torch.optim.Optimizer, ...]:
+    """Return what trains ``parameters`` where ``name`` trains the weights that mix channels."""
+    if name == "muon":
+        return muon_and_adamw(parameters, learning_rate, weight_decay=weight_decay)
+    return (adamw(parameters, learning_rate, weight_decay=weight_decay),)
+
+
+def restore_states(
+    optimizer: torch.optim.Optimizer,
+    named: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Take over what a checkpoint holds of ``optimizer`` as ``optimizer.KEY.NAME``.
+
+    Args:
+        optimizer: of some of the parameters.
+        named: all parameters by their names.
+        tensors: of the checkpoint.
+    """
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for full, value in tensors.items():
+        kind, _, rest = full.partition(".")
+        key, _, name = rest.partition(".")
+        if kind == "optimizer" and name in named and id(named[name]) in own:
+            # The step count of fused AdamW stays a float32 scalar beside its parameter.
+            optimizer.state[named[name]][key] = value.to(named[name].device)
 
 
 def adamw(parameters: Named, learning_rate: float, *, weight_decay: float) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,7 +24,7 @@ from supernet.resolution import resize_images
 from supernet.training import distributed
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard, TrainingCollapse
-from supernet.training.optimizers import adamw
+from supernet.training.optimizers import OptimizerName, optimizers, restore_states
 from supernet.training.subnets import Schedule, float_plan
 from supernet.training.teacher import CountedViews, RememberingTeacher
 from supernet.training.weights import load_weights, weights_of_plain
@@ -65,6 +65,7 @@ class Recipe:
         distillation: subnets learn from the teacher's outputs, otherwise from the targets.
         precision: of convolutions and matrix products; parameters, quantisers and losses stay
             in float32.
+        optimizer: of weights that mix channels; AdamW trains the rest.
         targets: learn from the targets; False learns from a teacher that does not change alone,
             so that images need no labels.
         restart: share of the steps after which a second cycle of the learning rate begins, where
@@ -80,6 +81,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     restart: float = 0.0
     targets: bool = True
+    optimizer: OptimizerName = "adamw"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``."""
@@ -193,14 +195,20 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
-        self._optimizer = adamw(
-            supernet.named_parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self._optimizers = self._made_optimizers()
         self._guard = CollapseGuard(recipe.learning_rate)
         self._frozen: SubnetTeacher | None = None
         self._remembering: RememberingTeacher | None = None
         self._compiled: tuple[NetworkPlan, Callable[[Tensor], Tensor]] | None = None
         self._last_plans: Sequence[NetworkPlan] = ()
+
+    def _made_optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        return optimizers(
+            self.recipe.optimizer,
+            self.supernet.named_parameters(),
+            self.recipe.learning_rate,
+            weight_decay=self.recipe.weight_decay,
+        )
 
     def run(self, *, until: int | None = None) -> None:
         """Train to the last step, or to step ``until``, from the checkpoint if there is one.
@@ -238,9 +246,10 @@ class Trainer:
         set_progress(self.supernet, progress)
         plans = self.sampler.plans(self.step, progress)
         rate = self.recipe.rate(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
         images, targets = images.to(self.device), targets.to(self.device)
         if distributed.world_size() > 1:
             self._initialise_quantisers(images, plans)
@@ -251,7 +260,8 @@ class Trainer:
         distributed.average_gradients(self.supernet.parameters())
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.gradient_clip)
         self._guard.gradients(self.step + 1, norm.item())
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.step += 1
         record: dict[str, Any] = {
             "step": self.step,
@@ -365,8 +375,9 @@ class Trainer:
         """Write everything that the next step depends on."""
         tensors = {f"model.{k}": v for k, v in self.supernet.state_dict().items()}
         for name, parameter in self.supernet.named_parameters():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+            for optimizer in self._optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         if self._frozen is not None:
             frozen = self._frozen.supernet.state_dict()
             tensors.update({f"teacher.{k}": v for k, v in frozen.items()})
@@ -389,6 +400,10 @@ class Trainer:
                 what changed.
         """
         tensors, state = load_checkpoint(path)
+        if "optimizer" not in state.get("recipe", {}) and self.recipe.optimizer != "adamw":
+            # Earlier versions had no other, and a training goes on as it began.
+            self.recipe = replace(self.recipe, optimizer="adamw")
+            self._optimizers = self._made_optimizers()
         self._refuse_changes(path, state)
         missing = load_weights(self.supernet, tensors, prefix="model.", source=str(path))
         own = self.supernet.state_dict()
@@ -403,14 +418,9 @@ class Trainer:
                     f"{path} {what} {len(names)} tensors, such as {names[0]}: it was trained for "
                     "another space; restore the space of the job, or begin a new run"
                 )
-        for name, parameter in self.supernet.named_parameters():
-            entry = {
-                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer.{key}.{name}" in tensors
-            }
-            if entry:
-                self._optimizer.state[parameter] = entry
+        named = dict(self.supernet.named_parameters())
+        for optimizer in self._optimizers:
+            restore_states(optimizer, named, tensors)
         if any(name.startswith("teacher.") for name in tensors):
             self._frozen = self._freeze(self.supernet)
             load_weights(self._frozen.supernet, tensors, prefix="teacher.", source=str(path))

@@ -52,8 +52,9 @@ def everything(run: Trainer) -> dict[str, torch.Tensor]:
     """All that the next step depends on."""
     state = {f"model.{k}": v.clone() for k, v in run.supernet.state_dict().items()}
     for name, parameter in run.supernet.named_parameters():
-        for key, value in run._optimizer.state.get(parameter, {}).items():
-            state[f"{key}.{name}"] = value.clone()
+        for optimizer in run._optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                state[f"{key}.{name}"] = value.clone()
     return state
 
 

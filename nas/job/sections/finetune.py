@@ -55,19 +55,18 @@ class FinetuneConfig(Section):
     behind after a quarter of the training give up their places and their time. Fewer begin where a
     winner gets less than 3,500 steps, which all of them need."""
     learning_rate: AboveZero | None = None
-    """Peak; null is 0.01 where time is shared and half of it or more is in float, otherwise, and
-    without batch norm, 0.005, 0.002 for a network that came trained, and 0.0005 for a number of
-    epochs."""
+    """Peak; null is 0.01 where time is shared and half of it or more is in float, otherwise 0.005,
+    0.002 for a network that came trained, and 0.0005 for a number of epochs."""
     optimizer: Literal["adamw", "muon"] | None = None
     """Of weights that mix channels, where time is shared: muon makes each step of a matrix
-    orthogonal (Jordan et al., 2024) and needs fewer of them. null is muon where half of the time or
-    more is in float with batch norm, and otherwise adamw, which always trains the rest."""
+    orthogonal (Jordan et al., 2024) and needs far fewer of them. null is muon, and adamw, which
+    always trains the rest, for a network that came trained."""
     batch_size: Positive = 128
     float_share: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     """Share of each training, at its beginning, that runs in float where time is shared: its steps
     take about three quarters of the time of those at bits, and may be larger. null is 0.75, 0.5
-    where activations have fewer than 3 bits or weights fewer than 2, and 0 without batch norm or
-    for a network that came trained."""
+    where activations have fewer than 3 bits or weights fewer than 2, and 0 for a network that came
+    trained."""
     reconstruct: StrictBool = False
     """Before that, fit the weights of each architecture layer by layer to what the layers of the
     largest network give, by least squares on the calibration images; it needs no labels. Where it

@@ -117,6 +117,10 @@ class SupernetConfig(Section):
     weight_decay: NonNegative = 0.01
     """Of the shared weights, and of the front's networks where they share time; not applied to
     batch norm, biases and quantiser steps. With few examples 0.1 lets less be learnt by heart."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """Of weights that mix channels: muon makes each step of a matrix orthogonal (Jordan et al.,
+    2024). null is muon without batch norm, as in transformers, and otherwise, or for a network that
+    comes trained, adamw, which always trains the rest."""
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     distillation: StrictBool | Literal["only"] = True
     """Smaller sub-networks learn from the largest one's outputs, or from the teacher's. only leaves

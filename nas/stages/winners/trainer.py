@@ -257,7 +257,7 @@ class WinnerTrainer:
             loss=task.loss,
             distillation_loss=task.distillation_loss,
             teacher=self._teacher(batches) if taught else None,
-            recipe=_recipe(self._job, supernet, plan, trained=self._trained),
+            recipe=_recipe(self._job, plan, trained=self._trained),
             checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
@@ -281,14 +281,14 @@ class WinnerTrainer:
         return self._teachers[batches]
 
 
-def _recipe(job: Job, supernet: Supernet, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
+def _recipe(job: Job, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
     from supernet.training.own_time import OwnRecipe, suited_recipe
 
     config = job.finetune
     if trained:
         begin = OwnRecipe(learning_rate=TRAINED_RATE, float_share=config.float_share or 0.0)
     else:
-        begin = suited_recipe(supernet, plan, float_share=config.float_share)
+        begin = suited_recipe(plan, float_share=config.float_share)
     rate = config.learning_rate
     return replace(
         begin,

@@ -279,26 +279,18 @@ def test_a_narrow_copy_takes_its_bits_too(supernet):
     assert any(layer.groups > 1 for layer in plan.layers())
 
 
-def test_what_suits_follows_from_norms_and_bits(supernet):
+def test_what_suits_follows_from_bits(supernet):
     plan = supernet.plan(supernet.space.largest())
 
     def suited(weights, activations):
-        return suited_recipe(supernet, at_bits(plan, weights, activations))
+        return suited_recipe(at_bits(plan, weights, activations))
 
     for bits in [(8, 8), (4, 8), (3, 3), (2, 4)]:
         assert 0.5 < suited(*bits).float_share < 1
-        assert (
-            suited(*bits).optimizer == "muon"
-            and suited(*bits).learning_rate > OwnRecipe.learning_rate
-        )
+        assert suited(*bits).learning_rate > OwnRecipe.learning_rate
     # Activations of two bits take longer to learn.
-    assert suited(2, 2).float_share == 0.5 and suited(2, 2).optimizer == "muon"
-    # At bits from the first steps, because it is asked for so, it is the careful one.
-    assert suited_recipe(supernet, plan, float_share=0.0) == OwnRecipe()
-    assert suited_recipe(supernet, plan, float_share=0.3) == OwnRecipe(float_share=0.3)
-
-
-def test_without_batch_norm_the_recipe_is_the_careful_one():
-    transformer = Supernet(build_space("vit", preset="8x8", input_channels=1, outputs=2))
-    assert not transformer.batch_normalised()
-    assert suited_recipe(transformer, transformer.plan(transformer.space.largest())) == OwnRecipe()
+    assert suited(2, 2).float_share == 0.5
+    # At bits from the first steps, because it is asked for so, the rate is the careful one.
+    for share in (0.0, 0.3):
+        careful = OwnRecipe(float_share=share, optimizer="muon")
+        assert suited_recipe(plan, float_share=share) == careful

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from search_spaces.errors import InputError
 from supernet.network import Supernet
+from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.subnets import BitsStage, SandwichSampler
 from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import Recipe, Trainer, TrainingCollapse, load_weights
@@ -65,6 +66,34 @@ def test_stopping_and_going_on_gives_the_same_weights(uninterrupted, stops):
             run = trainer(build(seed), checkpoint=path, checkpoint_every_s=0.0)
             run.run(until=stop)
         assert_same(run, uninterrupted)
+
+
+def test_by_muon_an_interruption_leaves_no_trace_either(tmp_path):
+    recipe = Recipe(steps=STEPS, learning_rate=0.01, optimizer="muon")
+    whole = trainer(recipe=recipe)
+    whole.run()
+    path = tmp_path / "c.safetensors"
+    trainer(recipe=recipe, checkpoint=path, checkpoint_every_s=0.0).run(until=3)
+    run = trainer(build(seed=9), recipe=recipe, checkpoint=path)
+    run.run()
+    assert any(name.startswith("average.") for name in everything(run))
+    assert_same(run, whole)
+
+
+def test_a_training_that_began_before_there_was_muon_goes_on_by_adamw(uninterrupted, tmp_path):
+    path = tmp_path / "c.safetensors"
+    trainer(checkpoint=path, checkpoint_every_s=0.0).run(until=3)
+    tensors, state = load_checkpoint(path)
+    del state["recipe"]["optimizer"]
+    save_checkpoint(path, tensors, state)
+    muon = Recipe(steps=STEPS, learning_rate=0.01, optimizer="muon")
+    run = trainer(recipe=muon, checkpoint=path)
+    run.run()
+    assert_same(run, uninterrupted)
+    # One that says what it was trained by is not trained on by another.
+    trainer(checkpoint=tmp_path / "d", checkpoint_every_s=0.0).run(until=3)
+    with pytest.raises(InputError, match="optimizer was adamw and is now muon"):
+        trainer(recipe=muon, checkpoint=tmp_path / "d").run()
 
 
 @pytest.mark.parametrize("crash", [1, 2, 5, STEPS])
@@ -282,8 +311,6 @@ def test_a_changed_space_is_refused_with_a_tensor_that_differs(tmp_path):
 
 
 def test_weights_without_a_training_are_refused(tmp_path):
-    from supernet.training.checkpoint import save_checkpoint
-
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, {f"model.{k}": v for k, v in build().state_dict().items()}, {})
     with pytest.raises(InputError, match=r"no state of a training.*init_from"):
