@@ -97,7 +97,7 @@ def test_inputs_may_have_one_dimension_as_the_network_takes_them(tmp_path):
             return self.last(torch.relu(self.first(x[:, None])).mean(2))
 
     np.save(tmp_path / "sounds.npy", np.random.default_rng(0).normal(size=(16, 40)))
-    sounds = _read_array(tmp_path / "sounds.npy", 16)
+    sounds = _read_array(tmp_path / "sounds.npy", 16, None)
     assert [tuple(part.shape) for part in sounds] == [(16, 40)]
     result = allocate_bits(Sound().eval(), sounds, {"weights_kib": "100%"}, adaround=False)
     write_bits(result, tmp_path / "out", sounds[0])
