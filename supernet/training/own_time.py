@@ -84,9 +84,9 @@ class OwnRecipe:
 def suited_recipe(plan: NetworkPlan, *, float_share: float | None = None) -> OwnRecipe:
     """Return the recipe for an architecture whose inherited weights were trained a little.
 
-    Muon needs far fewer steps than AdamW: of ten classes of letters, after 40 seconds, 5 KiB named
-    half a point more rightly by it and 11 to 36 KiB one and a half to two, with depthwise
-    convolutions likewise; a transformer of 33 KiB named 72 % after 400 steps instead of 55, and a
+    Muon needs far fewer steps than AdamW: of ten classes of letters, after 40 seconds of either,
+    3 to 22 KiB named .8 to 1.4 points more rightly (``experiments/supernet/muon.py``);
+    a transformer of 33 KiB named 72 % after 400 steps instead of 55, and a
     language model took 3.0 bits a byte after 500 instead of 3.8. In float, and at bits while the
     rate falls, networks bear twice the rate and gradients that are seldom clipped; at 4 bits from
     the first step training by AdamW came apart. Three quarters of the time in float are as good as
