@@ -150,3 +150,15 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     # Output must not depend on the width or the colours of whoever runs the tests.
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def needs_compiler() -> None:
+    """Skip where the kernels of the low-bit runtime cannot be built."""
+    from devices.lowbit.build import find_compiler
+    from search_spaces.errors import EnvironmentProblem
+
+    try:
+        find_compiler()
+    except EnvironmentProblem as error:
+        pytest.skip(str(error))

@@ -13,7 +13,6 @@ letters; their test set is not read. It resumes; several processes may share the
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,13 +22,13 @@ import numpy as np
 import torch
 
 from experiments.results_index import write_result
-from experiments.supernet.widening import BATCH, JOB, ROOT, Shape
+from experiments.supernet.widening import JOB, ROOT, Shape, train_alone
 from nas.job.check import load_job
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.opened_job import RunContext
 from nas.stages.threads import set_threads
 from supernet.network import Supernet
-from supernet.training.own_time import OwnTraining, suited_recipe
+from supernet.training.own_time import suited_recipe
 
 COMMAND = "python -m experiments.supernet.muon runs/muon"
 RESULT = ROOT / "results" / "supernet" / "muon.json"
@@ -46,25 +45,13 @@ def train(stem: int, seed: int, optimizer: Optimizer, context: RunContext) -> di
     torch.manual_seed(seed)
     network = Supernet(Shape(channels, (1, 1, 1), 2, 4).space())
     plan = network.plan(network.space.largest())
-    training = OwnTraining(
-        network,
-        plan,
-        batches=context.splits.training_batches(BATCH, seed=seed),
-        loss=context.task.loss,
-        distillation_loss=context.task.distillation_loss,
-        recipe=replace(suited_recipe(plan), optimizer=optimizer),
-        now=time.process_time,
-    )
-    training.run(until=SECONDS, total=SECONDS)
-    reached = training.reached()
-    evaluator = context.evaluating(reached)
+    recipe = replace(suited_recipe(plan), optimizer=optimizer)
     return {
         "channels": channels,
         "weights_kib": plan.weights_kib,
         "seed": seed,
         "optimizer": optimizer,
-        "steps": training.step,
-        "validation": evaluator.accuracy(evaluator.network(plan, own=reached)),
+        **train_alone(network, plan, recipe, SECONDS, context, seed=seed),
     }
 
 

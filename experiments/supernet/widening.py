@@ -28,10 +28,11 @@ from nas.job.check import load_job
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.opened_job import RunContext
 from nas.stages.threads import set_threads
+from search_spaces.plan import NetworkPlan
 from search_spaces.seeds import derive_rng
 from search_spaces.spaces.mobilenet import MobileNetSpace, Stage
 from supernet.network import Supernet
-from supernet.training.own_time import OwnTraining, suited_recipe
+from supernet.training.own_time import OwnRecipe, OwnTraining, suited_recipe
 
 COMMAND = "python -m experiments.supernet.widening runs/widening"
 ROOT = Path(__file__).parents[1]
@@ -84,29 +85,42 @@ def shapes(count: int = MEMBERS) -> list[Shape]:
     return found
 
 
+def train_alone(
+    network: Supernet,
+    plan: NetworkPlan,
+    recipe: OwnRecipe,
+    seconds: float,
+    context: RunContext,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the steps and the validation accuracy that ``seconds`` of a processor give."""
+    training = OwnTraining(
+        network,
+        plan,
+        batches=context.splits.training_batches(BATCH, seed=seed),
+        loss=context.task.loss,
+        distillation_loss=context.task.distillation_loss,
+        recipe=recipe,
+        now=time.process_time,
+    )
+    training.run(until=seconds, total=seconds)
+    reached = training.reached()
+    evaluator = context.evaluating(reached)
+    accuracy = evaluator.accuracy(evaluator.network(plan, own=reached))
+    return {"steps": training.step, "validation": accuracy}
+
+
 def train(shape: Shape, context: RunContext) -> dict[str, Any]:
     """Return what ``shape`` reaches in :data:`SECONDS` of a processor, from random weights."""
     torch.manual_seed(0)
     network = Supernet(shape.space())
     plan = network.plan(network.space.largest())
-    training = OwnTraining(
-        network,
-        plan,
-        batches=context.splits.training_batches(BATCH, seed=0),
-        loss=context.task.loss,
-        distillation_loss=context.task.distillation_loss,
-        recipe=suited_recipe(plan),
-        now=time.process_time,
-    )
-    training.run(until=SECONDS, total=SECONDS)
-    reached = training.reached()
-    evaluator = context.evaluating(reached)
     return {
         **asdict(shape),
         "weights_kib": plan.weights_kib,
         "macs": plan.macs,
-        "steps": training.step,
-        "validation": evaluator.accuracy(evaluator.network(plan, own=reached)),
+        **train_alone(network, plan, suited_recipe(plan), SECONDS, context, seed=0),
     }
 
 

@@ -52,16 +52,8 @@ def as_inputs(array: np.ndarray, rule: Mapping[str, Any], name: str) -> tuple[np
         (n, channels, height, width) float32.
     """
     values = np.asarray(array, np.float32)
-    if (
-        not rule
-        or values.ndim != 4
-        or not values.size
-        or len(rule["mean"])
-        not in (
-            1,
-            values.shape[1],
-        )
-    ):
+    images = values.ndim == 4 and values.size
+    if not rule or not images or len(rule["mean"]) not in {1, values.shape[1]}:
         return values, name, ""
     if array.dtype.kind in "iu":
         if rule.get("channel_order", "rgb") != "rgb":

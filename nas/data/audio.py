@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.data.folders import folder_of
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
-from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
+from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
@@ -161,11 +162,7 @@ def audio_folder(
         EnvironmentProblem: the folder is not there.
     """
     front = LogMel(rate, seconds, bins, window_ms, hop_ms)
-    if config.path is None:
-        raise InputError("data.path: audio_folder needs the folder of the sounds")
-    root = Path(config.path)
-    if not root.is_dir():
-        raise EnvironmentProblem(f"data.path: {root} is not a folder")
+    root = folder_of(config, "the folder of the sounds")
     folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name[0] not in "_.")
     wanted = list(words) if words is not None else folders
     for word in wanted:

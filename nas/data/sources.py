@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.folders import folder_of
 from nas.data.pictures import suited_crops
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.registry import Registry
@@ -232,11 +233,7 @@ def image_folder(config: DataConfig) -> RawData:
     ``testing/``, in large or small letters, are the same. Hidden folders and files (``.name``)
     are left out, links to folders followed.
     """
-    if config.path is None:
-        raise InputError("data.path: image_folder needs the path of a folder of images")
-    root = Path(config.path)
-    if not root.is_dir():
-        raise EnvironmentProblem(f"data.path: {root} is not a folder")
+    root = folder_of(config, "the path of a folder of images")
     folders = _part_folders(root)
     train_root = folders.get("train", root)
     classes = _class_folders(train_root)

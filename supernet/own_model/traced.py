@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
+from supernet.reading.capture import attribute
 from supernet.reading.counting import count_macs
 from supernet.reading.operations import kind_of, packet
 from supernet.reading.reader import read_network
@@ -75,7 +76,7 @@ class TracedModule:
         self.modules = dict(read.named_modules())
         self.graph = read.graph
         self._values = {
-            str(n.target): _attribute(read, str(n.target)) for n in read.graph.nodes
+            str(n.target): attribute(read, str(n.target)) for n in read.graph.nodes
             if n.op == "get_attr"
         }  # fmt: skip
         self.layers: dict[str, str] = {}
@@ -274,10 +275,3 @@ def source_of(node: fx.Node) -> fx.Node:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return source
-
-
-def _attribute(module: nn.Module, path: str) -> Tensor:
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found

@@ -17,6 +17,7 @@ from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS, STREAM_BITS
 from supernet.plain import PlainLayer
 from supernet.ptq.transposed import convolutions_for_transposed
+from supernet.reading.capture import attribute, put
 from supernet.reading.counting import Products
 from supernet.reading.operations import kind_of
 from supernet.reading.reader import read_network
@@ -99,7 +100,7 @@ class FloatGraph:
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in the place of the layer called ``name``."""
-        set_submodule(self.module, str(self.layers[name].target), module)
+        put(self.module, str(self.layers[name].target), module)
 
 
 @torch.no_grad()
@@ -159,20 +160,6 @@ def _batch_first(module: fx.GraphModule, example: Tensor) -> bool:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Return the shape of a node's output for the traced example."""
     return tuple(node.meta["tensor_meta"].shape)
-
-
-def attribute(module: nn.Module, path: str) -> Tensor:
-    """Return the tensor at the dotted ``path`` of a module."""
-    parent, _, last = path.rpartition(".")
-    found = getattr(module.get_submodule(parent), last)
-    assert isinstance(found, Tensor)
-    return found
-
-
-def set_submodule(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at the dotted ``path`` of ``root``."""
-    parent, _, last = path.rpartition(".")
-    setattr(root.get_submodule(parent), last, module)
 
 
 class Recorded:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from supernet.reading.capture import attribute, put
 from supernet.reading.operations import packet
 
 _ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
@@ -81,7 +82,7 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     path = str(weight_node.target).removesuffix(".weight")
     if path == str(weight_node.target):
         return ""
-    weight = _value(module, weight_node)
+    weight = attribute(module, str(weight_node.target))
     step, sides = stride[0], weight.shape[2:]
     # Rows that only the bias reaches see weights of zero.
     beyond = [max(0, more[i] - padding[i]) for i in range(2)]
@@ -94,7 +95,7 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     conv.weight.copy_(split)
     bias = weight.new_zeros(len(split) // step**2)
     if isinstance(bias_node, fx.Node):
-        bias = _value(module, bias_node)
+        bias = attribute(module, str(bias_node.target))
     assert conv.bias is not None
     conv.bias.copy_(bias.repeat_interleave(step**2))
     if (norm := _norm_behind(module, node)) is not None:
@@ -106,7 +107,7 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
         norm.replace_all_uses_with(node)
         module.graph.erase_node(norm)
     conv.eval()
-    _put(module, path, conv)
+    put(module, path, conv)
     with module.graph.inserting_before(node):
         out = module.graph.call_module(path, (source,))
         if step > 1:
@@ -139,15 +140,3 @@ def _norm_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def _both(value: Any) -> tuple[int, int]:
     numbers = list(value) if isinstance(value, Sequence) else [value]
     return int(numbers[0]), int(numbers[-1])
-
-
-def _value(module: fx.GraphModule, node: fx.Node) -> Tensor:
-    parent, _, last = str(node.target).rpartition(".")
-    found = getattr(module.get_submodule(parent), last)
-    assert isinstance(found, Tensor)
-    return found
-
-
-def _put(root: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, last = path.rpartition(".")
-    setattr(root.get_submodule(parent), last, module)

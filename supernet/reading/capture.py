@@ -300,6 +300,14 @@ def _is_view(node: fx.Node) -> bool:
     return any(r.alias_info is not None for r in schema.returns) or kind_of(node).aliasing
 
 
+def attribute(root: nn.Module, path: str) -> Any:
+    """Return what lies at the dotted ``path`` of ``root``."""
+    found: Any = root
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def put(root: nn.Module, path: str, value: Tensor | nn.Module) -> None:
     """Put a tensor or module at the dotted ``path`` of ``root``, making what lies between."""
     *parents, last = path.split(".")

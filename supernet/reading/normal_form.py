@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from supernet.reading.capture import arguments, module_path, put
+from supernet.reading.capture import arguments, attribute, module_path, put
 from supernet.reading.operations import alike, kind_of, packet, same_size
 from supernet.reading.writes import spell_out_writes
 
@@ -122,7 +122,7 @@ def _fold_constants(module: fx.GraphModule) -> None:
     graph = module.graph
     for node in graph.nodes:
         if node.op == "get_attr":
-            values[node] = _attribute(module, str(node.target))
+            values[node] = attribute(module, str(node.target))
         elif (made := _made_of_sizes(node)) is not None:
             values[node] = made
         elif node.op == "call_function" and all(n in values for n in node.all_input_nodes):
@@ -211,13 +211,6 @@ def _replace_by_number(user: fx.Node, node: fx.Node, value: float) -> None:
     user.kwargs = fx.node.map_arg(user.kwargs, lambda n: value if n is node else n)
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _attribute_or_none(module: nn.Module, path: str) -> Any:
     found: Any = module
     for part in path.split("."):
@@ -228,7 +221,7 @@ def _attribute_or_none(module: nn.Module, path: str) -> Any:
 def _tensor(module: fx.GraphModule, node: Any) -> Tensor | None:
     """Return the constant that a node is; None for other nodes and None."""
     if isinstance(node, fx.Node) and node.op == "get_attr":
-        found = _attribute(module, str(node.target))
+        found = attribute(module, str(node.target))
         return found if isinstance(found, Tensor) else None
     return None
 

@@ -73,18 +73,22 @@ class Muon(torch.optim.Optimizer):
             if not taking:
                 continue
             gradients = [p.grad for p in taking]
-            averages = [
-                self.state[p].setdefault("average", torch.zeros_like(p, requires_grad=False))
-                for p in taking
-            ]
+            averages = [self._average(p) for p in taking]
             torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
             if group["weight_decay"]:
                 torch._foreach_mul_(taking, 1 - group["lr"] * group["weight_decay"])
             for parameter, towards in zip(taking, ahead, strict=True):
-                update = orthogonalised(towards.flatten(1))
+                matrix = towards.flatten(1)
                 # What never had a gradient, as pruned weights, keeps its value.
-                update = update * (towards.flatten(1) != 0)
+                update = orthogonalised(matrix) * (matrix != 0)
                 # An orthogonal matrix of r rows and c columns has a mean square of 1 / max(r, c).
                 size = group["lr"] * group["update_rms"] * max(update.shape) ** 0.5
                 parameter.add_(update.view(parameter.shape), alpha=-size)
+
+    def _average(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
+        if "average" not in state:
+            state["average"] = torch.zeros_like(parameter, requires_grad=False)
+        average: Tensor = state["average"]
+        return average

@@ -23,25 +23,47 @@ def optimizers(
     return (adamw(parameters, learning_rate, weight_decay=weight_decay),)
 
 
+def states(
+    optimizers: Iterable[torch.optim.Optimizer], named: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Return what a checkpoint keeps of ``optimizers``, as ``optimizer.KEY.NAME``.
+
+    Args:
+        optimizers: of the parameters.
+        named: those whose state is kept, by their names.
+    """
+    return {
+        f"optimizer.{key}.{name}": torch.as_tensor(value)
+        for name, parameter in named.items()
+        for optimizer in optimizers
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
 def restore_states(
-    optimizer: torch.optim.Optimizer,
+    optimizers: Iterable[torch.optim.Optimizer],
     named: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Take over what a checkpoint holds of ``optimizer`` as ``optimizer.KEY.NAME``.
+    """Take over what :func:`states` kept in ``tensors``, which may hold more.
 
     Args:
-        optimizer: of some of the parameters.
+        optimizers: of the parameters.
         named: all parameters by their names.
         tensors: of the checkpoint.
     """
-    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    trainers = {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for full, value in tensors.items():
         kind, _, rest = full.partition(".")
         key, _, name = rest.partition(".")
-        if kind == "optimizer" and name in named and id(named[name]) in own:
-            # The step count of fused AdamW stays a float32 scalar beside its parameter.
-            optimizer.state[named[name]][key] = value.to(named[name].device)
+        if kind == "optimizer" and name in named:
+            parameter = named[name]
+            trainers[parameter].state[parameter][key] = value.to(parameter.device)
 
 
 def adamw(parameters: Named, learning_rate: float, *, weight_decay: float) -> torch.optim.Optimizer:

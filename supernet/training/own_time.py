@@ -21,7 +21,7 @@ from supernet.network import Supernet
 from supernet.resolution import resize_images
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard
-from supernet.training.optimizers import OptimizerName, optimizers
+from supernet.training.optimizers import OptimizerName, optimizers, restore_states, states
 from supernet.training.subnets import float_plan
 from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import EpochBatches, Loss
@@ -322,10 +322,7 @@ class OwnTraining:
         tensors = {f"model.{n}": parameters[n].detach() for n in self._average}
         tensors |= {f"model.{n}": value for n, value in buffers.items()}
         tensors |= {f"average.{n}": value for n, value in self._average.items()}
-        for name in self._average:
-            for optimizer in self._optimizers:
-                for key, value in optimizer.state.get(parameters[name], {}).items():
-                    tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        tensors |= states(self._optimizers, {n: parameters[n] for n in self._average})
         state = {"step": self.step, "spent": self.spent, "checks": self.checks}
         state["decayed"], state["at_bits"] = self.decayed, self.at_bits
         # JSON has no infinity.
@@ -335,12 +332,6 @@ class OwnTraining:
     @torch.no_grad()
     def _restore(self, path: Path) -> None:
         tensors, state = load_checkpoint(path)
-        trainers = {
-            parameter: optimizer
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
         known = {**self._parameters, **dict(self.network.named_buffers())}
         for full, value in tensors.items():
             kind, _, name = full.partition(".")
@@ -356,9 +347,7 @@ class OwnTraining:
                 known[name].copy_(value)
             elif kind == "average":
                 self._average[name] = value.to(self.device)
-            else:
-                entry = trainers[known[name]].state.setdefault(known[name], {})
-                entry[key] = value.to(self.device)
+        restore_states(self._optimizers, self._parameters, tensors)
         self.step, self.spent = int(state["step"]), float(state["spent"])
         self.checks = list(state["checks"])
         self.decayed = bool(state.get("decayed", False))

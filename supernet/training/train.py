@@ -24,7 +24,7 @@ from supernet.resolution import resize_images
 from supernet.training import distributed
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard, TrainingCollapse
-from supernet.training.optimizers import OptimizerName, optimizers, restore_states
+from supernet.training.optimizers import OptimizerName, optimizers, restore_states, states
 from supernet.training.subnets import Schedule, float_plan
 from supernet.training.teacher import CountedViews, RememberingTeacher
 from supernet.training.weights import load_weights, weights_of_plain
@@ -374,10 +374,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on."""
         tensors = {f"model.{k}": v for k, v in self.supernet.state_dict().items()}
-        for name, parameter in self.supernet.named_parameters():
-            for optimizer in self._optimizers:
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        tensors |= states(self._optimizers, dict(self.supernet.named_parameters()))
         if self._frozen is not None:
             frozen = self._frozen.supernet.state_dict()
             tensors.update({f"teacher.{k}": v for k, v in frozen.items()})
@@ -418,9 +415,7 @@ class Trainer:
                     f"{path} {what} {len(names)} tensors, such as {names[0]}: it was trained for "
                     "another space; restore the space of the job, or begin a new run"
                 )
-        named = dict(self.supernet.named_parameters())
-        for optimizer in self._optimizers:
-            restore_states(optimizer, named, tensors)
+        restore_states(self._optimizers, dict(self.supernet.named_parameters()), tensors)
         if any(name.startswith("teacher.") for name in tensors):
             self._frozen = self._freeze(self.supernet)
             load_weights(self._frozen.supernet, tensors, prefix="teacher.", source=str(path))

@@ -14,7 +14,7 @@ from nas.data.annotations.arrays import stack_boxes
 from nas.data.annotations.parts import whole_images
 from nas.data.problems import Problems
 from nas.data.sources import ImageFiles, RawData
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
@@ -128,21 +128,6 @@ def boxed_data(
     return whole_images(found, classes, config, targets="boxes", origin=origin)
 
 
-def folder_of(config: DataConfig) -> Path:
-    """Return the folder of the data.
-
-    Raises:
-        InputError: the job names none.
-        EnvironmentProblem: it is not there.
-    """
-    if config.path is None:
-        raise InputError(f"data.path: {config.name} needs the folder of the data")
-    root = Path(config.path)
-    if not root.is_dir():
-        raise EnvironmentProblem(f"data.path: {root} is not a folder")
-    return root
-
-
 def _check_files(files: Sequence[BoxedFile], problems: Problems, *, empty: bool) -> None:
     seen: dict[Path, str] = {}
     for file in files:
@@ -187,4 +172,4 @@ def picture_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-__all__ = ["FIX", "BoxedFile", "boxed_data", "folder_of", "picture_size"]
+__all__ = ["FIX", "BoxedFile", "boxed_data", "picture_size"]

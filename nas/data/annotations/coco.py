@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.data.annotations.boxes import BoxedFile, boxed_data, folder_of
+from nas.data.annotations.boxes import BoxedFile, boxed_data
+from nas.data.folders import folder_of
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, RawData
 from search_spaces.errors import EnvironmentProblem

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.annotations.arrays import IGNORE
-from nas.data.annotations.boxes import folder_of, picture_size
+from nas.data.annotations.boxes import picture_size
 from nas.data.annotations.parts import PARTS, SIDE, listed_classes, whole_images
+from nas.data.folders import folder_of
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from search_spaces.errors import EnvironmentProblem, InputError

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from nas.data.annotations.boxes import BoxedFile, boxed_data, folder_of
+from nas.data.annotations.boxes import BoxedFile, boxed_data
+from nas.data.folders import folder_of
 from nas.data.problems import Problems, class_names
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, RawData
 from search_spaces.errors import EnvironmentProblem

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.data.annotations.boxes import BoxedFile, boxed_data, folder_of
+from nas.data.annotations.boxes import BoxedFile, boxed_data
 from nas.data.annotations.parts import PARTS, listed_classes
+from nas.data.folders import folder_of
 from nas.data.problems import Problems
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, RawData
 from search_spaces.errors import EnvironmentProblem, InputError

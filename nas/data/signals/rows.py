@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.data.csv_table import Table, read_table, target_columns
+from nas.data.folders import folder_of
 from nas.data.problems import Problems, class_names, class_targets, whole_option
-from nas.data.signals.source import PARTS, as_rows, raw_signals, signal_folder
+from nas.data.signals.source import NEEDED, PARTS, as_rows, raw_signals
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
     OF_EXAMPLES,
@@ -78,7 +79,7 @@ def signal_csv(
     for name, value in (("window", window), ("hop", hop), ("channels", channels)):
         if value is not None:
             whole_option(name, value, least=1)
-    root = signal_folder(config)
+    root = folder_of(config, NEEDED)
     problems = Problems(root)
     tables = {part: _tables(root, part, encoding) for part in PARTS}
     if not tables["train"]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.data.folders import folder_of
 from nas.data.problems import Problems, class_names, class_numbers, class_targets
 from nas.data.signals.ts_file import Series, read_ts
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
@@ -29,6 +30,9 @@ from search_spaces.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
+
+NEEDED = "the folder of its files"
+"""What a job has to name."""
 
 PARTS = ("train", "validation", "test")
 NOISE, GAIN, SCALE = 0.05, 0.1, 0.9
@@ -56,7 +60,7 @@ def signal_ts(
         InputError: no files, or mistakes in them, each at its line.
         EnvironmentProblem: the folder is not there.
     """
-    root = signal_folder(config)
+    root = folder_of(config, NEEDED)
     found = sorted(root.glob(f"{problem or '*'}_TRAIN.ts"))
     if not found:
         wanted = f"{problem or 'NAME'}_TRAIN.ts"
@@ -110,7 +114,7 @@ def signal_numpy(config: DataConfig, *, kind: str | None = None) -> RawData:
             that are not of the kind.
         EnvironmentProblem: the folder is not there.
     """
-    root = signal_folder(config)
+    root = folder_of(config, NEEDED)
     arrays = _arrays(root)
     problems = Problems(root)
     for name in ("x_train", "y_train"):
@@ -156,21 +160,6 @@ def signal_numpy(config: DataConfig, *, kind: str | None = None) -> RawData:
 
 
 # ------------------------------------------------------------------------------- helpers
-
-
-def signal_folder(config: DataConfig) -> Path:
-    """Return the folder of the files.
-
-    Raises:
-        InputError: the job names none.
-        EnvironmentProblem: it is not there.
-    """
-    if config.path is None:
-        raise InputError(f"data.path: {config.name} needs the folder of its files")
-    root = Path(config.path)
-    if not root.is_dir():
-        raise EnvironmentProblem(f"data.path: {root} is not a folder")
-    return root
 
 
 def raw_signals(

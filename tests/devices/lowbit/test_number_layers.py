@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from devices.lowbit.build import find_compiler
 from devices.lowbit.floats import UNARY
 from devices.lowbit.integers.gates import of_codes, of_floats, product_codes, product_numbers
 from devices.lowbit.integers.norms import norm_numbers, normalised
@@ -15,19 +14,14 @@ from devices.lowbit.library import Native
 from devices.lowbit.network import LowBitNetwork
 from devices.lowbit.number_layers import operand_form
 from devices.lowbit.rounding import to_codes
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
 
 GRID = {"scale": 0.03, "zero_point": 90, "bits": 8}
 OUT = {"scale": 0.011, "zero_point": 40, "bits": 7}
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    try:
-        find_compiler()
-    except EnvironmentProblem as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 
 def made(nodes, shape, grids):

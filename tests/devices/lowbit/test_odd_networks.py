@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from devices.lowbit.build import find_compiler
 from devices.runtime import make_runtime
 from experiments.own.odd_nets import NETWORKS
 from nas.models.parity import evaluate_onnx
-from search_spaces.errors import EnvironmentProblem
 from supernet.onnx.export import export_onnx
 from supernet.ptq.quantize import quantize_post_training
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("needs_compiler")]
 
 NAMES = (
     "average pools as shortcuts", "uneven zeros", "uneven reflections", "uneven edges", "inception",
@@ -31,14 +29,6 @@ NAMES = (
 )  # fmt: skip
 
 PAIRS = [(name, bits) for name in NAMES for bits in ((8, 4), (4, 8))]
-
-
-@pytest.fixture(autouse=True)
-def compiler():
-    try:
-        find_compiler()
-    except EnvironmentProblem as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(("name", "bits"), PAIRS)

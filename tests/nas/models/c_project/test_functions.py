@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from devices.lowbit.build import find_compiler
 from devices.lowbit.network import LowBitNetwork
 from nas.models.c_project.lowering import lower
 from nas.models.c_project.project import write_c_project
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 from search_spaces.model_files.packing import pack_onnx
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
@@ -22,13 +21,8 @@ from supernet.own_model.wrap import wrap
 CHANNELS = 6
 
 
-@pytest.fixture(autouse=True)
-def runtime():
-    """The outputs that a project is compared with come from the low-bit runtime."""
-    try:
-        find_compiler()
-    except EnvironmentProblem as error:
-        pytest.skip(str(error))
+# The outputs that a project is compared with come from the low-bit runtime.
+pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 
 def floats(b, source, name, kernel=(3, 3)):

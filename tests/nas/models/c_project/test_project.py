@@ -9,10 +9,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from devices.lowbit.build import find_compiler
 from nas.models.c_project.lowering import lower
 from nas.models.c_project.project import runtime_outputs, write_c_project
-from search_spaces.errors import EnvironmentProblem, InputError
+from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
 
 CROSS = {
@@ -22,13 +21,8 @@ CROSS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def runtime():
-    """The outputs that a project is compared with come from the low-bit runtime."""
-    try:
-        find_compiler()
-    except EnvironmentProblem as error:
-        pytest.skip(str(error))
+# The outputs that a project is compared with come from the low-bit runtime.
+pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
