@@ -34,13 +34,15 @@ def step_seconds(
     focus: Sequence[Arch] = (),
     cpu: bool = False,
     at_most_s: float = math.inf,
+    trained: bool = False,
 ) -> tuple[float, float]:
     """Return the seconds of a warm-up step and of a step with every subnet and bit-width.
 
     Medians of a few steps each, or means where steps differ in what they train; the first is not
     counted. ``cpu`` counts processor time, of this process alone: that of a tree of processes
     comes in hundredths, which are more than a step of a small network takes. After ``at_most_s``
-    seconds of a kind of step a few of them must do.
+    seconds of a kind of step a few of them must do. A network that comes ``trained`` has another
+    optimiser where the job names none.
     """
     from nas.stages.build_supernet import make_schedule, make_supernet, optimizer_of
     from supernet.training.subnets import default_stages
@@ -65,7 +67,7 @@ def step_seconds(
             learning_rate=1e-6,
             distillation=bool(config.distillation),
             precision=config.precision,
-            optimizer=optimizer_of(supernet, config, trained=False),
+            optimizer=optimizer_of(supernet, config, trained=trained),
         ),
         device=device,
     )

@@ -282,8 +282,9 @@ def _steps_in_budget(
         assert config is not None
         share = config.supernet * budget.limit_s
         steps = measure_steps(
-            context, batches, focus, cpu=budget.in_processor_time, at_most_s=TIMING_SHARE * share
-        )
+            context, batches, focus, cpu=budget.in_processor_time, at_most_s=TIMING_SHARE * share,
+            trained=trained,
+        )  # fmt: skip
         recorded = plan_training(
             share - min(0.5 * share, max(0.0, budget.spent() - STARTING_SHARE * budget.limit_s)),
             # A network that comes trained needs no time to become a teacher.
@@ -301,6 +302,7 @@ def measure_steps(
     *,
     cpu: bool = False,
     at_most_s: float = math.inf,
+    trained: bool = False,
 ) -> tuple[float, float]:
     """Return the seconds of a step of the first phase and of a later one, here and now."""
     from nas.stages.step_time import step_seconds
@@ -315,6 +317,7 @@ def measure_steps(
         focus=focus,
         cpu=cpu,
         at_most_s=at_most_s,
+        trained=trained,
     )
 
 
