@@ -135,6 +135,10 @@ class Job(Section):
         raw = self.model_dump(mode="json", exclude_unset=True)
         return Job.model_validate(raw | {"budget": {"minutes": minutes}})
 
+    def with_space(self, overrides: Mapping[str, Any]) -> Job:
+        """Return the job with other values of some parameters of its space."""
+        return self.model_copy(update={"space": self.space.model_copy(update=dict(overrides))})
+
     def trackers(self) -> list[TrackerConfig]:
         """Return the tools in which the run is shown; ``supernet.tensorboard`` is one of them."""
         found = list(self.tracking)

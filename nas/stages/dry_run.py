@@ -23,6 +23,8 @@ from nas.stages.budget import (
     winner_lanes,
 )
 from nas.stages.training import plan_training
+from nas.stages.winners.reach import StepTime, largest_step_seconds, narrowed
+from nas.stages.winners.reach import told as told_of
 from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
@@ -95,6 +97,7 @@ def estimate(
     *,
     macs_per_second: Callable[[int], float] | None = None,
     step_seconds: Callable[..., tuple[float, float]] | None = None,
+    largest_s: StepTime | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> Estimate:
     """Return the plan of a run of ``job`` into ``folder``; nothing is written.
@@ -106,6 +109,8 @@ def estimate(
             when not given.
         step_seconds: gives the seconds of a warm-up step and of a full training step;
             :func:`nas.stages.step_time.step_seconds`, which takes a few, when not given.
+        largest_s: gives the seconds of a step of a space's largest network; measured when not
+            given.
         told: called with a line for each thing that takes seconds, before it.
 
     Raises:
@@ -124,6 +129,16 @@ def estimate(
         job = job.with_minutes(minutes_for(job, splits))
     told(f"building the space {job.space.name!r}")
     space = network_space(job, task, splits)
+    kept = narrowed(
+        job,
+        space,
+        build=lambda other: network_space(other, task, splits),
+        step_s=largest_s or largest_step_seconds(job, task, splits),
+    )
+    left_out = [told_of(kept, space)] if kept else []
+    if kept:
+        job = job.with_space(kept)
+        space = network_space(job, task, splits)
     mean = _mean_macs(space)
     told("timing this machine")
     speed = (macs_per_second or measure_throughput)(splits.image_size)
@@ -212,6 +227,7 @@ def estimate(
                 told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
             ),
             *seen,
+            *left_out,
         ],
     )
 

@@ -45,6 +45,7 @@ from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.verification import Models, Verification, on_fronts
 from nas.stages.warm_start import WarmStart
+from nas.stages.winners.reach import narrow_space
 from nas.stages.winners.stage import Winners
 from nas.trackers.follow import Following
 from nas.trackers.told import require_trackers
@@ -223,7 +224,9 @@ class Pipeline:
         self.context = RunContext.of(job, threads=job.threads or manifest.get("threads"))
         if "data" not in manifest and not store.checkpoint.exists() and not job.says_how_long():
             self._give_time()
-            job = self.job
+        if "data" not in manifest and not store.checkpoint.exists() and replayed is None:
+            self.context = narrow_space(self.context, store, self.progress)
+        job = self.job = self.context.job
         self.context.splits.on_test_read = self._test_read
         if job.finetune.refit:
             self.context.splits.train.joined(self.context.splits.validation)

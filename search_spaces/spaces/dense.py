@@ -44,6 +44,8 @@ class _DenseSpace(StagedSpace):
 
     STAGES = {"mbconv": MBConvStage, "residual": ResidualStage}  # noqa: RUF012
     RECTANGLES = False
+    # What is small in an image is gone at a smaller resolution.
+    LARGE = ("widths",)
 
     def _fork(self, stage: int, active: np.ndarray) -> BlockColumn:
         return BlockColumn(f"fork{stage}", "fork", (), active, np.zeros_like(active))

@@ -269,6 +269,17 @@ PRESETS |= {
     for side in (28, 32)
 }  # fmt: skip
 
+# Photographs so, too, and at half of their side: in as many seconds many looks at fewer pixels
+# teach more. Of coloured letters on photographs, networks of 17 KiB named 76 to 77 % rightly after
+# 45 seconds at 32, 40 and 48 pixels and 67 at 64; with blocks that keep their channels and
+# depthwise ones at the end 66, with inverted residuals throughout 40.
+PRESETS["64x64-slim"] = replace(
+    PRESETS["64x64-lean"],
+    stages=(Stage(16, 1, (1,), fused=True), Stage(32, 2, (1, 2), fused=True),
+        Stage(64, 2, (1, 2), fused=True), Stage(96, 2, (1, 2), fused=True, widths=(0.5, 1.0))),
+    widths=(0.34, 0.5, 0.75, 1.0), expands=(2, 3), resolutions=(32, 48, 64),
+)  # fmt: skip
+
 
 @SPACES.register("mobilenet")
 class MobileNetSpace(StagedSpace):

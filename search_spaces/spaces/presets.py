@@ -20,11 +20,14 @@ class PresetSpace(PlannedSpace):
         NAME: registered name.
         PRESETS: named parameters.
         PRESET: the one where a job names none.
+        LARGE: parameters, ascending tuples, whose last values make the largest networks.
     """
 
     NAME: ClassVar[str]
     PRESETS: ClassVar[Mapping[str, Any]]
     PRESET: ClassVar[str] = "32x32"
+    LARGE: ClassVar[tuple[str, ...]] = ()
+    parameters: Any
 
     @classmethod
     def from_config(

@@ -213,10 +213,12 @@ class StagedSpace(PresetSpace):
     """
 
     PRESETS: ClassVar[Mapping[str, Parameters]]
+    LARGE: ClassVar[tuple[str, ...]] = ("resolutions", "widths")
     STAGES: ClassVar[Mapping[str, type[BlockStage]]]
     DIMENSIONS: ClassVar[int] = 2
     SHARES: ClassVar[bool] = False
     RECTANGLES: ClassVar[bool] = True
+    parameters: Parameters
 
     def __init__(
         self,

@@ -23,6 +23,9 @@ class BudgetConfig(Section):
     front are trained in the rest."""
     teacher: Share = 0.5
     """Share of the supernet's time in which the largest network alone is trained, in float."""
+    narrow: bool = True
+    """Whether the space goes without its last resolutions and widths where the time leaves the
+    largest network of a front too few steps of its own."""
 
 
 def check_budget(

@@ -9,7 +9,7 @@ from nas.job.schema import Job
 from nas.stages.dry_run import estimate, measure_throughput
 
 
-def plan(**sections):
+def plan(*, largest_s=0.0, **sections):
     job = Job.model_validate(
         {"name": "a", "data": {"name": "digits"}, "space": {"preset": "8x8"}, **sections}
     )
@@ -18,6 +18,7 @@ def plan(**sections):
         Path("out"),
         macs_per_second=lambda size: 1e9,
         step_seconds=lambda config, *parts, **options: (0.1, 0.3),
+        largest_s=lambda space: largest_s,
     )
 
 
@@ -130,3 +131,11 @@ def test_what_is_doubtful_about_the_data_is_told_before_a_run(tmp_path):
     found = plan(data={"name": "image_folder", "path": str(tmp_path), "image_size": 8})
     assert "warning: classes are uneven: who always says common" in found.lines()[-1]
     assert not plan().warnings
+
+
+def test_what_a_budget_has_no_time_for_is_left_out_and_told():
+    space = {"preset": "28x28-slim"}
+    whole = plan(budget={"minutes": 10}, space=space)
+    narrow = plan(budget={"minutes": 10}, space=space, largest_s=1e3)
+    assert narrow.cardinality < whole.cardinality and not whole.warnings
+    assert "space: without widths 0.5, 0.75, 1" in narrow.warnings[-1]

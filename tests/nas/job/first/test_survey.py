@@ -263,7 +263,7 @@ def test_pictures_of_which_little_is_seen_are_told(tmp_path):
     [
         (Survey(20_000, 10, 28, 28, 1), "32x32-slim", 28, None),
         (Survey(60_000, 10, 8, 8, 1), "8x8-lean", 8, None),
-        (Survey(3_000, 5, 64, 64, 3), "64x64-lean", 64, 64),
+        (Survey(3_000, 5, 64, 64, 3), "64x64-slim", 64, 64),
         (Survey(800, 2, 1200, 1200, 3), "128x128-lean", 128, 32),
     ],
 )

@@ -1,0 +1,182 @@
+"""The networks that a budget has time to train: a space without those beyond them.
+
+What a few hundred steps teach a large network is less than what as many seconds teach a small one,
+and as the largest of a supernet, which is trained first and teaches the others, it takes the time
+of all. So where a budget would leave the largest network of the front fewer than
+:data:`REACH_STEPS` steps of its own, the space goes without its last resolutions and widths.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nas.stages.budget import divide, measurement_seconds, round_seconds, winner_lanes
+from nas.stages.opened_job import network_space
+from nas.stages.winners.share import TRAINED_SOMEWHAT_STEPS, possible_places
+from search_spaces.planned import PlannedSpace
+from search_spaces.spaces.presets import PresetSpace
+
+if TYPE_CHECKING:
+    from nas.data.splits import DataSplits
+    from nas.job.schema import Job
+    from nas.record.run_folder import RunStore
+    from nas.stages.opened_job import RunContext
+    from nas.stages.progress import Progress
+    from nas.tasks import Task
+
+REACH_STEPS = TRAINED_SOMEWHAT_STEPS
+"""Steps of its own that the largest network of a space should have. Of 17 KiB, a network had 66.7 %
+of coloured letters on photographs of 64 pixels right after 590 steps, and after as many seconds at
+48, 40 and 32 pixels (730, 870 and 1,160 steps) 75.9, 76.9 and 76.3 %; one of 29 million MACs, which
+had 107 steps in that time, 32 %."""
+
+KEPT = 2
+"""Values of a parameter that stay as long as others have more."""
+
+_TIMED = 3
+
+StepTime = Callable[[PlannedSpace], float]
+"""Space -> seconds of a training step of its largest network."""
+
+
+def narrow_space(context: RunContext, store: RunStore, progress: Progress) -> RunContext:
+    """Return ``context`` with what its budget has time to train, told and recorded as the job's.
+
+    Raises:
+        InputError: measuring takes more than half of the budget.
+    """
+    job, task, splits = context.job, context.task, context.splits
+    kept = narrowed(
+        job,
+        context.space,
+        build=lambda other: network_space(other, task, splits),
+        step_s=largest_step_seconds(job, task, splits, device=context.accelerator),
+    )
+    if not kept:
+        return context
+    progress.log(told(kept, context.space))
+    job = job.with_space(kept)
+    # Only what changed: the recorded job holds no passwords.
+    recorded = {**store.manifest()["job"], "space": job.resolved()["space"]}
+    store.update_manifest(job=recorded)
+    return replace(context, job=job, space=network_space(job, task, splits))
+
+
+def narrowed(
+    job: Job, space: PlannedSpace, *, build: Callable[[Job], PlannedSpace], step_s: StepTime
+) -> dict[str, tuple[float, ...]]:
+    """Return the parameters of ``job``'s space that its budget leaves out values of.
+
+    Args:
+        job: a checked job.
+        space: of the job.
+        build: gives the space of a job.
+        step_s: takes a while, so it is asked for as few spaces as possible.
+
+    Returns:
+        parameter -> values that stay, ascending; empty where all networks are within reach, or
+        where something else depends on the whole space.
+
+    Raises:
+        InputError: measuring takes more than half of the budget.
+    """
+    if not _may_narrow(job) or not isinstance(space, PresetSpace):
+        return {}
+    most_s = reachable_step(job)
+    kept: dict[str, tuple[float, ...]] = {}
+    took, macs = step_s(space), _macs(space)
+    while took > most_s:
+        smaller = []
+        for name in space.LARGE:
+            values = kept.get(name, tuple(getattr(space.parameters, name)))
+            if len(values) > 1:
+                without = {**kept, name: values[:-1]}
+                smaller.append((len(values) > KEPT, without, build(job.with_space(without))))
+        if not smaller:
+            break
+        # Where one leaves out enough, the one that leaves most; else the one that leaves least.
+        best = [one for one in smaller if one[0] >= max(more for more, *_ in smaller)]
+        enough = [one for one in best if took * _macs(one[2]) / macs <= most_s]
+        choose = max if enough else min
+        _, kept, now = choose(enough or best, key=lambda one: _macs(one[2]))
+        share = _macs(now) / macs
+        # A step of a narrow network takes more than its share of operations.
+        took, macs = (step_s(now) if took * share <= most_s else took * share), _macs(now)
+    return kept
+
+
+def reachable_step(job: Job) -> float:
+    """Return the seconds that a step of a winner may take for :data:`REACH_STEPS` of them.
+
+    Raises:
+        InputError: measuring takes more than half of the budget.
+    """
+    assert job.budget is not None
+    seconds = 60.0 * float(job.budget.cpu_minutes or job.budget.minutes or 0.0)
+    measuring = round_seconds(job, measurement_seconds(job.measurement_protocol()))
+    winners_s = winner_lanes(job) * divide(seconds, job.budget, measuring=measuring).winners
+    places = possible_places(job)[0] * len(job.fronts())
+    return winners_s / (places * REACH_STEPS)
+
+
+def largest_step_seconds(
+    job: Job, task: Task, splits: DataSplits, *, device: str = "cpu"
+) -> StepTime:
+    """Return what times a step of the largest network of a space, in float, here and now.
+
+    The fastest of a few, in the seconds of the job's budget: other load only adds to it.
+    """
+    from nas.stages.build_supernet import make_supernet
+    from supernet.training.own_time import OwnTraining, suited_recipe
+
+    cpu = job.budget is not None and job.budget.cpu_minutes is not None
+    now = time.process_time if cpu else time.monotonic
+
+    def step_s(space: PlannedSpace) -> float:
+        supernet = make_supernet(space, job.supernet)
+        plan = supernet.plan(space.largest())
+        batches = splits.training_batches(job.finetune.batch_size, seed=job.seed)
+        training = OwnTraining(
+            supernet, plan, batches=batches, loss=task.loss,
+            distillation_loss=task.distillation_loss, recipe=suited_recipe(plan), now=now,
+            device=device,
+        )  # fmt: skip
+        seconds = []
+        for _ in range(_TIMED + 1):
+            begun = now()
+            training.run(until=training.spent + 1e-9, total=1e9)
+            seconds.append(now() - begun)
+        return min(seconds[1:])
+
+    return step_s
+
+
+def told(kept: Mapping[str, tuple[float, ...]], space: PlannedSpace) -> str:
+    """Return in words what ``kept`` leaves out of ``space``, why, and what keeps it."""
+    assert isinstance(space, PresetSpace)
+    left = []
+    for name, values in kept.items():
+        out = [v for v in getattr(space.parameters, name) if v not in values]
+        left.append(f"{name} {', '.join(f'{v:g}' for v in out)}")
+    return (
+        f"space: without {' and '.join(left)}: with them the largest network of the front would "
+        f"have fewer than {REACH_STEPS} steps of its own; give more time, or budget.narrow: false"
+    )
+
+
+def _may_narrow(job: Job) -> bool:
+    """Whether nothing but this run depends on the space of ``job``."""
+    if job.budget is None or not job.budget.narrow:
+        return False
+    elsewhere: tuple[Any, ...] = (
+        job.study, job.search.warm_start, job.supernet.init_from, job.supernet.focus,
+    )  # fmt: skip
+    known = job.latency.known_devices not in (None, "packaged")
+    return not known and all(one is None for one in elsewhere)
+
+
+def _macs(space: PlannedSpace) -> int:
+    return int(space.plan(space.largest()).macs)

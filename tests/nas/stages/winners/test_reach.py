@@ -1,0 +1,101 @@
+"""A space that goes without the networks its budget has no time for."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.job.schema import Job, job_space
+from nas.stages.winners.reach import REACH_STEPS, narrowed, reachable_step, told
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def job(**more) -> Job:
+    return Job.model_validate(
+        {
+            "name": "photos",
+            "budget": {"cpu_minutes": 10},
+            "data": {"name": "digits"},
+            "space": {"name": "mobilenet", "preset": "64x64-slim"},
+            "devices": [{"name": "cpu", "runtime": "onnxruntime"}],
+            **more,
+        }
+    )
+
+
+def build(of: Job):
+    return job_space(of, input_channels=3, outputs=10, input_size=(64, 64))
+
+
+def macs(space) -> int:
+    return space.plan(space.largest()).macs
+
+
+def test_a_step_is_within_reach_if_every_place_has_enough_of_them():
+    wide = reachable_step(job(budget={"cpu_minutes": 40}))
+    assert 40 * 60 / 5 / REACH_STEPS > wide > 3 * reachable_step(job())
+
+
+@pytest.mark.parametrize("share", [1.5, 0.7, 0.3, 0.1, 0.01])
+def test_what_stays_is_the_most_that_there_is_time_for(share):
+    whole = build(job())
+    most_s = reachable_step(job())
+    # As if time went by operations alone.
+    kept = narrowed(
+        job(), whole, build=build, step_s=lambda s: most_s / share * macs(s) / macs(whole)
+    )
+    if share > 1:
+        assert not kept
+        return
+    for name, values in kept.items():
+        before = getattr(whole.parameters, name)
+        assert values == before[: len(values)] and 0 < len(values) < len(before)
+    small = build(job().with_space(kept))
+    if share > 0.05:
+        assert macs(small) / macs(whole) <= share
+        both = (small.parameters.resolutions, small.parameters.widths)
+        # Neither goes as far as its last value while the other has more than two.
+        assert share < 0.2 or all(len(values) > 1 for values in both)
+    else:
+        # The least that there is, although there is no time for that.
+        assert {len(v) for v in kept.values()} == {1} and set(kept) == set(whole.LARGE)
+    assert small.smallest() == small.parse(str(whole.smallest()))
+
+
+def test_an_interval_of_time_that_is_not_by_operations_is_measured_again():
+    whole, asked = build(job()), []
+    most_s = reachable_step(job())
+
+    def step_s(space):
+        asked.append(macs(space))
+        return most_s * (1.5 if len(asked) < 3 else 0.9)
+
+    kept = narrowed(job(), whole, build=build, step_s=step_s)
+    assert len(asked) == 3 and asked == sorted(asked, reverse=True)
+    assert macs(build(job().with_space(kept))) == asked[-1]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"budget": {"cpu_minutes": 10, "narrow": False}},
+        {"budget": None, "supernet": {"epochs": 2}},
+        {"supernet": {"init_from": "weights.safetensors"}},
+        {"study": "postgresql://somewhere/study"},
+        {"latency": {"known_devices": "table.csv"}},
+        {"search": {"warm_start": "runs/before"}},
+    ],
+)
+def test_what_others_depend_on_stays_whole(more):
+    asked = job(**more)
+
+    def never(space):
+        raise AssertionError("nothing is to be timed")
+
+    assert narrowed(asked, build(asked), build=build, step_s=never) == {}
+
+
+def test_it_is_told_in_words_what_is_left_out_and_what_keeps_it():
+    text = told({"widths": (0.34, 0.5), "resolutions": (32, 48)}, build(job()))
+    assert "widths 0.75, 1 and resolutions 64" in text
+    assert "budget.narrow: false" in text and str(REACH_STEPS) in text
