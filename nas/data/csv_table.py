@@ -19,7 +19,7 @@ import numpy as np
 from nas.data.problems import Problems
 from nas.data.text.decoding import read_plain
 from search_spaces.errors import InputError
-from search_spaces.tables.files import separator_of, with_point
+from search_spaces.tables.files import separator_of, two_marks, with_point
 
 TARGETS = ("label", "class", "target")
 """Columns that are targets where a job names none."""
@@ -122,6 +122,8 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
         if separator != ",":
+            if doubt := two_marks(found[1:]):
+                problems.add(path, doubt[1], line=doubt[0])
             # Once, so that targets are numbers wherever the other cells are.
             found = [(line, [with_point(cell) for cell in row]) for line, row in found]
     except csv.Error as error:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,44 @@ def separator_of(header: str) -> str:
 def with_point(cell: str) -> str:
     """Return a cell as it is, or a number in it that has a decimal comma with a point."""
     return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
+
+
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}")
+_FRACTION = re.compile(r"[+-]?\d*([.,])\d+([eE][+-]?\d+)?")
+
+
+def two_marks(numbered_rows: Iterable[tuple[int, Sequence[str]]]) -> tuple[int, str] | None:
+    """Tell a number that another cell makes ambiguous: ``1.234`` beside ``12,5``.
+
+    Spreadsheets divide thousands with the mark that is not their decimal one. Where no comma
+    divides the columns and both marks stand in numbers, one before exactly three digits may be
+    either, unless its column has fractions with this mark: ``0.503``, ``-2.5``.
+
+    Args:
+        numbered_rows: numbers of the lines, and the cells of each.
+
+    Returns:
+        The line of the first such number, and what is wrong with it; None if there is none.
+    """
+    marks: dict[str, tuple[int, str]] = {}  # the first number with each mark
+    doubtful: dict[tuple[int, str], tuple[int, str]] = {}  # the first of each column and mark
+    fractions: set[tuple[int, str]] = set()
+    for line, row in numbered_rows:
+        for place, cell in enumerate(map(str.strip, row)):
+            if not (found := _FRACTION.fullmatch(cell)):
+                continue
+            marks.setdefault(found[1], (line, cell))
+            if _THOUSANDS.fullmatch(cell):
+                doubtful.setdefault((place, found[1]), (line, cell))
+            else:
+                fractions.add((place, found[1]))
+    left = [(*found, key[1]) for key, found in doubtful.items() if key not in fractions]
+    if len(marks) < 2 or not left:
+        return None
+    line, cell, mark = min(left)
+    other_line, other = marks["," if mark == "." else "."]
+    told = f"{cell!r} is {cell.replace(mark, '')} or {cell.replace(',', '.')}: line {other_line} has"
+    return line, f"{told} {other!r}; write all numbers with one mark, and thousands without any"
 
 
 def read_raw(path: Path) -> RawTable:
@@ -136,6 +174,8 @@ def _read_csv(path: Path) -> RawTable:
             )
         rows.append(row)
         numbers.append(number)
+    if separator != "," and (doubt := two_marks(zip(numbers, rows, strict=True))):
+        problems.append(f"{path}: line {doubt[0]}: {doubt[1]}")
     raise_problems(problems)
     if not rows:
         raise InputError(f"{path}: the table has a header and no rows")

@@ -68,3 +68,25 @@ def test_texts_and_gaps_of_a_parquet_file_come_back(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"arch": ["a", "b", "a"], "d": [1.5, None, 2.0]}), path)
     raw = read_raw(path)
     assert raw.rows == [["a", "1.5"], ["b", ""], ["a", "2.0"]] and raw.header == ["arch", "d"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("decimal, thousands", [(",", "."), (".", ",")])
+def test_thousands_are_not_taken_for_fractions(
+    tmp_path: Path, separator: str, decimal: str, thousands: str
+) -> None:
+    """Each would be read, a thousand times too small."""
+    path = tmp_path / "t.csv"
+    rows = ["arch;fast;slow", "a b;12.5;1|234", "a c;9.5;980"]
+    text = "\r\n".join(rows).replace(";", separator)
+    path.write_text(text.replace(".", decimal).replace("|", thousands))
+    with pytest.raises(InputError, match=rf"line 2: '1\{thousands}234' is 1234 or 1\.234.*12"):
+        read_raw(path)
+
+
+def test_numbers_of_both_marks_that_can_mean_one_thing_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arch;fast;slow\na b;12,5;0.123\na c;9,5;980.25\n")
+    assert len(read_raw(path).rows) == 2
+    path.write_text("arch;fast;slow\na b;12;1.234\na c;9;2.345\n")  # one mark throughout
+    assert len(read_raw(path).rows) == 2

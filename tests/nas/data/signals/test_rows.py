@@ -236,3 +236,10 @@ def test_another_encoding_is_told_and_can_be_said(tmp_path):
     assert raw.classes == ("a", "süß")
     with pytest.raises(InputError, match="'latin-one' is no encoding"):
         signal_csv(config("signal_csv", tmp_path), encoding="latin-one")
+
+
+def test_thousands_are_not_taken_for_fractions(tmp_path):
+    """A signal that falls to a thousandth of itself wherever it passes a thousand would be learnt."""
+    (tmp_path / "train.csv").write_text("t0;t1;t2;label\n998,5;999,5;1.001;a\n1,5;2,5;3,5;b\n")
+    with pytest.raises(InputError, match=r"train.csv:2: '1\.001' is 1001 or 1\.001.*'998,5'"):
+        signal_csv(config("signal_csv", tmp_path))
