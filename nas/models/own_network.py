@@ -89,7 +89,7 @@ def fixed_teacher(
         if own is None or not trained:
             return None
         network = own.module
-    return RememberingTeacher(_on(network, space, device), batches)
+    return RememberingTeacher(on_images(network, space, device), batches)
 
 
 def named_teacher(config: TeacherConfig, space: PlannedSpace) -> Any:
@@ -120,7 +120,15 @@ def named_teacher(config: TeacherConfig, space: PlannedSpace) -> Any:
     return network
 
 
-def _on(network: Any, space: PlannedSpace, device: str) -> Callable[[Tensor], Tensor]:
+def on_images(
+    network: Any, space: PlannedSpace, device: str = "cpu"
+) -> Callable[[Tensor], Tensor]:
+    """Return ``network`` in evaluation mode, for images as the data has them.
+
+    Returns:
+        images (batch, channels, height, width) -> outputs; images are brought to the size of the
+        largest network of ``space``.
+    """
     from supernet.resolution import resize_images
 
     network = copy.deepcopy(network).eval().to(device) if device != "cpu" else network.eval()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.models.class_order import better_than_chance
-from nas.models.own_network import own_space
+from nas.models.own_network import on_images, own_space
 from search_spaces.choice_kinds import choice_kinds
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
@@ -21,8 +21,10 @@ from search_spaces.space import Arch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nas.data.splits import DataSplits
     from nas.record.run_folder import RunStore
     from nas.stages.opened_job import RunContext
+    from nas.tasks import Task
     from search_spaces.plan import NetworkPlan
     from supernet.network import Supernet
     from supernet.training.gate import Gated
@@ -47,6 +49,21 @@ def panel(space: PlannedSpace, seed: int) -> list[Arch]:
     places = [order[round(share * (len(order) - 1))] for share in PANEL_SIZES]
     archs = [space.largest(), *space.decode(genes[places])]
     return list(dict.fromkeys(archs))
+
+
+def comes_trained(space: PlannedSpace, splits: DataSplits, task: Task) -> bool:
+    """Whether the network of ``space`` comes trained, as :class:`Pretrained` of a run will find.
+
+    Nothing is recorded, and only the network itself is asked, on validation images.
+    """
+    own = own_space(space)
+    if own is None or own.trained is not None:
+        return own is not None and bool(own.trained)
+    if not task.has_classes:
+        return False
+    seen = splits.evaluation_batches(splits.validation.first(IMAGES))
+    right = task.evaluate(on_images(own.module, space), seen)
+    return better_than_chance(right, len(splits.classes))
 
 
 class Pretrained:

@@ -52,9 +52,12 @@ share, loading, and a warm-up that goes on where the machine is busy."""
 def winner_lanes(job: Job) -> int:
     """Return how many winners of ``job`` train at once and take no time from each other."""
     assert job.budget is not None
-    if job.budget.cpu_minutes is not None or job.executor == "local":
-        return 1
-    return job.workers or len(allowed_cores())
+    return 1 if job.budget.cpu_minutes is not None else winner_workers(job)
+
+
+def winner_workers(job: Job) -> int:
+    """Return how many workers train winners of ``job``, in each other's time or not."""
+    return 1 if job.executor == "local" else job.workers or len(allowed_cores())
 
 
 def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:

@@ -21,11 +21,12 @@ from nas.stages.budget import (
     minutes_for,
     round_seconds,
     winner_lanes,
+    winner_workers,
 )
 from nas.stages.training import plan_training
 from nas.stages.winners.reach import StepTime, largest_step_seconds, narrowed
 from nas.stages.winners.reach import told as told_of
-from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners
+from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners, teaching
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
 
@@ -117,6 +118,7 @@ def estimate(
         InputError, EnvironmentProblem: the data cannot be read.
         InputError: weights to start from learnt from test images.
     """
+    from nas.models.training_gate import comes_trained
     from nas.stages.build_supernet import focus_archs
     from nas.stages.learnt_before import require_unseen
     from nas.stages.opened_job import loaded, network_space
@@ -140,6 +142,7 @@ def estimate(
         job = job.with_space(kept)
         space = network_space(job, task, splits)
     mean = _mean_macs(space)
+    trained = comes_trained(space, splits, task)
     told("timing this machine")
     speed = (macs_per_second or measure_throughput)(splits.image_size)
 
@@ -153,9 +156,11 @@ def estimate(
         train_s, work = 60.0 * (training.minutes or 0.0), f"{training.minutes or 0.0:g} minutes"
     else:
         warm, full = per_step(
-            training, space, task, batches, seed=job.seed, focus=focus_archs(training, space)
-        )
-        warm_steps = min(steps, round(training.warmup_epochs * len(batches)))
+            training, space, task, batches, seed=job.seed, focus=focus_archs(training, space),
+            trained=trained,
+        )  # fmt: skip
+        # A network that comes trained has learnt what the warm-up would teach it.
+        warm_steps = 0 if trained else min(steps, round(training.warmup_epochs * len(batches)))
         train_s = warm_steps * warm + (steps - warm_steps) * full
         work = f"{steps} steps of {training.batch_size} images"
 
@@ -199,7 +204,9 @@ def estimate(
     if job.budget is not None:
         focus = focus_archs(training, space)
         cpu = job.budget.cpu_minutes is not None
-        times = per_step(training, space, task, batches, seed=job.seed, focus=focus, cpu=cpu)
+        times = per_step(
+            training, space, task, batches, seed=job.seed, focus=focus, cpu=cpu, trained=trained
+        )
         stages = _divided(
             job,
             measuring=round_seconds(job, one_measurement),
@@ -209,6 +216,7 @@ def estimate(
             * job.finetune.batch_size,
             winner_epoch_steps=len(splits.training_batches(job.finetune.batch_size, seed=0)),
             question_s=space.plan(space.largest()).macs / speed * job.finetune.batch_size,
+            trained=trained,
             images=len(splits.train),
             fronts=fronts,
             works={stage.name: stage.work for stage in stages},
@@ -253,6 +261,7 @@ def _divided(
     winner_step_s: float,
     winner_epoch_steps: int,
     question_s: float,
+    trained: bool,
     images: int,
     fronts: int,
     works: Mapping[str, str],
@@ -261,12 +270,12 @@ def _divided(
     assert job.budget is not None
     seconds = 60.0 * float(job.budget.cpu_minutes or job.budget.minutes or 0.0)
     division = divide(seconds, job.budget, measuring=measuring)
-    plan = plan_training(division.supernet, job.budget.teacher, step_seconds)
+    teacher = 0.0 if trained else job.budget.teacher
+    plan = plan_training(division.supernet, teacher, step_seconds)
     first = round(plan["warmup"] * plan["steps"])
-    text = (
-        f"the largest network {first} steps ({first / epoch_steps:.1f} epochs), then "
-        f"{plan['steps'] - first:.0f} of all sizes, {job.supernet.batch_size} images each"
-    )
+    text = f"{plan['steps'] - first:.0f} steps of all sizes, {job.supernet.batch_size} images each"
+    if first:
+        text = f"the largest network {first} steps ({first / epoch_steps:.1f} epochs), then {text}"
     stages = [
         StageEstimate("supernet", text, division.supernet),
         StageEstimate(
@@ -274,13 +283,13 @@ def _divided(
         ),
     ]
     if job.finetune.epochs is None:
-        lanes = winner_lanes(job)
+        lanes, teaches = winner_lanes(job), teaching(job, trained=trained)
         time_s = lanes * division.winners
         share = share_winners(
             job,
             time_s,
             step_s=winner_step_s,
-            question_s=question_s if job.finetune.distillation else 0.0,
+            question_s=question_s if teaches != "nobody" else 0.0,
             epoch_steps=winner_epoch_steps,
             images=images,
             fronts=fronts,
@@ -288,13 +297,20 @@ def _divided(
         kept, begun = (
             min(fronts * each, job.search.evaluations) for each in (share.places, share.begun)
         )
-        time_s = max(0.0, time_s - share.teacher_s)
+        # Each worker asks a teacher of its own.
+        asked_s = winner_workers(job) * share.teacher_s
+        if teaches == "all":
+            time_s = max(0.0, time_s - asked_s)
         each = time_s / (FIRST_RUNG * begun + (1 - FIRST_RUNG) * kept)
         passes = each / winner_step_s / winner_epoch_steps
         text = (
             f"{begun} architectures {FIRST_RUNG * each:.0f} s each, of which {kept} go on to "
             f"{each:.0f} s: about {passes:.0f} epochs of a middling one, more of a small one"
         )
+        if teaches == "those behind it":
+            text += (
+                f"; where the largest network teaches those behind it, {asked_s:.0f} s less in all"
+            )
         if lanes > 1:
             text += f"; {lanes} at once"
         elif (

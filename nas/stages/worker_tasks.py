@@ -117,6 +117,7 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
         epochs=config.epochs,
         learning_rate=config.learning_rate or FINETUNING_RATE,
+        precision=job.supernet.precision,
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
         patterns=patterns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas.stages.training import taught_rounds
 
@@ -38,6 +38,24 @@ budget the largest network, which has a tenth of it, is worse than most winners 
 
 QUESTIONS_SHARE = 0.25
 """Of the time of those that it teaches, a teacher may take so much to be asked, which all pay."""
+
+
+Teaching = Literal["nobody", "those behind it", "all"]
+
+
+def teaching(job: Job, *, trained: bool) -> Teaching:
+    """Return whom a teacher teaches among the winners of ``job``.
+
+    One that the job names, or that came ``trained``, is for all. The largest network of the shared
+    weights is for those behind it, and for nobody who ends with the validation examples: it has
+    not met them, so its mistakes there would count as much as their labels.
+    """
+    asked = job.finetune.distillation
+    if not asked:
+        return "nobody"
+    if trained or job.supernet.teacher is not None or asked == "only":
+        return "all"
+    return "nobody" if job.finetune.refit else "those behind it"
 
 
 def teaches(teacher: float, student: float, *, higher_is_better: bool, share: bool) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
@@ -17,7 +17,7 @@ from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.stages.build_supernet import anew
 from nas.stages.training import taught_rounds
-from nas.stages.winners.share import FIRST_RUNG
+from nas.stages.winners.share import FIRST_RUNG, Teaching, teaching
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from supernet.network import Supernet
     from supernet.training.own_time import OwnRecipe, OwnTraining
     from supernet.training.teacher import RememberingTeacher
-
-Teaching = Literal["nobody", "those behind it", "all"]
 
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
@@ -62,18 +60,8 @@ class WinnerTrainer:
 
     @property
     def teaching(self) -> Teaching:
-        """Whom a teacher teaches.
-
-        One that the job names, or that came trained, is for all. The largest network of the shared
-        weights is for those behind it, and for nobody who ends with the validation examples: it has
-        not met them, so its mistakes there would count as much as their labels.
-        """
-        asked = self._job.finetune.distillation
-        if not asked:
-            return "nobody"
-        if self._trained or self._job.supernet.teacher is not None or asked == "only":
-            return "all"
-        return "nobody" if self._job.finetune.refit else "those behind it"
+        """Whom a teacher teaches, see :func:`nas.stages.winners.share.teaching`."""
+        return teaching(self._job, trained=self._trained)
 
     def teacher_quality(self) -> float:
         """Return the task's metric of the largest network of the shared weights, as it teaches."""

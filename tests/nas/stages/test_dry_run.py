@@ -1,4 +1,5 @@
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ from PIL import Image
 
 from nas.job.schema import Job
 from nas.stages.dry_run import estimate, measure_throughput
+
+
+QUICK = {"processes": 2, "runs": 10}
 
 
 def plan(*, largest_s=0.0, **sections):
@@ -74,7 +78,7 @@ def test_a_budget_is_divided_and_told_in_steps_and_epochs():
     works = {stage.name: stage.work for stage in found.stages}
     # Half of 60 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
     assert "largest network 300 steps" in works["supernet"]
-    assert "then 100 of all sizes" in works["supernet"]
+    assert "then 100 steps of all sizes" in works["supernet"]
     # Twice as many as there are places, were there time to train them all well.
     assert works["winners"].startswith("5 architectures ")
     assert "of which 4 go on to" in works["winners"] and "epochs" in works["winners"]
@@ -119,6 +123,87 @@ def test_what_takes_seconds_is_told_before_it():
 def test_as_many_places_are_told_as_the_run_can_choose(sections, work):
     found = plan(budget={"minutes": 10}, protocol={"processes": 2, "runs": 10}, **sections)
     assert {stage.name: stage.work for stage in found.stages}["verification"].startswith(work)
+
+
+NET = """
+import torch
+from torch import nn
+
+class Told(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.head = nn.Linear(8 * 64, outputs)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().flatten(1))
+
+def make(input_channels=1, outputs=10):
+    return Told(outputs)
+"""
+
+
+def own(tmp_path, *, trained, budget=True, **sections):
+    """The plan of a network of the user's own, and what its steps were timed with."""
+    (tmp_path / "dry_net.py").write_text(NET)
+    asked = []
+
+    def step_seconds(config, *parts, **options):
+        asked.append(options["trained"])
+        return 0.1, 0.3
+
+    job = Job.model_validate(
+        {
+            "name": "a",
+            "data": {"name": "digits"},
+            "space": {
+                "name": "module",
+                "model": f"{tmp_path}/dry_net.py:make",
+                **({} if trained is None else {"trained": trained}),
+            },
+            "search": {"evaluations": 20, "initial": 10, "latency_samples": 5, "front_size": 4},
+            "protocol": {"processes": 2, "runs": 10},
+            **({"budget": {"minutes": 10}} if budget else {"supernet": {"epochs": 3}}),
+            **sections,
+        }
+    )
+    found = estimate(job, Path("out"), macs_per_second=lambda s: 1e9, step_seconds=step_seconds)
+    return {stage.name: stage for stage in found.stages}, asked
+
+
+def test_a_network_that_comes_trained_is_planned_as_a_run_will_train_it(tmp_path):
+    stages, asked = own(tmp_path, trained=True)
+    assert asked == [True]
+    # It has nothing to learn before it teaches, and teaches all.
+    assert stages["supernet"].work.startswith("200 steps of all sizes")
+    assert "those behind it" not in stages["winners"].work
+    stages, asked = own(tmp_path, trained=None)  # random weights answer by chance
+    assert asked == [False] and stages["supernet"].work.startswith("the largest network 300 steps")
+    stages, asked = own(tmp_path, trained=True, budget=False)
+    new, _ = own(tmp_path, trained=False, budget=False)
+    assert asked == [True] and stages["supernet"].seconds > new["supernet"].seconds
+
+
+def test_a_network_that_answers_well_is_told_without_a_word_in_the_job(tmp_path, monkeypatch):
+    from nas.tasks.classification import ImageClassification
+
+    monkeypatch.setattr(ImageClassification, "evaluate", lambda *parts, **options: 0.9)
+    assert own(tmp_path, trained=None)[1] == [True]
+
+
+def test_a_teachers_time_comes_off_only_where_it_is_sure_to_teach():
+    def winners(**sections):
+        found = plan(budget={"minutes": 10}, search={"front_size": 4}, protocol=QUICK, **sections)
+        return {stage.name: stage.work for stage in found.stages}["winners"]
+
+    def seconds_each(work):
+        return int(re.search(r"go on to (\d+) s", work)[1])
+
+    # Whether the largest network is ahead of anybody shows after a quarter of the time.
+    some, nobody = winners(), winners(finetune={"refit": True})
+    assert seconds_each(some) == seconds_each(nobody)
+    assert re.search(r"teaches those behind it, \d+ s less in all", some)
+    assert "teaches" not in nobody
 
 
 def test_what_is_doubtful_about_the_data_is_told_before_a_run(tmp_path):

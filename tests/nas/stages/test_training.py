@@ -214,6 +214,24 @@ def test_fine_tuning_that_harms_is_left_out(folder, tmp_path, trained):
     assert not evaluator.finetuned
 
 
+def test_fine_tuning_computes_in_the_precision_of_the_job(folder, tmp_path, monkeypatch):
+    from supernet.training.train import Trainer
+
+    context, store = begin(folder, tmp_path, epochs=0)
+    supernet, _ = train_supernet(context, store, Progress())
+    evaluator = Evaluator(supernet, context.splits, context.task)
+    sections = {
+        "supernet": context.job.supernet.model_copy(update={"precision": "bfloat16"}),
+        "finetune": context.job.finetune.model_copy(update={"epochs": 1.0}),
+    }
+    used = []
+    monkeypatch.setattr(Trainer, "run", lambda self: used.append(self.recipe.precision))
+    finetune_candidate(
+        context.space.largest(), context.job.model_copy(update=sections), store, evaluator
+    )
+    assert used == ["bfloat16"]
+
+
 def test_layers_are_reconstructed_without_training_where_that_helps(folder, tmp_path):
     context, store = begin(folder, tmp_path, epochs=0)
     supernet, _ = train_supernet(context, store, Progress())
