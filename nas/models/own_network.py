@@ -120,9 +120,7 @@ def named_teacher(config: TeacherConfig, space: PlannedSpace) -> Any:
     return network
 
 
-def on_images(
-    network: Any, space: PlannedSpace, device: str = "cpu"
-) -> Callable[[Tensor], Tensor]:
+def on_images(network: Any, space: PlannedSpace, device: str = "cpu") -> Callable[[Tensor], Tensor]:
     """Return ``network`` in evaluation mode, for images as the data has them.
 
     Returns:

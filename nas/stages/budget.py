@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devices.measuring.conditions import allowed_cores
 from nas.job.default_time import default_minutes
@@ -40,6 +40,9 @@ which even a few small models take, and a share of it, and at most another share
 
 RETRIES_OVER = 0.05
 """Of a budget, what further attempts at disturbed latencies may take beyond it."""
+
+PASSED_S, PASSED_SHARE = 5.0, 0.1
+"""Beyond a budget, seconds and a share of it that are not worth a word."""
 
 EXPECTED_PLACES = 8
 """Places for which time to measure is set apart where a job leaves their number open."""
@@ -159,7 +162,8 @@ class Budget:
         self.path = path
         self.now = now
         self._from = now() if counted_from is None else counted_from
-        self._before = _recorded(path)
+        record = _recorded(path)
+        self._before, self._started = record["spent_s"], bool(record.get("started"))
 
     @classmethod
     def of(cls, config: BudgetConfig, path: Path, *, whole_process: bool = False) -> Budget:
@@ -190,9 +194,39 @@ class Budget:
         """Return the seconds left, at least 0."""
         return max(0.0, self.limit_s - self.spent())
 
+    def start(self) -> None:
+        """Begin, or go on with, what the budget is for; imports and data are ready.
+
+        Getting there counts once: a run that is cut off several times gets its time all the same.
+        """
+        if self._started:
+            self._from = self.now()
+        self._started = True
+        self.save()
+
+    def passed(self) -> str | None:
+        """Return in words by how much more than told the run passed its budget; None if hardly."""
+        over = self.spent() - self.limit_s
+        if over <= max(PASSED_S, PASSED_SHARE * self.limit_s):
+            return None
+        kind = "processor time" if self.in_processor_time else "the wall clock"
+        return (
+            f"the run took {self.spent():.0f} s of {kind}, and its budget is {self.limit_s:.0f} s: "
+            "starts of processes, measurements and files take what they take, longer on a busy "
+            "machine; give more, or lower search.front_size, search.latency_samples, "
+            "protocol.processes or protocol.runs"
+        )
+
     def save(self) -> None:
         """Write what was spent to the run folder."""
-        write_json_atomic(self.path, {"limit_s": self.limit_s, "spent_s": round(self.spent(), 3)})
+        write_json_atomic(
+            self.path,
+            {
+                "limit_s": self.limit_s,
+                "spent_s": round(self.spent(), 3),
+                "started": self._started,
+            },
+        )
 
     @contextlib.contextmanager
     def running(self, *, every_s: float = SAVED_EVERY_S) -> Iterator[None]:
@@ -290,11 +324,12 @@ class EndTime:
         return float(self._store.manifest()["measuring_s"]) * verified / measured
 
 
-def _recorded(path: Path) -> float:
+def _recorded(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return 0.0
+        return {"spent_s": 0.0}
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["spent_s"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {**found, "spent_s": float(found["spent_s"])}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is damaged ({error}): it should say how much of the budget was spent; write "

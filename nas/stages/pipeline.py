@@ -183,8 +183,11 @@ class Pipeline:
             try:
                 with contextlib.ExitStack() as stack:
                     if self.budget is not None:
+                        self.budget.start()
                         stack.enter_context(self.budget.running())
                     self._stages()
+                if self.budget is not None and (passed := self.budget.passed()):
+                    self.progress.log(f"warning: {passed}")
             except InfeasibleError as error:
                 self.store.event("infeasible", message=str(error), closest=error.closest)
                 self.progress.log(

@@ -93,8 +93,11 @@ def two_marks(numbered_rows: Iterable[tuple[int, Sequence[str]]]) -> tuple[int, 
         return None
     line, cell, mark = min(left)
     other_line, other = marks["," if mark == "." else "."]
-    told = f"{cell!r} is {cell.replace(mark, '')} or {cell.replace(',', '.')}: line {other_line} has"
-    return line, f"{told} {other!r}; write all numbers with one mark, and thousands without any"
+    meanings = f"{cell!r} is {cell.replace(mark, '')} or {cell.replace(',', '.')}"
+    return line, (
+        f"{meanings}: line {other_line} has {other!r}; write all numbers with one mark, and "
+        "thousands without any"
+    )
 
 
 def read_raw(path: Path) -> RawTable:

@@ -38,6 +38,46 @@ def test_what_was_spent_before_counts_after_a_cut(tmp_path):
     assert again.left() == 0.0
 
 
+def test_the_start_counts_once_however_often_a_run_is_resumed(tmp_path):
+    clock = Clock()
+
+    def process(*, set_up: float, work: float | None) -> Budget:
+        clock.time = 3.0  # of another process
+        budget = Budget(60.0, path=tmp_path / "budget.json", now=clock, counted_from=0.0)
+        clock.time += set_up
+        if work is not None:
+            budget.start()
+            clock.time += work
+        budget.save()
+        return budget
+
+    assert process(set_up=4.0, work=10.0).spent() == 17.0
+    assert process(set_up=6.0, work=10.0).spent() == 27.0
+    assert process(set_up=6.0, work=0.0).spent() == 27.0
+
+
+def test_a_start_that_was_cut_off_is_not_the_one_that_counts(tmp_path):
+    clock = Clock()
+    first = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    clock.time += 5.0
+    first.save()
+    again = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    clock.time += 8.0
+    again.start()
+    assert again.spent() == 13.0
+
+
+@pytest.mark.parametrize("spent, told", [(59.0, False), (65.0, False), (80.0, True)])
+def test_a_budget_that_was_passed_is_told(tmp_path, spent, told):
+    clock = Clock()
+    budget = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    clock.time += spent
+    found = budget.passed()
+    assert (found is not None) == told
+    if told:
+        assert "took 80 s of the wall clock, and its budget is 60 s" in found
+
+
 def test_it_is_saved_while_work_goes_on(tmp_path):
     clock = Clock()
     budget = Budget(60.0, path=tmp_path / "budget.json", now=clock)

@@ -9,7 +9,6 @@ from PIL import Image
 from nas.job.schema import Job
 from nas.stages.dry_run import estimate, measure_throughput
 
-
 QUICK = {"processes": 2, "runs": 10}
 
 

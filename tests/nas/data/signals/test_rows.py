@@ -239,7 +239,7 @@ def test_another_encoding_is_told_and_can_be_said(tmp_path):
 
 
 def test_thousands_are_not_taken_for_fractions(tmp_path):
-    """A signal that falls to a thousandth of itself wherever it passes a thousand would be learnt."""
+    """What passes a thousand would be learnt as a thousandth of itself."""
     (tmp_path / "train.csv").write_text("t0;t1;t2;label\n998,5;999,5;1.001;a\n1,5;2,5;3,5;b\n")
     with pytest.raises(InputError, match=r"train.csv:2: '1\.001' is 1001 or 1\.001.*'998,5'"):
         signal_csv(config("signal_csv", tmp_path))
