@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +14,10 @@ from nas.fronts.budgets import unserved
 from nas.fronts.class_loss import asks_class_loss
 from nas.fronts.costs import exact_costs
 from nas.fronts.fault_rate import asked_faults
+from nas.fronts.metrics import require_feasible
 from nas.job.schema import Job, job_space
 from nas.stages.threads import set_threads
+from nas.strategies.feasible import neighbours
 from nas.tasks import TASKS, Task
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.planned import PlannedSpace, require_networks
@@ -186,6 +190,47 @@ def require_known_costs(
                 "block without a memory flow, or whose flow does not say what gradients need); "
                 "leave it out of objectives and constraints"
             )
+
+
+def require_fit(context: RunContext, pool: Sequence[Arch], bounds: Sequence[Constraint]) -> None:
+    """Refuse a bound on the model file that no network keeps, before anything is trained.
+
+    How large a file is does not follow from the architecture; but that of the one with the least
+    packed weights, exported with the weights that training would begin with, is as large as
+    after it. Notes that files of a run carry are left out, so nothing is refused that might fit.
+
+    Args:
+        context: job, data and space.
+        pool: architectures to choose from, which keep the bounds on costs.
+        bounds: of the job.
+
+    Raises:
+        InfeasibleError: its file is larger than a bound; it is named with its size.
+    """
+    limits = [bound for bound in bounds if bound.metric.name == "size_kib" and bound.upper]
+    if not limits:
+        return
+    from nas.stages.build_supernet import make_supernet
+    from supernet.onnx.export import export_onnx
+
+    job, space = context.job, context.space
+    least = _least_packed(space, pool)
+    network = context.evaluating(make_supernet(space, job.supernet)).network(least).cpu()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "least.onnx"
+        size = export_onnx(network, path, weight_storage=job.export.weights).size_kib
+    require_feasible(limits, {str(least): {"size_kib": size}})
+
+
+def _least_packed(space: PlannedSpace, pool: Sequence[Arch]) -> Arch:
+    """Return an architecture of least packed weights, whatever other bounds it keeps."""
+    rows = space.genes([space.smallest(), *pool])
+    least = np.inf
+    while (packed := np.asarray(space.costs(rows)["weights_kib"])).min() < least:
+        best, least = rows[int(packed.argmin())], float(packed.min())
+        # In a space of somebody's own the first option need not be the smallest.
+        rows = np.vstack([best[None], neighbours(space, best)])
+    return space.decode(best[None])[0]
 
 
 def _accelerator(job: Job) -> str:

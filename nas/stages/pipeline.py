@@ -40,7 +40,7 @@ from nas.stages.budget import Budget, EndTime, SearchTime, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.learnt_before import require_unseen
-from nas.stages.opened_job import RunContext, budgets_out_of_reach, require_known_costs
+from nas.stages.opened_job import RunContext, budgets_out_of_reach, require_fit, require_known_costs
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, feasible_pool
 from nas.stages.verification import Models, Verification, on_fronts
@@ -273,6 +273,8 @@ class Pipeline:
         require_known_costs(self.space, self.goals, self.constraints)
         require_sparsity(job, self.space)
         self.pool = feasible_pool(job, self.space, self.fronts)
+        if not store.checkpoint.exists():
+            require_fit(self.context, self.pool, self.constraints)
         for line in budgets_out_of_reach(job, self.space, self.pool):
             self.progress.log(f"warning: {line}")
         if self.warm_start is not None:

@@ -7,8 +7,14 @@ import pytest
 
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.job.schema import Job
-from nas.stages.opened_job import budgets_out_of_reach, require_known_costs
-from search_spaces.errors import InputError
+from nas.stages.opened_job import (
+    RunContext,
+    _least_packed,
+    budgets_out_of_reach,
+    require_fit,
+    require_known_costs,
+)
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 
 SPACE = MobileNetSpace.from_config(preset="8x8", input_channels=1, outputs=3)
@@ -45,3 +51,38 @@ def test_budgets_below_the_smallest_network_are_told_before_training():
     assert "keeps weights_kib 0.001" in told and f"needs {kib:.4g} KiB" in told
     unlimited = job.model_copy(update={"search": job.search.model_copy(update={"budgets": {}})})
     assert budgets_out_of_reach(unlimited, SPACE, [SPACE.smallest()]) == []
+
+
+def test_a_bound_on_the_file_that_no_network_keeps_is_told_before_training():
+    def context(limit: float, **space) -> tuple[RunContext, list[Constraint]]:
+        job = Job.model_validate(
+            {
+                "name": "n",
+                "data": {"name": "digits"},
+                "space": {"preset": "8x8", **space},
+                "search": {"constraints": {"size_kib": {"max": limit}}},
+            }
+        )
+        return RunContext.of(job, threads=1), job.constraints()
+
+    opened, bounds = context(3.0)
+    space = opened.space
+    pool = [space.largest()]
+    with pytest.raises(InfeasibleError, match=r"needs \S+ KiB of model file \(budget 3 KiB") as found:
+        require_fit(opened, pool, bounds)
+    assert found.value.closest == str(space.smallest())
+    (size,) = (value for value, _ in found.value.violations.values())
+    # Notes that a run writes beside come on top.
+    opened, bounds = context(size + 0.01)
+    require_fit(opened, pool, bounds)
+    require_fit(opened, pool, [])
+
+
+def test_the_least_packed_is_found_wherever_a_space_begins():
+    class Backwards(MobileNetSpace):
+        def smallest(self):
+            return self.largest()
+
+    space = Backwards.from_config(preset="8x8", input_channels=1, outputs=3)
+    least = _least_packed(space, [space.largest()])
+    assert space.plan(least).weights_kib == SPACE.plan(SPACE.smallest()).weights_kib
