@@ -42,6 +42,10 @@ class InfeasibleError(NasError):
         self.closest = closest
         self.violations = dict(violations or {})
 
+    def record(self) -> dict[str, Any]:
+        """Return what there is to know of it, as JSON."""
+        return {"message": str(self), "closest": self.closest, "violations": self.violations}
+
 
 class EnvironmentProblem(NasError):
     """This machine lacks something: an extra, a data set, disk space, a device, a permission."""

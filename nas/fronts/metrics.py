@@ -243,11 +243,15 @@ def require_feasible(
     closest = min(misses, key=misses.__getitem__)
     if misses[closest] > 0:
         values = [evaluated[closest][str(c.metric)] for c in constraints]
-        raise infeasible(constraints, values, closest)
+        raise infeasible(constraints, values, closest, among=evaluated)
 
 
 def infeasible(
-    constraints: Sequence[Constraint], values: Sequence[float], closest: str | None
+    constraints: Sequence[Constraint],
+    values: Sequence[float],
+    closest: str | None,
+    *,
+    among: Mapping[str, Mapping[str, float]] | None = None,
 ) -> InfeasibleError:
     """Return the error that names the closest architecture and what it misses.
 
@@ -255,6 +259,8 @@ def infeasible(
         constraints: all of the job's.
         values: the closest architecture's metric for each, in the same order.
         closest: its canonical string.
+        among: metrics of all that were evaluated, to say how near any of them came to each bound
+            alone.
     """
     missed = {
         c.name: (float(v), c.bound)
@@ -264,12 +270,30 @@ def infeasible(
     told = [
         c.describe(v) for c, v in zip(constraints, values, strict=True) if c.name in missed
     ] or ["satisfies every bound on average, but not with the confidence asked for"]
+    alone = [
+        nearest
+        for c, v in zip(constraints, values, strict=True)
+        if c.name in missed and (nearest := _nearest(c, v, among or {}))
+    ]
     return InfeasibleError(
         f"infeasible: the closest architecture found {' and '.join(told)}; "
-        "loosen the bound or widen the space",
+        f"{''.join(f'{one}; ' for one in alone)}loosen the bound or widen the space",
         closest=closest,
         violations=missed,
     )
+
+
+def _nearest(
+    constraint: Constraint, value: float, among: Mapping[str, Mapping[str, float]]
+) -> str | None:
+    """Say which value another architecture has that comes nearer to a bound; None if none does."""
+    found = [metrics[str(constraint.metric)] for metrics in among.values()]
+    nearest = min(found, key=constraint.violation, default=value)
+    if not constraint.violation(nearest) < constraint.violation(value):
+        return None
+    unit, device = constraint.metric.kind.unit, constraint.metric.device
+    named = constraint.metric.name + (f" on {device}" if device else "")
+    return f"the nearest {named} of any is {_number(nearest)}{f' {unit}' if unit else ''}"
 
 
 def _number(value: float) -> str:

@@ -218,6 +218,15 @@ class BoundRecord(Record):
 
 
 @dataclass(frozen=True)
+class BudgetRecord(Record):
+    """One of ``search.budgets``, and the best ``model`` of the front within it, if there is one."""
+
+    metric: str = ""
+    limit: float | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class FrontRecord(Record):
     """A front that was asked for: its objectives, and the names of its constraints."""
 
@@ -246,6 +255,7 @@ class Results(Record):
         metric, higher_is_better: of the task; ``task``: what else reports say of it.
         space: name, preset and cardinality.
         devices, goals, constraints, fronts: what was asked for.
+        budgets: of ``search.budgets``, each with the model that serves it.
         front: the verified models on any front, best first; ``rejected``: the others.
         evaluations: of the search, in order.
         hypervolume: over evaluations, with its reference point and objectives.
@@ -266,6 +276,7 @@ class Results(Record):
     fronts: tuple[FrontRecord, ...] = ()
     goals: tuple[str, ...] = ()
     constraints: tuple[BoundRecord, ...] = ()
+    budgets: tuple[BudgetRecord, ...] = ()
     front: tuple[Model, ...] = ()
     rejected: tuple[Model, ...] = ()
     evaluations: tuple[Evaluated, ...] = ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.fronts.budgets import CostBudget, served
 from nas.fronts.costs import exact_names
 from nas.fronts.metrics import Constraint, Goal, violations
 from nas.fronts.pareto import hypervolume, reference_point
@@ -16,6 +17,7 @@ from nas.models.sparsity import patterns_of, sparse_cost
 from nas.record.result_types import (
     SCHEMA,
     BoundRecord,
+    BudgetRecord,
     DeviceRecord,
     Evaluated,
     FrontRecord,
@@ -202,6 +204,7 @@ def assemble(
             BoundRecord(metric=str(c.metric), bound=c.bound, upper=c.upper, confidence=c.confidence)
             for c in constraints
         ),
+        budgets=tuple(_budget(one, members) for one in job.cost_budgets()),
         front=tuple(entries),
         rejected=tuple(rejected),
         evaluations=tuple(_evaluation(e, constraints) for e in evaluations),
@@ -298,6 +301,15 @@ def _provenance(manifest: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "accelerator": manifest["accelerator"],
         "replayed_measurements": manifest["measurements"] is not None,
     }
+
+
+def _budget(budget: CostBudget, members: Sequence[Verified]) -> BudgetRecord:
+    found = served([budget], [item.metrics for item in members], range(len(members)))
+    return BudgetRecord(
+        metric=str(budget.metric),
+        limit=budget.limit,
+        model=members[found[0]].arch.id if found else None,
+    )
 
 
 def _feasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> bool:

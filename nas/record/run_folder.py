@@ -200,6 +200,15 @@ class RunStore:
         """Return every whole event; a line torn by a crash is left out."""
         return list(read_lines(self.events_path))
 
+    def infeasible(self) -> dict[str, Any] | None:
+        """Return the event with which the run ended without a front; None if it did not."""
+        for event in reversed(self.events()):
+            if event["event"] == "infeasible":
+                return event
+            if event["event"] in ("finished", "resumed", "stage_begin"):
+                break
+        return None
+
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Record how long ``stage`` took; a stage cut off by a crash records nothing."""

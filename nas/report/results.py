@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 from nas.record.result_types import Results, number
-from search_spaces.errors import InputError
+from nas.record.run_folder import RunStore
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.terminal import quoted
 
 __all__ = [
@@ -31,6 +33,7 @@ def load_results(run: Path) -> Results:
 
     Raises:
         InputError: no results yet, no JSON, or a key that holds something else than it should.
+        InfeasibleError: the run ended, and nothing that it found keeps its bounds.
     """
     path = Path(run) / "results.json"
     try:
@@ -40,6 +43,7 @@ def load_results(run: Path) -> Results:
             raise InputError(
                 f"{run} is no run folder: it holds neither results.json nor manifest.json"
             ) from None
+        _refuse_infeasible(Path(run))
         raise InputError(
             f"{run} has no results.json, so the run has not ended; go on with: nas resume "
             f"{quoted(run)}"
@@ -51,6 +55,32 @@ def load_results(run: Path) -> Results:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}:{error.colno}: no JSON: {error.msg}") from error
     return complete(results, source=str(path))
+
+
+def _refuse_infeasible(run: Path) -> None:
+    """Refuse a run that ended without a front, in words of what would give one."""
+    ended = RunStore.open(run).infeasible()
+    if ended is None:
+        return
+    bounds = [
+        f"{name} {_outwards(value, up=name.endswith(' max')):g} instead of {bound:g}"
+        for name, (value, bound) in (ended.get("violations") or {}).items()
+    ]
+    others = f" (such as {' and '.join(bounds)})" if bounds else ""
+    raise InfeasibleError(
+        f"{run} ended without a front, and would again: {ended['message']}. Give a new job other "
+        f"bounds{others} or another space, and "
+        f"search.warm_start: {run}, which takes over what was trained and evaluated",
+        closest=ended.get("closest"),
+    )
+
+
+def _outwards(value: float, *, up: bool) -> float:
+    """Return a bound of three digits that ``value`` keeps."""
+    if not value:
+        return value
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+    return (math.ceil if up else math.floor)(value / step) * step
 
 
 def doubts(results: Results) -> list[str]:

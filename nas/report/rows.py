@@ -92,8 +92,8 @@ class Rows:
 
     @cached_property
     def budgets(self) -> list[dict[str, Any]]:
-        """Constraints, see :func:`budgets`."""
-        return budgets(self.results)
+        """Constraints and budgets, see :func:`budgets` and :func:`served_budgets`."""
+        return budgets(self.results) + served_budgets(self.results)
 
     @cached_property
     def family(self) -> list[dict[str, Any]]:
@@ -162,6 +162,45 @@ def budgets(results: Results) -> list[dict[str, Any]]:
                 "bound": bound,
                 "upper": bool(upper),
                 "text": text,
+                "status": status,
+            }
+        )
+    return out
+
+
+def served_budgets(results: Results) -> list[dict[str, Any]]:
+    """Return each of ``search.budgets`` as a bound, with the model of the front that serves it."""
+    out = []
+    of_task = metric_of(results)[0]
+    for one in results["budgets"]:
+        metric, limit = str(one.get("metric")), number(one.get("limit"))
+        name, _, rest = metric.partition("[")
+        device = rest.rstrip("]") or None
+        values = {
+            str(entry["id"]): (_metric(entry, name, device, of_task), entry)
+            for entry in results["front"]
+        }
+        known = {id: value for id, (value, _) in values.items() if value is not None}
+        model = one.get("model")
+        if model in values:
+            value, entry = values[str(model)]
+            tested = metric_text(entry.get("test_accuracy"), results) or "not recorded"
+            status = f"served by {model}: test {of_task} {tested}"
+            status += "" if value is None else f", {name} {value:.4g}"
+        elif known:
+            nearest = min(known, key=known.__getitem__)
+            status = f"nothing on the front keeps it; the closest, {nearest}, has "
+            status += f"{known[nearest]:.4g}"
+        else:
+            status = "nothing on the front keeps it"
+        out.append(
+            {
+                "metric": metric,
+                "name": name,
+                "device": device,
+                "bound": limit,
+                "upper": True,
+                "text": f"a place for {metric} ≤ {'?' if limit is None else f'{limit:g}'}",
                 "status": status,
             }
         )

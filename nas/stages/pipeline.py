@@ -189,7 +189,7 @@ class Pipeline:
                 if self.budget is not None and (passed := self.budget.passed()):
                     self.progress.log(f"warning: {passed}")
             except InfeasibleError as error:
-                self.store.event("infeasible", message=str(error), closest=error.closest)
+                self.store.event("infeasible", **error.record())
                 self.progress.log(
                     "the supernet and every evaluation are kept: give a new job with another "
                     f"bound search.warm_start: {self.store.folder}"

@@ -110,3 +110,23 @@ def test_require_feasible():
     require_feasible(constraints, {**evaluated, "c": {"latency_ms[cpu]": 2.0}})
     with pytest.raises(InfeasibleError, match="no architecture was evaluated"):
         require_feasible(constraints, {})
+
+
+def test_what_another_reaches_alone_is_told_of_each_bound_that_is_missed():
+    constraints = [
+        Constraint(LATENCY, 2.0),
+        Constraint(Metric("accuracy"), 0.9, upper=False),
+    ]
+    evaluated = {
+        "small": {"latency_ms[cpu]": 2.1, "accuracy": 0.85},
+        "large": {"latency_ms[cpu]": 9.0, "accuracy": 0.97},
+        "odd": {"latency_ms[cpu]": 2.05, "accuracy": 0.2},
+    }
+    with pytest.raises(InfeasibleError) as caught:
+        require_feasible(constraints, evaluated)
+    assert caught.value.closest == "small"
+    assert "the nearest latency_ms on cpu of any is 2.05 ms; " in str(caught.value)
+    assert "the nearest accuracy of any is 0.97; " in str(caught.value)
+    with pytest.raises(InfeasibleError) as caught:
+        require_feasible(constraints[:1], {"large": evaluated["large"]})
+    assert "nearest" not in str(caught.value)

@@ -301,3 +301,19 @@ def test_a_huge_run_stays_small(results):
     for model in data["models"]:
         if model["kind"] == "front":
             assert layers_of(Page(text), model["id"])["kind"] == "layers"
+
+
+def test_budgets_are_listed_with_the_model_that_serves_each(results):
+    """Also those that are kept: whoever asked for them wants to know by what."""
+    best = results["front"][0]
+    size = best["costs"]["weights_kib"]
+    results["budgets"] = [
+        {"metric": "weights_kib", "limit": 0.001, "model": None},
+        {"metric": "weights_kib", "limit": size + 1, "model": best["id"]},
+        {"metric": "latency_ms[cpu]", "limit": 50.0, "model": results["front"][-1]["id"]},
+    ]
+    words = Page(render(results)).words
+    assert "weights_kib ≤ 0.001 nothing on the front keeps it; the closest, " in words
+    assert f"weights_kib ≤ {size + 1:g} served by {best['id']}: test accuracy " in words
+    assert f"weights_kib {size:.4g}" in words
+    assert f"latency_ms[cpu] ≤ 50 served by {results['front'][-1]['id']}" in words

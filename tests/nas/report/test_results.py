@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from nas.fronts.metrics import Constraint, Metric, infeasible
+from nas.record.run_folder import RunStore
 from nas.report.results import doubts, load_results
-from search_spaces.errors import InputError
+from search_spaces.errors import InfeasibleError, InputError
 
 
 def entry(**valid) -> dict:
@@ -44,3 +46,35 @@ def test_a_folder_that_is_no_run_is_not_taken_for_one_under_way(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="go on with: nas resume"):
         load_results(tmp_path)
+
+
+def begun(folder, *events):
+    store = RunStore.create(folder, {"name": "n"})
+    for name, fields in events:
+        store.event(name, **fields)
+    return folder
+
+
+def test_a_run_without_a_front_is_not_sent_to_end_alike(tmp_path):
+    constraints = [
+        Constraint(Metric("latency_ms", "cpu"), 2.0),
+        Constraint(Metric("accuracy"), 0.9, upper=False),
+    ]
+    error = infeasible(constraints, [3.1415, 0.8514], "depth=1")
+    ended = begun(tmp_path / "run", ("stage_begin", {"stage": "search"}),
+                  ("infeasible", error.record()))  # fmt: skip
+    with pytest.raises(InfeasibleError) as told:
+        load_results(ended)
+    text = str(told.value)
+    assert "nas resume" not in text and "search.warm_start" in text
+    # Bounds that the closest keeps, rounded so that it does.
+    assert "latency_ms[cpu] max 3.15 instead of 2 and accuracy min 0.851 instead of 0.9" in text
+    RunStore.open(ended).event("resumed")
+    with pytest.raises(InputError, match="nas resume"):
+        load_results(ended)
+
+
+def test_an_older_record_of_it_names_no_bounds(tmp_path):
+    ended = begun(tmp_path / "run", ("infeasible", {"message": "too slow", "closest": None}))
+    with pytest.raises(InfeasibleError, match=r"too slow\. Give a new job other bounds or another"):
+        load_results(ended)

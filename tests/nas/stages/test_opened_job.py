@@ -68,7 +68,7 @@ def test_a_bound_on_the_file_that_no_network_keeps_is_told_before_training():
     opened, bounds = context(3.0)
     space = opened.space
     pool = [space.largest()]
-    with pytest.raises(InfeasibleError, match=r"needs \S+ KiB of model file \(budget 3 KiB") as found:
+    with pytest.raises(InfeasibleError, match=r"\S+ KiB of model file \(budget 3") as found:
         require_fit(opened, pool, bounds)
     assert found.value.closest == str(space.smallest())
     (size,) = (value for value, _ in found.value.violations.values())

@@ -55,6 +55,9 @@ def test_budgets_stand_on_their_axis(results):
     results["constraints"].append({"metric": "accuracy", "bound": 0.8, "upper": False})
     rules = [m for m in front.front(Rows.of(results)).marks if isinstance(m, Rule)]
     assert [(m.along, m.at) for m in rules] == [("x", bound), ("y", 0.8)]
+    results["budgets"] = [{"metric": "weights_kib", "limit": 9.5, "model": None}]
+    sized = front.front(Rows.of(results), cost="weights_kib").marks
+    assert 9.5 in {m.at for m in sized if isinstance(m, Rule)}
 
 
 def test_the_axis_leaves_out_the_worst_evaluations_alone(results):
