@@ -13,7 +13,6 @@ import numpy as np
 
 from nas.data.sources import OF_TEXT
 from nas.executors import Executor, Work
-from nas.fronts.budgets import CostBudget
 from nas.fronts.class_loss import CLASS_LOSS
 from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import require_feasible
@@ -224,6 +223,7 @@ class Verification:
         self.evaluator, self.executor, self.progress = evaluator, executor, progress
         self.job, self.space, self.task = context.job, context.space, context.task
         self._found: dict[Arch, Mapping[str, float]] = {}
+        self._tried: set[Arch] = set()  # What fails once fails again: its place is another's.
         self.beside: dict[Arch, dict[str, float]] = {}
         """The task's further metrics of verified candidates on the validation set."""
 
@@ -244,6 +244,7 @@ class Verification:
                 chosen = self._choose(evaluated, verified)
                 if not chosen:
                     break
+                self._tried.update(chosen)
                 before = self._places(verified)
                 for item in self._verify(chosen):
                     verified[item.arch] = item
@@ -254,7 +255,7 @@ class Verification:
     def _choose(
         self, evaluated: Sequence[Evaluation], verified: Mapping[Arch, Verified]
     ) -> list[Arch]:
-        open_ones = [e for e in evaluated if e.arch not in verified]
+        open_ones = [e for e in evaluated if e.arch not in self._tried]
         predicted = self.latencies.predicted([e.arch for e in open_ones])
         metrics = [{**e.metrics, **p} for e, p in zip(open_ones, predicted, strict=True)]
         chosen: list[Arch] = []
@@ -271,7 +272,11 @@ class Verification:
                 missing,
                 metric=self.job.metric,
                 infeasible_too=not good,
-                budgets=[b for b in front.budgets if not _served(b, verified)],
+                budgets=[
+                    budget
+                    for budget in front.budgets
+                    if not any(budget.keeps(item.metrics) for item in verified.values())
+                ],
             )
             chosen += [arch for arch in picked if arch not in chosen]
         return chosen
@@ -493,7 +498,3 @@ def on_fronts(
         evaluated = {str(item.arch): item.metrics for item in verified}
         require_feasible(fronts[0].constraints, evaluated)
     return {verified[index]: tuple(names) for index, names in sorted(on.items())}
-
-
-def _served(budget: CostBudget, verified: Mapping[Arch, Verified]) -> bool:
-    return any(budget.keeps(item.metrics) for item in verified.values())

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from nas.data.pictures import DamagedPicture
+from nas.fronts.metrics import Goal, Metric
+from nas.fronts.spec import job_fronts
 from nas.job.sections.search import TrainingConfig
 from nas.models.parity import Parity, UnusableModel
 from nas.record.run_folder import RunStore
@@ -129,6 +131,7 @@ class Verified(Verification):
         self.space, self.fronts = SPACE, []
         self.latencies = SimpleNamespace(measure=lambda archs, variant: {})
         self.study = SimpleNamespace(record=lambda arch, metrics, **_: metrics)
+        self._tried = set()
 
     def _finetune(self, archs):
         pass
@@ -156,6 +159,32 @@ def test_a_model_whose_file_is_unusable_or_another_network_is_left_out(store, mo
     assert found == [1]
     assert runs.left_out[0] == "an integer kernel saturates"
     assert "same prediction on 43% of 100 images" in runs.left_out[2]
+
+
+def test_what_is_left_out_is_not_tried_again_and_its_place_is_anothers(store, monkeypatch):
+    monkeypatch.setattr("nas.stages.verification.costs", lambda space, arch, fronts, training: {})
+    errors = {8: UnusableModel("an integer kernel saturates")}
+    runs = Verified(store, errors, dict.fromkeys(range(9), 1.0))
+    tried: list[int] = []
+    export = runs.models.export
+    runs.models.export = lambda arch, variant: (tried.append(arch["n"]), export(arch, variant))[1]
+    runs._quality = lambda network, path, arch, own: {"accuracy": 0.1 * arch["n"]}
+    runs.job = SimpleNamespace(
+        metric="accuracy", search=SimpleNamespace(training=TrainingConfig(), places=2)
+    )
+    runs.fronts = job_fronts([Goal(Metric("accuracy"))], [], ["cpu"], joint=True)
+    runs.progress = Progress()
+    runs.latencies = SimpleNamespace(
+        measure=lambda archs, variant: {},
+        predicted=lambda archs: [{} for _ in archs],
+        adapt=lambda: None,
+    )
+    evaluated = [
+        SimpleNamespace(arch=SPACE.arch({"n": n}), metrics={"accuracy": 0.1 * n}) for n in range(9)
+    ]
+    found = runs.run(evaluated)
+    assert tried.count(8) == 1 and len(tried) == len(set(tried))
+    assert 7 in {item.arch["n"] for item in found}
 
 
 @pytest.mark.parametrize(
