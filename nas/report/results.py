@@ -44,6 +44,11 @@ def load_results(run: Path) -> Results:
                 f"{run} is no run folder: it holds neither results.json nor manifest.json"
             ) from None
         _refuse_infeasible(Path(run))
+        if RunStore.open(run).is_held():
+            raise InputError(
+                f"{run} has no results.json, for the run is at work; look at it with: nas watch "
+                f"{quoted(run)}"
+            ) from None
         raise InputError(
             f"{run} has no results.json, so the run has not ended; go on with: nas resume "
             f"{quoted(run)}"

@@ -74,6 +74,12 @@ def test_a_run_without_a_front_is_not_sent_to_end_alike(tmp_path):
         load_results(ended)
 
 
+def test_a_run_at_work_is_not_sent_to_be_resumed(tmp_path):
+    store = RunStore.open(begun(tmp_path / "run", ("stage_begin", {"stage": "search"})))
+    with store.locked(), pytest.raises(InputError, match="at work; look at it with: nas watch"):
+        load_results(store.folder)
+
+
 def test_an_older_record_of_it_names_no_bounds(tmp_path):
     ended = begun(tmp_path / "run", ("infeasible", {"message": "too slow", "closest": None}))
     with pytest.raises(InfeasibleError, match=r"too slow\. Give a new job other bounds or another"):
