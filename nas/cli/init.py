@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,10 +81,10 @@ def init(
         data = typer.prompt(f"Data ({', '.join(choices())})", "digits") if asks else "digits"
     if path is None and asks and (data not in KNOWN or KNOWN[data].needs_path):
         path = typer.prompt("Folder of the data")
-    place = None if path is None else job_file.parent / path
-    if place is not None and not place.exists():
-        raise InputError(f"--path: {place} does not exist; paths in a job are relative to the job "
-                         "file")  # fmt: skip
+    place = None if path is None else _place(job_file, path)
+    if path is not None and place is not None and place != job_file.parent / path:
+        # As the job must have it.
+        path = os.path.relpath(place, job_file.parent)
     if latency_ms is None:
         question = "Largest latency in ms (0 for no limit)"
         latency_ms = typer.prompt(question, 0.0, type=float) if asks else 0.0
@@ -105,6 +106,24 @@ def init(
     write_text_atomic(job_file, text)
     load_job(job_file)
     typer.echo(f"wrote {job_file}; run it with: nas run {quoted(job_file)}")
+
+
+def _place(job_file: Path, path: str) -> Path:
+    """Return the folder that ``path`` means: from here, as on any command line, or from the job.
+
+    Raises:
+        InputError: there is none, or another one in each place.
+    """
+    here, beside = Path(path), job_file.parent / path
+    if here.exists() and beside.exists() and not here.samefile(beside):
+        raise InputError(
+            f"--path: {here} is there, and {beside}, beside the job, too; give the whole path, "
+            f"such as {here.resolve()}"
+        )
+    if not here.exists() and not beside.exists():
+        either = "" if here == beside else f", neither here nor beside {job_file}"
+        raise InputError(f"--path: {path} does not exist{either}")
+    return here if here.exists() else beside
 
 
 def _told_by(place: Path) -> str:

@@ -219,10 +219,11 @@ def _told(gated: Gated) -> str:
             "training made a sub-network worse, so the weights stay as they came; train for "
             "longer, or at a lower supernet.learning_rate"
         )
-    return (
-        f"the network itself keeps its {abs(gated.after[0]):.4f}; its sub-networks gain "
-        f"{change:+.4f} on average"
-        + ("" if gated.share == 1 else f" ({gated.share:.0%} of the way that training went)")
+    begun, now = abs(gated.before[0]), abs(gated.after[0])
+    # One that came trained is as it came; one that did not has learnt.
+    itself = f"keeps its {now:.4f}" if now == begun else f"went from {begun:.4f} to {now:.4f}"
+    return f"the network itself {itself}; its sub-networks gain {change:+.4f} on average" + (
+        "" if gated.share == 1 else f" ({gated.share:.0%} of the way that training went)"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from pathlib import PurePath
 
 from nas.job.first.starts import Start, known_start, surveyed_start
 from nas.job.first.survey import Survey
@@ -44,7 +47,7 @@ def job_text(
     lines = [
         "# A job for Edge NAS. Check it with `nas validate`, run it with `nas run`.",
         "# Keys that are left out have defaults; `nas schema` lists them all.",
-        f"name: {data.replace('_', '-')}",
+        f"name: {_name(data, path)}",
         "seed: 0",
         *([f"task: {start.task}"] if start.task != "image_classification" else []),
         "",
@@ -91,6 +94,14 @@ def job_text(
         "  # budgets: {weights_kib: [8, 32]}  # of several products; each gets its best network",
     ]
     return "\n".join([*lines, *_constraints(start, latency_ms)]) + "\n"
+
+
+def _name(data: str, path: str | None) -> str:
+    """Name a job after its folder, so that jobs of two folders have a run folder each."""
+    folder = "" if path is None else PurePath(path).name
+    plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")[:64].rstrip("-.")
+    return words or data.replace("_", "-")
 
 
 def _constraints(start: Start, latency_ms: float | None) -> list[str]:

@@ -21,7 +21,8 @@ function drawXY(host, chart, state) {
     else if (m.kind === "line") drawLine(f, m, chart);
     else if (m.crowd) {
       const outside = drawCrowd(f, m, chart);
-      if (outside) notes.push(outside + " marks of “" + m.name + "” lie outside the axes.");
+      if (outside) notes.push(outside + (outside === 1 ? " mark" : " marks") + " of “" + m.name +
+        "” " + (outside === 1 ? "lies" : "lie") + " outside the axes.");
     } else m.x.forEach((x, i) => walk.push([x, drawPoint(f, m, i)]));
   }
   walkable(walk.sort((a, b) => a[0] - b[0]).map((w) => w[1]));

@@ -255,3 +255,13 @@ def test_no_epochs_are_for_weights_that_come_from_somewhere(tmp_path):
     path.write_text("name: a\ndata: {name: digits}\nsupernet: {epochs: 0}\n")
     with pytest.raises(InputError, match="0 leaves the random weights of mobilenet"):
         load_job(path)
+
+
+def test_what_a_network_learnt_is_not_called_what_it_keeps():
+    from nas.stages.training import _told
+    from supernet.training.gate import Gated
+
+    learnt = _told(Gated(1.0, (0.1, 0.1), (0.66, 0.5)))
+    assert learnt.startswith("the network itself went from 0.1000 to 0.6600; its sub-networks gain")
+    kept = _told(Gated(0.8, (0.9, 0.4), (0.9, 0.5)))
+    assert kept.startswith("the network itself keeps its 0.9000") and "80%" in kept
