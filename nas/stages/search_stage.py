@@ -137,7 +137,7 @@ class Search:
                 elif first:
                     archs, first = first[:left], []
                 else:
-                    wanted = config.initial if round_number == 0 else config.batch
+                    wanted = config.first if round_number == 0 else config.batch
                     archs = self._ask(strategies, round_number, min(wanted, left), told)
                 archs = self._within_budget(archs)
                 if not archs:
@@ -188,7 +188,7 @@ class Search:
         config = self.job.search
         options = dict(config.options)
         if config.strategy == "predictor":
-            options["initial"] = config.initial
+            options["initial"] = config.first
             options.setdefault("log_costs", True)
         make = STRATEGIES.get(config.strategy)
         return {

@@ -29,6 +29,9 @@ from nas.job.values import AboveZero, Positive, Section
 from search_spaces.errors import InputError
 from search_spaces.training.update import Update
 
+MOST_FIRST = 40
+"""Evaluations of a first batch whose size a job leaves open."""
+
 MOST_PLACES = 16
 """Places of a front whose size a job leaves open."""
 
@@ -103,8 +106,8 @@ class SearchConfig(Section):
     the best within it has a place."""
     evaluations: Positive = 200
     """Real evaluations of accuracy on the search-validation images."""
-    initial: Positive = 40
-    """Evaluations before the predictor is first fitted."""
+    initial: Positive | None = None
+    """Evaluations before the predictor is first fitted; null is 40, or all where they are fewer."""
     batch: Positive = 20
     """Evaluations between two fits of the predictor."""
     latency_samples: Positive = 20
@@ -134,6 +137,11 @@ class SearchConfig(Section):
     first."""
 
     @property
+    def first(self) -> int:
+        """Evaluations of the first batch."""
+        return min(MOST_FIRST, self.evaluations) if self.initial is None else self.initial
+
+    @property
     def places(self) -> int:
         """Places of a front, at most."""
         return MOST_PLACES if self.front_size is None else self.front_size
@@ -157,7 +165,7 @@ def check_search(
             f"search.early_stopping: a part of the images says nothing certain of {metric}; "
             "leave early_stopping out",
         )
-    if search.evaluations < search.initial:
+    if search.initial is not None and search.evaluations < search.initial:
         yield (
             ("search", "evaluations"),
             f"search.evaluations: {search.evaluations} must be at least search.initial "
@@ -222,7 +230,7 @@ def check_strategy_options(search: SearchConfig) -> Iterator[Finding]:
         yield at, f"search.options: {message}"
         return
     if "initial" in inspect.signature(make).parameters:
-        message = _strategy_problem(make, {**search.options, "initial": search.initial})
+        message = _strategy_problem(make, {**search.options, "initial": search.first})
         if message is not None:
             yield ("search", "initial"), f"search.initial: {message}"
 

@@ -14,6 +14,7 @@ from nas.job.check import load_job
 from nas.job.registries import REGISTRIES, registry_for
 from nas.job.schema import Job, job_schema, job_space
 from nas.job.sections.protocol import ProtocolConfig
+from nas.job.sections.search import check_search
 from nas.job.yaml_source import DiagnosticsError
 
 ROOT = Path(__file__).parents[3]
@@ -380,3 +381,14 @@ def test_a_recorded_job_knows_the_metric_of_its_task_in_a_process_that_read_no_o
         "assert not Job.model_validate(raw).fronts()[0].goals[0].metric.kind.maximise\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_few_evaluations_are_one_batch_without_a_word():
+    def first(**search):
+        job = Job.model_validate({"name": "a", "data": {"name": "digits"}, "search": search})
+        assert not list(check_search(job.search, None, None))
+        return job.search.first
+
+    assert first(evaluations=20) == 20
+    assert first() == first(evaluations=100) == 40
+    assert first(evaluations=20, initial=12) == 12

@@ -68,7 +68,7 @@ def job(strategy: str, evaluations: int = 30, **options) -> SimpleNamespace:
         strategy=strategy,
         options=options,
         evaluations=evaluations,
-        initial=10,
+        first=10,
         batch=10,
         places=10,
         early_stopping=None,
@@ -165,7 +165,7 @@ def test_a_search_that_its_time_ended_ends_there_when_the_run_is_resumed(tmp_pat
 def test_the_first_round_ends_with_its_time_once_a_front_has_places(tmp_path):
     front, asked = FrontSpec("all", GOALS, ()), job("random", 50)
     whole = evaluations(tmp_path, asked, [front])
-    asked.search.initial, asked.search.places = 40, 15
+    asked.search.first, asked.search.places = 40, 15
     found = evaluations(tmp_path, asked, [front], over=lambda done: True)
     assert len(found) == 15 and found.quality == []
     # In parts it is the same round, of the same architectures.
