@@ -3,7 +3,9 @@
 A transposed convolution of stride ``s`` makes a block of ``s x s`` pixels of each pixel. All pixels
 at one place of their blocks see the same weights, so they are the output of a convolution, and a
 pixel shuffle puts the ``s x s`` of them together (Shi et al. 2016, arXiv:1609.07009). Nothing is
-multiplied by zeros between pixels, and every runtime of integers has both operations.
+multiplied by zeros between pixels, and every runtime of integers has both operations. Where the two
+strides differ, rows and columns are put together one after the other. Gaps between weights become
+weights of zero, but with a stride of 1, where the convolution has them too.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
 def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
     """Replace the transposed convolutions of a network that was read, in place.
 
-    Those with gaps between their weights, with strides that differ, or that are used more than
-    once stay. A batch norm behind one, which was read as a factor of each channel, is part of it.
+    Those that are used more than once stay. A batch norm behind one, which was read as a factor of
+    each channel, is part of it.
 
     Args:
         module: from :func:`supernet.reading.reader.read_network`.
@@ -44,24 +46,26 @@ def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
     return tuple(made)
 
 
-def phases(weight: Tensor, stride: int, groups: int) -> Tensor:
+def phases(weight: Tensor, stride: tuple[int, int], groups: int) -> Tensor:
     """Return the weights of the convolution before the pixel shuffle.
 
     Args:
         weight: of the transposed convolution, (inputs, outputs / groups, height, width).
-        stride: of both axes.
+        stride: of each axis.
         groups: of channels.
 
     Returns:
-        (outputs * stride ** 2, inputs / groups, rows, columns), for images padded on each side by
-        rows - 1 and columns - 1.
+        (outputs * the product of the strides, inputs / groups, rows, columns), for images padded
+        on each side by rows - 1 and columns - 1.
     """
     inputs, each, *sides = weight.shape
-    rows, columns = (-(-side // stride) for side in sides)
-    wide = weight.new_zeros(inputs, each, rows * stride, columns * stride)
+    rows, columns = (-(-side // step) for side, step in zip(sides, stride, strict=True))
+    wide = weight.new_zeros(inputs, each, rows * stride[0], columns * stride[1])
     wide[:, :, : sides[0], : sides[1]] = weight
     # Of each axis, (tap from the last to the first, place in the block).
-    split = wide.view(groups, inputs // groups, each, rows, stride, columns, stride).flip(3, 5)
+    split = wide.view(groups, inputs // groups, each, rows, stride[0], columns, stride[1]).flip(
+        3, 5
+    )
     return split.permute(0, 2, 4, 6, 1, 3, 5).reshape(-1, inputs // groups, rows, columns)
 
 
@@ -77,41 +81,48 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     groups = int(given.get("groups", 1))  # type: ignore[arg-type]
     if not (isinstance(weight_node, fx.Node) and weight_node.op == "get_attr"):
         return ""
-    if dilation != (1, 1) or stride[0] != stride[1] or len(weight_node.users) != 1:
+    if len(weight_node.users) != 1:
         return ""
     path = str(weight_node.target).removesuffix(".weight")
     if path == str(weight_node.target):
         return ""
     weight = attribute(module, str(weight_node.target))
-    step, sides = stride[0], weight.shape[2:]
+    places = stride[0] * stride[1]
     # Rows that only the bias reaches see weights of zero.
     beyond = [max(0, more[i] - padding[i]) for i in range(2)]
-    split = phases(nn.functional.pad(weight, (0, beyond[1], 0, beyond[0])), step, groups)
-    # Pixels that are cut off at the bottom and on the right.
-    ends = [step * split.shape[2 + i] + padding[i] - sides[i] - more[i] for i in range(2)]
-    around = (split.shape[2] - 1, split.shape[3] - 1)
+    gaps = dilation if stride == (1, 1) and not any(beyond) else (1, 1)
+    if gaps != dilation:
+        weight = _spread(weight, dilation)
+    sides = [gaps[i] * (weight.shape[2 + i] - 1) + 1 for i in range(2)]
+    weight = nn.functional.pad(weight, (0, beyond[1], 0, beyond[0]))
+    split = phases(weight, stride, groups)
     kernel = (split.shape[2], split.shape[3])
-    conv = nn.Conv2d(weight.shape[0], len(split), kernel, padding=around, groups=groups)
+    around = [gaps[i] * (kernel[i] - 1) for i in range(2)]
+    # Pixels that are cut off at the bottom and on the right.
+    ends = [stride[i] * (around[i] + 1) + padding[i] - sides[i] - more[i] for i in range(2)]
+    conv = nn.Conv2d(
+        weight.shape[0], len(split), kernel, padding=(around[0], around[1]), dilation=gaps,
+        groups=groups,
+    )  # fmt: skip
     conv.weight.copy_(split)
-    bias = weight.new_zeros(len(split) // step**2)
+    bias = weight.new_zeros(len(split) // places)
     if isinstance(bias_node, fx.Node):
         bias = attribute(module, str(bias_node.target))
     assert conv.bias is not None
-    conv.bias.copy_(bias.repeat_interleave(step**2))
+    conv.bias.copy_(bias.repeat_interleave(places))
     if (norm := _norm_behind(module, node)) is not None:
         pixel = module.get_submodule(str(norm.target))
         assert isinstance(pixel, nn.Conv2d) and pixel.bias is not None
-        gain = pixel.weight.flatten().repeat_interleave(step**2)
+        gain = pixel.weight.flatten().repeat_interleave(places)
         conv.weight.mul_(gain.view(-1, 1, 1, 1))
-        conv.bias.mul_(gain).add_(pixel.bias.repeat_interleave(step**2))
+        conv.bias.mul_(gain).add_(pixel.bias.repeat_interleave(places))
         norm.replace_all_uses_with(node)
         module.graph.erase_node(norm)
     conv.eval()
     put(module, path, conv)
     with module.graph.inserting_before(node):
         out = module.graph.call_module(path, (source,))
-        if step > 1:
-            out = module.graph.call_function(torch.ops.aten.pixel_shuffle.default, (out, step))
+        out = _together(module.graph, out, stride)
         for axis in range(2):
             if padding[axis] or ends[axis]:
                 last = -ends[axis] if ends[axis] else 2**63 - 1
@@ -122,6 +133,31 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     node.replace_all_uses_with(out)
     module.graph.erase_node(node)
     return path
+
+
+def _spread(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
+    """Return weights with zeros in their gaps."""
+    sides = [gap * (side - 1) + 1 for gap, side in zip(dilation, weight.shape[2:], strict=True)]
+    wide = weight.new_zeros(*weight.shape[:2], *sides)
+    wide[:, :, :: dilation[0], :: dilation[1]] = weight
+    return wide
+
+
+def _together(graph: fx.Graph, out: fx.Node, stride: tuple[int, int]) -> fx.Node:
+    """Put the pixels of blocks, which are channels, next to each other."""
+    aten, (rows, columns) = torch.ops.aten, stride
+    if rows == columns:
+        return graph.call_function(aten.pixel_shuffle.default, (out, rows)) if rows > 1 else out
+    # (batch, channels, rows, columns, height, width), a dimension more at a time.
+    if columns > 1:
+        split = graph.call_function(aten.unflatten.int, (out, 1, [-1, columns]))
+        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 4, 2]))
+        out = graph.call_function(aten.flatten.using_ints, (moved, 3, 4))
+    if rows > 1:
+        split = graph.call_function(aten.unflatten.int, (out, 1, [-1, rows]))
+        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 2, 4]))
+        out = graph.call_function(aten.flatten.using_ints, (moved, 2, 3))
+    return out
 
 
 def _norm_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -1,9 +1,12 @@
 """Transposed convolutions are convolutions before a pixel shuffle, and are quantised as such."""
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from supernet.onnx.export import export_onnx
 from supernet.ptq.graph import trace_float
 from supernet.ptq.quantize import layer_bits, quantize_post_training
 
@@ -22,6 +25,13 @@ FORMS = {
     "stride 3": {"kernel_size": 5, "stride": 3, "padding": 2, "output_padding": 2},
     "gaps between blocks": {"kernel_size": (1, 2), "stride": 2, "output_padding": 1},
     "oblong": {"kernel_size": (3, 5), "stride": 2, "bias": False},
+    "gaps between weights": {"kernel_size": 3, "dilation": 2, "groups": 2},
+    "gaps and nothing beyond": {"kernel_size": 3, "dilation": (2, 1), "output_padding": (1, 0)},
+    "gaps and blocks": {"kernel_size": 3, "stride": 2, "dilation": (2, 3), "padding": 1},
+    "rows alone": {"kernel_size": 3, "stride": (2, 1), "padding": 1, "output_padding": (1, 0)},
+    "columns alone": {"kernel_size": (2, 4), "stride": (1, 2), "groups": 4},
+    "both, unlike": {"kernel_size": (4, 3), "stride": (2, 3), "padding": (1, 0)},
+    "unlike with gaps": {"kernel_size": 3, "stride": (1, 2), "dilation": (2, 1), "bias": False},
 }
 
 
@@ -51,12 +61,21 @@ def test_a_batch_norm_behind_it_is_part_of_it():
     torch.testing.assert_close(graph.module(x), network(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"dilation": 2}, {"stride": (1, 2)}])
-def test_other_forms_stay_as_they_are(options):
-    network = around(nn.ConvTranspose2d(8, 12, 3, **options))
-    graph = trace_float(network, torch.randn(2, 3, 6, 6))
-    assert list(graph.layers) == ["0", "3"] and not graph.transposed
-    assert set(graph.beside()) == {"1.weight", "1.bias"}
+@pytest.mark.parametrize("name", ["gaps between weights", "both, unlike", "unlike with gaps"])
+def test_its_file_computes_in_integers_what_the_network_does(name, tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        around(nn.ConvTranspose2d(8, 12, **FORMS[name])), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    images = torch.randn(32, 3, 6, 7)
+    found = quantize_post_training(network, [images], (8, 8), steps=())
+    export_onnx(found, tmp_path / "up.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "up.onnx").graph.node}
+    assert "ConvTranspose" not in kinds
+    session = onnxruntime.InferenceSession(tmp_path / "up.onnx")
+    (outputs,) = session.run(None, {"input": images.numpy()})
+    expected = network(images).detach()
+    assert (torch.from_numpy(outputs) - expected).norm() < 0.05 * expected.norm()
 
 
 class Twice(nn.Module):
