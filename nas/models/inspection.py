@@ -48,6 +48,8 @@ class Inspection:
             all that is no layer included.
         operations: of the graph beside the layers, by name -> how many.
         untranslated: those that compute in float by torch's own exporter.
+        weighted: those with weights of their own that are no layers here: they stay in float, and
+            their channels do not vary.
         uncounted: those whose multiply-accumulates cannot be told, and are in no sum.
         depths: sequences whose depth may vary -> options.
         blocks: what stands in the way, in words; empty if nothing does.
@@ -59,6 +61,7 @@ class Inspection:
     parameters: int
     operations: dict[str, int]
     untranslated: list[str]
+    weighted: list[str]
     uncounted: list[str]
     depths: dict[str, list[float]]
     blocks: list[str] = field(default_factory=list)
@@ -67,6 +70,20 @@ class Inspection:
         """Return everything as plain values."""
         return asdict(self)
 
+
+_WEIGHTED = frozenset(
+    [
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "conv3d",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+    ]
+)
+"""Operations that multiply with learned weights and are no layers of a space."""
 
 USUAL_SHAPE = (3, 224, 224)
 """Of an input, where neither the network nor the caller says it."""
@@ -149,6 +166,7 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int] | None = None)
         parameters=int(getattr(module, "parameter_count", own)),
         operations=dict(sorted(operations.items())),
         untranslated=sorted(name for name in operations if name not in known),
+        weighted=[name for name in sorted(operations) if name in _WEIGHTED],
         uncounted=sorted(graph.uncounted),
         depths=depths,
         blocks=blocks,
@@ -179,6 +197,16 @@ def inspection_lines(found: Inspection) -> list[str]:
     lines.append(f"other operations: {counts or 'none'}")
     if found.untranslated:
         lines.append(f"of these by torch's exporter, in float: {', '.join(found.untranslated)}")
+    if found.weighted:
+        lines.append(
+            f"weights that stay in float, and widths around them that are fixed: those of "
+            f"{', '.join(found.weighted)}"
+        )
+        if "conv_transpose2d" in found.weighted:
+            lines.append(
+                "nas bits gives transposed convolutions few bits, and integers: it makes them "
+                "convolutions before a pixel shuffle"
+            )
     if found.uncounted:
         lines.append(f"multiply-accumulates not counted: those of {', '.join(found.uncounted)}")
     lines += [f"blocked: {reason}" for reason in found.blocks]

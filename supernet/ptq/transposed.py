@@ -4,12 +4,14 @@ A transposed convolution of stride ``s`` makes a block of ``s x s`` pixels of ea
 at one place of their blocks see the same weights, so they are the output of a convolution, and a
 pixel shuffle puts the ``s x s`` of them together (Shi et al. 2016, arXiv:1609.07009). Nothing is
 multiplied by zeros between pixels, and every runtime of integers has both operations. Where the two
-strides differ, rows and columns are put together one after the other. Gaps between weights become
-weights of zero, but with a stride of 1, where the convolution has them too.
+strides differ, blocks are as large as their least common multiple, each of several pixels, and the
+convolution has a stride. Gaps between weights become weights of zero, but with a stride of 1, where
+the convolution has them too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,9 @@ from torch import Tensor, fx, nn
 from supernet.reading.capture import attribute, put
 from supernet.reading.operations import packet
 
+_WHOLE = 2**63 - 1
+"""Where a slice ends that leaves nothing out."""
+
 _ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
 
 
@@ -26,8 +31,8 @@ _ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
 def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
     """Replace the transposed convolutions of a network that was read, in place.
 
-    Those that are used more than once stay. A batch norm behind one, which was read as a factor of
-    each channel, is part of it.
+    Those that are used more than once stay, and those with unlike strides where sizes vary. A
+    batch norm behind one, which was read as a factor of each channel, is part of it.
 
     Args:
         module: from :func:`supernet.reading.reader.read_network`.
@@ -49,24 +54,38 @@ def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
 def phases(weight: Tensor, stride: tuple[int, int], groups: int) -> Tensor:
     """Return the weights of the convolution before the pixel shuffle.
 
+    The blocks are square: with ``side`` pixels, the least common multiple of the strides, a block
+    is made of ``side / stride`` pixels of the input, which are the stride of the convolution.
+
     Args:
         weight: of the transposed convolution, (inputs, outputs / groups, height, width).
         stride: of each axis.
         groups: of channels.
 
     Returns:
-        (outputs * the product of the strides, inputs / groups, rows, columns), for images padded
-        on each side by rows - 1 and columns - 1.
+        (outputs * side ** 2, inputs / groups, rows, columns), for images padded in front by
+        ``-(-height // stride) - 1`` rows, and by as many columns.
     """
-    inputs, each, *sides = weight.shape
-    rows, columns = (-(-side // step) for side, step in zip(sides, stride, strict=True))
-    wide = weight.new_zeros(inputs, each, rows * stride[0], columns * stride[1])
-    wide[:, :, : sides[0], : sides[1]] = weight
-    # Of each axis, (tap from the last to the first, place in the block).
-    split = wide.view(groups, inputs // groups, each, rows, stride[0], columns, stride[1]).flip(
-        3, 5
-    )
-    return split.permute(0, 2, 4, 6, 1, 3, 5).reshape(-1, inputs // groups, rows, columns)
+    inputs, each = weight.shape[:2]
+    side = math.lcm(*stride)
+    wide = nn.functional.pad(weight, (0, 1, 0, 1))  # the last row and column are zeros
+    taken = [_taps(weight.shape[2 + i], stride[i], side) for i in range(2)]
+    split = wide[:, :, taken[0]][..., taken[1]]
+    split = split.reshape(groups, inputs // groups, each, side, -1, side, taken[1].shape[1])
+    split = split.permute(0, 2, 3, 5, 1, 4, 6)
+    return split.reshape(-1, inputs // groups, *split.shape[-2:])
+
+
+def _taps(count: int, stride: int, side: int) -> Tensor:
+    """Return which of ``count`` weights each place of a block sees at each tap: (side, taps).
+
+    ``count`` stands for none of them.
+    """
+    before = -(-count // stride) - 1
+    place = torch.arange(side)[:, None]
+    tap = torch.arange(before + side // stride)[None]
+    found = place - (tap - before) * stride
+    return torch.where((found >= 0) & (found < count), found, count)
 
 
 def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
@@ -86,8 +105,13 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     path = str(weight_node.target).removesuffix(".weight")
     if path == str(weight_node.target):
         return ""
+    found = _sides(source)
+    if stride[0] != stride[1] and found is None:
+        return ""
+    shape = found or (0, 0)  # asked for where strides differ
     weight = attribute(module, str(weight_node.target))
-    places = stride[0] * stride[1]
+    block = math.lcm(*stride)
+    pixels = [block // step for step in stride]
     # Rows that only the bias reaches see weights of zero.
     beyond = [max(0, more[i] - padding[i]) for i in range(2)]
     gaps = dilation if stride == (1, 1) and not any(beyond) else (1, 1)
@@ -97,42 +121,61 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
     weight = nn.functional.pad(weight, (0, beyond[1], 0, beyond[0]))
     split = phases(weight, stride, groups)
     kernel = (split.shape[2], split.shape[3])
-    around = [gaps[i] * (kernel[i] - 1) for i in range(2)]
-    # Pixels that are cut off at the bottom and on the right.
-    ends = [stride[i] * (around[i] + 1) + padding[i] - sides[i] - more[i] for i in range(2)]
+    around = [gaps[i] * (kernel[i] - pixels[i]) for i in range(2)]
     conv = nn.Conv2d(
-        weight.shape[0], len(split), kernel, padding=(around[0], around[1]), dilation=gaps,
-        groups=groups,
+        weight.shape[0], len(split), kernel, stride=(pixels[0], pixels[1]),
+        padding=(around[0], around[1]), dilation=gaps, groups=groups,
     )  # fmt: skip
     conv.weight.copy_(split)
-    bias = weight.new_zeros(len(split) // places)
+    bias = weight.new_zeros(len(split) // block**2)
     if isinstance(bias_node, fx.Node):
         bias = attribute(module, str(bias_node.target))
     assert conv.bias is not None
-    conv.bias.copy_(bias.repeat_interleave(places))
+    conv.bias.copy_(bias.repeat_interleave(block**2))
     if (norm := _norm_behind(module, node)) is not None:
         pixel = module.get_submodule(str(norm.target))
         assert isinstance(pixel, nn.Conv2d) and pixel.bias is not None
-        gain = pixel.weight.flatten().repeat_interleave(places)
+        gain = pixel.weight.flatten().repeat_interleave(block**2)
         conv.weight.mul_(gain.view(-1, 1, 1, 1))
-        conv.bias.mul_(gain).add_(pixel.bias.repeat_interleave(places))
+        conv.bias.mul_(gain).add_(pixel.bias.repeat_interleave(block**2))
         norm.replace_all_uses_with(node)
         module.graph.erase_node(norm)
     conv.eval()
     put(module, path, conv)
     with module.graph.inserting_before(node):
+        behind = [0, 0]
+        for i in range(2):
+            if pixels[i] > 1:  # A last block that is not whole reaches beyond the image.
+                reach = (shape[i] - 1) * stride[i] + sides[i] + beyond[i]
+                behind[i] = max(0, pixels[i] * -(-reach // block) - shape[i] - around[i])
+        if any(behind):
+            source = module.graph.call_function(
+                torch.ops.aten.constant_pad_nd.default, (source, [0, behind[1], 0, behind[0]], 0.0)
+            )
         out = module.graph.call_module(path, (source,))
-        out = _together(module.graph, out, stride)
-        for axis in range(2):
-            if padding[axis] or ends[axis]:
-                last = -ends[axis] if ends[axis] else 2**63 - 1
+        if block > 1:
+            out = module.graph.call_function(torch.ops.aten.pixel_shuffle.default, (out, block))
+        for i in range(2):
+            if pixels[i] > 1:
+                last = (shape[i] - 1) * stride[i] - padding[i] + sides[i] + more[i]
+            else:  # Cut off at the end, however large the image is.
+                end = block * (around[i] + 1) + padding[i] - sides[i] - more[i]
+                last = -end if end else _WHOLE
+            if padding[i] or last != _WHOLE:
                 out = module.graph.call_function(
-                    torch.ops.aten.slice.Tensor, (out, 2 + axis, padding[axis], last)
+                    torch.ops.aten.slice.Tensor, (out, 2 + i, padding[i], last)
                 )
     out.meta = dict(node.meta)
     node.replace_all_uses_with(out)
     module.graph.erase_node(node)
     return path
+
+
+def _sides(node: Any) -> tuple[int, int] | None:
+    """Return height and width of an image; None where they are not known, or vary."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    sides = getattr(value, "shape", ())[2:]
+    return tuple(sides) if len(sides) == 2 and all(type(n) is int for n in sides) else None
 
 
 def _spread(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
@@ -141,23 +184,6 @@ def _spread(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
     wide = weight.new_zeros(*weight.shape[:2], *sides)
     wide[:, :, :: dilation[0], :: dilation[1]] = weight
     return wide
-
-
-def _together(graph: fx.Graph, out: fx.Node, stride: tuple[int, int]) -> fx.Node:
-    """Put the pixels of blocks, which are channels, next to each other."""
-    aten, (rows, columns) = torch.ops.aten, stride
-    if rows == columns:
-        return graph.call_function(aten.pixel_shuffle.default, (out, rows)) if rows > 1 else out
-    # (batch, channels, rows, columns, height, width), a dimension more at a time.
-    if columns > 1:
-        split = graph.call_function(aten.unflatten.int, (out, 1, [-1, columns]))
-        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 4, 2]))
-        out = graph.call_function(aten.flatten.using_ints, (moved, 3, 4))
-    if rows > 1:
-        split = graph.call_function(aten.unflatten.int, (out, 1, [-1, rows]))
-        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 2, 4]))
-        out = graph.call_function(aten.flatten.using_ints, (moved, 2, 3))
-    return out
 
 
 def _norm_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

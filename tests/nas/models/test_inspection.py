@@ -133,3 +133,18 @@ def test_recurrent_nodes_of_files_are_refused_by_name(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "gru.onnx")
     with pytest.raises(InputError, match=r"GRU \(node ears\); give the torch module"):
         nas.inspect(str(tmp_path / "gru.onnx"))
+
+
+def test_weights_that_stay_in_float_are_named():
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 4, 3, (1, 2), dilation=2), nn.Conv2d(4, 4, 3)
+    )
+    found = inspect_network(network, (1, 8, 8))
+    assert found.weighted == ["conv_transpose2d"]
+    text = "\n".join(inspection_lines(found))
+    assert (
+        "weights that stay in float, and widths around them that are fixed: those of conv" in text
+    )
+    assert "nas bits gives transposed convolutions few bits" in text
+    plain = inspect_network(network[:1], (1, 8, 8))
+    assert plain.weighted == [] and "stay in float" not in "\n".join(inspection_lines(plain))

@@ -9,6 +9,7 @@ from torch import nn
 from supernet.onnx.export import export_onnx
 from supernet.ptq.graph import trace_float
 from supernet.ptq.quantize import layer_bits, quantize_post_training
+from supernet.ptq.transposed import phases
 
 
 def around(*layers):
@@ -92,6 +93,15 @@ def test_one_that_is_used_twice_stays():
     graph = trace_float(network, x)
     assert not graph.transposed
     torch.testing.assert_close(graph.module(x), network(x))
+
+
+def test_weights_of_a_block_of_several_pixels_stand_where_the_transposed_ones_did():
+    weight = torch.arange(1.0, 7.0).view(1, 1, 1, 6)
+    # Strides of 1 and 2: blocks of two rows, of which each is a pixel of the input, and 2 columns.
+    found = phases(weight, (1, 2), 1)
+    assert found.shape == (4, 1, 2, 3)
+    assert found[0, 0].tolist() == [[5, 3, 1], [0, 0, 0]]  # first row, first column
+    assert found[3, 0].tolist() == [[0, 0, 0], [6, 4, 2]]
 
 
 def test_its_weights_have_eight_bits_unless_they_are_named():
