@@ -71,18 +71,10 @@ class Inspection:
         return asdict(self)
 
 
-_WEIGHTED = frozenset(
-    [
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "conv3d",
-        "lstm",
-        "gru",
-        "rnn_tanh",
-        "rnn_relu",
-    ]
-)
+_WEIGHTED = (
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "conv3d", "lstm", "gru",
+    "rnn_tanh", "rnn_relu",
+)  # fmt: skip
 """Operations that multiply with learned weights and are no layers of a space."""
 
 USUAL_SHAPE = (3, 224, 224)
