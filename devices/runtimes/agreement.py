@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from devices.runtime import Session, random_inputs
@@ -45,6 +48,50 @@ def check_parity(session: Session, reference: Session, *, tolerance: float, what
                 f"noise at the input makes {moved:.2g}; the conversion is wrong for this model"
             )
     return error
+
+
+SEEDS = 8
+"""Inputs on which outputs are compared."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the outputs of several inputs are those of a reference.
+
+    Attributes:
+        relative_error: norm of the difference over the norm of the reference, all inputs together.
+        range_error: largest difference of one output over the range (largest less smallest) of the
+            reference's: what a threshold on the outputs sees. Outputs that nearly cancel have a
+            small norm, and so a large relative error, where this one stays small.
+        same_largest: share of inputs with the same largest output; None for one output.
+    """
+
+    relative_error: float
+    range_error: float
+    same_largest: float | None
+
+    @classmethod
+    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
+        """Compare the outputs of each input, of equal shapes."""
+        one, other = (
+            np.stack([np.asarray(a, dtype=np.float64).ravel() for a in each])
+            for each in (outputs, expected)
+        )
+        span = float(np.ptp(other)) or 1.0
+        same = float((one.argmax(1) == other.argmax(1)).mean()) if other.shape[1] > 1 else None
+        return cls(relative_error(one, other), float(np.abs(one - other).max()) / span, same)
+
+
+def agreement(
+    run: Callable[..., np.ndarray], reference: Session, *, seeds: int = SEEDS
+) -> Agreement:
+    """Compare what ``run`` gives for seeded inputs of a session with the session's first output."""
+    outputs, expected = [], []
+    for seed in range(seeds):
+        inputs = random_inputs(reference.inputs, seed)
+        expected.append(np.array(reference(*inputs)[0]))
+        outputs.append(np.array(run(*inputs)).reshape(expected[-1].shape))
+    return Agreement.of(outputs, expected)
 
 
 def relative_error(output: np.ndarray, expected: np.ndarray) -> float:

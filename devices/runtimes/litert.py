@@ -17,7 +17,7 @@ from devices.runtimes.tflite.writer import write_litert
 from search_spaces.errors import InputError, MissingExtraError
 from search_spaces.model_files.graph import read_graph
 
-_WRITER = 3
+_WRITER = 4
 """Raised when the same graph gives another file, so that kept conversions are made again."""
 
 _PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"}
@@ -28,9 +28,10 @@ class LiteRt(ConvertingRuntime):
     """``.tflite`` files, and ONNX files converted by :mod:`devices.runtimes.tflite.writer`.
 
     Args:
-        xnnpack: run what XNNPACK can run on it; otherwise LiteRT's own kernels.
+        xnnpack: run what XNNPACK can run on it; otherwise LiteRT's own kernels, which round the
+            sums of a layer twice: some per cent of the codes are one too large.
         integers_only: convert without floats between one grid and another, for accelerators
-            that have none; XNNPACK runs such files less exactly.
+            and microcontrollers that have none.
     """
 
     name: ClassVar[str] = "litert"

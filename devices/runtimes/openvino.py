@@ -17,6 +17,9 @@ from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraErr
 
 _HINTS = {"file": "f32", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 _PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+_WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
+_OF_CODES = {"Convert", "Subtract", "Multiply", "Reshape"}
+"""Operators between codes and what reads their values."""
 
 
 @RUNTIMES.register("openvino")
@@ -84,6 +87,8 @@ class OpenVino(Runtime):
             }
         try:
             model = self._core.read_model(self._source(path))
+            if path.suffix.lower() == ".onnx":
+                keep_roundings(model)
             specs = [self._spec(port) for port in model.inputs]
             model.reshape({spec.name: list(spec.shape) for spec in specs})
             compiled = self._core.compile_model(model, self.device, properties)
@@ -102,6 +107,47 @@ class OpenVino(Runtime):
         name = port.get_any_name()
         dtype = np.dtype(port.get_element_type().to_dtype()).name
         return TensorSpec(name, self.resolve_shape(name, shape), dtype)
+
+
+def keep_roundings(model: Any) -> None:
+    """Make OpenVINO round the outputs of convolutions that a sum reads, as the file says.
+
+    Its processor plug-in drops that rounding where a convolution, its codes, a sum and the sum's
+    codes become one kernel ("drop rounding one special residual pattern" in its sources,
+    dnnl_postops_composer.cpp), and after some blocks the codes are others. It does so only if the
+    codes come first after the convolution, so a PReLU with slope 1, which changes nothing and runs
+    in the same kernel, is put between.
+
+    Args:
+        model: an ``openvino.Model`` as it was read; changed in place.
+    """
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "FakeQuantize" and _of_weights(node) and _summed(node):
+            source = node.input_value(0)
+            one = opset13.constant(np.ones(1, source.get_element_type().to_dtype()))
+            node.input(0).replace_source_output(opset13.prelu(source, one).output(0))
+
+
+def _of_weights(node: Any) -> bool:
+    """Whether a node's first input is a product with weights, or that and its bias."""
+    source = node.input_value(0).get_node()
+    if source.get_type_name() == "Add":
+        source = source.input_value(0).get_node()
+    return source.get_type_name() in _WEIGHTED
+
+
+def _summed(node: Any) -> bool:
+    """Whether a sum reads the values of a node's codes."""
+    found = [target.get_node() for target in node.output(0).get_target_inputs()]
+    while found:
+        reader = found.pop()
+        if reader.get_type_name() == "Add":
+            return True
+        if reader.get_type_name() in _OF_CODES:
+            found += [target.get_node() for target in reader.output(0).get_target_inputs()]
+    return False
 
 
 class _OpenVinoSession(Session):

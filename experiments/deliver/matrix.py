@@ -44,6 +44,8 @@ def cell(name: str, source: Source, folder: Path) -> dict[str, Any]:
     size = sum((folder / file).stat().st_size for file in written.files)
     return {
         "relative_error": written.relative_error,
+        "range_error": written.range_error,
+        "same_largest": written.same_largest,
         "reference": written.reference,
         "note": written.note,
         "bytes": size,
@@ -88,15 +90,19 @@ def main() -> None:
 def record(cells: dict[str, dict[str, Any]]) -> None:
     """Enter the claim: cells with a figure, with a reason, and the largest error of a format."""
     every = [(form, found) for row in cells.values() for form, found in row.items()]
-    errors: dict[str, float] = {}
-    for form, found in every:
-        if found.get("relative_error") is not None:
-            errors[form] = max(errors.get(form, 0.0), found["relative_error"])
+    figures: dict[str, dict[str, float]] = {}
+    for key, worst in (("relative_error", max), ("range_error", max), ("same_largest", min)):
+        known = [(form, found[key]) for form, found in every if found.get(key) is not None]
+        forms = sorted({form for form, _ in known})
+        figures[key] = {f: round(worst(x for form, x in known if form == f), 5) for f in forms}
+    errors = figures["relative_error"]
     value = {
         "networks": len(cells),
         "cells with a figure": sum(f.get("relative_error") is not None for _, f in every),
         "cells with a reason": sum("missing" in f or "refused" in f for _, f in every),
-        "largest relative error": {form: round(error, 5) for form, error in errors.items()},
+        "largest relative error": errors,
+        "largest error of the outputs' range": figures["range_error"],
+        "least share of inputs with the same largest output": figures["same_largest"],
     }
     met = max(errors.values()) <= LARGEST_ERROR
     target = f"every cell filled or explained, errors <= {LARGEST_ERROR}"

@@ -55,8 +55,7 @@ class LiteRtWriter:
         output_grids: output name -> (scale, zero point) on int8, for a last layer that the
             file leaves in floats; without it that layer runs in floats.
         integers_only: go from one grid to another by one operator on codes, for devices
-            without floats. XNNPACK knows the ratio of the steps to 1/256 there, which from 8 bits
-            to 4 is a few per cent; otherwise the values pass through floats.
+            without floats; otherwise the values pass through floats.
 
     Raises:
         InputError: an operator without a counterpart.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from devices.runtimes.agreement import Agreement
 from search_spaces.errors import MissingExtraError
 from search_spaces.registry import Registry
 
@@ -48,6 +49,8 @@ class Written:
             seeded noise; ``None`` where nothing here runs the format.
         reference: what they were compared with.
         note: what a user of the files must know.
+        range_error: largest difference of one output over the range of the reference's outputs.
+        same_largest: share of the inputs with the same largest output.
     """
 
     format: str
@@ -55,6 +58,25 @@ class Written:
     relative_error: float | None
     reference: str
     note: str = ""
+    range_error: float | None = None
+    same_largest: float | None = None
+
+    @classmethod
+    def compared(
+        cls,
+        format: str,
+        files: tuple[str, ...],
+        found: Agreement | None,
+        reference: str = "the run's ONNX file, unoptimised",
+        note: str = "",
+    ) -> Written:
+        """Return files whose outputs were compared; ``found`` is None where nothing runs them."""
+        if found is None:
+            return cls(format, files, None, reference, note)
+        return cls(
+            format, files, found.relative_error, reference, note, found.range_error,
+            found.same_largest,
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""

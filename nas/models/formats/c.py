@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from nas.models.c_project.project import write_c_project
 from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
-from nas.models.formats.packed import packed_error
+from nas.models.formats.packed import packed_agreement
 from search_spaces.errors import InputError
 from search_spaces.model_files.packing import pack_model
 
@@ -39,7 +39,7 @@ class CProject(OnnxBased):
 
         model = pack_model(onnx.load(str(source.path)))
         project = folder / f"{source.id}-c"
-        error, note = packed_error(model, source)
+        found, note = packed_agreement(model, source)
         try:
             write_c_project(
                 model,
@@ -57,12 +57,11 @@ class CProject(OnnxBased):
                 f"there are no C kernels for {_WITHOUT_KERNELS[source.targets]} yet; give another "
                 f"format, such as lowbit or litert ({problem})"
             ) from problem
-        return Written(
+        return Written.compared(
             cls.name,
             tuple(f"{project.name}/{name}" for name in _files(project)),
-            error,
-            "the run's ONNX file, unoptimised",
-            note or _tried(project),
+            found,
+            note=note or _tried(project),
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from devices.runtime import make_runtime
-from devices.runtimes.agreement import relative_error
+from devices.runtimes.agreement import agreement
 from devices.runtimes.conversion import ConvertingRuntime
 from nas.models.formats.base import FORMATS, Format, Source, Written
 from search_spaces.atomic import write_atomic
@@ -42,7 +42,6 @@ class ConvertedFormat(Format):
     @classmethod
     def write(cls, source: Source, folder: Path) -> Written:
         """See :meth:`Format.write`: the float twin, where the runtime keeps no quantisation."""
-        from devices.runtime import random_inputs
         from devices.runtimes.onnxruntime import OnnxRuntime
 
         runtime = cls._runtime()
@@ -57,8 +56,7 @@ class ConvertedFormat(Format):
             made = runtime.converted(path)
             session = runtime.load(path)
             reference = OnnxRuntime(graph_optimization="off").load(path)
-            inputs = random_inputs(reference.inputs, 0)
-            error = relative_error(session(*inputs)[0], reference(*inputs)[0])
+            found = agreement(lambda *inputs: session(*inputs)[0], reference)
         files = sorted(p for p in made.iterdir() if p.suffix in _KEPT)
         if not files:
             raise InputError(f"{source.path}: converted for {cls.runtime}, but no file was made")
@@ -67,7 +65,7 @@ class ConvertedFormat(Format):
             name = source.id + file.name[file.name.index(".") :]
             write_atomic(folder / name, partial(_copy, file))
             names.append(name)
-        return Written(cls.name, tuple(names), error, reference_name, note)
+        return Written.compared(cls.name, tuple(names), found, reference_name, note)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -76,13 +74,12 @@ def _copy(source: Path, target: Path) -> None:
 
 @FORMATS.register("litert")
 class LiteRtFile(ConvertedFormat):
-    """A ``.tflite`` file of integers throughout."""
+    """A ``.tflite`` file of integers, but for the last linear layer, which gives floats."""
 
     name: ClassVar[str] = "litert"
-    summary: ClassVar[str] = "LiteRT (.tflite), integers throughout; extra litert"
+    summary: ClassVar[str] = "LiteRT (.tflite), integers up to the last linear layer; extra litert"
     runtime: ClassVar[str] = "litert"
-    # The interpreter's own kernels are the reference; XNNPACK rounds such files otherwise.
-    parameters: ClassVar[dict[str, Any]] = {"integers_only": True, "xnnpack": False}
+    parameters: ClassVar[dict[str, Any]] = {"integers_only": True}
 
 
 @FORMATS.register("ncnn")

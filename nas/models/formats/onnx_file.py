@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from devices.runtimes.agreement import Agreement, agreement
 from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
 from nas.models.formats.preprocessing import prepared, with_preprocessing
 from search_spaces.atomic import write_bytes_atomic
@@ -44,24 +45,20 @@ class OnnxFile(OnnxBased):
                 model.metadata_props.add(key=key, value=value)
         name = f"{source.id}-uint8.onnx" if source.embed else f"{source.id}.onnx"
         write_bytes_atomic(folder / name, model.SerializeToString())
-        error = _error(folder / name, source)
-        return Written(cls.name, (name,), error, "the run's ONNX file, unoptimised", note)
+        return Written.compared(cls.name, (name,), _found(folder / name, source), note=note)
 
 
-def _error(path: Path, source: Source) -> float:
-    """Return the relative error against the run's file; the class must be the largest output."""
-    from devices.runtime import random_inputs
-    from devices.runtimes.agreement import relative_error
+def _found(path: Path, source: Source) -> Agreement:
+    """Compare with the run's file; the class must be the largest output."""
     from devices.runtimes.onnxruntime import OnnxRuntime
 
     reference = OnnxRuntime(graph_optimization="off").load(source.path)
     session = OnnxRuntime(graph_optimization="off").load(path)
     if not source.embed:
-        inputs = random_inputs(reference.inputs, 0)
-        return relative_error(session(*inputs)[0], reference(*inputs)[0])
+        return agreement(lambda *inputs: session(*inputs)[0], reference)
     pixels = np.random.default_rng(0).integers(0, 256, reference.inputs[0].shape).astype(np.uint8)
     expected = np.array(reference(prepared(pixels, source.preprocessing))[0])
     outputs, *classes = (np.array(o) for o in session(pixels))
     if classes and not np.array_equal(outputs.argmax(1), classes[0]):
         raise InputError(f"{path}: the class is not the largest output")
-    return relative_error(outputs, expected)
+    return Agreement.of([outputs], [expected])

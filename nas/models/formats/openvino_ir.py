@@ -30,11 +30,11 @@ class OpenVinoIr(Format):
         cls.require()
         import openvino
 
-        from devices.runtime import one_line, random_inputs
-        from devices.runtimes.agreement import check_parity
+        from devices.runtime import one_line
+        from devices.runtimes.agreement import agreement, check_parity
         from devices.runtimes.conversion import TOLERANCE
         from devices.runtimes.onnxruntime import OnnxRuntime
-        from devices.runtimes.openvino import OpenVino
+        from devices.runtimes.openvino import OpenVino, keep_roundings
         from devices.runtimes.widening import with_whole_bytes
 
         runtime = OpenVino()
@@ -42,6 +42,7 @@ class OpenVinoIr(Format):
         data = with_whole_bytes(source.path, extra="openvino") or str(source.path)
         try:
             model = openvino.Core().read_model(data)
+            keep_roundings(model)
             for key, value in (("labels", list(source.labels)), ("id", source.id)):
                 model.set_rt_info(value, ["model_info", key])
             openvino.save_model(model, str(path), compress_to_fp16=False)
@@ -49,9 +50,8 @@ class OpenVinoIr(Format):
             raise InputError(f"{source.path}: OpenVINO: {one_line(error)}") from error
         session = runtime.load(path)
         reference = OnnxRuntime(graph_optimization="off").load(source.path)
-        random_inputs(reference.inputs, 0)
-        error_ = check_parity(
+        check_parity(
             session, reference, tolerance=TOLERANCE["file"], what=f"{source.path}: OpenVINO IR"
         )
-        files = (path.name, f"{source.id}.bin")
-        return Written(cls.name, files, error_, "the run's ONNX file, unoptimised")
+        found = agreement(lambda *inputs: session(*inputs)[0], reference)
+        return Written.compared(cls.name, (path.name, f"{source.id}.bin"), found)

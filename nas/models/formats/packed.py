@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from devices.runtimes.agreement import Agreement, agreement, relative_error
 from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.packed_model import PackedModel, read_packed_model
@@ -35,26 +36,24 @@ class PackedFile(OnnxBased):
         path = folder / f"{source.id}.lowbit"
         notes = {"id": source.id, "labels": json.dumps(list(source.labels))}
         pack_onnx(source.path, path, metadata=notes)
-        error, note = packed_error(read_packed_model(path), source)
-        return Written(cls.name, (path.name,), error, "the run's ONNX file, unoptimised", note)
+        found, note = packed_agreement(read_packed_model(path), source)
+        return Written.compared(cls.name, (path.name,), found, note=note)
 
 
-def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]:
-    """Return the relative error of a packed model, and why there is none where it cannot run."""
+def packed_agreement(model: PackedModel, source: Source) -> tuple[Agreement | None, str]:
+    """Return how right a packed model is, and why that is not known where it cannot run."""
     from devices.runtime import random_inputs
-    from devices.runtimes.agreement import relative_error
     from devices.runtimes.conversion import TOLERANCE
     from devices.runtimes.onnxruntime import OnnxRuntime
     from nas.models.c_project.project import runtime_outputs
 
     reference = OnnxRuntime(graph_optimization="off").load(source.path)
-    inputs = random_inputs(reference.inputs, 0)
-    expected = np.array(reference(*inputs)[0])
     try:
-        outputs = runtime_outputs(model, inputs[0])
+        found = agreement(lambda inputs: runtime_outputs(model, inputs), reference)
     except EnvironmentProblem as error:
         return None, f"not run: {error}"
-    error_ = relative_error(outputs.reshape(expected.shape), expected)
+    inputs = random_inputs(reference.inputs, 0)
+    expected = np.array(reference(*inputs)[0])
     noise, moved = np.random.default_rng(1).standard_normal(inputs[0].shape), 0.0
     for size in NOISES:
         noisy = (inputs[0] + size * noise).astype(np.float32)
@@ -66,9 +65,9 @@ def packed_error(model: PackedModel, source: Source) -> tuple[float | None, str]
         # Noise does not move numbers of tokens, so it tells nothing of roundings that fall the
         # other way further on.
         allowed = max(allowed, ROUNDED)
-    if error_ > allowed:
+    if found.relative_error > allowed:
         raise InputError(
-            f"{source.path}: packed, its outputs differ by {error_:.2g} (relative), where noise of "
-            f"{size:g} at the input makes {moved:.2g}; the packing is wrong for it"
+            f"{source.path}: packed, its outputs differ by {found.relative_error:.2g} (relative), "
+            f"where noise of {size:g} at the input makes {moved:.2g}; the packing is wrong for it"
         )
-    return error_, ""
+    return found, ""
