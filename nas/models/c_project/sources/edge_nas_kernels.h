@@ -9,10 +9,11 @@
 
 #include <stdint.h>
 
-/* Weights that are unpacked at once, and entries of a gathered patch; four of these and three of
- * those are on the stack. */
+/* Weights that are unpacked at once, entries of a gathered patch, and entries of the rows that a
+ * depthwise filter reads; below 1.5 KiB of them are on the stack. */
 #define EN_CHUNK 64
 #define EN_PATCH 256
+#define EN_STRIP 256
 
 /* Constants of an output channel. The multiplier is mantissa * 2^-shift. */
 typedef struct {
