@@ -169,6 +169,13 @@ class RunStore:
         """Set entries of the manifest, atomically."""
         write_json_atomic(self.manifest_path, {**self.manifest(), **entries})
 
+    def record_sections(self, job: Job, *names: str) -> None:
+        """Record sections of ``job`` that were decided when it began; no others, for the recorded
+        job holds no passwords."""
+        resolved = job.resolved()
+        changed = {name: resolved[name] for name in names}
+        self.update_manifest(job={**self.manifest()["job"], **changed})
+
     def _weights_digest(self) -> str:
         # Of the contents, where they are recorded: the order of a header's entries is by chance.
         from safetensors import safe_open

@@ -302,10 +302,7 @@ class Pipeline:
         assert self.job.budget is not None
         self.context = replace(self.context, job=self.job)
         self.budget = self._budget_of(self.job.budget)
-        # Only what changed: the recorded job holds no passwords.
-        resolved = self.job.resolved()
-        changed = {key: resolved[key] for key in ("budget", "supernet")}
-        self.store.update_manifest(job={**self.store.manifest()["job"], **changed})
+        self.store.record_sections(self.job, "budget", "supernet")
         self.progress.log(
             f"budget: {minutes:g} minutes, since the job says nothing of time; give budget.minutes"
         )

@@ -60,9 +60,7 @@ def narrow_space(context: RunContext, store: RunStore, progress: Progress) -> Ru
         return context
     progress.log(told(kept, context.space))
     job = job.with_space(kept)
-    # Only what changed: the recorded job holds no passwords.
-    recorded = {**store.manifest()["job"], "space": job.resolved()["space"]}
-    store.update_manifest(job=recorded)
+    store.record_sections(job, "space")
     return replace(context, job=job, space=network_space(job, task, splits))
 
 
