@@ -13,6 +13,9 @@ both)::
     python -m experiments.value.letters runs/letters
     python -m experiments.value.study folder experiments/value/letters.yaml --seeds 0 1 2 \\
         --cores 0 1
+    python -m experiments.value.scenes runs/scenes
+    python -m experiments.value.study scenes experiments/value/scenes.yaml --seeds 0 1 \\
+        --cores 0 1
     python -m experiments.value.study lowbit experiments/fashion_mnist.yaml --runtime lowbit \\
         --seeds 0 1 2 --cores 0 1
 
@@ -56,6 +59,7 @@ CLAIMS: dict[str, dict[str, tuple[str, str, str, float]]] = {
         "value.fashion_latency_ahead": ("at_latency", "int8", "mean", 0.3),
     },
     "folder": {"value.folder_ahead_int8": ("at_size", "int8", "mean", 0.7)},
+    "scenes": {"value.scenes_ahead_int8": ("at_size", "int8", "mean", 0.7)},
     "digits": {"value.digits_ahead_int8": ("at_size", "int8", "mean", 0.0)},
     "lowbit": {"value.lowbit_latency_ahead": ("at_latency", "int8", "mean", 0.3)},
 }
