@@ -36,7 +36,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 # Hypothesis raises the same examples each time, so fewer are a part of the whole suite's.
-settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=12)
 settings.load_profile("tests")
 
 TOO_HEAVY = (

@@ -128,6 +128,7 @@ def test_the_claims_of_a_killed_process_are_taken_over(tmp_path):
         assert record.claim(first)
 
 
+@pytest.mark.slow
 def test_a_claim_that_beats_is_kept_and_a_silent_one_is_not(tmp_path):
     from nas.record.claims import Claims
 

@@ -202,6 +202,7 @@ def wrong(result):
     return result.valid and abs(result.latency_ms / 1.2 - 1) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_a_disturbed_measurement_is_rejected_or_right(disturbed, name):
     assert np.mean([wrong(result) for result in disturbed(name)]) <= 0.05
@@ -227,6 +228,7 @@ def test_quiet_measurements_are_kept(play):
     assert np.mean([not result.valid for result in results]) <= 0.02
 
 
+@pytest.mark.slow
 def test_the_95_percent_interval_of_whole_measurements_covers_the_truth(play):
     results = [run(play(seed=seed), FEW)[0] for seed in range(150)]
     covered = np.mean([result.low_ms <= 1.2 <= result.high_ms for result in results])

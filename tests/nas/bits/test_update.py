@@ -52,6 +52,7 @@ def test_the_choice_is_about_the_best_of_all(plan, budget_kib, seed):
     assert found.contribution >= 0.97 * best
 
 
+@pytest.mark.slow
 def test_more_memory_contributes_no_less(plan):
     known = worth(plan, (0.25, 1.0))
     found = [choose_update(plan, known, kib, update=Update()) for kib in (3, 6, 12, 1000)]

@@ -50,6 +50,7 @@ def test_every_plot_of_a_run_draws_its_folder_and_its_results(draw):
         draw({"name": "empty"})
 
 
+@pytest.mark.slow
 def test_what_the_report_shows_is_what_figures_show():
     panels = page_panels(Rows.of(load_results(RELAXED)))
     drawn = [

@@ -16,6 +16,7 @@ def last_batches(strategy, evaluate, rounds=12, n=20):
     return np.vstack(violations[-3:]), np.vstack(scores[-3:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

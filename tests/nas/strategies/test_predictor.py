@@ -20,6 +20,7 @@ def search(name, problem, evaluate, total, seed, **options):
     return points
 
 
+@pytest.mark.slow
 def test_beats_nsga2_and_random_with_a_third_of_the_evaluations(build):
     reference = (0.0, 30.0)
     volumes = {"predictor": [], "evolution": [], "random": []}
@@ -33,6 +34,7 @@ def test_beats_nsga2_and_random_with_a_third_of_the_evaluations(build):
     assert np.mean(volumes["evolution"]) > np.mean(volumes["random"])
 
 
+@pytest.mark.slow
 def test_reaches_the_enumerated_front(build):
     problem, evaluate = build(stages=2, depth=2)
     space = problem.space
@@ -66,6 +68,7 @@ def test_with_logarithms_small_ones_have_their_share(build, total):
     assert shares[True] > 0.25
 
 
+@pytest.mark.slow
 def test_logarithms_offer_more_over_budgets_of_every_size(build):
     worths = {}
     for log_costs in (False, True):

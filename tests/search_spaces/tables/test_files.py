@@ -30,6 +30,7 @@ def test_a_file_larger_than_a_table_is_refused_unread(tmp_path: Path, monkeypatc
         read_raw(path)
 
 
+@pytest.mark.slow
 def test_parquet_that_inflates_is_refused_in_little_memory(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

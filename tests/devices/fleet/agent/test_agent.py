@@ -110,6 +110,7 @@ def every_point(run):
     return at - 1
 
 
+@pytest.mark.slow
 def test_an_agent_killed_anywhere_loses_nothing_and_counts_nothing_twice(fleet, monkeypatch):
     fleet.agent().step()
     models = fleet.models(2)
@@ -138,6 +139,7 @@ def test_an_agent_killed_anywhere_loses_nothing_and_counts_nothing_twice(fleet, 
     assert every_point(run) >= 20
 
 
+@pytest.mark.slow
 def test_a_hub_killed_and_restarted_anywhere_loses_nothing(fleet):
     fleet.agent().step()
     models = fleet.models(2)
@@ -485,6 +487,7 @@ def test_unknown_leases_are_told_to_stop(fleet):
     assert agent._unwanted == {"0" * 32}
 
 
+@pytest.mark.slow
 def test_the_client_and_the_store_count_once_through_all_of_it(fleet, tmp_path):
     """A search that is killed asks again with the same keys and gets each result once."""
     agent = fleet.agent()
