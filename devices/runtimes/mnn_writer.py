@@ -110,6 +110,11 @@ def _pads(node: Node) -> tuple[list[int], bool]:
     return pads, pads[:2] == pads[2:]
 
 
+def _width_first(sizes: Sequence[int]) -> list[int]:
+    """Return height and width in MNN's order of strides, pads, dilations and windows."""
+    return [int(size) for size in reversed(sizes)]
+
+
 def _conv(writer: MnnWriter, node: Node) -> Any:
     mnn, a = writer.mnn, node.attributes
     weight = writer.graph.constants.get(node.input(1))
@@ -125,7 +130,8 @@ def _conv(writer: MnnWriter, node: Node) -> Any:
     bias = writer.graph.constants.get(node.input(2), np.zeros(len(weight), np.float32))
     return mnn.conv2d(
         image, writer.constant(weight), writer.constant(bias),
-        tuple(a.get("strides", (1, 1))), tuple(pads[:2]), tuple(a.get("dilations", (1, 1))),
+        _width_first(a.get("strides", (1, 1))), _width_first(pads[:2]),
+        _width_first(a.get("dilations", (1, 1))),
         a.get("group", 1), mnn.CAFFE,
     )  # fmt: skip
 
@@ -187,7 +193,7 @@ def _hard_swish(writer: MnnWriter, node: Node) -> Any:
 
 def _global_pool(writer: MnnWriter, node: Node) -> Any:
     image = writer.blocked(node.input(0))
-    return writer.mnn.avg_pool(image, list(image.shape[2:]), [1, 1])
+    return writer.mnn.avg_pool(image, _width_first(image.shape[2:]), [1, 1])
 
 
 def _pool(name: str) -> MnnOperation:
@@ -197,10 +203,11 @@ def _pool(name: str) -> MnnOperation:
         counted = node.op == "AveragePool" and any(pads) and a.get("count_include_pad", 0)
         if not even or a.get("ceil_mode", 0) or counted or a.get("dilations", [1, 1]) != [1, 1]:
             raise InputError(f"{node.op} with these pads or rounding has no MNN translation")
-        image, kernel = writer.blocked(node.input(0)), list(a["kernel_shape"])
+        image, kernel = writer.blocked(node.input(0)), _width_first(a["kernel_shape"])
         call = getattr(writer.mnn, name)
         padding = writer.mnn.CAFFE if any(pads) else writer.mnn.VALID
-        return call(image, kernel, list(a.get("strides", (1, 1))), padding, tuple(pads[:2]))
+        strides = _width_first(a.get("strides", (1, 1)))
+        return call(image, kernel, strides, padding, _width_first(pads[:2]))
 
     return write
 

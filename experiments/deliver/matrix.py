@@ -1,9 +1,10 @@
 """Every export format of several networks: by how much its outputs differ from the ONNX file's.
 
-    python -m experiments.deliver.matrix [--merge]
+    python -m experiments.deliver.matrix [--merge] [--only FORMAT ...]
 
 Formats whose packages are not installed are named with the reason; ``--merge`` keeps the cells that
-an earlier call, in another environment, has filled.
+an earlier call, in another environment, has filled, and ``--only`` fills those of some formats and
+keeps the others.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ def main() -> None:
     """Fill the matrix and record the claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--merge", action="store_true", help="keep cells that are filled already")
+    parser.add_argument("--only", nargs="+", choices=list(FORMATS), help="formats to fill")
     options = parser.parse_args()
-    before = json.loads(RESULT.read_text())["cells"] if options.merge and RESULT.exists() else {}
+    keep = (options.merge or options.only) and RESULT.exists()
+    before = json.loads(RESULT.read_text())["cells"] if keep else {}
     cells: dict[str, dict[str, Any]] = {}
     for name, config in NETWORKS.items():
         for bits in BITS:
@@ -67,6 +70,10 @@ def main() -> None:
                 source = Source(Path(folder) / "model.onnx", "m")
                 row = {}
                 for form in FORMATS:
+                    if options.only and form not in options.only:
+                        if form in before.get(label, {}):
+                            row[form] = before[label][form]
+                        continue
                     target = Path(folder) / form
                     target.mkdir()
                     found = cell(form, source, target)

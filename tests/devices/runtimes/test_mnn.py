@@ -86,3 +86,32 @@ def test_operators_of_attention_and_of_mobile_networks(tmp_path, seed):
     (output,) = session(*inputs)
     (expected,) = make_runtime("onnxruntime", {"batch": 2}).load(path)(*inputs)
     np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("height", [1, 7])
+def test_height_and_width_are_not_mistaken_for_one_another(tmp_path, height):
+    onnx = pytest.importorskip("onnx")
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    tall = 3 if height > 1 else 1
+    weight = rng.standard_normal((4, 3, tall, 5)).astype(np.float32)
+    sizes = {"pads": [tall // 2, 4, tall // 2, 4], "strides": [1, 2], "dilations": [1, 2]}
+    window = {"kernel_shape": [1, 3], "strides": [1, 2], "pads": [0, 1, 0, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], **sizes),
+        helper.make_node("MaxPool", ["a"], ["b"], **window),
+        helper.make_node("AveragePool", ["b"], ["c"], kernel_shape=[1, 2], strides=[1, 2]),
+        helper.make_node("GlobalAveragePool", ["c"], ["y"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", floats, [1, 3, height, 40])],
+        [helper.make_tensor_value_info("y", floats, [1, 4, 1, 1])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx")
+    reference = make_runtime("onnxruntime").load(tmp_path / "m.onnx")
+    session = make_runtime("mnn").load(tmp_path / "m.onnx")
+    inputs = random_inputs(reference.inputs, 1)
+    np.testing.assert_allclose(session(*inputs)[0], reference(*inputs)[0], rtol=1e-4, atol=1e-4)
