@@ -225,8 +225,8 @@ Outputs have the same bits as the packed model in its reference runtime.
 | tables of codes | {tables} |
 | constants together | {constants} |
 
-The code of the kernels and of the example comes on top (6 to 11 KiB on a Cortex-M4), and less than
-2 KiB of stack.
+The code of the kernels and of the example comes on top (6 to 11 KiB on a Cortex-M4, 2 more on
+RISC-V), and less than 2 KiB of stack.
 
 ## Build and run
 
