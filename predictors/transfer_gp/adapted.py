@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from predictors.registry import Adapted, check_budget
-from predictors.transfer_gp.error_scale import widths_of
+from predictors.transfer_gp.error_scale import ErrorScale
 from predictors.transfer_gp.kernels import Features, Kernels
-from predictors.transfer_gp.mixture import Posterior
+from predictors.transfer_gp.mixture import LeftOut, Posterior
 from predictors.transfer_gp.transform import positive
 from search_spaces.errors import InputError
 from search_spaces.tables.table import LatencyTable
@@ -33,7 +33,7 @@ class Fit:
         kernels: between architectures.
         features: of the measured architectures.
         posterior: given the measurements.
-        left_out: standardised errors of the measurements, each predicted from the others.
+        left_out: the measurements, each predicted from the others.
         log: whether the logarithm of the latency is modelled.
         step: measurements are rounded to multiples of this, in ms; 0 if they are not.
         least: the smallest measurement, in ``unit``.
@@ -43,7 +43,7 @@ class Fit:
     kernels: Kernels
     features: Features
     posterior: Posterior
-    left_out: np.ndarray
+    left_out: LeftOut
     log: bool
     step: float = 0.0
     least: float = 0.0
@@ -84,7 +84,8 @@ class AdaptedGP(Adapted):
         self.space = predictor.space
         self.predictor = predictor
         self._fit = fit
-        self._widths = widths_of(fit.left_out)
+        self._errors = ErrorScale.of(fit.left_out)
+        self._widths = self._errors.widths
         # A rounded measurement differs from what was rounded by up to half a step.
         self._rounding = 0.5 * fit.step / max(self._widths.width(_NINETY), 1e-12)
 
@@ -93,8 +94,9 @@ class AdaptedGP(Adapted):
         self.predictor.declare(table)
 
     def location_scale(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and the model's own deviation in units of the fit's target."""
+        """Centre, and the deviation that widths are multiples of, in units of the fit's target."""
         mean, spread = self._fit.location_scale(genes, self.predictor.features)
+        spread = self._errors.deviation(spread)
         if not self._rounding:
             return mean, spread
         rounding = self._rounding * np.exp(-mean) if self._fit.log else self._rounding

@@ -108,14 +108,31 @@ def posterior_of(
     )
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Each measurement predicted from the others, in units of the target.
+
+    ``errors`` (n,), and ``deviations`` (n,) that were predicted for them; empty where nothing
+    could be left out.
+    """
+
+    errors: np.ndarray
+    deviations: np.ndarray
+
+    @classmethod
+    def none(cls) -> LeftOut:
+        """Nothing left out."""
+        return cls(np.zeros(0), np.zeros(0))
+
+
 def left_out_errors(
     grams: np.ndarray,
     target: np.ndarray,
     thetas: np.ndarray,
     log_prior: np.ndarray,
     relative_spread: float,
-) -> np.ndarray:
-    """Errors of each measurement predicted from the others, in the deviations predicted: (n,).
+) -> LeftOut:
+    """Errors of each measurement predicted from the others, and the deviations predicted.
 
     Everything is found again without it, weights of the vectors, constant and scale, in closed
     form from one inverse a vector (Rasmussen and Williams, *Gaussian Processes for Machine
@@ -124,7 +141,7 @@ def left_out_errors(
     """
     n = len(target)
     if n < 3:
-        return np.zeros(0)
+        return LeftOut.none()
     if n > _SCREENED:
         found = evidences(grams, target, thetas, relative_spread) + log_prior
         best = np.argsort(-found, kind="stable")[:_AVERAGED]
@@ -149,7 +166,7 @@ def left_out_errors(
     variance = scale * (1 / precision + (sums / precision) ** 2 / ones)
     error = (weights * errors).sum(axis=0)
     spread = (weights * (variance + (errors - error) ** 2)).sum(axis=0)
-    return error / np.sqrt(np.maximum(spread, 1e-300))
+    return LeftOut(error, np.sqrt(np.maximum(spread, 1e-300)))
 
 
 def evidences(

@@ -47,7 +47,7 @@ from predictors.transfer_gp.leave_one_out import (
     tasks_of,
     unusable,
 )
-from predictors.transfer_gp.mixture import left_out_errors, posterior_of
+from predictors.transfer_gp.mixture import LeftOut, left_out_errors, posterior_of
 from predictors.transfer_gp.sample_choice import balanced, designed
 from predictors.transfer_gp.transform import step_of, transform
 from search_spaces.errors import InputError
@@ -253,7 +253,7 @@ class TransferGP(SavedPredictor):
         # One measurement says nothing about the transform.
         gain = evidence[1] - evidence[0] if len(genes) > 2 else 0.0
         log = bool(gain + prior.log_odds > self._log_margin)
-        left_out = left_out_errors(*found[int(log)]) if judged else np.zeros(0)
+        left_out = left_out_errors(*found[int(log)]) if judged else LeftOut.none()
         least = float(latencies.min())
         return Fit(kernels, features, posteriors[int(log)], left_out, log, step, least, unit)
 

@@ -37,12 +37,13 @@ def test_left_out_errors_equal_a_refit_without_the_measurement(points: np.ndarra
         rest = np.delete(np.arange(4), i)
         other = posterior_of(gram[np.ix_(rest, rest)][None], y[rest], thetas, prior, 1.0)
         mean, variance = other.moments(gram[i, rest][None, None], gram[i : i + 1, i][None])
-        assert found[i] == pytest.approx((y[i] - mean[0]) / np.sqrt(variance[0]))
+        assert found.errors[i] == pytest.approx(y[i] - mean[0])
+        assert found.deviations[i] == pytest.approx(np.sqrt(variance[0]))
 
 
 def test_two_measurements_leave_nothing_out(points: np.ndarray) -> None:
     found = left_out_errors(np.eye(2)[None], points[:2, 0], np.ones((1, 2)), np.zeros(1), 1.0)
-    assert found.shape == (0,)
+    assert found.errors.shape == found.deviations.shape == (0,)
 
 
 def test_a_glitch_is_recognised(points: np.ndarray) -> None:
@@ -69,7 +70,9 @@ def test_the_unit_scales_mean_deviation_and_noise(points: np.ndarray) -> None:
         np.testing.assert_allclose(
             large.moments(cross, diagonal)[k], 1e3**power * small.moments(cross, diagonal)[k]
         )
-    np.testing.assert_allclose(*(left_out_errors(*of) for of in units))
+    few, many = (left_out_errors(*of) for of in units)
+    np.testing.assert_allclose(1e3 * few.errors, many.errors)
+    np.testing.assert_allclose(1e3 * few.deviations, many.deviations)
 
 
 def test_a_glitch_by_a_rank_one_update_equals_solving_again(points: np.ndarray) -> None:
