@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.stages.winners.expected import BY, expected
 from nas.studies.rank import kendall
 from nas.studies.records import StudyFolder
 from nas.studies.source import Source, open_source
@@ -164,9 +165,10 @@ def summarise(
         seed: of the bootstrap.
 
     Returns:
-        ``tau`` and ``within_bins``: by estimate (``inherited``, costs, proxies), each with its
-        interval; ``ceiling``: the tau between trainings of different seeds, the mean over pairs
-        of seeds; the accuracies themselves in ``subnets``.
+        ``tau`` and ``within_bins``: by estimate (``inherited``, costs, ``expected`` of both, as
+        winners are chosen by, proxies), each with its interval; ``ceiling``: the tau between
+        trainings of different seeds, the mean over pairs of seeds; the accuracies themselves in
+        ``subnets``.
     """
     accuracy = np.asarray(alone, dtype=float)
     truth = np.nanmean(accuracy, axis=1)
@@ -176,6 +178,9 @@ def summarise(
     estimates: dict[str, np.ndarray] = {"inherited": np.asarray(inherited, dtype=float)}
     for name in ("macs", "parameters", "bops", "weights_kib"):
         estimates[name] = costs[name]
+    # All validation metrics of a ranking are better when larger.
+    by_costs = [costs[name] for name in BY]
+    estimates["expected"] = np.array(expected(inherited, by_costs, higher_is_better=True))
     for name in proxies[0] if proxies else ():
         values = [scores[name] for scores in proxies or ()]
         # An undefined score ranks last.
