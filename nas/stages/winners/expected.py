@@ -18,10 +18,10 @@ def expected(
 
     Of few steps of shared weights a candidate inherits a metric that orders candidates no better
     than their operations or their size do; the sum of the three ranks orders them better than each
-    (but for KiB at 4 bits). Of 30 networks at mixed bits, 30 at 4 bits and 30 of the ``28x28-slim`` preset, two trainings
-    each, Kendall's tau with training alone was .89, .78 and .81 so, .77, .73 and .71 by what was
-    inherited, .83, .72 and .78 by MACs, .88, .83 and .67 by KiB; over pairs of about the same MACs
-    .75, .61 and .28, against .63, .52 and .21 by what was inherited
+    (but for KiB at 4 bits). Of 30 networks at mixed bits, 30 at 4 bits and 30 of the
+    ``28x28-slim`` preset, two trainings each, Kendall's tau with training alone was .89, .78 and
+    .81 so, .77, .73 and .71 by what was inherited, .83, .72 and .78 by MACs, .88, .83 and .67 by
+    KiB; over pairs of about the same MACs .75, .61 and .28, against .63, .52 and .21
     (``experiments/results/supernet/ranking_*.json``). That operations and parameters are hard to
     beat as predictors is known (Ning et al., NeurIPS 2021; Krishnakumar et al., NeurIPS 2022).
 
