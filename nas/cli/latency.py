@@ -62,12 +62,14 @@ def read(
     *,
     devices: bool = True,
     missing: str | None = None,
+    only: Sequence[str | None] = (),
 ) -> LatencyTable:
     """Read a table in the space named, or in the one it declares; warn of what is odd.
 
     Args:
         devices: whether a table without any column of a device is an error.
         missing: values that stand for no measurement, comma-separated.
+        only: options that name the columns to read, comma-separated; all are where none is given.
     """
     from search_spaces.spaces.registry import SPACES
     from search_spaces.tables.checks import table_warnings
@@ -83,10 +85,14 @@ def read(
         # A file may not decide what code runs.
         raise InputError(f"{path} declares the space {name}; say so with --space {name}, too")
     found = table_space(name, preset=preset)
+    asked = [text for text in only if text]
+
+    def columns(header: Sequence[str]) -> list[str]:
+        return [name for text in asked for name in names(text, header)]
+
     try:
-        data = read_table(
-            path, found, arch_column=arch_column, need_devices=devices, missing=names(missing)
-        )
+        data = read_table(path, found, arch_column=arch_column, need_devices=devices,
+                          missing=names(missing), only=columns if asked else None)  # fmt: skip
     except InputError as error:
         presets = getattr(SPACES.get(name), "PRESETS", ()) if name in SPACES else ()
         other = any(words in str(error) for words in ("is not a choice", "is not one of"))
@@ -175,7 +181,8 @@ def benchmark(
     from search_spaces.atomic import write_json_atomic
 
     methods = names(method) or (DEFAULT_METHOD,)
-    data = read(table, space, arch_column, preset, missing=missing)
+    only = [meta_train, meta_valid, test] if meta_train and test else []
+    data = read(table, space, arch_column, preset, missing=missing, only=only)
     split = Split(
         meta_train=names(meta_train, data.devices),
         meta_valid=names(meta_valid, data.devices),
@@ -247,7 +254,9 @@ def fit(
     from predictors.files import save_predictor
     from predictors.registry import LATENCY_PREDICTORS, SavedPredictor
 
-    data = read(table, space, arch_column, preset, devices=devices != "none", missing=missing)
+    only = [devices, valid] if devices and devices != "none" else []
+    data = read(table, space, arch_column, preset, devices=devices != "none", missing=missing,
+                only=only)  # fmt: skip
     checks = names(valid, data.devices)
     latencies = (d for d in data.devices if data.metric(d) == "latency_ms" and d not in checks)
     chosen = () if devices == "none" else names(devices, data.devices) or tuple(latencies)
@@ -314,7 +323,9 @@ def adapt(
     from search_spaces.tables.table import read_table
 
     loaded = load_predictor(predictor)
-    data = read_table(measured, loaded.space, arch_column=arch_column, missing=names(missing))
+    asked = None if device is None else [device]
+    data = read_table(measured, loaded.space, arch_column=arch_column, missing=names(missing),
+                      only=None if asked is None else lambda header: asked)  # fmt: skip
     loaded.declare(data)
     if device is None and len(data.devices) > 1:
         raise InputError(f"{measured} has several devices; name one with --device")
@@ -456,7 +467,7 @@ def convert(
     """Import a foreign table: validate it and write it in this project's format."""
     from search_spaces.tables.table import write_table
 
-    data = read(table, space, arch_column, preset, missing=missing)
+    data = read(table, space, arch_column, preset, missing=missing, only=[devices])
     chosen = names(devices, data.devices)
     data = data.select(chosen) if chosen else data
     write_table(data, output)

@@ -164,6 +164,7 @@ def read_table(
     arch_column: str | None = None,
     need_devices: bool = True,
     missing: Sequence[str] = (),
+    only: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> LatencyTable:
     """Read and validate a CSV or Parquet table.
 
@@ -176,6 +177,8 @@ def read_table(
         need_devices: whether a table of architectures alone is an error.
         missing: further cells that stand for no measurement, such as ``-1``; numbers are
             compared as numbers.
+        only: headers of all columns -> those of devices to read, whatever others hold; known costs
+            are read anyway. All are by default.
 
     Raises:
         InputError: the table is malformed; the message lists each bad cell with its row.
@@ -196,19 +199,30 @@ def read_table(
         for j, name in enumerate(raw.header)
         if j not in arch_at and name.lower() not in INDEX_COLUMNS
     ]
+    if only is not None:
+        at = _asked(path, raw, at, only(raw.header))
     absent = _Absent.of(missing)
     values = np.full((len(raw.rows), len(at)), np.nan)
+    bad: list[list[str]] = [[] for _ in at]
     for i, row in enumerate(raw.rows):
         for k, j in enumerate(at):
             value, problem = _number(row[j], absent, raw.decimal_commas)
             if problem:
                 place = f"{path}: {raw.label} {raw.numbers[i]}"
-                problems.append(f"{place}: column {raw.header[j]!r}: {problem}")
+                bad[k].append(f"{place}: column {raw.header[j]!r}: {problem}")
             else:
                 values[i, k] = value
+    for k, j in enumerate(at):
+        words = all(one.endswith("is not a number") for one in bad[k])
+        if len(bad[k]) > 1 and words and np.isnan(values[:, k]).all():
+            bad[k] = [
+                f"{path}: column {raw.header[j]!r} holds no numbers, in {len(bad[k])} rows (such "
+                f"as {raw.rows[0][j]!r}); take it out, or name the columns to read (--devices)"
+            ]
+        problems += bad[k]
     raise_problems(problems)
     columns = [raw.header[j] for j in at]
-    metrics = _metrics(path, columns, raw.declared)
+    metrics = _metrics(path, columns, raw.declared, () if only is None else raw.header)
     costs = {metrics[name]: values[:, k] for k, name in enumerate(columns) if _known(metrics, name)}
     kept = [k for k, name in enumerate(columns) if not _known(metrics, name)]
     devices = tuple(columns[k] for k in kept)
@@ -216,6 +230,17 @@ def read_table(
         raise InputError(f"{path}: no device column beside {raw.header[arch_at[0]]!r}")
     measured = {d: metrics[d] for d in devices if metrics[d] != "latency_ms"}
     return LatencyTable(space, space.genes(archs), devices, values[:, kept], measured, costs)
+
+
+def _asked(path: Path, raw: RawTable, at: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Return the places of the columns to read: those asked for, and known costs."""
+    for name in names:
+        if name not in raw.header:
+            raise InputError(f"{path}: no column {name!r} (it has {', '.join(raw.header)})")
+    costs = {
+        name for name in raw.header if raw.declared.get(f"metric of {name}", name) in KNOWN_COSTS
+    }
+    return [j for j in at if raw.header[j] in costs | set(names)]
 
 
 def read_declarations(
@@ -371,7 +396,9 @@ def _number(cell: str, absent: _Absent, commas: bool) -> tuple[float, str | None
     return value, None
 
 
-def _metrics(path: Path, columns: Sequence[str], declared: Mapping[str, str]) -> dict[str, str]:
+def _metrics(
+    path: Path, columns: Sequence[str], declared: Mapping[str, str], header: Sequence[str]
+) -> dict[str, str]:
     """What each column holds: a key of METRICS or KNOWN_COSTS."""
     known = {**METRICS, **KNOWN_COSTS}
     default = declared.get("metric")
@@ -379,6 +406,8 @@ def _metrics(path: Path, columns: Sequence[str], declared: Mapping[str, str]) ->
     for key, value in declared.items():
         if key.startswith("metric of "):
             column = key[len("metric of ") :]
+            if column not in columns and column in header:
+                continue  # not read
             if column not in columns:
                 raise InputError(f"{path}: a metric is declared for {column!r}, which is no column")
             metrics[column] = value

@@ -210,3 +210,22 @@ def test_several_columns_are_one_architecture(tmp_path: Path) -> None:
 def test_a_header_with_commas_is_one_column(tmp_path: Path) -> None:
     path = _file(tmp_path, '"kernel,depth",gpu\n3 2,1.5\n')
     assert len(read_table(path, TokensSpace.infer, arch_column="kernel,depth")) == 1
+
+
+def test_columns_of_words_are_told_once_and_left_out_on_request(tmp_path: Path) -> None:
+    """As of tables of other projects, which hold remarks beside the figures."""
+    text = "# metric of board: energy_mj\narch,phone,board,remark,macs\n"
+    text += "a b,1.5,2,fine,10\na c,2.5,3,slow: see log,20\n"
+    path = _file(tmp_path, text)
+    with pytest.raises(InputError) as told:
+        read_table(path, TokensSpace.infer)
+    assert str(told.value).count("remark") == 1 and "in 2 rows (such as 'fine')" in str(told.value)
+    table = read_table(path, TokensSpace.infer, only=lambda header: header[1:2])
+    assert table.devices == ("phone",) and table.column("phone").tolist() == [1.5, 2.5]
+    np.testing.assert_array_equal(table.costs["macs"], [10, 20])
+    with pytest.raises(InputError, match="no column 'phon'"):
+        read_table(path, TokensSpace.infer, only=lambda header: ["phon"])
+    # One word among numbers is a mistake of its line.
+    path = _file(tmp_path, "arch,phone,board\na b,x,1\na c,2,3\n")
+    with pytest.raises(InputError, match="line 2: column 'phone': 'x' is not a number"):
+        read_table(path, TokensSpace.infer)
