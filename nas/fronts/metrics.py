@@ -56,7 +56,7 @@ def _training_memory(space: PlannedSpace, genes: np.ndarray) -> np.ndarray:
 
 
 METRICS: Registry[MetricKind] = Registry("metric", group="nas.metrics")
-for _name, _kind in {
+_KINDS = {
     "accuracy": MetricKind("", maximise=True, share=True),
     "worst_class_accuracy": MetricKind("", maximise=True, share=True),
     "accuracy_at_fault_rate": MetricKind("", maximise=True, share=True),
@@ -73,8 +73,12 @@ for _name, _kind in {
     "macs": MetricKind("MACs"),
     "bops": MetricKind("bit operations"),
     "parameters": MetricKind("parameters"),
-}.items():
+}
+for _name, _kind in _KINDS.items():
     METRICS.register(_name)(_kind)
+
+NOT_OF_TASKS = frozenset(_KINDS) - {"accuracy"}
+"""What a run works out or measures itself, whatever its task."""
 
 
 @dataclass(frozen=True)

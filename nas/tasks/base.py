@@ -6,11 +6,13 @@ theirs through the entry point ``nas.tasks``. A task object belongs to one run.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nas.fronts.metrics import METRICS, MetricKind
+from nas.fronts.metrics import METRICS, NOT_OF_TASKS, MetricKind
+from search_spaces.errors import InputError
 from search_spaces.registry import Registry
 
 if TYPE_CHECKING:
@@ -77,7 +79,16 @@ class Task(ABC):
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        kind = cls.metric_kind()
+        kind, name = cls.metric_kind(), cls.metric_name
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise TypeError(
+                f"{cls.__name__}: metric_name is {name!r}; objectives and columns are called so, "
+                "and it must be a word of lower-case letters, digits and _"
+            )
+        if name in NOT_OF_TASKS:
+            raise TypeError(
+                f"{cls.__name__}: a run has {name} of its own; give the metric another name"
+            )
         if cls.metric_name not in METRICS:
             METRICS.register(cls.metric_name)(kind)
         elif METRICS.get(cls.metric_name).maximise != kind.maximise:
@@ -179,8 +190,18 @@ class Task(ABC):
         """Return (sum, weight) of the terms of a batch.
 
         Sums and weights of all batches are added; the metric is :meth:`finish` of their quotient.
+
+        Raises:
+            InputError: :meth:`terms` gave something else than a number an example.
         """
-        return float(self.terms(outputs, targets).sum()), float(len(targets))
+        terms = self.terms(outputs, targets)
+        if tuple(terms.shape) != (len(targets),):
+            # Sums of (batch, batch), as of outputs (batch, 1) minus targets (batch,), look well.
+            raise InputError(
+                f"task {self.registered_name()!r}: terms() gave {tuple(terms.shape)} for a batch "
+                f"of {len(targets)}; it must be one number an example, ({len(targets)},)"
+            )
+        return float(terms.sum()), float(len(targets))
 
     def per_class(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return (right answers, images) of each class: two (classes,) float64 tensors.
