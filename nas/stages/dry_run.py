@@ -117,11 +117,19 @@ def estimate(
     Raises:
         InputError, EnvironmentProblem: the data cannot be read.
         InputError: weights to start from learnt from test images.
+        InfeasibleError: bounds on costs, or on the model file, that no architecture keeps.
     """
     from nas.models.training_gate import comes_trained
     from nas.stages.build_supernet import focus_archs
     from nas.stages.learnt_before import require_unseen
-    from nas.stages.opened_job import loaded, network_space
+    from nas.stages.opened_job import (
+        RunContext,
+        budgets_out_of_reach,
+        loaded,
+        network_space,
+        require_fit,
+    )
+    from nas.stages.search_stage import feasible_pool
 
     told("reading the data")
     task, splits = loaded(job)
@@ -142,6 +150,8 @@ def estimate(
         job = job.with_space(kept)
         space = network_space(job, task, splits)
     mean = _mean_macs(space)
+    pool = feasible_pool(job, space, job.fronts())
+    require_fit(RunContext(job, task, splits, space, "cpu", 1), pool, job.constraints())
     trained = comes_trained(space, splits, task)
     told("timing this machine")
     speed = (macs_per_second or measure_throughput)(splits.image_size)
@@ -236,6 +246,7 @@ def estimate(
             ),
             *seen,
             *left_out,
+            *budgets_out_of_reach(job, space, pool),
         ],
     )
 

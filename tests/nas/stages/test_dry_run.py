@@ -8,6 +8,7 @@ from PIL import Image
 
 from nas.job.schema import Job
 from nas.stages.dry_run import estimate, measure_throughput
+from search_spaces.errors import InfeasibleError
 
 QUICK = {"processes": 2, "runs": 10}
 
@@ -203,6 +204,14 @@ def test_a_teachers_time_comes_off_only_where_it_is_sure_to_teach():
     assert seconds_each(some) == seconds_each(nobody)
     assert re.search(r"teaches those behind it, \d+ s less in all", some)
     assert "teaches" not in nobody
+
+
+def test_bounds_that_nothing_keeps_are_told_before_a_run():
+    for bound in ({"weights_kib": {"max": 0.1}}, {"size_kib": {"max": 2.0}}):
+        with pytest.raises(InfeasibleError, match="the closest architecture found needs"):
+            plan(search={"constraints": bound})
+    (told,) = plan(search={"budgets": {"weights_kib": [0.1, 100.0]}}).warnings
+    assert "keeps weights_kib 0.1" in told
 
 
 def test_what_is_doubtful_about_the_data_is_told_before_a_run(tmp_path):
