@@ -250,33 +250,42 @@ class Budget:
 class SearchTime:
     """When the search of a run with a budget has used up its share of the time.
 
-    After how many evaluations it ended stays on record, so that a resumed run ends it there, too,
-    and does not take another share from the winners.
+    When it began, and after how many evaluations it ended, stay on record, so that a resumed run
+    ends it there, too, and does not take another share from the winners.
 
     Args:
         budget: of the run.
-        path: file that holds the number of evaluations after which the search ended.
+        path: file that holds what of the budget was spent when the search began, and the number
+            of evaluations after which it ended.
         tell: told once that it ends before all evaluations are made.
     """
 
     def __init__(self, budget: Budget, path: Path, *, tell: Callable[[str], None]) -> None:
         self._budget, self._path, self._tell = budget, path, tell
-        self._end = budget.spent() + SEARCH_SHARE * budget.limit_s
         self._ended: int | None = None
+        begun_s = budget.spent()
         if path.is_file():
             try:
-                self._ended = int(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
-            except (ValueError, KeyError, TypeError) as error:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                # Earlier versions recorded the end alone.
+                begun_s = float(found.get("begun_s", begun_s))
+                if "evaluations" in found or "begun_s" not in found:
+                    self._ended = int(found["evaluations"])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
-                    f"{path} is damaged ({error}): it should say after how many evaluations the "
-                    "search ended; delete it, and the search may go on"
+                    f"{path} is damaged ({error}): it should say when the search began and after "
+                    "how many evaluations it ended; delete it, and the search may go on"
                 ) from error
+        else:
+            write_json_atomic(path, {"begun_s": begun_s})
+        self._begun_s = begun_s
+        self._end = begun_s + SEARCH_SHARE * budget.limit_s
 
     def over(self, done: int) -> bool:
         """Return whether the search is to end after ``done`` evaluations."""
         if self._ended is None and self._budget.spent() >= self._end:
             self._ended = done
-            write_json_atomic(self._path, {"evaluations": done})
+            write_json_atomic(self._path, {"begun_s": self._begun_s, "evaluations": done})
         if self._ended is None or done < self._ended:
             return False
         self._tell(

@@ -201,6 +201,19 @@ def test_the_pipeline_tells_of_it_and_keeps_it_in_the_run_folder(tmp_path, caplo
     assert not Pipeline._search_over(here)(20)
 
 
+def test_a_search_that_was_cut_off_goes_on_with_what_is_left_of_its_share(tmp_path):
+    path, told = tmp_path / "search_time.json", []
+    assert not SearchTime(Clock(10.0), path, tell=told.append).over(10)
+    clock = Clock(17.0)
+    again = SearchTime(clock, path, tell=told.append)
+    assert not again.over(20)
+    clock.now = 18.5
+    assert again.over(30) and len(told) == 1
+    # A run of an earlier version, which recorded the end alone.
+    path.write_text('{"evaluations": 30}')
+    assert SearchTime(Clock(0.0), path, tell=told.append).over(30)
+
+
 def test_a_damaged_record_of_the_time_of_a_search_is_told(tmp_path):
     (tmp_path / "search_time.json").write_text("{}")
     with pytest.raises(InputError, match="delete it, and the search may go on"):
