@@ -169,6 +169,13 @@ class RunStore:
         """Set entries of the manifest, atomically."""
         write_json_atomic(self.manifest_path, {**self.manifest(), **entries})
 
+    def first(self, name: str, value: Any) -> Any:
+        """Return an entry of the manifest, which is ``value`` from now on if there was none."""
+        manifest = self.manifest()
+        if name not in manifest:
+            self.update_manifest(**{name: value})
+        return manifest.get(name, value)
+
     def record_sections(self, job: Job, *names: str) -> None:
         """Record sections of ``job`` that were decided when it began; no others, for the recorded
         job holds no passwords."""

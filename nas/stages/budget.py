@@ -295,6 +295,26 @@ class SearchTime:
         return True
 
 
+@contextlib.contextmanager
+def measuring_timed(
+    budget: Budget | None, store: RunStore, front_factor: Callable[[], float]
+) -> Iterator[None]:
+    """Record what one round of measurements takes from the budget, as the front is measured.
+
+    Args:
+        budget: of the run; None records nothing.
+        store: the run folder.
+        front_factor: what measuring the front takes of what measuring the samples took.
+    """
+    if budget is None:
+        yield
+        return
+    # What a run that was cut off had measured is part of the round.
+    begun_s = store.first("measuring_begun_s", budget.spent())
+    yield
+    store.first("measuring_s", round(front_factor() * (budget.spent() - begun_s), 3))
+
+
 class EndTime:
     """What measuring, testing and writing the models of a run take at its end.
 

@@ -36,7 +36,7 @@ from nas.record.provenance import command_of, versions
 from nas.record.results import Verified, assemble
 from nas.record.run_folder import RunStore
 from nas.record.spending import Spending
-from nas.stages.budget import Budget, EndTime, SearchTime, minutes_for
+from nas.stages.budget import Budget, EndTime, SearchTime, measuring_timed, minutes_for
 from nas.stages.build_supernet import focus_archs
 from nas.stages.latencies import Latencies, empty_table
 from nas.stages.learnt_before import require_unseen
@@ -354,7 +354,10 @@ class Pipeline:
                 executor=executor,
                 progress=self.progress,
             )
-            with self.store.timed("latency"), self._measuring_timed(latencies):
+            with (
+                self.store.timed("latency"),
+                measuring_timed(self.budget, self.store, latencies.front_factor),
+            ):
                 chosen = latencies.choose(self.pool, self.job.search.latency_samples)
                 latencies.measure(
                     chosen,
@@ -419,15 +422,6 @@ class Pipeline:
         write_cards(self.store, results)
         write_json_atomic(self.store.results, results.to_json())
         export_front(self.store, results, self.job.export.formats, self.progress.log)
-
-    @contextlib.contextmanager
-    def _measuring_timed(self, latencies: Latencies) -> Iterator[None]:
-        """Record what one round of measurements takes from the budget, as the front is measured."""
-        begun = 0.0 if self.budget is None else self.budget.spent()
-        yield
-        if self.budget is not None and "measuring_s" not in self.store.manifest():
-            seconds = latencies.front_factor() * (self.budget.spent() - begun)
-            self.store.update_manifest(measuring_s=round(seconds, 3))
 
     def _search_over(self) -> Callable[[int], bool]:
         """Return what tells the search that its share of the budget is used up."""

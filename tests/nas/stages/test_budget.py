@@ -11,8 +11,9 @@ import pytest
 from nas.job.default_time import default_minutes
 from nas.job.schema import Job
 from nas.job.sections.budget import BudgetConfig
+from nas.record.run_folder import RunStore
 from nas.stages import training
-from nas.stages.budget import Budget, EndTime, divide
+from nas.stages.budget import Budget, EndTime, divide, measuring_timed
 from search_spaces.errors import InputError
 
 
@@ -54,6 +55,25 @@ def test_the_start_counts_once_however_often_a_run_is_resumed(tmp_path):
     assert process(set_up=4.0, work=10.0).spent() == 17.0
     assert process(set_up=6.0, work=10.0).spent() == 27.0
     assert process(set_up=6.0, work=0.0).spent() == 27.0
+
+
+def test_what_was_measured_before_a_cut_is_part_of_the_round(tmp_path):
+    store = RunStore.create(tmp_path / "run", {"name": "job"})
+    clock = Clock()
+    budget = Budget(60.0, path=tmp_path / "budget.json", now=clock)
+    with pytest.raises(KeyboardInterrupt), measuring_timed(budget, store, lambda: 2.0):
+        clock.time += 8.0
+        raise KeyboardInterrupt
+    with measuring_timed(budget, store, lambda: 2.0):
+        clock.time += 3.0
+    assert store.manifest()["measuring_s"] == 22.0
+    # What is read back from a store of measurements, once all is there, takes no time.
+    with measuring_timed(budget, store, lambda: 2.0):
+        clock.time += 1.0
+    assert store.manifest()["measuring_s"] == 22.0
+    with measuring_timed(None, RunStore.create(tmp_path / "other", {}), lambda: 2.0):
+        pass
+    assert "measuring_s" not in RunStore.open(tmp_path / "other").manifest()
 
 
 def test_a_start_that_was_cut_off_is_not_the_one_that_counts(tmp_path):
