@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import StrictBool
+
 from nas.job.findings import Finding
 from nas.job.sections.finetune import FinetuneConfig
 from nas.job.sections.supernet import SupernetConfig
@@ -23,7 +25,7 @@ class BudgetConfig(Section):
     front are trained in the rest."""
     teacher: Share = 0.5
     """Share of the supernet's time in which the largest network alone is trained, in float."""
-    narrow: bool = True
+    narrow: StrictBool = True
     """Whether the space goes without its last resolutions and widths where the time leaves the
     largest network of a front too few steps of its own."""
 
