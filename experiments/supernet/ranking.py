@@ -31,7 +31,7 @@ from scipy.stats import kendalltau
 
 from experiments.results_index import record_claim
 from experiments.supernet.common import RESULTS, write_result
-from nas.stages.winners.expected import expected
+from nas.studies.expected import expected
 from nas.studies.ranking import RankingStudy
 from nas.studies.source import find_source
 from nas.studies.workers import AloneRecipe

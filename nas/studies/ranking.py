@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.stages.winners.expected import BY, expected
+from nas.studies.expected import BY, expected
 from nas.studies.rank import kendall
 from nas.studies.records import StudyFolder
 from nas.studies.source import Source, open_source
@@ -165,8 +165,8 @@ def summarise(
         seed: of the bootstrap.
 
     Returns:
-        ``tau`` and ``within_bins``: by estimate (``inherited``, costs, ``expected`` of both, as
-        winners are chosen by, proxies), each with its interval; ``ceiling``: the tau between
+        ``tau`` and ``within_bins``: by estimate (``inherited``, costs, ``expected`` of both,
+        proxies), each with its interval; ``ceiling``: the tau between
         trainings of different seeds, the mean over pairs of seeds; the accuracies themselves in
         ``subnets``.
     """

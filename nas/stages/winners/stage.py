@@ -19,11 +19,9 @@ from nas.fronts.fault_rate import FAULTY
 from nas.fronts.metrics import METRICS
 from nas.fronts.noise import error_of_difference
 from nas.fronts.places import pick_spread
-from nas.models.own_network import came_trained
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.budget import expected_places
 from nas.stages.training import taught_rounds
-from nas.stages.winners.expected import BY, expected
 from nas.stages.winners.share import (
     FIRST_RUNG,
     QUESTIONS_SHARE,
@@ -108,9 +106,7 @@ class Winners:
         begun = self._recorded_choice(
             "winners_begun",
             lambda: self._pick(
-                self._expected(metrics),
-                share.begun,
-                for_budget=round(self.job.finetune.candidates),
+                metrics, share.begun, for_budget=round(self.job.finetune.candidates)
             ),
         )
         lanes = min(self._lanes(), len(begun))
@@ -274,7 +270,7 @@ class Winners:
             (places,) = manifest["winners_places"]
             begun = math.ceil(places * self.job.finetune.candidates)
             return WinnerShare(places, begun, taught_rounds(images), 0.0)
-        front = self._pick(self._expected(metrics), self.job.search.places)
+        front = self._pick(metrics, self.job.search.places)
         macs = {arch: self.evaluator.supernet.plan(arch).macs for arch in front}
         middling = sorted(front, key=macs.__getitem__)[len(front) // 2]
         cpu = self.budget.in_processor_time
@@ -337,27 +333,6 @@ class Winners:
                 **{name: line[name] for name in (FAULTY, CLASS_LOSS) if name in line},
             }
         return found
-
-    def _expected(
-        self, metrics: Mapping[Arch, Mapping[str, float]]
-    ) -> Mapping[Arch, Mapping[str, float]]:
-        """Return ``metrics`` with the task's as it is expected of networks trained on their own.
-
-        What came trained has shown what it can: of its sub-networks what they inherit says most.
-        """
-        if came_trained(self.store) or not metrics:
-            return metrics
-        task, space = self.evaluator.task, self.evaluator.supernet.space
-        costs = space.costs(space.genes(list(metrics)))
-        values = expected(
-            [found[task.metric_name] for found in metrics.values()],
-            [costs[name] for name in BY],
-            higher_is_better=task.higher_is_better,
-        )
-        return {
-            arch: {**found, task.metric_name: value}
-            for (arch, found), value in zip(metrics.items(), values, strict=True)
-        }
 
     def _pick(
         self, metrics: Mapping[Arch, Mapping[str, float]], each: int, *, for_budget: int = 1

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.stages.winners.expected import BY, expected
+from nas.studies.expected import BY, expected
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.randoms(use_true_random=False))
