@@ -137,7 +137,9 @@ class Job(Section):
 
     def with_space(self, overrides: Mapping[str, Any]) -> Job:
         """Return the job with other values of some parameters of its space."""
-        return self.model_copy(update={"space": self.space.model_copy(update=dict(overrides))})
+        # Lists, as a job that is read holds them.
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()}
+        return self.model_copy(update={"space": self.space.model_copy(update=values)})
 
     def trackers(self) -> list[TrackerConfig]:
         """Return the tools in which the run is shown; ``supernet.tensorboard`` is one of them."""

@@ -177,11 +177,14 @@ class RunStore:
         return manifest.get(name, value)
 
     def record_sections(self, job: Job, *names: str) -> None:
-        """Record sections of ``job`` that were decided when it began; no others, for the recorded
-        job holds no passwords."""
+        """Record sections of ``job`` that were decided when it began, for who makes it again, too.
+
+        No others, for the recorded job holds no passwords.
+        """
         resolved = job.resolved()
-        changed = {name: resolved[name] for name in names}
-        self.update_manifest(job={**self.manifest()["job"], **changed})
+        recorded = {**self.manifest()["job"], **{name: resolved[name] for name in names}}
+        self.update_manifest(job=recorded)
+        write_json_atomic(self.folder / JOB_FILE, recorded)
 
     def _weights_digest(self) -> str:
         # Of the contents, where they are recorded: the order of a header's entries is by chance.

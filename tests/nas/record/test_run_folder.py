@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.job.check import load_job
+from nas.job.schema import Job
 from nas.record.provenance import command_of
 from nas.record.run_folder import RunStore
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -29,6 +30,17 @@ def test_a_run_is_created_and_opened(tmp_path):
     assert RunStore.create(folder, MANIFEST).manifest() == MANIFEST
     assert RunStore.open(folder).manifest() == MANIFEST
     assert RunStore.open(str(folder)).folder == folder
+
+
+def test_what_a_run_decides_of_its_job_is_that_of_who_makes_it_again(tmp_path):
+    values = {"name": "job", "data": {"name": "digits"}, "space": {"preset": "8x8"}}
+    job = Job.model_validate(values)
+    store = RunStore.create(tmp_path / "run", {"job": job.resolved()})
+    store.record_sections(job.with_space({"widths": [0.5]}), "space")
+    assert store.job().space.overrides["widths"] == [0.5]
+    again = load_job(store.folder / "job.yaml")
+    assert again.space == store.job().space and again.data.name == "digits"
+    assert store.first("begun", 1) == 1 and store.first("begun", 2) == 1
 
 
 def test_a_run_is_not_begun_twice(store):

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from nas.job.schema import Job, job_space
-from nas.stages.winners.reach import REACH_STEPS, narrowed, reachable_step, told
+from nas.record.run_folder import RunStore
+from nas.stages.opened_job import RunContext
+from nas.stages.progress import Progress
+from nas.stages.winners import reach
+from nas.stages.winners.reach import (
+    REACH_STEPS,
+    largest_step_seconds,
+    narrow_space,
+    narrowed,
+    reachable_step,
+    told,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -99,3 +110,24 @@ def test_it_is_told_in_words_what_is_left_out_and_what_keeps_it():
     text = told({"widths": (0.34, 0.5), "resolutions": (32, 48)}, build(job()))
     assert "widths 0.75, 1 and resolutions 64" in text
     assert "budget.narrow: false" in text and str(REACH_STEPS) in text
+
+
+def test_a_run_records_what_it_leaves_out_and_goes_on_with_that(tmp_path, monkeypatch, capsys):
+    asked = job(space={"name": "mobilenet", "preset": "8x8-lean"})
+    context = RunContext.of(asked, threads=1)
+    store = RunStore.create(tmp_path / "run", {"job": asked.resolved()})
+    # Here and now a step takes some time, but ten minutes are enough for 8x8 pixels.
+    step_s = largest_step_seconds(asked, context.task, context.splits)(context.space)
+    assert 0 < step_s < reachable_step(asked)
+    assert narrow_space(context, store, Progress()) is context
+
+    slow = {"step_s": lambda space: 1.5 * reachable_step(asked) * macs(space) / macs(context.space)}
+    monkeypatch.setattr(reach, "largest_step_seconds", lambda *parts, **rest: slow["step_s"])
+    small = narrow_space(context, store, Progress())
+    assert macs(small.space) < macs(context.space)
+    assert "space: without widths 1" in capsys.readouterr().err
+    # Whoever resumes the run has the same space, and nothing more to leave out.
+    assert store.job().space == small.job.space
+    resumed = RunContext.of(store.job(), threads=1)
+    assert narrow_space(resumed, store, Progress()) is resumed
+    assert macs(resumed.space) == macs(small.space)
