@@ -24,7 +24,7 @@ from nas.stages.budget import (
     winner_workers,
 )
 from nas.stages.training import plan_training
-from nas.stages.winners.reach import StepTime, largest_step_seconds, narrowed
+from nas.stages.winners.reach import StepTime, epoch_steps, largest_step_seconds, narrowed
 from nas.stages.winners.reach import told as told_of
 from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners, teaching
 from search_spaces.planned import PlannedSpace
@@ -144,6 +144,7 @@ def estimate(
         space,
         build=lambda other: network_space(other, task, splits),
         step_s=largest_s or largest_step_seconds(job, task, splits),
+        epoch_steps=epoch_steps(job, splits),
     )
     left_out = [told_of(kept, space)] if kept else []
     if kept:

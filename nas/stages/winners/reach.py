@@ -34,8 +34,11 @@ had 19 to 54 % of the validation images right after their first rung and 71 to 8
 5 million 72 to 75 and 78 to 82. With 1,000 steps asked for, little more than one width stayed on a
 busy machine."""
 
+REACH_EPOCHS = 20
+"""Passes over few examples that do as well: digits are told after a hundred steps, nine epochs."""
+
 KEPT = 2
-"""Values of a parameter that stay as long as others have more."""
+"""Values of a parameter that stay whatever the time: networks of one width are hardly a front."""
 
 _TIMED = 3
 
@@ -55,6 +58,7 @@ def narrow_space(context: RunContext, store: RunStore, progress: Progress) -> Ru
         context.space,
         build=lambda other: network_space(other, task, splits),
         step_s=largest_step_seconds(job, task, splits, device=context.accelerator),
+        epoch_steps=epoch_steps(job, splits),
     )
     if not kept:
         return context
@@ -65,7 +69,12 @@ def narrow_space(context: RunContext, store: RunStore, progress: Progress) -> Ru
 
 
 def narrowed(
-    job: Job, space: PlannedSpace, *, build: Callable[[Job], PlannedSpace], step_s: StepTime
+    job: Job,
+    space: PlannedSpace,
+    *,
+    build: Callable[[Job], PlannedSpace],
+    step_s: StepTime,
+    epoch_steps: int,
 ) -> dict[str, tuple[float, ...]]:
     """Return the parameters of ``job``'s space that its budget leaves out values of.
 
@@ -74,6 +83,7 @@ def narrowed(
         space: of the job.
         build: gives the space of a job.
         step_s: takes a while, so it is asked for as few spaces as possible.
+        epoch_steps: of a winner.
 
     Returns:
         parameter -> values that stay, ascending; empty where all networks are within reach, or
@@ -84,31 +94,32 @@ def narrowed(
     """
     if not _may_narrow(job) or not isinstance(space, PresetSpace):
         return {}
-    most_s = reachable_step(job)
+    most_s = reachable_step(job, epoch_steps)
     kept: dict[str, tuple[float, ...]] = {}
     took, macs = step_s(space), _macs(space)
     while took > most_s:
         smaller = []
         for name in space.LARGE:
             values = kept.get(name, tuple(getattr(space.parameters, name)))
-            if len(values) > 1:
+            if len(values) > KEPT:
                 without = {**kept, name: values[:-1]}
-                smaller.append((len(values) > KEPT, without, build(job.with_space(without))))
+                smaller.append((without, build(job.with_space(without))))
         if not smaller:
             break
         # Where one leaves out enough, the one that leaves most; else the one that leaves least.
-        best = [one for one in smaller if one[0] >= max(more for more, *_ in smaller)]
-        enough = [one for one in best if took * _macs(one[2]) / macs <= most_s]
+        enough = [one for one in smaller if took * _macs(one[1]) / macs <= most_s]
         choose = max if enough else min
-        _, kept, now = choose(enough or best, key=lambda one: _macs(one[2]))
+        kept, now = choose(enough or smaller, key=lambda one: _macs(one[1]))
         share = _macs(now) / macs
         # A step of a narrow network takes more than its share of operations.
         took, macs = (step_s(now) if took * share <= most_s else took * share), _macs(now)
     return kept
 
 
-def reachable_step(job: Job) -> float:
+def reachable_step(job: Job, epoch_steps: int) -> float:
     """Return the seconds that a step of a winner may take for :data:`REACH_STEPS` of them.
+
+    Where :data:`REACH_EPOCHS` of ``epoch_steps`` each are fewer steps, for those.
 
     Raises:
         InputError: measuring takes more than half of the budget.
@@ -118,7 +129,7 @@ def reachable_step(job: Job) -> float:
     measuring = round_seconds(job, measurement_seconds(job.measurement_protocol()))
     winners_s = winner_lanes(job) * divide(seconds, job.budget, measuring=measuring).winners
     places = possible_places(job)[0] * len(job.fronts())
-    return winners_s / (places * REACH_STEPS)
+    return winners_s / (places * min(REACH_STEPS, REACH_EPOCHS * epoch_steps))
 
 
 def largest_step_seconds(
@@ -126,13 +137,13 @@ def largest_step_seconds(
 ) -> StepTime:
     """Return what times a step of the largest network of a space, in float, here and now.
 
-    The fastest of a few, in the seconds of the job's budget: other load only adds to it.
+    The fastest of a few, in seconds of the processor: other load, which may end soon, is no reason
+    to do without networks.
     """
     from nas.stages.build_supernet import make_supernet
     from supernet.training.own_time import OwnTraining, suited_recipe
 
-    cpu = job.budget is not None and job.budget.cpu_minutes is not None
-    now = time.process_time if cpu else time.monotonic
+    now = time.process_time if device == "cpu" else time.monotonic
 
     def step_s(space: PlannedSpace) -> float:
         supernet = make_supernet(space, job.supernet)
@@ -162,8 +173,14 @@ def told(kept: Mapping[str, tuple[float, ...]], space: PlannedSpace) -> str:
         left.append(f"{name} {', '.join(f'{v:g}' for v in out)}")
     return (
         f"space: without {' and '.join(left)}: with them the largest network of the front would "
-        f"have fewer than {REACH_STEPS} steps of its own; give more time, or budget.narrow: false"
+        f"have too few steps of its own (fewer than {REACH_STEPS}, or {REACH_EPOCHS} epochs); give "
+        "more time, or budget.narrow: false"
     )
+
+
+def epoch_steps(job: Job, splits: DataSplits) -> int:
+    """Return how many steps of a winner are a pass over the training examples."""
+    return len(splits.training_batches(job.finetune.batch_size, seed=job.seed))
 
 
 def _may_narrow(job: Job) -> bool:
