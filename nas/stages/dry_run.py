@@ -24,8 +24,7 @@ from nas.stages.budget import (
     winner_workers,
 )
 from nas.stages.training import plan_training
-from nas.stages.winners.reach import StepTime, epoch_steps, largest_step_seconds, narrowed
-from nas.stages.winners.reach import told as told_of
+from nas.stages.winners.reach import StepTime, within_reach
 from nas.stages.winners.share import FIRST_RUNG, possible_places, share_winners, teaching
 from search_spaces.planned import PlannedSpace
 from search_spaces.seeds import derive_rng
@@ -139,17 +138,7 @@ def estimate(
         job = job.with_minutes(minutes_for(job, splits))
     told(f"building the space {job.space.name!r}")
     space = network_space(job, task, splits)
-    kept = narrowed(
-        job,
-        space,
-        build=lambda other: network_space(other, task, splits),
-        step_s=largest_s or largest_step_seconds(job, task, splits),
-        epoch_steps=epoch_steps(job, splits),
-    )
-    left_out = [told_of(kept, space)] if kept else []
-    if kept:
-        job = job.with_space(kept)
-        space = network_space(job, task, splits)
+    job, space, left_out = within_reach(job, space, task, splits, step_s=largest_s)
     mean = _mean_macs(space)
     pool = feasible_pool(job, space, job.fronts())
     require_fit(RunContext(job, task, splits, space, "cpu", 1), pool, job.constraints())
@@ -246,7 +235,7 @@ def estimate(
                 told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
             ),
             *seen,
-            *left_out,
+            *([] if left_out is None else [left_out]),
             *budgets_out_of_reach(job, space, pool),
         ],
     )

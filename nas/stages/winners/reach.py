@@ -52,20 +52,49 @@ def narrow_space(context: RunContext, store: RunStore, progress: Progress) -> Ru
     Raises:
         InputError: measuring takes more than half of the budget.
     """
-    job, task, splits = context.job, context.task, context.splits
+    job, space, line = within_reach(
+        context.job, context.space, context.task, context.splits, device=context.accelerator
+    )
+    if line is None:
+        return context
+    progress.log(line)
+    store.record_sections(job, "space")
+    return replace(context, job=job, space=space)
+
+
+def within_reach(
+    job: Job,
+    space: PlannedSpace,
+    task: Task,
+    splits: DataSplits,
+    *,
+    device: str = "cpu",
+    step_s: StepTime | None = None,
+) -> tuple[Job, PlannedSpace, str | None]:
+    """Return a job and its space with what its budget has time to train.
+
+    Args:
+        job, space, task, splits: of the run.
+        device: that it computes with.
+        step_s: see :func:`narrowed`; measured when not given.
+
+    Returns:
+        job, space, and in words what was left out; None where nothing was.
+
+    Raises:
+        InputError: measuring takes more than half of the budget.
+    """
     kept = narrowed(
         job,
-        context.space,
+        space,
         build=lambda other: network_space(other, task, splits),
-        step_s=largest_step_seconds(job, task, splits, device=context.accelerator),
+        step_s=step_s or largest_step_seconds(job, task, splits, device=device),
         epoch_steps=epoch_steps(job, splits),
     )
     if not kept:
-        return context
-    progress.log(told(kept, context.space))
-    job = job.with_space(kept)
-    store.record_sections(job, "space")
-    return replace(context, job=job, space=network_space(job, task, splits))
+        return job, space, None
+    line, job = told(kept, space), job.with_space(kept)
+    return job, network_space(job, task, splits), line
 
 
 def narrowed(
