@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,39 @@ def draws_letters(path: Path) -> bool:
     return len(shapes) == len(LETTERS)
 
 
+def drawing_fonts() -> dict[str, list[Path]]:
+    """Return the fonts of this machine that draw all letters, by family.
+
+    Raises:
+        EnvironmentProblem: fontconfig is not installed.
+    """
+    return {
+        family: kept
+        for family, paths in system_fonts().items()
+        if (kept := [path for path in paths if draws_letters(path)])
+    }
+
+
+def write_part(
+    folder: Path, count: int, draw: Callable[[str], Image.Image], digest: hashlib._Hash
+) -> None:
+    """Write ``count`` pictures of all letters in turn, a folder a letter, and digest their pixels.
+
+    Args:
+        folder: of the part; must not exist.
+        count: of pictures.
+        draw: gives the next picture of a letter.
+        digest: is updated.
+    """
+    for letter in LETTERS:
+        (folder / letter).mkdir(parents=True)
+    for index in range(count):
+        letter = LETTERS[index % len(LETTERS)]
+        picture = draw(letter)
+        digest.update(picture.tobytes())
+        picture.save(folder / letter / f"{index:05d}.png")
+
+
 def draw(letter: str, path: Path, rng: np.random.Generator) -> Image.Image:
     """Return one picture, (28, 28) grey: a letter turned, shifted, and faint or strong."""
     side = SIDE * SCALE
@@ -101,11 +135,7 @@ def write_letters(folder: Path, images: int, seed: int) -> dict[str, Any]:
         FileExistsError: the folder exists.
         EnvironmentProblem: fewer than ten families.
     """
-    fonts = {
-        family: kept
-        for family, paths in system_fonts().items()
-        if (kept := [path for path in paths if draws_letters(path)])
-    }
+    fonts = drawing_fonts()
     if len(fonts) < 10:
         raise EnvironmentProblem(
             f"only {len(fonts)} families of fonts draw {LETTERS}; install more, such as "
@@ -120,15 +150,13 @@ def write_letters(folder: Path, images: int, seed: int) -> dict[str, Any]:
     digest = hashlib.sha256()
     for part, families in parts.items():
         rng = derive_rng(seed, "letters", part)
-        for letter in LETTERS:
-            (folder / part / letter).mkdir(parents=True)
-        for index in range(counts[part]):
-            letter = LETTERS[index % len(LETTERS)]
+
+        def one(letter: str, families: list[str] = families, rng: Any = rng) -> Image.Image:
             # A family first, so that one of many styles is not seen more often.
             paths = fonts[families[rng.integers(len(families))]]
-            picture = draw(letter, paths[rng.integers(len(paths))], rng)
-            digest.update(picture.tobytes())
-            picture.save(folder / part / letter / f"{index:05d}.png")
+            return draw(letter, paths[rng.integers(len(paths))], rng)
+
+        write_part(folder / part, counts[part], one, digest)
     about = {
         "letters": LETTERS,
         "images": counts,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, UnidentifiedImageError
 
-from experiments.value.letters import LETTERS, TEST_SHARE, draws_letters, system_fonts
+from experiments.value.letters import LETTERS, TEST_SHARE, drawing_fonts, write_part
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.seeds import derive_rng
 
@@ -108,12 +108,7 @@ def write_scenes(folder: Path, images: int, seed: int) -> dict[str, Any]:
         FileExistsError: the folder exists.
         EnvironmentProblem: fewer than ten families of fonts, or ten photographs.
     """
-    fonts = {
-        family: kept
-        for family, paths in system_fonts().items()
-        if (kept := [path for path in paths if draws_letters(path)])
-    }
-    behind = photographs()
+    fonts, behind = drawing_fonts(), photographs()
     if min(len(fonts), len(behind)) < 10:
         raise EnvironmentProblem(
             f"{len(fonts)} families of fonts and {len(behind)} photographs: ten of each are "
@@ -130,15 +125,13 @@ def write_scenes(folder: Path, images: int, seed: int) -> dict[str, Any]:
     digest = hashlib.sha256()
     for part, names in divided.items():
         rng = derive_rng(seed, "scenes", part)
-        for letter in LETTERS:
-            (folder / part / letter).mkdir(parents=True)
-        for index in range(counts[part]):
-            letter = LETTERS[index % len(LETTERS)]
+
+        def one(letter: str, names: dict[str, list[str]] = names, rng: Any = rng) -> Image.Image:
             paths = fonts[names["families"][rng.integers(len(names["families"]))]]
             photograph = behind[names["photographs"][rng.integers(len(names["photographs"]))]]
-            picture = draw(letter, paths[rng.integers(len(paths))], photograph, rng)
-            digest.update(picture.tobytes())
-            picture.save(folder / part / letter / f"{index:05d}.png")
+            return draw(letter, paths[rng.integers(len(paths))], photograph, rng)
+
+        write_part(folder / part, counts[part], one, digest)
     about = {
         "letters": LETTERS,
         "images": counts,
