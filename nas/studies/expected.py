@@ -35,7 +35,7 @@ def expected(
         higher_is_better: direction of the values.
 
     Returns:
-        the values in another order, so that their differences stay what noise is held against.
+        the values in another order; equal ones stay equal, whoever has them.
     """
     if len(values) == 0:
         return []

@@ -166,9 +166,8 @@ def summarise(
 
     Returns:
         ``tau`` and ``within_bins``: by estimate (``inherited``, costs, ``expected`` of both,
-        proxies), each with its interval; ``ceiling``: the tau between
-        trainings of different seeds, the mean over pairs of seeds; the accuracies themselves in
-        ``subnets``.
+        proxies), each with its interval; ``ceiling``: the tau between trainings of different
+        seeds, the mean over pairs of seeds; the accuracies themselves in ``subnets``.
     """
     accuracy = np.asarray(alone, dtype=float)
     truth = np.nanmean(accuracy, axis=1)
