@@ -1,7 +1,8 @@
 """The command line. Every command is a thin call of the Python API.
 
 Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine
-lacks (an extra, a data set, disk space, a permission, a device), 130 interrupted.
+lacks (an extra, a data set, disk space, a permission, a device), 130 interrupted, 143 told to
+end (SIGTERM).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +36,7 @@ from search_spaces.terminal import plain_text, quoted
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 bad input, 3 infeasible constraints, 4 something this machine lacks "
-    "(an extra, data, disk space, a permission, a device), 130 interrupted."
+    "(an extra, data, disk space, a permission, a device), 130 interrupted, 143 told to end."
 )
 
 SUB_APPS = {
@@ -334,15 +337,31 @@ def main() -> None:
     app()
 
 
+class _ToldToEnd(KeyboardInterrupt):
+    """SIGTERM, as of a scheduler or a machine that shuts down: ends what Ctrl-C ends."""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # One is enough: a second one must not cut off what the first lets finish.
+    signal.signal(number, signal.SIG_IGN)
+    raise _ToldToEnd
+
+
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Tell whoever interrupts a run, or has no room for it, how to go on with it."""
+    """Tell whoever ends a run, or has no room for it, how to go on with it."""
+    # Whoever runs commands elsewhere than in the main thread takes signals themselves.
+    takes_signals = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _end) if takes_signals else None
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        told = isinstance(error, _ToldToEnd)
+        code = 128 + signal.SIGTERM if told else 130
+        what = "told to end (SIGTERM)" if told else "interrupted"
         if not folder.is_dir():  # before anything was kept
-            raise
-        _fail(f"interrupted; go on with: nas resume {quoted(folder)}", 130)
+            _fail(what, code)
+        _fail(f"{what}; go on with: nas resume {quoted(folder)}", code)
     except OSError as error:
         if error.errno not in _FULL or not (folder / "manifest.json").is_file():
             raise
@@ -351,6 +370,9 @@ def resumable(folder: Path) -> Iterator[None]:
             f"go on with: nas resume {quoted(folder)}",
             4,
         )
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from devices.runtime import make_runtime
+from search_spaces.errors import EnvironmentProblem
+
 if TYPE_CHECKING:
     from nas.job.schema import Job
 
@@ -32,7 +35,23 @@ def summary(job: Job) -> list[str]:
             "their own, which costs small ones points of accuracy. Give budget: {minutes: 25} "
             "instead of supernet.epochs, or finetune.epochs."
         )
-    return [*lines, *_out_of_reach(job, space)]
+    return [*lines, *_missing_here(job), *_out_of_reach(job, space)]
+
+
+def _missing_here(job: Job) -> list[str]:
+    """Tell which devices cannot be measured on this machine; another one may have what they need."""
+    lines = []
+    for device in job.devices:
+        if device.hub is not None or device.simulator is not None:
+            continue
+        try:
+            make_runtime(
+                device.runtime,
+                {"threads": device.threads, "batch": device.batch, **device.options},
+            )
+        except EnvironmentProblem as error:
+            lines.append(f"warning: device {device.name} cannot be measured here: {error}")
+    return lines
 
 
 def _out_of_reach(job: Job, space: Any) -> list[str]:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -65,6 +66,29 @@ def test_validate_warns_of_a_front_that_is_not_trained_on_its_own(call, job):
     assert "keep weights of the supernet" in call("validate", job).stdout
     job.write_text(GOOD + "supernet: {epochs: 4}\nfinetune: {epochs: 0}\n")
     assert "keep weights" not in call("validate", job).stdout  # asked for
+
+
+def test_validate_tells_which_devices_this_machine_cannot_measure(call, job, monkeypatch):
+    import nas.cli.summary
+
+    def make_runtime(name, parameters):
+        if name == "litert":
+            raise MissingExtraError("ai-edge-litert", "litert")
+
+    monkeypatch.setattr(nas.cli.summary, "make_runtime", make_runtime)
+    board = "{name: board, runtime: litert}"
+    job.write_text(GOOD + f"devices: [{{name: here}}, {board}]\n")
+    result = call("validate", job)
+    assert result.exit_code == 0  # the file is right, and another machine may have it
+    (told,) = [line for line in result.stdout.splitlines() if "cannot be measured here" in line]
+    assert "device board " in told
+    assert "edge-nas[litert]" in told
+    # What a board behind a hub has is known there.
+    Path("token").write_text("t" * 32)
+    job.write_text(
+        GOOD + "devices: [{name: b, runtime: litert, hub: 'https://h:1', token_file: token}]\n"
+    )
+    assert "cannot be measured" not in call("validate", job).stdout
 
 
 def test_validate_tells_every_mistake_on_a_line_of_its_own(call, job):
@@ -253,6 +277,32 @@ def test_unknown_commands_and_options_are_bad_input(call, job):
     assert call("rnu", job).exit_code == 2
     assert call("run", job, "--sed", "1").exit_code == 2
     assert call("run").exit_code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path, number, code):
+    program = (
+        "import os, sys, signal\n"
+        "from pathlib import Path\n"
+        "from nas.cli.main import resumable\n"
+        "begun = Path('begun')\n"
+        "begun.mkdir()\n"
+        "with resumable(begun):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "        signal.pause()\n"
+        "    finally:\n"
+        "        Path('closed').touch()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number))],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert "go on with: nas resume begun" in done.stderr
+    # What the run holds is closed as after Ctrl-C, which death by the signal did not.
+    assert (tmp_path / "closed").exists()
 
 
 def test_help_documents_the_exit_codes(call):
