@@ -39,7 +39,7 @@ def summary(job: Job) -> list[str]:
 
 
 def _missing_here(job: Job) -> list[str]:
-    """Tell which devices cannot be measured on this machine; another one may have what they need."""
+    """Tell which devices cannot be measured here; another machine may have what they need."""
     lines = []
     for device in job.devices:
         if device.hub is not None or device.simulator is not None:
