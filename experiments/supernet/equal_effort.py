@@ -92,7 +92,7 @@ def main() -> None:
                     store.add(key, {"weights_kib": plans[8].weights_kib, **found})
                     print(bits, store.get(key), flush=True)
     rows = {
-        bits: [store.get(f"{seed}|{bits}|{arch}") for seed in given.seeds for arch in archs]
+        bits: [store.known(f"{seed}|{bits}|{arch}") for seed in given.seeds for arch in archs]
         for bits in (32, *LIMITS)
     }
     of_float = np.array([row["accuracy"] for row in rows[32]])
