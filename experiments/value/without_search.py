@@ -1,9 +1,9 @@
 """Is it the search, or only the space and the recipe? Networks of the space, trained alone instead.
 
-The processor seconds that a run spent, shared equally by as many networks as its front has, each
-trained from random weights by the recipe that the front's networks are trained by. Two choices of
-the networks: ``same``, the front's own architectures (which without the run nobody knows: what
-their shared weights are worth), and ``drawn``, for each size of the front an architecture drawn
+The processor seconds that a run spent, shared equally by as many networks as it trained to the end
+on their own, each trained from random weights by the same recipe. Two choices of the networks:
+``same``, the run's own architectures (which without the run nobody knows: what their shared
+weights are worth), and ``drawn``, for each of their sizes an architecture drawn
 from the space within a tenth below it (what the choice and the shared weights are worth
 together). Judged on all validation images; test images are not read. It resumes. Run from the
 repository::
@@ -14,7 +14,6 @@ repository::
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from experiments.results_index import write_result
+from nas.record.json_lines import read_lines
 from nas.record.spending import spent
 from nas.stages.opened_job import RunContext
 from nas.stages.threads import set_threads
@@ -44,18 +44,22 @@ BELOW = 0.1
 _POOL = 20_000
 
 
-def front_of(run: Path) -> list[dict[str, Any]]:
-    """Return the networks of a run's front by size: arch, weights_kib, validation accuracy."""
-    results = json.loads((run / "results.json").read_text())
+def winners_of(run: Path, space: PlannedSpace) -> list[dict[str, Any]]:
+    """Return what a run trained on their own to the end: arch, weights_kib, validation accuracy.
+
+    All of them, also those that other rows of the front beat.
+    """
+    lines = read_lines(run / "winners" / "rungs.jsonl")
     rows = [
         {
-            "arch": str(entry["arch"]),
-            "weights_kib": float(entry["costs"]["weights_kib"]),
-            "validation": float(entry["validation_accuracy"]),
+            "arch": str(line["arch"]),
+            "weights_kib": space.plan(space.parse(str(line["arch"]))).weights_kib,
+            "validation": float(line["accuracy"]),
         }
-        for entry in results["front"]
+        for line in lines
+        if line["rung"] == 1
     ]
-    return sorted(rows, key=lambda row: row["weights_kib"])
+    return sorted(rows, key=lambda row: float(row["weights_kib"]))
 
 
 def drawn(space: PlannedSpace, sizes: list[float], *, seed: int) -> list[Arch]:
@@ -102,7 +106,7 @@ def beside(run: Path, *, seed: int) -> dict[str, Any]:
     set_threads(1)
     source = find_source(run)
     context = RunContext.of(source.job, threads=1)
-    front = front_of(run)
+    front = winners_of(run, context.space)
     cost = spent(run)
     assert cost is not None, f"{run} does not record its cost"
     seconds = cost.cpu_seconds / len(front)
