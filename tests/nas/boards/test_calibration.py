@@ -35,6 +35,7 @@ def files(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_ten_are_measured_and_twenty_foretold_before_they_are(board, files, tmp_path):
     told = []
     store = MeasurementStore(tmp_path / "store.db")

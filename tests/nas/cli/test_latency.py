@@ -31,6 +31,7 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_writes_the_documented_records(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "records.json"
     arguments = "--space tokens --arch-column arch --meta-train device0,device1 --test device3"
@@ -170,6 +171,7 @@ def test_fit_without_any_known_device(tmp_path: Path) -> None:
         run("fit", archs, "-o", nothing, "--space", "tokens")
 
 
+@pytest.mark.slow
 def test_fit_keeps_validation_devices_apart(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "known.safetensors"
     text = run("fit", table, "-o", out, "--valid", "device3")
@@ -217,6 +219,7 @@ def test_tables_that_write_minus_one_for_missing_are_read(tmp_path: Path) -> Non
     assert "2 measured" in run("validate", path, "--space", "tokens", "--missing=-1")
 
 
+@pytest.mark.slow
 def test_fit_says_what_it_leaves_out_and_how_much_it_uses(tmp_path: Path) -> None:
     made = synthetic_table(architectures=1200, devices=2, positions=4)
     values = made.values.copy()

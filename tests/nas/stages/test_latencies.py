@@ -95,7 +95,7 @@ def test_less_may_be_asked_of_a_measurement_than_the_protocol_does(of_protocol, 
     assert (found.front_factor() > 1.5) == longer and found.front_factor() >= 1
 
 
-@pytest.mark.parametrize("count", [11, 14])
+@pytest.mark.parametrize("count", [11, pytest.param(14, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sorted(LATENCY_PREDICTORS.names()))
 def test_every_predictor_goes_from_choosing_to_predicting(name, count):
     pytest.importorskip("torch" if name == "help" else "sklearn")

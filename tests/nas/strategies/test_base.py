@@ -20,13 +20,17 @@ OPTIONS = {
 EXHAUSTING = {"optuna_gp": {"n_startup_trials": 10_000}}
 SMALL = {"exhaustive"}
 NAMES = STRATEGIES.names()
+SLOW = {"optuna_tpe", "optuna_gp"}
 
 
 def start(name, problem, seed=0, **options):
     return STRATEGIES.get(name)(problem, seed=seed, **{**OPTIONS.get(name, {}), **options})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES],
+)
 class TestEveryStrategy(StrategyContract):
     @pytest.fixture
     def strategy_class(self, name):
