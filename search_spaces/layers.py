@@ -54,6 +54,9 @@ class LayerPlan(Generic[Number]):
             convolution of two dimensions where they differ from those along the columns; -1
             for equal ones.
         group: input channels of a linear layer whose weights share a scale; 0 for all of them.
+        in_parts: (channels, those of the largest architecture) of each tensor that the input is
+            joined from along its channels, in order; empty for one tensor. The sliced layer reads
+            the first channels of each.
     """
 
     name: str
@@ -82,6 +85,7 @@ class LayerPlan(Generic[Number]):
     padding_height: int = -1
     dilation_height: int = -1
     group: Number = 0
+    in_parts: tuple[tuple[Number, int], ...] = ()
 
     @property
     def in_pixels(self) -> Number:

@@ -251,7 +251,11 @@ _Plan = TypeVar("_Plan", LayerPlan, OperatorPlan)
 def _row(plan: _Plan) -> _Plan:
     values = {}
     for item in fields(plan):
-        value = getattr(plan, item.name)
-        first = np.asarray(value).flat[0]
-        values[item.name] = first.item()
+        values[item.name] = _first(getattr(plan, item.name))
     return type(plan)(**values)
+
+
+def _first(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_first, value))
+    return np.asarray(value).flat[0].item()

@@ -221,7 +221,9 @@ class ElasticLayer(nn.Module):
         inputs = layer.in_channels // layer.groups
         weight: Tensor = self.weight
         if tuple(weight.shape[:2]) != (layer.out_channels, inputs):
-            weight = weight[: layer.out_channels, :inputs]
+            weight = weight[: layer.out_channels]
+            places = input_places(layer)
+            weight = weight[:, :inputs] if places is None else weight[:, places]
         return self._transformed(weight, layer.kernel)
 
     @torch.no_grad()
@@ -256,6 +258,17 @@ class ElasticLayer(nn.Module):
             w = flat.unflatten(2, tuple(centre.shape[2:]))
             side = smaller
         return w
+
+
+def input_places(layer: LayerPlan) -> Tensor | None:
+    """Return which inputs of the largest layer those of ``layer`` are; None for the first ones."""
+    if not layer.in_parts or all(kept == full for kept, full in layer.in_parts):
+        return None
+    begin, places = 0, []
+    for kept, full in layer.in_parts:
+        places.append(torch.arange(begin, begin + kept))
+        begin += full
+    return torch.cat(places)
 
 
 def _first(values: Tensor, count: int) -> Tensor:

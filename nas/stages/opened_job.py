@@ -141,6 +141,7 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
         data=task.space_options(splits),
     )
     networks = require_networks(space, "'nas run'")
+    _expect_answers(networks, task, job.task)
     shape = splits.input_shape
     takes = networks.input_shape(shape[1]) if hasattr(networks, "input_shape") else None
     if shape[1] != shape[2] and takes != shape and not takes_input_size(job.space.name):
@@ -151,6 +152,24 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
             "signals, or a network of your own)"
         )
     return networks
+
+
+_FORMS = {"one": "(batch, outputs)", "grid": "(batch, outputs, height, width)"}
+
+
+def _expect_answers(space: PlannedSpace, task: Task, name: str) -> None:
+    """Refuse a network of the user's own that answers for something else than the task asks.
+
+    Raises:
+        InputError: it does; of built-in spaces the check of the job says so.
+    """
+    found = getattr(space, "answers", None)
+    if found is not None and found != task.answers:
+        wanted = _FORMS.get(task.answers, f"answers for {task.answers}")
+        raise InputError(
+            f"the network of {space.name!r} returns {_FORMS[found]}, and the task {name} needs "
+            f"{wanted}"
+        )
 
 
 def budgets_out_of_reach(job: Job, space: PlannedSpace, pool: Sequence[Arch]) -> list[str]:

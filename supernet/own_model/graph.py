@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from supernet.own_model.elements import Element, find_elements
 from supernet.own_model.points import Points
 from supernet.own_model.traced import TracedModule
-from supernet.own_model.widths import Width, Widths
+from supernet.own_model.widths import Part, Width, Widths
 from supernet.reading.operations import kind_of, packet
 
 
@@ -61,9 +61,9 @@ class ModuleGraph(TracedModule):
         """Return the index of the width of a node's channels, if they are tracked."""
         return self._widths.output_width(node)
 
-    def input_width(self, node: fx.Node) -> tuple[int | None, int]:
-        """Return the width of what goes into a layer and how often each channel occurs."""
-        return self._widths.input_width(node)
+    def input_parts(self, node: fx.Node) -> tuple[Part, ...]:
+        """Return the widths of what goes into a layer, in order; none where they are not known."""
+        return self._widths.input_parts(node)
 
     def tie(self, names: Sequence[str]) -> None:
         """Give the layers called ``names`` one width.

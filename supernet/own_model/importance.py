@@ -16,6 +16,7 @@ section 3); a ReLU's variance follows. Without a norm, the weights that make the
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,10 +51,11 @@ def channel_importance(graph: ModuleGraph, width: Width) -> Tensor:
     makers = _makers(graph, width)
     found = torch.zeros(width.size)
     readers = _readers(graph, width)
-    for node, repeat in readers:
-        behind = _layers_behind(graph, node)
+    for reader in readers:
+        behind = _layers_behind(graph, reader.node)
         direct = [maker for maker in makers if maker in behind]
-        found += _variance(graph, direct) * _columns(graph, node, repeat).square().sum((1, 2))
+        weights = _columns(graph, reader, width.size).square().sum((1, 2))
+        found += _variance(graph, direct) * weights
     return found if readers else _variance(graph, makers)
 
 
@@ -114,12 +116,25 @@ def _makers(graph: ModuleGraph, width: Width) -> list[fx.Node]:
     return [n for n in graph.layer_nodes() if graph.layers[str(n.target)] in width.layers]
 
 
-def _readers(graph: ModuleGraph, width: Width) -> list[tuple[fx.Node, int]]:
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that reads channels of a width: from the place ``begin`` of its inputs on."""
+
+    node: fx.Node
+    begin: int
+    repeat: int
+
+
+def _readers(graph: ModuleGraph, width: Width) -> list[_Reader]:
     found = []
     for node in graph.layer_nodes():
-        index, repeat = graph.input_width(node)
-        if index is not None and graph.widths[index] is width and not _depthwise(graph, node):
-            found.append((node, repeat))
+        if _depthwise(graph, node):
+            continue
+        begin = 0
+        for part in graph.input_parts(node):
+            if graph.widths[part.width] is width:
+                found.append(_Reader(node, begin, part.repeat))
+            begin += graph.widths[part.width].size * part.repeat
     return found
 
 
@@ -141,12 +156,13 @@ def _rows(graph: ModuleGraph, node: fx.Node) -> Tensor:
     return rows * affine_of(batch_norm)[0][:, None]
 
 
-def _columns(graph: ModuleGraph, node: fx.Node, repeat: int) -> Tensor:
-    """Weights of each input channel, after batch norm: (channels, repeat, weights)."""
-    layer = graph.modules[graph.layers[str(node.target)]]
+def _columns(graph: ModuleGraph, reader: _Reader, size: int) -> Tensor:
+    """Weights of each of ``size`` input channels, after batch norm: (size, repeat, weights)."""
+    layer = graph.modules[graph.layers[str(reader.node.target)]]
     assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    rows = _rows(graph, node).view_as(layer.weight)
-    return rows.transpose(0, 1).flatten(1).unflatten(0, (-1, repeat))
+    columns = _rows(graph, reader.node).view_as(layer.weight).transpose(0, 1).flatten(1)
+    columns = columns[reader.begin : reader.begin + size * reader.repeat]
+    return columns.unflatten(0, (size, reader.repeat))
 
 
 def _reorder(graph: ModuleGraph, width: Width, order: Tensor) -> None:
@@ -162,11 +178,12 @@ def _reorder(graph: ModuleGraph, width: Width, order: Tensor) -> None:
         index = graph.output_width(node)
         if path in graph.modules and index is not None and graph.widths[index] is width:
             _take(graph.modules[path], ("weight", "bias"), order)
-    for node, repeat in readers:
-        layer = graph.modules[graph.layers[str(node.target)]]
+    for reader in readers:
+        layer = graph.modules[graph.layers[str(reader.node.target)]]
         assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        places = (order[:, None] * repeat + torch.arange(repeat)).flatten()
-        layer.weight.copy_(layer.weight[:, places].clone())
+        places = (order[:, None] * reader.repeat + torch.arange(reader.repeat)).flatten()
+        own = layer.weight[:, reader.begin : reader.begin + len(places)]
+        own.copy_(own[:, places].clone())
 
 
 def _take(module: nn.Module, names: tuple[str, ...], order: Tensor) -> None:

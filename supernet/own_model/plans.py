@@ -65,6 +65,17 @@ class PlanColumns:
         counts = np.array([self._reader.narrow(size, share) for share in options])
         return counts[genes[:, self._index[f"width.{name}"]]] * (otherwise // size)
 
+    def _inputs(self, genes: np.ndarray, node: fx.Node, full: int) -> dict[str, Any]:
+        """Return ``in_channels`` of a layer, and ``in_parts`` where they are of several tensors."""
+        parts = self.graph.input_parts(node)
+        if len(parts) < 2:
+            return {"in_channels": self._channels(genes, parts[0].width if parts else None, full)}
+        sizes = [self.graph.widths[part.width].size * part.repeat for part in parts]
+        kept = [
+            self._channels(genes, part.width, size) for part, size in zip(parts, sizes, strict=True)
+        ]
+        return {"in_channels": sum(kept), "in_parts": tuple(zip(kept, sizes, strict=True))}
+
     def _sizes(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
         """Shape of a value at each row's resolution: (n, dimensions)."""
         sides = self._choices[0].options
@@ -75,21 +86,21 @@ class PlanColumns:
         """Return the layer that a node is."""
         name = self.graph.layers[role_of(node)]
         module = self.graph.modules[name]
-        before, _ = self.graph.input_width(node)
         source = self._sizes(genes, node.meta["input"])
         bits = [self.column(genes, f"{kind}.{name}").astype(np.int64) for kind in ("w", "a")]
         after = self.graph.output_width(node)
         if isinstance(module, nn.Linear):
             return LayerPlan(
                 name, role_of(node),
-                self._channels(genes, before, module.in_features),
-                self._channels(genes, after, module.out_features),
-                1, 1, 1, 1, 1, bits[0], bits[1], "none",
-                self.graph.sources[role_of(node)], "linear", False,
+                out_channels=self._channels(genes, after, module.out_features),
+                kernel=1, stride=1, groups=1, in_size=1, out_size=1,
+                weight_bits=bits[0], activation_bits=bits[1],
+                source=self.graph.sources[role_of(node)], kind="linear", batch_norm=False,
                 tokens=np.maximum(1, source[:, :-1].prod(1) // BATCH),
+                **self._inputs(genes, node, module.in_features),
             )  # fmt: skip
         result = self._sizes(genes, node)
-        inputs = self._channels(genes, before, module.in_channels)
+        inputs = self._inputs(genes, node, module.in_channels)
         sides: dict[str, Any] = sides_of(module)
         if name in self._kernels:
             own = module.kernel_size[0]
@@ -102,15 +113,15 @@ class PlanColumns:
         return LayerPlan(
             name=name,
             role=role_of(node),
-            in_channels=inputs,
             out_channels=self._channels(genes, after, module.out_channels),
-            groups=inputs if depthwise else module.groups,
+            groups=inputs["in_channels"] if depthwise else module.groups,
             in_size=source[:, -1],
             out_size=result[:, -1],
             weight_bits=bits[0],
             activation_bits=bits[1],
             source=self.graph.sources[role_of(node)],
             batch_norm=role_of(node) in self.graph.norms,
+            **inputs,
             **sides,
         )
 

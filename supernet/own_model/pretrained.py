@@ -291,22 +291,48 @@ def for_outputs(
     """Return a network with ``outputs``, and whether they are its own: else its last is new.
 
     Raises:
-        InputError: the last layer of a network with other outputs is not linear.
+        InputError: it returns something else than (batch, outputs), or (batch, outputs, height,
+            width) of every place of an image; or it has other outputs, and they are not those of
+            its last layer.
     """
     with torch.no_grad():
         found = network.eval()(torch.zeros(2, *input_shape))
-    if not isinstance(found, torch.Tensor) or found.dim() != 2:
-        raise InputError("the network must return one tensor (batch, outputs)")
+    if not isinstance(found, torch.Tensor) or found.dim() not in (2, 4):
+        what = f"a tensor of {found.dim()} axes" if isinstance(found, torch.Tensor) else (
+            f"a {type(found).__name__}"
+        )  # fmt: skip
+        raise InputError(
+            f"the network returns {what}; it must return one tensor (batch, outputs), or (batch, "
+            "outputs, height, width) for every place of an image"
+        )
     if found.shape[1] == outputs:
         return network, True
-    layers = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Linear)]
-    if not layers or layers[-1][1].out_features != found.shape[1]:
+    made: list[tuple[str, nn.Linear | nn.Conv2d, int]] = []
+    for path, layer in network.named_modules():
+        if found.dim() == 2 and isinstance(layer, nn.Linear):
+            made.append((path, layer, layer.out_features))
+        elif found.dim() == 4 and isinstance(layer, nn.Conv2d):
+            made.append((path, layer, layer.out_channels))
+    if not made or made[-1][2] != found.shape[1]:
         raise InputError(
             f"the network has {found.shape[1]} outputs and the task {outputs}; give 'arguments' "
             "that make it for them"
         )
-    path, last = layers[-1]
+    path, last, _ = made[-1]
     parent, _, name = path.rpartition(".")
-    head = nn.Linear(last.in_features, outputs)
-    setattr(network.get_submodule(parent), name, head)
+    setattr(network.get_submodule(parent), name, _with_outputs(last, outputs))
     return network, False
+
+
+def _with_outputs(layer: nn.Linear | nn.Conv2d, outputs: int) -> nn.Module:
+    """Return a layer like ``layer``, with new weights for ``outputs``."""
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, outputs)
+    return nn.Conv2d(
+        layer.in_channels,
+        outputs,
+        layer.kernel_size,  # type: ignore[arg-type]
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+    )

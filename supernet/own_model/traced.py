@@ -146,6 +146,12 @@ class TracedModule:
         assert shape is not None
         return shape[-1] if len(shape) < 4 else shape[1]
 
+    def output_axes(self) -> int | None:
+        """Return how many axes the module's output has; None of several outputs."""
+        (last, *others) = self.tensors(next(reversed(self.graph.nodes)))
+        shape = self.own_shape(last)
+        return None if others or shape is None else len(shape)
+
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a node is a constant or a learned tensor."""
         return node.op == "get_attr" or self.is_value(node)

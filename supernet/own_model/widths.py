@@ -1,14 +1,15 @@
 """What is known about the widths of a module's tensors.
 
 Channel counts that must be equal, because tensors are added or go through a depthwise convolution,
-are found and form one *width*.
+are found and form one *width*. Tensors that are joined along their channels keep their widths: what
+reads them takes of each part as many channels as the part has.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx, nn
@@ -36,12 +37,35 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Track:
-    """Where the channels of a tensor are: ``size of axis = width x repeat``."""
+class Part:
+    """Channels of a tensor that have one width: ``width x repeat`` places along the axis."""
 
-    axis: int
     width: int
     repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the channels of a tensor are, and the parts that lie there one after the other."""
+
+    axis: int
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, axis: int, width: int, repeat: int = 1) -> Track:
+        """Return the track of a tensor with one width."""
+        return cls(axis, (Part(width, repeat),))
+
+    @property
+    def only(self) -> Part | None:
+        """The part of a tensor that has one alone."""
+        return self.parts[0] if len(self.parts) == 1 else None
+
+    def repeated(self, times: int) -> Track:
+        """Return the track where every channel takes ``times`` as many places."""
+        return replace(
+            self, parts=tuple(replace(part, repeat=part.repeat * times) for part in self.parts)
+        )
 
 
 class Widths:
@@ -64,16 +88,18 @@ class Widths:
         self._track(elements)
 
     def output_width(self, node: fx.Node) -> int | None:
-        """Return the index of the width of a node's channels, if they are tracked."""
+        """Return the index of the width of a node's channels, if they are tracked and have one."""
         track = self._tracks.get(node)
-        return None if track is None else self._root(track.width)
+        if track is None or track.only is None:
+            return None
+        return self._root(track.only.width)
 
-    def input_width(self, node: fx.Node) -> tuple[int | None, int]:
-        """Return the width of what goes into a layer and how often each channel occurs."""
+    def input_parts(self, node: fx.Node) -> tuple[Part, ...]:
+        """Return the widths of what goes into a layer, in order; none where they are not known."""
         track = self._tracks.get(node.meta["input"])
-        if node.meta.get("own_inputs"):
-            track = None
-        return (None, 1) if track is None else (self._root(track.width), track.repeat)
+        if node.meta.get("own_inputs") or track is None:
+            return ()
+        return tuple(replace(part, width=self._root(part.width)) for part in track.parts)
 
     def tie(self, names: Sequence[str]) -> None:
         """Give the layers called ``names`` one width.
@@ -84,7 +110,7 @@ class Widths:
         nodes = {self.traced.layers[role_of(node)]: node for node in self.traced.layer_nodes()}
         first, *others = (nodes[name] for name in names)
         for other in others:
-            a, b = (self._root(self._tracks[node].width) for node in (first, other))
+            a, b = (self._root(self._tracks[node].parts[0].width) for node in (first, other))
             if self.all[a].size != self.all[b].size:
                 raise InputError(
                     f"ties: {names[0]} has {self.all[a].size} output channels and "
@@ -104,11 +130,13 @@ class Widths:
         for element in elements:
             source, result = (self._tracks.get(n) for n in (element.source, element.result))
             if source is not None and result is not None and source.axis == result.axis:
-                if self.all[self._root(source.width)].size == (
-                    self.all[self._root(result.width)].size
-                ):
-                    self._union(source.width, result.width)
-            elif result is not None:
+                if self._form(source) == self._form(result):
+                    self._join(source, result)
+                    continue
+                if source.only is not None and result.only is not None:
+                    continue
+                self._pin(source, element.result, "enters an element of elastic depth")
+            if result is not None:
                 self._pin(result, element.result, "leaves an element of elastic depth")
 
     def _track_node(self, node: fx.Node) -> Track | None:
@@ -117,7 +145,7 @@ class Widths:
             return self._track_layer(node)
         if node.op == "placeholder":
             width = self._new(self.traced.input_shape[0], "the channels of the image are given")
-            return Track(1, width)
+            return Track.of(1, width)
         tracks = [self._tracks[t] for t in tensors if t in self._tracks]
         if node.name in self.traced.sizes or not tensors:
             return None
@@ -134,14 +162,16 @@ class Widths:
             return self._track_together(node, tensors, shape)
         if name == "cat":
             axis = arguments(node)["dim"]
-            if here is not None and axis % len(here) != first.axis:
-                return self._track_together(node, tensors, shape)
+            if here is not None:
+                if axis % len(here) != first.axis:
+                    return self._track_together(node, tensors, shape)
+                return self._track_joined(node, tensors, shape)
         if name == "mean" and here is not None:
             given = arguments(node)
             dims = [d % len(shape[0]) for d in given.get("dim") or ()]
             if dims and first.axis not in dims:
                 moved = 0 if given.get("keepdim") else sum(d < first.axis for d in dims)
-                return Track(first.axis - moved, first.width, first.repeat)
+                return replace(first, axis=first.axis - moved)
         if kind.reshaping and here is not None:
             before, a = shape[0], first.axis
             if here[: a + 1] == before[: a + 1]:
@@ -149,7 +179,7 @@ class Widths:
                 return first
             if here[:a] == before[:a] and len(here) == a + 1:
                 self._free_axis(node, a)
-                return Track(a, first.width, first.repeat * math.prod(before[a + 1 :]))
+                return first.repeated(math.prod(before[a + 1 :]))
         if name in ("permute", "transpose"):
             rank = len(shape[0])
             order = list(range(rank))
@@ -159,7 +189,7 @@ class Widths:
                 order[i], order[j] = order[j], order[i]
             else:
                 order = [d % rank for d in given["dims"]]
-            return Track(order.index(first.axis), first.width, first.repeat)
+            return replace(first, axis=order.index(first.axis))
         for track in tracks:
             self._pin(track, node)
         return None
@@ -199,23 +229,24 @@ class Widths:
                 self._pin(track, node)
                 # What is multiplied along another axis has its own inputs here.
                 node.meta["own_inputs"] = True
-            return Track(rank - 1, self._new(module.out_features, layer=path))
+            return Track.of(rank - 1, self._new(module.out_features, layer=path))
         if track is not None and track.axis != 1:
             self._pin(track, node)
         if module.groups == 1:
-            return Track(1, self._new(module.out_channels, layer=path))
-        if track is not None and module.groups == module.in_channels == module.out_channels:
-            self.all[self._root(track.width)].layers.append(path)
-            return Track(1, track.width)
+            return Track.of(1, self._new(module.out_channels, layer=path))
+        depthwise = module.groups == module.in_channels == module.out_channels
+        if track is not None and track.only is not None and depthwise:
+            self.all[self._root(track.only.width)].layers.append(path)
+            return Track.of(1, track.only.width)
         reason = f"{path} is a convolution in groups"
         if track is not None:
             self._pin(track, node, reason)
-        return Track(1, self._new(module.out_channels, reason, layer=path))
+        return Track.of(1, self._new(module.out_channels, reason, layer=path))
 
     def _track_norm(self, node: fx.Node, track: Track | None) -> Track | None:
         if track is not None and not self.traced.is_value(node):
             rank = len(self.traced.shape(source_of(node), self.traced.input_shape[1]))
-            if track.axis == rank - 1 and track.repeat == 1:
+            if track.axis == rank - 1 and track.only is not None and track.only.repeat == 1:
                 return track
             self._pin(track, node)
         return None
@@ -225,14 +256,43 @@ class Widths:
     ) -> Track | None:
         tracks = [self._tracks.get(t) for t in tensors]
         known = [t for t in tracks if t is not None]
-        alike = len({(t.axis, t.repeat, self.all[self._root(t.width)].size) for t in known}) == 1
+        alike = len({self._form(t) for t in known}) == 1
         if len(known) == len(tensors) and alike and len({len(s) for s in shapes}) == 1:
             for track in known[1:]:
-                self._union(known[0].width, track.width)
+                self._join(known[0], track)
             return known[0]
         for track in known:
             self._pin(track, node)
         return known[0] if alike else None
+
+    def _track_joined(
+        self, node: fx.Node, tensors: Sequence[fx.Node], shapes: Sequence[tuple[int, ...]]
+    ) -> Track | None:
+        """Return the parts of tensors that are joined along their channels, one after the other."""
+        tracks = [self._tracks.get(t) for t in tensors]
+        known = [t for t in tracks if t is not None]
+        axis = known[0].axis
+        if {t.axis for t in known} != {axis} or len({len(s) for s in shapes}) != 1:
+            for track in known:
+                self._pin(track, node)
+            return None
+        parts: list[Part] = []
+        for each, shape in zip(tracks, shapes, strict=True):
+            if each is None:
+                # How many they are is known, and that nothing makes them fewer.
+                parts.append(Part(self._new(shape[axis], "they are not followed")))
+            else:
+                parts += each.parts
+        return Track(axis, tuple(parts))
+
+    def _form(self, track: Track) -> tuple[object, ...]:
+        """Return what two tensors must have alike so that they have the same widths."""
+        sizes = [(part.repeat, self.all[self._root(part.width)].size) for part in track.parts]
+        return (track.axis, *sizes)
+
+    def _join(self, one: Track, other: Track) -> None:
+        for a, b in zip(one.parts, other.parts, strict=True):
+            self._union(a.width, b.width)
 
     def _new(self, size: int, pinned: str = "", *, layer: str = "") -> int:
         self.all.append(Width(size, [layer] if layer else [], pinned))
@@ -255,16 +315,14 @@ class Widths:
         merged.pinned = merged.pinned or gone.pinned
 
     def _pin(self, track: Track, node: fx.Node, reason: str = "") -> None:
-        width = self.all[self._root(track.width)]
-        width.pinned = (
-            width.pinned
-            or reason
-            or (
-                "they are the network's outputs"
-                if node.op == "output"
-                else f"they go into {packet(node)!r} ({_where(node)}), which needs all of them"
-            )
+        told = reason or (
+            "they are the network's outputs"
+            if node.op == "output"
+            else f"they go into {packet(node)!r} ({_where(node)}), which needs all of them"
         )
+        for part in track.parts:
+            width = self.all[self._root(part.width)]
+            width.pinned = width.pinned or told
 
 
 def _where(node: fx.Node) -> str:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 KIND = "graph"
 
+_ANSWERS: dict[int | None, str] = {2: "one", 4: "grid"}
+"""Axes of a module's output -> what it answers for."""
+
 
 def wrap(
     module: nn.Module,
@@ -144,6 +147,8 @@ class ModuleSpace(PlannedSpace):
         module: a copy of it.
         trained: whether the module came trained; None where nobody said.
         skipped: layer that a pattern for widths named -> why its channels cannot vary.
+        answers: ``one`` where the module returns (batch, outputs), ``grid`` where it returns
+            (batch, outputs, height, width), None for anything else.
     """
 
     trained: bool | None = None
@@ -211,6 +216,7 @@ class ModuleSpace(PlannedSpace):
             input_channels=input_shape[0],
             outputs=self.graph.outputs(),
         )
+        self.answers = _ANSWERS.get(self.graph.output_axes())
         self.dataflows = {KIND: self.graph.run}
         self._check()
 

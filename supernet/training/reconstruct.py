@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from search_spaces.errors import InputError
 from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from supernet.batchnorm import BatchStatistics
-from supernet.elastic import ElasticLayer
+from supernet.elastic import ElasticLayer, input_places
 from supernet.network import Supernet
 from supernet.resolution import resize_images
 from supernet.training.subnets import float_plan
@@ -122,8 +122,10 @@ def _solve(
     change = torch.linalg.solve(gram, rows.T @ (target - rows @ matrix.T)).T
     matrix = (matrix + change).float()
     inputs = layer.in_channels // layer.groups
-    part = module.weight[: layer.out_channels, :inputs]
-    part.copy_(matrix.reshape(part.shape))
+    places = input_places(layer)
+    module.weight[: layer.out_channels, slice(inputs) if places is None else places] = (
+        matrix.reshape(layer.out_channels, inputs, *module.weight.shape[2:])
+    )
     if module.gamma is None or not layer.batch_norm:
         bias = target_mean - (matrix.double() @ row_mean)
         module.beta[: layer.out_channels] = bias.float()

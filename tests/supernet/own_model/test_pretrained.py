@@ -111,6 +111,51 @@ class Uneven(nn.Module):
         return self.fc(F.relu(self.second(F.relu(self.first(x)))).mean((2, 3)))
 
 
+class Skipping(nn.Module):
+    """Joins what it made before to what it made of it, and answers for every place."""
+
+    def __init__(self, outputs: int = 3) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 8, 3, padding=1)
+        self.last = nn.Conv2d(24, outputs, 1)
+
+    def forward(self, x):
+        first = F.relu(self.norm(self.first(x)))
+        return self.last(torch.cat([F.relu(self.second(first)), first], 1))
+
+
+def test_channels_are_sorted_in_every_part_of_a_join():
+    torch.manual_seed(0)
+    network = Skipping().eval()
+    network.norm.weight.data.uniform_(0.1, 2)
+    found = find_elastic(network, (2, 6, 6), shares=(0.5, 1.0))
+    assert found["widths"] == {"first": [0.5, 1.0], "second": [0.5, 1.0]}
+    space = wrap(network, input_shape=(2, 6, 6), sort_channels=True, **found)
+    images = torch.randn(4, 2, 6, 6)
+    torch.testing.assert_close(
+        evaluated(space, space.largest(), images), network(images), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.equal(space.graph.modules["first"].weight, network.first.weight)
+
+
+def test_networks_that_answer_for_every_place_are_spaces_too(tmp_path):
+    path = tmp_path / "skipping.py"
+    path.write_text(
+        "import torch\nfrom tests.supernet.own_model.test_pretrained import Skipping, Uneven\n"
+        "class Both(Uneven):\n    def forward(self, x):\n        return [super().forward(x)] * 2\n"
+    )
+    space = module_space(input_channels=2, outputs=5, model=f"{path}:Skipping", input_size=(6, 6))
+    assert (space.outputs, space.answers) == (5, "grid")
+    assert space.trained is False  # its last layer is new
+    network = Supernet(space)
+    assert network.extract(
+        space.smallest(), network.statistics(space.smallest(), [torch.randn(4, 2, 6, 6)])
+    )(torch.randn(2, 2, 6, 6)).shape == (2, 5, 6, 6)
+    with pytest.raises(InputError, match=r"returns a list; it must return one tensor \(batch, out"):
+        module_space(input_channels=2, outputs=3, model=f"{path}:Both", input_size=(6, 6))
+
+
 def test_half_the_channels_are_the_better_half():
     torch.manual_seed(0)
     network = Uneven().eval()

@@ -88,7 +88,48 @@ def vgg() -> nn.Module:
     )  # fmt: skip
 
 
+class Joined(nn.Module):
+    """Joins tensors of unlike widths: of one of them twice, of some before they are flattened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(12)
+        self.mixed = nn.Conv2d(20, 12, 1, bias=False)
+        self.down = nn.Conv2d(12, 8, 3, 2, 1)
+        self.fc = nn.Linear(8 * 4 + 12, 4)
+
+    def forward(self, x):
+        left, right = F.relu(self.left(x)), self.right(x)
+        both = torch.cat([left, F.relu(torch.cat([right, left], dim=-3))], dim=1)
+        mixed = F.relu(self.norm(self.mixed(both)))
+        small = F.max_pool2d(F.relu(self.down(mixed)), 2)
+        return self.fc(torch.cat([small.flatten(1), mixed.mean((2, 3))], 1))
+
+
+class Everywhere(nn.Module):
+    """Answers for every place of an image, with skip connections that are joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.back, self.last = nn.Conv2d(24, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        fine = F.relu(self.fine(x))
+        up = F.interpolate(F.relu(self.coarse(fine)), scale_factor=2.0)
+        return self.last(F.relu(self.back(torch.cat([up, fine], 1))))
+
+
 CASES = {
+    "joined": (
+        Joined,
+        {"widths": {n: (0.5, 1.0) for n in ("left", "right", "mixed", "down")}, "divisor": 2},
+    ),
+    "everywhere": (
+        Everywhere,
+        {"widths": {n: (0.5, 1.0) for n in ("fine", "coarse", "back")}},
+    ),
     "residual": (
         Residual,
         {
@@ -159,6 +200,36 @@ def test_layers_that_are_added_share_one_width():
         "width.down",
     ]
     assert "body.1.conv1" not in plan
+
+
+def test_what_is_joined_keeps_its_widths_and_the_first_channels_of_each_are_read():
+    module, space = make("joined")
+    supernet = Supernet(space)
+    values = {**dict(space.largest().items), "width.left": 0.5}
+    layers = {layer.name: layer for layer in space.plan(space.arch(values)).layers()}
+    assert layers["mixed"].in_parts == ((4, 8), (4, 4), (4, 8))
+    assert layers["mixed"].in_channels == 12
+    kept = [*range(4), *range(8, 12), *range(12, 16)]
+    taken = supernet.layer("mixed").slice_of(layers["mixed"])
+    assert torch.equal(taken, module.mixed.weight[:, kept])
+    values |= {"width.left": 1.0, "width.down": 0.5}
+    layers = {layer.name: layer for layer in space.plan(space.arch(values)).layers()}
+    # Of a flattened map each channel has four places.
+    assert layers["fc"].in_parts == ((16, 32), (12, 12))
+    whole = {layer.name: layer for layer in space.plan(space.largest()).layers()}
+    assert layers["left"].in_parts == () and whole["fc"].in_channels == 44
+
+
+def test_channels_of_a_join_that_something_else_needs_are_fixed():
+    class Grouped(Joined):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mixed = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+            self.norm, self.down = nn.BatchNorm2d(20), nn.Conv2d(20, 8, 3, 2, 1)
+            self.fc = nn.Linear(8 * 4 + 20, 4)
+
+    with pytest.raises(InputError, match=r"left cannot vary, because mixed is a convolution in"):
+        wrap(Grouped(), input_shape=(1, 8, 8), widths={"left": (0.5, 1.0)})
 
 
 def test_bits_alone_keep_the_weights():

@@ -17,10 +17,11 @@ from supernet.training.subnets import float_plan
 class Doubled(nn.Module):
     """The second half of its hidden channels is a mixture of the first."""
 
-    def __init__(self, norm: bool) -> None:
+    def __init__(self, norm: bool, joined: bool = False) -> None:
         super().__init__()
+        self.joined = joined
         self.first = nn.Conv2d(3, 16, 1)
-        self.second = nn.Conv2d(16, 12, 3, padding=1, bias=not norm)
+        self.second = nn.Conv2d(19 if joined else 16, 12, 3, padding=1, bias=not norm)
         self.norm = nn.BatchNorm2d(12) if norm else nn.Identity()
         self.fc = nn.Linear(12, 4)
         with torch.no_grad():
@@ -32,15 +33,18 @@ class Doubled(nn.Module):
             self.first.bias[8:] = mixture @ self.first.bias[:8]
 
     def forward(self, x):
-        hidden = F.relu(self.norm(self.second(F.relu(self.first(x)))))
+        first = F.relu(self.first(x))
+        # Joined behind the channels that vary, so that not only the first ones are read.
+        first = torch.cat([first, x], 1) if self.joined else first
+        hidden = F.relu(self.norm(self.second(first)))
         return self.fc(hidden.mean((2, 3)))
 
 
-@pytest.mark.parametrize("norm", [False, True])
-def test_what_is_redundant_is_made_up_for_exactly(norm):
+@pytest.mark.parametrize(("norm", "joined"), [(False, False), (True, False), (True, True)])
+def test_what_is_redundant_is_made_up_for_exactly(norm, joined):
     torch.manual_seed(0)
     images = torch.rand(64, 3, 6, 6)
-    network = Doubled(norm).train()
+    network = Doubled(norm, joined).train()
     for _ in range(40):
         network(images)  # statistics
     space = wrap(network.eval(), input_shape=(3, 6, 6), widths={"first": (0.5, 1.0)})
