@@ -141,7 +141,7 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
         data=task.space_options(splits),
     )
     networks = require_networks(space, "'nas run'")
-    _expect_answers(networks, task, job.task)
+    expect_answers(networks, task, job.task)
     shape = splits.input_shape
     takes = networks.input_shape(shape[1]) if hasattr(networks, "input_shape") else None
     if shape[1] != shape[2] and takes != shape and not takes_input_size(job.space.name):
@@ -157,7 +157,7 @@ def network_space(job: Job, task: Task, splits: DataSplits) -> PlannedSpace:
 _FORMS = {"one": "(batch, outputs)", "grid": "(batch, outputs, height, width)"}
 
 
-def _expect_answers(space: PlannedSpace, task: Task, name: str) -> None:
+def expect_answers(space: PlannedSpace, task: Task, name: str) -> None:
     """Refuse a network of the user's own that answers for something else than the task asks.
 
     Raises:

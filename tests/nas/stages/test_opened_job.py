@@ -11,9 +11,11 @@ from nas.stages.opened_job import (
     RunContext,
     _least_packed,
     budgets_out_of_reach,
+    expect_answers,
     require_fit,
     require_known_costs,
 )
+from nas.tasks import TASKS
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
 
@@ -86,3 +88,23 @@ def test_the_least_packed_is_found_wherever_a_space_begins():
     space = Backwards.from_config(preset="8x8", input_channels=1, outputs=3)
     least = _least_packed(space, [space.largest()])
     assert space.plan(least).weights_kib == SPACE.plan(SPACE.smallest()).weights_kib
+
+
+@pytest.mark.parametrize(
+    ("form", "fits", "refused"),
+    [
+        ("one", "image_classification", "semantic_segmentation"),
+        ("grid", "semantic_segmentation", "image_classification"),
+    ],
+)
+def test_networks_of_ones_own_must_answer_for_what_the_task_asks(form, fits, refused):
+    own = MobileNetSpace.from_config(preset="8x8", input_channels=1, outputs=3)
+    expect_answers(own, TASKS.get(refused)(), refused)  # of built-in spaces, the job's check says
+    own.answers = form
+    expect_answers(own, TASKS.get(fits)(), fits)
+    with pytest.raises(InputError, match=rf"returns \(batch, outputs.*the task {refused} needs"):
+        expect_answers(own, TASKS.get(refused)(), refused)
+    with pytest.raises(InputError, match="needs answers for cells"):
+        expect_answers(own, TASKS.get("object_detection")(), "object_detection")
+    own.answers = None  # of another form, such as several tensors
+    expect_answers(own, TASKS.get(refused)(), refused)
