@@ -215,10 +215,13 @@ class WinnerTrainer:
     def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
         """Return the training that follows ``training`` of ``arch``, on validation examples too."""
         assert self._all is not None
+        path = self.path(arch, refit=True)
         begin = anew(self._job, self._evaluator.supernet, trained=self._trained)
+        if begin is not None:
+            begin = _cut_out(begin, begin.plan(arch), path)
         return self._training(
             arch, cpu=cpu, taught=self.teaching == "all", begin=begin or training.reached(),
-            batches=self._all, checkpoint=self.path(arch, refit=True),
+            batches=self._all, checkpoint=path,
         )  # fmt: skip
 
     def _training(
@@ -267,6 +270,23 @@ class WinnerTrainer:
                 teacher = RememberingTeacher(self._frozen, batches)
             self._teachers[batches] = teacher
         return self._teachers[batches]
+
+
+def _cut_out(supernet: Supernet, plan: NetworkPlan, checkpoint: Path) -> Supernet:
+    """Return ``plan`` cut out of random weights, or all of them where ``checkpoint`` has them.
+
+    A training that was begun with weights for the largest network goes on with them.
+    """
+    from supernet.narrow import narrowed
+    from supernet.training.checkpoint import load_checkpoint
+
+    cut = narrowed(supernet, plan)
+    if checkpoint.exists():
+        held, _ = load_checkpoint(checkpoint)
+        sizes = {f"model.{name}": p.shape for name, p in cut.named_parameters()}
+        if any(name in held and held[name].shape != size for name, size in sizes.items()):
+            return supernet
+    return cut
 
 
 def _recipe(job: Job, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:

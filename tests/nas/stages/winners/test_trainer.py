@@ -13,7 +13,9 @@ from nas.stages.build_supernet import anew
 from nas.stages.winners.share import FIRST_RUNG
 from nas.stages.winners.trainer import REFIT_SHARE, WinnerTrainer, _recipe
 from search_spaces import build_space
+from supernet.narrow import narrowed
 from supernet.network import Supernet
+from supernet.training.checkpoint import save_checkpoint
 from tests.nas.data.numbered import numbered
 
 SPACE = build_space("mobilenet", preset="8x8", input_channels=1, outputs=10)
@@ -149,12 +151,36 @@ def test_on_validation_examples_networks_begin_anew_and_learn_from_labels_alone(
     first, last = made
     assert first.begin is None and isinstance(last.begin, Supernet)
     again = anew(trainer._job, trainer._evaluator.supernet, trained=False)
+    plan = again.plan(ARCH)
+    # Cut out, so that a step costs what the architecture costs.
     assert all(
-        torch.equal(a, b) for a, b in zip(last.begin.parameters(), again.parameters(), strict=True)
+        torch.equal(last.begin.layer(layer.name).weight, again.layer(layer.name).slice_of(layer))
+        for layer in plan.layers()
     )
     assert trainer.teaching == "nobody"
     # Without a teacher to be asked once for each view, no view comes twice.
     assert trainer.asked and all(asked["rounds"] is None for asked in trainer.asked)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_training_on_validation_examples_goes_on_with_the_weights_that_it_has(
+    cut, monkeypatch, tmp_path
+):
+    trainer, made = trainer_of(tmp_path, monkeypatch, refit=True)
+    whole = anew(trainer._job, trainer._evaluator.supernet, trained=False)
+    plan = whole.plan(ARCH)
+    held = narrowed(whole, plan) if cut else whole
+    path = trainer.path(ARCH, refit=True)
+    path.parent.mkdir()
+    used = {layer.name for layer in plan.layers()}
+    save_checkpoint(
+        path, {f"model.{n}": p for n, p in held.named_parameters() if p.numel()}, {"step": 1}
+    )
+    trainer.train({"arch": str(ARCH), "until": 10.0, "total": 10.0, "cpu": True})
+    begun = made[1].begin
+    assert all(
+        begun.layer(name).weight.shape == held.layer(name).weight.shape for name in sorted(used)
+    )
 
 
 @pytest.mark.parametrize("finetune", [{"distillation": "only"}, {"sparsity": {"pattern": "50%"}}])
