@@ -194,11 +194,6 @@ def inspection_lines(found: Inspection) -> list[str]:
             f"weights that stay in float, and widths around them that are fixed: those of "
             f"{', '.join(found.weighted)}"
         )
-        if "conv_transpose2d" in found.weighted:
-            lines.append(
-                "nas bits gives transposed convolutions few bits, and integers: it makes them "
-                "convolutions before a pixel shuffle"
-            )
     if found.uncounted:
         lines.append(f"multiply-accumulates not counted: those of {', '.join(found.uncounted)}")
     lines += [f"blocked: {reason}" for reason in found.blocks]

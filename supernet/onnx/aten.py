@@ -353,6 +353,15 @@ def _flip(context: Context, x: Value, dims: Sequence[int]) -> Value:
     return x
 
 
+@OPERATIONS.register("pixel_shuffle")
+def _pixel_shuffle(context: Context, x: Value, factor: int) -> Value:
+    # Each block of pixels is made of channels that lie side by side.
+    options: dict[str, Any] = {"blocksize": factor, "mode": "CRD"}
+    return context.graph.rearrange(
+        x, lambda graph, name: graph.node("DepthToSpace", [name], **options)
+    )
+
+
 def _gather(index: Any, axis: int) -> View:
     return lambda graph, name: graph.node("Gather", [name, graph.constant(index)], axis=axis)
 

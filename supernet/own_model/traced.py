@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
+from supernet.ptq.transposed import convolutions_for_transposed
 from supernet.reading.capture import attribute
 from supernet.reading.counting import count_macs
 from supernet.reading.operations import kind_of, packet
@@ -73,6 +74,7 @@ class TracedModule:
         read = read_network(
             module, torch.zeros(BATCH, *input_shape), fold=False, dynamic=(0, *dynamic)
         )
+        convolutions_for_transposed(read)
         self.modules = dict(read.named_modules())
         self.graph = read.graph
         self._values = {

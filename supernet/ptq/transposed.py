@@ -165,6 +165,11 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
                 out = module.graph.call_function(
                     torch.ops.aten.slice.Tensor, (out, 2 + i, padding[i], last)
                 )
+    before: fx.Node = out
+    while before is not node.args[0]:
+        # All of them are where it was, as in an element of a sequence.
+        before.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+        before = before.args[0]  # type: ignore[assignment]
     out.meta = dict(node.meta)
     node.replace_all_uses_with(out)
     module.graph.erase_node(node)

@@ -135,16 +135,29 @@ def test_recurrent_nodes_of_files_are_refused_by_name(tmp_path):
         nas.inspect(str(tmp_path / "gru.onnx"))
 
 
+class Twice(nn.Module):
+    """Enlarges two images by the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.up = nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 4, 3, (1, 2), dilation=2)
+        self.last = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        return self.last(self.up(self.up(self.first(x))))
+
+
 def test_weights_that_stay_in_float_are_named():
-    network = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 4, 3, (1, 2), dilation=2), nn.Conv2d(4, 4, 3)
-    )
-    found = inspect_network(network, (1, 8, 8))
+    found = inspect_network(Twice(), (1, 8, 8))
     assert found.weighted == ["conv_transpose2d"]
     text = "\n".join(inspection_lines(found))
     assert (
         "weights that stay in float, and widths around them that are fixed: those of conv" in text
     )
-    assert "nas bits gives transposed convolutions few bits" in text
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 4, 3, 2), nn.Conv2d(4, 4, 3))
+    once = inspect_network(network, (1, 8, 8))
+    # A convolution before a pixel shuffle, with weights of few bits.
+    assert [layer.name for layer in once.layers] == ["0", "1", "2"]
+    assert once.weighted == once.untranslated == []
     plain = inspect_network(network[:1], (1, 8, 8))
     assert plain.weighted == [] and "stay in float" not in "\n".join(inspection_lines(plain))

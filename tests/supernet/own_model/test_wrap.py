@@ -121,7 +121,34 @@ class Everywhere(nn.Module):
         return self.last(F.relu(self.back(torch.cat([up, fine], 1))))
 
 
+class Enlarging(nn.Module):
+    """Transposed convolutions, one with a batch norm behind it, inside elements of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(1, 8, 3, 2, 1)
+        self.blocks = nn.Sequential(*[Enlarging.Block() for _ in range(2)])
+        self.up = nn.ConvTranspose2d(8, 4, 4, 2, 1, bias=False)
+        self.norm, self.fc = nn.BatchNorm2d(4), nn.Linear(4, 4)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(4, 8, 3, 2, 1)
+
+        def forward(self, x):
+            return x + self.down(F.relu(self.up(x)))
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.up(F.relu(self.blocks(F.relu(self.down(x)))))))
+        return self.fc(x.mean((2, 3)))
+
+
 CASES = {
+    "enlarging": (
+        Enlarging,
+        {"widths": {"down": (0.5, 1.0)}, "depths": {"blocks": (1, 2)}},
+    ),
     "joined": (
         Joined,
         {"widths": {n: (0.5, 1.0) for n in ("left", "right", "mixed", "down")}, "divisor": 2},
