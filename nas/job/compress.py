@@ -206,7 +206,7 @@ def compress_job(
     if teacher is not None:
         supernet["teacher"] = dict(teacher)
     if minutes is not None:
-        job["budget"] = {"minutes": minutes, "teacher": 0.01}
+        job["budget"] = {"minutes": minutes, "supernet": 0.1, "teacher": 0.01}
     job["supernet"] = supernet
     job["devices"] = [
         {"name": one, **({} if one == HERE and "hub" in (devices or {}) else devices or {})}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAVED_EVERY_S = 2.0
 """So much of the time is lost to the record when a run is killed."""
 
-SEARCH_SHARE = 0.08
+SEARCH_SHARE = 0.05
 """Of the budget that the search may take at most, its evaluations and its own computing."""
 
 ENDING_S, ENDING_SHARE, MOST_ENDING_SHARE = 10.0, 0.01, 0.12

@@ -19,9 +19,9 @@ class BudgetConfig(Section):
     """Of the wall clock."""
     cpu_minutes: AboveZero | None = None
     """Of processors: those of the run and of every process it starts, added up."""
-    supernet: Share = 0.1
+    supernet: Share = 0.05
     """Share of it for the shared weights and the teacher. Measurements take what they need,
-    the search up to 8 % of it, even if evaluations are left then, and the architectures of the
+    the search up to 5 % of it, even if evaluations are left then, and the architectures of the
     front are trained in the rest."""
     teacher: Share = 0.5
     """Share of the supernet's time in which the largest network alone is trained, in float."""

@@ -32,7 +32,7 @@ FIRST_RUNG = 0.25
 TEACHER_AHEAD = 0.6
 """A teacher teaches those of whose error after their first rung its own is less than this part,
 which they have at their end without it (.55 to .7 of it on letters, from 4 to 30 KiB). Of a short
-budget the largest network, which has a tenth of it, is worse than most winners become: networks of
+budget the largest network, which had a tenth of it, is worse than most winners become: networks of
 7.7, 15 and 29 KiB named 90.1, 92.4 and 93.1 % of letters rightly after 50 s without a teacher, and
 90.0, 91.4 and 91.4 % with one of 89.6 %."""
 

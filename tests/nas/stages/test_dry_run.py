@@ -76,9 +76,9 @@ def test_a_budget_is_divided_and_told_in_steps_and_epochs():
     assert found.seconds == pytest.approx(600.0)
     assert list(seconds(found)) == ["supernet", "search", "winners", "verification"]
     works = {stage.name: stage.work for stage in found.stages}
-    # Half of 60 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
-    assert "largest network 300 steps" in works["supernet"]
-    assert "then 100 steps of all sizes" in works["supernet"]
+    # Half of 30 s for the teacher at 0.1 s a step, half for the others at 0.3 s.
+    assert "largest network 150 steps" in works["supernet"]
+    assert "then 50 steps of all sizes" in works["supernet"]
     # Twice as many as there are places, were there time to train them all well.
     assert works["winners"].startswith("5 architectures ")
     assert "of which 4 go on to" in works["winners"] and "epochs" in works["winners"]
@@ -175,10 +175,10 @@ def test_a_network_that_comes_trained_is_planned_as_a_run_will_train_it(tmp_path
     stages, asked = own(tmp_path, trained=True)
     assert asked == [True]
     # It has nothing to learn before it teaches, and teaches all.
-    assert stages["supernet"].work.startswith("200 steps of all sizes")
+    assert stages["supernet"].work.startswith("100 steps of all sizes")
     assert "those behind it" not in stages["winners"].work
     stages, asked = own(tmp_path, trained=None)  # random weights answer by chance
-    assert asked == [False] and stages["supernet"].work.startswith("the largest network 300 steps")
+    assert asked == [False] and stages["supernet"].work.startswith("the largest network 150 steps")
     stages, asked = own(tmp_path, trained=True, budget=False)
     new, _ = own(tmp_path, trained=False, budget=False)
     assert asked == [True] and stages["supernet"].seconds > new["supernet"].seconds
