@@ -87,7 +87,9 @@ def job_text(
         lines += [f"  runs: {runs}", ""]
     lines += [
         "search:",
-        f"  objectives: [{metric}, {start.latency}]",
+        # A short measurement hardly tells networks of few KiB apart by their latencies; by sizes,
+        # which are exact, the front spans the space all the same.
+        f"  objectives: [{metric}, {start.latency}, weights_kib]",
         f"  evaluations: {start.evaluations}",
         *([f"  latency_samples: {start.measured[2]}"] if start.measured else []),
         "  # front_size: 8  # models exported; without it as many as the time trains well",
