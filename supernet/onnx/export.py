@@ -41,7 +41,7 @@ from supernet.onnx.stored_weights import (
 )
 from supernet.onnx.tracing import Traced, attribute_of, flat, reshaped
 from supernet.plain import PlainLayer, PlainNetwork, Source
-from supernet.reading.operations import ACTIVATIONS, packet
+from supernet.reading.operations import ACTIVATIONS, kind_of, packet
 
 if TYPE_CHECKING:
     import onnx
@@ -278,6 +278,7 @@ class _Translator:
             try:
                 result = OPERATIONS.get(name)(context, *arguments, **options)
                 several = not hasattr(node.meta["tensor_meta"], "shape")
+                result = self._on_its_grid(node, arguments, result)
                 return (result,) if several and isinstance(result, Value) else result
             except InputError as error:
                 del self.graph.nodes[mark:]
@@ -295,6 +296,18 @@ class _Translator:
             return self._graft(node, environment)
         except InputError as error:
             raise (error if reason is None else InputError(f"{reason}; {error}")) from error
+
+    def _on_its_grid(self, node: fx.Node, arguments: Any, result: Any) -> Any:
+        """Return codes where codes of the same grid went in, so that readers run on integers."""
+        first = arguments[0] if arguments else None
+        grid = first.grid if isinstance(first, Value) else None
+        if grid is None or not kind_of(node).grid or not isinstance(result, Value):
+            return result
+        if result.grid or result.base:
+            return result
+        return self.graph.quantize(
+            result, step=grid.step, zero_point=grid.zero_point, bits=grid.bits
+        )
 
     def _of_floats(self, node: fx.Node) -> bool:
         """Whether everything that a call reads and gives is float, as translations suppose."""

@@ -34,6 +34,10 @@ class Points:
         self._place()
 
     def _place(self) -> None:
+        for node in list(self.traced.layer_nodes()):
+            # Codes are shuffled as well; behind the shuffle they would be quantised once more.
+            if any(packet(user) == "pixel_shuffle" for user in node.users):
+                self._insert_point(node)
         floats = self._float_additions()
         for node in list(self.traced.graph.nodes):
             if not kind_of(node).mixing or node in floats:

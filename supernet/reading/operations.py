@@ -103,7 +103,7 @@ KINDS: dict[str, OperationKind] = {
     **_moving("permute transpose split split_with_sizes unbind getitem select", view=True),
     **_moving("slice expand", view=True, neutral=True),
     **_moving("chunk", view=True, aliasing=True),
-    **_moving("roll"),
+    **_moving("roll pixel_shuffle"),
     **_kinds("matmul bmm", product=True, mixing=True),
     **_kinds("scaled_dot_product_attention conv_transpose2d conv1d conv2d conv_transpose1d linear",
              product=True),

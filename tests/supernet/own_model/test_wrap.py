@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from devices.runtime import make_runtime
 from search_spaces.errors import InputError
 from supernet.network import Supernet
 from supernet.onnx.export import export_onnx
@@ -245,6 +246,35 @@ def test_what_is_joined_keeps_its_widths_and_the_first_channels_of_each_are_read
     assert layers["fc"].in_parts == ((16, 32), (12, 12))
     whole = {layer.name: layer for layer in space.plan(space.largest()).layers()}
     assert layers["left"].in_parts == () and whole["fc"].in_channels == 44
+
+
+class Hourglass(nn.Module):
+    """Reads a map as it is and pooled, and enlarges what it made of that: a small U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.up, self.back = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(8, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        fine = F.relu(self.fine(x))
+        up = self.up(F.relu(self.coarse(F.max_pool2d(fine, 2))))
+        return self.last(F.relu(self.back(torch.cat([up, fine], 1))))
+
+
+def test_what_is_pooled_or_shuffled_stays_codes(tmp_path):
+    torch.manual_seed(0)
+    space = wrap(Hourglass().eval(), input_shape=(1, 8, 8), weight_bits=(8,), activation_bits=(8,))
+    supernet, images = Supernet(space), torch.randn(16, 1, 8, 8)
+    network = supernet.extract(space.largest(), supernet.statistics(space.largest(), [images]))
+    export_onnx(network, tmp_path / "m.onnx")
+    session = make_runtime("lowbit").load(tmp_path / "m.onnx")
+    # All five layers; a pool between codes had left the layer behind it to floats.
+    assert session.arithmetic() == {"int8": 5}
+    found = np.concatenate([session(image[None].numpy())[0] for image in images])
+    expected = network(images).detach().numpy()
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_channels_of_a_join_that_something_else_needs_are_fixed():
