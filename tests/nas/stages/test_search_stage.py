@@ -124,9 +124,9 @@ def evaluations(
 
 
 class Clock:
-    """A budget of 100 seconds, of which the search may take 12."""
+    """A budget of 160 seconds, of which the search may take 8."""
 
-    limit_s = 100.0
+    limit_s = 160.0
 
     def __init__(self, spent=0.0):
         self.now = spent
@@ -153,7 +153,7 @@ def test_a_search_that_its_time_ended_ends_there_when_the_run_is_resumed(tmp_pat
 
     record = search(Clock(), None, 0.7)
     assert len(record) == 20  # the second round of ten ends after 14 seconds
-    assert told == ["the search ends after 20 evaluations: its share of the budget (8%) is used up"]
+    assert told == ["the search ends after 20 evaluations: its share of the budget (5%) is used up"]
     # Cut off in a later stage and resumed, with a clock that gives it another share.
     again = search(Clock(60.0), Record(record), 0.7)
     assert [e.arch for e in again] == [e.arch for e in record]

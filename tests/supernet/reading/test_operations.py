@@ -19,7 +19,7 @@ def test_sets_of_operations_are_those_that_the_rules_were_written_for():
     assert named("arithmetic", "homogeneous") == sums
     assert named("reshaping") == shapes
     assert named("view") == views
-    assert named("moving") == views | {"roll", "upsample_nearest2d"}
+    assert named("moving") == views | {"roll", "pixel_shuffle", "upsample_nearest2d"}
     assert named("grid") == named("moving") | {"max_pool2d", "relu"}
     assert named("sign") == named("grid") | pools | {"mean"}
     assert named("homogeneous") == (
