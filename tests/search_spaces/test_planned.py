@@ -19,6 +19,8 @@ CASES = [
     *((name, None) for name in NAMES),
     *((n, p) for n, p in PRESETS if p == "8x8" or p.startswith("224") or n == "mobilenet"),
 ]
+QUICK = ("8x8", "28x28-slim")
+"""Presets that the quick tests look at beside the defaults."""
 SMALL_STAGES = [
     {"channels": 8, "stride": 1, "depths": [1, 2]},
     {"channels": 12, "stride": 2, "depths": [1]},
@@ -82,7 +84,13 @@ def build(name: str, preset: str | None) -> PlannedSpace:
 
 
 class TestEverySpace(PlannedSpaceContract):
-    @pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
+    @pytest.fixture(
+        params=[
+            pytest.param(case, marks=[pytest.mark.slow] if case[1] and case[1] not in QUICK else [])
+            for case in CASES
+        ],
+        ids=["-".join(filter(None, case)) for case in CASES],
+    )
     def space(self, request) -> PlannedSpace:
         return build(*request.param)
 
