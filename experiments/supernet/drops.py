@@ -16,13 +16,11 @@ import numpy as np
 import torch
 
 from experiments.results_index import record_claim
-from experiments.supernet.common import mean_and_interval, write_result
+from experiments.supernet.common import mean_and_interval, plans_at, write_result
 from nas.studies.records import StudyFolder
 from nas.studies.source import find_source
 from nas.studies.subnets import stratified_subnets
 from nas.studies.workers import AloneRecipe, Bench
-from search_spaces.bits import bit_choices, set_bits
-from supernet.training.subnets import float_plan
 
 COMMAND = "python -m experiments.supernet.drops runs/fashion_mnist_long"
 TARGETS = {8: 0.3, 4: 1.0, 3: 2.0, 2: 5.0}
@@ -44,13 +42,8 @@ def main() -> None:
     archs = stratified_subnets(space, arguments.subnets, seed=arguments.seed, bits=(8, 8)).archs
     settings = {**source.identity(), "subnets": [str(arch) for arch in archs]}
     store = StudyFolder(arguments.work or source.folder / "studies" / "drops", settings)
-    choices = bit_choices(space)
     for i, arch in enumerate(archs):
-        genes = space.genes([arch])
-        plans = {32: float_plan(space.plan(arch))}
-        for bits in TARGETS:
-            at = space.decode(set_bits(space, genes, bits, bits, choices=choices))[0]
-            plans[bits] = space.plan(at)
+        plans = plans_at(space, arch, TARGETS)
         for bits, plan in plans.items():
             key = f"{bits}|{arch}"
             if store.get(key) is None:

@@ -13,51 +13,25 @@ images; test images are not read. It resumes. Run from the repository::
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from experiments.results_index import record_claim
-from experiments.supernet.common import mean_and_interval, write_result
-from nas.stages.evaluator import Evaluator
+from experiments.supernet.common import mean_and_interval, plans_at, train_alone, write_result
+from nas.stages.opened_job import RunContext
 from nas.studies.records import StudyFolder
-from nas.studies.source import find_source, open_evaluator
+from nas.studies.source import find_source, load_supernet
 from nas.studies.subnets import stratified_subnets
-from search_spaces.bits import bit_choices, set_bits
 from search_spaces.seeds import derive_seed
-from supernet.training.own_time import OwnTraining, suited_recipe
-from supernet.training.subnets import float_plan
+from supernet.narrow import narrowed
+from supernet.training.own_time import suited_recipe
 
 CLAIM = "quant.float_equal_effort"
 LIMITS = {8: 0.2, 4: 0.5, 3: 1.0, 2: 3.0}
 """Bits of weights and activations -> points below float."""
-
-
-def trained(evaluator: Evaluator, plan: Any, task: Any, *, seconds: float, seed: int) -> dict:
-    """Return what ``plan`` reaches after so many processor seconds from the shared weights."""
-    torch.manual_seed(seed)
-    training = OwnTraining(
-        copy.deepcopy(evaluator.supernet),
-        plan,
-        batches=evaluator.splits.training_batches(128, seed=derive_seed(seed, "equal effort")),
-        loss=task.loss,
-        distillation_loss=task.distillation_loss,
-        recipe=suited_recipe(plan),
-        now=time.process_time,
-    )
-    training.run(until=seconds, total=seconds)
-    own = training.reached()
-    network = evaluator.network(plan, own=own)
-    return {
-        "accuracy": evaluator.quality(network, own=own).accuracy,
-        "steps": training.step,
-        "seconds": round(training.spent, 1),
-    }
 
 
 def main() -> None:
@@ -70,34 +44,33 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     source = find_source(given.run)
-    opened, evaluator = open_evaluator(source)
-    space = opened.space
+    context = RunContext.of(source.job, threads=1)
+    space = context.space
+    shared = load_supernet(source, space)
     archs = stratified_subnets(space, given.subnets, seed=0, bits=(8, 8)).archs
     settings = {
         **source.identity(), "subnets": [str(arch) for arch in archs], "seconds": given.seconds,
     }  # fmt: skip
     store = StudyFolder(source.folder / "studies" / "equal_effort", settings)
-    choices = bit_choices(space)
     for seed in given.seeds:
         for arch in archs:
-            genes = space.genes([arch])
-            plans = {32: float_plan(space.plan(arch))}
-            for bits in LIMITS:
-                at = space.decode(set_bits(space, genes, bits, bits, choices=choices))[0]
-                plans[bits] = space.plan(at)
-            for bits, plan in plans.items():
+            for bits, plan in plans_at(space, arch, LIMITS).items():
                 key = f"{seed}|{bits}|{arch}"
                 if store.get(key) is None:
-                    found = trained(evaluator, plan, opened.task, seconds=given.seconds, seed=seed)
-                    store.add(key, {"weights_kib": plans[8].weights_kib, **found})
+                    # Cut out, as the networks of a front are, so that a step costs what it costs.
+                    found = train_alone(
+                        narrowed(shared, plan), plan, suited_recipe(plan), given.seconds, context,
+                        seed=derive_seed(seed, "equal effort"),
+                    )  # fmt: skip
+                    store.add(key, {"weights_kib": plan.weights_kib, **found})
                     print(bits, store.get(key), flush=True)
     rows = {
         bits: [store.known(f"{seed}|{bits}|{arch}") for seed in given.seeds for arch in archs]
         for bits in (32, *LIMITS)
     }
-    of_float = np.array([row["accuracy"] for row in rows[32]])
+    of_float = np.array([row["validation"] for row in rows[32]])
     drops = {
-        bits: 100 * (of_float - np.array([row["accuracy"] for row in rows[bits]]))
+        bits: 100 * (of_float - np.array([row["validation"] for row in rows[bits]]))
         for bits in LIMITS
     }
     command = f"python -m experiments.supernet.equal_effort {' '.join(sys.argv[1:])}"
@@ -107,7 +80,7 @@ def main() -> None:
             **settings,
             "command": command,
             "seeds": given.seeds,
-            "validation_images": len(opened.splits.validation),
+            "validation_images": len(context.splits.validation),
             "drop_points": {str(bits): mean_and_interval(d) for bits, d in drops.items()},
             "networks": {str(bits): each for bits, each in rows.items()},
         },

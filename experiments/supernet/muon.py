@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from experiments.results_index import write_result
-from experiments.supernet.widening import JOB, ROOT, Shape, train_alone
+from experiments.supernet.common import train_alone
+from experiments.supernet.widening import JOB, ROOT, Shape
 from nas.job.check import load_job
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.opened_job import RunContext

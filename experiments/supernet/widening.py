@@ -15,7 +15,6 @@ each::
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,21 @@ import numpy as np
 import torch
 
 from experiments.results_index import write_result
+from experiments.supernet.common import train_alone
 from nas.job.check import load_job
 from nas.record.json_lines import append_line, read_lines
 from nas.stages.opened_job import RunContext
 from nas.stages.threads import set_threads
-from search_spaces.plan import NetworkPlan
 from search_spaces.seeds import derive_rng
 from search_spaces.spaces.mobilenet import MobileNetSpace, Stage
 from supernet.network import Supernet
-from supernet.training.own_time import OwnRecipe, OwnTraining, suited_recipe
+from supernet.training.own_time import suited_recipe
 
 COMMAND = "python -m experiments.supernet.widening runs/widening"
 ROOT = Path(__file__).parents[1]
 JOB = ROOT / "value" / "letters.yaml"
 RESULT = ROOT / "results" / "supernet" / "widening.json"
-MEMBERS, SECONDS, BATCH = 40, 20.0, 128
+MEMBERS, SECONDS = 40, 20.0
 SMALLEST_KIB, LARGEST_KIB = 3.0, 40.0
 
 
@@ -83,32 +82,6 @@ def shapes(count: int = MEMBERS) -> list[Shape]:
         if abs(np.log(kib / wanted)) < 0.1:
             found.append(shape)
     return found
-
-
-def train_alone(
-    network: Supernet,
-    plan: NetworkPlan,
-    recipe: OwnRecipe,
-    seconds: float,
-    context: RunContext,
-    *,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the steps and the validation accuracy that ``seconds`` of a processor give."""
-    training = OwnTraining(
-        network,
-        plan,
-        batches=context.splits.training_batches(BATCH, seed=seed),
-        loss=context.task.loss,
-        distillation_loss=context.task.distillation_loss,
-        recipe=recipe,
-        now=time.process_time,
-    )
-    training.run(until=seconds, total=seconds)
-    reached = training.reached()
-    evaluator = context.evaluating(reached)
-    accuracy = evaluator.accuracy(evaluator.network(plan, own=reached))
-    return {"steps": training.step, "validation": accuracy}
 
 
 def train(shape: Shape, context: RunContext) -> dict[str, Any]:

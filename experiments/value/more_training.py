@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -32,8 +31,8 @@ LIMIT = 0.3
 """Points that twice the time may add on average."""
 
 
-def places(run: Path) -> list[dict[str, Any]]:
-    """Return what the run recorded of each network of its front: seconds, steps, accuracy.
+def finished(run: Path) -> list[dict[str, Any]]:
+    """Return what the run recorded of each network that it trained to the end on its own.
 
     Raises:
         SystemExit: its networks did not share time of their own.
@@ -41,10 +40,18 @@ def places(run: Path) -> list[dict[str, Any]]:
     record = run / "winners" / "rungs.jsonl"
     if not record.exists():
         raise SystemExit(f"{run} has no networks that shared time: it needs a job with a budget")
+    return [line for line in read_lines(record) if line["rung"] == 1]
+
+
+def places(run: Path) -> list[dict[str, Any]]:
+    """Return what the run recorded of each network of its front: seconds, steps, accuracy."""
     with open(run / "front.csv", encoding="utf-8", newline="") as file:
         sizes = {row["arch"]: float(row["weights_kib"]) for row in csv.DictReader(file)}
-    lines = [line for line in read_lines(record) if line["rung"] == 1 and line["arch"] in sizes]
-    found = [{**line, "weights_kib": sizes[line["arch"]]} for line in lines]
+    found = [
+        {**line, "weights_kib": sizes[line["arch"]]}
+        for line in finished(run)
+        if line["arch"] in sizes
+    ]
     return sorted(found, key=lambda line: float(line["weights_kib"]))
 
 
@@ -102,13 +109,13 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=2.0, help="of the seconds in the run")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {run.name: trained_again(run, given.times) for run in given.runs}
+    rows = {f"{run.parent.name}/{run.name}": trained_again(run, given.times) for run in given.runs}
     gains = [one["gain_points"] for each in rows.values() for one in each]
     gain = round(float(np.mean(gains)), 3)
     command = f"python -m experiments.value.more_training {' '.join(sys.argv[1:])}"
     file = write_result(
         RESULT,
-        {"times": given.times, "runs": rows, "mean_gain_points": gain, "cores": os.cpu_count()},
+        {"times": given.times, "runs": rows, "mean_gain_points": gain},
         command,
         packages=("torch", "numpy"),
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ import numpy as np
 import torch
 
 from experiments.results_index import write_result
-from nas.record.json_lines import read_lines
+from experiments.supernet.common import train_alone
+from experiments.value.more_training import finished
 from nas.record.spending import spent
 from nas.stages.opened_job import RunContext
 from nas.stages.threads import set_threads
@@ -35,7 +35,7 @@ from search_spaces.seeds import derive_rng, derive_seed
 from search_spaces.space import Arch
 from search_spaces.spaces.single import SingleSpace
 from supernet.network import Supernet
-from supernet.training.own_time import OwnTraining, suited_recipe
+from supernet.training.own_time import suited_recipe
 
 RESULTS = Path(__file__).parents[1] / "results" / "value"
 BELOW = 0.1
@@ -49,15 +49,13 @@ def winners_of(run: Path, space: PlannedSpace) -> list[dict[str, Any]]:
 
     All of them, also those that other rows of the front beat.
     """
-    lines = read_lines(run / "winners" / "rungs.jsonl")
     rows = [
         {
             "arch": str(line["arch"]),
             "weights_kib": space.plan(space.parse(str(line["arch"]))).weights_kib,
             "validation": float(line["accuracy"]),
         }
-        for line in lines
-        if line["rung"] == 1
+        for line in finished(run)
     ]
     return sorted(rows, key=lambda row: float(row["weights_kib"]))
 
@@ -79,26 +77,11 @@ def trained_alone(context: RunContext, arch: Arch, seconds: float, *, seed: int)
     torch.manual_seed(derive_seed(seed, "alone weights") % 2**63)
     network = Supernet(SingleSpace(context.space, arch))
     plan = network.plan(network.space.largest())
-    training = OwnTraining(
-        network,
-        plan,
-        batches=context.splits.training_batches(
-            context.job.finetune.batch_size, seed=derive_seed(seed, "alone")
-        ),
-        loss=context.task.loss,
-        distillation_loss=context.task.distillation_loss,
-        recipe=suited_recipe(plan),
-        now=time.process_time,
-    )
-    training.run(until=seconds, total=seconds)
-    reached = training.reached()
-    evaluator = context.evaluating(reached)
-    return {
-        "weights_kib": plan.weights_kib,
-        "macs": plan.macs,
-        "steps": training.step,
-        "validation": evaluator.accuracy(evaluator.network(plan, own=reached)),
-    }
+    found = train_alone(
+        network, plan, suited_recipe(plan), seconds, context,
+        seed=derive_seed(seed, "alone"), batch_size=context.job.finetune.batch_size,
+    )  # fmt: skip
+    return {"weights_kib": plan.weights_kib, "macs": plan.macs, **found}
 
 
 def beside(run: Path, *, seed: int) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from devices.runtime import make_runtime
-from search_spaces.errors import EnvironmentProblem
+from nas.job.sections.devices import lacking_here
 
 if TYPE_CHECKING:
     from nas.job.schema import Job
@@ -40,18 +39,12 @@ def summary(job: Job) -> list[str]:
 
 def _missing_here(job: Job) -> list[str]:
     """Tell which devices cannot be measured here; another machine may have what they need."""
-    lines = []
-    for device in job.devices:
-        if device.hub is not None or device.simulator is not None:
-            continue
-        try:
-            make_runtime(
-                device.runtime,
-                {"threads": device.threads, "batch": device.batch, **device.options},
-            )
-        except EnvironmentProblem as error:
-            lines.append(f"warning: device {device.name} cannot be measured here: {error}")
-    return lines
+    found = {device.name: lacking_here(device) for device in job.devices}
+    return [
+        f"warning: device {name} cannot be measured here: {reason}"
+        for name, reason in found.items()
+        if reason is not None
+    ]
 
 
 def _out_of_reach(job: Job, space: Any) -> list[str]:

@@ -59,6 +59,11 @@ class DeviceConfig(Section):
     """What the simulator simulates: a name it knows, or a description's path relative to the job
     file."""
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The runtime's parameters."""
+        return {"threads": self.threads, "batch": self.batch, **self.options}
+
 
 def check_devices(devices: Sequence[DeviceConfig], folder: Path) -> Iterator[Finding]:
     """Yield names given twice, and what is wrong with hubs, simulators and runtimes."""
@@ -174,9 +179,20 @@ def _check_runtime(device: DeviceConfig, i: int) -> Iterator[Finding]:
             found = True
             yield ("devices", i, "options", key), f"devices.{i}: {message}"
     if not found:
-        message = _runtime_problem(device.runtime, {**base, **device.options})
+        message = _runtime_problem(device.runtime, device.parameters)
         if message is not None:
             yield ("devices", i), f"devices.{i}: {message}"
+
+
+def lacking_here(device: DeviceConfig) -> str | None:
+    """Return why a device cannot be measured on this machine; None where it can, or need not."""
+    if device.hub is not None or device.simulator is not None:
+        return None
+    try:
+        make_runtime(device.runtime, device.parameters)
+    except EnvironmentProblem as error:
+        return str(error)
+    return None
 
 
 def _runtime_problem(name: str, parameters: Mapping[str, Any]) -> str | None:

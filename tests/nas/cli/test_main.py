@@ -69,13 +69,13 @@ def test_validate_warns_of_a_front_that_is_not_trained_on_its_own(call, job):
 
 
 def test_validate_tells_which_devices_this_machine_cannot_measure(call, job, monkeypatch):
-    import nas.cli.summary
+    import nas.job.sections.devices
 
     def make_runtime(name, parameters):
         if name == "litert":
             raise MissingExtraError("ai-edge-litert", "litert")
 
-    monkeypatch.setattr(nas.cli.summary, "make_runtime", make_runtime)
+    monkeypatch.setattr(nas.job.sections.devices, "make_runtime", make_runtime)
     board = "{name: board, runtime: litert}"
     job.write_text(GOOD + f"devices: [{{name: here}}, {board}]\n")
     result = call("validate", job)
