@@ -66,7 +66,7 @@ def train_alone(
     training = OwnTraining(
         network,
         plan,
-        batches=context.splits.training_batches(batch_size, seed=seed),
+        batches=context.splits.training_batches(batch_size, seed=seed, size=plan.input_size),
         loss=context.task.loss,
         distillation_loss=context.task.distillation_loss,
         recipe=recipe,

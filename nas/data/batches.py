@@ -19,6 +19,7 @@ from nas.data.images import Crops, Images, MemoryImages
 from nas.data.placed import cropped, moved
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
+from supernet.resolution import resize_images
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class Batches:
         normalisation, augmentation: of the inputs.
         rounds: epochs that differ from each other; those after them begin anew, as if each
             example had so many copies that were augmented beforehand. None draws every epoch.
+        size: height and width to which pixels are scaled, rounded to 8 bits; None for those of the
+            images. For a network that takes nothing else, since it is a good deal faster than
+            scaling the normalised images.
     """
 
     def __init__(
@@ -87,7 +91,9 @@ class Batches:
         normalisation: Normalisation,
         augmentation: Augmentation | None = None,
         rounds: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
+        self.size = size
         self.subset = subset
         # A few views of an example are counted already, and need no epoch to be the same again.
         countless = augmentation is not None and augmentation.views is None
@@ -106,7 +112,8 @@ class Batches:
         """Yield batch ``start`` and those after it of epoch ``epoch``.
 
         Yields:
-            inputs: (batch, channels, height, width) float32, normalised; targets: (batch, ...).
+            inputs: (batch, channels, height, width) float32, normalised; targets: (batch, ...),
+            whose places are those in an image of the set.
         """
         epoch = self._drawn_as(epoch)
         order = self._order(epoch)
@@ -127,10 +134,15 @@ class Batches:
                         pad=self.augmentation.crop_padding,
                         size=(pixels.shape[-2], pixels.shape[-1]),
                     )  # fmt: skip
-                return self.augmentation.after(self.normalisation(pixels), rng), labels
-            return self.normalisation(pixels), labels
+                return self.augmentation.after(self._normalised(pixels), rng), labels
+            return self._normalised(pixels), labels
 
         yield from ahead(batch, range(start, len(self)), self.subset.images)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        if self.size is not None and not pixels.is_floating_point():
+            pixels = resize_images(pixels, self.size)
+        return self.normalisation(pixels)
 
     @property
     def views(self) -> int | None:

@@ -101,18 +101,46 @@ def windows(
         offsets: (2, n, 1) rows and columns of their beginnings; None for 0.
     """
     n, (height, width) = len(images), size
-    rows = torch.arange(height).expand(n, height)
-    columns = torch.arange(width).expand(n, width)
-    if mirrored is not None:
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    if offsets is not None:
-        rows, columns = rows + offsets[0], columns + offsets[1]
-    # Advanced indexing puts the channels last: (n, h, w, channels).
-    rows = rows.clamp(0, images.shape[-2] - 1)
-    columns = columns.clamp(0, images.shape[-1] - 1)
-    return images[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
+    mirror = [False] * n if mirrored is None else mirrored.tolist()
+    top, left = np.zeros((2, n), np.int64) if offsets is None else offsets[..., 0].numpy()
+    whole, above, before = _widened(images.numpy(), top, left, size)
+    cut = np.empty((n, images.shape[1], height, width), whole.dtype)
+    places = zip((top + above).tolist(), (left + before).tolist(), mirror, strict=True)
+    # Blocks of memory, one image after another: gathering pixel by pixel takes eight times as
+    # long, which for a small network is half of what training on the batch takes.
+    for i, (y, x, flip) in enumerate(places):
+        window = whole[i, :, y : y + height, x : x + width]
+        cut[i] = window[..., ::-1] if flip else window
+    return torch.from_numpy(cut)
+
+
+def _widened(
+    images: np.ndarray, top: np.ndarray, left: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, int, int]:
+    """Return images with their edges repeated as far as windows reach, and by how much before.
+
+    Args:
+        images: (n, channels, rows, columns).
+        top, left: (n,) where windows begin.
+        size: height and width of the windows.
+
+    Returns:
+        the images, and how many rows and columns they have before those of ``images``.
+    """
+    (rows, columns), (height, width) = images.shape[2:], size
+    above, below = max(0, -int(top.min())), max(0, int(top.max()) + height - rows)
+    before, after = max(0, -int(left.min())), max(0, int(left.max()) + width - columns)
+    if not (above or below or before or after):
+        return images, 0, 0
+    sides = above + rows + below, before + columns + after
+    wide = np.empty((*images.shape[:2], *sides), images.dtype)
+    middle = wide[:, :, above : above + rows]
+    middle[..., before : before + columns] = images
+    middle[..., :before] = images[..., :1]
+    middle[..., before + columns :] = images[..., -1:]
+    wide[:, :, :above] = middle[:, :, :1]
+    wide[:, :, above + rows :] = middle[:, :, -1:]
+    return wide, above, before
 
 
 def moved(

@@ -108,9 +108,20 @@ class DataSplits:
         return self._test
 
     def training_batches(
-        self, batch_size: int, *, seed: int, rounds: int | None = None, subset: Subset | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        rounds: int | None = None,
+        subset: Subset | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Batches:
-        """Return augmented batches of ``subset``, by default of the training set."""
+        """Return augmented batches of ``subset``, by default of the training set.
+
+        Args:
+            batch_size, seed, rounds, size: see :class:`~nas.data.batches.Batches`.
+            subset: other examples.
+        """
         return Batches(
             self.train if subset is None else subset,
             batch_size=batch_size,
@@ -118,6 +129,7 @@ class DataSplits:
             normalisation=self.normalisation,
             augmentation=self.augmentation,
             rounds=rounds,
+            size=size,
         )
 
     def evaluation_batches(

@@ -177,7 +177,9 @@ def largest_step_seconds(
     def step_s(space: PlannedSpace) -> float:
         supernet = make_supernet(space, job.supernet)
         plan = supernet.plan(space.largest())
-        batches = splits.training_batches(job.finetune.batch_size, seed=job.seed)
+        batches = splits.training_batches(
+            job.finetune.batch_size, seed=job.seed, size=plan.input_size
+        )
         training = OwnTraining(
             supernet, plan, batches=batches, loss=task.loss,
             distillation_loss=task.distillation_loss, recipe=suited_recipe(plan), now=now,

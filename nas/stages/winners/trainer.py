@@ -57,6 +57,7 @@ class WinnerTrainer:
         self._job, self._store, self._evaluator = job, store, evaluator
         self._teachers: dict[Batches, RememberingTeacher] = {}
         self._trained = came_trained(store)
+        self._untaught: dict[tuple[str, tuple[int, int]], Batches] = {}
 
     @property
     def teaching(self) -> Teaching:
@@ -72,9 +73,12 @@ class WinnerTrainer:
         return self._evaluator.quality(network, own=teacher.supernet).accuracy
 
     @cached_property
-    def _batches(self) -> Batches:
-        """Of the training examples, each time another view."""
-        return self._batches_of("winners", taught=False)
+    def _joined(self) -> Subset | None:
+        """Training and validation examples together, where a winner ends with them."""
+        if not self._job.finetune.refit:
+            return None
+        splits = self._evaluator.splits
+        return splits.train.joined(splits.validation)
 
     @cached_property
     def _taught_batches(self) -> Batches:
@@ -82,13 +86,22 @@ class WinnerTrainer:
         return self._batches_of("winners", taught=True)
 
     @cached_property
-    def _all(self) -> Batches | None:
-        """Of training and validation examples together, where a winner ends with them."""
-        if not self._job.finetune.refit:
-            return None
-        splits = self._evaluator.splits
-        joined = splits.train.joined(splits.validation)
-        return self._batches_of("refit", taught=self.teaching == "all", subset=joined)
+    def _taught_refit_batches(self) -> Batches:
+        return self._batches_of("refit", taught=True, subset=self._joined)
+
+    def _batches(self, plan: NetworkPlan, *, taught: bool, refit: bool = False) -> Batches:
+        """Return what ``plan`` trains on; without a teacher, each time another view.
+
+        A teacher may look at images of another size than those whom it teaches.
+        """
+        if taught:
+            return self._taught_refit_batches if refit else self._taught_batches
+        key = "refit" if refit else "winners", plan.input_size
+        if key not in self._untaught:
+            self._untaught[key] = self._batches_of(
+                key[0], taught=False, subset=self._joined if refit else None, size=plan.input_size
+            )
+        return self._untaught[key]
 
     @cached_property
     def _frozen(self) -> Callable[[Tensor], Tensor]:
@@ -127,7 +140,7 @@ class WinnerTrainer:
             return self._evaluator.quality(network, own=weights)
 
         until, total = float(item["until"]), float(item["total"])
-        first = total if self._all is None else (1 - REFIT_SHARE) * total
+        first = total if self._joined is None else (1 - REFIT_SHARE) * total
         training.run(
             until=min(until, first),
             total=first,
@@ -184,7 +197,8 @@ class WinnerTrainer:
         """
         # Of their own: how many views the others have is chosen by what this finds.
         taught = self.teaching != "nobody"
-        batches = self._batches_of("winners", taught=taught)
+        size = None if taught else self._evaluator.supernet.plan(arch).input_size
+        batches = self._batches_of("winners", taught=taught, size=size)
         training = self._training(arch, cpu=cpu, taught=taught, keep=False, batches=batches)
         training.run(until=1e-9, total=math.inf)
         step, spent, asked = training.step, training.spent, training.asked
@@ -201,7 +215,14 @@ class WinnerTrainer:
             training = self._refitting(arch, training, cpu=True)
         return training.reached()
 
-    def _batches_of(self, name: str, *, taught: bool, subset: Subset | None = None) -> Batches:
+    def _batches_of(
+        self,
+        name: str,
+        *,
+        taught: bool,
+        subset: Subset | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Batches:
         splits, config = self._evaluator.splits, self._job.finetune
         examples = len(splits.train if subset is None else subset)
         rounds = (self._store.manifest().get("winners_share") or {}).get("rounds")
@@ -210,18 +231,20 @@ class WinnerTrainer:
             seed=derive_seed(self._job.seed, name),
             rounds=(rounds or taught_rounds(examples)) if taught else None,
             subset=subset,
+            size=size,
         )
 
     def _refitting(self, arch: Arch, training: OwnTraining, *, cpu: bool) -> OwnTraining:
         """Return the training that follows ``training`` of ``arch``, on validation examples too."""
-        assert self._all is not None
         path = self.path(arch, refit=True)
+        taught = self.teaching == "all"
+        plan = self._evaluator.supernet.plan(arch)
         begin = anew(self._job, self._evaluator.supernet, trained=self._trained)
         if begin is not None:
-            begin = _cut_out(begin, begin.plan(arch), path)
+            begin = _cut_out(begin, plan, path)
         return self._training(
-            arch, cpu=cpu, taught=self.teaching == "all", begin=begin or training.reached(),
-            batches=self._all, checkpoint=path,
+            arch, cpu=cpu, taught=taught, begin=begin or training.reached(),
+            batches=self._batches(plan, taught=taught, refit=True), checkpoint=path,
         )  # fmt: skip
 
     def _training(
@@ -240,7 +263,7 @@ class WinnerTrainer:
 
         supernet, task = self._evaluator.supernet, self._evaluator.task
         plan = supernet.plan(arch)
-        batches = batches or (self._taught_batches if taught else self._batches)
+        batches = batches or self._batches(plan, taught=taught)
         return OwnTraining(
             begin or pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,

@@ -8,10 +8,11 @@ from nas.data.annotations.arrays import stack_boxes
 from nas.data.augment import Augmentation
 from nas.data.batches import Batches, Subset
 from nas.data.images import MemoryImages
-from nas.data.placed import presence
+from nas.data.placed import presence, windows
 from nas.data.splits import Normalisation, load_splits
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
+from supernet.resolution import resize_images
 
 SIDE = 48
 
@@ -29,6 +30,53 @@ def spots(count=6):
         masks[i, y : y + h, x : x + w] = 1
         boxes.append(np.array([[0, x, y, x + w, y + h, 0]]) / [1, SIDE, SIDE, SIDE, SIDE, 1])
     return images, stack_boxes(boxes), masks
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), sides=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+       size=st.tuples(st.integers(1, 9), st.integers(1, 9)), far=st.integers(0, 5),
+       flip=st.booleans(), floats=st.booleans())  # fmt: skip
+def test_windows_hold_the_nearest_pixel_of_each_place(seed, sides, size, far, flip, floats):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (3, 2, *sides), dtype=np.uint8)
+    images = images.astype(np.float32) / 7 if floats else images
+    offsets = rng.integers(-far, far + 1, (2, 3, 1))
+    mirrored = rng.random(3) < 0.5
+    found = windows(
+        torch.from_numpy(images),
+        size,
+        mirrored=torch.from_numpy(mirrored) if flip else None,
+        offsets=torch.from_numpy(offsets) if far else None,
+    )
+    assert found.shape == (3, 2, *size) and found.numpy().dtype == images.dtype
+    for i, y, x in np.ndindex(3, *size):
+        row = min(max(y + offsets[0, i, 0] * bool(far), 0), sides[0] - 1)
+        column = size[1] - 1 - x if flip and mirrored[i] else x
+        column = min(max(column + offsets[1, i, 0] * bool(far), 0), sides[1] - 1)
+        assert found[i, :, y, x].tolist() == images[i, :, row, column].tolist()
+
+
+def test_batches_of_another_size_are_what_scaling_them_afterwards_gives():
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (8, 3, 20, 28), dtype=np.uint8))
+    normal = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    moved = Augmentation(crop_padding=3, flip=True, erase=0.5)
+
+    def drawn(inputs, size):
+        subset = Subset(MemoryImages(inputs), torch.arange(8), torch.arange(8))
+        batches = Batches(
+            subset, batch_size=4, seed=1, normalisation=normal, augmentation=moved, size=size
+        )
+        return list(batches.epoch(0))
+
+    for (small, labels), (whole, same) in zip(
+        drawn(pixels, (10, 12)), drawn(pixels, None), strict=True
+    ):
+        assert torch.equal(labels, same) and small.shape == (4, 3, 10, 12)
+        # Within the rounding to 8 bits, half a step or, in fixed point, a little more.
+        assert (small - resize_images(whole, (10, 12))).abs().max() <= 1.0 / 255 / 0.2
+    # Values, as of signals, are no pixels, and left as they are.
+    assert drawn(pixels.float(), (10, 12))[0][0].shape == (4, 3, 20, 28)
 
 
 @settings(max_examples=25, deadline=None)

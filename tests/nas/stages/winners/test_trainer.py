@@ -43,13 +43,13 @@ def trainer_of(tmp_path, monkeypatch, *, higher=True, **finetune):
     """Return a trainer, and the trainings that it begins; batches asked for are in ``asked``."""
     asked = []
     evaluator = SimpleNamespace(
-        supernet=SimpleNamespace(space=SPACE, batch_normalised=lambda: True),
+        supernet=SimpleNamespace(space=SPACE, plan=SPACE.plan, batch_normalised=lambda: True),
         finetuned={},
         faults=None,
         class_loss=False,
         task=SimpleNamespace(metric_name="m", higher_is_better=higher),
         splits=SimpleNamespace(
-            training_batches=lambda size, subset, **rest: asked.append(rest) or subset,
+            training_batches=lambda count, subset, **rest: asked.append(rest) or subset,
             train=numbered(30),
         ),
         network=lambda plan, own: own,
@@ -134,6 +134,8 @@ def test_the_last_part_of_the_time_goes_to_validation_examples_too(monkeypatch, 
     assert first.spent == first.total == pytest.approx(10 * (1 - REFIT_SHARE))
     assert last.begin is not first and last.spent == last.total == pytest.approx(10 * REFIT_SHARE)
     assert len(last.batches) == 35 and not last.told
+    # Nobody else looks at its images, so they are scaled for it alone.
+    assert trainer.asked[-1]["size"] == SPACE.plan(ARCH).input_size
     # Of the examples that it learnt from afterwards nothing is told.
     assert line["accuracy"] == 0.25
     assert (line["steps"], line["seconds"]) == (6, 10.0)
@@ -213,6 +215,8 @@ def test_whom_a_teacher_teaches(finetune, teaching, monkeypatch, tmp_path):
     trainer._batches_of("winners", taught=True)
     # Of what a teacher is asked only once there are so many views.
     assert trainer.asked[-1]["rounds"] > 1
+    # A teacher may look at images of another size.
+    assert trainer.asked[-1]["size"] is None
 
 
 @pytest.mark.parametrize("trained", [False, True])
