@@ -18,7 +18,7 @@ class ModuleGraph(TracedModule):
     """The graph of a module.
 
     Args:
-        module, input_shape, sequences, sides: see
+        module, input_shape, sequences, sides, read: see
             :class:`~supernet.own_model.traced.TracedModule`, whose attributes it has.
 
     Attributes:
@@ -38,8 +38,9 @@ class ModuleGraph(TracedModule):
         *,
         sequences: Sequence[str] = (),
         sides: Sequence[int] = (),
+        read: fx.GraphModule | None = None,
     ) -> None:
-        super().__init__(module, input_shape, sequences=sequences, sides=sides)
+        super().__init__(module, input_shape, sequences=sequences, sides=sides, read=read)
         elements = find_elements(self)
         self._widths = Widths(self, elements)
         placed = Points(self, elements)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from search_spaces.errors import InputError
 from search_spaces.parameters import round_channels
 from supernet.own_model.entry import entry_of, fits
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.sources import load_network
+from supernet.own_model.traced import BATCH
 from supernet.own_model.vectors import flattening, vector_length
 from supernet.own_model.wrap import Bits, ModuleSpace, wrap
+from supernet.reading.reader import read_network
 
 SHARES = (0.5, 0.75, 1.0)
 """Shares of their channels that layers may keep."""
@@ -147,7 +149,10 @@ def find_elastic(
     """
     if len(input_shape) == 1:
         network, input_shape = flattening(network), (1, *input_shape)
-    graph = ModuleGraph(copy.deepcopy(network).cpu(), input_shape)
+    own = copy.deepcopy(network).cpu()
+    # Once: capturing a deep network takes longer than all that is asked of it here.
+    read = read_network(own, torch.zeros(BATCH, *input_shape), fold=False)
+    graph = ModuleGraph(own, input_shape, read=read)
     widths: dict[str, list[float]] = {}
     for width in graph.free_widths():
         if width.pinned:
@@ -160,11 +165,13 @@ def find_elastic(
         counts[width.size] = 1.0
         if len(counts) > 1:
             widths[width.layers[0]] = sorted(counts.values())
-    return {"widths": widths, "depths": _depths(network, input_shape)}
+    return {"widths": widths, "depths": _depths(own, input_shape, read)}
 
 
 @torch.no_grad()
-def _depths(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, list[float]]:
+def _depths(
+    network: nn.Module, input_shape: tuple[int, ...], read: fx.GraphModule
+) -> dict[str, list[float]]:
     own = copy.deepcopy(network).cpu().eval()
     shapes: dict[str, tuple[Any, Any]] = {}
     handles = []
@@ -195,20 +202,18 @@ def _depths(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, list[
             least -= 1
         if least < len(part):
             found[path] = list(range(least, len(part) + 1))
-    if found and not _can_be_left_out(network, input_shape, tuple(found)):
+
+    def can_be_left_out(*paths: str) -> bool:
+        try:
+            ModuleGraph(network, input_shape, sequences=paths, read=read)
+        except InputError:
+            return False
+        return True
+
+    if found and not can_be_left_out(*found):
         # Elements of one of them pass more than one tensor.
-        found = {p: o for p, o in found.items() if _can_be_left_out(network, input_shape, (p,))}
+        found = {path: counts for path, counts in found.items() if can_be_left_out(path)}
     return found
-
-
-def _can_be_left_out(
-    network: nn.Module, input_shape: tuple[int, ...], paths: tuple[str, ...]
-) -> bool:
-    try:
-        ModuleGraph(copy.deepcopy(network).cpu(), input_shape, sequences=paths)
-    except InputError:
-        return False
-    return True
 
 
 def _shape(values: Any) -> tuple[int, ...] | None:

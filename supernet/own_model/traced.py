@@ -37,6 +37,8 @@ class TracedModule:
         input_shape: of one input.
         sequences: paths of the ``nn.Sequential`` modules whose depth varies.
         sides: heights of the images that will occur; by default that of ``input_shape``.
+        read: ``module`` as :func:`supernet.reading.reader.read_network` read it without folding,
+            where that was done before; left as it is. Not for several ``sides``.
 
     Attributes:
         graph: nodes; layers and operators are ``call_module`` nodes whose target is their role.
@@ -60,6 +62,7 @@ class TracedModule:
         *,
         sequences: Sequence[str] = (),
         sides: Sequence[int] = (),
+        read: fx.GraphModule | None = None,
     ) -> None:
         self.module = module
         self.input_shape = input_shape
@@ -72,7 +75,10 @@ class TracedModule:
         # Sizes that do not vary are constants, which more operations can be captured with.
         dynamic = range(2, 1 + len(input_shape)) if len(set(sides)) > 1 else ()
         read = read_network(
-            module, torch.zeros(BATCH, *input_shape), fold=False, dynamic=(0, *dynamic)
+            module if read is None else read,
+            torch.zeros(BATCH, *input_shape),
+            fold=False,
+            dynamic=(0, *dynamic),
         )
         convolutions_for_transposed(read)
         self.modules = dict(read.named_modules())

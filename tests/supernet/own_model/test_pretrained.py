@@ -19,6 +19,7 @@ from supernet.own_model.pretrained import (
 )
 from supernet.own_model.sources import load_network
 from supernet.own_model.wrap import wrap
+from supernet.reading import reader
 from supernet.training.checkpoint import save_checkpoint
 from supernet.training.subnets import float_plan
 
@@ -83,6 +84,46 @@ def test_everything_that_can_vary_is_found(name):
         "wide": [0.5, 1.0],
     }  # fmt: skip
     assert found["depths"] == {"blocks": [1, 2]}
+
+
+def test_a_network_is_captured_once_however_many_sequences_are_tried(monkeypatch):
+    class Grouped(nn.Module):
+        """Passes on what came in, too, so it cannot be left out."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x) + x.mean()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.plain = nn.Sequential(Block(8), Block(8))
+            self.deep = nn.Sequential(*[Block(8) for _ in range(3)])
+            self.odd = nn.Sequential(nn.Sequential(Grouped()), nn.Sequential(Grouped()))
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.odd(self.deep(self.plain(self.stem(x))))
+            return self.fc(x.mean((2, 3)))
+
+    class Block(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+        def forward(self, x):
+            return x + F.relu(self.conv(x))
+
+    captured = []
+    real = reader.capture
+    monkeypatch.setattr(reader, "capture", lambda *a, **k: captured.append(a) or real(*a, **k))
+    found = find_elastic(Net(), (3, 8, 8))
+    assert found["depths"]["plain"] == [1, 2] and found["depths"]["deep"] == [1, 2, 3]
+    assert len(captured) == 1
 
 
 def test_sorting_keeps_the_function_of_the_largest(name):
