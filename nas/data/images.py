@@ -197,13 +197,16 @@ def _seen(side: int, size: int) -> float:
 
 
 def cut_of(images: Images) -> dict[str, Any] | None:
-    """Return what of a picture in a file becomes an image; None for the whole, or no file.
+    """Return what of a picture in a file becomes an image of ``size`` pixels; None for no file.
 
     Returns:
-        ``part``: ``middle``; ``share`` of the shorter side, where that leaves ``size`` pixels.
+        ``part``: ``whole``; or ``middle`` and its ``share`` of the shorter side, where that leaves
+        ``size`` pixels.
     """
-    if not isinstance(images, FileImages) or images.whole:
+    if not isinstance(images, FileImages):
         return None
+    if images.whole:
+        return {"part": "whole", "size": images.size}
     return {"part": "middle", "share": SEEN, "size": images.size}
 
 

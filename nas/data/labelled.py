@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.data.csv_table import TARGETS, Table, read_table, target_columns
-from nas.data.pictures import suited_crops
+from nas.data.pictures import suited_crops, suited_shift
 from nas.data.problems import Problems, class_names, class_numbers
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, ImageFiles, RawData
 from nas.data.targets import OF_EXAMPLES, expect_kind, kind_of_columns, refuse_measured
@@ -30,6 +30,7 @@ def image_csv(
     labels: str = "labels.csv",
     targets: Sequence[str] | None = None,
     group: str | None = None,
+    whole: bool | None = None,
     encoding: str = "utf-8",
     kind: str | None = None,
 ) -> RawData:
@@ -47,6 +48,9 @@ def image_csv(
         targets: names of the target columns; by default all others for labels and values, and
             ``label``, ``class`` or ``target`` for classes.
         group: a column whose values must not be divided among the sets, such as a patient.
+        whole: whether images are scaled as a whole to a square; otherwise the square in their
+            middle is cut out. By default labels and values have whole images: what they count or
+            name may be anywhere.
         encoding: of the file.
         kind: ``classes``, ``labels`` or ``values``; by default the task's, or told by the columns.
 
@@ -80,8 +84,9 @@ def image_csv(
     classes, values = _values(table, kind, targets, rest, problems)
     parts = _parts(table, problems)
     problems.raise_any()
+    whole = kind != "classes" if whole is None else whole
     found = {
-        part: ImageFiles(tuple(paths[i] for i in rows), values[rows])
+        part: ImageFiles(tuple(paths[i] for i in rows), values[rows], whole=whole)
         for part, rows in parts.items()
         if len(rows)
     }
@@ -101,11 +106,18 @@ def image_csv(
         channels=config.channels or 3,
         image_size=side,
         origin=str(table.path),
-        **({} if kind == "values" else suited_crops(side)),
+        **_crops(kind, side),
         flip=kind != "values",
         targets=kind,
         groups=groups,
     )
+
+
+def _crops(kind: str, side: int) -> dict[str, Any]:
+    """Return how training images are cut: none that could lose what a target is about."""
+    if kind == "values":
+        return {}
+    return suited_shift(side) if kind == "labels" else suited_crops(side)
 
 
 def _values(

@@ -111,8 +111,8 @@ class UsualPicture:
             return None
         return (
             f"pictures have about {self.longer} x {self.shorter} pixels, and networks see the "
-            f"square in their middle, {self.shorter / self.longer:.0%} of them; cut or scale them "
-            "to squares where more matters"
+            f"square in their middle, {self.shorter / self.longer:.0%} of them; where more "
+            "matters, say data.options: {whole: true}, which scales them as a whole"
         )
 
 
@@ -254,6 +254,10 @@ def suited_crops(side: int) -> dict[str, Any]:
     Args:
         side: of the training pictures, in pixels.
     """
-    if side <= SHIFTED_SIDE:
-        return {"crop_padding": max(1, round(side / 14)), "scale": 1.0}
-    return {"crop_padding": 0, "scale": CROP_SCALE}
+    return suited_shift(side) if side <= SHIFTED_SIDE else {"crop_padding": 0, "scale": CROP_SCALE}
+
+
+def suited_shift(side: int) -> dict[str, Any]:
+    """Return ``crop_padding`` and ``scale`` that move training pictures of ``side`` pixels a bit
+    and lose nothing but their edges."""
+    return {"crop_padding": max(1, round(side / 14)), "scale": 1.0}

@@ -63,8 +63,8 @@ class ImageFiles:
     Attributes:
         paths: of each image.
         labels: see :class:`ImageArrays`.
-        whole: each image is scaled as a whole, because its targets have places in it; otherwise
-            the middle is cut out.
+        whole: each image is scaled as a whole, because its targets have places in it or may be
+            about any part of it; otherwise the middle is cut out.
     """
 
     paths: tuple[Path, ...]
@@ -225,13 +225,21 @@ def cifar100(config: DataConfig) -> RawData:
 
 
 @DATA_SOURCES.register("image_folder")
-def image_folder(config: DataConfig) -> RawData:
+def image_folder(config: DataConfig, *, whole: bool = False) -> RawData:
     """Return images laid out as torchvision's ``ImageFolder`` reads them: one folder a class.
 
     ``path`` holds the class folders themselves, or ``train/`` and optionally ``val/`` and
     ``test/`` with class folders inside; ``training/``, ``valid/``, ``validation/``, ``dev/`` and
     ``testing/``, in large or small letters, are the same. Hidden folders and files (``.name``)
     are left out, links to folders followed.
+
+    Args:
+        config: ``path`` is the folder.
+        whole: scale images as a whole to a square; otherwise the square in their middle is cut out.
+
+    Raises:
+        InputError: fewer than two classes, or folders without images.
+        EnvironmentProblem: the folder is not there.
     """
     root = folder_of(config, "the path of a folder of images")
     folders = _part_folders(root)
@@ -241,10 +249,10 @@ def image_folder(config: DataConfig) -> RawData:
         raise InputError(f"{train_root}: needs at least two class folders, found {len(classes)}")
     parts: dict[str, ImageFiles] = {}
     if train_root != root:
-        parts = {p: _image_files(f, classes) for p, f in folders.items() if p != "train"}
+        parts = {p: _image_files(f, classes, whole) for p, f in folders.items() if p != "train"}
     side = config.image_size or 224
     return RawData(
-        train=_image_files(train_root, classes),
+        train=_image_files(train_root, classes, whole),
         test=parts.get("test"),
         validation=parts.get("validation"),
         classes=tuple(classes),
@@ -463,7 +471,7 @@ def _class_folders(root: Path) -> list[str]:
     )
 
 
-def _image_files(root: Path, classes: Sequence[str]) -> ImageFiles:
+def _image_files(root: Path, classes: Sequence[str], whole: bool) -> ImageFiles:
     index = {name: i for i, name in enumerate(classes)}
     unknown = [name for name in _class_folders(root) if name not in index]
     if unknown:
@@ -478,4 +486,4 @@ def _image_files(root: Path, classes: Sequence[str]) -> ImageFiles:
             )
         paths.extend(files)
         labels.extend([index[name]] * len(files))
-    return ImageFiles(tuple(paths), np.asarray(labels, dtype=np.int64))
+    return ImageFiles(tuple(paths), np.asarray(labels, dtype=np.int64), whole)

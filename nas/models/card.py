@@ -359,15 +359,20 @@ def input_output_text(values: Mapping[str, Any]) -> str:
 
 def _cut_text(cut: Mapping[str, Any]) -> str:
     """Say which part of a picture of any size the networks were shown."""
-    if cut.get("part") != "middle":
+    if cut.get("part") not in ("middle", "whole"):
         return ""
-    size, share = cut["size"], cut["share"]
+    size = cut["size"]
+    how = f"scaled to {size} x {size}, by bilinear interpolation with anti-aliasing"
+    turned = "Pictures are turned first as their EXIF says{}; what is transparent in them is white"
+    if cut["part"] == "whole":
+        return (
+            f". A picture of another size was {how}, as a whole: what is not square is stretched. "
+            + turned.format("")
+        )
     return (
-        f". Of a picture of another size the square in its middle was taken and scaled to {size} x "
-        f"{size}, by bilinear interpolation with anti-aliasing: its side is {share:.3g} of the "
-        f"picture's shorter side, and at least {size} pixels where the picture has as many. "
-        "Pictures are turned first as their EXIF says, and not stretched; what is transparent in "
-        "them is white"
+        f". Of a picture of another size the square in its middle was taken and {how}: its side is "
+        f"{cut['share']:.3g} of the picture's shorter side, and at least {size} pixels where the "
+        "picture has as many. " + turned.format(", and not stretched")
     )
 
 

@@ -83,4 +83,7 @@ def test_what_a_card_says_of_pictures_is_what_networks_see(tmp_path, sides):
     )
     assert np.array_equal(np.asarray(made).transpose(2, 0, 1), files.at(torch.tensor([0]))[0])
     whole = FileImages((tmp_path / "a.png",), size=64, channels=3, whole=True)
-    assert cut_of(whole) is None and cut_of(MemoryImages(files.at(torch.tensor([0])))) is None
+    assert cut_of(whole) == {"part": "whole", "size": 64}
+    made = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.asarray(made).transpose(2, 0, 1), whole.at(torch.tensor([0]))[0])
+    assert cut_of(MemoryImages(files.at(torch.tensor([0])))) is None

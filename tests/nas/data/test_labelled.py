@@ -52,6 +52,25 @@ def test_labels_are_columns_of_zero_and_one_or_names_in_one_cell(folder):
     assert splits.targets == "labels" and splits.train.labels.shape == (20, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "whole"), [("labels", True), ("values", True), ("classes", False)]
+)
+def test_what_may_be_anywhere_in_an_image_is_not_cut_off(tmp_path, kind, whole):
+    """A mark at the left edge of a wide picture is what its target is about."""
+    for i in range(20):
+        pixels = np.tile(np.arange(64, dtype=np.uint8), (16, 1))
+        pixels[:, :8] = 255 * (i % 2)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    head, of = ("file,label", "ab") if kind == "classes" else ("file,mark,other", ("0,1", "1,0"))
+    table(tmp_path, head, [f"{i}.png,{of[i % 2]}" for i in range(20)])
+    for asked, shown in ((None, whole), (True, True), (False, False)):
+        options = {} if asked is None else {"whole": asked}
+        splits = load_splits(config(tmp_path, options=options), 0, kind=kind)
+        images, _ = next(iter(splits.evaluation_batches(splits.train)))
+        assert bool((images != images[0]).any()) == shown
+    assert splits.augmentation.scale == 1
+
+
 def test_one_class_an_image_is_a_column_of_words(folder):
     table(folder, "file,label", [f"{i}.png,{'ab'[i % 2]}" for i in range(20)])
     raw = image_csv(config(folder))
