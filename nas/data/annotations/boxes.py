@@ -112,7 +112,10 @@ def boxed_data(
         InputError: there is at least one mistake.
     """
     for files in parts.values():
-        _check_files(files, problems, empty=empty)
+        _check_files(files, problems)
+    if not empty and not problems:
+        # Where a box is wrong, its image only seems to have none.
+        _tell_empty([file for files in parts.values() for file in files], problems)
     problems.raise_any(FIX)
     if not parts.get("train"):
         raise InputError(f"{origin} holds no training images")
@@ -128,7 +131,24 @@ def boxed_data(
     return whole_images(found, classes, config, targets="boxes", origin=origin)
 
 
-def _check_files(files: Sequence[BoxedFile], problems: Problems, *, empty: bool) -> None:
+def _tell_empty(files: Sequence[BoxedFile], problems: Problems) -> None:
+    """Note how many images have no box, and the first of them."""
+    bare = [file for file in files if not file.boxes]
+    if not bare:
+        return
+    first = bare[0].path.name
+    what = f"{first} has no box" if len(bare) == 1 else (
+        f"{first} has no box, and {len(bare)} of {len(files)} images have none"
+    )  # fmt: skip
+    shows = "it shows" if len(bare) == 1 else "they show"
+    problems.add(
+        bare[0].place,
+        f"{what}; say data.options: {{empty: true}} if {shows} background alone",
+        line=bare[0].line,
+    )
+
+
+def _check_files(files: Sequence[BoxedFile], problems: Problems) -> None:
     seen: dict[Path, str] = {}
     for file in files:
         if not file.path.is_file():
@@ -148,14 +168,6 @@ def _check_files(files: Sequence[BoxedFile], problems: Problems, *, empty: bool)
                 file.place,
                 f"{file.path.name} is {size[0]} x {size[1]} pixels, and the annotations are for "
                 f"{file.size[0]} x {file.size[1]}",
-                line=file.line,
-            )
-        if not file.boxes and not empty and not problems:
-            # Where a box is wrong, its image only seems to have none.
-            problems.add(
-                file.place,
-                f"{file.path.name} has no box; say data.options: {{empty: true}} if it shows "
-                "background alone",
                 line=file.line,
             )
 

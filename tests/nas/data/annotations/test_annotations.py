@@ -185,6 +185,9 @@ def test_images_without_a_box_are_background_only_where_that_is_said(tmp_path):
     text = told("yolo_txt", tmp_path)
     assert "b.png has no box; say data.options: {empty: true}" in text
     assert len(load("yolo_txt", tmp_path, empty=True).train.labels) == 4
+    yolo(tmp_path / "two", b="", d="")
+    text = told("yolo_txt", tmp_path / "two")
+    assert "b.png has no box, and 2 of 4 images have none; say" in text
 
 
 def test_every_mistake_of_voc_is_told_with_its_line(tmp_path):
