@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,13 @@ _ROW_NUMBERS = ("", "unnamed: 0")
 """Names, in small letters, of the column that pandas writes its row numbers in."""
 _COUNTED_ROWS = 3
 """Rows from which a column that counts them is no chance."""
+_SHOWN = 20
+"""Names of columns that a message shows."""
+_MOMENT = re.compile(
+    r"(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ]+|$))?"
+    r"(?:\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?)?(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?"
+)
+"""A date, a time of day, or both."""
 _CLOCK_ROWS = 20
 """Rows over which no measurement only rises, but a clock does."""
 
@@ -55,18 +63,50 @@ class Table:
             InputError: there is no such column.
         """
         if name not in self.columns:
-            raise InputError(
-                f"{self.path}:1: no column {name!r} (columns: {', '.join(self.columns[:20])})"
-            )
+            raise InputError(f"{self.path}:1: no column {name!r} ({self.some_columns()})")
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
+    def beside(self, name: str, cell: str) -> Table:
+        """Return the table with one more column, whose cells are all the same."""
+        rows = tuple((*row, cell) for row in self.rows)
+        return replace(self, columns=(*self.columns, name), rows=rows)
+
+    def some_columns(self) -> str:
+        """The names of the columns in words; of many the first, and the last, often the target."""
+        names = self.columns
+        shown = names if len(names) <= _SHOWN else (*names[: _SHOWN - 4], "...", *names[-3:])
+        return f"columns: {', '.join(shown)}"
+
+    def likely_target(self) -> str | None:
+        """Return the only column of words that are no moments; None if there is not one."""
+        words = [n for n in self.columns if self._is_text(n) and not self._moments(n)]
+        return words[0] if len(words) == 1 else None
+
+    def _is_text(self, name: str) -> bool:
+        """Whether none of a column's cells is a number, and there are some."""
+        cells = [cell for cell in self.column(name) if cell]
+        return bool(cells) and not any(_is_number(cell) for cell in cells)
+
+    def _moments(self, name: str) -> bool:
+        """Whether all cells of a column are dates or times of day."""
+        return self._is_text(name) and all(map(_MOMENT.fullmatch, self.column(name)))
+
     def numbers(self, names: Sequence[str], problems: Problems) -> np.ndarray:
-        """Return the cells of columns as numbers, (rows, names) float64; mistakes are noted."""
-        places = [self.columns.index(name) for name in names]
+        """Return the cells of columns as numbers, (rows, names) float64; mistakes are noted.
+
+        A column without any number is one mistake, unless it has few rows.
+        """
         out = np.zeros((len(self.rows), len(names)))
+        places = []
+        for j, name in enumerate(names):
+            if len(self.rows) >= _COUNTED_ROWS and self._is_text(name):
+                problems.add(self.path, f"column {name} holds text, such as "
+                             f"{self.column(name)[0]!r}, and no numbers", line=1)  # fmt: skip
+            else:
+                places.append((j, self.columns.index(name)))
         for i, (row, line) in enumerate(zip(self.rows, self.lines, strict=True)):
-            for j, place in enumerate(places):
+            for j, place in places:
                 text = row[place]
                 try:
                     value = float(text)
@@ -86,10 +126,12 @@ class Table:
         Args:
             names: of columns.
             clocks: whether the rows are moments: then a column that rises over all of at least 20
-                rows tells the time.
+                rows tells the time, and so does one of dates or times of day.
         """
         least = _CLOCK_ROWS if clocks else _COUNTED_ROWS
-        return [] if len(self.rows) < least else [n for n in names if self._rises(n, clocks)]
+        if len(self.rows) < least:
+            return []
+        return [n for n in names if self._rises(n, clocks) or (clocks and self._moments(n))]
 
     def _rises(self, name: str, clocks: bool) -> bool:
         try:
@@ -177,6 +219,14 @@ def _holds_numbers(names: Sequence[str]) -> bool:
     return len(numbers) > 2 and 2 * len(numbers) > len(names) and not ordered
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def target_columns(table: Table, named: Sequence[str] | None) -> list[str]:
     """Return the target columns of a table.
 
@@ -191,6 +241,6 @@ def target_columns(table: Table, named: Sequence[str] | None) -> list[str]:
     if not found:
         raise InputError(
             f"{table.path}:1: no column is called {', '.join(TARGETS)}; name the target columns as "
-            f"data.options.targets (columns: {', '.join(table.columns[:20])})"
+            f"data.options.targets: [{table.likely_target() or 'NAME'}] ({table.some_columns()})"
         )
     return found[:1]

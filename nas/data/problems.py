@@ -72,6 +72,17 @@ def class_names(labels: Sequence[str]) -> tuple[str, ...]:
         return tuple(names)
 
 
+def classes_of(labels: Mapping[str, Sequence[str]], *, open_classes: bool) -> tuple[str, ...]:
+    """Return the classes of data: those of the training set, or of all sets.
+
+    Args:
+        labels: by set, ``train`` at least.
+        open_classes: whether other sets may have classes of their own.
+    """
+    parts = labels.values() if open_classes else [labels["train"]]
+    return class_names([label for part in parts for label in part])
+
+
 def class_targets(
     labels: Mapping[str, Sequence[str]], classes: Sequence[str], where: Path | str
 ) -> dict[str, np.ndarray]:

@@ -230,7 +230,9 @@ class DataSplits:
         }
 
 
-def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> DataSplits:
+def load_splits(
+    config: DataConfig, seed: int, *, kind: str | None = None, open_classes: bool = False
+) -> DataSplits:
     """Read the data set of ``config`` and divide it by ``seed``.
 
     Args:
@@ -238,6 +240,7 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
         seed: of the division.
         kind: of the targets that a task needs, for the sources that can give several:
             ``classes``, ``labels``, ``values``, ``boxes``, ``masks``, ``tokens`` or ``pairs``.
+        open_classes: whether validation and test may have classes that training has not.
 
     Each part holds every class in proportion. Calibration takes at most the whole
     training set.
@@ -248,10 +251,13 @@ def load_splits(config: DataConfig, seed: int, *, kind: str | None = None) -> Da
     """
     source = DATA_SOURCES.get(config.name)
     options = dict(config.options)
-    if kind is not None and "kind" in inspect.signature(source).parameters:
+    takes = inspect.signature(source).parameters
+    if kind is not None and "kind" in takes:
         options.setdefault("kind", kind)
-    if "seed" in inspect.signature(source).parameters:
+    if "seed" in takes:
         options["seed"] = seed
+    if open_classes and "open_classes" in takes:
+        options["open_classes"] = True
     raw = source(config, **options)
     channels = config.channels or raw.channels
     size = _size(config, raw)

@@ -81,7 +81,9 @@ class AnomalyDetection(Task):
         from nas.data.augment import Augmentation
         from nas.data.splits import load_splits
 
-        splits = expect(load_splits(config, seed, kind="classes"), "classes", self)
+        splits = expect(
+            load_splits(config, seed, kind="classes", open_classes=True), "classes", self
+        )
         check_windows(splits.input_size, splits.origin)
         normal = normal_classes(splits.classes, config.normal, splits.origin)
         parts = {
@@ -96,10 +98,10 @@ class AnomalyDetection(Task):
             part = parts[name]
             share = float(part.labels[part.indices, 0].mean())
             if not 0 < share < 1:
+                lacks = "normal windows" if share else "anomalies"
                 raise InputError(
-                    f"{splits.origin}: the {name} set has no "
-                    f"{'normal windows' if share else 'anomalies'}, so nothing can be told apart; "
-                    f"give a larger data.{name}, or more recordings of the class it lacks"
+                    f"{splits.origin}: the {name} set has no {lacks}, so nothing can be told "
+                    f"apart; {_remedy(name, parts['train'], lacks)}"
                 )
             parts[name] = _beside(part, train.first(REFERENCES), seed)
         self.without_network, self.directions = _best(parts["validation"], splits.channels)
@@ -244,6 +246,22 @@ def given_back(outputs: Tensor) -> Tensor:
     batch, units, _, places = outputs.shape
     patches = outputs.reshape(batch, units // PATCH, PATCH, places)
     return patches.transpose(2, 3).reshape(batch, -1)
+
+
+def _remedy(name: str, train: Subset, lacks: str) -> str:
+    """Return how a set gets the windows that it has none of.
+
+    Args:
+        name: of the set.
+        train: what is left to learn from, anomalies included.
+        lacks: ``anomalies`` or ``normal windows``.
+    """
+    if lacks == "anomalies" and not bool((train.labels[train.indices, 0] == 1).any()):
+        return (
+            "it is a share of training data that is all normal: give anomalies in a set of its "
+            f"own, such as recordings in a folder {name} (or {name}.csv, x_{name}.npy)"
+        )
+    return f"give a larger data.{name}, or more recordings of the class it lacks"
 
 
 def _beside(part: Subset, references: Subset, seed: int) -> Subset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.data.csv_table import Table, read_table, target_columns
+from nas.data.csv_table import TARGETS, Table, read_table, target_columns
 from nas.data.folders import folder_of
-from nas.data.problems import Problems, class_names, class_targets, whole_option
+from nas.data.problems import Problems, class_targets, classes_of, whole_option
 from nas.data.signals.source import NEEDED, PARTS, as_rows, raw_signals
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
@@ -47,8 +48,14 @@ def signal_csv(
     hop: int | None = None,
     encoding: str = "utf-8",
     kind: str | None = None,
+    open_classes: bool = False,
 ) -> RawData:
     """Return signals from ``train.csv`` and, where they are, ``validation.csv`` and ``test.csv``.
+
+    Where there is neither ``train.csv`` nor a folder ``train``, all CSV files of the folder are the
+    training set, of which validation and test are shares. In folders of files without a column
+    of targets, such as ``train/walk/1.csv`` or ``walk/1.csv``, the name of a file's folder is its
+    class, called ``label``.
 
     Without ``window`` a row is a signal: target columns by name, all others its values in order
     (channel after channel). With it a file is a recording whose rows are moments and whose other
@@ -71,6 +78,8 @@ def signal_csv(
         hop: rows from one window to the next; by default half a window.
         encoding: of the files.
         kind: ``classes``, ``labels`` or ``values``; by default the task's, or told by the targets.
+        open_classes: whether validation and test may have classes that training has not, as
+            anomalies; said by the task.
 
     Raises:
         InputError: mistakes in the files, each at its line; targets that are not of the kind.
@@ -81,9 +90,11 @@ def signal_csv(
             whole_option(name, value, least=1)
     root = folder_of(config, NEEDED)
     problems = Problems(root)
-    tables = {part: _tables(root, part, encoding) for part in PARTS}
+    tables = {part: _tables(root, part, encoding, targets) for part in PARTS}
     if not tables["train"]:
-        raise EnvironmentProblem(f"data.path: {root} holds no train.csv and no folder train")
+        raise EnvironmentProblem(
+            f"data.path: {root} holds no train.csv, no folder train and no other CSV files"
+        )
     first = tables["train"][0]
     named = target_columns(first, targets)
     kind = expect_kind("signal_csv", kind or _kind(tables["train"], named), OF_EXAMPLES)
@@ -124,7 +135,7 @@ def signal_csv(
     if not rows["train"][0]:
         raise InputError(f"{root}: no recording is as long as a window of {window} rows")
     classes, numbers = _text_targets(
-        {part: found[1] for part, found in rows.items()}, kind, named, root
+        {part: found[1] for part, found in rows.items()}, kind, named, root, open_classes
     )
     groups = None
     if group or window is not None:
@@ -138,11 +149,62 @@ def signal_csv(
     return raw_signals(arrays, classes, kind, origin=str(root), groups=groups)
 
 
-def _tables(root: Path, part: str, encoding: str) -> list[Table]:
-    files = [root / f"{part}.csv"] if (root / f"{part}.csv").is_file() else []
-    return [
-        read_table(path, encoding=encoding) for path in files or sorted((root / part).glob("*.csv"))
-    ]
+def _tables(
+    root: Path, part: str, encoding: str, targets: Sequence[str] | None = None
+) -> list[Table]:
+    """Return the files of a set.
+
+    Args:
+        root: folder of the data.
+        part: the set.
+        encoding: of the files.
+        targets: columns of targets where they are named.
+
+    Raises:
+        InputError: mistakes in the files; a folder without a training set whose files seem to be
+            divided already.
+    """
+    own = root / f"{part}.csv"
+    if own.is_file():
+        return [read_table(own, encoding=encoding)]
+    folder = root / part
+    if part == "train" and not folder.is_dir():
+        folder = root
+        _refuse_divided(root)
+    files = _csv_files(folder)
+    if files:
+        return [read_table(path, encoding=encoding) for path in files]
+    found = []
+    for place in sorted(each for each in folder.glob("*/") if not each.name.startswith(".")):
+        for path in _csv_files(place):
+            table = read_table(path, encoding=encoding)
+            told = {*TARGETS, *(targets or ())} & set(table.columns)
+            found.append(table if told else table.beside(TARGETS[0], place.name))
+    return found
+
+
+def _csv_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.csv") if not path.name.startswith("."))
+
+
+_OF_A_SET = re.compile(r"(?:^|[^a-z])(?:train(?:ing)?|val(?:id|idation)?|test(?:ing)?)(?:$|[^a-z])")
+"""Names, in small letters, of files and folders of one set."""
+
+
+def _refuse_divided(root: Path) -> None:
+    """Refuse a folder without ``train`` in which a name says that it is of one set."""
+    if any((root / f"{part}.csv").is_file() for part in PARTS[1:]):
+        raise EnvironmentProblem(f"data.path: {root} holds no train.csv and no folder train")
+    named = [
+        path for path in sorted(root.glob("*"))
+        if (path.is_dir() or path.suffix == ".csv") and _OF_A_SET.search(path.stem.lower())
+    ]  # fmt: skip
+    if named:
+        raise InputError(
+            f"data.path: {root} has no train.csv and no folder train, and {named[0].name} seems to "
+            "be of one set; call files train.csv, validation.csv and test.csv, or folders train, "
+            "validation and test"
+        )
 
 
 def _kind(tables: Sequence[Table], named: Sequence[str]) -> str:
@@ -208,7 +270,8 @@ def recorded(root: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "window" in options and (options["window"] is None or "leave_out" in options):
         return {}
-    tables = _tables(root, "train", str(options.get("encoding", "utf-8")))
+    encoding = str(options.get("encoding", "utf-8"))
+    tables = _tables(root, "train", encoding, options.get("targets"))
     if not tables:
         return {}
     named = target_columns(tables[0], options.get("targets"))
@@ -246,13 +309,17 @@ def _lasts(table: Table, target: str) -> bool:
 
 
 def _text_targets(
-    told: Mapping[str, Sequence[Any]], kind: str, names: Sequence[str], where: Path
+    told: Mapping[str, Sequence[Any]],
+    kind: str,
+    names: Sequence[str],
+    where: Path,
+    open_classes: bool,
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return names and targets of each part from texts, or from means where windows have them."""
     if kind == "classes":
         first = {part: [row[0] for row in each] for part, each in told.items()}
         refuse_measured(first["train"], where)
-        classes = class_names(first["train"])
+        classes = classes_of(first, open_classes=open_classes)
         return classes, class_targets(first, classes, where)
     values = {
         part: np.array([[number_or_nan(str(v)) for v in row] for row in each], dtype=np.float32)

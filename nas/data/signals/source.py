@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.folders import folder_of
-from nas.data.problems import Problems, class_names, class_numbers, class_targets
+from nas.data.problems import Problems, class_targets, classes_of
 from nas.data.signals.ts_file import Series, read_ts
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
@@ -47,7 +47,11 @@ the UCR archive, whose error is 1.3: 44 % right with windows, 89 % without them)
 
 @DATA_SOURCES.register("signal_ts")
 def signal_ts(
-    config: DataConfig, *, problem: str | None = None, kind: str | None = None
+    config: DataConfig,
+    *,
+    problem: str | None = None,
+    kind: str | None = None,
+    open_classes: bool = False,
 ) -> RawData:
     """Return a problem of the UCR or UEA archive from ``NAME_TRAIN.ts`` and ``NAME_TEST.ts``.
 
@@ -55,6 +59,8 @@ def signal_ts(
         config: ``path`` is the folder of the two files.
         problem: their NAME, where the folder has several.
         kind: ``classes`` or ``values``; the header says which it is.
+        open_classes: whether validation and test may have classes that training has not, as
+            anomalies; said by the task.
 
     Raises:
         InputError: no files, or mistakes in them, each at its line.
@@ -80,13 +86,10 @@ def signal_ts(
                 f"{_shape(train.values)}"
             )
     if train.classes:
-        classes = class_names(train.classes)
-        arrays = {
-            name: ImageArrays(
-                as_rows(part.values), np.array(class_numbers(part.labels, classes)[0], np.int64)
-            )
-            for name, part in parts.items()
-        }
+        headed = {name: part.classes for name, part in parts.items()}
+        classes = classes_of(headed, open_classes=open_classes)
+        numbers = class_targets({n: p.labels for n, p in parts.items()}, classes, found[0])
+        arrays = {n: ImageArrays(as_rows(p.values), numbers[n]) for n, p in parts.items()}
         targets = "classes"
     else:
         classes, targets = ("target",), "values"
@@ -98,7 +101,9 @@ def signal_ts(
 
 
 @DATA_SOURCES.register("signal_numpy")
-def signal_numpy(config: DataConfig, *, kind: str | None = None) -> RawData:
+def signal_numpy(
+    config: DataConfig, *, kind: str | None = None, open_classes: bool = False
+) -> RawData:
     """Return signals from ``x_train``, ``y_train`` and more: ``.npy`` files, or one ``.npz``.
 
     ``x_train`` is (n, length) or (n, channels, length); ``y_train`` (n,), one-hot (n, classes) or
@@ -108,6 +113,8 @@ def signal_numpy(config: DataConfig, *, kind: str | None = None) -> RawData:
     Args:
         config: ``path`` is the folder of the files.
         kind: ``classes``, ``labels`` or ``values``; by default the task's, or told by ``y_train``.
+        open_classes: whether validation and test may have classes that training has not, as
+            anomalies; said by the task.
 
     Raises:
         InputError: arrays missing or of shapes that do not fit, values that are not finite, targets
@@ -146,7 +153,7 @@ def signal_numpy(config: DataConfig, *, kind: str | None = None) -> RawData:
             problems.add(f"x_{part}", f"record {i} has a value that is not finite")
         values[part], labels[part] = as_rows(x.astype(np.float32)), arrays[f"y_{part}"]
     problems.raise_any()
-    classes, targets = _array_targets(labels, kind)
+    classes, targets = _array_targets(labels, kind, open_classes)
     groups = arrays.get("groups")
     if groups is not None and len(groups) != len(values["train"]):
         raise InputError(f"groups: {len(groups)} for {len(values['train'])} training signals")
@@ -251,11 +258,11 @@ def _arrays(root: Path) -> dict[str, np.ndarray]:
 
 
 def _array_targets(
-    labels: Mapping[str, np.ndarray], kind: str
+    labels: Mapping[str, np.ndarray], kind: str, open_classes: bool
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     if kind == "classes":
         text = {part: class_texts(y, f"y_{part}") for part, y in labels.items()}
-        classes = class_names(text["train"])
+        classes = classes_of(text, open_classes=open_classes)
         return classes, class_targets(text, classes, "y_train")
     problems = Problems("targets")
     numbers = {part: number_targets(y, kind, f"y_{part}", problems) for part, y in labels.items()}

@@ -25,8 +25,8 @@ def layout_hint(path: Path) -> str:
 
 
 _HINTS = (
-    ((".csv",), "CSV files are read as train.csv (a signal a row), as recordings in a folder train "
-     "with a column of their classes (signal_csv), or as labels.csv beside images (image_csv)"),
+    ((".csv",), "CSV files are read as train.csv (a signal a row), as recordings in one folder, or "
+     "one for each class (signal_csv), or as labels.csv beside images (image_csv)"),
     ((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"), "pictures lie in a folder for "
      "each class (image_folder) or beside a labels.csv (image_csv)"),
     ((".wav", ".flac"), "sounds lie in a folder for each class (audio_folder)"),
@@ -81,9 +81,10 @@ _LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("mask_folder", lambda path: any(_has(path / part, "masks") for part in ("", "train"))),
     ("yolo_txt", _yolo),
     ("text_pairs", lambda path: path.suffix == ".tsv" or _has(path, "train.tsv")),
-    ("signal_csv", lambda path: _has(path, "train.csv", "train/*.csv")),
+    ("signal_csv", lambda path: _has(path, "train.csv", "train/*.csv", "train/*/*.csv")),
     ("audio_folder", lambda path: any(_holds(each, (".wav", ".flac")) for each in _names(path))),
     ("image_folder", _pictures),
+    ("signal_csv", lambda path: _has(path, "*.csv", "*/*.csv")),
     ("text", lambda path: path.suffix == ".txt" or _has(path, "*.txt")),
 )
 """Sources by how particular their layout is: the first that fits is meant."""

@@ -107,19 +107,25 @@ def survey(
     from nas.data.sources import DATA_SOURCES, ImageFiles
     from nas.data.targets import refuse_constant
     from nas.job.option_types import wrong_options
-    from nas.job.sections.data import DataConfig
+    from nas.job.sections.data import SET_OPTIONS, DataConfig
+    from nas.tasks.base import TASKS
     from nas.tasks.data import kind_for
 
     read = DATA_SOURCES.get(source)
-    given = {**_found_options(source, path, options or {}), **(options or {})}
     wrong = wrong_options(
-        ("data", "options"), given, read, f"data source {source!r}", own=("config", "kind", "seed")
+        ("data", "options"), options or {}, read, f"data source {source!r}", own=SET_OPTIONS
     )
     for _, message in wrong:
         raise InputError(message)
+    given = {**_found_options(source, path, options or {}), **(options or {})}
     kind = None if task is None else kind_for(task)
     takes_kind = kind is not None and "kind" in inspect.signature(read).parameters
-    told = {"kind": kind} if takes_kind else {}
+    told: dict[str, Any] = {"kind": kind} if takes_kind else {}
+    if task is not None and TASKS.get(task).from_normal:
+        # Anomalies need not be among what is learned from.
+        told |= (
+            {"open_classes": True} if "open_classes" in inspect.signature(read).parameters else {}
+        )
     raw = read(DataConfig(name=source, path=str(path)), **given, **told)
     names = tuple(map(readable, raw.classes))
     if raw.targets == "values":

@@ -122,6 +122,10 @@ def check_normal(name: str, task: Any, data: DataConfig) -> Iterator[Finding]:
         )
 
 
+SET_OPTIONS = ("config", "kind", "seed", "open_classes")
+"""Keywords of data sources that are no options of a job: the framework sets them."""
+
+
 def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
     """Yield an unknown source, options that it does not take, and a path that is not there."""
     unknown = list(unknown_name("data.name", ("data", "name"), data.name))
@@ -129,9 +133,7 @@ def check_data(data: DataConfig, folder: Path) -> Iterator[Finding]:
     if data.options and not unknown:
         source = registry_for("data.name").get(data.name)
         what = f"data source {data.name!r}"
-        yield from wrong_options(
-            ("data", "options"), data.options, source, what, own=("config", "kind", "seed")
-        )
+        yield from wrong_options(("data", "options"), data.options, source, what, own=SET_OPTIONS)
     if data.path is not None and not data.download:
         place = folder / data.path
         if not place.exists():

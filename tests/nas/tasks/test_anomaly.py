@@ -213,6 +213,22 @@ def test_sets_without_anomalies_are_told(tmp_path):
         AnomalyDetection().load(DataConfig(name="signal_numpy", path=str(tmp_path)), 0)
 
 
+def test_anomalies_may_be_in_validation_and_test_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 10)):
+        np.save(tmp_path / f"x_{part}.npy", rng.standard_normal((count, 1, 64)))
+        names = np.array(["normal", "fault"])[np.arange(count) % 2 * (part != "train")]
+        np.save(tmp_path / f"y_{part}.npy", names)
+    config = DataConfig(name="signal_numpy", path=str(tmp_path))
+    with pytest.raises(InputError, match=r"all normal: give anomalies in a set of its own.*x_val"):
+        AnomalyDetection().load(config, 0)
+    for name in ("x", "y"):
+        np.save(tmp_path / f"{name}_validation.npy", np.load(tmp_path / f"{name}_test.npy"))
+    splits = AnomalyDetection().load(config, 0)
+    kinds = splits.validation.labels[splits.validation.indices, 0]
+    assert (kinds == 1).sum() == 5 and len(splits.train) == 40
+
+
 def test_a_job_runs_from_yaml_to_a_front(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text(

@@ -243,3 +243,49 @@ def test_thousands_are_not_taken_for_fractions(tmp_path):
     (tmp_path / "train.csv").write_text("t0;t1;t2;label\n998,5;999,5;1.001;a\n1,5;2,5;3,5;b\n")
     with pytest.raises(InputError, match=r"train.csv:2: '1\.001' is 1001 or 1\.001.*'998,5'"):
         signal_csv(config("signal_csv", tmp_path))
+
+
+def test_a_column_of_words_is_one_mistake_and_a_date_is_a_clock(tmp_path):
+    days = [f"2024-03-{1 + i // 24:02d} {i % 24:02d}:30:00.5" for i in range(40)]
+    rows = [
+        "day,x,place,state",
+        *[f"{day},{i % 7},hall,{'ab'[i // 20]}" for i, day in enumerate(days)],
+    ]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError) as error:
+        signal_csv(config("signal_csv", tmp_path), targets=["state"], window=8, leave_out=[])
+    assert "has 2 mistakes" in str(error.value)
+    assert "train.csv:1: column place holds text, such as 'hall', and no numbers" in str(
+        error.value
+    )
+    found = recorded(tmp_path, {"targets": ["state"]})
+    assert found["leave_out"] == ["day"]
+    with pytest.raises(InputError, match="column day only counts the rows or tells the time"):
+        signal_csv(config("signal_csv", tmp_path), targets=["state"], window=8)
+
+
+def test_the_columns_that_are_told_are_those_that_may_be_targets(tmp_path):
+    names = [f"t{i}" for i in range(50)]
+    (tmp_path / "train.csv").write_text(",".join([*names, "mood"]) + "\n" + "1," * 50 + "good\n")
+    with pytest.raises(InputError, match=r"targets: \[mood\].*t15, \.\.\., t48, t49, mood\)"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+def test_files_of_one_folder_are_the_training_set_unless_one_says_otherwise(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.csv").write_text("t0,t1,label\n1,2,x\n3,4,y\n")
+    raw = signal_csv(config("signal_csv", tmp_path))
+    assert raw.train.images.shape == (4, 1, 1, 2) and raw.test is None
+    (tmp_path / "pumps_TEST.csv").write_text("t0,t1,label\n1,2,x\n")
+    with pytest.raises(InputError, match=r"pumps_TEST.csv seems to be of one set"):
+        signal_csv(config("signal_csv", tmp_path))
+
+
+def test_the_folder_of_a_file_is_its_class_where_no_column_is(tmp_path):
+    for part, classes in (("train", "xy"), ("test", "y")):
+        for name in classes:
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "0.csv").write_text("u,v\n" + "1.5,2\n" * 8)
+    raw = signal_csv(config("signal_csv", tmp_path), window=4)
+    assert raw.classes == ("x", "y") and raw.test.labels.tolist() == [1, 1, 1]
+    assert raw.groups.tolist() == [0, 0, 0, 1, 1, 1]

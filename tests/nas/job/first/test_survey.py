@@ -357,7 +357,7 @@ def test_what_was_seen_is_told(found, words):
         ("boxes.json", "annotations/instances_train.json"),
         ("sound.flac", "audio_folder"),
         ("notes.md", ""),
-        ("running/1.csv", "a column of their classes"),
+        ("running/1.csv", "one for each class"),
     ],
 )
 def test_files_that_lie_otherwise_are_told_how_to_lie(tmp_path, name, words):
@@ -366,6 +366,40 @@ def test_files_that_lie_otherwise_are_told_how_to_lie(tmp_path, name, words):
     hint = layout_hint(tmp_path)
     assert words in hint and bool(hint) == bool(words)
     assert "is a file" in layout_hint(tmp_path / name)
+
+
+def test_options_are_checked_before_files_are_read_with_them(tmp_path):
+    signal_csv(tmp_path)
+    with pytest.raises(InputError, match=r"'label' is not a list of texts; write \[label\]"):
+        survey("signal_csv", tmp_path, options={"targets": "label"})
+
+
+def test_anomalies_need_not_be_in_what_is_learned_from(tmp_path):
+    for part, states in (("train", "n"), ("test", "nf")):
+        (tmp_path / part).mkdir()
+        for state in states:
+            rows = [f"{RNG.normal():.3f},{state}" for _ in range(200)]
+            (tmp_path / part / f"{state}.csv").write_text("\n".join(["x,label", *rows]))
+    with pytest.raises(InputError, match="class 'f' of the test set"):
+        survey("signal_csv", tmp_path, options={"window": 32})
+    found = survey("signal_csv", tmp_path, task="anomaly_detection", options={"window": 32})
+    assert found.names == ("f", "n") and "open_classes" not in found.options
+
+
+def test_recordings_lie_in_one_folder_or_in_one_for_each_class(tmp_path):
+    for k in range(6):
+        place = tmp_path / "classes" / "ab"[k % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        rows = [f"{i / 50},{RNG.normal():.3f}" for i in range(200)]
+        (place / f"{k}.csv").write_text("\n".join(["t,x", *rows]))
+        (tmp_path / "one").mkdir(exist_ok=True)
+        named = "\n".join(["t,x,label", *[f"{row},{'ab'[k % 2]}" for row in rows]])
+        (tmp_path / "one" / f"{k}.csv").write_text(named)
+    for name in ("classes", "one"):
+        assert guess_source(tmp_path / name) == "signal_csv"
+        found = survey("signal_csv", tmp_path / name)
+        assert found.options == {"window": 32, "leave_out": ["t"]}
+        assert (found.names, found.channels) == (("a", "b"), 1)
 
 
 def test_recordings_are_cut_into_windows(tmp_path):
