@@ -30,6 +30,7 @@ class Images:
         targets: what is right, batch by batch, as the task's score takes it; by default the labels.
         task: says what is decided and how good it is; ``None`` for one class an image.
         classes: names of classes, labels or outputs; numbers where there are none.
+        each: what ``classes`` are names of, in words.
         doubt: why they may be no inputs of the model, in words; empty where nothing says so.
     """
 
@@ -39,6 +40,7 @@ class Images:
     targets: tuple[np.ndarray, ...] = ()
     task: Task | None = None
     classes: tuple[str, ...] = ()
+    each: str = "class"
     doubt: str = ""
 
 
@@ -71,6 +73,7 @@ class Comparison:
         value, reference_value: of the metric, likewise.
         by_class: of each class that occurs; empty for a task without classes or without targets.
         largest_loss: the class that loses most, and how much; ``None`` without classes.
+        each: what they are, in words: ``class``, ``label`` or ``output``.
     """
 
     agreement: float | None
@@ -84,6 +87,7 @@ class Comparison:
     reference_value: float | None = None
     by_class: Mapping[str, ClassFigures] = field(default_factory=dict)
     largest_loss: tuple[str, float] | None = None
+    each: str = "class"
 
     @classmethod
     def of(cls, output: np.ndarray, reference: np.ndarray, images: Images) -> Comparison:
@@ -112,6 +116,7 @@ class Comparison:
                 key=lambda pair: pair[1],
                 default=None,
             ),
+            each=images.each,
         )
 
     @property

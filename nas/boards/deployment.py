@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.boards.comparison import Comparison, Images
 from nas.boards.pixels import as_inputs, preprocessing_in
+from nas.tasks.data import each_of, kind_for
 from search_spaces.errors import EnvironmentProblem, InputError
 from search_spaces.model_files.graph import inputs_of
 
@@ -290,6 +291,7 @@ def read_images(
         targets=tuple(y for _, y in batches),
         task=context.task,
         classes=tuple(splits.classes),
+        each=each_of(splits.targets),
     )
 
 
@@ -326,6 +328,7 @@ def with_task(images: Images, model: Path) -> Images:
         task=None if task.has_classes else task,
         targets=() if images.labels is None else images.targets or (images.labels,),
         classes=images.classes or tuple(map(str, classes)),
+        each=each_of(kind_for(str(name))),
     )
 
 

@@ -27,6 +27,7 @@ from nas.cli.device_options import (
     chosen_protocol,
     key_values,
 )
+from nas.report.charts.text import plural
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def lines(report: DeployReport) -> list[str]:
             one, other = (_valued(found.metric, v) for v in (figures.value, figures.reference))
             told = f"{worst} loses most: {one} (reference {other})" if loss > 0 else "none loses"
             out.append(
-                f"  {'by class':<13} {told}, of {len(found.by_class)} classes; the report has each"
+                f"  {'by ' + found.each:<13} {told}, of "
+                f"{plural(len(found.by_class), found.each)}; the report has each"
             )
     out += [f"  problem: {text}" for text in report.problems]
     out += [f"  warning: {text}" for text in report.warnings]

@@ -202,6 +202,9 @@ class DataSplits:
             rest["pixel_scale"] = self.normalisation.scale
         if self.normalisation.reversed:
             rest["channel_order"] = "bgr"
+        images = self.train.images
+        if isinstance(images, FileImages) and images.whole and self.targets not in PLACED:
+            rest["pictures"] = "whole"
         further = {"noise": self.augmentation.noise, "gain": self.augmentation.gain}
         return {
             "origin": self.origin,
@@ -499,14 +502,6 @@ def _indices_digest(indices: Tensor) -> str:
 
 
 __all__ = [
-    "Augmentation",
-    "Batches",
-    "Crops",
-    "DataSplits",
-    "FileImages",
-    "Images",
-    "MemoryImages",
-    "Normalisation",
-    "Subset",
-    "load_splits",
-]
+    "Augmentation", "Batches", "Crops", "DataSplits", "FileImages", "Images", "MemoryImages",
+    "Normalisation", "Subset", "load_splits",
+]  # fmt: skip

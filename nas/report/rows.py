@@ -19,6 +19,7 @@ from nas.report.results import (
     metric_text,
     number,
 )
+from nas.tasks.data import each_of
 
 MOST_DOTS = 4000
 """Evaluations drawn at most; more would make the page slow and large. The page says so."""
@@ -119,8 +120,7 @@ class Rows:
 
 def each_word(results: Results) -> str:
     """Return what the metric is given for one by one: ``class``, ``label`` or ``output``."""
-    targets = (results.get("task") or {}).get("targets", "classes")
-    return {"labels": "label", "values": "output"}.get(targets, "class")
+    return each_of((results.get("task") or {}).get("targets"))
 
 
 def budgets(results: Results) -> list[dict[str, Any]]:

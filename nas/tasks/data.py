@@ -34,6 +34,11 @@ TASKS_FOR: dict[str, tuple[str, ...]] = {
 """Kinds of targets -> the tasks of this project that learn from them."""
 
 
+def each_of(targets: str | None) -> str:
+    """Return what a metric is given for one by one: ``class``, ``label`` or ``output``."""
+    return {"labels": "label", "values": "output"}.get(targets or "", "class")
+
+
 def kind_for(task: str) -> str | None:
     """Return the kind of targets that ``task`` learns from; None for a task of a plug-in."""
     return next((kind for kind, tasks in TASKS_FOR.items() if task in tasks), None)

@@ -45,4 +45,5 @@ def tally(words: Iterable[str]) -> str:
 
 def plural(count: int, word: str) -> str:
     """Return ``1 pair`` or ``2 pairs``."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    more = "es" if word.endswith("s") else "s"
+    return f"{count} {word}{'' if count == 1 else more}"

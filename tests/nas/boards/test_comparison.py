@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,5 +164,7 @@ def test_the_command_tells_what_is_compared():
     told = "\n".join(lines(report))
     assert "agreement 83.3 %" in told and "accuracy 83.33 % (reference 100.00 %)" in told
     assert "b loses most: 50.00 % (reference 100.00 %), of 3 classes" in told
+    report.execution = replace(against, each="output")
+    assert "by output     b loses most: " in "\n".join(lines(report))
     report.against_float = Comparison.of(REFERENCE, REFERENCE, images)
     assert "none loses, of 3 classes" in "\n".join(lines(report))
