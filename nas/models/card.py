@@ -343,7 +343,7 @@ def input_output_text(values: Mapping[str, Any]) -> str:
         text += "; the channels are blue, green, red"
     elif shape[:1] == [3] and bytes_ and not values.get("input"):
         text += "; the channels are red, green, blue"
-    text += _cut_text(values.get("pictures") or {})
+    text += _cut_text(values.get("pictures") or {}, scaled=bool(values.get("input")))
     text += _resized_text(values.get("image_size"), shape, own=bool(values.get("input")))
     if values.get("output"):
         return f"{text}.\n\n`logits`: float32, {values['output']}"
@@ -357,14 +357,21 @@ def input_output_text(values: Mapping[str, Any]) -> str:
     return text + (f" In order: {names}." if names else "")
 
 
-def _cut_text(cut: Mapping[str, Any]) -> str:
-    """Say which part of a picture of any size the networks were shown."""
+def _cut_text(cut: Mapping[str, Any], *, scaled: bool) -> str:
+    """Say which part of a picture of any size the networks were shown.
+
+    Args:
+        cut: see :func:`nas.data.images.cut_of`.
+        scaled: whether it is said already that all of it was scaled.
+    """
     if cut.get("part") not in ("middle", "whole"):
         return ""
     size = cut["size"]
     how = f"scaled to {size} x {size}, by bilinear interpolation with anti-aliasing"
     turned = "Pictures are turned first as their EXIF says{}; what is transparent in them is white"
     if cut["part"] == "whole":
+        if scaled:
+            return ". " + turned.format("")
         return (
             f". A picture of another size was {how}, as a whole: what is not square is stretched. "
             + turned.format("")

@@ -138,6 +138,9 @@ def test_the_card_says_which_part_of_a_picture_networks_were_shown(model):
     whole["task"]["pictures"] = {"part": "whole", "size": 64}
     text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
     assert "as a whole: what is not square is stretched" in text and "64 x 64" in text
+    whole["task"]["input"] = "Scale the whole image"
+    text = ModelCard.from_results(whole, whole["front"][0], model).to_markdown()
+    assert "stretched" not in text and "turned first as their EXIF says;" in text
     del whole["task"]["pictures"]
     card = ModelCard.from_results(whole, whole["front"][0], model)
     assert "pictures" not in card.preprocessing and "middle" not in card.to_markdown()
