@@ -20,7 +20,7 @@ import numpy as np
 
 from nas.data.folders import folder_of
 from nas.data.problems import Problems
-from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
+from nas.data.sources import DATA_SOURCES, ImageArrays, RawData, part_folders
 from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def audio_folder(
 
     ``validation_list.txt`` and ``testing_list.txt`` name the files of these sets, if they are
     there. Otherwise the sets are drawn by speaker, the part of a name before ``_nohash_``, so that
-    no voice is in two of them. Folders that begin with ``_`` or ``.`` are left out.
+    no voice is in two of them. Or the folders of words lie in ``train``, ``val`` and ``test``.
+    Folders that begin with ``_`` or ``.`` are left out.
 
     Args:
         config: ``path`` is the folder.
@@ -163,27 +164,38 @@ def audio_folder(
     """
     front = LogMel(rate, seconds, bins, window_ms, hop_ms)
     root = folder_of(config, "the folder of the sounds")
-    folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name[0] not in "_.")
+    places = part_folders(root)
+    learned = places.get("train", root)
+    folders = _word_folders(learned)
     wanted = list(words) if words is not None else folders
     for word in wanted:
         if word not in folders:
-            raise InputError(f"data.options.words: {root / word} is no folder of sounds")
+            raise InputError(f"data.options.words: {learned / word} is no folder of sounds")
     classes = (*wanted, *([unknown] if unknown is not None and unknown not in wanted else []))
     files: list[Path] = []
     labels: list[int] = []
-    for name in folders:
-        label = name if name in wanted else unknown
-        if label is None:
-            continue
-        found = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in SUFFIXES)
-        if not found and name in wanted:
-            raise InputError(f"{root / name}: holds no sounds ({', '.join(SUFFIXES)})")
-        files += found
-        labels += [classes.index(label)] * len(found)
+    told: list[str] = []
+    for part, place in (places or {"train": root}).items():
+        for name in _word_folders(place):
+            label = name if name in wanted else unknown
+            if label is None:
+                if words is None:
+                    raise InputError(f"{place}: class {name!r} is not among the training classes")
+                continue
+            found = sorted(f for f in (place / name).iterdir() if f.suffix.lower() in SUFFIXES)
+            if not found and name in wanted:
+                raise InputError(f"{place / name}: holds no sounds ({', '.join(SUFFIXES)})")
+            files += found
+            labels += [classes.index(label)] * len(found)
+            told += [part] * len(found)
     if len(classes) < 2:
-        raise InputError(f"{root}: needs at least two folders of sounds, found {len(classes)}")
+        raise InputError(f"{learned}: needs at least two folders of sounds, found {len(classes)}")
     spectrograms = _spectrograms(root, files, front)
-    parts = _parts(root, files)
+    parts = (
+        {part: np.flatnonzero(np.array(told) == part) for part in dict.fromkeys(told)}
+        if places
+        else _parts(root, files)
+    )
     arrays = {
         part: ImageArrays(spectrograms[rows], np.array(labels, dtype=np.int64)[rows])
         for part, rows in parts.items()
@@ -240,21 +252,29 @@ def read_sound(path: Path) -> tuple[int, np.ndarray]:
 
 
 def common_rate(root: Path, *, looked_at: int = 20) -> int | None:
-    """Return the samples a second of the sounds in the folders of ``root``; None if they differ.
+    """Return the samples a second of the sounds in the folders of ``root``; None if they differ."""
+    rates = {rate for rate, _ in _heard(root, looked_at)}
+    return rates.pop() if len(rates) == 1 else None
 
-    Args:
-        root: folder of folders of sounds.
-        looked_at: files that are read at most, spread over all; sounds that cannot be read say
-            nothing.
-    """
-    files = sorted(path for path in root.glob("*/*") if path.suffix.lower() in SUFFIXES)
-    rates = set()
+
+def usual_seconds(root: Path, *, looked_at: int = 20) -> float | None:
+    """Return how long the sounds in the folders of ``root`` last, the median; None without any."""
+    lasts = [len(sound) / rate for rate, sound in _heard(root, looked_at) if rate]
+    return float(np.median(lasts)) if lasts else None
+
+
+def _heard(root: Path, looked_at: int) -> list[tuple[int, np.ndarray]]:
+    """Return rate and samples of sounds spread over all, but of those that cannot be read."""
+    found = [path for pattern in ("*/*", "*/*/*") for path in root.glob(pattern)]
+    words = [path for path in found if path.parent.name[0] not in "_."]
+    files = sorted(path for path in words if path.suffix.lower() in SUFFIXES)
+    heard = []
     for path in files[:: max(1, len(files) // looked_at)]:
         try:
-            rates.add(read_sound(path)[0])
+            heard.append(read_sound(path))
         except InputError:
             continue  # named where all of them are read
-    return rates.pop() if len(rates) == 1 else None
+    return heard
 
 
 def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarray:
@@ -291,6 +311,10 @@ def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarra
         "resample or leave out what is named; data.options.rate says which rate all sounds have"
     )
     return out
+
+
+def _word_folders(place: Path) -> list[str]:
+    return sorted(f.name for f in place.iterdir() if f.is_dir() and f.name[0] not in "_.")
 
 
 def _parts(root: Path, files: Sequence[Path]) -> dict[str, np.ndarray]:

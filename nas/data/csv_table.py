@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.problems import Problems
+from nas.data.targets import number_or_nan
 from nas.data.text.decoding import read_plain
 from search_spaces.errors import InputError
 from search_spaces.tables.files import separator_of, two_marks, with_point
@@ -31,6 +32,8 @@ _COUNTED_ROWS = 3
 """Rows from which a column that counts them is no chance."""
 _SHOWN = 20
 """Names of columns that a message shows."""
+_NAN = ("nan", "+nan", "-nan")
+"""A number that is none, in small letters."""
 _MOMENT = re.compile(
     r"(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ]+|$))?"
     r"(?:\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?)?(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?"
@@ -78,15 +81,20 @@ class Table:
         shown = names if len(names) <= _SHOWN else (*names[: _SHOWN - 4], "...", *names[-3:])
         return f"columns: {', '.join(shown)}"
 
-    def likely_target(self) -> str | None:
-        """Return the only column of words that are no moments; None if there is not one."""
-        words = [n for n in self.columns if self._is_text(n) and not self._moments(n)]
-        return words[0] if len(words) == 1 else None
+    def likely_target(self, among: Sequence[str]) -> str | None:
+        """Return the only column whose words, no moments, come again, or the only one of numbers.
+
+        None if there is neither.
+        """
+        words = [n for n in among if self._is_text(n) and not self._moments(n)]
+        again = [n for n in words if 2 * len(set(self.column(n))) <= len(self.rows)]
+        numbers = [n for n in among if not self._is_text(n)]
+        return next((found[0] for found in (again, numbers) if len(found) == 1), None)
 
     def _is_text(self, name: str) -> bool:
         """Whether none of a column's cells is a number, and there are some."""
         cells = [cell for cell in self.column(name) if cell]
-        return bool(cells) and not any(_is_number(cell) for cell in cells)
+        return bool(cells) and all(map(_is_word, cells))
 
     def _moments(self, name: str) -> bool:
         """Whether all cells of a column are dates or times of day."""
@@ -108,9 +116,8 @@ class Table:
         for i, (row, line) in enumerate(zip(self.rows, self.lines, strict=True)):
             for j, place in places:
                 text = row[place]
-                try:
-                    value = float(text)
-                except ValueError:
+                value = number_or_nan(text)
+                if math.isnan(value) and text.lower() not in _NAN:
                     told = f"{text!r} is no number" if text else "a value is missing"
                     problems.add(self.path, f"column {names[j]}: {told}", line=line)
                     continue
@@ -219,16 +226,19 @@ def _holds_numbers(names: Sequence[str]) -> bool:
     return len(numbers) > 2 and 2 * len(numbers) > len(names) and not ordered
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_word(text: str) -> bool:
+    return math.isnan(number_or_nan(text)) and text.lower() not in _NAN
 
 
-def target_columns(table: Table, named: Sequence[str] | None) -> list[str]:
+def target_columns(
+    table: Table, named: Sequence[str] | None, among: Sequence[str] | None = None
+) -> list[str]:
     """Return the target columns of a table.
+
+    Args:
+        table: the table.
+        named: as the job names them.
+        among: columns that may be targets, by default all. A single one is.
 
     Raises:
         InputError: a named one is not there, or none is named and none is called as usual.
@@ -237,10 +247,13 @@ def target_columns(table: Table, named: Sequence[str] | None) -> list[str]:
         for name in named:
             table.column(name)
         return list(named)
+    if among is not None and len(among) == 1:
+        return list(among)
     found = [name for name in TARGETS if name in table.columns]
     if not found:
+        likely = table.likely_target(among or table.columns) or "NAME"
         raise InputError(
             f"{table.path}:1: no column is called {', '.join(TARGETS)}; name the target columns as "
-            f"data.options.targets: [{table.likely_target() or 'NAME'}] ({table.some_columns()})"
+            f"data.options.targets: [{likely}] ({table.some_columns()})"
         )
     return found[:1]

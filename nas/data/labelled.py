@@ -18,7 +18,10 @@ from search_spaces.errors import EnvironmentProblem, InputError
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
-FILE_COLUMNS = ("file", "image", "filename", "path")
+FILE_COLUMNS = (
+    "file", "image", "filename", "path", "file_name", "filepath", "file_path", "image_path",
+    "image_id", "img",
+)  # fmt: skip
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation",
          "test": "test"}  # fmt: skip
 
@@ -36,8 +39,9 @@ def image_csv(
 ) -> RawData:
     """Return images whose targets are columns of a CSV file.
 
-    The file has a column ``file`` (or ``image``, ``filename``, ``path``) with paths relative to
-    ``path``, the target columns, and where it is wished ``split`` (train, validation or test).
+    The file has a column ``file`` (or ``image``, ``filename``, ``path``, ``image_id``, ...) with
+    paths relative to ``path`` or to one folder in it, with or without their ending, the target
+    columns, and where it is wished ``split`` (train, validation or test).
     Several labels an image are columns of 0 and 1, or one column ``labels`` with names divided
     by ``;`` or ``|``. Columns are divided by commas, semicolons or tabs; with the latter two
     ``1,5`` is a number, too. Row numbers in a first column without a name are left out.
@@ -46,7 +50,7 @@ def image_csv(
         config: ``path`` is the folder of the images.
         labels: the CSV file, relative to ``path``.
         targets: names of the target columns; by default all others for labels and values, and
-            ``label``, ``class`` or ``target`` for classes.
+            ``label``, ``class``, ``target`` or the only other one for classes.
         group: a column whose values must not be divided among the sets, such as a patient.
         whole: whether images are scaled as a whole to a square; otherwise the square in their
             middle is cut out. By default labels and values have whole images: what they count or
@@ -73,12 +77,7 @@ def image_csv(
             f"{table.path}:1: no column is called {', '.join(FILE_COLUMNS)}, so the images have "
             "no names"
         )
-    paths = [root / cell for cell in table.column(name)]
-    for path, line in zip(paths, table.lines, strict=True):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            problems.add(table.path, f"{path.name!r} has no ending of an image file", line=line)
-        elif not path.is_file():
-            problems.add(table.path, f"{path} is not there", line=line)
+    paths = _images(root, table, name, problems)
     rest = [c for c in table.columns if c not in (name, "split", group)]
     kind = expect_kind("image_csv", kind or _kind(table, targets, rest), OF_EXAMPLES)
     classes, values = _values(table, kind, targets, rest, problems)
@@ -113,6 +112,29 @@ def image_csv(
     )
 
 
+def _images(root: Path, table: Table, name: str, problems: Problems) -> list[Path]:
+    """Return the image of each row; what is not there is noted."""
+    inside = sorted(p for p in root.glob("*/") if not p.name.startswith("."))
+    found = []
+    for cell, line in zip(table.column(name), table.lines, strict=True):
+        path = root / cell
+        if not path.is_file():
+            places = [place / cell for place in (root, *inside)]
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                places = [Path(f"{p}{suffix}") for p in places for suffix in IMAGE_SUFFIXES]
+            there = [place for place in places if place.is_file()]
+            path = there[0] if len(there) == 1 else path
+            if len(there) > 1:
+                told = f"{cell!r} may be {there[0]} or {there[1]}; say which"
+                problems.add(table.path, told, line=line)
+            elif not there and path.suffix.lower() in IMAGE_SUFFIXES:
+                problems.add(table.path, f"{path} is not there", line=line)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            problems.add(table.path, f"{path.name!r} has no ending of an image file", line=line)
+        found.append(path)
+    return found
+
+
 def _crops(kind: str, side: int) -> dict[str, Any]:
     """Return how training images are cut: none that could lose what a target is about."""
     if kind == "values":
@@ -128,7 +150,7 @@ def _values(
     problems: Problems,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     if kind == "classes":
-        (column, *others) = target_columns(table, targets)
+        (column, *others) = target_columns(table, targets, rest)
         if others:
             raise InputError(
                 f"data.options.targets: {', '.join(targets or [])} are several, and a class is one "

@@ -242,7 +242,7 @@ def image_folder(config: DataConfig, *, whole: bool = False) -> RawData:
         EnvironmentProblem: the folder is not there.
     """
     root = folder_of(config, "the path of a folder of images")
-    folders = _part_folders(root)
+    folders = part_folders(root)
     train_root = folders.get("train", root)
     classes = _class_folders(train_root)
     if len(classes) < 2:
@@ -420,7 +420,7 @@ _PARTS = {
 _NO_CLASSES = {"__MACOSX", "lost+found"}
 
 
-def _part_folders(root: Path) -> dict[str, Path]:
+def part_folders(root: Path) -> dict[str, Path]:
     """Return the folders of ``root`` that hold the parts of a divided set; none without train.
 
     A part holds class folders; a folder called ``train`` full of pictures is a class.

@@ -11,6 +11,9 @@ import numpy as np
 from nas.data.problems import Problems
 from search_spaces.errors import InputError
 
+TRUTH = {"true": 1.0, "false": 0.0}
+"""Words in small letters that are numbers in tables, as pandas writes them."""
+
 OF_EXAMPLES = ("classes", "labels", "values")
 """Kinds that a table of examples can hold; which of them it is, its values say."""
 
@@ -137,8 +140,8 @@ def number_targets(targets: np.ndarray, kind: str, where: str, problems: Problem
 
 
 def number_or_nan(text: str) -> float:
-    """Return the number that a text is, NaN where it is none."""
+    """Return the number that a text is, 1 and 0 of true and false; NaN where it is none."""
     try:
         return float(text)
     except ValueError:
-        return math.nan
+        return TRUTH.get(text.lower(), math.nan)

@@ -19,7 +19,8 @@ def layout_hint(path: Path) -> str:
     """Return how files of the kinds at ``path`` have to lie, for the message that none fits."""
     if path.is_file():
         return f"{path} is a file; give the folder that it lies in"
-    suffixes = {each.suffix.lower() for pattern in ("*", "*/*") for each in _names(path, pattern)}
+    patterns = ("*", "*/*", "*/*/*")
+    suffixes = {each.suffix.lower() for pattern in patterns for each in _names(path, pattern)}
     hints = [text for kinds, text in _HINTS if suffixes & set(kinds)]
     return "; ".join(hints)
 
@@ -28,7 +29,7 @@ _HINTS = (
     ((".csv",), "CSV files are read as train.csv (a signal a row), as recordings in one folder, or "
      "one for each class (signal_csv), or as labels.csv beside images (image_csv)"),
     ((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"), "pictures lie in a folder for "
-     "each class (image_folder) or beside a labels.csv (image_csv)"),
+     "each class (image_folder) or beside a CSV file of theirs (image_csv)"),
     ((".wav", ".flac"), "sounds lie in a folder for each class (audio_folder)"),
     ((".npy",), "arrays are called x_train.npy and y_train.npy (signal_numpy)"),
     ((".ts",), "archives of signals are called NAME_TRAIN.ts and NAME_TEST.ts (signal_ts)"),
@@ -72,17 +73,35 @@ def _holds(folder: Path, suffixes: Collection[str]) -> bool:
     return any(each.suffix.lower() in suffixes for each in _names(folder))
 
 
+def table_of_pictures(path: Path) -> str | None:
+    """Return the name of the one CSV file beside pictures, or beside a folder of them."""
+    from nas.data.sources import IMAGE_SUFFIXES
+
+    tables = [each.name for each in _names(path, "*.csv")]
+    places = [path, *(each for each in _names(path) if each.is_dir())]
+    shown = [place for place in places if _holds(place, IMAGE_SUFFIXES)]
+    if "labels.csv" in tables:
+        return "labels.csv"
+    return tables[0] if len(tables) == 1 and len(shown) == 1 else None
+
+
+def _sounds(path: Path) -> bool:
+    """Whether folders of one, or of its parts, hold sounds."""
+    folders = [each for pattern in ("*", "*/*") for each in _names(path, pattern) if each.is_dir()]
+    return any(_holds(each, (".wav", ".flac")) for each in folders)
+
+
 _LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("signal_ts", lambda path: _has(path, "*_TRAIN.ts")),
     ("signal_numpy", lambda path: _has(path, "x_train.npy", "*.npz")),
-    ("image_csv", lambda path: _has(path, "labels.csv")),
+    ("image_csv", lambda path: table_of_pictures(path) is not None),
     ("coco_json", _coco),
     ("pascal_voc", lambda path: _has(path, "Annotations/*.xml", "train/*.xml", "*.xml")),
     ("mask_folder", lambda path: any(_has(path / part, "masks") for part in ("", "train"))),
     ("yolo_txt", _yolo),
     ("text_pairs", lambda path: path.suffix == ".tsv" or _has(path, "train.tsv")),
     ("signal_csv", lambda path: _has(path, "train.csv", "train/*.csv", "train/*/*.csv")),
-    ("audio_folder", lambda path: any(_holds(each, (".wav", ".flac")) for each in _names(path))),
+    ("audio_folder", _sounds),
     ("image_folder", _pictures),
     ("signal_csv", lambda path: _has(path, "*.csv", "*/*.csv")),
     ("text", lambda path: path.suffix == ".txt" or _has(path, "*.txt")),

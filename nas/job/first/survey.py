@@ -141,8 +141,31 @@ def survey(
     examples, channels, height, width = raw.train.images.shape
     return Survey(
         examples, classes, height, width, channels, raw.targets, files=False, options=given,
-        names=names,
+        names=names, unseen=_unseen(source, path, given, raw.train.images.shape),
     )  # fmt: skip
+
+
+def _unseen(
+    source: str, path: Path, options: Mapping[str, Any], shape: tuple[int, ...]
+) -> str | None:
+    """Return what networks do not see of sounds, or that a signal's axes may be exchanged."""
+    if source == "audio_folder":
+        from nas.data.audio import LogMel, usual_seconds
+
+        taken = float(options.get("seconds", LogMel.seconds))
+        lasts = usual_seconds(path)
+        if lasts is not None and lasts > 1.5 * taken:
+            return (
+                f"sounds last about {lasts:.3g} s, and networks hear the {taken:g} s in their "
+                f"middle; say --option seconds={lasts:.2g} where more matters"
+            )
+    _, channels, height, width = shape
+    if source == "signal_numpy" and height == 1 and channels > width:
+        return (
+            f"signals have {channels} channels and {width} values each; arrays are (signals, "
+            "channels, length), transpose those that are (signals, length, channels)"
+        )
+    return None
 
 
 def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +176,11 @@ def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[
         from nas.data.signals.rows import recorded
 
         return recorded(path, options)
+    if source == "image_csv":
+        from nas.job.first.layouts import table_of_pictures
+
+        name = table_of_pictures(path)
+        return {} if name in (None, "labels.csv") else {"labels": name}
     if source != "audio_folder":
         return {}
     from nas.data.audio import LogMel, common_rate

@@ -154,3 +154,17 @@ def test_who_follows_the_card_s_words_gets_the_same_spectrogram(seconds):
     frames = [whole[i : i + 240] * window for i in range(0, 4800 - 240 + 1, 160)]
     energy = np.abs(np.fft.rfft(frames, 256)) ** 2 @ np.array(bands).T
     np.testing.assert_allclose(front(sound), np.log(energy + 1e-6), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_may_be_folders_of_folders(tmp_path):
+    for part, count in (("train", 4), ("val", 2), ("Testing", 1)):
+        for word, hz in (("high", 2000), ("low", 300)):
+            for i in range(count):
+                write(tmp_path / part / word / f"{i}.wav", 0.5 * tone(hz))
+    raw = audio_folder(config(tmp_path))
+    assert raw.classes == ("high", "low")
+    assert [len(part.labels) for part in (raw.train, raw.validation, raw.test)] == [8, 4, 2]
+    assert raw.test.labels.tolist() == [0, 1] and len(raw.groups) == 8
+    write(tmp_path / "val" / "middle" / "0.wav", tone(900))
+    with pytest.raises(InputError, match="'middle' is not among the training classes"):
+        audio_folder(config(tmp_path))

@@ -71,6 +71,35 @@ def test_what_may_be_anywhere_in_an_image_is_not_cut_off(tmp_path, kind, whole):
     assert splits.augmentation.scale == 1
 
 
+def test_labels_may_be_words_of_truth(folder):
+    table(folder, "file,cat,dog", [f"{i}.png,{i % 2 == 1},{i % 3 == 0}" for i in range(20)])
+    raw = image_csv(config(folder))
+    assert raw.targets == "labels" and raw.train.labels[3].tolist() == [1, 1]
+    assert raw.train.labels[4].tolist() == [0, 0]
+
+
+def test_the_only_other_column_is_the_target_and_the_likely_one_is_named(folder):
+    table(folder, "file,mood", [f"{i}.png,{'ab'[i % 2]}" for i in range(20)])
+    assert image_csv(config(folder)).classes == ("a", "b")
+    table(folder, "file,id,angle", [f"{i}.png,x{i},{i}.5" for i in range(20)])
+    with pytest.raises(InputError, match=r"targets: \[angle\]"):
+        image_csv(config(folder))
+
+
+def test_images_lie_beside_the_table_or_in_one_folder_with_or_without_their_ending(folder):
+    (folder / "pictures").mkdir()
+    for i in range(10):
+        (folder / f"{i}.png").rename(folder / "pictures" / f"{i}.png")
+    table(folder, "image_id,label", [f"{i},{'ab'[i % 2]}" for i in range(20)])
+    paths = image_csv(config(folder)).train.paths
+    assert paths[3] == folder / "pictures" / "3.png" and paths[13] == folder / "13.png"
+    (folder / "pictures" / "13.png").write_bytes((folder / "13.png").read_bytes())
+    table(folder, "image_id,label", ["13,a", "14,b", "50,a"])
+    with pytest.raises(InputError) as error:
+        image_csv(config(folder))
+    assert "labels.csv:2: '13' may be" in str(error.value) and ":4: '50' has" in str(error.value)
+
+
 def test_one_class_an_image_is_a_column_of_words(folder):
     table(folder, "file,label", [f"{i}.png,{'ab'[i % 2]}" for i in range(20)])
     raw = image_csv(config(folder))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from scipy.io import wavfile
 
 from nas.data.splits import load_splits
 from nas.job.check import load_job
@@ -400,6 +401,36 @@ def test_recordings_lie_in_one_folder_or_in_one_for_each_class(tmp_path):
         found = survey("signal_csv", tmp_path / name)
         assert found.options == {"window": 32, "leave_out": ["t"]}
         assert (found.names, found.channels) == (("a", "b"), 1)
+
+
+@pytest.mark.parametrize("inside", ["", "photos"])
+def test_the_table_of_pictures_may_have_any_name(tmp_path, inside):
+    for i in range(6):
+        _picture(tmp_path / inside / f"{i}.png", 30, 30)
+    (tmp_path / "train.csv").write_text(
+        "\n".join(["file,label", *[f"{i}.png,{'ab'[i % 2]}" for i in range(6)]])
+    )
+    assert guess_source(tmp_path) == "image_csv"
+    found = survey("image_csv", tmp_path)
+    assert found.options == {"labels": "train.csv"} and found.classes == 2
+    (tmp_path / "more.csv").write_text("a,b\n1,2\n")
+    assert guess_source(tmp_path) != "image_csv"
+
+
+def test_exchanged_axes_and_sounds_that_are_mostly_not_heard_are_told(tmp_path):
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    np.save(signals / "x_train.npy", RNG.normal(size=(20, 50, 3)))
+    np.save(signals / "y_train.npy", np.arange(20) % 2)
+    assert "transpose" in survey("signal_numpy", signals).text
+    for word in ("a", "b"):
+        for i in range(2):
+            place = tmp_path / "sounds" / "train" / word
+            place.mkdir(parents=True, exist_ok=True)
+            sound = (RNG.normal(size=24000) * 1000).astype(np.int16)
+            wavfile.write(place / f"{i}.wav", 8000, sound)
+    assert guess_source(tmp_path / "sounds") == "audio_folder"
+    assert "say --option seconds=3" in survey("audio_folder", tmp_path / "sounds").text
 
 
 def test_recordings_are_cut_into_windows(tmp_path):
