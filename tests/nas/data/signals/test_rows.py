@@ -266,7 +266,9 @@ def test_a_column_of_words_is_one_mistake_and_a_date_is_a_clock(tmp_path):
 
 def test_the_columns_that_are_told_are_those_that_may_be_targets(tmp_path):
     names = [f"t{i}" for i in range(50)]
-    (tmp_path / "train.csv").write_text(",".join([*names, "mood"]) + "\n" + ("1," * 50 + "good\n") * 2)
+    (tmp_path / "train.csv").write_text(
+        ",".join([*names, "mood"]) + "\n" + ("1," * 50 + "good\n") * 2
+    )
     with pytest.raises(InputError, match=r"targets: \[mood\].*t15, \.\.\., t48, t49, mood\)"):
         signal_csv(config("signal_csv", tmp_path))
 
