@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from nas.data.augment import Normalisation
@@ -78,8 +81,9 @@ def _statistics(train: Subset, channels: int) -> Normalisation:
     values = torch.arange(256, dtype=torch.float64) / 255.0
     mean = (weights * values).sum(1)
     variance = (weights * (values - mean[:, None]) ** 2).sum(1)
-    if bool((variance == 0).any()):
-        raise InputError("a channel of the training images has the same value everywhere")
+    _refuse_flat(
+        (variance == 0).tolist(), "give pictures that differ in it, or say data.normalisation"
+    )
     return Normalisation(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
 
 
@@ -88,6 +92,19 @@ def _float_statistics(subset: Subset) -> Normalisation:
     values = subset.at(torch.arange(len(subset)))[0].double().numpy()
     # By NumPy, whose sums do not depend on the number of threads.
     mean, std = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
-    if not (std > 0).all():
-        raise InputError("a channel of the training images has the same value everywhere")
+    _refuse_flat(
+        (std <= 1e-9 * np.abs(mean)).tolist(),  # sums of equal numbers are rounded
+        "leave it out of the data; columns of a table by data.options.leave_out: [NAME]",
+    )
     return Normalisation(tuple(mean.tolist()), tuple(std.tolist()), scale=1.0)
+
+
+def _refuse_flat(flat: Sequence[bool], fix: str) -> None:
+    """Refuse inputs with channels whose value never changes, which have no deviation."""
+    places = [str(i) for i, never in enumerate(flat) if never]
+    if places:
+        which = f"channel {places[0]}" if len(places) == 1 else f"channels {', '.join(places)}"
+        raise InputError(
+            f"{which} of {len(flat)}, counted from 0, {'has' if len(places) == 1 else 'have'} the "
+            f"same value in every place of all training examples; {fix}"
+        )

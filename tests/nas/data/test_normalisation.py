@@ -64,3 +64,18 @@ def test_bgr_reverses_the_channels_and_mean_follows_the_network():
 def test_what_does_not_fit_is_told(given, part, message):
     with pytest.raises(InputError, match=message):
         made(given, part)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -5e4])
+def test_channels_that_never_change_are_named(value):
+    values = torch.randn(10, 4, 1, 50, dtype=torch.float64)
+    values[:, 1], values[:, 3] = value, value
+    part = Subset(MemoryImages(values), torch.zeros(10, dtype=torch.int64), torch.arange(10))
+    with pytest.raises(
+        InputError, match=r"channels 1, 3 of 4, counted from 0, have the same value"
+    ):
+        made(None, part)
+    black = subset()
+    black.images.pixels[:, 2] = 7
+    with pytest.raises(InputError, match=r"channel 2 of 3.*data.normalisation"):
+        made(None, black)
