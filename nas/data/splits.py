@@ -56,6 +56,7 @@ class DataSplits:
             see :class:`nas.data.sources.RawData`.
         input_text: how a user makes an input of the network; empty for images.
         tokens, pairs: of a text, or of pairs of sequences; None for other data.
+        judged: validation and test without what a task put beside their examples, if it did.
         on_test_read: called with the reason when the test set is handed out.
     """
 
@@ -74,6 +75,7 @@ class DataSplits:
     input_text: str = ""
     tokens: Tokens | None = None
     pairs: PairTokens | None = None
+    judged: Mapping[str, Subset] | None = None
     on_test_read: Callable[[str], None] | None = None
     _test_read: str | None = None
 
@@ -162,7 +164,7 @@ class DataSplits:
         parts = {"training": self.train, "validation": self.validation, "test": self._test}
         told = {name: part.labels[part.indices] for name, part in parts.items()}
         found += doubts(self.targets, told, self.classes, told_by_class=told_by_class)
-        return found + twins(parts, self.targets, self.classes)
+        return found + twins({**parts, **(self.judged or {})}, self.targets, self.classes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -94,6 +94,7 @@ class AnomalyDetection(Task):
             )
         }  # fmt: skip
         train = self._normal(parts["train"], splits.origin)
+        judged = {name: parts[name] for name in ("validation", "test")}
         for name in ("validation", "test"):
             part = parts[name]
             share = float(part.labels[part.indices, 0].mean())
@@ -116,6 +117,7 @@ class AnomalyDetection(Task):
             augmentation=Augmentation(noise=noise),
             classes=normal,
             targets="values",
+            judged=judged,
         )
 
     @staticmethod

@@ -213,6 +213,20 @@ def test_sets_without_anomalies_are_told(tmp_path):
         AnomalyDetection().load(DataConfig(name="signal_numpy", path=str(tmp_path)), 0)
 
 
+@pytest.mark.parametrize("own_validation", [False, True])
+def test_windows_that_errors_are_held_against_are_no_copies(tmp_path, own_validation):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test", *(["validation"] if own_validation else [])):
+        np.save(tmp_path / f"x_{part}.npy", rng.standard_normal((40, 1, 64)))
+        np.save(tmp_path / f"y_{part}.npy", np.array(["normal", "fault"])[np.arange(40) % 2])
+    config = DataConfig(name="signal_numpy", path=str(tmp_path), validation=0.3)
+    assert AnomalyDetection().load(config, 0).warnings() == []
+    for axis in ("x", "y"):
+        np.save(tmp_path / f"{axis}_test.npy", np.load(tmp_path / f"{axis}_train.npy"))
+    (copies, *_) = AnomalyDetection().load(config, 0).warnings()
+    assert "of the 40 test examples are in the training set too" in copies
+
+
 def test_anomalies_may_be_in_validation_and_test_alone(tmp_path):
     rng = np.random.default_rng(0)
     for part, count in (("train", 40), ("test", 10)):
