@@ -57,8 +57,8 @@ def check(
         str,
         typer.Option(
             metavar="D",
-            help="A runtime of this machine (onnxruntime, lowbit, ...); with --job, a device of "
-            "the job; with --hub, a board.",
+            help="A runtime of this machine (onnxruntime, lowbit, ...); with --job, or a run or "
+            "job as --data, a device of it; with --hub, a board.",
         ),
     ] = "onnxruntime",
     data: Annotated[
@@ -116,8 +116,9 @@ def check(
     existing_file(model)
     chosen = chosen_protocol(protocol, processes, runs)
     target: Device
-    if job is not None:
-        target = _of_job(job, device)
+    given = job or (_naming(data, device) if hub is None else None)
+    if given is not None:
+        target = _of_job(given, device)
     elif hub is not None:
         pairs = key_values(option, "--option")
         target = chosen_device(
@@ -216,6 +217,22 @@ def _latency(figures: object) -> str:
     low, high = figures["low_ms"], figures["high_ms"]
     valid = "" if figures["valid"] else ", not valid"
     return f"{figures['latency_ms']:.4g} ms ({low:.4g} to {high:.4g}{valid})"
+
+
+def _naming(data: Path | None, device: str) -> Path | None:
+    """Return the job of ``--data``, a run or a job, where ``device`` is a device of it.
+
+    A runtime of that name is meant rather.
+    """
+    from devices.runtime import RUNTIMES
+    from nas.job.check import load_job
+    from nas.record.run_folder import JOB_FILE
+
+    if data is None or data.suffix == ".npz" or device in RUNTIMES:
+        return None
+    path = data / JOB_FILE if data.is_dir() else data
+    named = path.is_file() and device in {entry.name for entry in load_job(path).devices}
+    return path if named else None
 
 
 def _of_job(path: Path, name: str) -> Device:

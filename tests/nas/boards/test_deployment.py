@@ -25,6 +25,7 @@ from nas.boards.deployment import (
     input_shape,
     read_images,
 )
+from nas.cli.deploy import _naming
 from nas.cli.main import app
 from search_spaces.errors import InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -211,3 +212,15 @@ def test_inputs_that_cannot_be_made_are_told(tmp_path, shapes, told):
     onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
     with pytest.raises(InputError, match=told):
         input_shape(tmp_path / "m.onnx")
+
+
+def test_a_device_may_be_one_of_the_run_whose_data_are_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    job = tmp_path / "run" / "job.yaml"
+    job.write_text(
+        "name: a\ndata: {name: digits}\ndevices: [{name: bench, runtime: onnxruntime}]\n"
+    )
+    assert _naming(job.parent, "bench") == _naming(job, "bench") == job
+    for data, device in ((job.parent, "other"), (job, "onnxruntime"), (None, "bench")):
+        assert _naming(data, device) is None
+    assert _naming(tmp_path / "a.npz", "bench") is None
