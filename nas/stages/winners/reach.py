@@ -93,7 +93,8 @@ def within_reach(
     )
     if not kept:
         return job, space, None
-    line, job = told(kept, space), job.with_space(kept)
+    places = possible_places(job)[0] * len(job.fronts())
+    line, job = told(kept, space, places), job.with_space(kept)
     return job, network_space(job, task, splits), line
 
 
@@ -195,8 +196,14 @@ def largest_step_seconds(
     return step_s
 
 
-def told(kept: Mapping[str, tuple[float, ...]], space: PlannedSpace) -> str:
-    """Return in words what ``kept`` leaves out of ``space``, why, and what keeps it."""
+def told(kept: Mapping[str, tuple[float, ...]], space: PlannedSpace, places: int) -> str:
+    """Return in words what ``kept`` leaves out of ``space``, why, and what keeps it.
+
+    Args:
+        kept: see :func:`narrowed`.
+        space: of the job.
+        places: networks that share the time.
+    """
     assert isinstance(space, PresetSpace)
     left = []
     for name, values in kept.items():
@@ -205,7 +212,12 @@ def told(kept: Mapping[str, tuple[float, ...]], space: PlannedSpace) -> str:
     return (
         f"space: without {' and '.join(left)}: with them the largest network of the front would "
         f"have too few steps of its own (fewer than {REACH_STEPS}, or {REACH_EPOCHS} epochs); give "
-        "more time, or budget.narrow: false"
+        + (
+            f"more time, fewer networks than {places} (search.front_size), or "
+            if places > 1
+            else "more time, or "
+        )
+        + "budget.narrow: false"
     )
 
 

@@ -117,7 +117,10 @@ def test_what_others_depend_on_stays_whole(more):
 
 
 def test_it_is_told_in_words_what_is_left_out_and_what_keeps_it():
-    text = told({"widths": (0.34, 0.5), "resolutions": (32, 48)}, build(job()))
+    kept = {"widths": (0.34, 0.5), "resolutions": (32, 48)}
+    assert "search.front_size" not in told(kept, build(job()), 1)
+    text = told(kept, build(job()), 5)
+    assert "fewer networks than 5 (search.front_size), or budget.narrow: false" in text
     assert "widths 0.75, 1 and resolutions 64" in text
     assert "budget.narrow: false" in text and str(REACH_STEPS) in text
 
