@@ -169,6 +169,9 @@ def unbeaten_knee(
         objectives, beyond, quality: as for :func:`beaten_in_a_pair`.
         stands: masks (n,) of rows that may be the knee, the most important first.
 
+    Each objective is scaled to 0..1 as for :func:`nas.fronts.pareto.knee`, but a cost that less
+    than doubles over the front by the least of it.
+
     Raises:
         InputError: no row.
     """
@@ -191,6 +194,9 @@ def unbeaten_knee(
     low, high = objectives.min(axis=0), objectives.max(axis=0)
     finite = np.isfinite(low) & np.isfinite(high)
     span = np.where(finite & (high > low), high - low, 1.0)
+    # A cost in which all are about alike would weigh as much as one that differs tenfold.
+    alike = finite & (low > 0) & (np.arange(len(low)) != quality)
+    span = np.where(alike, np.maximum(span, low), span)
     scaled = (objectives[rows] - np.where(finite, low, 0.0)) / span
     return int(rows[np.argmin(np.nan_to_num(scaled, nan=math.inf).sum(axis=1).round(12))])
 

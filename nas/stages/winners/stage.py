@@ -9,7 +9,7 @@ in equal seconds, in which a small network takes many more steps than a large on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from nas.stages.winners.share import (
     teaches,
 )
 from nas.stages.winners.trainer import WinnerTrainer
+from nas.stages.winners.unlearnt import beyond_chance, by_costs, constant_share
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Winners:
         self._record.parent.mkdir(parents=True, exist_ok=True)
         known = {(line["arch"], line["rung"]): line for line in read_lines(self._record)}
         metrics = {e.arch: dict(e.metrics) for e in evaluated}
+        self._tell_of_untold(metrics)
         share = self._share(metrics, keep(expected_places(self.job) * len(self.fronts)))
         places = share.places
         keep_s = keep(places * len(self.fronts))
@@ -119,13 +121,20 @@ class Winners:
         kept = min(len(begun), places * len(self.fronts))
         each = max(0.0, time_s) / (FIRST_RUNG * len(begun) + (1 - FIRST_RUNG) * kept)
         each = float(self._recorded_choice("winners_seconds", lambda: [each])[0])
-        with self.progress.stage("winners", len(begun) + kept, unit="trainings") as bar:
-            bar.advance(len(known))
+        whole = each * (FIRST_RUNG * len(begun) + (1 - FIRST_RUNG) * kept)
+        # In seconds, for those who stay train three times as long then as all did at first.
+        with self.progress.stage("winners", round(whole), unit="seconds of training") as bar:
+
+            def advance(note: str = "") -> None:
+                bar.advance(round(_seconds(known.values())) - bar.done, note)
 
             def tell(line: Mapping[str, Any]) -> None:
                 known[line["arch"], line["rung"]] = dict(line)
                 append_line(self._record, dict(line))
-                bar.advance(1, f"{self.evaluator.task.metric_name} {line['accuracy']:.4f}")
+                metric = f"{self.evaluator.task.metric_name} {line['accuracy']:.4f}"
+                advance(f"training {len(known)} of {len(begun) + kept}: {metric}")
+
+            advance()
 
             left = [a for a in begun if (str(a), 0) not in known]
             for line in self._train([self._item(a, 0, FIRST_RUNG * each, each) for a in left]):
@@ -337,10 +346,15 @@ class Winners:
     def _pick(
         self, metrics: Mapping[Arch, Mapping[str, float]], each: int, *, for_budget: int = 1
     ) -> list[Arch]:
-        """Return up to ``each`` architectures for every front, without repetition."""
+        """Return up to ``each`` architectures for every front, without repetition.
+
+        Where no accuracy is better than chance, by what costs tell.
+        """
         archs = list(metrics)
         chosen: list[Arch] = []
         noise = self._noise(metrics)
+        if self._untold(metrics):
+            metrics, noise = by_costs(metrics, self.evaluator.task.metric_name), 0.0
         for front in self.fronts:
             picked = pick_spread(
                 archs,
@@ -363,9 +377,34 @@ class Winners:
             return 0.0
         better = max if self.evaluator.task.higher_is_better else min
         best = better(found[name] for found in metrics.values())
+        return error_of_difference(best, self._images())
+
+    def _untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> bool:
+        """Return whether no accuracy is better than that of who always gives the same answer."""
+        name = self.evaluator.task.metric_name
+        if name != "accuracy" or not metrics:
+            return False
+        constant = constant_share(self.evaluator.splits)
+        if constant is None:
+            return False
+        best = max(found[name] for found in metrics.values())
+        return not beyond_chance(best, constant, self._images())
+
+    def _tell_of_untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> None:
+        """Say that shared weights have learnt nothing by which to choose."""
+        if self._untold(metrics):
+            best = max(found[self.evaluator.task.metric_name] for found in metrics.values())
+            self.progress.log(
+                f"no network is better than chance with the shared weights (the best has "
+                f"{best:.3f}): whom to train is chosen by operations and size; a longer budget, or "
+                "a larger share of it as budget.supernet, lets accuracies choose"
+            )
+
+    def _images(self) -> int:
+        """Return of how many images accuracies of the search are shares."""
         images = len(self.evaluator.splits.validation)
         asked = self.job.search.validation_images
-        return error_of_difference(best, min(images, asked or images))
+        return min(images, asked or images)
 
     def _recorded_choice(self, name: str, make: Callable[[], Sequence[Any]]) -> list[Any]:
         """Return what ``make`` gives, the same after the run was cut off and resumed."""
@@ -376,3 +415,11 @@ class Winners:
             recorded = [str(v) if isinstance(v, Arch) else v for v in made]
             self.store.update_manifest(**{name: recorded})
         return [space.parse(v) if isinstance(v, str) else v for v in recorded]
+
+
+def _seconds(lines: Iterable[Mapping[str, Any]]) -> float:
+    """Return the seconds that all trainings took; each line has those of its network so far."""
+    spent: dict[str, float] = {}
+    for line in lines:
+        spent[line["arch"]] = max(spent.get(line["arch"], 0.0), float(line["seconds"]))
+    return sum(spent.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +122,7 @@ def stage(tmp_path):
                 training_batches=lambda size, seed: epoch,
                 train=range(10**4),
                 validation=range(10**9),
+                targets="values",
             ),
         )
         winners = Winners(
@@ -343,3 +345,44 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
     assert len(found) == 4
     for arch, metrics in found.items():
         assert metrics["rmse"] == pytest.approx(100 / kib(arch)) and "accuracy" not in metrics
+
+
+def test_weights_that_know_nothing_choose_no_small_networks_alone(stage, monkeypatch):
+    clock, lines = Clock(), []
+    winners, _ = stage(Trained(clock, by_size), clock)
+    monkeypatch.setattr("nas.stages.winners.stage.constant_share", lambda splits: 0.31)
+    monkeypatch.setattr(winners, "_images", lambda: 580)
+    monkeypatch.setattr(winners.progress, "log", lines.append)
+
+    def chance(arch):
+        return 0.28 if kib(arch) > kib(ARCHS[3]) else 0.31
+
+    found = winners.run(evaluated(chance), keep=lambda places: 100.0)
+    # By chance the smallest looked best, and would have had all places.
+    assert ARCHS[-1] in found and ARCHS[0] in found
+    assert any("no network is better than chance" in line for line in lines)
+
+
+def test_how_far_they_are_is_told_in_seconds(stage):
+    def bars_of(executor, clock):
+        winners, _ = stage(executor, clock)
+        heard, begin = [], winners.progress.stage
+
+        @contextmanager
+        def heard_stage(name, total, *, unit):
+            with begin(name, total, unit=unit) as bar:
+                yield bar.heard_by(lambda now, note: heard.append((now / total, note)))
+
+        winners.progress.stage = heard_stage
+        return winners, heard
+
+    clock = Clock()
+    executor = Trained(clock, by_size, fails_after=12)
+    winners, heard = bars_of(executor, clock)
+    winners.run(evaluated(by_size), keep=lambda places: 100.0)
+    # Eight of twelve trainings, in two of five parts of the time.
+    assert heard[8] == (pytest.approx(0.4, abs=0.01), "training 8 of 12: accuracy 0.5800")
+    assert heard[-1][0] == pytest.approx(1.0, abs=0.01)
+    winners, again = bars_of(executor, clock)
+    winners.run(evaluated(by_size), keep=lambda places: 100.0)
+    assert again == [(heard[-1][0], "")]
