@@ -309,6 +309,8 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
         "bops": "bit operations",
         "parameters": "parameters",
         "weights_kib": "packed weights, scales and biases (KiB)",
+        "peak_memory_kib": "activations at once (KiB)",
+        "flash_kib": "weights and layers as a microcontroller stores them (KiB)",
         "weight_bits_mean": "mean bits of a weight",
         "activation_bits_mean": "mean bits of a layer input",
         "training_memory_kib": "at once in a step of training on the device (KiB)",
@@ -316,8 +318,10 @@ def _cost_rows(card: ModelCard) -> list[tuple[str, str]]:
     }
     rows = [("file (KiB)", f"{card.size_kib:.1f}")]
     for key, value in card.costs.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        rows.append((words.get(key, key), f"{value:,}" if whole else _number(value, 5)))
+        # Counts are recorded as floats beside shares and means.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = number and float(value).is_integer()
+        rows.append((words.get(key, key), f"{int(value):,}" if whole else _number(value, 5)))
     return rows
 
 

@@ -46,7 +46,7 @@ def results() -> dict:
                 "test_accuracy": 0.9123,
                 "validation_accuracy": 0.92,
                 "per_class": {"0": 0.8},
-                "costs": {"macs": 123456, "weights_kib": 21.5},
+                "costs": {"macs": 123456.0, "weights_kib": 21.5, "flash_kib": 22.5},
                 "model": "models/m7.onnx",
                 "devices": {
                     "cpu": {
@@ -97,6 +97,7 @@ def test_markdown_shows_the_facts(model):
         "0.9123", "class shirt", "0.24 to 0.27", "INVALID (drift)", "onnxruntime 1.32.0",
         "| board |", "predicted", "3.5 to 4.5", "123,456", "subtract the mean (0.5)", "s1.expand",
         "1 -> 8", "3x3 / 2", "| 4 | float |", "w=1|k=3", "nas run job.yaml", "shirt, shoe",
+        "as a microcontroller stores them (KiB) | 22.5",
     ):  # fmt: skip
         assert fact in text, fact
 
