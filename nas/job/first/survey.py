@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search_spaces.errors import InputError
 
 _TARGETS = {
@@ -18,6 +20,9 @@ _TARGETS = {
     "masks": ("class of pixels", "classes of pixels"),
 }
 """Kinds of targets -> what is counted of them: one, several."""
+
+_UNEVEN = 3
+"""How many times as many examples the most frequent class has as the rarest, to be told."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Survey:
         options: of the source, with which they were read.
         names: of the classes, labels or values.
         unseen: what networks do not see of the pictures, where it is much.
+        counts: examples of each class, in the order of ``names``; empty where they have none.
     """
 
     examples: int
@@ -47,6 +53,7 @@ class Survey:
     options: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = field(default=(), compare=False)
     unseen: str | None = field(default=None, compare=False)
+    counts: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
@@ -69,7 +76,16 @@ class Survey:
             shape = f"{self.channels} x {self.height} x {self.width}"
             shown = f"{self.examples} examples of {shape} values"
         unseen = f"\nwarning: {self.unseen}" if self.unseen else ""
-        return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}{unseen}"
+        return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}{self._uneven}{unseen}"
+
+    @property
+    def _uneven(self) -> str:
+        """Which classes are rarest and most frequent, where that is far apart."""
+        if not self.counts or max(self.counts) < _UNEVEN * min(self.counts):
+            return ""
+        each = dict(zip(self.names, self.counts, strict=True))
+        few, many = min(each, key=each.__getitem__), max(each, key=each.__getitem__)
+        return f", {each[few]} of {few} to {each[many]} of {many}"
 
     @property
     def side(self) -> int:
@@ -131,17 +147,20 @@ def survey(
     if raw.targets == "values":
         refuse_constant(raw.train.labels, names, path)
     classes = len(names)
+    counts: tuple[int, ...] = ()
+    if raw.targets == "classes":
+        counts = tuple(np.bincount(raw.train.labels, minlength=classes).tolist())
     if isinstance(raw.train, ImageFiles):
         usual = usual_picture(raw.train.paths)
         return Survey(
             len(raw.train.paths), classes, usual.shorter, usual.shorter, 1 if usual.grey else 3,
             raw.targets, options=given, names=names,
-            unseen=None if raw.train.whole else usual.unseen,
+            unseen=None if raw.train.whole else usual.unseen, counts=counts,
         )  # fmt: skip
     examples, channels, height, width = raw.train.images.shape
     return Survey(
         examples, classes, height, width, channels, raw.targets, files=False, options=given,
-        names=names, unseen=_unseen(source, path, given, raw.train.images.shape),
+        names=names, unseen=_unseen(source, path, given, raw.train.images.shape), counts=counts,
     )  # fmt: skip
 
 

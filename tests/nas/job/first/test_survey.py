@@ -350,6 +350,15 @@ def test_what_was_seen_is_told(found, words):
     assert found.text == words
 
 
+def test_classes_that_are_far_from_even_are_told(tmp_path):
+    _folder(tmp_path, 6, [(40, 30)])
+    assert survey("image_folder", tmp_path).text.endswith("; 2 classes")
+    for index in range(14):
+        _picture(tmp_path / "dogs" / f"more{index}.png", 40, 30)
+    found = survey("image_folder", tmp_path)
+    assert found.text == "26 colour pictures of about 30 pixels; 2 classes, 6 of cats to 20 of dogs"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
