@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from nas.data.text.tokens import Tokens
 
 
+_OF_DATA = ("crop_padding", "flip", "scale", "noise", "gain")
+"""Of augmentation, what a source chooses where a job does not."""
+
+
 @dataclass
 class DataSplits:
     """The four sets of a run and how they came about.
@@ -207,7 +211,6 @@ class DataSplits:
         images = self.train.images
         if isinstance(images, FileImages) and images.whole and self.targets not in PLACED:
             rest["pictures"] = "whole"
-        further = {"noise": self.augmentation.noise, "gain": self.augmentation.gain}
         return {
             "origin": self.origin,
             "seed": self.seed,
@@ -218,11 +221,10 @@ class DataSplits:
             "std": list(self.normalisation.std),
             **rest,
             "augmentation": {
-                "crop_padding": self.augmentation.crop_padding,
-                "flip": self.augmentation.flip,
-                "erase": self.augmentation.erase,
-                "scale": self.augmentation.scale,
-                **{k: v for k, v in further.items() if v},
+                name: value
+                for name in ("crop_padding", "flip", "erase", "scale", "noise", "gain")
+                # Pictures need no word about what is for signals alone.
+                if (value := getattr(self.augmentation, name)) or name not in ("noise", "gain")
             },
             "splits": {
                 name: {
@@ -255,15 +257,10 @@ def load_splits(
         EnvironmentProblem: the data is not on this machine.
     """
     source = DATA_SOURCES.get(config.name)
-    options = dict(config.options)
     takes = inspect.signature(source).parameters
-    if kind is not None and "kind" in takes:
-        options.setdefault("kind", kind)
-    if "seed" in takes:
-        options["seed"] = seed
-    if open_classes and "open_classes" in takes:
-        options["open_classes"] = True
-    raw = source(config, **options)
+    asked = {"kind": kind, **config.options, "seed": seed, "open_classes": open_classes or None}
+    asked = {k: v for k, v in asked.items() if v is not None and k in takes}
+    raw = source(config, **{**config.options, **asked})
     channels = config.channels or raw.channels
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)
@@ -296,14 +293,7 @@ def load_splits(
         calibration=calibration,
         validation=validation,
         normalisation=normalisation_of(config, train, channels, names=raw.targets in OF_TEXT),
-        augmentation=Augmentation(
-            chosen("crop_padding"),
-            chosen("flip"),
-            augment.erase,
-            chosen("scale"),
-            chosen("noise"),
-            chosen("gain"),
-        ),
+        augmentation=Augmentation(erase=augment.erase, **{name: chosen(name) for name in _OF_DATA}),
         classes=tuple(map(readable, raw.classes)),
         channels=channels,
         input_size=size,

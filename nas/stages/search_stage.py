@@ -57,8 +57,7 @@ class Search:
         latencies: predicted latency on each device.
         sizes: predicted bytes of the model file.
         study: the record of evaluations.
-        executor: where candidates are evaluated.
-        evaluator: of the trained supernet.
+        executor, evaluator: where candidates are evaluated, of the trained supernet.
         folder: run folder, for workers of other processes.
         progress: where to tell about progress.
     """

@@ -56,8 +56,7 @@ class Models:
     """Model files of a run's architectures, exported when they are first asked for.
 
     Args:
-        context: job, data and space.
-        store: the run folder; files are kept in its ``work``.
+        context, store: job, data and space; the run folder, in whose ``work`` files are kept.
         evaluator: gives the networks.
         replayed: measurements that stand for those of this run; None where it measures.
     """
