@@ -47,6 +47,7 @@ from nas.stages.verification import Models, Verification, on_fronts
 from nas.stages.warm_start import WarmStart
 from nas.stages.winners.reach import narrow_space
 from nas.stages.winners.stage import Winners
+from nas.stages.winners.unlearnt import in_vain
 from nas.trackers.follow import Following
 from nas.trackers.told import require_trackers
 from predictors.registry import LatencyPredictor
@@ -382,7 +383,7 @@ class Pipeline:
                 progress=self.progress,
             )
             with self.store.timed("search"):
-                search.run(self.warm_start, over=self._search_over())
+                search.run(self.warm_start, over=self._search_over(evaluator))
             evaluated = self.study.evaluations("search")
             candidates = evaluated
             if self.budget is not None and self.job.finetune.epochs is None:
@@ -423,12 +424,14 @@ class Pipeline:
         write_json_atomic(self.store.results, results.to_json())
         export_front(self.store, results, self.job.export.formats, self.progress.log)
 
-    def _search_over(self) -> Callable[[int], bool]:
-        """Return what tells the search that its share of the budget is used up."""
+    def _search_over(self, evaluator: Evaluator) -> Callable[[int], bool]:
+        """Return what tells the search that it is in vain, or its share of the budget used up."""
         if self.budget is None:
             return lambda done: False
         path = self.store.folder / "search_time.json"
-        return SearchTime(self.budget, path, tell=self.progress.log).over
+        share = SearchTime(self.budget, path, tell=self.progress.log)
+        vain = in_vain(self.job, evaluator, self.study)
+        return lambda done: vain(done) or share.over(done)
 
     def _train_winners(
         self,

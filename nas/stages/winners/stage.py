@@ -30,7 +30,7 @@ from nas.stages.winners.share import (
     teaches,
 )
 from nas.stages.winners.trainer import WinnerTrainer
-from nas.stages.winners.unlearnt import beyond_chance, by_costs, constant_share
+from nas.stages.winners.unlearnt import by_costs, judged_images, untold
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -380,15 +380,8 @@ class Winners:
         return error_of_difference(best, self._images())
 
     def _untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> bool:
-        """Return whether no accuracy is better than that of who always gives the same answer."""
         name = self.evaluator.task.metric_name
-        if name != "accuracy" or not metrics:
-            return False
-        constant = constant_share(self.evaluator.splits)
-        if constant is None:
-            return False
-        best = max(found[name] for found in metrics.values())
-        return not beyond_chance(best, constant, self._images())
+        return untold(metrics.values(), name, self.evaluator.splits, self._images())
 
     def _tell_of_untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> None:
         """Say that shared weights have learnt nothing by which to choose."""
@@ -396,15 +389,12 @@ class Winners:
             best = max(found[self.evaluator.task.metric_name] for found in metrics.values())
             self.progress.log(
                 f"no network is better than chance with the shared weights (the best has "
-                f"{best:.3f}): whom to train is chosen by operations and size; a longer budget, or "
+                f"{best:.3f}): whom to train is chosen by size and operations; a longer budget, or "
                 "a larger share of it as budget.supernet, lets accuracies choose"
             )
 
     def _images(self) -> int:
-        """Return of how many images accuracies of the search are shares."""
-        images = len(self.evaluator.splits.validation)
-        asked = self.job.search.validation_images
-        return min(images, asked or images)
+        return judged_images(self.job, self.evaluator.splits)
 
     def _recorded_choice(self, name: str, make: Callable[[], Sequence[Any]]) -> list[Any]:
         """Return what ``make`` gives, the same after the run was cut off and resumed."""

@@ -350,7 +350,7 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
 def test_weights_that_know_nothing_choose_no_small_networks_alone(stage, monkeypatch):
     clock, lines = Clock(), []
     winners, _ = stage(Trained(clock, by_size), clock)
-    monkeypatch.setattr("nas.stages.winners.stage.constant_share", lambda splits: 0.31)
+    monkeypatch.setattr("nas.stages.winners.unlearnt.constant_share", lambda splits: 0.31)
     monkeypatch.setattr(winners, "_images", lambda: 580)
     monkeypatch.setattr(winners.progress, "log", lines.append)
 

@@ -9,7 +9,14 @@ import torch
 
 from nas.data.batches import Subset
 from nas.data.images import MemoryImages
-from nas.stages.winners.unlearnt import beyond_chance, by_costs, constant_share
+from nas.job.schema import Job
+from nas.stages.winners.unlearnt import (
+    beyond_chance,
+    by_costs,
+    constant_share,
+    in_vain,
+    untold,
+)
 
 
 def splits(labels, targets="classes"):
@@ -32,17 +39,24 @@ def test_what_a_few_more_right_answers_of_few_images_are_worth():
     assert not beyond_chance(0.28, 0.31, 10**6)
 
 
-def test_costs_guess_larger_networks_better_and_never_above_the_best():
+def network(accuracy, macs, kib):
+    return {
+        "accuracy": accuracy, "worst_class_accuracy": 0.0, "macs": macs, "weights_kib": kib,
+    }  # fmt: skip
+
+
+def test_costs_guess_larger_networks_better_and_of_one_size_those_of_more_steps():
     metrics = {
-        "small": {"accuracy": 0.31, "worst_class_accuracy": 0.0, "macs": 1e5, "weights_kib": 4.0},
-        "deep": {"accuracy": 0.29, "worst_class_accuracy": 0.0, "macs": 1e6, "weights_kib": 4.0},
-        "large": {"accuracy": 0.28, "worst_class_accuracy": 0.0, "macs": 1e7, "weights_kib": 64.0},
+        "small": network(0.31, 1e5, 4.0),
+        "slow": network(0.29, 1e7, 16.0),
+        "quick": network(0.30, 1e6, 16.0),
+        "large": network(0.28, 1e7, 64.0),
     }
     found = by_costs(metrics, "accuracy")
     guesses = [found[name]["accuracy"] for name in metrics]
-    assert guesses == sorted(guesses) and guesses[0] == 0.0
-    assert guesses[-1] == pytest.approx(0.31)
-    assert found["deep"]["worst_class_accuracy"] == found["deep"]["accuracy"]
+    assert guesses == sorted(guesses) and len(set(guesses)) == 4
+    assert guesses[0] == 0.0 and guesses[-1] == pytest.approx(0.31)
+    assert found["quick"]["worst_class_accuracy"] == found["quick"]["accuracy"]
     assert found["large"]["weights_kib"] == 64.0
     assert metrics["large"]["accuracy"] == 0.28
 
@@ -50,3 +64,21 @@ def test_costs_guess_larger_networks_better_and_never_above_the_best():
 def test_networks_of_equal_costs_are_all_as_good():
     metrics = {i: {"accuracy": 0.1, "macs": 1.0} for i in range(3)}
     assert {each["accuracy"] for each in by_costs(metrics, "accuracy").values()} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "done", "vain"),
+    [([0.3, 0.61], 32, True), ([0.3, 0.61], 31, False), ([0.3, 0.95], 32, False)],
+)
+def test_a_search_among_networks_of_chance_ends_with_its_first_batch(accuracies, done, vain):
+    job = Job.model_validate({"name": "a", "data": {"name": "digits"}, "search": {"initial": 32}})
+    evaluator = SimpleNamespace(
+        splits=splits([0, 2, 2, 2, 1] * 20), task=SimpleNamespace(metric_name="accuracy")
+    )
+    found = [SimpleNamespace(metrics={"accuracy": a}) for a in accuracies]
+    study = SimpleNamespace(evaluations=lambda kind: found)
+    assert in_vain(job, evaluator, study)(done) is vain
+
+
+def test_of_another_metric_nothing_is_said():
+    assert not untold([{"map": 0.1}], "map", splits([0, 1]), 2)
