@@ -388,8 +388,8 @@ class Winners:
         if self._untold(metrics):
             best = max(found[self.evaluator.task.metric_name] for found in metrics.values())
             self.progress.log(
-                f"no network is better than chance with the shared weights (the best has "
-                f"{best:.3f}): whom to train is chosen by size and operations; a longer budget, or "
+                f"the shared weights have learnt next to nothing (the best network has {best:.3f}): "
+                "whom to train is chosen by size and operations; a longer budget, or "
                 "a larger share of it as budget.supernet, lets accuracies choose"
             )
 

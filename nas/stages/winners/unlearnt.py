@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from nas.fronts.fault_rate import FAULTY
-from nas.fronts.noise import Z
 from nas.stages.search_stage import WORST
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from nas.record.evaluations import StudyRecord
     from nas.stages.evaluator import Evaluator
     from search_spaces.space import Arch
+
+RISK = 0.025
+"""Of taking what is chance for something learnt."""
+
+LEARNT = 0.05
+"""Of what a constant answer leaves, the share that the best must have learnt."""
 
 LESS_FOR_OPERATIONS = 0.25
 """Of as many KiB, how much networks are held back for operations, as a share of what they gain by
@@ -45,15 +51,22 @@ def constant_share(splits: DataSplits) -> float | None:
     return float(counts.max() / counts.sum())
 
 
-def beyond_chance(best: float, constant: float, images: int) -> bool:
-    """Return whether an accuracy is above that of a constant answer by more than chance.
+def beyond_chance(best: float, constant: float, images: int, *, of: int = 1) -> bool:
+    """Return whether an accuracy says more than that of a constant answer.
+
+    It is better by more than chance, of the best of many at 95 % (Bonferroni), and by a part of
+    what the constant answer leaves: networks that have hardly begun to learn differ by how far
+    they happen to have come, not by what they become.
 
     Args:
-        best: accuracy of the best of many.
+        best: accuracy of the best.
         constant: share of the most frequent class.
         images: that accuracies are shares of.
+        of: how many it is the best of.
     """
-    return best > constant + Z * math.sqrt(constant * (1 - constant) / images)
+    z = NormalDist().inv_cdf(1 - RISK / max(1, of))
+    error = math.sqrt(constant * (1 - constant) / images)
+    return best > constant + max(z * error, LEARNT * (1 - constant))
 
 
 def untold(
@@ -71,7 +84,7 @@ def untold(
     if name != "accuracy" or not found:
         return False
     constant = constant_share(splits)
-    return constant is not None and not beyond_chance(max(found), constant, images)
+    return constant is not None and not beyond_chance(max(found), constant, images, of=len(found))
 
 
 def judged_images(job: Job, splits: DataSplits) -> int:

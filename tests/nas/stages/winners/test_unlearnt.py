@@ -34,9 +34,15 @@ def test_values_have_no_class_to_name_always():
 
 
 def test_what_a_few_more_right_answers_of_few_images_are_worth():
-    assert not beyond_chance(0.34, 0.31, 580)
-    assert beyond_chance(0.34, 0.31, 5800)
+    assert not beyond_chance(0.34, 0.31, 200) and not beyond_chance(0.34, 0.31, 5800)
+    assert beyond_chance(0.36, 0.31, 5800) and not beyond_chance(0.36, 0.31, 200)
     assert not beyond_chance(0.28, 0.31, 10**6)
+
+
+def test_the_best_of_many_is_better_by_chance():
+    # Sixty networks that had learnt nothing of ten classes, judged by 300 images.
+    assert beyond_chance(0.15, 0.1, 300)
+    assert not beyond_chance(0.15, 0.1, 300, of=60)
 
 
 def network(accuracy, macs, kib):
