@@ -388,8 +388,8 @@ class Winners:
         if self._untold(metrics):
             best = max(found[self.evaluator.task.metric_name] for found in metrics.values())
             self.progress.log(
-                f"the shared weights have learnt next to nothing (the best network has {best:.3f}): "
-                "whom to train is chosen by size and operations; a longer budget, or "
+                "the shared weights have learnt next to nothing (the best network has "
+                f"{best:.3f}): whom to train is chosen by size and operations; a longer budget, or "
                 "a larger share of it as budget.supernet, lets accuracies choose"
             )
 
