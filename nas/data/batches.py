@@ -6,17 +6,21 @@ resumed in the middle of an epoch sees the same inputs as one that never stopped
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nas.data.augment import Augmentation, Normalisation
 from nas.data.held import HeldImages
 from nas.data.images import Crops, Images, MemoryImages
-from nas.data.placed import cropped, moved
+from nas.data.placed import cropped, moved, presence
+from nas.data.sources import PLACED
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 from supernet.resolution import resize_images
@@ -60,9 +64,54 @@ class Subset:
             )
         return replace(self, indices=torch.cat([self.indices, other.indices]))
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which examples belong to the part, in their order."""
+        return hashlib.sha256(self.indices.numpy().astype("<i8").tobytes()).hexdigest()
+
     def first(self, count: int) -> Subset:
         """Return the first ``count`` images as a subset; the order of a subset is random."""
         return replace(self, indices=self.indices[:count])
+
+
+def draws(targets: str, labels: Tensor, classes: int, balance: float) -> Tensor | None:
+    """Return how often each example is drawn in an epoch on average; None for once each.
+
+    An example counts as its rarest class (as in the repeat factors of Gupta et al., LVIS, CVPR
+    2019), and a class of share f of the examples is drawn f ** -balance times as often as it is
+    there, but for a factor that all have: 1 draws all classes alike, 0.5 by the square root of
+    their shares. Examples of no class count as the most frequent.
+
+    Args:
+        targets: ``classes``, ``labels``, ``boxes`` or ``masks``.
+        labels: (n, ...) targets of the examples.
+        classes: how many there are.
+        balance: 0 to 1.
+
+    Returns:
+        (n,) float64 with a mean of 1.
+
+    Raises:
+        InputError: examples of such targets have no classes.
+    """
+    if not balance:
+        return None
+    if targets == "classes":
+        of_class = F.one_hot(labels, classes) > 0
+    elif targets == "labels":
+        of_class = labels > 0
+    elif targets in PLACED:
+        of_class = presence(targets, labels, classes)
+    else:
+        raise InputError(
+            f"data.balance: {balance:g} draws rare classes more often, and the data has {targets}; "
+            "leave it out"
+        )
+    share = of_class.double().mean(0)
+    weight = torch.where(share > 0, share, torch.ones_like(share)) ** -balance
+    each = (of_class * weight).amax(1)
+    each = torch.where(each > 0, each, weight.min())
+    return each / each.mean()
 
 
 class Batches:
@@ -77,6 +126,8 @@ class Batches:
         normalisation, augmentation: of the inputs.
         rounds: epochs that differ from each other; those after them begin anew, as if each
             example had so many copies that were augmented beforehand. None draws every epoch.
+        draws: how often each example is drawn in an epoch on average, (examples,), see
+            :func:`draws`; None for once each.
         size: height and width to which pixels are scaled, rounded to 8 bits; None for those of the
             images. For a network that takes nothing else, since it is a good deal faster than
             scaling the normalised images.
@@ -91,8 +142,10 @@ class Batches:
         normalisation: Normalisation,
         augmentation: Augmentation | None = None,
         rounds: int | None = None,
+        draws: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
+        self._draws = None if draws is None else draws.numpy()
         self.size = size
         self.subset = subset
         # A few views of an example are counted already, and need no epoch to be the same again.
@@ -176,9 +229,25 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         """Return the order of the images in ``epoch``: (images,) int64."""
         if self._drawn is None or self._drawn[0] != epoch:
-            drawn = derive_rng(self.seed, "order", epoch).permutation(len(self.subset))
+            rng = derive_rng(self.seed, "order", epoch)
+            drawn = rng.permutation(len(self.subset))
+            if self._draws is not None:
+                drawn = rng.permutation(drawn[_systematic(self._draws[drawn], rng)])
             self._drawn = epoch, torch.from_numpy(drawn)
         return self._drawn[1]
+
+
+def _systematic(expected: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return as many places as there are, each about as often as expected: (n,) int64.
+
+    Each comes the number of times that is expected, rounded up or down (Madow, "On the theory of
+    systematic sampling, II", 1949).
+
+    Args:
+        expected: (n,) with a mean of 1.
+    """
+    marks = np.arange(len(expected)) + rng.random()
+    return np.searchsorted(np.cumsum(expected), marks, side="right").clip(max=len(expected) - 1)
 
 
 def ahead(

@@ -70,8 +70,9 @@ def uneven_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list
     share = float(test[common] / max(1, int(test.sum())))
     return [
         f"classes are uneven: who always says {classes[common]} has an accuracy of {share:.2f} on "
-        "the test set; look at the accuracy of each class, and ask for that of the worst with "
-        "search.objectives: [worst_class_accuracy, latency_ms]"
+        "the test set; look at the accuracy of each class, ask for that of the worst with "
+        "search.objectives: [worst_class_accuracy, latency_ms], and show rare ones more often in "
+        "training with data.balance: 0.5"
     ]
 
 

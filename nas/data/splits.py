@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data.augment import Augmentation, Normalisation
-from nas.data.batches import Batches, Subset, ahead
+from nas.data.batches import Batches, Subset, ahead, draws
 from nas.data.doubts import doubts
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
@@ -61,6 +60,7 @@ class DataSplits:
         input_text: how a user makes an input of the network; empty for images.
         tokens, pairs: of a text, or of pairs of sequences; None for other data.
         judged: validation and test without what a task put beside their examples, if it did.
+        balance: how far rare classes are drawn more often in training; see ``data.balance``.
         on_test_read: called with the reason when the test set is handed out.
     """
 
@@ -80,6 +80,7 @@ class DataSplits:
     tokens: Tokens | None = None
     pairs: PairTokens | None = None
     judged: Mapping[str, Subset] | None = None
+    balance: float = 0.0
     on_test_read: Callable[[str], None] | None = None
     _test_read: str | None = None
 
@@ -124,18 +125,19 @@ class DataSplits:
     ) -> Batches:
         """Return augmented batches of ``subset``, by default of the training set.
 
-        Args:
-            batch_size, seed, rounds, size: see :class:`~nas.data.batches.Batches`.
-            subset: other examples.
+        Other arguments are those of :class:`~nas.data.batches.Batches`.
         """
+        part = self.train if subset is None else subset
+        told, classes = part.labels[part.indices], len(self.classes)
         return Batches(
-            self.train if subset is None else subset,
+            part,
+            draws=draws(self.targets, told, classes, self.balance),
             batch_size=batch_size,
             seed=seed,
-            normalisation=self.normalisation,
-            augmentation=self.augmentation,
             rounds=rounds,
             size=size,
+            normalisation=self.normalisation,
+            augmentation=self.augmentation,
         )
 
     def evaluation_batches(
@@ -229,7 +231,7 @@ class DataSplits:
             "splits": {
                 name: {
                     "images": len(part),
-                    "indices_sha256": _indices_digest(part.indices),
+                    "indices_sha256": part.digest,
                     "source_sha256": fingerprints[id(part.images)],
                 }
                 for name, part in parts.items()
@@ -304,6 +306,7 @@ def load_splits(
         input_text=raw.input_text,
         tokens=raw.tokens,
         pairs=raw.pairs,
+        balance=config.balance,
     )
 
 
@@ -487,10 +490,6 @@ def _share(key: str, wanted: float, order: np.ndarray, groups: np.ndarray | None
             "at least one must be taken and one left"
         )
     return count
-
-
-def _indices_digest(indices: Tensor) -> str:
-    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 __all__ = [

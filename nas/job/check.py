@@ -23,7 +23,7 @@ from nas.job.schema import Job
 from nas.job.schema_findings import allowed_keys, schema_diagnostic
 from nas.job.sections.budget import check_budget
 from nas.job.sections.constraints import UNKNOWN_KEYS, unknown_constraints
-from nas.job.sections.data import check_data, check_normal
+from nas.job.sections.data import check_balance, check_data, check_normal
 from nas.job.sections.devices import check_devices, check_measures
 from nas.job.sections.execution import check_executor, check_study
 from nas.job.sections.export import check_export
@@ -114,6 +114,7 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
         yield from check_data(data, folder)
         if metric is not None:
             yield from check_normal(sections["task"], metric, data)
+            yield from check_balance(sections["task"], metric, data)
     if sections.get("space") is not None:
         yield from check_space(sections["space"], folder)
         if metric is not None:

@@ -34,6 +34,10 @@ TASKS_FOR: dict[str, tuple[str, ...]] = {
 """Kinds of targets -> the tasks of this project that learn from them."""
 
 
+CLASSLESS = ("values", "tokens", "pairs")
+"""Kinds of targets in which no class could be rare."""
+
+
 def each_of(targets: str | None) -> str:
     """Return what a metric is given for one by one: ``class``, ``label`` or ``output``."""
     return {"labels": "label", "values": "output"}.get(targets or "", "class")

@@ -79,9 +79,14 @@ class Survey:
         return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}{self._uneven}{unseen}"
 
     @property
+    def uneven(self) -> bool:
+        """Whether the rarest and the most frequent class are far apart."""
+        return bool(self.counts) and max(self.counts) >= _UNEVEN * min(self.counts)
+
+    @property
     def _uneven(self) -> str:
         """Which classes are rarest and most frequent, where that is far apart."""
-        if not self.counts or max(self.counts) < _UNEVEN * min(self.counts):
+        if not self.uneven:
             return ""
         each = dict(zip(self.names, self.counts, strict=True))
         few, many = min(each, key=each.__getitem__), max(each, key=each.__getitem__)

@@ -62,6 +62,11 @@ def job_text(
         lines.append(f"  options: {json.dumps(dict(survey.options), ensure_ascii=False)}")
     lines += [
         *start.of_data,
+        *(
+            ["  # balance: 0.5  # show rare classes more often in training than they are"]
+            if survey is not None and survey.uneven
+            else []
+        ),
         f"  validation: {start.validation}  # training examples set apart to guide the search",
         "",
         "budget:",

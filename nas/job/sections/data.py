@@ -101,6 +101,10 @@ class DataConfig(Section):
     stratify: StrictBool = True
     """Divide recordings, speakers and other groups that stay together by class, too; false draws
     them whatever they are of, as runs of earlier versions did."""
+    balance: Probability = 0.0
+    """How far training shows rare classes more often than they are there: 0 as often, 1 all classes
+    alike, 0.5 by the square root of their shares. An image of several classes counts as the rarest.
+    Validation and test stay as they are."""
     normalisation: Literal["imagenet"] | NormalisationConfig | None = None
     """What a network that comes trained was trained with: imagenet, or mean and deviation; null
     takes those of the training data."""
@@ -119,6 +123,17 @@ def check_normal(name: str, task: Any, data: DataConfig) -> Iterator[Finding]:
             ("data", "normal"),
             f"data.normal: {name} learns from all classes; leave it out, or use task: "
             "anomaly_detection",
+        )
+
+
+def check_balance(name: str, task: Any, data: DataConfig) -> Iterator[Finding]:
+    """Tell a balance of classes where the task ``name`` has none."""
+    from nas.tasks.data import CLASSLESS, kind_for
+
+    if data.balance and (task.from_normal or kind_for(name) in CLASSLESS):
+        yield (
+            ("data", "balance"),
+            f"data.balance: {name} has no classes that could be rare; leave it out",
         )
 
 

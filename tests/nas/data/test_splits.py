@@ -3,10 +3,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nas.data.batches import draws
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.splits import (
     Augmentation,
@@ -337,6 +338,59 @@ def test_uneven_classes_are_told_with_what_naming_the_common_one_gives(tmp_path,
     if told:
         assert "who always says common has an accuracy of 0.75 on the test set" in found[0]
         assert "worst_class_accuracy" in found[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), balance=st.floats(0.1, 1.0),
+       counts=st.lists(st.integers(1, 300), min_size=2, max_size=5))  # fmt: skip
+def test_rare_classes_are_drawn_as_often_as_is_asked(seed, balance, counts):
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    pixels = labels.to(torch.uint8).view(-1, 1, 1, 1)
+    n = len(labels)
+    batches = Batches(
+        Subset(MemoryImages(pixels), labels, torch.arange(n)),
+        batch_size=1, seed=seed, normalisation=Normalisation((0.0,), (1.0,), scale=1.0),
+        draws=draws("classes", labels, len(counts), balance),
+    )  # fmt: skip
+    assert len(batches) == n
+    drawn = torch.cat([told for _, told in batches.epoch(0)])
+    often = torch.tensor(counts).double() ** (1 - balance)
+    expected = n * often / often.sum()
+    found = torch.bincount(drawn, minlength=len(counts)).double()
+    assert int(found.sum()) == n
+    # Each example comes as often as is expected, rounded up or down.
+    assert ((found - expected).abs() <= torch.tensor(counts)).all()
+    if min(counts) == max(counts):
+        assert found.tolist() == counts
+    # The same epoch again, and another one.
+    assert torch.equal(drawn, torch.cat([told for _, told in batches.epoch(0)]))
+
+
+def test_all_classes_come_alike_where_balance_is_one():
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([900, 90, 10]))
+    weights = draws("classes", labels, 3, 1.0)
+    sums = [float(weights[labels == k].sum()) for k in range(3)]
+    assert sums == pytest.approx([1000 / 3] * 3)
+    assert draws("classes", labels, 3, 0.0) is None
+
+
+def test_an_image_counts_as_its_rarest_class_and_one_of_none_as_the_commonest():
+    labels = torch.tensor([[1.0, 0.0]] * 8 + [[1.0, 1.0]] + [[0.0, 0.0]])
+    weights = draws("labels", labels, 2, 0.5)
+    assert weights[8] / weights[0] == pytest.approx((0.9 / 0.1) ** 0.5)
+    assert weights[9] == weights[0] and weights.mean() == pytest.approx(1.0)
+    with pytest.raises(InputError, match=r"data\.balance: 0\.5 draws rare classes.*values"):
+        draws("values", labels, 2, 0.5)
+
+
+def test_a_job_trains_on_rare_classes_more_often():
+    config = DIGITS.model_copy(update={"balance": 1.0, "train": 400})
+    splits = load_splits(config, 0)
+    rare = splits.train.labels[splits.train.indices]
+    batches = splits.training_batches(50, seed=0)
+    drawn = torch.cat([told for epoch in range(20) for _, told in batches.epoch(epoch)])
+    share = torch.bincount(drawn, minlength=10).double() / len(drawn)
+    assert share.sub(0.1).abs().max() < 0.01 and len(rare) == 400
 
 
 @pytest.mark.parametrize(("factor", "told"), [(1000, True), (3, False)])

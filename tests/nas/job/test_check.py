@@ -180,3 +180,11 @@ def test_a_space_of_one_architecture_has_nothing_to_search(told):
     one = "resolutions: [8], widths: [1.0], kernels: [3], expands: [3], "
     stages = "stages: [{channels: 8, depths: [1], stride: 1}]}"
     assert "there is one architecture alone, and nothing to search" in told(text + one + stages)
+
+
+@pytest.mark.parametrize("task", ["signal_regression", "anomaly_detection", "language_modelling"])
+def test_what_has_no_rare_classes_is_not_balanced(tmp_path, task):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: a\ntask: {task}\ndata: {{name: digits, balance: 0.5}}\n")
+    with pytest.raises(DiagnosticsError, match=rf"3:\d+: data.balance: {task} has no classes"):
+        load_job(path)
