@@ -30,7 +30,7 @@ from nas.stages.winners.share import (
     teaches,
 )
 from nas.stages.winners.trainer import WinnerTrainer
-from nas.stages.winners.unlearnt import by_costs, judged_images, untold
+from nas.stages.winners.unlearnt import WORTH_STEPS, by_costs, judged_images, untold
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ class Winners:
         begun = self._recorded_choice(
             "winners_begun",
             lambda: self._pick(
-                metrics, share.begun, for_budget=round(self.job.finetune.candidates)
+                metrics,
+                share.begun,
+                for_budget=round(self.job.finetune.candidates),
+                worth=self._worth(share, keep_s),
             ),
         )
         lanes = min(self._lanes(), len(begun))
@@ -284,6 +287,7 @@ class Winners:
         middling = sorted(front, key=macs.__getitem__)[len(front) // 2]
         cpu = self.budget.in_processor_time
         step_s, question_s = self._trainer.step_seconds(middling, cpu=cpu)
+        self.store.update_manifest(winners_step=[macs[middling], step_s])
         share = share_winners(
             self.job,
             self._lanes() * max(0.0, self.budget.left() - keep_s),
@@ -343,18 +347,37 @@ class Winners:
             }
         return found
 
+    def _worth(self, share: WinnerShare, keep_s: float) -> float | None:
+        """Return the operations of a network that takes enough steps in its time, if known.
+
+        See :data:`nas.stages.winners.unlearnt.WORTH_STEPS`.
+        """
+        timed = self.store.manifest().get("winners_step")
+        if timed is None:
+            return None
+        macs, step_s = timed
+        seconds = self._lanes() * max(0.0, self.budget.left() - keep_s)
+        return float(macs * seconds / (share.places * len(self.fronts) * step_s * WORTH_STEPS))
+
     def _pick(
-        self, metrics: Mapping[Arch, Mapping[str, float]], each: int, *, for_budget: int = 1
+        self,
+        metrics: Mapping[Arch, Mapping[str, float]],
+        each: int,
+        *,
+        for_budget: int = 1,
+        worth: float | None = None,
     ) -> list[Arch]:
         """Return up to ``each`` architectures for every front, without repetition.
 
-        Where no accuracy is better than chance, by what costs tell.
+        Where accuracies are those of chance, by what costs tell; see
+        :func:`nas.stages.winners.unlearnt.by_costs`, also for ``worth``.
         """
         archs = list(metrics)
         chosen: list[Arch] = []
         noise = self._noise(metrics)
         if self._untold(metrics):
-            metrics, noise = by_costs(metrics, self.evaluator.task.metric_name), 0.0
+            name = self.evaluator.task.metric_name
+            metrics, noise = by_costs(metrics, name, worth=worth), 0.0
         for front in self.fronts:
             picked = pick_spread(
                 archs,

@@ -8,7 +8,7 @@ them the smallest network is as good as any: the front would hold it and its nei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,11 @@ RISK = 0.025
 LEARNT = 0.05
 """Of what a constant answer leaves, the share that the best must have learnt."""
 
-LESS_FOR_OPERATIONS = 0.25
-"""Of as many KiB, how much networks are held back for operations, as a share of what they gain by
-size: in a budget in which shared weights learn nothing, steps decide. Of coloured letters over
-photographs, after 50 s of their own, networks of 15 KiB with .6 to .8 million operations and 900
-to 1,200 steps had 77 to 79 % of the validation images right, one of 2.3 million and 511 steps 74;
-of clothes in 11.5 KiB, after 40 s, one of .57 million 91.0, one of 1.2 million 90.0."""
+WORTH_STEPS = 1000
+"""Steps of its own that a network should have to be worth its operations. Of drawn signs of 48
+pixels, one of 36 pixels and 1,505 steps in 61 s named 74 % rightly, those of 48 pixels with 458 to
+1,041 no more, and one of 24 pixels with 1,750 in 40 s 34 %; of coloured letters over photographs,
+networks with 900 to 1,200 steps 77 to 79 %, one with three times the operations and 511 74 %."""
 
 
 def constant_share(splits: DataSplits) -> float | None:
@@ -111,28 +110,30 @@ def in_vain(job: Job, evaluator: Evaluator, study: StudyRecord) -> Callable[[int
 
 
 def by_costs(
-    metrics: Mapping[Arch, Mapping[str, float]], name: str
+    metrics: Mapping[Arch, Mapping[str, float]], name: str, *, worth: float | None = None
 ) -> dict[Arch, dict[str, float]]:
     """Return ``metrics`` with a guess at which networks become better for their accuracies.
 
-    The guess grows with the logarithm of size, and of one size falls with that of operations
-    (:data:`LESS_FOR_OPERATIONS`), each scaled to 0..1 over the networks. Guesses end
-    at the best accuracy there is, so that a bound that none of them keeps is kept by none.
+    The guess is the mean of the logarithms of size and of operations, each scaled to 0..1 over the
+    networks; operations beyond ``worth`` count against a network as much as those below count for
+    it. Guesses end at the best accuracy there is, so that a bound that none of them keeps is kept
+    by none.
 
     Args:
         metrics: of each network, with ``weights_kib`` and ``macs``, or one of them.
         name: of the accuracy; that of the worst class and that under faults go with it.
+        worth: multiply-accumulates of a network that takes :data:`WORTH_STEPS` in its time; None
+            where that is not known.
     """
     each = list(metrics.values())
-    if "weights_kib" not in each[0]:
-        guess = _scaled([one["macs"] for one in each])
-    else:
-        guess = _scaled([one["weights_kib"] for one in each])
-        if "macs" in each[0]:
-            guess = guess - LESS_FOR_OPERATIONS * _scaled([one["macs"] for one in each])
-    # Differences are what counts, so that all may be raised alike.
-    guess = guess - guess.min()
-    guess = guess / max(float(guess.max()), 1e-12)
+    logs = {
+        cost: np.log(np.maximum([one[cost] for one in each], np.finfo(float).tiny))
+        for cost in ("weights_kib", "macs")
+        if cost in each[0]
+    }
+    if worth is not None and "macs" in logs:
+        logs["macs"] = np.minimum(logs["macs"], 2 * math.log(worth) - logs["macs"])
+    guess = np.mean([_scaled(values) for values in logs.values()], axis=0)
     best = max(one[name] for one in each)
     found = {}
     for (arch, known), share in zip(metrics.items(), guess, strict=True):
@@ -141,7 +142,6 @@ def by_costs(
     return found
 
 
-def _scaled(costs: Sequence[float]) -> np.ndarray:
-    """Return the logarithms of ``costs``, scaled to 0..1; 0 where all are alike."""
-    logs = np.log(np.maximum(costs, np.finfo(float).tiny))
-    return (logs - logs.min()) / max(float(np.ptp(logs)), 1e-12)
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Return ``values`` scaled to 0..1; 0 where all are alike."""
+    return (values - values.min()) / max(float(np.ptp(values)), 1e-12)

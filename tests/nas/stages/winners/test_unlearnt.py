@@ -51,19 +51,28 @@ def network(accuracy, macs, kib):
     }  # fmt: skip
 
 
-def test_costs_guess_larger_networks_better_and_of_one_size_those_of_more_steps():
+def test_costs_guess_larger_networks_better_as_far_as_they_take_steps_enough():
     metrics = {
         "small": network(0.31, 1e5, 4.0),
-        "slow": network(0.29, 1e7, 16.0),
-        "quick": network(0.30, 1e6, 16.0),
+        "deep": network(0.29, 1e6, 4.0),
+        "wide": network(0.30, 1e6, 16.0),
         "large": network(0.28, 1e7, 64.0),
     }
-    found = by_costs(metrics, "accuracy")
-    guesses = [found[name]["accuracy"] for name in metrics]
-    assert guesses == sorted(guesses) and len(set(guesses)) == 4
-    assert guesses[0] == 0.0 and guesses[-1] == pytest.approx(0.31)
-    assert found["quick"]["worst_class_accuracy"] == found["quick"]["accuracy"]
-    assert found["large"]["weights_kib"] == 64.0
+
+    def guesses(worth):
+        found = by_costs(metrics, "accuracy", worth=worth)
+        assert found["deep"]["worst_class_accuracy"] == found["deep"]["accuracy"]
+        assert found["large"]["weights_kib"] == 64.0
+        return [found[name]["accuracy"] for name in metrics]
+
+    known = guesses(None)
+    assert known == sorted(known) and known[0] == 0.0
+    assert known[-1] == pytest.approx(0.31)
+    assert guesses(1e9) == pytest.approx(known)
+    # Of a million operations networks take as many steps as they need, of ten million too few.
+    small, deep, wide, large = guesses(1e6)
+    assert small < deep < wide and large < wide + 0.31 / 2
+    assert deep - small > large - wide
     assert metrics["large"]["accuracy"] == 0.28
 
 
