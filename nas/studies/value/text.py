@@ -49,7 +49,12 @@ def _table(comparison: Mapping[str, Any], title: str, form: str, unit: float) ->
         yield f"{form.format(row['budget']):>16}{ours:>10}{family:>10}{_ahead(row, 'ahead')}"
     yield f"{'on average':>16}{'':>20}{_ahead(comparison, 'mean')}"
     if comparison["missing"]:
-        yield f"{'':>16}the front has no model within {comparison['missing']} of the budgets"
+        rows = comparison["rows"]
+        lacking = [form.format(r["budget"]) for r in rows if r["front"] is None and r["family"]]
+        yield (
+            f"{'':>16}not in the average: {', '.join(lacking)}, for which the front has no model "
+            "and the family has one"
+        )
 
 
 def _ahead(row: Mapping[str, Any], key: str) -> str:

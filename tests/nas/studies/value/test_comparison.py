@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.studies.value.comparison import Point, best_within, compare
+from nas.studies.value.text import _table
 
 shares = st.floats(0, 1)
 points = st.lists(
@@ -129,3 +130,15 @@ def test_a_metric_that_is_better_when_smaller():
     row = compare(front, [family], [1.0], higher=False, unit=1.0)["rows"][0]
     assert (row["front"]["name"], row["family"][0]["name"]) == ("f", "m")
     assert row["ahead"] == 0.75
+
+
+def test_budgets_for_which_the_front_has_no_model_are_named():
+    rows = [
+        {"budget": budget, "front": ours, "family": [{"accuracy": 0.6}], "ahead": ahead,
+         "low": None, "high": None}
+        for budget, ours, ahead in ((8.0, None, None), (16.0, {"accuracy": 0.7}, 10.0))
+    ]  # fmt: skip
+    comparison = {"rows": rows, "mean": 10.0, "low": None, "high": None, "missing": 1}
+    told = list(_table(comparison, "KiB at most", "{:.1f}", 100.0))
+    assert told[-1].strip().startswith("not in the average: 8.0, for which the front has no model")
+    assert "16.0" not in told[-1]
