@@ -7,10 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from nas.data.batches import Subset
+from nas.data.images import MemoryImages
 from nas.executors.local import LocalExecutor
 from nas.fronts.metrics import Constraint, Goal, Metric
 from nas.fronts.spec import FrontSpec
+from nas.job.schema import Job
 from nas.job.sections.search import TrainingConfig
 from nas.stages.budget import SearchTime
 from nas.stages.pipeline import Pipeline
@@ -189,16 +193,30 @@ def test_rounds_on_record_are_told_to_the_strategy_whatever_the_time(tmp_path):
 
 def test_the_pipeline_tells_of_it_and_keeps_it_in_the_run_folder(tmp_path, caplog, capsys):
     clock = Clock()
+    found = [SimpleNamespace(metrics={"accuracy": 0.9})]
     here = SimpleNamespace(
-        budget=clock, store=SimpleNamespace(folder=tmp_path), progress=Progress()
+        budget=clock, store=SimpleNamespace(folder=tmp_path), progress=Progress(),
+        job=Job.model_validate({"name": "a", "data": {"name": "digits"}, "search": {"initial": 8}}),
+        study=SimpleNamespace(evaluations=lambda kind: found),
+    )  # fmt: skip
+    classes = Subset(
+        MemoryImages(torch.zeros(100, 1, 1, 1)), torch.arange(100) % 10, torch.arange(100)
     )
-    over = Pipeline._search_over(here)
+    evaluator = SimpleNamespace(
+        splits=SimpleNamespace(targets="classes", validation=classes),
+        task=SimpleNamespace(metric_name="accuracy"),
+    )
+    over = Pipeline._search_over(here, evaluator)
     assert not over(10)
+    # Among networks that know nothing it is in vain, but for its first batch.
+    found[:] = [SimpleNamespace(metrics={"accuracy": 0.12})]
+    assert not over(7) and over(8)
+    found[:] = [SimpleNamespace(metrics={"accuracy": 0.9})]
     clock.now = 13.0
     assert over(20) and (tmp_path / "search_time.json").is_file()
     assert "ends after 20 evaluations" in "".join(capsys.readouterr()) + caplog.text
     here.budget = None
-    assert not Pipeline._search_over(here)(20)
+    assert not Pipeline._search_over(here, evaluator)(20)
 
 
 def test_a_search_that_was_cut_off_goes_on_with_what_is_left_of_its_share(tmp_path):
