@@ -74,7 +74,7 @@ class Subset:
         return replace(self, indices=self.indices[:count])
 
 
-def draws(targets: str, labels: Tensor, classes: int, balance: float) -> Tensor | None:
+def expected_draws(subset: Subset, targets: str, classes: int, balance: float) -> Tensor | None:
     """Return how often each example is drawn in an epoch on average; None for once each.
 
     An example counts as its rarest class (as in the repeat factors of Gupta et al., LVIS, CVPR
@@ -83,8 +83,8 @@ def draws(targets: str, labels: Tensor, classes: int, balance: float) -> Tensor 
     their shares. Examples of no class count as the most frequent.
 
     Args:
+        subset: the n examples.
         targets: ``classes``, ``labels``, ``boxes`` or ``masks``.
-        labels: (n, ...) targets of the examples.
         classes: how many there are.
         balance: 0 to 1.
 
@@ -96,6 +96,7 @@ def draws(targets: str, labels: Tensor, classes: int, balance: float) -> Tensor 
     """
     if not balance:
         return None
+    labels = subset.labels[subset.indices]
     if targets == "classes":
         of_class = F.one_hot(labels, classes) > 0
     elif targets == "labels":
@@ -127,7 +128,7 @@ class Batches:
         rounds: epochs that differ from each other; those after them begin anew, as if each
             example had so many copies that were augmented beforehand. None draws every epoch.
         draws: how often each example is drawn in an epoch on average, (examples,), see
-            :func:`draws`; None for once each.
+            :func:`expected_draws`; None for once each.
         size: height and width to which pixels are scaled, rounded to 8 bits; None for those of the
             images. For a network that takes nothing else, since it is a good deal faster than
             scaling the normalised images.

@@ -7,6 +7,7 @@ add theirs through the entry point ``nas.data_sources``.
 from __future__ import annotations
 
 import gzip
+import inspect
 import os
 import struct
 import zlib
@@ -146,6 +147,12 @@ those it takes. ``kind``, of targets, and the job's ``seed`` are given to those 
 source raises :class:`InputError` where the files at the path are not what it expects, and
 :class:`EnvironmentProblem`, saying how to get it, where the data is not there.
 """
+
+
+def taken(source: Callable[..., RawData], **given: Any) -> dict[str, Any]:
+    """Return what a data source takes of what the framework may tell it, but for what is None."""
+    takes = inspect.signature(source).parameters
+    return {name: value for name, value in given.items() if value is not None and name in takes}
 
 
 @DATA_SOURCES.register("digits")

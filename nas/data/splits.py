@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data.augment import Augmentation, Normalisation
-from nas.data.batches import Batches, Subset, ahead, draws
+from nas.data.batches import Batches, Subset, ahead, expected_draws
 from nas.data.doubts import doubts
 from nas.data.held import HeldImages, holds
 from nas.data.images import Crops, FileImages, Images, MemoryImages
 from nas.data.normalisation import normalisation_of
 from nas.data.pictures import readable, usual_picture
 from nas.data.placed import checked, presence
-from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData
+from nas.data.sources import DATA_SOURCES, OF_TEXT, PLACED, ImageArrays, ImageFiles, RawData, taken
 from nas.data.twins import twins
 from nas.job.sections.data import DataConfig
 from search_spaces.errors import InputError
@@ -128,10 +127,9 @@ class DataSplits:
         Other arguments are those of :class:`~nas.data.batches.Batches`.
         """
         part = self.train if subset is None else subset
-        told, classes = part.labels[part.indices], len(self.classes)
         return Batches(
             part,
-            draws=draws(self.targets, told, classes, self.balance),
+            draws=expected_draws(part, self.targets, len(self.classes), self.balance),
             batch_size=batch_size,
             seed=seed,
             rounds=rounds,
@@ -259,10 +257,8 @@ def load_splits(
         EnvironmentProblem: the data is not on this machine.
     """
     source = DATA_SOURCES.get(config.name)
-    takes = inspect.signature(source).parameters
-    asked = {"kind": kind, **config.options, "seed": seed, "open_classes": open_classes or None}
-    asked = {k: v for k, v in asked.items() if v is not None and k in takes}
-    raw = source(config, **{**config.options, **asked})
+    by_default, always = taken(source, kind=kind), {"seed": seed, "open_classes": open_classes}
+    raw = source(config, **{**by_default, **config.options, **taken(source, **always)})
     channels = config.channels or raw.channels
     size = _size(config, raw)
     base, labels = _open(raw, raw.train, size, channels)

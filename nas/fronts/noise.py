@@ -165,12 +165,12 @@ def unbeaten_knee(
     - are not undercut: no row offers as good a quality, within its interval, for less of every
       cost.
 
+    Each objective is scaled to 0..1 as for :func:`nas.fronts.pareto.knee`, but a cost that less
+    than doubles over the front by the least of it.
+
     Args:
         objectives, beyond, quality: as for :func:`beaten_in_a_pair`.
         stands: masks (n,) of rows that may be the knee, the most important first.
-
-    Each objective is scaled to 0..1 as for :func:`nas.fronts.pareto.knee`, but a cost that less
-    than doubles over the front by the least of it.
 
     Raises:
         InputError: no row.

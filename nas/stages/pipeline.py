@@ -430,7 +430,7 @@ class Pipeline:
             return lambda done: False
         path = self.store.folder / "search_time.json"
         share = SearchTime(self.budget, path, tell=self.progress.log)
-        vain = in_vain(self.job, evaluator, self.study)
+        vain = in_vain(self.job, evaluator, self.study, tell=self.progress.log)
         return lambda done: vain(done) or share.over(done)
 
     def _train_winners(

@@ -149,7 +149,7 @@ def find_elastic(
     """
     if len(input_shape) == 1:
         network, input_shape = flattening(network), (1, *input_shape)
-    own = copy.deepcopy(network).cpu()
+    own = copy.deepcopy(network).cpu().eval()
     # Once: capturing a deep network takes longer than all that is asked of it here.
     read = read_network(own, torch.zeros(BATCH, *input_shape), fold=False)
     graph = ModuleGraph(own, input_shape, read=read)
@@ -172,11 +172,10 @@ def find_elastic(
 def _depths(
     network: nn.Module, input_shape: tuple[int, ...], read: fx.GraphModule
 ) -> dict[str, list[float]]:
-    own = copy.deepcopy(network).cpu().eval()
     shapes: dict[str, tuple[Any, Any]] = {}
     handles = []
     sequences = {
-        path: part for path, part in own.named_modules()
+        path: part for path, part in network.named_modules()
         if isinstance(part, nn.Sequential) and path and len(part) > 1
         and all(any(True for _ in child.children()) for child in part)
     }  # fmt: skip
@@ -188,7 +187,7 @@ def _depths(
 
             handles.append(child.register_forward_hook(note))
     try:
-        own(torch.zeros(2, *input_shape))
+        network(torch.zeros(2, *input_shape))
     finally:
         for handle in handles:
             handle.remove()

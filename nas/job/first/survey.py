@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +124,7 @@ def survey(
         MissingExtraError: a library that reads such files is not installed.
     """
     from nas.data.pictures import readable, usual_picture
-    from nas.data.sources import DATA_SOURCES, ImageFiles
+    from nas.data.sources import DATA_SOURCES, ImageFiles, taken
     from nas.data.targets import refuse_constant
     from nas.job.option_types import wrong_options
     from nas.job.sections.data import SET_OPTIONS, DataConfig
@@ -140,13 +139,9 @@ def survey(
         raise InputError(message)
     given = {**_found_options(source, path, options or {}), **(options or {})}
     kind = None if task is None else kind_for(task)
-    takes_kind = kind is not None and "kind" in inspect.signature(read).parameters
-    told: dict[str, Any] = {"kind": kind} if takes_kind else {}
-    if task is not None and TASKS.get(task).from_normal:
-        # Anomalies need not be among what is learned from.
-        told |= (
-            {"open_classes": True} if "open_classes" in inspect.signature(read).parameters else {}
-        )
+    # Anomalies need not be among what is learned from.
+    anomalies = task is not None and TASKS.get(task).from_normal
+    told = taken(read, kind=kind, open_classes=anomalies)
     raw = read(DataConfig(name=source, path=str(path)), **given, **told)
     names = tuple(map(readable, raw.classes))
     if raw.targets == "values":

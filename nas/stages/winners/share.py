@@ -24,7 +24,12 @@ MORE_PLACES, TRAINED_SOMEWHAT_STEPS = 7, 1000
 """So many where each gets so many steps, though well trained needs more. With more places each
 model is worse, by half a point for half the time and by one where that leaves a few hundred steps;
 with fewer, a budget that lies between two of them loses one to four, since a front easily spans a
-factor of 50 in size."""
+factor of 50 in size.
+
+Of drawn signs of 48 pixels, a network of 36 pixels and 1,505 steps in 61 s named 74 % rightly,
+those of 48 pixels with 458 to 1,041 no more, and one of 24 pixels with 1,750 in 40 s 34 %; of
+coloured letters over photographs, networks with 900 to 1,200 steps 77 to 79 %, one with three times
+the operations and 511 steps 74 %."""
 
 FIRST_RUNG = 0.25
 """Share of its training after which an architecture must have shown that it deserves the rest."""

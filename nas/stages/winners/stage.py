@@ -25,12 +25,13 @@ from nas.stages.training import taught_rounds
 from nas.stages.winners.share import (
     FIRST_RUNG,
     QUESTIONS_SHARE,
+    TRAINED_SOMEWHAT_STEPS,
     WinnerShare,
     share_winners,
     teaches,
 )
 from nas.stages.winners.trainer import WinnerTrainer
-from nas.stages.winners.unlearnt import WORTH_STEPS, by_costs, judged_images, untold
+from nas.stages.winners.unlearnt import by_costs, judged_images, untold
 from search_spaces.space import Arch
 
 if TYPE_CHECKING:
@@ -350,14 +351,15 @@ class Winners:
     def _worth(self, share: WinnerShare, keep_s: float) -> float | None:
         """Return the operations of a network that takes enough steps in its time, if known.
 
-        See :data:`nas.stages.winners.unlearnt.WORTH_STEPS`.
+        See :data:`nas.stages.winners.share.TRAINED_SOMEWHAT_STEPS`.
         """
         timed = self.store.manifest().get("winners_step")
         if timed is None:
             return None
         macs, step_s = timed
         seconds = self._lanes() * max(0.0, self.budget.left() - keep_s)
-        return float(macs * seconds / (share.places * len(self.fronts) * step_s * WORTH_STEPS))
+        steps = share.places * len(self.fronts) * TRAINED_SOMEWHAT_STEPS
+        return float(macs * seconds / (steps * step_s))
 
     def _pick(
         self,

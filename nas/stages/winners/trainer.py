@@ -57,7 +57,7 @@ class WinnerTrainer:
         self._job, self._store, self._evaluator = job, store, evaluator
         self._teachers: dict[Batches, RememberingTeacher] = {}
         self._trained = came_trained(store)
-        self._untaught: dict[tuple[str, tuple[int, int]], Batches] = {}
+        self._made: dict[tuple[str, tuple[int, int] | None], Batches] = {}
 
     @property
     def teaching(self) -> Teaching:
@@ -80,28 +80,16 @@ class WinnerTrainer:
         splits = self._evaluator.splits
         return splits.train.joined(splits.validation)
 
-    @cached_property
-    def _taught_batches(self) -> Batches:
-        """Of the training examples, as many different views as were chosen before."""
-        return self._batches_of("winners", taught=True)
+    def _batches(self, size: tuple[int, int] | None, *, refit: bool = False) -> Batches:
+        """Return what winners of a resolution train on, each time another view.
 
-    @cached_property
-    def _taught_refit_batches(self) -> Batches:
-        return self._batches_of("refit", taught=True, subset=self._joined)
-
-    def _batches(self, plan: NetworkPlan, *, taught: bool, refit: bool = False) -> Batches:
-        """Return what ``plan`` trains on; without a teacher, each time another view.
-
-        A teacher may look at images of another size than those whom it teaches.
+        Or, for None, what those with a teacher do: as many views as were chosen before, at the size
+        of the data, since a teacher may look at images of another size than those whom it teaches.
         """
-        if taught:
-            return self._taught_refit_batches if refit else self._taught_batches
-        key = "refit" if refit else "winners", plan.input_size
-        if key not in self._untaught:
-            self._untaught[key] = self._batches_of(
-                key[0], taught=False, subset=self._joined if refit else None, size=plan.input_size
-            )
-        return self._untaught[key]
+        key = "refit" if refit else "winners", size
+        if key not in self._made:
+            self._made[key] = self._batches_of(*key, subset=self._joined if refit else None)
+        return self._made[key]
 
     @cached_property
     def _frozen(self) -> Callable[[Tensor], Tensor]:
@@ -109,7 +97,7 @@ class WinnerTrainer:
         from supernet.training.train import frozen_teacher
 
         frozen = frozen_teacher(self._evaluator.supernet, self._store.checkpoint)
-        return frozen.settled(self._taught_batches)
+        return frozen.settled(self._batches(None))
 
     def path(self, arch: Arch, *, refit: bool = False) -> Path:
         """Return where the training of ``arch`` is kept, or its last part."""
@@ -198,7 +186,7 @@ class WinnerTrainer:
         # Of their own: how many views the others have is chosen by what this finds.
         taught = self.teaching != "nobody"
         size = None if taught else self._evaluator.supernet.plan(arch).input_size
-        batches = self._batches_of("winners", taught=taught, size=size)
+        batches = self._batches_of("winners", size)
         training = self._training(arch, cpu=cpu, taught=taught, keep=False, batches=batches)
         training.run(until=1e-9, total=math.inf)
         step, spent, asked = training.step, training.spent, training.asked
@@ -216,12 +204,7 @@ class WinnerTrainer:
         return training.reached()
 
     def _batches_of(
-        self,
-        name: str,
-        *,
-        taught: bool,
-        subset: Subset | None = None,
-        size: tuple[int, int] | None = None,
+        self, name: str, size: tuple[int, int] | None, *, subset: Subset | None = None
     ) -> Batches:
         splits, config = self._evaluator.splits, self._job.finetune
         examples = len(splits.train if subset is None else subset)
@@ -229,7 +212,7 @@ class WinnerTrainer:
         return splits.training_batches(
             config.batch_size,
             seed=derive_seed(self._job.seed, name),
-            rounds=(rounds or taught_rounds(examples)) if taught else None,
+            rounds=(rounds or taught_rounds(examples)) if size is None else None,
             subset=subset,
             size=size,
         )
@@ -244,7 +227,8 @@ class WinnerTrainer:
             begin = _cut_out(begin, plan, path)
         return self._training(
             arch, cpu=cpu, taught=taught, begin=begin or training.reached(),
-            batches=self._batches(plan, taught=taught, refit=True), checkpoint=path,
+            batches=self._batches(None if taught else plan.input_size, refit=True),
+            checkpoint=path,
         )  # fmt: skip
 
     def _training(
@@ -263,7 +247,7 @@ class WinnerTrainer:
 
         supernet, task = self._evaluator.supernet, self._evaluator.task
         plan = supernet.plan(arch)
-        batches = batches or self._batches(plan, taught=taught)
+        batches = batches or self._batches(None if taught else plan.input_size)
         return OwnTraining(
             begin or pruned(supernet, plan, patterns_of(self._job, plan)),
             plan,

@@ -31,12 +31,6 @@ RISK = 0.025
 LEARNT = 0.05
 """Of what a constant answer leaves, the share that the best must have learnt."""
 
-WORTH_STEPS = 1000
-"""Steps of its own that a network should have to be worth its operations. Of drawn signs of 48
-pixels, one of 36 pixels and 1,505 steps in 61 s named 74 % rightly, those of 48 pixels with 458 to
-1,041 no more, and one of 24 pixels with 1,750 in 40 s 34 %; of coloured letters over photographs,
-networks with 900 to 1,200 steps 77 to 79 %, one with three times the operations and 511 74 %."""
-
 
 def constant_share(splits: DataSplits) -> float | None:
     """Return the share of the validation examples that are of the most frequent class there.
@@ -92,11 +86,17 @@ def judged_images(job: Job, splits: DataSplits) -> int:
     return min(images, job.search.validation_images or images)
 
 
-def in_vain(job: Job, evaluator: Evaluator, study: StudyRecord) -> Callable[[int], bool]:
+def in_vain(
+    job: Job, evaluator: Evaluator, study: StudyRecord, *, tell: Callable[[str], None]
+) -> Callable[[int], bool]:
     """Return what says after so many evaluations whether the search goes on in vain.
 
     After the first batch, which is spread over the space, rounds would only look for more of what
     is good by chance, in time that training makes more of.
+
+    Args:
+        job, evaluator, study: of the run.
+        tell: told when it does.
     """
 
     def vain(done: int) -> bool:
@@ -104,7 +104,10 @@ def in_vain(job: Job, evaluator: Evaluator, study: StudyRecord) -> Callable[[int
             return False
         splits, name = evaluator.splits, evaluator.task.metric_name
         found = [evaluation.metrics for evaluation in study.evaluations("search")]
-        return untold(found, name, splits, judged_images(job, splits))
+        if not untold(found, name, splits, judged_images(job, splits)):
+            return False
+        tell(f"the search ends after {done} evaluations: its networks have learnt next to nothing")
+        return True
 
     return vain
 
@@ -122,8 +125,8 @@ def by_costs(
     Args:
         metrics: of each network, with ``weights_kib`` and ``macs``, or one of them.
         name: of the accuracy; that of the worst class and that under faults go with it.
-        worth: multiply-accumulates of a network that takes :data:`WORTH_STEPS` in its time; None
-            where that is not known.
+        worth: multiply-accumulates of a network that takes steps enough in its time
+            (:data:`nas.stages.winners.share.TRAINED_SOMEWHAT_STEPS`); None where that is not known.
     """
     each = list(metrics.values())
     logs = {

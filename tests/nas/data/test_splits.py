@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.data.batches import draws
+from nas.data.batches import expected_draws
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.splits import (
     Augmentation,
@@ -347,10 +348,11 @@ def test_rare_classes_are_drawn_as_often_as_is_asked(seed, balance, counts):
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     pixels = labels.to(torch.uint8).view(-1, 1, 1, 1)
     n = len(labels)
+    subset = Subset(MemoryImages(pixels), labels, torch.arange(n))
     batches = Batches(
-        Subset(MemoryImages(pixels), labels, torch.arange(n)),
+        subset,
         batch_size=1, seed=seed, normalisation=Normalisation((0.0,), (1.0,), scale=1.0),
-        draws=draws("classes", labels, len(counts), balance),
+        draws=expected_draws(subset, "classes", len(counts), balance),
     )  # fmt: skip
     assert len(batches) == n
     drawn = torch.cat([told for _, told in batches.epoch(0)])
@@ -362,35 +364,45 @@ def test_rare_classes_are_drawn_as_often_as_is_asked(seed, balance, counts):
     assert ((found - expected).abs() <= torch.tensor(counts)).all()
     if min(counts) == max(counts):
         assert found.tolist() == counts
-    # The same epoch again, and another one.
+    # The same epoch is the same again.
     assert torch.equal(drawn, torch.cat([told for _, told in batches.epoch(0)]))
+
+
+def examples(labels):
+    return Subset(
+        MemoryImages(torch.zeros(len(labels), 1, 1, 1)), labels, torch.arange(len(labels))
+    )
 
 
 def test_all_classes_come_alike_where_balance_is_one():
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor([900, 90, 10]))
-    weights = draws("classes", labels, 3, 1.0)
+    weights = expected_draws(examples(labels), "classes", 3, 1.0)
     sums = [float(weights[labels == k].sum()) for k in range(3)]
     assert sums == pytest.approx([1000 / 3] * 3)
-    assert draws("classes", labels, 3, 0.0) is None
+    assert expected_draws(examples(labels), "classes", 3, 0.0) is None
 
 
 def test_an_image_counts_as_its_rarest_class_and_one_of_none_as_the_commonest():
     labels = torch.tensor([[1.0, 0.0]] * 8 + [[1.0, 1.0]] + [[0.0, 0.0]])
-    weights = draws("labels", labels, 2, 0.5)
+    weights = expected_draws(examples(labels), "labels", 2, 0.5)
     assert weights[8] / weights[0] == pytest.approx((0.9 / 0.1) ** 0.5)
     assert weights[9] == weights[0] and weights.mean() == pytest.approx(1.0)
     with pytest.raises(InputError, match=r"data\.balance: 0\.5 draws rare classes.*values"):
-        draws("values", labels, 2, 0.5)
+        expected_draws(examples(labels), "values", 2, 0.5)
 
 
-def test_a_job_trains_on_rare_classes_more_often():
-    config = DIGITS.model_copy(update={"balance": 1.0, "train": 400})
-    splits = load_splits(config, 0)
-    rare = splits.train.labels[splits.train.indices]
-    batches = splits.training_batches(50, seed=0)
+@pytest.mark.parametrize(("balance", "rare"), [(0.0, 0.01), (1.0, 0.1)])
+def test_a_job_trains_on_rare_classes_more_often(balance, rare):
+    splits = load_splits(DIGITS.model_copy(update={"balance": balance}), 0)
+    # Of each of nine classes 90 examples, and of the last nine.
+    told = splits.train.labels[splits.train.indices]
+    kept = [torch.nonzero(told == k)[: 9 if k == 9 else 90, 0] for k in range(10)]
+    few = replace(splits.train, indices=splits.train.indices[torch.cat(kept)])
+    batches = splits.training_batches(9, seed=0, subset=few)
     drawn = torch.cat([told for epoch in range(20) for _, told in batches.epoch(epoch)])
     share = torch.bincount(drawn, minlength=10).double() / len(drawn)
-    assert share.sub(0.1).abs().max() < 0.01 and len(rare) == 400
+    assert share[9] == pytest.approx(rare, abs=0.003)
+    assert share[:9].sub((1 - rare) / 9).abs().max() < 0.01
 
 
 @pytest.mark.parametrize(("factor", "told"), [(1000, True), (3, False)])

@@ -212,7 +212,7 @@ def test_whom_a_teacher_teaches(finetune, teaching, monkeypatch, tmp_path):
     for taught in (False, True):
         trainer.train({**item, "taught": taught})
         assert made[-1].taught == taught
-    trainer._batches_of("winners", taught=True)
+    trainer._batches(None)
     # Of what a teacher is asked only once there are so many views.
     assert trainer.asked[-1]["rounds"] > 1
     # A teacher may look at images of another size.

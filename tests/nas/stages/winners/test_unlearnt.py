@@ -92,7 +92,9 @@ def test_a_search_among_networks_of_chance_ends_with_its_first_batch(accuracies,
     )
     found = [SimpleNamespace(metrics={"accuracy": a}) for a in accuracies]
     study = SimpleNamespace(evaluations=lambda kind: found)
-    assert in_vain(job, evaluator, study)(done) is vain
+    told = []
+    assert in_vain(job, evaluator, study, tell=told.append)(done) is vain
+    assert len(told) == vain and all(f"ends after {done} evaluations" in line for line in told)
 
 
 def test_of_another_metric_nothing_is_said():
