@@ -311,6 +311,10 @@ def value(
     threads: Annotated[int, typer.Option(min=1, help="Of torch, in each process.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train at a time.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of the members.")] = 0.01,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the members; default: 128, or the winners' if that is less."),
+    ] = None,
 ) -> None:
     """Train networks by hand-made design in the time of a run, and hold its front against them.
 
@@ -334,7 +338,10 @@ def value(
         cpu_seconds=cpu_seconds,
         qat=qat,
         threads=threads,
-        recipe=TimedRecipe(learning_rate=learning_rate),
+        recipe=TimedRecipe(
+            learning_rate=learning_rate,
+            batch_size=batch_size or min(TimedRecipe.batch_size, source.job.finetune.batch_size),
+        ),
     )
     result, folder = studied(
         study, source, output, "value", workers=workers, on_record=_tell_member, tell=tell

@@ -1,8 +1,9 @@
 """The reference family: networks that a good engineer would train without any search.
 
 The built-in one is plain inverted residual networks (MobileNetV2; Sandler et al., CVPR 2018) of
-one width multiplier each: ReLU throughout, 3x3 kernels, one expansion ratio, no squeeze. Its
-widths are chosen by size, so that the family covers the sizes that it is compared at.
+one width multiplier each: ReLU throughout, 3x3 kernels, one expansion ratio, no squeeze; for
+signals plain convolutional ones (:mod:`nas.studies.value.plain_signal`). Its widths are chosen by
+size, so that the family covers the sizes that it is compared at.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas.studies.value.plain_signal import PlainSignalNet
 from search_spaces.errors import InputError
 from search_spaces.parameters import round_channels
 from supernet.own_model.sources import their_code
@@ -42,29 +44,29 @@ class Request:
     """What the members of a family must take and give.
 
     Attributes:
-        input_channels, image_size: of the images, normalised (batch, channels, side, side).
+        input_channels, image_size: of the inputs, normalised (batch, channels, height, image_size).
         outputs: units of the last layer.
         sizes_kib: packed 8-bit weights that the members should just keep within, ascending.
+        height: of the inputs; None for squares, 1 for signals, whose length is ``image_size``.
     """
 
     input_channels: int
     image_size: int
     outputs: int
     sizes_kib: tuple[float, ...]
+    height: int | None = None
 
     @classmethod
     def of(cls, splits: DataSplits, outputs: int, sizes_kib: Sequence[float]) -> Request:
-        """Return the request for the images of a run.
+        """Return the request for the inputs of a run."""
+        height, width = splits.input_size
+        sizes = tuple(sorted(sizes_kib))
+        return cls(splits.channels, width, outputs, sizes, None if height == width else height)
 
-        Raises:
-            InputError: its inputs are not square images.
-        """
-        if splits.input_size[0] != splits.input_size[1]:
-            height, width = splits.input_size
-            raise InputError(
-                f"a family is made for square images, and inputs of this run are {height} x {width}"
-            )
-        return cls(splits.channels, splits.image_size, outputs, tuple(sorted(sizes_kib)))
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the inputs."""
+        return (self.image_size if self.height is None else self.height), self.image_size
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,12 @@ class PlainMobileNet(nn.Module):
     """A plain network of inverted residual blocks.
 
     Args:
-        input_channels, image_size, outputs: see :class:`Request`.
+        input_channels, outputs: see :class:`Request`.
+        image_size: side of the inputs; of spectrograms that of a square of as many values.
         width: multiplier of every number of channels, rounded to multiples of 4, of 2 below 1.
     """
 
-    def __init__(self, input_channels: int, image_size: int, outputs: int, width: float) -> None:
+    def __init__(self, input_channels: int, image_size: float, outputs: int, width: float) -> None:
         super().__init__()
         halvings = max(1, round(math.log2(image_size / _LAST_SIDE)))
         halvings = min(halvings, len(STAGES))
@@ -174,17 +177,25 @@ def family_sizes(front_kib: Sequence[float], members: int = MEMBERS) -> list[flo
     return [low * ratio**index for index in range(members)]
 
 
-def plain_mobilenets(request: Request) -> list[Member]:
+def plain_networks(request: Request) -> list[Member]:
     """Return, for each size, the widest plain network that keeps within it.
 
     Where two sizes lead to the same network it is there once; a size below that of the
     narrowest network gets the narrowest.
     """
+    height, width = request.input_size
+    taken, given = request.input_channels, request.outputs
+    if height == 1:
+        return _widest(request, "conv", lambda by: PlainSignalNet(taken, width, given, by), first=2)
+    side = math.sqrt(height * width)
+    return _widest(request, "mbconv", lambda by: PlainMobileNet(taken, side, given, by), first=10)
 
-    def make(width: float) -> nn.Module:
-        return PlainMobileNet(request.input_channels, request.image_size, request.outputs, width)
 
-    widths = [step / 100 for step in range(10, 801, 2)]
+def _widest(
+    request: Request, name: str, make: Callable[[float], nn.Module], *, first: int
+) -> list[Member]:
+    """See :func:`plain_networks`; ``first`` is the narrowest multiplier in hundredths."""
+    widths = [step / 100 for step in range(first, 801, 2)]
     sizes = []
     for width in widths:
         # On the meta device a module has shapes and no weights, so none are drawn.
@@ -198,7 +209,7 @@ def plain_mobilenets(request: Request) -> list[Member]:
         # Of equal networks the first width names it.
         index = sizes.index(sizes[fitting[-1]]) if fitting else 0
         width = widths[index]
-        member = Member(f"mbconv-x{width:g}", functools.partial(make, width), sizes[index])
+        member = Member(f"{name}-x{width:g}", functools.partial(make, width), sizes[index])
         found.setdefault(sizes[index], member)
     return list(found.values())
 
@@ -266,7 +277,7 @@ def find_family(name: str | None, request: Request, *, answers: str = "one") -> 
             "more; give --family module:function (experiments.tasks.detection_family:family and "
             "segmentation_family:family are two)"
         )
-    return plain_mobilenets(request) if name is None else user_family(name, request)
+    return plain_networks(request) if name is None else user_family(name, request)
 
 
 def _is_plain(value: Any) -> bool:

@@ -38,7 +38,7 @@ def probe_members(members: Iterable[Member], request: Request, *, answers: str =
 
 
 def _probe(member: Member, request: Request, *, counted: bool) -> None:
-    shape = (_IMAGES, request.input_channels, request.image_size, request.image_size)
+    shape = (_IMAGES, request.input_channels, *request.input_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     module = member.make().eval()
     with torch.no_grad(), their_code(f"on images {list(shape)} it"):

@@ -291,14 +291,14 @@ class ValueStudy:
         own = {m.weights_kib for m in members} if self.family else set(plan.sizes_kib)
         sizes = sorted(self.sizes or own)
         return {
-            "family": self.family or "plain MBConv networks (built-in)",
+            "family": self.family or _built_in(opened),
             "metric": opened.task.metric_name,
             **how,
             "budget": {**budget, "of_a_member": plan.seconds},
             "recipe": {**asdict(self.recipe), "quantised_after_training": list(KINDS["int8"])},
             "seeds": self.seeds,
             "test_images": images,
-            "chosen_by": "validation accuracy among the models within the budget",
+            "chosen_by": f"validation {opened.task.metric_name} among the models within the budget",
             "front": [
                 {
                     "id": p.name,
@@ -322,6 +322,12 @@ class ValueStudy:
                 if item.models
             },
         }
+
+
+def _built_in(opened: Opened) -> str:
+    """Return what the networks of the built-in family are, in words."""
+    signals = opened.splits.input_size[0] == 1
+    return f"plain {'convolutional' if signals else 'MBConv'} networks (built-in)"
 
 
 def _refuse_changed(record: Mapping[str, Any] | None, folder: Path) -> None:

@@ -110,7 +110,9 @@ class TimedTrainer:
     def warm_up(self) -> None:
         """Take a step with a network of no use, so that no member pays for torch's first one."""
         images, _ = next(self._stream())
-        network = nn.Sequential(nn.Conv2d(images.shape[1], 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        network = nn.Sequential(
+            nn.Conv2d(images.shape[1], 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+        )
         network.to(self._device).train()
         network(images.to(self._device)).mean().backward()
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
@@ -134,7 +136,7 @@ class TimedTrainer:
 
         Args:
             module: trained in place in its float part.
-            input_shape: (channels, side, side) of one image.
+            input_shape: (channels, height, width) of one input.
 
         Returns:
             The quantised network, the architecture that it is, and what was spent.

@@ -14,6 +14,7 @@ from nas.studies.value.family import (
     find_family,
     packed_kib,
 )
+from nas.studies.value.plain_signal import PlainSignalNet
 from nas.studies.value.probe import probe_members
 from search_spaces.errors import InputError
 from supernet.ptq.quantize import quantize_post_training
@@ -46,6 +47,21 @@ def test_members_keep_within_their_sizes_and_nearly_fill_them(sizes):
             assert size < kib[0] < 2.5
         else:
             assert within >= 0.7 * size
+
+
+@pytest.mark.parametrize("length", [8, 24, 150, 1460])
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 3), (9, 6)])
+def test_any_signals(length, channels, outputs):
+    net = PlainSignalNet(channels, length, outputs, 0.1).eval()
+    assert net(torch.zeros(2, channels, 1, length)).shape == (2, outputs)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 96), (49, 40)])
+def test_signals_and_spectrograms_have_a_family_that_can_be_quantised(height, width):
+    request = Request(1, width, 4, (3.0, 6.0), height)
+    members = find_family(None, request)
+    assert all(m.weights_kib < size for m, size in zip(members, (3, 6), strict=True))
+    probe_members(members, request)
 
 
 def test_sizes_span_those_of_a_front():
