@@ -303,6 +303,13 @@ def device_fingerprint(*, reader: Reader = read_system_file) -> dict[str, Any]:
     }
 
 
+def computes_bfloat16(*, reader: Reader = read_system_file) -> bool:
+    """Return whether this processor multiplies bfloat16; others emulate it, many times slower."""
+    info = reader("/proc/cpuinfo") or ""
+    flags = _field(info, "flags") or _field(info, "Features") or ""
+    return bool(set(flags.split()) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def _field(info: str, name: str) -> str:
     match = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", info, flags=re.MULTILINE)
     return match.group(1).strip() if match else ""

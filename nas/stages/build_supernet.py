@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.device import computes_bfloat16
 from nas.job.sections.supernet import SupernetConfig, quantizer_scheme
 from nas.record.run_folder import RunStore
 from search_spaces.errors import InputError
@@ -18,7 +19,7 @@ from search_spaces.terminal import quoted
 if TYPE_CHECKING:
     from nas.job.schema import Job
     from supernet.network import Supernet
-    from supernet.training.optimizers import OptimizerName
+    from supernet.training.optimizers import OptimizerName, Precision
     from supernet.training.subnets import BitsStage, StagedSchedule
 
 
@@ -69,6 +70,36 @@ def optimizer_of(supernet: Supernet, config: SupernetConfig, *, trained: bool) -
     if config.optimizer is not None:
         return config.optimizer
     return "adamw" if trained or supernet.batch_normalised() else "muon"
+
+
+def precision_of(config: SupernetConfig, accelerator: str) -> Precision:
+    """Return what training computes in: as asked, or bfloat16 where that is no emulation.
+
+    Args:
+        config: of the job.
+        accelerator: ``cpu`` or ``cuda``.
+    """
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if _multiplies_bfloat16(accelerator) else "float32"
+
+
+def emulated_precision(config: SupernetConfig, accelerator: str) -> list[str]:
+    """Return a warning where a job asks for bfloat16 of a processor that only emulates it."""
+    if config.precision != "bfloat16" or _multiplies_bfloat16(accelerator):
+        return []
+    return [
+        "supernet.precision: bfloat16 is emulated by this processor, and training takes several "
+        "times as long; give precision: auto, which is float32 here"
+    ]
+
+
+def _multiplies_bfloat16(accelerator: str) -> bool:
+    if accelerator == "cpu":
+        return computes_bfloat16()
+    import torch
+
+    return torch.cuda.is_bf16_supported()
 
 
 def focus_archs(config: SupernetConfig, space: PlannedSpace) -> list[Arch]:

@@ -119,7 +119,7 @@ def estimate(
         InfeasibleError: bounds on costs, or on the model file, that no architecture keeps.
     """
     from nas.models.training_gate import comes_trained
-    from nas.stages.build_supernet import focus_archs
+    from nas.stages.build_supernet import emulated_precision, focus_archs
     from nas.stages.learnt_before import require_unseen
     from nas.stages.opened_job import (
         RunContext,
@@ -235,6 +235,7 @@ def estimate(
                 told_by_class=task.metric_name == "accuracy" and splits.targets == "classes"
             ),
             *seen,
+            *emulated_precision(job.supernet, "cpu"),
             *([] if left_out is None else [left_out]),
             *budgets_out_of_reach(job, space, pool),
         ],

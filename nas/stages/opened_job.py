@@ -16,6 +16,7 @@ from nas.fronts.costs import exact_costs
 from nas.fronts.fault_rate import asked_faults
 from nas.fronts.metrics import require_feasible
 from nas.job.schema import Job, job_space
+from nas.stages.build_supernet import emulated_precision
 from nas.stages.threads import set_threads
 from nas.strategies.feasible import neighbours
 from nas.tasks import TASKS, Task
@@ -77,7 +78,11 @@ class RunContext:
         from nas.models.own_network import left_out
 
         told = self.task.metric_name == "accuracy" and self.splits.targets == "classes"
-        return [*self.splits.warnings(told_by_class=told), *left_out(self.space)]
+        return [
+            *self.splits.warnings(told_by_class=told),
+            *left_out(self.space),
+            *emulated_precision(self.job.supernet, self.accelerator),
+        ]
 
     def evaluator(self, store: RunStore) -> Evaluator:
         """Return the evaluator of the trained supernet in ``store``.

@@ -44,7 +44,7 @@ def step_seconds(
     seconds of a kind of step a few of them must do. A network that comes ``trained`` has another
     optimiser where the job names none.
     """
-    from nas.stages.build_supernet import make_schedule, make_supernet, optimizer_of
+    from nas.stages.build_supernet import make_schedule, make_supernet, optimizer_of, precision_of
     from supernet.training.subnets import default_stages
     from supernet.training.train import Recipe, Trainer
 
@@ -66,7 +66,7 @@ def step_seconds(
             steps=_LONG,
             learning_rate=1e-6,
             distillation=bool(config.distillation),
-            precision=config.precision,
+            precision=precision_of(config, device),
             optimizer=optimizer_of(supernet, config, trained=trained),
         ),
         device=device,

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from nas.models.own_network import fixed_teacher, learning_rate, own_space
 from nas.models.training_gate import IMAGES, Pretrained
 from nas.record.live import LossLog
-from nas.stages.build_supernet import focus_archs, make_schedule, make_supernet, optimizer_of
+from nas.stages.build_supernet import (
+    focus_archs,
+    make_schedule,
+    make_supernet,
+    optimizer_of,
+    precision_of,
+)
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_seed
 
@@ -150,7 +156,7 @@ def train_supernet(
                 learning_rate=learning_rate(config.learning_rate, trained=trained),
                 weight_decay=config.weight_decay,
                 distillation=bool(config.distillation),
-                precision=config.precision,
+                precision=precision_of(config, context.accelerator),
                 restart=warmup if teacher_first else 0.0,
                 targets=config.distillation != "only",
                 optimizer=optimizer_of(supernet, config, trained=trained),

@@ -15,6 +15,7 @@ from nas.job.schema import Job
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.record.run_folder import RunStore
+from nas.stages.build_supernet import precision_of
 from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
 from search_spaces.seeds import derive_seed
@@ -117,7 +118,7 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
         distillation_loss=evaluator.task.distillation_loss if config.distillation else None,
         epochs=config.epochs,
         learning_rate=config.learning_rate or FINETUNING_RATE,
-        precision=job.supernet.precision,
+        precision=precision_of(job.supernet, evaluator.device),
         checkpoint=store.folder / "finetuned" / f"{arch.id}.safetensors",
         device=evaluator.device,
         patterns=patterns,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -13,6 +12,7 @@ from search_spaces.plan import NetworkPlan
 from search_spaces.sparsity import Sparsity
 from supernet.network import Supernet
 from supernet.sparsity.training import pruned
+from supernet.training.optimizers import Precision
 from supernet.training.subnets import Schedule
 from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import EpochBatches, Loss, Recipe, SubnetTeacher, Trainer
@@ -45,7 +45,7 @@ def finetune(
     start: Supernet | None = None,
     teacher: RememberingTeacher | None = None,
     targets: bool = True,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     checkpoint: Path | None = None,
     device: torch.device | str = "cpu",
     patterns: Mapping[str, Sparsity] | None = None,

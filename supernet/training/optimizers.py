@@ -12,6 +12,7 @@ from supernet.training.muon import Muon
 
 Named = Iterable[tuple[str, nn.Parameter]]
 OptimizerName = Literal["adamw", "muon"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def optimizers(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,13 @@ from supernet.network import Supernet
 from supernet.resolution import resize_images
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard
-from supernet.training.optimizers import OptimizerName, optimizers, restore_states, states
+from supernet.training.optimizers import (
+    OptimizerName,
+    Precision,
+    optimizers,
+    restore_states,
+    states,
+)
 from supernet.training.subnets import float_plan
 from supernet.training.teacher import RememberingTeacher
 from supernet.training.train import EpochBatches, Loss
@@ -72,7 +77,7 @@ class OwnRecipe:
     distillation: float = 0.5
     float_share: float = 0.0
     optimizer: OptimizerName = "adamw"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def rate(self, step: int, spent: float, total: float) -> float:
         """Return the learning rate of ``step`` after ``spent`` of ``total`` seconds."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,13 @@ from supernet.resolution import resize_images
 from supernet.training import distributed
 from supernet.training.checkpoint import load_checkpoint, save_checkpoint
 from supernet.training.collapse import CollapseGuard, TrainingCollapse
-from supernet.training.optimizers import OptimizerName, optimizers, restore_states, states
+from supernet.training.optimizers import (
+    OptimizerName,
+    Precision,
+    optimizers,
+    restore_states,
+    states,
+)
 from supernet.training.subnets import Schedule, float_plan
 from supernet.training.teacher import CountedViews, RememberingTeacher
 from supernet.training.weights import load_weights, weights_of_plain
@@ -78,7 +84,7 @@ class Recipe:
     warmup: float = 0.05
     gradient_clip: float = 1.0
     distillation: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     restart: float = 0.0
     targets: bool = True
     optimizer: OptimizerName = "adamw"

@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from devices.device import DeviceSpec, LocalDevice, device_fingerprint, machine_lock
+from devices.device import (
+    DeviceSpec,
+    LocalDevice,
+    computes_bfloat16,
+    device_fingerprint,
+    machine_lock,
+)
 from devices.measuring.protocol import Protocol
 from devices.measuring.store import MeasurementStore
 from search_spaces.errors import EnvironmentProblem, InputError
@@ -200,3 +206,17 @@ def test_an_impossible_latency_is_invalid_from_a_device_and_from_its_store(bench
     for _ in range(2):
         (found,) = device.measure([model], protocol=PROTOCOL, store=bench.store)
         assert not found.valid and math.isnan(found.latency_ms)
+
+
+@pytest.mark.parametrize(
+    ("line", "there"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16", True),
+        ("flags : amx_bf16", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags : fpu avx2 avx512f", False),
+        (None, False),
+    ],
+)
+def test_which_processors_multiply_bfloat16(line, there):
+    assert computes_bfloat16(reader=lambda path: line) is there

@@ -101,9 +101,9 @@ class SupernetConfig(Section):
     with a budget), progressive (shrinking, as Once-for-All), single_path (one at random), or a
     plug-in's."""
     quantizers: QuantizersConfig = QuantizersConfig()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of convolutions and matrix products in training, that of winners too; quantisers and losses
-    stay in float32."""
+    stay in float32. auto is bfloat16 where the processor, or the GPU, multiplies it."""
     epochs: NonNegative | None = None
     """Passes over the training images; 8 when minutes is not given either. 0 keeps the weights of a
     network that comes trained, or of init_from."""

@@ -15,7 +15,7 @@ from nas.fronts.fault_rate import FAULTY
 from nas.fronts.noise import error_of_metric
 from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
-from nas.stages.build_supernet import anew
+from nas.stages.build_supernet import anew, precision_of
 from nas.stages.training import taught_rounds
 from nas.stages.winners.share import FIRST_RUNG, Teaching, teaching
 from search_spaces.seeds import derive_seed
@@ -255,7 +255,7 @@ class WinnerTrainer:
             loss=task.loss,
             distillation_loss=task.distillation_loss,
             teacher=self._teacher(batches) if taught else None,
-            recipe=_recipe(self._job, plan, trained=self._trained),
+            recipe=_recipe(self._job, plan, trained=self._trained, device=self._evaluator.device),
             checkpoint=checkpoint or self.path(arch) if keep else None,
             checkpoint_every_s=self._job.supernet.checkpoint_every_s,
             now=time.process_time if cpu else time.monotonic,
@@ -296,7 +296,7 @@ def _cut_out(supernet: Supernet, plan: NetworkPlan, checkpoint: Path) -> Superne
     return cut
 
 
-def _recipe(job: Job, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
+def _recipe(job: Job, plan: NetworkPlan, *, trained: bool, device: str) -> OwnRecipe:
     from supernet.training.own_time import OwnRecipe, suited_recipe
 
     config = job.finetune
@@ -311,5 +311,5 @@ def _recipe(job: Job, plan: NetworkPlan, *, trained: bool) -> OwnRecipe:
         optimizer=config.optimizer or begin.optimizer,
         distillation=1.0 if config.distillation == "only" else begin.distillation,
         weight_decay=job.supernet.weight_decay,
-        precision=job.supernet.precision,
+        precision=precision_of(job.supernet, device),
     )

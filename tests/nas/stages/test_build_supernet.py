@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nas.job.sections.supernet import SupernetConfig
-from nas.stages.build_supernet import optimizer_of
+from nas.stages.build_supernet import emulated_precision, optimizer_of, precision_of
 from search_spaces import build_space
 from supernet.network import Supernet
 
@@ -27,3 +27,18 @@ def test_what_a_job_names_is_taken(asked):
     vit = Supernet(build_space("vit", preset="8x8", input_channels=1, outputs=2))
     config = SupernetConfig.model_validate({"optimizer": asked})
     assert {optimizer_of(vit, config, trained=t) for t in (False, True)} == {asked}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_half_precision_is_for_processors_that_have_it(monkeypatch, there):
+    monkeypatch.setattr("nas.stages.build_supernet.computes_bfloat16", lambda: there)
+    found = {
+        asked: precision_of(SupernetConfig(precision=asked), "cpu")
+        for asked in ("float32", "bfloat16", "auto")
+    }
+    assert found == {
+        "float32": "float32", "bfloat16": "bfloat16", "auto": "bfloat16" if there else "float32",
+    }  # fmt: skip
+    told = emulated_precision(SupernetConfig(precision="bfloat16"), "cpu")
+    assert ["precision: auto" in line for line in told] == ([] if there else [True])
+    assert emulated_precision(SupernetConfig(precision="auto"), "cpu") == []
