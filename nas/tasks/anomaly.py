@@ -158,6 +158,10 @@ class AnomalyDetection(Task):
         """See :meth:`Task.score`."""
         return _AnomalyScore(partial(_metrics, directions=self.directions))
 
+    def constant(self, splits: DataSplits) -> float:
+        """See :meth:`Task.constant`: of a network that gives nothing back."""
+        return self.without_network
+
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: how far off it is, and what it is."""
         import torch

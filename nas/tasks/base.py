@@ -233,6 +233,21 @@ class Task(ABC):
                 score.add(network(inputs), targets)
         return score.values()[self.metric_name]
 
+    def constant(self, splits: DataSplits) -> float | None:
+        """Return the metric of whoever answers alike for every validation example.
+
+        Where no network of the shared weights is better, their metrics choose nothing. By default
+        the share of the most frequent class, of tasks whose metric is accuracy; None where a
+        constant answer says nothing.
+        """
+        import torch
+
+        if self.metric_name != "accuracy" or splits.targets != "classes":
+            return None
+        subset = splits.validation
+        counts = torch.bincount(subset.labels[subset.indices])
+        return float(counts.max() / counts.sum())
+
     # ------------------------------------------------------------------------ what users see
 
     def decide(self, outputs: Tensor) -> Tensor | None:

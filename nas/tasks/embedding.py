@@ -85,6 +85,14 @@ class Embedding(Task):
         """See :meth:`Task.score`."""
         return WholeScore(_recalls)
 
+    def constant(self, splits: DataSplits) -> float:
+        """See :meth:`Task.constant`: how often any other example is of the same class."""
+        import torch
+
+        count = torch.bincount(splits.validation.labels[splits.validation.indices]).double()
+        pairs = count.sum() * (count.sum() - 1)
+        return float((count * (count - 1)).sum() / pairs.clamp(min=1))
+
     def drawing(self, output: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> Drawing:
         """See :meth:`Task.drawing`: the class, which neighbours should have."""
         return Drawing(caption=classes[int(target)])

@@ -65,6 +65,11 @@ class MultiLabelClassification(Task):
         """See :meth:`Task.score`."""
         return WholeScore(_metrics, by_class=_each)
 
+    def constant(self, splits: DataSplits) -> float:
+        """See :meth:`Task.constant`: the mean share of examples that have a label."""
+        targets = splits.validation.labels[splits.validation.indices].numpy()
+        return _mean(_each(np.zeros(targets.shape), targets))
+
     def decide(self, outputs: Tensor) -> Tensor:
         """Return which labels are more likely there than not, (batch, labels) bool."""
         return outputs > 0

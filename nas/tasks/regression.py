@@ -77,6 +77,13 @@ class Regression(Task):
         """Return the root mean squared error."""
         return math.sqrt(max(0.0, mean))
 
+    def constant(self, splits: DataSplits) -> float:
+        """See :meth:`Task.constant`: the error of the mean of the training targets."""
+        import torch
+
+        targets = splits.validation.labels[splits.validation.indices]
+        return self.finish(float(self.terms(torch.zeros(targets.shape), targets).mean()))
+
     def decode(self, outputs: Tensor) -> Tensor:
         """Return outputs of a network in the targets' own units, (batch, outputs)."""
         return outputs.float() * self.std.to(outputs.device) + self.mean.to(outputs.device)

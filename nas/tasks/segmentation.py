@@ -90,6 +90,15 @@ class SemanticSegmentation(Task):
         """See :meth:`Task.score`."""
         return _MaskScore()
 
+    def constant(self, splits: DataSplits) -> float | None:
+        """See :meth:`Task.constant`: every pixel of the most frequent class."""
+        import torch
+
+        masks = splits.validation.labels[splits.validation.indices].flatten()
+        count = torch.bincount(masks[masks != IGNORE].int(), minlength=len(splits.classes))
+        there = int((count > 0).sum())
+        return float(count.max() / count.sum() / there) if there else None
+
     def decide(self, outputs: Tensor) -> Tensor:
         """Return the class of each place of the grid: (batch, height, width)."""
         return outputs.argmax(dim=1)

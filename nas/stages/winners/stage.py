@@ -378,8 +378,9 @@ class Winners:
         chosen: list[Arch] = []
         noise = self._noise(metrics)
         if self._untold(metrics):
-            name = self.evaluator.task.metric_name
-            metrics, noise = by_costs(metrics, name, worth=worth), 0.0
+            task = self.evaluator.task
+            metrics = by_costs(metrics, task.metric_name, worth=worth, higher=task.higher_is_better)
+            noise = 0.0
         for front in self.fronts:
             picked = pick_spread(
                 archs,
@@ -405,17 +406,19 @@ class Winners:
         return error_of_difference(best, self._images())
 
     def _untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> bool:
-        name = self.evaluator.task.metric_name
-        return untold(metrics.values(), name, self.evaluator.splits, self._images())
+        task = self.evaluator.task
+        return untold(metrics.values(), task, self.evaluator.splits, self._images())
 
     def _tell_of_untold(self, metrics: Mapping[Arch, Mapping[str, float]]) -> None:
         """Say that shared weights have learnt nothing by which to choose."""
         if self._untold(metrics):
-            best = max(found[self.evaluator.task.metric_name] for found in metrics.values())
+            task = self.evaluator.task
+            better = max if task.higher_is_better else min
+            best = better(found[task.metric_name] for found in metrics.values())
             self.progress.log(
                 "the shared weights have learnt next to nothing (the best network has "
-                f"{best:.3f}): whom to train is chosen by size and operations; a longer budget, or "
-                "a larger share of it as budget.supernet, lets accuracies choose"
+                f"{task.metric_name} {best:.3f}): whom to train is chosen by size and operations; "
+                "a longer budget, or a larger share of it as budget.supernet, lets it choose"
             )
 
     def _images(self) -> int:

@@ -1,8 +1,9 @@
 """Whom to train where shared weights have learnt nothing yet: what costs tell.
 
 In a short budget, or with many or uneven classes, no subnet of the shared weights may be better
-than who always names the most frequent class. Their accuracies are then those of chance, and by
-them the smallest network is as good as any: the front would hold it and its neighbours alone.
+than who always names the most frequent class, or tells the mean of the values. Their metrics are
+then those of chance, and by them the smallest network is as good as any: the front would hold it
+and its neighbours alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nas.fronts.fault_rate import FAULTY
 from nas.stages.search_stage import WORST
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nas.job.schema import Job
     from nas.record.evaluations import StudyRecord
     from nas.stages.evaluator import Evaluator
+    from nas.tasks.base import Task
     from search_spaces.space import Arch
 
 RISK = 0.025
@@ -32,52 +33,57 @@ LEARNT = 0.05
 """Of what a constant answer leaves, the share that the best must have learnt."""
 
 
-def constant_share(splits: DataSplits) -> float | None:
-    """Return the share of the validation examples that are of the most frequent class there.
-
-    None where examples have no class of their own.
-    """
-    if splits.targets != "classes":
-        return None
-    subset = splits.validation
-    counts = torch.bincount(subset.labels[subset.indices])
-    return float(counts.max() / counts.sum())
-
-
 def beyond_chance(best: float, constant: float, images: int, *, of: int = 1) -> bool:
-    """Return whether an accuracy says more than that of a constant answer.
+    """Return whether a share says more than that of a constant answer.
 
     It is better by more than chance, of the best of many at 95 % (Bonferroni), and by a part of
     what the constant answer leaves: networks that have hardly begun to learn differ by how far
     they happen to have come, not by what they become.
 
     Args:
-        best: accuracy of the best.
-        constant: share of the most frequent class.
-        images: that accuracies are shares of.
+        best: share of the best, such as its accuracy.
+        constant: that of a constant answer, such as the share of the most frequent class.
+        images: that the metric is of.
         of: how many it is the best of.
     """
-    z = NormalDist().inv_cdf(1 - RISK / max(1, of))
     error = math.sqrt(constant * (1 - constant) / images)
-    return best > constant + max(z * error, LEARNT * (1 - constant))
+    return best > constant + max(_deviations(of) * error, LEARNT * (1 - constant))
+
+
+def below_constant(best: float, constant: float, images: int, *, of: int = 1) -> bool:
+    """Return whether an error says more than that of a constant answer, as :func:`beyond_chance`.
+
+    Values that have nothing to do with the targets correlate with them by some z / sqrt(images),
+    and may take off half of the square of that.
+    """
+    z = _deviations(of)
+    return best < constant * (1 - max(z * z / (2 * images), LEARNT))
+
+
+def _deviations(of: int) -> float:
+    return NormalDist().inv_cdf(1 - RISK / max(1, of))
 
 
 def untold(
-    metrics: Iterable[Mapping[str, float]], name: str, splits: DataSplits, images: int
+    metrics: Iterable[Mapping[str, float]], task: Task, splits: DataSplits, images: int
 ) -> bool:
-    """Return whether no accuracy is better than that of who always gives the same answer.
+    """Return whether no metric is better than that of who always gives the same answer.
 
     Args:
         metrics: of each network, by the shared weights.
-        name: of the task's metric; of another than accuracy, nothing is said.
-        splits: whose validation images accuracies are of.
+        task: whose metric counts; of one that knows no constant answer, nothing is said.
+        splits: whose validation images metrics are of.
         images: how many of them, see :func:`judged_images`.
     """
-    found = [each[name] for each in metrics]
-    if name != "accuracy" or not found:
+    found = [each[task.metric_name] for each in metrics]
+    constant = task.constant(splits) if found else None
+    if constant is None or not math.isfinite(constant):
         return False
-    constant = constant_share(splits)
-    return constant is not None and not beyond_chance(max(found), constant, images, of=len(found))
+    if not task.higher_is_better:
+        return not below_constant(min(found), constant, images, of=len(found))
+    if not task.metric_kind().share:
+        return False
+    return not beyond_chance(max(found), constant, images, of=len(found))
 
 
 def judged_images(job: Job, splits: DataSplits) -> int:
@@ -102,9 +108,9 @@ def in_vain(
     def vain(done: int) -> bool:
         if done < job.search.first:
             return False
-        splits, name = evaluator.splits, evaluator.task.metric_name
+        splits = evaluator.splits
         found = [evaluation.metrics for evaluation in study.evaluations("search")]
-        if not untold(found, name, splits, judged_images(job, splits)):
+        if not untold(found, evaluator.task, splits, judged_images(job, splits)):
             return False
         tell(f"the search ends after {done} evaluations: its networks have learnt next to nothing")
         return True
@@ -113,20 +119,25 @@ def in_vain(
 
 
 def by_costs(
-    metrics: Mapping[Arch, Mapping[str, float]], name: str, *, worth: float | None = None
+    metrics: Mapping[Arch, Mapping[str, float]],
+    name: str,
+    *,
+    worth: float | None = None,
+    higher: bool = True,
 ) -> dict[Arch, dict[str, float]]:
     """Return ``metrics`` with a guess at which networks become better for their accuracies.
 
     The guess is the mean of the logarithms of size and of operations, each scaled to 0..1 over the
     networks; operations beyond ``worth`` count against a network as much as those below count for
     it. Guesses end at the best accuracy there is, so that a bound that none of them keeps is kept
-    by none.
+    by none; those of errors begin at the largest.
 
     Args:
         metrics: of each network, with ``weights_kib`` and ``macs``, or one of them.
-        name: of the accuracy; that of the worst class and that under faults go with it.
+        name: of the metric; that of the worst class and that under faults go with it.
         worth: multiply-accumulates of a network that takes steps enough in its time
             (:data:`nas.stages.winners.share.TRAINED_SOMEWHAT_STEPS`); None where that is not known.
+        higher: whether the metric is better when larger.
     """
     each = list(metrics.values())
     logs = {
@@ -137,10 +148,13 @@ def by_costs(
     if worth is not None and "macs" in logs:
         logs["macs"] = np.minimum(logs["macs"], 2 * math.log(worth) - logs["macs"])
     guess = np.mean([_scaled(values) for values in logs.values()], axis=0)
-    best = max(one[name] for one in each)
+    values = [one[name] for one in each]
+    begin, end = (0.0, max(values)) if higher else (max(values), min(values))
     found = {}
     for (arch, known), share in zip(metrics.items(), guess, strict=True):
-        like = {c: float(best * share) for c in (name, WORST, FAULTY) if c in known}
+        like = {
+            c: float(begin + (end - begin) * share) for c in (name, WORST, FAULTY) if c in known
+        }
         found[arch] = {**known, **like}
     return found
 

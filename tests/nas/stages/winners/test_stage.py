@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nas.executors import Executor
-from nas.fronts.metrics import Goal, Metric
+from nas.fronts.metrics import METRICS, Goal, Metric
 from nas.fronts.spec import FrontSpec
 from nas.job.schema import Job
 from nas.record.run_folder import RunStore
@@ -116,7 +116,12 @@ def stage(tmp_path):
         evaluator = SimpleNamespace(
             supernet=SimpleNamespace(space=SPACE, plan=SPACE.plan),
             finetuned={},
-            task=SimpleNamespace(metric_name=metric, higher_is_better=metric != "rmse"),
+            task=SimpleNamespace(
+                metric_name=metric,
+                higher_is_better=metric != "rmse",
+                metric_kind=lambda: METRICS.get(metric),
+                constant=lambda splits: None,
+            ),
             # So many images that chance puts nothing behind.
             splits=SimpleNamespace(
                 training_batches=lambda size, seed: epoch,
@@ -350,7 +355,7 @@ def test_winners_of_another_metric_are_chosen_by_its_name_and_direction(stage):
 def test_weights_that_know_nothing_choose_no_small_networks_alone(stage, monkeypatch):
     clock, lines = Clock(), []
     winners, _ = stage(Trained(clock, by_size), clock)
-    monkeypatch.setattr("nas.stages.winners.unlearnt.constant_share", lambda splits: 0.31)
+    winners.evaluator.task.constant = lambda splits: 0.31
     monkeypatch.setattr(winners, "_images", lambda: 580)
     monkeypatch.setattr(winners.progress, "log", lines.append)
 
