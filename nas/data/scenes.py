@@ -1,4 +1,4 @@
-"""Scenes composed of small pictures, for detection and segmentation without a download."""
+"""Scenes composed of small pictures: boxes, masks, labels and counts without a download."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.annotations.arrays import stack_boxes
-from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
+from nas.data.sources import DATA_SOURCES, PLACED, ImageArrays, RawData
 from search_spaces.errors import InputError
 from search_spaces.seeds import derive_rng
 
@@ -49,10 +49,11 @@ def scenes(
             test.
         most: objects in a scene, at least one; 1 to 20.
         clutter: 0 for a plain background to 1.
-        kind: ``boxes`` or ``masks``; by default the task's. Class 0 of masks is background.
+        kind: ``boxes``, ``masks``, ``labels`` (which classes are in a scene) or ``values`` (how
+            many objects); by default the task's. Class 0 of masks is background.
 
     Raises:
-        InputError: a value that is not possible; classes or values, which there are none of.
+        InputError: a value that is not possible; classes, of which a scene has none of its own.
         EnvironmentProblem: Fashion-MNIST is not on this machine.
     """
     for name, value, least, largest in (
@@ -72,28 +73,29 @@ def scenes(
             f"{{side: {config.image_size}}} instead"
         )
     kind = kind or "boxes"
-    if kind not in ("boxes", "masks"):
+    if kind not in ("boxes", "masks", "labels", "values"):
         raise InputError(
-            f"scenes have boxes and masks, no {kind}; use task: object_detection or "
-            "semantic_segmentation"
+            f"scenes have boxes, masks, labels and values, no {kind}; use task: object_detection, "
+            "semantic_segmentation, multi_label_classification or image_regression"
         )
     pools, classes = _pools(objects, config)
     rest = max(10, images // 4)
-    drawn = {
-        part: _draw(
-            pools[part], count, side, most, clutter, kind, derive_rng(0, "scenes", objects, part)
+    drawn = {}
+    for part, count in (("train", images), ("validation", rest), ("test", rest)):
+        rng = derive_rng(0, "scenes", objects, part)
+        drawn[part] = _told(
+            kind, len(classes), *_draw(pools[part], count, side, most, clutter, rng)
         )
-        for part, count in (("train", images), ("validation", rest), ("test", rest))
-    }
     return RawData(
         train=drawn["train"],
         validation=drawn["validation"],
         test=drawn["test"],
-        classes=("background", *classes) if kind == "masks" else classes,
+        classes={"masks": ("background", *classes), "values": ("objects",)}.get(kind, classes),
         channels=1,
         image_size=side,
         origin=f"scenes of {objects}, made",
-        crop_padding=max(1, side // 16),
+        # A shift would take what is named or counted out of the scene.
+        crop_padding=max(1, side // 16) if kind in PLACED else 0,
         flip=objects != "digits",
         targets=kind,
         input_text="Scale the whole grey image to the input's height and width, and its pixels "
@@ -131,9 +133,9 @@ def _draw(
     side: int,
     most: int,
     clutter: float,
-    kind: str,
     rng: np.random.Generator,
-) -> ImageArrays:
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return scenes (count, 1, side, side), masks (count, side, side) and the boxes of each."""
     images = np.empty((count, 1, side, side), np.uint8)
     masks = np.zeros((count, side, side), np.uint8)
     boxes = []
@@ -142,7 +144,21 @@ def _draw(
         boxes.append(_place(pool, scene, masks[i], int(rng.integers(1, most + 1)), rng))
         noisy = scene + rng.normal(0, 6, scene.shape)
         images[i, 0] = np.clip(noisy, 0, 255).astype(np.uint8)
-    return ImageArrays(images, masks if kind == "masks" else stack_boxes(boxes))
+    return images, masks, boxes
+
+
+def _told(
+    kind: str, classes: int, images: np.ndarray, masks: np.ndarray, boxes: list[np.ndarray]
+) -> ImageArrays:
+    """Return scenes with the targets of ``kind``."""
+    if kind == "masks":
+        return ImageArrays(images, masks)
+    if kind == "boxes":
+        return ImageArrays(images, stack_boxes(boxes))
+    counts = np.array([[(b[:, 0] == c).sum() for c in range(classes)] for b in boxes], np.float32)
+    if kind == "labels":
+        return ImageArrays(images, (counts > 0).astype(np.float32))
+    return ImageArrays(images, counts.sum(1, keepdims=True))
 
 
 def _background(pool: _Pool, side: int, clutter: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from nas.job.check import load_job
 from nas.job.schema import job_space
 
 JOBS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+OF_TASKS = sorted((JOBS[0].parent / "tasks").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
@@ -19,6 +20,21 @@ def test_the_job_is_valid_and_has_a_choice_to_make(path):
     job = load_job(path)
     assert job_space(job).cardinality() > 1
     assert job.objectives()
+
+
+@pytest.mark.parametrize("path", OF_TASKS, ids=lambda path: path.stem)
+def test_the_job_of_a_task_is_valid(path):
+    assert job_space(load_job(path)).cardinality() > 1
+
+
+def test_there_is_a_job_for_each_task_that_is_built_in():
+    from nas.tasks import TASKS
+
+    shown = {load_job(path).task for path in (*JOBS, *OF_TASKS)}
+    # Vectors of signals and sounds are made as those of images are.
+    assert shown >= {name for name in TASKS if TASKS.get(name).__module__.startswith("nas.")} - {
+        "signal_embedding", "audio_embedding",
+    }  # fmt: skip
 
 
 def test_there_is_a_job_for_each_use():
@@ -65,7 +81,7 @@ def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
 
 def test_the_documentation_lists_every_job():
     page = (JOBS[0].parents[1] / "docs" / "example-jobs.md").read_text(encoding="utf-8")
-    for path in JOBS:
-        assert f"`{path.name}`" in page, (
+    for path in (*JOBS, *OF_TASKS):
+        assert f"{path.name}`" in page, (
             f"docs/example-jobs.md does not say what {path.name} is for"
         )

@@ -136,6 +136,19 @@ def test_scenes_are_made_alike_each_time_and_parts_share_no_object(kind):
     assert ("background" in splits.classes) == (kind == "masks")
 
 
+def test_scenes_tell_which_objects_are_there_and_how_many():
+    config = DataConfig(name="scenes", options={"side": 32, "images": 30})
+    boxes, labels, values = (
+        load_splits(config, 0, kind=kind).train for kind in ("boxes", "labels", "values")
+    )
+    assert boxes.images.fingerprint() == labels.images.fingerprint()
+    there = [set(box[box[:, 0] >= 0, 0].int().tolist()) for box in boxes.labels]
+    told = [set(row.nonzero().flatten().tolist()) for row in labels.labels]
+    assert told == there
+    many = (boxes.labels[:, :, 0] >= 0).sum(1).float()
+    assert values.labels[:, 0].tolist() == many.tolist()
+
+
 def test_boxes_of_scenes_are_tight_about_the_visible_pixels():
     one = {"side": 64, "images": 20, "most": 1, "clutter": 0}
     boxes, masks = (
@@ -159,7 +172,7 @@ def test_boxes_of_scenes_are_tight_about_the_visible_pixels():
         ({"clutter": True}, "clutter: True is no number"),
         ({"most": True}, "most: True is no whole number"),
         ({"most": 0}, "most: 0"),
-        ({"kind": "classes"}, "use task: object_detection or semantic_segmentation"),
+        ({"kind": "classes"}, "use task: object_detection, semantic_segmentation, multi_label"),
     ],
 )
 def test_scenes_that_are_not_possible_are_refused(options, message):
