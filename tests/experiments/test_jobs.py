@@ -22,7 +22,14 @@ def test_the_job_is_valid_and_has_a_choice_to_make(path):
     assert job.objectives()
 
 
-@pytest.mark.parametrize("path", OF_TASKS, ids=lambda path: path.stem)
+def plain(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+# Of the others the data is made, or brought, by whoever runs them.
+@pytest.mark.parametrize(
+    "path", [p for p in OF_TASKS if "path" not in plain(p)["data"]], ids=lambda path: path.stem
+)
 def test_the_job_of_a_task_is_valid(path):
     assert job_space(load_job(path)).cardinality() > 1
 
@@ -30,7 +37,7 @@ def test_the_job_of_a_task_is_valid(path):
 def test_there_is_a_job_for_each_task_that_is_built_in():
     from nas.tasks import TASKS
 
-    shown = {load_job(path).task for path in (*JOBS, *OF_TASKS)}
+    shown = {plain(path).get("task", "image_classification") for path in (*JOBS, *OF_TASKS)}
     # Vectors of signals and sounds are made as those of images are.
     assert shown >= {name for name in TASKS if TASKS.get(name).__module__.startswith("nas.")} - {
         "signal_embedding", "audio_embedding",
