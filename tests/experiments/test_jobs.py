@@ -89,6 +89,4 @@ def test_a_quick_job_runs_from_start_to_end(name, tmp_path, monkeypatch):
 def test_the_documentation_lists_every_job():
     page = (JOBS[0].parents[1] / "docs" / "example-jobs.md").read_text(encoding="utf-8")
     for path in (*JOBS, *OF_TASKS):
-        assert f"{path.name}`" in page, (
-            f"docs/example-jobs.md does not say what {path.name} is for"
-        )
+        assert f"{path.name}`" in page, f"docs/example-jobs.md does not say what {path.name} is for"
