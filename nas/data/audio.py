@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.folders import folder_of
-from nas.data.problems import Problems
+from nas.data.folders import class_folders, folder_of
+from nas.data.problems import Problems, class_names
+from nas.data.sound_table import SUFFIXES, Listed, listed_sounds, table_of_sounds
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData, part_folders
 from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
-SUFFIXES = (".wav", ".flac")
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 _FLOOR = 1e-6
 
@@ -144,19 +144,25 @@ def audio_folder(
     bins: int = 40,
     window_ms: float = 30.0,
     hop_ms: float = 20.0,
+    labels: str | None = None,
+    target: str | None = None,
+    group: str | None = None,
 ) -> RawData:
     """Return sounds laid out as Speech Commands (Warden, 2018): a folder of files for each word.
 
     ``validation_list.txt`` and ``testing_list.txt`` name the files of these sets, if they are
     there. Otherwise the sets are drawn by speaker, the part of a name before ``_nohash_``, so that
     no voice is in two of them. Or the folders of words lie in ``train``, ``val`` and ``test``.
-    Folders that begin with ``_`` or ``.`` are left out.
+    Folders that begin with ``_`` or ``.`` are left out. Or a CSV file names sounds and their
+    classes, as in ESC-50 (``meta/esc50.csv``): its folds are never divided.
 
     Args:
         config: ``path`` is the folder.
         words: the classes; by default every folder.
         unknown: name of one class for all folders that are not among ``words``.
         rate, seconds, bins, window_ms, hop_ms: see :class:`LogMel`.
+        labels, target, group: a CSV file below ``path`` and its columns, see
+            :func:`nas.data.sound_table.listed_sounds`.
 
     Raises:
         InputError: files of another rate, empty or damaged ones: all at once, by name.
@@ -164,42 +170,35 @@ def audio_folder(
     """
     front = LogMel(rate, seconds, bins, window_ms, hop_ms)
     root = folder_of(config, "the folder of the sounds")
-    places = part_folders(root)
-    learned = places.get("train", root)
-    folders = _word_folders(learned)
-    wanted = list(words) if words is not None else folders
-    for word in wanted:
-        if word not in folders:
-            raise InputError(f"data.options.words: {learned / word} is no folder of sounds")
-    classes = (*wanted, *([unknown] if unknown is not None and unknown not in wanted else []))
-    files: list[Path] = []
-    labels: list[int] = []
-    told: list[str] = []
-    for part, place in (places or {"train": root}).items():
-        for name in _word_folders(place):
-            label = name if name in wanted else unknown
-            if label is None:
-                if words is None:
-                    raise InputError(f"{place}: class {name!r} is not among the training classes")
-                continue
-            found = sorted(f for f in (place / name).iterdir() if f.suffix.lower() in SUFFIXES)
-            if not found and name in wanted:
-                raise InputError(f"{place / name}: holds no sounds ({', '.join(SUFFIXES)})")
-            files += found
-            labels += [classes.index(label)] * len(found)
-            told += [part] * len(found)
-    if len(classes) < 2:
-        raise InputError(f"{learned}: needs at least two folders of sounds, found {len(classes)}")
-    spectrograms = _spectrograms(root, files, front)
-    parts = (
-        {part: np.flatnonzero(np.array(told) == part) for part in dict.fromkeys(told)}
-        if places
-        else _parts(root, files)
+    found = (
+        _foldered(root, words)
+        if labels is None
+        else listed_sounds(root, labels, target=target, group=group)
     )
-    arrays = {
-        part: ImageArrays(spectrograms[rows], np.array(labels, dtype=np.int64)[rows])
-        for part, rows in parts.items()
-    }
+    if labels is None and (target or group):
+        raise InputError("data.options.target and group are columns; name their file as labels")
+    learned = [found.labels[i] for i in found.parts["train"]]
+    known = tuple(sorted(set(learned))) if labels is None else class_names(learned)
+    wanted = list(words) if words is not None else list(known)
+    for word in wanted:
+        if word not in known:
+            raise InputError(
+                f"data.options.words: {root / word} is no folder of sounds"
+                if labels is None
+                else f"data.options.words: {root / labels} has no class {word!r}"
+            )
+    classes = (*wanted, *([unknown] if unknown is not None and unknown not in wanted else []))
+    others = sorted(set(found.labels) - set(wanted))
+    if others and words is None:
+        raise InputError(f"{root}: class {others[0]!r} is not among the training classes")
+    if len(classes) < 2:
+        raise InputError(f"{root}: needs at least two classes of sounds, found {len(classes)}")
+    named = [label if label in wanted else unknown for label in found.labels]
+    taken = [i for i, label in enumerate(named) if label is not None]
+    spectrograms = _spectrograms(root, [found.files[i] for i in taken], front)
+    numbers = np.array([classes.index(named[i]) for i in taken], dtype=np.int64)  # type: ignore[arg-type]
+    rows = {part: np.flatnonzero(np.isin(taken, here)) for part, here in found.parts.items()}
+    arrays = {part: ImageArrays(spectrograms[here], numbers[here]) for part, here in rows.items()}
     return RawData(
         train=arrays["train"],
         test=arrays.get("test"),
@@ -210,7 +209,7 @@ def audio_folder(
         origin=str(root),
         crop_padding=2,
         noise=0.1,
-        groups=_speakers(files)[parts["train"]],
+        groups=None if found.groups is None else found.groups[taken][rows["train"]],
         input_text=front.text(),
     )
 
@@ -313,8 +312,30 @@ def _spectrograms(root: Path, files: Sequence[Path], front: LogMel) -> np.ndarra
     return out
 
 
-def _word_folders(place: Path) -> list[str]:
-    return sorted(f.name for f in place.iterdir() if f.is_dir() and f.name[0] not in "_.")
+def _foldered(root: Path, words: Sequence[str] | None) -> Listed:
+    """Return the sounds of folders that are called as their classes, of which ``words`` matter."""
+    places = part_folders(root)
+    files: list[Path] = []
+    labels: list[str] = []
+    told: list[str] = []
+    for part, place in (places or {"train": root}).items():
+        for name in class_folders(place, left_out="_."):
+            here = sorted(f for f in (place / name).iterdir() if f.suffix.lower() in SUFFIXES)
+            if not here and (words is None or name in words):
+                table = table_of_sounds(root)
+                hint = f"; say data.options.labels: {table}" if table else ""
+                raise InputError(f"{place / name}: holds no sounds ({', '.join(SUFFIXES)}){hint}")
+            files += here
+            labels += [name] * len(here)
+            told += [part] * len(here)
+    if not files:
+        raise InputError(f"{root}: holds no folders of sounds")
+    parts = (
+        {part: np.flatnonzero(np.array(told) == part) for part in dict.fromkeys(told)}
+        if places
+        else _parts(root, files)
+    )
+    return Listed(tuple(files), tuple(labels), parts, _speakers(files))
 
 
 def _parts(root: Path, files: Sequence[Path]) -> dict[str, np.ndarray]:

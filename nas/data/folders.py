@@ -11,6 +11,24 @@ if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
 
+NO_CLASSES = ("__MACOSX", "lost+found")
+"""Folders that file systems and archives leave."""
+
+
+def class_folders(root: Path, *, left_out: str = ".") -> list[str]:
+    """Return the names of the folders in ``root``, each of which holds a class.
+
+    Args:
+        root: a folder.
+        left_out: letters with which other folders begin.
+    """
+    return sorted(
+        f.name
+        for f in root.iterdir()
+        if f.is_dir() and f.name[0] not in left_out and f.name not in NO_CLASSES
+    )
+
+
 def folder_of(config: DataConfig, needed: str = "the folder of the data") -> Path:
     """Return the folder that ``data.path`` names.
 

@@ -81,7 +81,7 @@ def image_csv(
     rest = [c for c in table.columns if c not in (name, "split", group)]
     kind = expect_kind("image_csv", kind or _kind(table, targets, rest), OF_EXAMPLES)
     classes, values = _values(table, kind, targets, rest, problems)
-    parts = _parts(table, problems)
+    parts = parts_of(table, problems)
     problems.raise_any()
     whole = kind != "classes" if whole is None else whole
     found = {
@@ -93,9 +93,7 @@ def image_csv(
         raise InputError(f"{table.path}: no row is of the split train")
     groups = None
     if group is not None:
-        numbers = np.unique(table.column(group), return_inverse=True)[1]
-        _refuse_shared(table, group, parts)
-        groups = numbers[parts["train"]]
+        groups = group_numbers(table, group, parts)[parts["train"]]
     side = config.image_size or 224
     return RawData(
         train=found["train"],
@@ -200,7 +198,8 @@ def _kind(table: Table, targets: Sequence[str] | None, rest: Sequence[str]) -> s
     return kind_of_columns([table.column(name) for name in columns]) or "classes"
 
 
-def _parts(table: Table, problems: Problems) -> dict[str, np.ndarray]:
+def parts_of(table: Table, problems: Problems) -> dict[str, np.ndarray]:
+    """Return the rows of each set, by a column ``split``; all are for training without one."""
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     if "split" not in table.columns:
         rows["train"] = list(range(len(table.rows)))
@@ -218,8 +217,12 @@ def _parts(table: Table, problems: Problems) -> dict[str, np.ndarray]:
     return {part: np.array(found, dtype=np.int64) for part, found in rows.items()}
 
 
-def _refuse_shared(table: Table, group: str, parts: dict[str, np.ndarray]) -> None:
-    """Refuse splits of the file that divide a group."""
+def group_numbers(table: Table, group: str, parts: dict[str, np.ndarray]) -> np.ndarray:
+    """Return a number for each row, the same for what must not be divided: (rows,) int64.
+
+    Raises:
+        InputError: no such column; splits of the file divide a group.
+    """
     cells = table.column(group)
     seen: dict[str, str] = {}
     problems = Problems(table.path)
@@ -233,3 +236,4 @@ def _refuse_shared(table: Table, group: str, parts: dict[str, np.ndarray]) -> No
                     line=table.lines[i],
                 )
     problems.raise_any()
+    return np.unique(cells, return_inverse=True)[1]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.data.folders import folder_of
+from nas.data.folders import NO_CLASSES, class_folders, folder_of
 from nas.data.pictures import suited_crops
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.registry import Registry
@@ -251,7 +251,7 @@ def image_folder(config: DataConfig, *, whole: bool = False) -> RawData:
     root = folder_of(config, "the path of a folder of images")
     folders = part_folders(root)
     train_root = folders.get("train", root)
-    classes = _class_folders(train_root)
+    classes = class_folders(train_root)
     if len(classes) < 2:
         raise InputError(f"{train_root}: needs at least two class folders, found {len(classes)}")
     parts: dict[str, ImageFiles] = {}
@@ -424,7 +424,6 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
-_NO_CLASSES = {"__MACOSX", "lost+found"}
 
 
 def part_folders(root: Path) -> dict[str, Path]:
@@ -433,9 +432,9 @@ def part_folders(root: Path) -> dict[str, Path]:
     A part holds class folders; a folder called ``train`` full of pictures is a class.
     """
     found: dict[str, Path] = {}
-    for name in _class_folders(root):
+    for name in class_folders(root):
         part = _PARTS.get(name.lower())
-        if part is None or not _class_folders(root / name):
+        if part is None or not class_folders(root / name):
             continue
         if part in found:
             raise InputError(
@@ -461,7 +460,7 @@ def _pictures(folder: Path) -> list[Path]:
             folders[:] = []
             continue
         visited.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _NO_CLASSES)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NO_CLASSES)
         found += [
             Path(place) / name
             for name in files
@@ -470,22 +469,14 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _class_folders(root: Path) -> list[str]:
-    return sorted(
-        f.name
-        for f in root.iterdir()
-        if f.is_dir() and not f.name.startswith(".") and f.name not in _NO_CLASSES
-    )
-
-
 def _image_files(root: Path, classes: Sequence[str], whole: bool) -> ImageFiles:
     index = {name: i for i, name in enumerate(classes)}
-    unknown = [name for name in _class_folders(root) if name not in index]
+    unknown = [name for name in class_folders(root) if name not in index]
     if unknown:
         raise InputError(f"{root}: class {unknown[0]!r} is not among the training classes")
     paths: list[Path] = []
     labels: list[int] = []
-    for name in _class_folders(root):
+    for name in class_folders(root):
         files = _pictures(root / name)
         if not files:
             raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from nas.data.folders import folder_of
 from nas.data.problems import Problems, class_targets, classes_of
-from nas.data.signals.ts_file import Series, read_ts
+from nas.data.signals.ts_file import UNEQUAL, Series, read_ts
 from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from nas.data.targets import (
     OF_EXAMPLES,
@@ -50,6 +51,7 @@ def signal_ts(
     config: DataConfig,
     *,
     problem: str | None = None,
+    unequal: str | None = None,
     kind: str | None = None,
     open_classes: bool = False,
 ) -> RawData:
@@ -58,6 +60,8 @@ def signal_ts(
     Args:
         config: ``path`` is the folder of the two files.
         problem: their NAME, where the folder has several.
+        unequal: what is done with series of unequal length, ``pad`` or ``stretch``, see
+            :func:`nas.data.signals.ts_file.read_ts`; by default they are mistakes.
         kind: ``classes`` or ``values``; the header says which it is.
         open_classes: whether validation and test may have classes that training has not, as
             anomalies; said by the task.
@@ -66,6 +70,8 @@ def signal_ts(
         InputError: no files, or mistakes in them, each at its line.
         EnvironmentProblem: the folder is not there.
     """
+    if unequal is not None and unequal not in UNEQUAL:
+        raise InputError(f"data.options.unequal: {unequal!r} is none of {', '.join(UNEQUAL)}")
     root = folder_of(config, NEEDED)
     found = sorted(root.glob(f"{problem or '*'}_TRAIN.ts"))
     if not found:
@@ -75,11 +81,12 @@ def signal_ts(
         names = ", ".join(path.name.removesuffix("_TRAIN.ts") for path in found)
         raise InputError(f"data.path: {root} holds several problems ({names}); name one as "
                          "data.options.problem")  # fmt: skip
-    train = read_ts(found[0])
+    train = read_ts(found[0], unequal=unequal)
     other = found[0].with_name(found[0].name.replace("_TRAIN.ts", "_TEST.ts"))
     parts: dict[str, Series] = {"train": train}
     if other.is_file():
-        parts["test"] = read_ts(other)
+        length = train.values.shape[-1]
+        parts["test"] = read_ts(other, unequal=unequal, length=length)
         if parts["test"].values.shape[1:] != train.values.shape[1:]:
             raise InputError(
                 f"{other}: series of {_shape(parts['test'].values)}, and {found[0].name} has "
@@ -97,7 +104,14 @@ def signal_ts(
             name: ImageArrays(as_rows(part.values), _targets(found[0], part.labels))
             for name, part in parts.items()
         }
-    return raw_signals(arrays, classes, targets, origin=str(found[0].with_suffix("")))
+    raw = raw_signals(arrays, classes, targets, origin=str(found[0].with_suffix("")))
+    if unequal is None:
+        return raw
+    how = {
+        "pad": "shorter ones holding their last value and longer ones cut at their end",
+        "stretch": "stretched to that length",
+    }
+    return replace(raw, input_text=f"{raw.input_text}; signals {how[unequal]}")
 
 
 @DATA_SOURCES.register("signal_numpy")

@@ -32,8 +32,18 @@ class Series:
     classes: tuple[str, ...]
 
 
-def read_ts(path: Path) -> Series:
-    """Read a ``.ts`` file of series of one length.
+UNEQUAL = ("pad", "stretch")
+"""What may be done with series of unequal length."""
+
+
+def read_ts(path: Path, *, unequal: str | None = None, length: int | None = None) -> Series:
+    """Read a ``.ts`` file of series of one length, or bring them to one.
+
+    Args:
+        path: of the file.
+        unequal: ``pad`` holds the last value of shorter series and cuts longer ones at their end;
+            ``stretch`` resamples them along straight lines. None refuses series of unequal length.
+        length: that they are brought to; by default that of the longest.
 
     Raises:
         InputError: no such file; series of unequal length, missing values, words that are no
@@ -66,7 +76,7 @@ def read_ts(path: Path) -> Series:
             problems.add(path, f"channels of unequal length ({told})", line=number)
         elif first is None:
             first = shape
-        elif shape[1:] != first[1:]:
+        elif shape[1] != first[1] or (unequal is None and shape[2] != first[2]):
             problems.add(
                 path,
                 f"{shape[1]} channels of {shape[2]} values; the case in line {first[0]} has "
@@ -82,9 +92,33 @@ def read_ts(path: Path) -> Series:
         problems.add(path, "holds no case after @data")
     problems.raise_any(
         "series must be of one length without gaps: cut, pad or resample them, and fill what is "
-        "missing"
+        "missing; data.options.unequal: pad holds the last value of shorter ones, and stretch "
+        "resamples them"
     )
+    if unequal is not None:
+        length = length or max(len(case[0]) for case in cases)
+        cases = [[_brought(channel, length, unequal) for channel in case] for case in cases]  # type: ignore[misc]
     return Series(np.array(cases, dtype=np.float32), tuple(labels), tuple(header["classes"] or ()))
+
+
+def says_unequal(path: Path) -> bool:
+    """Return whether the header of a ``.ts`` file says that its series are of unequal length."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.lower().split()
+            if words[:1] == ["@data"]:
+                return False
+            if words[:2] == ["@equallength", "false"]:
+                return True
+    return False
+
+
+def _brought(channel: list[float], length: int, how: str) -> np.ndarray:
+    values = np.array(channel)
+    if how == "stretch":
+        places = np.linspace(0, len(values) - 1, length)
+        return np.asarray(np.interp(places, np.arange(len(values)), values))
+    return np.pad(values[:length], (0, max(0, length - len(values))), mode="edge")
 
 
 def _header(path: Path, lines: list[str], problems: Problems) -> tuple[dict, int]:

@@ -86,9 +86,13 @@ def table_of_pictures(path: Path) -> str | None:
 
 
 def _sounds(path: Path) -> bool:
-    """Whether folders of one, or of its parts, hold sounds."""
+    """Whether folders of one, or of its parts, hold sounds, or a table names those in it."""
+    from nas.data.sound_table import table_of_sounds
+
     folders = [each for pattern in ("*", "*/*") for each in _names(path, pattern) if each.is_dir()]
-    return any(_holds(each, (".wav", ".flac")) for each in folders)
+    if any(_holds(each, (".wav", ".flac")) for each in folders):
+        return True
+    return _holds(path, (".wav", ".flac")) and table_of_sounds(path) is not None
 
 
 _LAYOUTS: tuple[tuple[str, Callable[[Path], bool]], ...] = (

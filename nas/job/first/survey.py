@@ -20,8 +20,11 @@ _TARGETS = {
 }
 """Kinds of targets -> what is counted of them: one, several."""
 
-_UNEVEN = 3
-"""How many times as many examples the most frequent class has as the rarest, to be told."""
+
+_LONGER = 1.5
+"""How many times as long as what networks hear sounds last, to be heard for longer, or told."""
+_FRAMES = 100
+"""Frames of a spectrogram of long sounds: more take long to train on."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Survey:
         names: of the classes, labels or values.
         unseen: what networks do not see of the pictures, where it is much.
         counts: examples of each class, in the order of ``names``; empty where they have none.
+        apart: how many examples more are in sets of their own, for validation and test.
     """
 
     examples: int
@@ -53,6 +57,7 @@ class Survey:
     names: tuple[str, ...] = field(default=(), compare=False)
     unseen: str | None = field(default=None, compare=False)
     counts: tuple[int, ...] = field(default=(), compare=False)
+    apart: tuple[tuple[int, str], ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
@@ -74,22 +79,31 @@ class Survey:
         else:
             shape = f"{self.channels} x {self.height} x {self.width}"
             shown = f"{self.examples} examples of {shape} values"
+        if self.apart:
+            shown += (
+                f" for training ({', '.join(f'{n} more for {part}' for n, part in self.apart)})"
+            )
         unseen = f"\nwarning: {self.unseen}" if self.unseen else ""
         return f"{shown}; {_counted(self.classes, *_TARGETS[self.targets])}{self._uneven}{unseen}"
 
     @property
     def uneven(self) -> bool:
         """Whether the rarest and the most frequent class are far apart."""
-        return bool(self.counts) and max(self.counts) >= _UNEVEN * min(self.counts)
+        return self._far_apart is not None
+
+    @property
+    def _far_apart(self) -> tuple[int, int] | None:
+        from nas.data.doubts import uneven
+
+        return uneven(self.counts)
 
     @property
     def _uneven(self) -> str:
         """Which classes are rarest and most frequent, where that is far apart."""
-        if not self.uneven:
+        if self._far_apart is None:
             return ""
-        each = dict(zip(self.names, self.counts, strict=True))
-        few, many = min(each, key=each.__getitem__), max(each, key=each.__getitem__)
-        return f", {each[few]} of {few} to {each[many]} of {many}"
+        few, many = (f"{self.counts[i]} of {self.names[i]}" for i in self._far_apart)
+        return f", {few} to {many}"
 
     @property
     def side(self) -> int:
@@ -115,7 +129,8 @@ def survey(
         source: a registered data source.
         path: of the data.
         task: for sources that read several kinds of targets; by default their values say it.
-        options: of the source; the rate of sounds is looked up where it is not given.
+        options: of the source; what the files say, as the rate of sounds, is looked up where it
+            is not given.
 
     Raises:
         InputError: it is not laid out so, or an example that is looked at cannot be read; an
@@ -150,17 +165,20 @@ def survey(
     counts: tuple[int, ...] = ()
     if raw.targets == "classes":
         counts = tuple(np.bincount(raw.train.labels, minlength=classes).tolist())
+    others = ((raw.validation, "validation"), (raw.test, "the test"))
+    apart = tuple((len(part.labels), name) for part, name in others if part is not None)
     if isinstance(raw.train, ImageFiles):
         usual = usual_picture(raw.train.paths)
         return Survey(
             len(raw.train.paths), classes, usual.shorter, usual.shorter, 1 if usual.grey else 3,
             raw.targets, options=given, names=names,
-            unseen=None if raw.train.whole else usual.unseen, counts=counts,
+            unseen=None if raw.train.whole else usual.unseen, counts=counts, apart=apart,
         )  # fmt: skip
     examples, channels, height, width = raw.train.images.shape
     return Survey(
         examples, classes, height, width, channels, raw.targets, files=False, options=given,
         names=names, unseen=_unseen(source, path, given, raw.train.images.shape), counts=counts,
+        apart=apart,
     )  # fmt: skip
 
 
@@ -173,7 +191,7 @@ def _unseen(
 
         taken = float(options.get("seconds", LogMel.seconds))
         lasts = usual_seconds(path)
-        if lasts is not None and lasts > 1.5 * taken:
+        if lasts is not None and lasts > _LONGER * taken:
             return (
                 f"sounds last about {lasts:.3g} s, and networks hear the {taken:g} s in their "
                 f"middle; say --option seconds={lasts:.2g} where more matters"
@@ -195,6 +213,12 @@ def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[
         from nas.data.signals.rows import recorded
 
         return recorded(path, options)
+    if source == "signal_ts":
+        from nas.data.signals.ts_file import says_unequal
+
+        problem = options.get("problem") or "*"
+        unequal = any(map(says_unequal, path.glob(f"{problem}_TRAIN.ts")))
+        return {"unequal": "pad"} if unequal else {}
     if source == "image_csv":
         from nas.job.first.layouts import table_of_pictures
 
@@ -202,10 +226,19 @@ def _found_options(source: str, path: Path, options: Mapping[str, Any]) -> dict[
         return {} if name in (None, "labels.csv") else {"labels": name}
     if source != "audio_folder":
         return {}
-    from nas.data.audio import LogMel, common_rate
+    from nas.data.audio import LogMel, common_rate, usual_seconds
+    from nas.data.sound_table import table_of_sounds
 
-    rate = common_rate(path)
-    return {} if rate in (None, LogMel.rate) else {"rate": rate}
+    rate, lasts, table = common_rate(path), usual_seconds(path), table_of_sounds(path)
+    found: dict[str, Any] = {} if table is None else {"labels": table}
+    if rate not in (None, LogMel.rate):
+        found["rate"] = rate
+    if lasts is not None and lasts > _LONGER * LogMel.seconds and "seconds" not in options:
+        found |= {"seconds": round(lasts, 1)}
+        if "hop_ms" not in options:
+            # As many frames as of a sound of a second would have, or twice as many.
+            found["hop_ms"] = float(round(max(LogMel.hop_ms, lasts * 1000 / _FRAMES)))
+    return found
 
 
 def _counted(count: int, one: str, several: str | None = None) -> str:

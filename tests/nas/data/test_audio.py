@@ -168,3 +168,44 @@ def test_parts_may_be_folders_of_folders(tmp_path):
     write(tmp_path / "val" / "middle" / "0.wav", tone(900))
     with pytest.raises(InputError, match="'middle' is not among the training classes"):
         audio_folder(config(tmp_path))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Ten sounds in one folder and their classes in a table, as ESC-50 has them."""
+    rows = ["filename,fold,target,category,esc10"]
+    for i in range(10):
+        write(tmp_path / "audio" / f"1-{i}.wav", 0.5 * tone((300, 2000)[i % 2]))
+        rows.append(f"1-{i}.wav,{i // 2 + 1},{i % 2},{('low', 'high')[i % 2]},True")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "esc50.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_a_table_names_sounds_and_its_folds_are_never_divided(listed):
+    options = {"labels": "meta/esc50.csv"}
+    splits = load_splits(config(listed, options=options, validation=0.25), 0)
+    assert splits.classes == ("high", "low")
+    fold = np.arange(10) // 2
+    sets = [set(fold[part.indices.numpy()].tolist()) for part in
+            (splits.train, splits.validation, splits._test)]  # fmt: skip
+    assert all(sets) and sum(map(len, sets)) == 5 == len(set.union(*sets))
+    numbers = audio_folder(config(listed), labels="meta/esc50.csv", target="target")
+    assert numbers.classes == ("0", "1") and numbers.train.labels.tolist() == [0, 1] * 5
+
+
+def test_without_its_name_a_table_is_pointed_to(listed):
+    with pytest.raises(InputError, match=r"say data.options.labels: meta/esc50\.csv"):
+        audio_folder(config(listed))
+
+
+def test_mistakes_of_a_table_are_told_with_their_lines(listed):
+    path = listed / "meta" / "esc50.csv"
+    path.write_text(path.read_text() + "\ngone.wav,1,0,low,True\nlost.wav,1,0,low,True")
+    with pytest.raises(InputError) as error:
+        audio_folder(config(listed), labels="meta/esc50.csv")
+    assert "esc50.csv:12: 'gone.wav' is not under" in str(error.value)
+    assert "esc50.csv:13: 'lost.wav' is not under" in str(error.value)
+    with pytest.raises(InputError, match="has no class 'middle'"):
+        path.write_text("\n".join(path.read_text().splitlines()[:11]))
+        audio_folder(config(listed), labels="meta/esc50.csv", words=["low", "middle"])

@@ -81,6 +81,23 @@ def test_every_mistake_of_a_ts_file_is_told_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("unequal", "short"), [("pad", [0.0, 2.0, 2.0, 2.0]), ("stretch", [0.0, 2 / 3, 4 / 3, 2.0])]
+)
+def test_series_of_unequal_length_are_padded_or_stretched_where_asked(tmp_path, unequal, short):
+    write_ts(tmp_path, ["1,2,3,4:9", "0,2:10"])
+    write_ts(tmp_path, ["5,6,7,8,9:9"], part="TEST")
+    with pytest.raises(InputError, match=r"data.options.unequal: pad"):
+        signal_ts(config("signal_ts", tmp_path))
+    raw = signal_ts(config("signal_ts", tmp_path), unequal=unequal)
+    assert raw.image_size == (1, 4)
+    np.testing.assert_allclose(raw.train.images[:, 0, 0], [[1, 2, 3, 4], short], rtol=1e-6)
+    assert raw.test.images.shape == (1, 1, 1, 4)
+    assert (
+        "their last value" in raw.input_text if unequal == "pad" else "stretched" in raw.input_text
+    )
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
         ("1,2,3\n", "does not begin with @ or #"),

@@ -426,7 +426,7 @@ def test_the_table_of_pictures_may_have_any_name(tmp_path, inside):
     assert guess_source(tmp_path) != "image_csv"
 
 
-def test_exchanged_axes_and_sounds_that_are_mostly_not_heard_are_told(tmp_path):
+def test_exchanged_axes_are_told_and_long_sounds_are_heard(tmp_path):
     signals = tmp_path / "signals"
     signals.mkdir()
     np.save(signals / "x_train.npy", RNG.normal(size=(20, 50, 3)))
@@ -439,7 +439,43 @@ def test_exchanged_axes_and_sounds_that_are_mostly_not_heard_are_told(tmp_path):
             sound = (RNG.normal(size=24000) * 1000).astype(np.int16)
             wavfile.write(place / f"{i}.wav", 8000, sound)
     assert guess_source(tmp_path / "sounds") == "audio_folder"
-    assert "say --option seconds=3" in survey("audio_folder", tmp_path / "sounds").text
+    found = survey("audio_folder", tmp_path / "sounds")
+    assert found.options == {"rate": 8000, "seconds": 3.0, "hop_ms": 30.0}
+    assert found.height == 100 and "warning" not in found.text
+    short = survey("audio_folder", tmp_path / "sounds", options={"seconds": 1.0})
+    assert "say --option seconds=3" in short.text
+
+
+def test_sounds_of_a_table_are_told_by_it(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "audio").mkdir()
+    rows = ["filename,fold,target,category"]
+    for i in range(10):
+        wavfile.write(tmp_path / "audio" / f"{i}.wav", 16000, np.ones(16000, np.int16))
+        rows.append(f"{i}.wav,{i // 2},{i % 2},{'ab'[i % 2]}")
+    (tmp_path / "meta" / "esc50.csv").write_text("\n".join(rows))
+    assert guess_source(tmp_path) == "audio_folder"
+    found = survey("audio_folder", tmp_path)
+    assert found.options == {"labels": "meta/esc50.csv"} and found.names == ("a", "b")
+
+
+def test_series_of_unequal_length_are_padded_where_their_header_says_so(tmp_path):
+    rows = [",".join("1" * (8 + i)) + f":{'ab'[i % 2]}" for i in range(6)]
+    head = ["@equalLength false", "@classLabel true a b", "@data"]
+    (tmp_path / "Walks_TRAIN.ts").write_text("\n".join([*head, *rows]))
+    found = survey("signal_ts", tmp_path)
+    assert found.options == {"unequal": "pad"} and found.width == 13
+
+
+def test_sets_of_their_own_are_counted_apart(tmp_path):
+    for part, count in (("train", 4), ("test", 3)):
+        for word in ("a", "b"):
+            for i in range(count):
+                place = tmp_path / part / word
+                place.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(RNG.integers(0, 255, (16, 16), np.uint8)).save(place / f"{i}.png")
+    found = survey("image_folder", tmp_path)
+    assert found.examples == 8 and "for training (6 more for the test)" in found.text
 
 
 def test_recordings_are_cut_into_windows(tmp_path):
