@@ -56,20 +56,34 @@ def absent_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list
     return found
 
 
-_UNEVEN = 3.0
-"""How much more often than others on average a class is, from which on accuracy misleads."""
+_UNEVEN = 3
+"""How many times as many examples as the rarest class the most frequent one has, to be told."""
+
+
+def uneven(counts: Sequence[int]) -> tuple[int, int] | None:
+    """Return the rarest class that has examples and the most frequent, where they are far apart.
+
+    Args:
+        counts: training examples of each class.
+    """
+    there = [i for i, count in enumerate(counts) if count > 0]
+    if not there:
+        return None
+    few, many = min(there, key=counts.__getitem__), max(there, key=counts.__getitem__)
+    return (few, many) if counts[many] >= _UNEVEN * counts[few] else None
 
 
 def uneven_classes(counts: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
-    """Return what whoever always names the most frequent class is right in, where that is much."""
-    whole, test = counts["training"], counts["test"]
-    common = int(whole.argmax())
-    others = (whole.sum() - whole[common]) / max(1, len(classes) - 1)
-    if whole[common] < _UNEVEN * others:
+    """Return what whoever always names the most frequent class is right in, of uneven classes."""
+    whole, test = counts["training"].int().tolist(), counts["test"]
+    found = uneven(whole)
+    if found is None:
         return []
-    share = float(test[common] / max(1, int(test.sum())))
+    few, many = found
+    share = float(test[many] / max(1, int(test.sum())))
     return [
-        f"classes are uneven: who always says {classes[common]} has an accuracy of {share:.2f} on "
+        f"classes are uneven, {whole[few]} examples of {classes[few]} to {whole[many]} of "
+        f"{classes[many]}: who always says {classes[many]} has an accuracy of {share:.2f} on "
         "the test set; look at the accuracy of each class, ask for that of the worst with "
         "search.objectives: [worst_class_accuracy, latency_ms], and show rare ones more often in "
         "training with data.balance: 0.5"
