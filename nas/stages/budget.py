@@ -52,6 +52,10 @@ PROCESS_START_S = 0.5
 share, loading, and a warm-up that goes on where the machine is busy."""
 
 
+ESTIMATE_S = 0.5
+"""Seconds in which a simulator estimates a model; most take less."""
+
+
 def winner_lanes(job: Job) -> int:
     """Return how many winners of ``job`` train at once and take no time from each other."""
     assert job.budget is not None
@@ -74,7 +78,18 @@ def measurement_seconds(protocol: Protocol, inference_ms: float = 0.0) -> float:
 
 def round_seconds(job: Job, one: float) -> float:
     """Return the seconds of one round of measurements, each of ``one``: samples or the front."""
-    return len(job.devices) * max(job.search.latency_samples, expected_places(job)) * one
+    return models_seconds(job, max(job.search.latency_samples, expected_places(job)), one)
+
+
+def models_seconds(job: Job, models: int, one: float) -> float:
+    """Return the seconds in which every device of ``job`` measures, or estimates, ``models``.
+
+    Args:
+        job: checked.
+        models: on each device.
+        one: seconds of a measurement; an estimate takes :data:`ESTIMATE_S`.
+    """
+    return models * sum(one if d.simulator is None else ESTIMATE_S for d in job.devices)
 
 
 def expected_places(job: Job) -> int:

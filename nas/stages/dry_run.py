@@ -19,6 +19,7 @@ from nas.stages.budget import (
     divide,
     measurement_seconds,
     minutes_for,
+    models_seconds,
     round_seconds,
     winner_lanes,
     winner_workers,
@@ -183,7 +184,11 @@ def estimate(
     )  # fmt: skip
     stages = [
         StageEstimate("supernet", work, train_s),
-        StageEstimate("latency", f"{sampled} models measured", sampled * one_measurement),
+        StageEstimate(
+            "latency",
+            f"{sampled} models measured",
+            models_seconds(job, search.latency_samples, one_measurement),
+        ),
         StageEstimate(
             "search",
             f"{search.evaluations} evaluations on {images} images",
@@ -192,7 +197,8 @@ def estimate(
         StageEstimate(
             "verification",
             f"{models} measured{where} and tested",
-            verified * one_measurement + places * mean / speed * record["splits"]["test"]["images"],
+            models_seconds(job, places, one_measurement)
+            + places * mean / speed * record["splits"]["test"]["images"],
         ),
     ]
     if finetune:

@@ -13,7 +13,14 @@ from nas.job.schema import Job
 from nas.job.sections.budget import BudgetConfig
 from nas.record.run_folder import RunStore
 from nas.stages import training
-from nas.stages.budget import Budget, EndTime, divide, measuring_timed
+from nas.stages.budget import (
+    ESTIMATE_S,
+    Budget,
+    EndTime,
+    divide,
+    measuring_timed,
+    round_seconds,
+)
 from search_spaces.errors import InputError
 
 
@@ -212,3 +219,18 @@ def test_measuring_comes_on_top_and_takes_half_at_most():
         seconds = 60 * default_minutes(1_000 * 64, measuring=measuring)
         config = BudgetConfig(minutes=seconds / 60)
         assert divide(seconds, config, measuring=measuring).winners > 0
+
+
+def test_estimates_of_a_simulator_take_hardly_any_time():
+    cpu, mcu = (
+        {"name": "cpu", "runtime": "onnxruntime"},
+        {"name": "mcu", "simulator": "roofline", "hardware": "mcu-simd"},
+    )
+
+    def job(*devices):
+        raw = {"name": "a", "data": {"name": "digits"}, "devices": list(devices)}
+        return Job.model_validate({**raw, "search": {"latency_samples": 10, "front_size": 2}})
+
+    assert round_seconds(job(cpu), 4.0) == 40.0
+    assert round_seconds(job(mcu), 4.0) == 10 * ESTIMATE_S
+    assert round_seconds(job(cpu, mcu), 4.0) == 40.0 + 10 * ESTIMATE_S
