@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.folders import class_folders, folder_of
+from nas.data.folders import class_folders, folder_of, part_folders
 from nas.data.problems import Problems, class_names
 from nas.data.sound_table import SUFFIXES, Listed, listed_sounds, table_of_sounds
-from nas.data.sources import DATA_SOURCES, ImageArrays, RawData, part_folders
+from nas.data.sources import DATA_SOURCES, ImageArrays, RawData
 from search_spaces.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:

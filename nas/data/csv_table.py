@@ -149,7 +149,7 @@ class Table:
         return bool(np.all(steps > 0) if clocks else np.all(steps == 1) and not values[0] % 1)
 
 
-def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
+def read_table(path: Path, *, encoding: str = "utf-8", problems: Problems | None = None) -> Table:
     """Read a CSV file.
 
     Row numbers, as pandas writes them in a first column without a name, are left out, and so are
@@ -158,12 +158,13 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
     Args:
         path: of the file.
         encoding: of its text.
+        problems: where rows of another length are noted, and left out; by default they are raised.
 
     Raises:
         InputError: it is no text, has no rows, no names of columns, one without a name or there
             twice, or rows of another length than its first line: all of these at once.
     """
-    problems = Problems(path)
+    noted, problems = problems, Problems(path)
     text = read_plain(path, encoding)
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = separator_of(first)
@@ -182,8 +183,13 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> Table:
     (_, head), *rest = found
     for line, row in rest:
         if len(row) != len(head):
-            problems.add(path, f"{len(row)} cells, and the first line names {len(head)}", line=line)
+            told = problems if noted is None else noted
+            told.add(path, f"{len(row)} cells, and the first line names {len(head)}", line=line)
     problems.raise_any()
+    rest = [(line, row) for line, row in rest if len(row) == len(head)]
+    if not rest:
+        assert noted is not None
+        noted.raise_any()
     kept = [place for place, _ in enumerate(head) if not _left_out(place, head, rest)]
     columns = tuple(head[place] for place in kept)
     if _holds_numbers(columns):

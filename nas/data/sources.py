@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.data.folders import NO_CLASSES, class_folders, folder_of
+from nas.data.folders import NO_CLASSES, class_folders, folder_of, part_folders
 from nas.data.pictures import suited_crops
 from search_spaces.errors import EnvironmentProblem, InputError, MissingExtraError
 from search_spaces.registry import Registry
@@ -37,6 +37,7 @@ PLACED = ("boxes", "masks")
 OF_TEXT = ("tokens", "pairs")
 """Kinds of targets that are numbers of a text's tokens."""
 
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
@@ -253,7 +254,13 @@ def image_folder(config: DataConfig, *, whole: bool = False) -> RawData:
     train_root = folders.get("train", root)
     classes = class_folders(train_root)
     if len(classes) < 2:
-        raise InputError(f"{train_root}: needs at least two class folders, found {len(classes)}")
+        inside = [name for name in classes if len(class_folders(train_root / name)) > 1]
+        hint = "".join(
+            f"; those in it may be meant: data.path: {train_root / name}" for name in inside
+        )
+        raise InputError(
+            f"{train_root}: needs at least two class folders, found {len(classes)}{hint}"
+        )
     parts: dict[str, ImageFiles] = {}
     if train_root != root:
         parts = {p: _image_files(f, classes, whole) for p, f in folders.items() if p != "train"}
@@ -414,44 +421,14 @@ def _cifar_names(folder: Path, count: int) -> tuple[str, ...]:
 # -------------------------------------------------------------------------- image files
 
 
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def part_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of ``root`` that hold the parts of a divided set; none without train.
-
-    A part holds class folders; a folder called ``train`` full of pictures is a class.
-    """
-    found: dict[str, Path] = {}
-    for name in class_folders(root):
-        part = _PARTS.get(name.lower())
-        if part is None or not class_folders(root / name):
-            continue
-        if part in found:
-            raise InputError(
-                f"{root}: {found[part].name} and {name} could both be the {part} set; "
-                "take one of them away"
-            )
-        found[part] = root / name
-    if found and "train" not in found:
-        raise InputError(
-            f"{root}: there is {next(iter(found.values())).name} and no train folder beside it"
-        )
-    return found
-
-
 def _pictures(folder: Path) -> list[Path]:
-    """Return every picture under ``folder``, links to folders followed, hidden ones left out."""
+    """Return every picture under ``folder``, links to folders followed, hidden ones left out.
+
+    Raises:
+        InputError: there is a video, of which nobody could know which frames are wanted.
+    """
     found: list[Path] = []
+    videos: list[Path] = []
     # A link back to a folder around it would have no end, and one folder is read once.
     visited: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -466,6 +443,14 @@ def _pictures(folder: Path) -> list[Path]:
             for name in files
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
+        videos += [Path(place) / n for n in files if Path(n).suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        first, more = min(videos), f", one of {len(videos)}" * (len(videos) > 1)
+        raise InputError(
+            f"{first} is a video{more}; save its frames as pictures (ffmpeg -i {first.name} -vf "
+            f"fps=1 {first.stem}_%05d.png), those of one video in one of train, val and test, or "
+            "take it away"
+        )
     return sorted(found)
 
 

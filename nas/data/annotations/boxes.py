@@ -32,6 +32,7 @@ class BoxedFile:
         size: width and height in pixels as the annotations say, or None where they do not.
         boxes: (class, left, top, right, bottom, ignored), the corners as shares of the sides.
         line: of the file that describes it.
+        described: objects that the annotations tell of, wrong ones included.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class BoxedFile:
     size: tuple[int, int] | None = None
     boxes: list[tuple[float, ...]] = field(default_factory=list)
     line: int | None = None
+    described: int = 0
 
     def add(
         self,
@@ -113,8 +115,7 @@ def boxed_data(
     """
     for files in parts.values():
         _check_files(files, problems)
-    if not empty and not problems:
-        # Where a box is wrong, its image only seems to have none.
+    if not empty:
         _tell_empty([file for files in parts.values() for file in files], problems)
     problems.raise_any(FIX)
     if not parts.get("train"):
@@ -133,7 +134,8 @@ def boxed_data(
 
 def _tell_empty(files: Sequence[BoxedFile], problems: Problems) -> None:
     """Note how many images have no box, and the first of them."""
-    bare = [file for file in files if not file.boxes]
+    # An image whose boxes are wrong has none that is kept, and is not empty.
+    bare = [file for file in files if not file.described and not file.boxes]
     if not bare:
         return
     first = bare[0].path.name

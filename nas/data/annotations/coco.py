@@ -170,6 +170,7 @@ def _images(
         if file is None:
             problems.add(at, f"names the image {entry.get('image_id')!r}, which is not there")
             continue
+        file.described += 1
         kind = entry.get("category_id")
         number = numbers.get(categories.get(kind, ""))  # type: ignore[arg-type]
         if number is None:

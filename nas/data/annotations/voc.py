@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from nas.data.annotations.boxes import BoxedFile, boxed_data
+from nas.data.annotations.parts import listed_classes
 from nas.data.folders import folder_of
 from nas.data.problems import Problems, class_names
 from nas.data.sources import DATA_SOURCES, IMAGE_SUFFIXES, RawData
@@ -32,7 +33,8 @@ def pascal_voc(
 
     Args:
         config: ``path`` is the folder of the data.
-        names: of the classes, in order; by default all that occur, by letter.
+        names: of the classes, in order; by default those of ``classes.txt``, a line each, or all
+            that occur, by letter.
         empty: images without a box are background; otherwise they are mistakes.
 
     Raises:
@@ -46,7 +48,8 @@ def pascal_voc(
     if not found.get("train"):
         raise EnvironmentProblem(f"{root}: there are no XML files in Annotations, train or here")
     objects = [o for part in found.values() for image in part if image for o in image.objects]
-    classes = tuple(names) if names is not None else class_names([o.name for o in objects])
+    told = list(names) if names is not None else listed_classes(root)
+    classes = tuple(told) if told else class_names([o.name for o in objects])
     index = {name: i for i, name in enumerate(classes)}
     parts = {
         part: [_boxed(root, image, index, problems) for image in images if image is not None]
@@ -157,6 +160,7 @@ def _boxed(root: Path, image: _Image, index: dict[str, int], problems: Problems)
         problems.add(image.path, "has no size with a width and a height above 0")
         return BoxedFile(path, str(image.path), None, [(0.0,) * 6])
     file = BoxedFile(path, str(image.path), (int(size[0]), int(size[1])))
+    file.described = len(image.objects)
     for item in image.objects:
         number = index.get(item.name)
         if number is None:

@@ -114,11 +114,13 @@ def _image(path: Path, classes: int, problems: Problems) -> BoxedFile:
         lines = text.read_text("utf-8").splitlines()
     except UnicodeDecodeError:
         problems.add(text, "is no UTF-8 text")
+        file.described = 1
         return file
     for number, line in enumerate(lines, start=1):
         cells = line.split()
         if not cells:
             continue
+        file.described += 1
         try:
             values = [float(cell) for cell in cells]
         except ValueError:

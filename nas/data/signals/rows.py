@@ -90,7 +90,7 @@ def signal_csv(
             whole_option(name, value, least=1)
     root = folder_of(config, NEEDED)
     problems = Problems(root)
-    tables = {part: _tables(root, part, encoding, targets) for part in PARTS}
+    tables = {part: _tables(root, part, encoding, targets, problems) for part in PARTS}
     if not tables["train"]:
         raise EnvironmentProblem(
             f"data.path: {root} holds no train.csv, no folder train and no other CSV files"
@@ -150,7 +150,11 @@ def signal_csv(
 
 
 def _tables(
-    root: Path, part: str, encoding: str, targets: Sequence[str] | None = None
+    root: Path,
+    part: str,
+    encoding: str,
+    targets: Sequence[str] | None = None,
+    problems: Problems | None = None,
 ) -> list[Table]:
     """Return the files of a set.
 
@@ -159,6 +163,7 @@ def _tables(
         part: the set.
         encoding: of the files.
         targets: columns of targets where they are named.
+        problems: where rows of another length are noted; by default they are raised.
 
     Raises:
         InputError: mistakes in the files; a folder without a training set whose files seem to be
@@ -166,18 +171,18 @@ def _tables(
     """
     own = root / f"{part}.csv"
     if own.is_file():
-        return [read_table(own, encoding=encoding)]
+        return [read_table(own, encoding=encoding, problems=problems)]
     folder = root / part
     if part == "train" and not folder.is_dir():
         folder = root
         _refuse_divided(root)
     files = _csv_files(folder)
     if files:
-        return [read_table(path, encoding=encoding) for path in files]
+        return [read_table(path, encoding=encoding, problems=problems) for path in files]
     found = []
     for place in sorted(each for each in folder.glob("*/") if not each.name.startswith(".")):
         for path in _csv_files(place):
-            table = read_table(path, encoding=encoding)
+            table = read_table(path, encoding=encoding, problems=problems)
             told = {*TARGETS, *(targets or ())} & set(table.columns)
             found.append(table if told else table.beside(TARGETS[0], place.name))
     return found

@@ -162,3 +162,21 @@ def test_image_folders_that_cannot_be_used(pictures, tmp_path):
         load(DataConfig(name="image_folder", path=str(pictures / "train")))
     with pytest.raises(EnvironmentProblem, match="not a folder"):
         load(DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
+
+
+def test_videos_among_pictures_are_refused_with_what_to_do(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / label / "0.png")
+    (tmp_path / "b" / "clip.MP4").write_bytes(b"film")
+    config = DataConfig(name="image_folder", path=str(tmp_path))
+    with pytest.raises(InputError, match=r"clip\.MP4 is a video; save its frames.*ffmpeg -i clip"):
+        DATA_SOURCES.get("image_folder")(config)
+
+
+def test_classes_a_folder_deeper_are_pointed_to(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "all" / label).mkdir(parents=True)
+    config = DataConfig(name="image_folder", path=str(tmp_path))
+    with pytest.raises(InputError, match=r"found 1; those in it may be meant: data\.path: .*all"):
+        DATA_SOURCES.get("image_folder")(config)

@@ -185,6 +185,10 @@ def test_images_without_a_box_are_background_only_where_that_is_said(tmp_path):
     text = told("yolo_txt", tmp_path)
     assert "b.png has no box; say data.options: {empty: true}" in text
     assert len(load("yolo_txt", tmp_path, empty=True).train.labels) == 4
+    # What is wrong with others hides none of them.
+    yolo(tmp_path / "wrong", a="0 0.5 half 0.2 0.2\n", b="")
+    text = told("yolo_txt", tmp_path / "wrong")
+    assert "b.png has no box; say" in text and "a.txt:1: " in text and "a.png has no" not in text
     yolo(tmp_path / "two", b="", d="")
     text = told("yolo_txt", tmp_path / "two")
     assert "b.png has no box, and 2 of 4 images have none; say" in text

@@ -30,6 +30,10 @@ def test_mistakes_of_a_csv_file_are_told_with_line_and_column(tmp_path):
     path.write_text("t0,t1,label\n1,2\n")
     with pytest.raises(InputError, match=r"train.csv:2: 2 cells.*names 3"):
         signal_csv(config("signal_csv", tmp_path))
+    path.write_text("t0,t1,label\n1,2\n1,nan,b\n1,2,a\n")
+    with pytest.raises(InputError) as error:
+        signal_csv(config("signal_csv", tmp_path))
+    assert "train.csv:2: 2 cells" in str(error.value) and "csv:3: column t1" in str(error.value)
     path.write_text("t0,t1,what\n1,2,a\n")
     with pytest.raises(InputError, match=r"data.options.targets"):
         signal_csv(config("signal_csv", tmp_path))
