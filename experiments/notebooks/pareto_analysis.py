@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from nas import plots
+from nas.fronts.metrics import METRICS
 from nas.models.hand_over import export_model
 from nas.report import compare
 from nas.report.results import load_results
@@ -95,17 +96,20 @@ plots.parallel_coordinates(run)
 # %% [markdown]
 # ## Pick one
 #
-# State what you need as conditions on the table. Choose on the validation accuracy: choosing by the
-# test accuracy would make the test figure of the winner too good. The limit on latency is taken on the
-# upper end of its interval, so that the promise does not hang on luck.
+# State what you need as conditions on the table. Choose on the validation metric, which is the task's
+# (accuracy, or an error that is to be small): choosing by the test set would make the test figure of
+# the winner too good. The limit on latency is taken on the upper end of its interval, so that the
+# promise does not hang on luck.
 
 # %%
 limit_kib, limit_ms = 20.0, 0.5
 fits = table[
     (table.device == "cpu") & (table.weights_kib <= limit_kib) & (table.latency_high_ms <= limit_ms)
 ]
-picked = fits.sort_values("validation_accuracy").iloc[-1]
-picked[["id", "validation_accuracy", "accuracy", "latency_ms", "weights_kib", "weight_bits_mean"]]
+metric = results["metric"]
+best_last = METRICS.get(metric).maximise
+picked = fits.sort_values(f"validation_{metric}", ascending=best_last).iloc[-1]
+picked[["id", f"validation_{metric}", metric, "latency_ms", "weights_kib", "weight_bits_mean"]]
 
 # %%
 plots.architecture(run, picked.id)
