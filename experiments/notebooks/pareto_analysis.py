@@ -21,10 +21,9 @@ from pathlib import Path
 import pandas as pd
 
 from nas import plots
-from nas.fronts.metrics import METRICS
 from nas.models.hand_over import export_model
 from nas.report import compare
-from nas.report.results import load_results
+from nas.report.results import load_results, metric_of
 
 RUNS = {"60 KiB": Path("stored/relaxed"), "20 KiB": Path("stored/tight")}
 run = RUNS["60 KiB"]
@@ -106,8 +105,7 @@ limit_kib, limit_ms = 20.0, 0.5
 fits = table[
     (table.device == "cpu") & (table.weights_kib <= limit_kib) & (table.latency_high_ms <= limit_ms)
 ]
-metric = results["metric"]
-best_last = METRICS.get(metric).maximise
+metric, best_last = metric_of(results)
 picked = fits.sort_values(f"validation_{metric}", ascending=best_last).iloc[-1]
 picked[["id", f"validation_{metric}", metric, "latency_ms", "weights_kib", "weight_bits_mean"]]
 

@@ -54,7 +54,7 @@ def examples_section(found: Mapping[str, Any] | None) -> str:
     boxes = " Dashed boxes are those of the annotations." if _wanted(found["examples"]) else ""
     return (
         "<section id='examples'><h2>Examples</h2>"
-        f"<p class='note'>The first {len(each)} of the {escape(str(found.get('split', '')))} set, "
+        f"<p class='note'>{len(each)} of the {escape(str(found.get('split', '')))} set, "
         f"and what the exported file of {escape(str(found.get('model', '')))} says of them."
         f"{boxes}</p>"
         f"{legend}<div class='examples'>{''.join(each)}</div></section>"

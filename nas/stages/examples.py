@@ -25,7 +25,9 @@ _MOST_SAMPLES = 256
 def write_examples(
     context: RunContext, folder: Path, model: Path, *, name: str, size: tuple[int, int]
 ) -> None:
-    """Write ``FOLDER/examples.json``: the first validation examples, and the answers to them.
+    """Write ``FOLDER/examples.json``: validation examples, and the answers to them.
+
+    They are spread over the set, whose first ones may all be of one class.
 
     Args:
         context: of the run.
@@ -40,8 +42,9 @@ def write_examples(
     from supernet.resolution import resize_images
 
     splits, task = context.splits, context.task
-    subset = splits.validation.first(EXAMPLES)
-    pixels, targets = subset.at(torch.arange(len(subset)))
+    subset = splits.validation
+    count = min(EXAMPLES, len(subset))
+    pixels, targets = subset.at(torch.linspace(0, len(subset) - 1, count).round().long())
     inputs = resize_images(splits.normalisation(pixels), size)
     outputs = evaluate_onnx(model, [inputs])
     shown = []
@@ -73,6 +76,9 @@ def _shown(example: np.ndarray) -> dict[str, Any]:
         return {"lines": [[float(f"{v:.4g}") for v in line] for line in lines.tolist()]}
     pixels = example
     if pixels.dtype != np.uint8:
+        if len(pixels) == 1:
+            # A spectrogram (1, frames, bands): time goes to the right, low tones are below.
+            pixels = pixels.transpose(0, 2, 1)[:, ::-1]
         low, high = float(pixels.min()), float(pixels.max())
         pixels = np.round(255 * (pixels - low) / max(high - low, 1e-9)).astype(np.uint8)
     shape = pixels.shape
