@@ -196,7 +196,7 @@ def audio_folder(
     named = [label if label in wanted else unknown for label in found.labels]
     taken = [i for i, label in enumerate(named) if label is not None]
     spectrograms = _spectrograms(root, [found.files[i] for i in taken], front)
-    numbers = np.array([classes.index(named[i]) for i in taken], dtype=np.int64)  # type: ignore[arg-type]
+    numbers = np.array([classes.index(named[i]) for i in taken], dtype=np.int64)
     rows = {part: np.flatnonzero(np.isin(taken, here)) for part, here in found.parts.items()}
     arrays = {part: ImageArrays(spectrograms[here], numbers[here]) for part, here in rows.items()}
     return RawData(

@@ -302,13 +302,13 @@ class Trainer:
                     memory_format=torch.channels_last
                 )
             outputs = self._outputs(sizes[size], plan, plans, norm)
-            told: Tensor | None = None
+            beside: Tensor | float = 0.0
             if taught is not None and not self.recipe.targets:
                 loss = self.distillation_loss(outputs, taught)
             elif taught is not None:
                 # The targets and the teacher with equal weight, as in Once-for-All's training.
-                told = self.loss(outputs, targets)
-                loss = told + self.distillation_loss(outputs, taught)
+                beside = self.distillation_loss(outputs, taught)
+                loss = self.loss(outputs, targets) + beside
             elif first is None or not learn_from_first:
                 loss = self.loss(outputs, targets)
             else:
@@ -316,10 +316,7 @@ class Trainer:
             if first is None:
                 first = outputs.detach()
             loss.backward()
-            # Shown is the loss of the targets, so that it is one scale before and after a teacher
-            # comes; a sum that is not finite ends the training.
-            total = loss.item()
-            losses.append(total if told is None or not math.isfinite(total) else told.item())
+            losses.append((loss - beside).item())  # of one scale, beside a teacher or not
         self._last_plans = plans
         return losses
 
