@@ -12,6 +12,9 @@ from search_spaces.model_files.grouped import GroupedWeights, check_form, pack_g
 _SHRINKS = np.linspace(0.4, 1.0, 25)
 """Shares of the full range that are tried for a scale."""
 
+_LEAST_SCALE, _LARGEST_HALF = 2.0**-24, 65504.0
+"""Of the numbers of 16 bits that scales are stored in."""
+
 _DAMP = 0.01
 _ALPHAS = np.linspace(0, 1, 11)
 
@@ -58,7 +61,18 @@ def _codes(
     return np.clip(codes, 1 if ternary else 0, 2**bits - 1)
 
 
-def _half(values: np.ndarray) -> np.ndarray:
+def as_stored(values: np.ndarray) -> np.ndarray:
+    """Return numbers of groups as a file holds them, in 16 bits.
+
+    Raises:
+        InputError: they are too large for that.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest <= _LARGEST_HALF:
+        raise InputError(
+            f"weights of a size of {largest:.3g} do not fit scales of 16 bits, which end at "
+            f"{_LARGEST_HALF:g}; scale the layer down, or leave it in float"
+        )
     return values.astype(np.float16).astype(np.float64)
 
 
@@ -67,9 +81,10 @@ def _stored_grids(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scales and minima of :func:`grids` as a file holds them, in 16 bits."""
     scale, start = grids(weights, bits, ternary=ternary, symmetric=symmetric)
-    scale = _half(scale)
+    # Of filters that died in training the scale would be no more than zero in 16 bits.
+    scale = np.maximum(as_stored(scale), _LEAST_SCALE)
     # A grid with a zero has no minimum of its own.
-    return scale, -_zero(bits) * scale if symmetric or ternary else _half(start)
+    return scale, -_zero(bits) * scale if symmetric or ternary else as_stored(start)
 
 
 def round_to_nearest(

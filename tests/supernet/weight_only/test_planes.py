@@ -17,6 +17,16 @@ def test_free_scales_lose_less_than_doubled_ones(planes):
     assert free < np.square(uniform.dequantised() - weight).mean()
 
 
+@pytest.mark.parametrize("planes", [2, 3])
+def test_planes_of_larger_groups_lose_less_than_codes_of_as_many_stored_bits(planes):
+    weight = np.random.default_rng(planes).logistic(0, 1, (16, 512))
+    free = hierarchical_planes(weight, planes, 128)
+    uniform = round_to_nearest(weight, planes, 64, symmetric=False)
+    assert free.nbytes <= uniform.nbytes
+    loss, other = (np.square(w.dequantised() - weight).mean() for w in (free, uniform))
+    assert loss < other
+
+
 def test_values_made_of_planes_come_back():
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (2, 8, 64))

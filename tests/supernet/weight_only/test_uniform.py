@@ -48,6 +48,22 @@ def test_more_bits_and_smaller_groups_lose_less():
     assert error[4, 0] > error[4, 32]
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-7])
+def test_filters_that_died_in_training_are_next_to_zero(symmetric, size):
+    weight = np.random.default_rng(0).normal(0, 1, (4, 64))
+    weight[1] *= size
+    found = round_to_nearest(weight, 2, 32, symmetric=symmetric).dequantised()
+    assert np.abs(found[1]).max() <= max(4 * size, 2e-7)
+    kept = [0, 2, 3]
+    assert np.square(found[kept] - weight[kept]).mean() < 0.2
+
+
+def test_weights_beyond_what_a_scale_holds_are_told():
+    with pytest.raises(InputError, match=r"do not fit scales of 16 bits.*scale the layer down"):
+        round_to_nearest(np.full((2, 32), 1e6), 4, 32)
+
+
 def test_ternary_codes_are_three():
     weight, _ = layer()
     packed = round_to_nearest(weight, 2, 64, ternary=True)
