@@ -71,10 +71,28 @@ def accuracy(network: Any, rows: Tensor) -> float:
     return float(torch.cat(right).mean())
 
 
-def trained(rows: Tensor, *, steps: int, seed: int) -> CheckpointDecoder:
-    """Return a decoder trained on windows."""
+def trained(
+    rows: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    config: DecoderConfig = CONFIG,
+    deviation: float | None = None,
+) -> CheckpointDecoder:
+    """Return a decoder trained on windows.
+
+    Args:
+        rows: of bytes.
+        steps: of 16 windows.
+        seed: of weights and windows.
+        config: of the decoder.
+        deviation: of normal weights that linear layers begin with, times the square root of their
+            inputs; by default they begin as PyTorch has it.
+    """
     torch.manual_seed(seed)
-    model = CheckpointDecoder(CONFIG)
+    model = CheckpointDecoder(config)
+    for layer in linear_layers(model).values() if deviation is not None else ():
+        torch.nn.init.normal_(layer.weight, std=deviation / layer.in_features**0.5)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for _ in range(steps):
