@@ -224,10 +224,11 @@ def compare_runs(
                 f"needed, for {', '.join(goals)}"
             )
         point = sign * point
+    quality = next((k for k, goal in enumerate(goals) if goal in ("accuracy", metric)), None)
     fronts = []
     for run, result, points in zip(runs, results, minimised, strict=True):
         on = np.flatnonzero(nondominated(points))
-        at = on[knee(points[on])]
+        at = on[knee(points[on], quality)]
         fronts.append(
             RunFront(
                 name=str(run),

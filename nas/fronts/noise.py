@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas.fronts.metrics import METRICS
-from nas.fronts.pareto import knee, nondominated
+from nas.fronts.pareto import depths, knee, nondominated
 
 Z = 1.959964
 """Of a two-sided 95 % interval."""
@@ -165,9 +165,6 @@ def unbeaten_knee(
     - are not undercut: no row offers as good a quality, within its interval, for less of every
       cost.
 
-    Each objective is scaled to 0..1 as for :func:`nas.fronts.pareto.knee`, but a cost that less
-    than doubles over the front by the least of it.
-
     Args:
         objectives, beyond, quality: as for :func:`beaten_in_a_pair`.
         stands: masks (n,) of rows that may be the knee, the most important first.
@@ -191,14 +188,7 @@ def unbeaten_knee(
         kept = _narrowed(kept, np.logical_not(undercut.any(axis=0)))
     rows = np.flatnonzero(kept)
     # Scaled over the whole front, so that leaving rows out does not move the axes.
-    low, high = objectives.min(axis=0), objectives.max(axis=0)
-    finite = np.isfinite(low) & np.isfinite(high)
-    span = np.where(finite & (high > low), high - low, 1.0)
-    # A cost in which all are about alike would weigh as much as one that differs tenfold.
-    alike = finite & (low > 0) & (np.arange(len(low)) != quality)
-    span = np.where(alike, np.maximum(span, low), span)
-    scaled = (objectives[rows] - np.where(finite, low, 0.0)) / span
-    return int(rows[np.argmin(np.nan_to_num(scaled, nan=math.inf).sum(axis=1).round(12))])
+    return int(rows[np.argmin(depths(objectives, quality)[rows])])
 
 
 def _narrowed(kept: np.ndarray, mask: np.ndarray) -> np.ndarray:

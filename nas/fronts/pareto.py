@@ -75,12 +75,16 @@ def reference_point(*fronts: np.ndarray, margin: float = 0.1) -> np.ndarray:
     return worst + margin * span
 
 
-def knee(objectives: np.ndarray) -> int:
+def knee(objectives: np.ndarray, quality: int | None = None) -> int:
     """Return the index of the knee of a front (n, m).
 
-    The point furthest below the hyperplane through the extremes, after each objective is
-    scaled to 0..1 (Das 1999, "On characterizing the knee of the Pareto curve"); the
+    The point furthest below the hyperplane through the extremes, each objective scaled as
+    :func:`depths` does (Das 1999, "On characterizing the knee of the Pareto curve"); the
     smallest index among equals, the first point of a front without volume.
+
+    Args:
+        objectives: (n, m), smaller is better.
+        quality: which of them is no cost, if any.
 
     Raises:
         InputError: no point.
@@ -88,9 +92,29 @@ def knee(objectives: np.ndarray) -> int:
     objectives = _points(objectives)
     if not len(objectives):
         raise InputError("an empty front has no knee")
+    return int(np.argmin(depths(objectives, quality)))
+
+
+def depths(objectives: np.ndarray, quality: int | None = None) -> np.ndarray:
+    """Return the sum of each point's objectives, each scaled to 0..1 over the front, (n,).
+
+    A cost that less than doubles over the front is scaled by the least of it: one in which all are
+    about alike would weigh as much as one that differs tenfold. Points without a finite value are
+    last.
+
+    Args:
+        objectives: (n, m), smaller is better, n at least 1.
+        quality: which of them is no cost, if any; without it no objective is known to be one.
+    """
     low, high = objectives.min(axis=0), objectives.max(axis=0)
-    scaled = (objectives - low) / np.where(high > low, high - low, 1.0)
-    return int(np.argmin(scaled.sum(axis=1).round(12)))
+    finite = np.isfinite(low) & np.isfinite(high)
+    span = np.where(finite & (high > low), high - low, 1.0)
+    if quality is not None:
+        cost = finite & (low > 0) & (np.arange(len(low)) != quality)
+        span = np.where(cost, np.maximum(span, low), span)
+    scaled = (objectives - np.where(finite, low, 0.0)) / span
+    found: np.ndarray = np.nan_to_num(scaled, nan=np.inf).sum(axis=1).round(12)
+    return found
 
 
 @dataclass(frozen=True)
