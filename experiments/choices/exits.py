@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ import torch
 from experiments.choices.material import FASHION, by_seed, keep
 from experiments.results_index import record_claim
 from experiments.supernet.common import open_job
+from nas.models.exits import export_exits_checked
 from nas.models.parity import export_checked
 from nas.stages.evaluator import Evaluator
 from nas.studies import shared_exits
 from nas.studies.exits import exits_of
 from search_spaces.plan import NetworkPlan
 from search_spaces.seeds import derive_seed
-from supernet.exits.export import export_exits
 from supernet.exits.gates import KINDS
 from supernet.exits.network import ExitNetwork, collect
 from supernet.network import Supernet
@@ -35,7 +36,7 @@ from supernet.training.subnets import Schedule, float_plan
 from supernet.training.train import Recipe, Trainer
 
 COMMAND = "python -m experiments.choices.exits"
-LOSS, TIMED, ROUNDS, FLOAT_SHARE = 0.002, 600, 5, 0.5
+LOSS, TIMED, ROUNDS, FLOAT_SHARE, CHECKED = 0.002, 600, 5, 0.5, 200
 JOB: dict[str, Any] = {
     "name": "exits",
     # Many images: a setting is the best of thousands on those that choose it.
@@ -118,7 +119,10 @@ def one_seed(seed: int, steps: int) -> dict[str, Any]:
     network = shared_exits.with_setting(networks, setting)
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / f"{name}.onnx" for name in ("shared", "whole")}
-        export_exits(network, files["shared"])
+        _, check = export_exits_checked(
+            network, files["shared"], torch.cat([x for x, _ in batches[1::2]])[:CHECKED]
+        )
+        found["file"] = asdict(check)
         export_checked(networks[max(networks)], files["whole"], batches[0][0])
         sessions = {
             name: shared_exits.load_session("onnxruntime", {}, file) for name, file in files.items()

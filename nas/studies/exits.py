@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 """Confidences at which an image leaves a cascade, by default."""
+
+_CHECKED = 64
+"""Images on which the file is held against the network."""
 
 _HALVED = 25
 """Images in a row that fall to the same half."""
@@ -119,9 +122,11 @@ class ExitsStudy:
         folder: Path,
     ) -> dict[str, Any]:
         """Choose gates on every other batch of validation images, and tell them on the rest."""
+        import torch
+
+        from nas.models.exits import export_exits_checked
         from nas.models.parity import export_checked
         from nas.studies import shared_exits
-        from supernet.exits.export import export_exits
         from supernet.exits.network import ExitNetwork, collect
 
         whole = ExitNetwork(networks)
@@ -152,6 +157,8 @@ class ExitsStudy:
             seen += len(y)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "exits.onnx"
+        checked = torch.cat([x for x, _ in batches[1::2]])[:_CHECKED]
+        kib, check = export_exits_checked(network, path, checked)
         found = {
             **shared_exits.told(setting),
             "cost_is": unit,
@@ -159,7 +166,8 @@ class ExitsStudy:
             "accuracy": right / seen,
             "accuracy_of_the_whole": full / seen,
             "model": path.name,
-            "size_kib": export_exits(network, path),
+            "size_kib": kib,
+            "file": asdict(check),
         }
         if self.device is None:
             return found

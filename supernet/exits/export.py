@@ -53,6 +53,7 @@ def export_exits(
     path: Path,
     *,
     weight_storage: str = "packed",
+    reduce_range: bool = False,
     metadata: dict[str, str] | None = None,
 ) -> float:
     """Write an exit network as one ONNX file of one image at a time; return its KiB.
@@ -62,7 +63,7 @@ def export_exits(
     Args:
         network: with its gates.
         path: file to write, atomically.
-        weight_storage, metadata: as in :func:`supernet.onnx.export.export_onnx`.
+        weight_storage, reduce_range, metadata: as in :func:`supernet.onnx.export.export_onnx`.
 
     Raises:
         InputError: gates are missing, or a part cannot be exported.
@@ -77,7 +78,9 @@ def export_exits(
         for index in range(len(network.exits)):
             part = _Part(network, index, x).eval()
             file = Path(scratch) / f"{index}.onnx"
-            export_onnx(part, file, batch=1, weight_storage=weight_storage)
+            export_onnx(
+                part, file, batch=1, weight_storage=weight_storage, reduce_range=reduce_range
+            )
             parts.append(onnx.load(file))
             x = part.trunk(part.start(x))
     classes = network.plan.outputs
