@@ -57,6 +57,10 @@ class LayerPlan(Generic[Number]):
         in_parts: (channels, those of the largest architecture) of each tensor that the input is
             joined from along its channels, in order; empty for one tensor. The sliced layer reads
             the first channels of each.
+        out_parts: likewise of the outputs, of a layer in groups whose input is joined; empty where
+            the sliced layer gives the first channels.
+        shared_norm: outputs, one after the other, that have one scale, shift and statistics of
+            their batch norm, as those that a pixel shuffle makes one channel of.
     """
 
     name: str
@@ -86,6 +90,8 @@ class LayerPlan(Generic[Number]):
     dilation_height: int = -1
     group: Number = 0
     in_parts: tuple[tuple[Number, int], ...] = ()
+    out_parts: tuple[tuple[Number, int], ...] = ()
+    shared_norm: int = 1
 
     @property
     def in_pixels(self) -> Number:

@@ -86,12 +86,15 @@ class PlannedSpaceContract:
             for layer in layers:
                 assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0
                 assert layer.out_size == -(-layer.in_size // layer.stride)
-                parts = layer.in_parts
-                if parts:
-                    assert layer.in_channels == sum(kept for kept, _ in parts)
-                    assert all(type(kept) is int and 0 < kept <= full for kept, full in parts)
+                for parts, channels in (
+                    (layer.in_parts, layer.in_channels),
+                    (layer.out_parts, layer.out_channels),
+                ):
+                    if parts:
+                        assert channels == sum(kept for kept, _ in parts)
+                        assert all(type(kept) is int and 0 < kept <= full for kept, full in parts)
                 for name, value in vars(layer).items():
-                    assert type(value) in (int, str, bool) or name == "in_parts"
+                    assert type(value) in (int, str, bool) or name in ("in_parts", "out_parts")
 
     def test_block_columns_cover_every_row(self, space: PlannedSpace) -> None:
         """Nothing of a block that a row leaves out is active."""

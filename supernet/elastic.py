@@ -135,6 +135,7 @@ class ElasticLayer(nn.Module):
         self.kernels = extent.kernels
         kernel = max(extent.kernels)
         depthwise = largest.groups > 1
+        self.groups = largest.groups
         inputs = largest.in_channels // largest.groups
         self.dimensions = largest.dimensions
         sides = replace(largest, kernel=kernel).kernel_sides
@@ -150,8 +151,9 @@ class ElasticLayer(nn.Module):
                 for small in extent.kernels[:-1]
             }
         )
-        self.gamma = nn.Parameter(torch.ones(largest.out_channels)) if largest.batch_norm else None
-        self.beta = nn.Parameter(torch.zeros(largest.out_channels))
+        scales = largest.out_channels // largest.shared_norm
+        self.gamma = nn.Parameter(torch.ones(scales)) if largest.batch_norm else None
+        self.beta = nn.Parameter(torch.zeros(scales))
         self.weight_quantizer = quantizers.weight_quantizer(
             extent.weight_bits,
             extent.kernels,
@@ -184,7 +186,7 @@ class ElasticLayer(nn.Module):
         """
         x = self.inputs[layer.source](x, layer.activation_bits)
         weight = self.quantized_weight(layer)
-        bias = _first(self.beta, layer.out_channels)
+        bias = self.channels_of(self.beta, layer)
         if layer.kind == "linear":
             return F.linear(x, weight.flatten(1), bias)
         y = convolve(
@@ -198,18 +200,27 @@ class ElasticLayer(nn.Module):
         )
         if not layer.batch_norm or self.gamma is None:
             return y
-        return norm(self.name, y, _first(self.gamma, layer.out_channels), bias)
+        gain = self.channels_of(self.gamma, layer)
+        if layer.shared_norm == 1:
+            return norm(self.name, y, gain, bias)
+        # Outputs that share a norm lie below each other, as rows of one channel.
+        rows = y.unflatten(1, (-1, layer.shared_norm)).flatten(2, 3)
+        return norm(self.name, rows, gain, bias).reshape(y.shape)
 
     def quantized_weight(self, layer: LayerPlan) -> Tensor:
         """Return the fake-quantised slice for ``layer``: (out, in / groups, k or 1, k)."""
-        w = self.slice_of(layer)
+        places = self._places(layer)
+        # Steps are those of the first channels: of others, all are quantised and then chosen from.
+        every = layer if places is None else self._all_outputs(layer)
+        w = self.slice_of(every)
         if layer.group and layer.weight_bits < FLOAT_BITS:
             w = group_quantized(w, layer.weight_bits, layer.group)
         else:
             full = None
             if self.weight_quantizer.wants_full(layer.kernel, layer.weight_bits):
                 full = self._transformed(self.weight, layer.kernel)
-            w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(layer), full=full)
+            w = self.weight_quantizer(w, layer.weight_bits, sign=self.code_sign(every), full=full)
+            w = w if places is None else w[places]
         if self.disturb is not None:
             w = self.disturb(w, layer, self)
         # Channels last is the faster layout on CPUs, and a one-channel image alone does not
@@ -221,8 +232,10 @@ class ElasticLayer(nn.Module):
         inputs = layer.in_channels // layer.groups
         weight: Tensor = self.weight
         if tuple(weight.shape[:2]) != (layer.out_channels, inputs):
-            weight = weight[: layer.out_channels]
-            places = input_places(layer)
+            rows = self._places(layer)
+            weight = weight[: layer.out_channels] if rows is None else weight[rows]
+            # In groups, each output reads all the inputs of its group.
+            places = None if layer.out_parts else input_places(layer)
             weight = weight[:, :inputs] if places is None else weight[:, places]
         return self._transformed(weight, layer.kernel)
 
@@ -230,9 +243,11 @@ class ElasticLayer(nn.Module):
     def weight_step(self, layer: LayerPlan) -> Tensor:
         """Return the signed step of the codes of :meth:`quantized_weight`, (out,) or (1,)."""
         full = self._transformed(self.weight, layer.kernel)
-        step = self.weight_quantizer.step(
-            layer.kernel, layer.weight_bits, layer.out_channels, full=full
-        )
+        places = self._places(layer)
+        count = layer.out_channels if places is None else len(self.weight)
+        step = self.weight_quantizer.step(layer.kernel, layer.weight_bits, count, full=full)
+        if places is not None and len(step) > 1:
+            step = step[places]
         sign = self.code_sign(layer)
         return step.clone() if sign is None else step * sign
 
@@ -240,11 +255,37 @@ class ElasticLayer(nn.Module):
         """Return the direction of each output channel's codes, (out,) +-1, or None if all +1."""
         if self.gamma is None:
             return None
-        scale = _first(self.gamma.detach(), layer.out_channels)
+        scale = self.channels_of(self.gamma.detach(), layer)
         # Seldom, and looked at in every step.
         if not scale.numel() or not scale.min().item() < 0:
             return None
-        return 1.0 - 2.0 * (scale < 0)
+        sign = 1.0 - 2.0 * (scale < 0)
+        return sign if layer.shared_norm == 1 else sign.repeat_interleave(layer.shared_norm)
+
+    def channels_of(self, values: Tensor, layer: LayerPlan) -> Tensor:
+        """Return those of the outputs' ``values`` (out of the largest,) that ``layer`` has."""
+        places = self._places(layer)
+        if places is None:
+            return _first(values, layer.out_channels // layer.shared_norm)
+        return values[places]
+
+    def _places(self, layer: LayerPlan) -> Tensor | None:
+        """Return which outputs ``layer`` has; None for the first, or where there are no others."""
+        if not layer.out_parts or len(self.weight) == layer.out_channels:
+            return None
+        return _places(layer.out_parts)
+
+    def _all_outputs(self, layer: LayerPlan) -> LayerPlan:
+        """Return ``layer`` with all the outputs that the largest has, and so all its groups."""
+        count = len(self.weight)
+        return replace(
+            layer,
+            in_channels=self.weight.shape[1] * self.groups,
+            out_channels=count,
+            groups=self.groups,
+            in_parts=(),
+            out_parts=(),
+        )
 
     def _transformed(self, w: Tensor, kernel: int) -> Tensor:
         side = w.shape[-1]
@@ -262,10 +303,14 @@ class ElasticLayer(nn.Module):
 
 def input_places(layer: LayerPlan) -> Tensor | None:
     """Return which inputs of the largest layer those of ``layer`` are; None for the first ones."""
-    if not layer.in_parts or all(kept == full for kept, full in layer.in_parts):
+    return _places(layer.in_parts)
+
+
+def _places(parts: Sequence[tuple[int, int]]) -> Tensor | None:
+    if all(kept == full for kept, full in parts):
         return None
     begin, places = 0, []
-    for kept, full in layer.in_parts:
+    for kept, full in parts:
         places.append(torch.arange(begin, begin + kept))
         begin += full
     return torch.cat(places)

@@ -42,9 +42,15 @@ def narrowed(supernet: Supernet, plan: NetworkPlan) -> Supernet:
 
 def _cuts(layer: ElasticLayer, plan: LayerPlan | None) -> list[tuple[nn.Parameter, Tensor]]:
     """Return each parameter that follows the width, and the part of it that ``plan`` uses."""
-    width = 0 if plan is None else plan.out_channels
     weight = layer.weight[:0] if plan is None else layer.slice_of(plan)
-    cuts = [(layer.weight, weight), (layer.beta, layer.beta[:width])]
-    if layer.gamma is not None:
-        cuts.append((layer.gamma, layer.gamma[:width]))
+    cuts = [(layer.weight, weight)]
+    for value in (layer.beta, layer.gamma):
+        if value is not None:
+            cuts.append((value, value[:0] if plan is None else layer.channels_of(value, plan)))
+    if plan is not None and plan.out_parts:
+        # Steps of channels are those of the first: of others, they are cut likewise.
+        for step in layer.weight_quantizer.parameters():
+            if step.dim() and step.shape[-1] == len(layer.weight) > 1:
+                rows = step.movedim(-1, 0)
+                cuts.append((step, layer.channels_of(rows, plan).movedim(0, -1)))
     return cuts + [(transform, transform[:0]) for transform in layer.transforms.values()]

@@ -73,6 +73,41 @@ class ElasticLayerNorm(ElasticOperator):
         return norm
 
 
+@OPERATORS.register("group_norm")
+class ElasticGroupNorm(ElasticOperator):
+    """Group norm of images or signals (Wu & He, ECCV 2018); a narrow network has fewer groups.
+
+    Channels of a group are kept together, so the moments of those that are left are what they were.
+    One group of all channels has the moments of those that are left.
+
+    Attributes:
+        unit: channels of a group; 0 for one group of all.
+    """
+
+    def __init__(self, largest: OperatorPlan) -> None:
+        super().__init__(largest)
+        self.scale = nn.Parameter(torch.ones(largest.channels))
+        self.shift = nn.Parameter(torch.zeros(largest.channels))
+        self.epsilon, self.unit = 1e-5, 0
+
+    def forward(self, x: Tensor, operator: OperatorPlan) -> Tensor:
+        """Normalise ``x`` (batch, channels, ...)."""
+        n = operator.channels
+        return F.group_norm(x, self._groups(n), self.scale[:n], self.shift[:n], self.epsilon)
+
+    @torch.no_grad()
+    def extract(self, operator: OperatorPlan) -> nn.GroupNorm:
+        """Return an ``nn.GroupNorm``."""
+        n = operator.channels
+        norm = nn.GroupNorm(self._groups(n), n, eps=self.epsilon)
+        norm.weight.copy_(self.scale[:n])
+        norm.bias.copy_(self.shift[:n])
+        return norm
+
+    def _groups(self, channels: int) -> int:
+        return channels // self.unit if self.unit else 1
+
+
 class Heads(nn.Module):
     """Splits the joint projection of an attention into queries, keys and values of its heads.
 
@@ -181,6 +216,26 @@ class ElasticValue(ElasticOperator):
     def extract(self, operator: OperatorPlan) -> nn.Module:
         """Return :class:`Value`."""
         value = self.value.detach().clone()
+        return Value(value, learned=value.is_floating_point())
+
+
+@OPERATORS.register("channels")
+class ElasticChannels(ElasticValue):
+    """A parameter of a user's module with a number for each channel, of which the first are kept.
+
+    Attributes:
+        axis: of the channels.
+    """
+
+    axis = 0
+
+    def forward(self, *, operator: OperatorPlan) -> Tensor:  # type: ignore[override]
+        """Return the tensor, with as many channels as the plan has."""
+        return self.value.narrow(self.axis, 0, operator.channels)
+
+    def extract(self, operator: OperatorPlan) -> nn.Module:
+        """Return :class:`Value`."""
+        value = self(operator=operator).detach().clone()
         return Value(value, learned=value.is_floating_point())
 
 

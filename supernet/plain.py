@@ -201,10 +201,10 @@ def _batch_norm(
     assert elastic.gamma is not None, "a layer with batch norm has a gain"
     norm = nn.BatchNorm2d(layer.out_channels, eps=EPSILON)
     assert norm.running_mean is not None and norm.running_var is not None
-    norm.weight.copy_(elastic.gamma[: layer.out_channels])
-    norm.bias.copy_(elastic.beta[: layer.out_channels])
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+    own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    gain, shift = (elastic.channels_of(v, layer) for v in (elastic.gamma, elastic.beta))
+    for value, shared in zip(own, (gain, shift, mean, variance), strict=True):
+        value.copy_(shared.repeat_interleave(layer.shared_norm))
     return norm
 
 
@@ -221,7 +221,6 @@ def _extract_layer(
 ) -> PlainLayer:
     elastic = supernet.layer(layer.name)
     weight = elastic.quantized_weight(layer).detach().clone()
-    bias = elastic.beta[: layer.out_channels].detach().clone()
     if layer.kind == "linear":
         op: nn.Conv2d | nn.Linear = nn.Linear(layer.in_channels, layer.out_channels)
         weight = weight.flatten(1)
@@ -238,7 +237,7 @@ def _extract_layer(
         )
     op.weight.copy_(weight)
     if op.bias is not None:
-        op.bias.copy_(bias)
+        op.bias.copy_(elastic.channels_of(elastic.beta, layer))
     norm: nn.Module = nn.Identity()
     if layer.batch_norm:
         norm = _batch_norm(elastic, layer, *statistics[layer.name])

@@ -99,6 +99,8 @@ def narrow_steps(supernet: Supernet, plan: NetworkPlan, rate: float) -> list[str
         quantizer, bits = elastic.weight_quantizer, layer.weight_bits
         if bits >= FLOAT_BITS or quantizer.number_format(bits) is not None:
             continue
+        if layer.out_parts and len(elastic.weight) > layer.out_channels:
+            continue  # Its channels are not the first, whose steps can be set.
         elastic.quantized_weight(layer)  # steps that were never met begin here
         _, high = quantizer.code_range(bits)
         rows = elastic.slice_of(layer).flatten(1)

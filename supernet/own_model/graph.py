@@ -62,9 +62,17 @@ class ModuleGraph(TracedModule):
         """Return the index of the width of a node's channels, if they are tracked."""
         return self._widths.output_width(node)
 
+    def output_parts(self, node: fx.Node) -> tuple[Part, ...]:
+        """Return the widths of a node's channels, in order; none where they are not known."""
+        return self._widths.output_parts(node)
+
     def input_parts(self, node: fx.Node) -> tuple[Part, ...]:
         """Return the widths of what goes into a layer, in order; none where they are not known."""
         return self._widths.input_parts(node)
+
+    def value_axis(self, node: fx.Node) -> int | None:
+        """Return the axis of a constant along which it has a number for each channel, if one."""
+        return self._widths.value_axis(node)
 
     def tie(self, names: Sequence[str]) -> None:
         """Give the layers called ``names`` one width.

@@ -16,13 +16,14 @@ section 3); a ReLU's variance follows. Without a norm, the weights that make the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from supernet.own_model.graph import ModuleGraph
-from supernet.own_model.widths import Width
+from supernet.own_model.widths import Part, Width
 from supernet.reading.normal_form import affine_of
 from supernet.reading.operations import ACTIVATIONS, KINDS, named, packet
 
@@ -40,8 +41,10 @@ def sort_channels(graph: ModuleGraph) -> int:
     widths = graph.free_widths()
     free = [width for width in widths if not width.pinned]
     for width in free:
-        order = torch.argsort(channel_importance(graph, width), descending=True, stable=True)
-        _reorder(graph, width, order)
+        # Channels of one group stay together, in the order that they have.
+        groups = channel_importance(graph, width).unflatten(0, (-1, width.unit)).sum(1)
+        order = torch.argsort(groups, descending=True, stable=True)
+        _reorder(graph, width, (order[:, None] * width.unit + torch.arange(width.unit)).flatten())
     return len(free)
 
 
@@ -53,10 +56,10 @@ def channel_importance(graph: ModuleGraph, width: Width) -> Tensor:
     readers = _readers(graph, width)
     for reader in readers:
         behind = _layers_behind(graph, reader.node)
-        direct = [maker for maker in makers if maker in behind]
+        direct = [maker for maker in makers if maker.node in behind]
         weights = _columns(graph, reader, width.size).square().sum((1, 2))
-        found += _variance(graph, direct) * weights
-    return found if readers else _variance(graph, makers)
+        found += _variance(graph, direct, width.size) * weights
+    return found if readers else _variance(graph, makers, width.size)
 
 
 def _layers_behind(graph: ModuleGraph, node: fx.Node) -> set[fx.Node]:
@@ -75,20 +78,24 @@ def _layers_behind(graph: ModuleGraph, node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _variance(graph: ModuleGraph, makers: list[fx.Node]) -> Tensor:
-    """Return the variance of each channel of the sum of what the layers make: (channels,)."""
+def _variance(graph: ModuleGraph, makers: list[_Span], size: int) -> Tensor:
+    """Return the variance of each channel of the sum of what the layers make: (size,)."""
     parts = []
-    for node in makers:
+    for maker in makers:
+        node = maker.node
         norm = graph.norms.get(str(node.target))
         if norm is None:
-            parts.append(_rows(graph, node).square().sum(1))
-            continue
-        batch_norm = graph.modules[norm]
-        assert isinstance(batch_norm, nn.BatchNorm2d)
-        gain, shift = batch_norm.weight.detach(), batch_norm.bias.detach()
-        # What several layers make is added up before anything is cut off.
-        cut = len(makers) == 1 and _is_activated(graph, node)
-        parts.append(_cut_variance(gain, shift) if cut else gain.square())
+            found = _rows(graph, node).square().sum(1)
+        else:
+            batch_norm = graph.modules[norm]
+            assert isinstance(batch_norm, nn.BatchNorm2d)
+            gain, shift = batch_norm.weight.detach(), batch_norm.bias.detach()
+            # What several layers make is added up before anything is cut off.
+            cut = len(makers) == 1 and _is_activated(graph, node)
+            found = _cut_variance(gain, shift) if cut else gain.square()
+            found = found.repeat_interleave(len(_layer(graph, node).weight) // len(found))
+        found = found[maker.begin : maker.begin + size * maker.repeat]
+        parts.append(found.unflatten(0, (size, maker.repeat)).sum(1))
     return torch.stack(parts).sum(0) if parts else torch.tensor(0.0)
 
 
@@ -112,82 +119,103 @@ def _is_activated(graph: ModuleGraph, node: fx.Node) -> bool:
     return bool(names & _CUTTING)
 
 
-def _makers(graph: ModuleGraph, width: Width) -> list[fx.Node]:
-    return [n for n in graph.layer_nodes() if graph.layers[str(n.target)] in width.layers]
-
-
 @dataclass(frozen=True)
-class _Reader:
-    """A layer that reads channels of a width: from the place ``begin`` of its inputs on."""
+class _Span:
+    """Channels of a width among those of a layer or a norm: from the place ``begin`` on.
+
+    Each of them takes ``repeat`` places.
+    """
 
     node: fx.Node
     begin: int
     repeat: int
 
 
-def _readers(graph: ModuleGraph, width: Width) -> list[_Reader]:
-    found = []
-    for node in graph.layer_nodes():
-        if _depthwise(graph, node):
-            continue
-        begin = 0
-        for part in graph.input_parts(node):
-            if graph.widths[part.width] is width:
-                found.append(_Reader(node, begin, part.repeat))
-            begin += graph.widths[part.width].size * part.repeat
-    return found
+def _makers(graph: ModuleGraph, width: Width) -> list[_Span]:
+    """Return where layers make the channels of a width."""
+    nodes = graph.layer_nodes()
+    return [span for n in nodes for span in _spans(graph, width, n, graph.output_parts(n))]
 
 
-def _depthwise(graph: ModuleGraph, node: fx.Node) -> bool:
+def _readers(graph: ModuleGraph, width: Width) -> list[_Span]:
+    """Return where layers read them, but for those in groups, which are chosen as their outputs."""
+    nodes = (node for node in graph.layer_nodes() if not _grouped(graph, node))
+    return [span for n in nodes for span in _spans(graph, width, n, graph.input_parts(n))]
+
+
+def _spans(
+    graph: ModuleGraph, width: Width, node: fx.Node, parts: Sequence[Part]
+) -> Iterator[_Span]:
+    begin = 0
+    for part in parts:
+        if graph.widths[part.width] is width:
+            yield _Span(node, begin, part.repeat)
+        begin += graph.widths[part.width].size * part.repeat
+
+
+def _layer(graph: ModuleGraph, node: fx.Node) -> nn.Conv2d | nn.Linear:
     layer = graph.modules[graph.layers[str(node.target)]]
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    return layer
+
+
+def _grouped(graph: ModuleGraph, node: fx.Node) -> bool:
+    layer = _layer(graph, node)
     return isinstance(layer, nn.Conv2d) and layer.groups > 1
 
 
 def _rows(graph: ModuleGraph, node: fx.Node) -> Tensor:
     """Weights of each output channel as they are after batch norm: (out, weights)."""
-    layer = graph.modules[graph.layers[str(node.target)]]
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    rows = layer.weight.detach().flatten(1)
+    rows = _layer(graph, node).weight.detach().flatten(1)
     norm = graph.norms.get(str(node.target))
     if norm is None:
         return rows
     batch_norm = graph.modules[norm]
     assert isinstance(batch_norm, nn.BatchNorm2d)
-    return rows * affine_of(batch_norm)[0][:, None]
+    gain = affine_of(batch_norm)[0]
+    return rows * gain.repeat_interleave(len(rows) // len(gain))[:, None]
 
 
-def _columns(graph: ModuleGraph, reader: _Reader, size: int) -> Tensor:
+def _columns(graph: ModuleGraph, reader: _Span, size: int) -> Tensor:
     """Weights of each of ``size`` input channels, after batch norm: (size, repeat, weights)."""
-    layer = graph.modules[graph.layers[str(reader.node.target)]]
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    columns = _rows(graph, reader.node).view_as(layer.weight).transpose(0, 1).flatten(1)
+    weight = _layer(graph, reader.node).weight
+    columns = _rows(graph, reader.node).view_as(weight).transpose(0, 1).flatten(1)
     columns = columns[reader.begin : reader.begin + size * reader.repeat]
     return columns.unflatten(0, (size, reader.repeat))
 
 
 def _reorder(graph: ModuleGraph, width: Width, order: Tensor) -> None:
     readers = _readers(graph, width)
-    for node in _makers(graph, width):
-        role = str(node.target)
-        _take(graph.modules[graph.layers[role]], ("weight", "bias"), order)
+    for maker in _makers(graph, width):
+        role, layer = str(maker.node.target), _layer(graph, maker.node)
+        _take(layer, ("weight", "bias"), maker, order)
         if role in graph.norms:
-            names = ("weight", "bias", "running_mean", "running_var")
-            _take(graph.modules[graph.norms[role]], names, order)
+            norm = graph.modules[graph.norms[role]]
+            assert isinstance(norm, nn.BatchNorm2d)
+            shared = len(layer.weight) // norm.num_features
+            scales = _Span(maker.node, maker.begin // shared, maker.repeat // shared)
+            _take(norm, ("weight", "bias", "running_mean", "running_var"), scales, order)
     for node in graph.operator_nodes():
         path = graph.operators[str(node.target)]
-        index = graph.output_width(node)
-        if path in graph.modules and index is not None and graph.widths[index] is width:
-            _take(graph.modules[path], ("weight", "bias"), order)
+        for span in _spans(graph, width, node, graph.output_parts(node)):
+            axis = graph.value_axis(node)
+            if axis is None:
+                _take(graph.modules[path], ("weight", "bias"), span, order)
+            else:
+                graph.reorder_value(path, axis, _places(span, order))
     for reader in readers:
-        layer = graph.modules[graph.layers[str(reader.node.target)]]
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        places = (order[:, None] * reader.repeat + torch.arange(reader.repeat)).flatten()
-        own = layer.weight[:, reader.begin : reader.begin + len(places)]
-        own.copy_(own[:, places].clone())
+        weight = _layer(graph, reader.node).weight
+        places = _places(reader, order)
+        weight[:, reader.begin : reader.begin + len(places)] = weight[:, places].clone()
 
 
-def _take(module: nn.Module, names: tuple[str, ...], order: Tensor) -> None:
+def _places(span: _Span, order: Tensor) -> Tensor:
+    return span.begin + (order[:, None] * span.repeat + torch.arange(span.repeat)).flatten()
+
+
+def _take(module: nn.Module, names: tuple[str, ...], span: _Span, order: Tensor) -> None:
+    places = _places(span, order)
     for name in names:
         value = getattr(module, name)
         if value is not None:
-            value.copy_(value[order].clone())
+            value[span.begin : span.begin + len(places)] = value[places].clone()

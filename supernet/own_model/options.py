@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Union
@@ -13,6 +14,7 @@ from search_spaces.errors import InputError
 from search_spaces.parameters import ascending, check_bits, round_channels, whole
 from search_spaces.plan import FLOAT_BITS
 from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.widths import Width
 
 Options = Mapping[str, Sequence[float]]
 Bits = Union[Sequence[int], Mapping[str, Sequence[int]]]
@@ -46,9 +48,9 @@ class OptionReader:
         for group in groups:
             self.graph.tie([name for pattern in group for name in self.find(pattern)])
 
-    def narrow(self, size: int, share: float) -> int:
-        """Return how many of ``size`` channels a share of them is."""
-        return size if share == 1 else min(size, int(round_channels(size * share, self.divisor)))
+    def narrow(self, width: Width, share: float) -> int:
+        """Return how many channels a share of a width is, in whole groups."""
+        return narrow(width, share, self.divisor)
 
     def find(self, pattern: str) -> list[str]:
         """Return the layers that a pattern names.
@@ -113,7 +115,9 @@ class OptionReader:
             names = self.find(pattern)
             for name in names:
                 index = self.graph.output_width(self._nodes[name])
-                assert index is not None
+                if index is None:
+                    reasons[name] = "they are those of several layers, which are joined before it"
+                    continue
                 width = self.graph.widths[index]
                 if width.pinned:
                     reasons[name] = width.pinned
@@ -124,12 +128,13 @@ class OptionReader:
                         f"widths: {other} and {name} must have equal widths, because the graph or "
                         f"'ties' joins them, but are given {list(before)} and {list(options)}"
                     )
-                counts = [self.narrow(width.size, share) for share in options]
+                counts = [self.narrow(width, share) for share in options]
                 if len(set(counts)) < len(counts):
+                    groups = f" and groups of {width.unit}" if width.unit > 1 else ""
                     raise InputError(
                         f"widths[{pattern!r}]: {list(options)} of {width.size} channels, rounded "
-                        f"to multiples of {self.divisor}, are {counts}; leave out the equal ones "
-                        "or lower the divisor"
+                        f"to multiples of {self.divisor}{groups}, are {counts}; leave out the "
+                        "equal ones or lower the divisor"
                     )
                 found[index] = (other, options)
             if len(reasons) == len(names):
@@ -201,6 +206,18 @@ class OptionReader:
         if missing:
             raise InputError(f"{key} says nothing about {missing[0]}; add a pattern '*'")
         return found
+
+
+def narrow(width: Width, share: float, divisor: int) -> int:
+    """Return how many channels a share of a width is: a multiple of ``divisor``, in whole groups.
+
+    Where no multiple is of whole groups, but for all of the channels, whole groups count.
+    """
+    if share == 1:
+        return width.size
+    both = math.lcm(width.unit, divisor)
+    step = both if both < width.size or width.unit == 1 else width.unit
+    return min(width.size, int(round_channels(width.size * share, step)))
 
 
 def read_ascending(name: str, values: Any) -> tuple[Any, ...]:

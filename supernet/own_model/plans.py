@@ -13,6 +13,7 @@ from search_spaces.space import Choice
 from supernet.own_model.graph import ModuleGraph
 from supernet.own_model.options import OptionReader
 from supernet.own_model.traced import BATCH, role_of
+from supernet.own_model.widths import Part
 from supernet.ptq.quantize import sides_of
 from supernet.reading.operations import kind_of, packet
 
@@ -61,20 +62,30 @@ class PlanColumns:
         if width is None or width not in self._widths:
             return np.full(len(genes), otherwise)
         name, options = self._widths[width]
-        size = self.graph.widths[width].size
-        counts = np.array([self._reader.narrow(size, share) for share in options])
-        return counts[genes[:, self._index[f"width.{name}"]]] * (otherwise // size)
+        whole = self.graph.widths[width]
+        counts = np.array([self._reader.narrow(whole, share) for share in options])
+        return counts[genes[:, self._index[f"width.{name}"]]] * (otherwise // whole.size)
 
     def _inputs(self, genes: np.ndarray, node: fx.Node, full: int) -> dict[str, Any]:
         """Return ``in_channels`` of a layer, and ``in_parts`` where they are of several tensors."""
-        parts = self.graph.input_parts(node)
+        return self._joined(genes, "in", self.graph.input_parts(node), full)
+
+    def _outputs(self, genes: np.ndarray, node: fx.Node, full: int) -> dict[str, Any]:
+        """Return ``out_channels`` of a layer, and ``out_parts`` likewise."""
+        return self._joined(genes, "out", self.graph.output_parts(node), full)
+
+    def _joined(
+        self, genes: np.ndarray, side: str, parts: Sequence[Part], full: int
+    ) -> dict[str, Any]:
         if len(parts) < 2:
-            return {"in_channels": self._channels(genes, parts[0].width if parts else None, full)}
+            only = parts[0].width if parts else None
+            return {f"{side}_channels": self._channels(genes, only, full)}
         sizes = [self.graph.widths[part.width].size * part.repeat for part in parts]
         kept = [
             self._channels(genes, part.width, size) for part, size in zip(parts, sizes, strict=True)
         ]
-        return {"in_channels": sum(kept), "in_parts": tuple(zip(kept, sizes, strict=True))}
+        joined = tuple(zip(kept, sizes, strict=True))
+        return {f"{side}_channels": sum(kept), f"{side}_parts": joined}
 
     def _sizes(self, genes: np.ndarray, node: fx.Node) -> np.ndarray:
         """Shape of a value at each row's resolution: (n, dimensions)."""
@@ -88,16 +99,15 @@ class PlanColumns:
         module = self.graph.modules[name]
         source = self._sizes(genes, node.meta["input"])
         bits = [self.column(genes, f"{kind}.{name}").astype(np.int64) for kind in ("w", "a")]
-        after = self.graph.output_width(node)
         if isinstance(module, nn.Linear):
             return LayerPlan(
                 name, role_of(node),
-                out_channels=self._channels(genes, after, module.out_features),
                 kernel=1, stride=1, groups=1, in_size=1, out_size=1,
                 weight_bits=bits[0], activation_bits=bits[1],
                 source=self.graph.sources[role_of(node)], kind="linear", batch_norm=False,
                 tokens=np.maximum(1, source[:, :-1].prod(1) // BATCH),
                 **self._inputs(genes, node, module.in_features),
+                **self._outputs(genes, node, module.out_features),
             )  # fmt: skip
         result = self._sizes(genes, node)
         inputs = self._inputs(genes, node, module.in_channels)
@@ -109,19 +119,22 @@ class PlanColumns:
             sides["kernel"] = kernel
         if (source[:, -2:-1] != source[:, -1:]).any() or (result[:, -2] != result[:, -1]).any():
             sides |= {"in_height": source[:, -2], "out_height": result[:, -2]}
-        depthwise = module.groups == module.in_channels == module.out_channels != 1
+        # Of groups, as many are left as there are channels for.
+        each = module.in_channels // module.groups
+        groups = inputs["in_channels"] // each if module.groups > 1 else 1
         return LayerPlan(
             name=name,
             role=role_of(node),
-            out_channels=self._channels(genes, after, module.out_channels),
-            groups=inputs["in_channels"] if depthwise else module.groups,
+            groups=groups,
             in_size=source[:, -1],
             out_size=result[:, -1],
             weight_bits=bits[0],
             activation_bits=bits[1],
             source=self.graph.sources[role_of(node)],
             batch_norm=role_of(node) in self.graph.norms,
+            shared_norm=node.meta.get("shared_norm", 1),
             **inputs,
+            **self._outputs(genes, node, module.out_channels),
             **sides,
         )
 
@@ -163,10 +176,23 @@ class PlanColumns:
         """Return the layer norm or constant that a node is."""
         path = self.graph.operators[role_of(node)]
         if path not in self.graph.modules:
-            count = self.graph.value(path).numel()
-            return OperatorPlan(path, role_of(node), "value", count, parameters=count)
-        size = self.graph.modules[path].normalized_shape[0]
+            value = self.graph.value(path)
+            axis = self.graph.value_axis(node)
+            if axis is None:
+                count = value.numel()
+                return OperatorPlan(path, role_of(node), "value", count, parameters=count)
+            size = value.shape[axis]
+            channels = self._channels(genes, self.graph.output_width(node), size)
+            numbers = channels * (value.numel() // size)
+            return OperatorPlan(path, role_of(node), "channels", channels, parameters=numbers)
+        norm = self.graph.modules[path]
+        grouped = isinstance(norm, nn.GroupNorm)
+        size = norm.num_channels if grouped else norm.normalized_shape[0]
         channels = self._channels(genes, self.graph.output_width(node), size)
+        if grouped:
+            return OperatorPlan(
+                path, role_of(node), "group_norm", channels, parameters=2 * channels
+            )
         tokens = np.maximum(1, self._sizes(genes, node)[:, :-1].prod(1) // BATCH)
         return OperatorPlan(
             path, role_of(node), "layer_norm", channels, tokens, parameters=2 * channels

@@ -59,7 +59,11 @@ class Points:
         self._drop_unused()
         for node in list(self.traced.layer_nodes()):
             # Runtimes run a convolution on integers only if its output is quantised.
-            plain = [u for u in node.users if u.op not in ("call_module", "output")]
+            plain = [
+                user
+                for user in node.users
+                if user.op not in ("call_module", "output") or self.traced.is_group_norm(user)
+            ]
             layer = self.traced.modules[self.traced.layers[str(node.target)]]
             if plain and isinstance(layer, nn.Conv2d):
                 self._insert_point(node)
@@ -129,7 +133,7 @@ class Points:
         found: set[fx.Node] = set()
 
         def reads_in_float(user: fx.Node) -> bool:
-            operator = user.target in self.traced.operators
+            operator = user.target in self.traced.operators and not self.traced.is_group_norm(user)
             return user in found or (operator and not self.traced.is_value(user))
 
         for node in reversed(list(self.traced.graph.nodes)):

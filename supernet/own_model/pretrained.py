@@ -12,9 +12,9 @@ import torch
 from torch import fx, nn
 
 from search_spaces.errors import InputError
-from search_spaces.parameters import round_channels
 from supernet.own_model.entry import entry_of, fits
 from supernet.own_model.graph import ModuleGraph
+from supernet.own_model.options import narrow
 from supernet.own_model.sources import load_network
 from supernet.own_model.traced import BATCH
 from supernet.own_model.vectors import flattening, vector_length
@@ -158,10 +158,7 @@ def find_elastic(
         if width.pinned:
             continue
         # Shares that rounding makes equal are one.
-        counts = {
-            min(width.size, int(round_channels(width.size * share, divisor))): share
-            for share in sorted(shares)
-        }
+        counts = {narrow(width, share, divisor): share for share in sorted(shares)}
         counts[width.size] = 1.0
         if len(counts) > 1:
             widths[width.layers[0]] = sorted(counts.values())

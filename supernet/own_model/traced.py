@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from search_spaces.errors import InputError
 from supernet.ptq.transposed import convolutions_for_transposed
-from supernet.reading.capture import attribute
+from supernet.reading.capture import arguments, attribute, module_path
 from supernet.reading.counting import count_macs
 from supernet.reading.operations import kind_of, packet
 from supernet.reading.reader import read_network
@@ -100,6 +100,7 @@ class TracedModule:
         self._shapes = {input_shape[1]: self._propagate(input_shape[1])}
         self._set_scopes(set(sequences))
         self._merge_norms()
+        self._read_group_norms()
         self._name_roles()
 
     # -------------------------------------------------------------- questions
@@ -123,6 +124,11 @@ class TracedModule:
         """Yield the node of every layer in order of execution."""
         return (node for node in self.graph.nodes if node.target in self.layers)
 
+    def shared_norm(self, role: str) -> int:
+        """Return how many outputs of a layer share a channel of its batch norm."""
+        node = next(node for node in self.layer_nodes() if role_of(node) == role)
+        return int(node.meta.get("shared_norm", 1))
+
     def operator_nodes(self) -> Iterator[fx.Node]:
         """Yield the node of every operator in order of execution."""
         return (node for node in self.graph.nodes if node.target in self.operators)
@@ -138,6 +144,15 @@ class TracedModule:
     def value_of(self, path: str) -> Tensor:
         """Return it as the module holds it: a parameter, or another tensor."""
         return self._values[path]
+
+    @torch.no_grad()
+    def reorder_value(self, path: str, axis: int, places: Tensor) -> None:
+        """Put what lies along an axis of the constant called ``path`` into another order."""
+        value = self._values[path]
+        # The module may hold the same tensor.
+        sorted_value = value.detach().index_select(axis, places)
+        learned = isinstance(value, nn.Parameter)
+        self._values[path] = nn.Parameter(sorted_value) if learned else sorted_value
 
     def has_shape(self, node: fx.Node) -> bool:
         """Whether a node is a tensor."""
@@ -173,6 +188,11 @@ class TracedModule:
         found: list[fx.Node] = []
         fx.node.map_arg(node.args, found.append)
         return [argument for argument in found if argument.name not in self.sizes]
+
+    def is_group_norm(self, node: fx.Node) -> bool:
+        """Whether a node is a norm over groups of channels."""
+        path = self.operators.get(str(node.target)) if node.op == "call_module" else None
+        return isinstance(self.modules.get(path or ""), nn.GroupNorm)
 
     def module_of(self, node: Any) -> nn.Module | None:
         """Return the layer or norm that a node calls by its path, None for other nodes."""
@@ -247,6 +267,46 @@ class TracedModule:
             before.meta["norm"] = node.target
             node.replace_all_uses_with(before)
             self.graph.erase_node(node)
+
+    def _read_group_norms(self) -> None:
+        """Make norms over groups of channels modules, whose channels can be told from numbers."""
+        for node in list(self.graph.nodes):
+            found = self._group_norm(node)
+            if found is None:
+                continue
+            path = module_path(node) or node.name
+            if path in self.modules and self.modules[path].__class__ is nn.GroupNorm:
+                path = f"{path}_{node.name}"  # Called before.
+            self.modules[path] = found
+            node.op, node.target, node.kwargs = "call_module", path, {}
+            node.args = (node.args[0],)
+        self._drop_unused()
+
+    def _group_norm(self, node: fx.Node) -> nn.GroupNorm | None:
+        """Return the module that a node computes; None where it is no norm over groups."""
+        name = packet(node)
+        if name not in ("group_norm", "instance_norm"):
+            return None
+        given = arguments(node)
+        shape = self.own_shape(node)
+        scales = [given.get(key) for key in ("weight", "bias")]
+        known = all(n is None or (isinstance(n, fx.Node) and n.op == "get_attr") for n in scales)
+        if shape is None or not known:
+            return None
+        groups = shape[1]
+        if name == "group_norm":
+            groups = int(given["num_groups"])
+        elif given.get("running_mean") is not None or not given["use_input_stats"]:
+            return None
+        norm = nn.GroupNorm(groups, shape[1], eps=given["eps"])
+        with torch.no_grad():
+            for own, scale in zip((norm.weight, norm.bias), scales, strict=True):
+                if scale is not None:
+                    own.copy_(self._values[str(scale.target)])
+        return norm.eval()
+
+    def _drop_unused(self) -> None:
+        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
 
     def _name_roles(self) -> None:
         used: dict[str, str] = {}

@@ -2,7 +2,8 @@
 
 Channel counts that must be equal, because tensors are added or go through a depthwise convolution,
 are found and form one *width*. Tensors that are joined along their channels keep their widths: what
-reads them takes of each part as many channels as the part has.
+reads them takes of each part as many channels as the part has. Where channels are convolved or
+normalised in groups, whole groups are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from supernet.own_model.traced import TracedModule, role_of, source_of
 from supernet.reading.capture import arguments, module_path
 from supernet.reading.operations import kind_of, packet
 
+_ALONG = (
+    "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d", "upsample_nearest1d", "upsample_linear1d",
+)  # fmt: skip
+"""Operations on each channel by itself, along the last axis."""
+
 
 @dataclass
 class Width:
@@ -27,13 +33,15 @@ class Width:
 
     Attributes:
         size: channels of the module itself.
-        layers: names of the layers whose outputs have it.
+        layers: names of the layers whose outputs have it, and no other.
         pinned: why it cannot vary; empty if it can.
+        unit: channels that are kept or left out together, because they are of one group.
     """
 
     size: int
     layers: list[str] = field(default_factory=list)
     pinned: str = ""
+    unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,10 +97,15 @@ class Widths:
 
     def output_width(self, node: fx.Node) -> int | None:
         """Return the index of the width of a node's channels, if they are tracked and have one."""
+        parts = self.output_parts(node)
+        return parts[0].width if len(parts) == 1 else None
+
+    def output_parts(self, node: fx.Node) -> tuple[Part, ...]:
+        """Return the widths of a node's channels, in order; none where they are not known."""
         track = self._tracks.get(node)
-        if track is None or track.only is None:
-            return None
-        return self._root(track.only.width)
+        if track is None:
+            return ()
+        return tuple(replace(part, width=self._root(part.width)) for part in track.parts)
 
     def input_parts(self, node: fx.Node) -> tuple[Part, ...]:
         """Return the widths of what goes into a layer, in order; none where they are not known."""
@@ -100,6 +113,11 @@ class Widths:
         if node.meta.get("own_inputs") or track is None:
             return ()
         return tuple(replace(part, width=self._root(part.width)) for part in track.parts)
+
+    def value_axis(self, node: fx.Node) -> int | None:
+        """Return the axis of a constant along which it has a number for each channel, if one."""
+        track = self._tracks.get(node) if self.traced.is_value(node) else None
+        return None if track is None else track.axis
 
     def tie(self, names: Sequence[str]) -> None:
         """Give the layers called ``names`` one width.
@@ -156,17 +174,19 @@ class Widths:
             return None
         shape = [self.traced.shape(t, self.traced.input_shape[1]) for t in tensors]
         here = self.traced.own_shape(node)
-        if kind.pointwise or kind.spatial:
+        if kind.pointwise or self._kept_apart(node, first.axis, len(shape[0])):
             return first
-        if kind.arithmetic:
+        if kind.arithmetic or name == "prelu":
             return self._track_together(node, tensors, shape)
+        if name == "pixel_shuffle":
+            return self._track_shuffled(node, first)
         if name == "cat":
             axis = arguments(node)["dim"]
             if here is not None:
                 if axis % len(here) != first.axis:
                     return self._track_together(node, tensors, shape)
                 return self._track_joined(node, tensors, shape)
-        if name == "mean" and here is not None:
+        if name in ("mean", "amax", "amin", "sum") and here is not None:
             given = arguments(node)
             dims = [d % len(shape[0]) for d in given.get("dim") or ()]
             if dims and first.axis not in dims:
@@ -233,17 +253,76 @@ class Widths:
         if track is not None and track.axis != 1:
             self._pin(track, node)
         if module.groups == 1:
-            return Track.of(1, self._new(module.out_channels, layer=path))
-        depthwise = module.groups == module.in_channels == module.out_channels
-        if track is not None and track.only is not None and depthwise:
-            self.all[self._root(track.only.width)].layers.append(path)
-            return Track.of(1, track.only.width)
-        reason = f"{path} is a convolution in groups"
+            places = self._shuffled(node)
+            width = self._new(module.out_channels // places, layer=path)
+            return Track.of(1, width, places)
+        unit = module.in_channels // module.groups
+        times, rest = divmod(module.out_channels, module.in_channels)
+        fitting = not rest and (times == 1 or unit == 1)
+        if track is not None and fitting and self._in_groups(track, unit):
+            if track.only is not None:
+                self.all[self._root(track.only.width)].layers.append(path)
+            return track.repeated(times)
+        reason = f"{path} is a convolution in groups that the channels before it do not fill"
         if track is not None:
             self._pin(track, node, reason)
         return Track.of(1, self._new(module.out_channels, reason, layer=path))
 
+    def _shuffled(self, node: fx.Node) -> int:
+        """Return how many outputs of a layer a pixel shuffle makes one channel of; 1 without."""
+        user = next(iter(node.users)) if len(node.users) == 1 else None
+        if user is None or packet(user) != "pixel_shuffle":
+            return 1
+        return int(arguments(user)["upscale_factor"]) ** 2
+
+    def _in_groups(self, track: Track, unit: int) -> bool:
+        """Let channels vary by whole groups of ``unit``; False where groups hold several parts."""
+        roots = [self.all[self._root(part.width)] for part in track.parts]
+        repeated = any(part.repeat > 1 for part in track.parts)
+        if unit > 1 and (repeated or any(width.size % unit for width in roots)):
+            return False
+        for width in roots:
+            width.unit = math.lcm(width.unit, unit)
+        return True
+
+    def _kept_apart(self, node: fx.Node, axis: int, rank: int) -> bool:
+        """Whether each channel of what an operation gives follows from that channel alone."""
+        name, kind = packet(node), kind_of(node)
+        if kind.spatial:
+            return axis == rank - 3
+        if name in _ALONG:
+            return axis == rank - 2
+        if name in ("slice", "softmax", "flip", "roll"):
+            given = arguments(node)
+            dims = given.get("dim", given.get("dims"))
+            dims = [dims] if isinstance(dims, int) else list(dims or ())
+            return bool(dims) and axis not in {d % rank for d in dims}
+        if name in ("constant_pad_nd", "pad"):
+            pads = arguments(node)["pad"]
+            return axis < rank - len(pads) // 2 or not any(pads[2 * (rank - 1 - axis) :][:2])
+        return False
+
+    def _track_shuffled(self, node: fx.Node, track: Track) -> Track | None:
+        """Return the channels that a pixel shuffle makes, each of several."""
+        places = int(arguments(node)["upscale_factor"]) ** 2
+        if track.axis == 1 and all(part.repeat % places == 0 for part in track.parts):
+            parts = tuple(replace(part, repeat=part.repeat // places) for part in track.parts)
+            return replace(track, parts=parts)
+        self._pin(track, node)
+        return None
+
+    def _track_group_norm(self, node: fx.Node, track: Track) -> Track | None:
+        norm = self.traced.modules[self.traced.operators[role_of(node)]]
+        unit = 1 if norm.num_groups == 1 else norm.num_channels // norm.num_groups
+        alone = track.only is not None and track.only.repeat == 1
+        if alone and track.axis == 1 and self._in_groups(track, unit):
+            return track
+        self._pin(track, node)
+        return None
+
     def _track_norm(self, node: fx.Node, track: Track | None) -> Track | None:
+        if track is not None and self.traced.is_group_norm(node):
+            return self._track_group_norm(node, track)
         if track is not None and not self.traced.is_value(node):
             rank = len(self.traced.shape(source_of(node), self.traced.input_shape[1]))
             if track.axis == rank - 1 and track.only is not None and track.only.repeat == 1:
@@ -254,6 +333,7 @@ class Widths:
     def _track_together(
         self, node: fx.Node, tensors: Sequence[fx.Node], shapes: Sequence[tuple[int, ...]]
     ) -> Track | None:
+        tensors, shapes = self._without_constants(node, tensors, shapes)
         tracks = [self._tracks.get(t) for t in tensors]
         known = [t for t in tracks if t is not None]
         alike = len({self._form(t) for t in known}) == 1
@@ -264,6 +344,33 @@ class Widths:
         for track in known:
             self._pin(track, node)
         return known[0] if alike else None
+
+    def _without_constants(
+        self, node: fx.Node, tensors: Sequence[fx.Node], shapes: Sequence[tuple[int, ...]]
+    ) -> tuple[Sequence[fx.Node], Sequence[tuple[int, ...]]]:
+        """Return what a node takes but for the constants that leave the channels free.
+
+        Those are the same for all channels, or have a number for each, of which the first are kept.
+        """
+        moving = [t for t in tensors if not self.traced.is_value(t)]
+        track = self._tracks.get(moving[0]) if len(moving) == 1 else None
+        if track is None or len(moving) == len(tensors):
+            return tensors, shapes
+        rank = len(shapes[tensors.index(moving[0])])
+        for value, shape in zip(tensors, shapes, strict=True):
+            if value is moving[0]:
+                continue
+            # Shapes are held against each other from behind, but a PReLU's numbers are of axis 1.
+            axis = 0 if packet(node) == "prelu" else track.axis - (rank - len(shape))
+            if len(shape) > rank or (axis >= 0 and shape[axis] > 1 and len(value.users) > 1):
+                return tensors, shapes
+            if axis < 0 or shape[axis] == 1:
+                continue
+            only = track.only
+            if only is None or shape[axis] != only.repeat * self.all[self._root(only.width)].size:
+                return tensors, shapes
+            self._tracks[value] = Track(axis, track.parts)
+        return moving, [shapes[tensors.index(moving[0])]]
 
     def _track_joined(
         self, node: fx.Node, tensors: Sequence[fx.Node], shapes: Sequence[tuple[int, ...]]
@@ -313,6 +420,7 @@ class Widths:
         merged, gone = self.all[first], self.all[second]
         merged.layers += [name for name in gone.layers if name not in merged.layers]
         merged.pinned = merged.pinned or gone.pinned
+        merged.unit = math.lcm(merged.unit, gone.unit)
 
     def _pin(self, track: Track, node: fx.Node, reason: str = "") -> None:
         told = reason or (

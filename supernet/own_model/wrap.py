@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import InputError
-from search_spaces.plan import NetworkPlan
+from search_spaces.plan import FLOAT_BITS, NetworkPlan
 from search_spaces.planned import BlockColumn, LayerColumn, OperatorColumn, PlannedSpace
 from search_spaces.space import Arch, Choice, Condition
 from supernet.batchnorm import EPSILON
@@ -30,6 +30,7 @@ from supernet.own_model.plans import PlanColumns
 from supernet.own_model.traced import role_of
 from supernet.own_model.vectors import flattening
 from supernet.reading.compare import one_or_tuple, relative_difference
+from supernet.reading.normal_form import STATISTICS
 from supernet.training.subnets import float_plan
 
 if TYPE_CHECKING:
@@ -251,7 +252,9 @@ class ModuleSpace(PlannedSpace):
             mean = norm.running_mean.clone()
             # Ours differ in epsilon, and have no bias before the norm.
             variance = norm.running_var + (norm.eps - EPSILON)
-            found[layer] = (mean if bias is None else mean - bias.detach(), variance)
+            mean = mean if bias is None else mean - bias.detach()
+            shared = self.graph.shared_norm(role)
+            found[layer] = (mean[::shared], variance[::shared])
         return found
 
     def as_it_came(self, plan: NetworkPlan) -> bool:
@@ -318,21 +321,30 @@ class ModuleSpace(PlannedSpace):
             weight = source.weight
             layer.weight.copy_(weight[..., None, None] if weight.dim() == 2 else weight)
             norm = self.graph.norms.get(role)
+            if norm is not None and norm.endswith(STATISTICS):
+                _set_exact_steps(layer)
             if norm is not None:
-                layer.gamma.copy_(self.graph.modules[norm].weight)
-                layer.beta.copy_(self.graph.modules[norm].bias)
+                shared = self.graph.shared_norm(role)
+                layer.gamma.copy_(self.graph.modules[norm].weight[::shared])
+                layer.beta.copy_(self.graph.modules[norm].bias[::shared])
             elif source.bias is not None:
                 layer.beta.copy_(source.bias)
-        for path in self.graph.operators.values():
+        for node in self.graph.operator_nodes():
+            path = self.graph.operators[role_of(node)]
             operator = network.operator(path)
             if path in self.graph.modules:
                 norm = self.graph.modules[path]
                 operator.epsilon = norm.eps
+                if isinstance(norm, nn.GroupNorm):
+                    alone = norm.num_groups == 1
+                    operator.unit = 0 if alone else norm.num_channels // norm.num_groups
                 if norm.weight is not None:
                     operator.scale.copy_(norm.weight)
                     operator.shift.copy_(0 if norm.bias is None else norm.bias)
             else:
                 operator.set(self.graph.value(path))
+                if (axis := self.graph.value_axis(node)) is not None:
+                    operator.axis = axis
                 # What was computed from weights, or is none, is no weight of its own.
                 learned = isinstance(self.graph.value_of(path), nn.Parameter)
                 operator.value.requires_grad_(learned)
@@ -397,3 +409,11 @@ class ModuleSpace(PlannedSpace):
                 f"the smallest network does not run ({error}); a fixed number of channels or "
                 "pixels in the module's forward, such as x.view(-1, 1024), is the usual reason"
             ) from error
+
+
+def _set_exact_steps(layer: Any) -> None:
+    """Give weights that are all one steps by which they stay so at any bits."""
+    quantizer = layer.weight_quantizer
+    for bits in {b for b in quantizer.bits if b < FLOAT_BITS}:
+        high = quantizer.code_range(bits)[1]
+        quantizer.set_step(1, bits, torch.full((len(layer.weight),), 1 / high))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from supernet.reading.capture import attribute, put
+from supernet.reading.normal_form import STATISTICS
 from supernet.reading.operations import packet
 
 _WHOLE = 2**63 - 1
@@ -32,7 +33,9 @@ def convolutions_for_transposed(module: fx.GraphModule) -> tuple[str, ...]:
     """Replace the transposed convolutions of a network that was read, in place.
 
     Those that are used more than once stay, and those with unlike strides where sizes vary. A
-    batch norm behind one, which was read as a factor of each channel, is part of it.
+    batch norm behind one, which was read as a factor of each channel, is part of it; one that was
+    not folded follows it, before the pixels are shuffled. Its statistics are then those of all that
+    the convolution gives, what is cut off at the image's edges included.
 
     Args:
         module: from :func:`supernet.reading.reader.read_network`.
@@ -132,6 +135,7 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
         bias = attribute(module, str(bias_node.target))
     assert conv.bias is not None
     conv.bias.copy_(bias.repeat_interleave(block**2))
+    statistics = _statistics_behind(module, node)
     if (norm := _norm_behind(module, node)) is not None:
         pixel = module.get_submodule(str(norm.target))
         assert isinstance(pixel, nn.Conv2d) and pixel.bias is not None
@@ -153,6 +157,11 @@ def _replaced(module: fx.GraphModule, node: fx.Node) -> str:
                 torch.ops.aten.constant_pad_nd.default, (source, [0, behind[1], 0, behind[0]], 0.0)
             )
         out = module.graph.call_module(path, (source,))
+        if statistics is not None:
+            # Before the shuffle, where each channel is several outputs: they share what it has.
+            out.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+            out.meta["shared_norm"] = block**2
+            out = _norm_before_shuffle(module, statistics, out, block**2)
         if block > 1:
             out = module.graph.call_function(torch.ops.aten.pixel_shuffle.default, (out, block))
         for i in range(2):
@@ -202,6 +211,39 @@ def _norm_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     form = (pixel.kernel_size, pixel.stride, pixel.padding)
     whole = pixel.groups == pixel.in_channels == pixel.out_channels
     return users[0] if whole and form == ((1, 1), (1, 1), (0, 0)) else None
+
+
+def _statistics_behind(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Return the batch norm that alone reads a tensor, behind a convolution that changes nothing.
+
+    Norms that are not folded are read so, see :mod:`supernet.reading.normal_form`.
+    """
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module" or len(users[0].users) != 1:
+        return None
+    norm = next(iter(users[0].users))
+    placed = norm.op == "call_module" and norm.target == f"{users[0].target}{STATISTICS}"
+    return norm if placed else None
+
+
+def _norm_before_shuffle(
+    module: fx.GraphModule, norm: fx.Node, source: fx.Node, places: int
+) -> fx.Node:
+    """Put a batch norm behind ``source``, which has ``places`` outputs for each of its channels."""
+    own = module.get_submodule(str(norm.target))
+    assert isinstance(own, nn.BatchNorm2d)
+    wide = nn.BatchNorm2d(own.num_features * places, eps=own.eps)
+    for name, value in wide.state_dict().items():
+        if value.dim():
+            value.copy_(own.state_dict()[name].repeat_interleave(places))
+    path = str(norm.target).removesuffix(STATISTICS)
+    (pixel,) = norm.all_input_nodes
+    norm.replace_all_uses_with(pixel)
+    module.graph.erase_node(norm)
+    pixel.replace_all_uses_with(pixel.all_input_nodes[0])
+    module.graph.erase_node(pixel)
+    put(module, path, wide.eval())
+    return module.graph.call_module(path, (source,))
 
 
 def _both(value: Any) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 What is identity in evaluation mode vanishes, what depends on weights alone becomes a constant
 (standardised weights, position biases looked up in a table), convolutions of signals become
 convolutions of images one pixel high, and a batch norm that follows no layer becomes a depthwise
-convolution of one pixel, or a factor and a term where its channels are no axis of images.
+convolution of one pixel, or a factor and a term where its channels are no axis of images. Where
+norms are not folded, that convolution changes nothing, and the norm follows it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from supernet.reading.operations import alike, kind_of, packet, same_size
 from supernet.reading.writes import spell_out_writes
 
 aten = torch.ops.aten
+
+STATISTICS = "_statistics"
+"""Behind the path of a batch norm that a convolution has taken: what the norm itself is called."""
 
 
 @torch.no_grad()
@@ -88,7 +92,7 @@ class _Names:
 
     def _holds_others(self, path: str, node: fx.Node, weight: Any) -> bool:
         """Whether what is called ``path`` holds layers or tensors of others than ``node``."""
-        own = (f"{path}.weight", f"{path}.bias")
+        own = [f"{path}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
         # A layer that is called twice finds its weights in the first.
         kept = not (isinstance(weight, fx.Node) and _is_folded(weight))
         return any(
@@ -352,8 +356,7 @@ def _batch_norm(module: fx.GraphModule, node: fx.Node, names: _Names) -> None:
     norm = nn.BatchNorm2d(len(values[2]), eps=given["eps"])
     _load(norm, values[0], values[1])
     norm.running_mean, norm.running_var = values[2].clone().float(), values[3].clone().float()
-    path = names.take(node, given["running_mean"], "norm").removesuffix(".running_mean")
-    names.used.add(path)
+    path = names.take(node, given["weight"], "norm")
     result = node
     if packet(node) == "_native_batch_norm_legit_no_training":
         items = [user for user in node.users if user.args[1] == 0]
@@ -455,9 +458,18 @@ def _place_norm(module: fx.GraphModule, node: fx.Node, *, fold: bool) -> None:
         module.graph.erase_node(node)
         return
     if rank == 4:
-        pixel = nn.Conv2d(len(gain), len(gain), 1, groups=len(gain))
-        _load(pixel, gain.view(-1, 1, 1, 1), shift)
-        put(module, str(node.target), pixel.eval())
+        pixel = nn.Conv2d(len(gain), len(gain), 1, groups=len(gain), bias=fold)
+        path = str(node.target)
+        if fold:
+            _load(pixel, gain.view(-1, 1, 1, 1), shift)
+        else:
+            _load(pixel, torch.ones(len(gain), 1, 1, 1), None)
+            put(module, f"{path}{STATISTICS}", norm)
+            with module.graph.inserting_after(node):
+                after = module.graph.call_module(f"{path}{STATISTICS}", (node,))
+            after.meta = dict(node.meta)
+            node.replace_all_uses_with(after, lambda user: user is not after)
+        put(module, path, pixel.eval())
         return
     shape = [-1, *[1] * (rank - 2)]
     path = str(node.target)

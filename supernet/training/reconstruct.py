@@ -79,7 +79,7 @@ def reconstruct(
             continue
         # Until something is narrower or left out, every layer gives what it gives in the largest.
         changed = changed or layer.in_channels != largest.in_channels
-        if changed and layer.groups == 1:
+        if changed and largest.groups == 1:
             _solve(own, small, layer, data, wanted[layer.name], ridge)
         changed = changed or layer.out_channels != largest.out_channels
     return own
@@ -179,5 +179,6 @@ def _matrix(module: ElasticLayer, layer: LayerPlan) -> Tensor:
 
 def _bias(module: ElasticLayer, layer: LayerPlan) -> Tensor:
     """Return what is added before the norm: nothing where there is one."""
-    bias = module.beta[: layer.out_channels]
-    return torch.zeros_like(bias) if layer.batch_norm and module.gamma is not None else bias
+    if layer.batch_norm and module.gamma is not None:
+        return torch.zeros(layer.out_channels)
+    return module.beta[: layer.out_channels]

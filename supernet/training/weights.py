@@ -31,6 +31,7 @@ def weights_of_plain(supernet: Supernet, tensors: dict[str, Tensor]) -> dict[str
                 if tensor is not None:
                     # A linear layer's weights are those of a 1x1 convolution.
                     flat = ours == "weight" and tensor.dim() == 2
+                    tensor = tensor[:: layer.shared_norm] if "norm" in theirs else tensor
                     renamed[f"{prefix}.{ours}"] = tensor[..., None, None] if flat else tensor
     return renamed
 

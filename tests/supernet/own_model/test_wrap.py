@@ -281,7 +281,7 @@ def test_channels_of_a_join_that_something_else_needs_are_fixed():
     class Grouped(Joined):
         def __init__(self) -> None:
             super().__init__()
-            self.mixed = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+            self.mixed = nn.Conv2d(20, 20, 3, padding=1, groups=2)
             self.norm, self.down = nn.BatchNorm2d(20), nn.Conv2d(20, 8, 3, 2, 1)
             self.fc = nn.Linear(8 * 4 + 20, 4)
 
