@@ -31,7 +31,7 @@ from nas.job.sections.finetune import check_reconstruction, check_refit, check_s
 from nas.job.sections.latency import check_latency
 from nas.job.sections.protocol import check_protocol
 from nas.job.sections.search import check_search, check_strategy_options, check_warm_start
-from nas.job.sections.space import check_answers, check_space
+from nas.job.sections.space import check_answers, check_signals, check_space
 from nas.job.sections.supernet import check_epochs, check_one_bit, check_supernet
 from nas.job.sections.tracking import check_tracking
 from nas.job.sound import sound_sections
@@ -117,6 +117,8 @@ def cross_findings(sections: Mapping[str, Any], folder: Path) -> Iterator[Findin
             yield from check_balance(sections["task"], metric, data)
     if sections.get("space") is not None:
         yield from check_space(sections["space"], folder)
+        if data is not None:
+            yield from check_signals(sections["space"], data, folder)
         if metric is not None:
             yield from check_answers(sections["task"], metric, sections["space"])
     if sections.get("supernet") is not None:

@@ -77,6 +77,7 @@ def module_space(
     channels = input_channels or own_channels(network)
     network = for_channels(network, channels)
     shape = _input_shape(network, channels, input_size, resolution)
+    _expect_runs(network, shape)
     kept = outputs is None
     if outputs is not None:
         network, kept = for_outputs(network, outputs, shape)
@@ -132,6 +133,45 @@ def _input_shape(
             f"{size[1]} wide"
         )
     return channels, size[1] if size else resolution or own_side(network, channels)
+
+
+@torch.no_grad()
+def _expect_runs(network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuse inputs (channels, ...) that a network does not run on.
+
+    Raises:
+        InputError: it does not; the message says why, and what is amiss if they are signals.
+    """
+    try:
+        network.eval()(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"the network does not run on inputs of {'x'.join(map(str, shape))}: {told[0]}"
+            + f"; {OF_IMAGES}" * (shape[1] == 1 and len(shape) == 3)
+        ) from error
+
+
+OF_IMAGES = (
+    "signals are images one pixel high to a network of images; give one of nn.Conv1d, or kernels, "
+    "strides and pools of 1 x k"
+)
+"""What to do where a network of images is given signals."""
+
+
+@torch.no_grad()
+def takes_signals(network: nn.Module) -> bool:
+    """Whether a network takes signals, or images one pixel high, of any usual length."""
+    entry = entry_of(network)
+    if entry.signals or entry.convolution is None:
+        return True
+    for length in LENGTHS:
+        try:
+            network.eval()(torch.zeros(2, entry.channels, 1, length))
+        except (RuntimeError, ValueError, IndexError, AssertionError):
+            continue
+        return True
+    return False
 
 
 def find_elastic(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     BaseModel,
@@ -13,12 +13,16 @@ from pydantic import (
     field_validator,
 )
 
+from nas.data.sources import DATA_SOURCES
 from nas.job.findings import Finding, unknown_name
 from nas.job.paths import network_files
 from nas.job.trust import MODULE_SPACE, require_trust_of_space
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, NasError
 from search_spaces.planned import PlannedSpace
 from search_spaces.spaces.registry import SPACES, build_space
+
+if TYPE_CHECKING:
+    from nas.job.sections.data import DataConfig
 
 FROM_DATA = ("input_channels", "outputs", "source_length", "source_vocabulary")
 """Parameters of spaces that follow from the data."""
@@ -96,6 +100,29 @@ def check_space(space: SpaceConfig, folder: Path) -> Iterator[Finding]:
         message = _space_problem(space.name, {**base, **config}, whole=True)
         if message is not None:
             yield ("space",), f"space: {message}"
+
+
+def check_signals(space: SpaceConfig, data: DataConfig, folder: Path) -> Iterator[Finding]:
+    """Tell a network of images where the data are signals, before they are read."""
+    if space.name != MODULE_SPACE or data.name not in DATA_SOURCES:
+        return
+    # Sources of others are asked no more than that they give arrays: a run sees what they hold.
+    if not DATA_SOURCES.get(data.name).__module__.startswith("nas.data.signals."):
+        return
+    from supernet.own_model.pretrained import OF_IMAGES, takes_signals
+    from supernet.own_model.sources import load_network
+
+    config = network_files(dict(space.overrides), folder)
+    try:
+        require_trust_of_space(space.name, dict(space.overrides))
+        network = load_network(config["model"], arguments=space.overrides.get("arguments"))
+    except (NasError, KeyError, TypeError):
+        return  # what is amiss with it has been told
+    if not takes_signals(network):
+        yield (
+            ("space", "model"),
+            f"space.model: the network takes images, and {data.name} holds signals; {OF_IMAGES}",
+        )
 
 
 def check_answers(name: str, task: Any, space: SpaceConfig) -> Iterator[Finding]:

@@ -188,3 +188,25 @@ def test_what_has_no_rare_classes_is_not_balanced(tmp_path, task):
     path.write_text(f"name: a\ntask: {task}\ndata: {{name: digits, balance: 0.5}}\n")
     with pytest.raises(DiagnosticsError, match=rf"3:\d+: data.balance: {task} has no classes"):
         load_job(path)
+
+
+@pytest.mark.parametrize(("kernel", "fits"), [(3, False), ((1, 3), True)])
+def test_a_network_of_images_is_told_where_the_data_are_signals(tmp_path, kernel, fits):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        f"    layers = [nn.Conv2d(1, 8, {kernel}), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]\n"
+        "    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 3))\n"
+    )
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: a\ndata: {name: cylinder_bell_funnel}\n"
+        "space: {name: module, model: 'nets.py:make'}\n"
+    )
+    if fits:
+        load_job(path)
+        return
+    with pytest.raises(DiagnosticsError, match="takes images, and cylinder_bell_funnel holds sig"):
+        load_job(path)
+    path.write_text(path.read_text().replace("cylinder_bell_funnel", "digits"))
+    load_job(path)
