@@ -91,16 +91,14 @@ class ModuleGraph(TracedModule):
 
         ``x``: (batch, channels, side, side) -> (batch, outputs).
         """
-        left_out = {(e.sequence, e.position) for e in self.elements if e.marker not in ops}
-        passing = {
-            e.result: e.source for e in self.elements if (e.sequence, e.position) in left_out
-        }
+        left_out = {(e.sequence, e.position): e for e in self.elements if e.marker not in ops}
         values: dict[fx.Node, Any] = {}
         for node in self.graph.nodes:
-            if node in passing and not left_out & set(node.meta["scope"][:-1]):
-                values[node] = values[passing[node]]
-                continue
-            if left_out & set(node.meta["scope"]):
+            # Of elements within each other the outermost counts, which may end with the same node.
+            gone = next((left_out[p] for p in node.meta["scope"] if p in left_out), None)
+            if gone is not None:
+                if gone.result is node:
+                    values[node] = values[gone.source]
                 continue
             if node.op == "placeholder":
                 # Signals may come as images one pixel high.

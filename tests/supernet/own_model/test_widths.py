@@ -195,3 +195,30 @@ def test_sorted_channels_compute_the_same_and_variants_are_exported_as_they_are(
     assert file_problem(network, tmp_path / "small.onnx", images) is None
     fitted = reconstruct(supernet, space.plan(arch), [images])
     assert torch.isfinite(fitted.evaluate(images, arch, fitted.statistics(arch, [images]))).all()
+
+
+def test_elements_within_elements_may_all_be_left_out():
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + F.relu(self.conv(x))
+
+    torch.manual_seed(0)
+    inner = [nn.Sequential(Step(), Step()) for _ in range(3)]
+    body = nn.Sequential(*inner)
+    module = nn.Sequential(conv(2, 8), body, nn.Flatten(1), nn.Linear(8 * 64, 3)).eval()
+    depths = {"1": (1, 2, 3), "1.0": (1, 2), "1.1": (1, 2), "1.2": (1, 2)}
+    space = wrap(module, input_shape=(2, 8, 8), depths=depths, weight_bits=(8,),
+                 activation_bits=(8,))  # fmt: skip
+    supernet, images = Supernet(space), torch.randn(2, 2, 8, 8)
+    values = {name: option for name, option in space.smallest().items if "depth" not in name}
+    for deep, first in ((1, 1), (1, 2), (2, 1)):
+        arch = {**dict(space.largest().items), **values, "depth.1": deep, "depth.1.0": first}
+        plan = float_plan(space.plan(space.arch(arch)))
+        steps = [*inner[0][:first], *[step for part in inner[1:deep] for step in part]]
+        with torch.no_grad():
+            expected = module[3](nn.Sequential(*steps)(module[0](images)).flatten(1))
+        assert torch.allclose(supernet.evaluate(images, plan, {}), expected, atol=1e-5)
