@@ -225,6 +225,8 @@ class ActivationQuantizer(ActivationFakeQuantizer):
     @torch.no_grad()
     def _initialize(self, i: int, x: Tensor, bits: int) -> None:
         high = activation_range(bits)[1]
+        # What a max pool is padded with becomes the least code, whatever the range is.
+        x = x if bool(x.isfinite().all()) else x[x.isfinite()]
         if self.offset is None:
             # LSQ section 2.1: 2 <|x|> / sqrt(Q), over the values that survive the ReLU.
             mean = x.clamp(min=0).mean() * 2

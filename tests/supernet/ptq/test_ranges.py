@@ -7,6 +7,7 @@ import torch
 
 from search_spaces.errors import InputError
 from supernet.ptq.ranges import RangeObserver, quantize_weight, weight_steps
+from supernet.quantizers.lsq import ActivationQuantizer
 
 
 def test_values_of_every_column_count():
@@ -46,3 +47,14 @@ def test_zero_is_a_value_of_every_grid():
 def test_unknown_methods_are_refused():
     with pytest.raises(InputError, match="'median' is none of max, mse"):
         RangeObserver("median")
+
+
+def test_what_a_max_pool_is_padded_with_is_no_part_of_the_range():
+    observer = RangeObserver()
+    values = torch.linspace(-1, 2, 100)
+    observer.see(torch.cat([torch.full((5,), -torch.inf), values]))
+    grid = observer.grid(8)
+    assert torch.isfinite(grid(values)).all() and grid(torch.tensor(-torch.inf)) >= -1.1
+    quantizer = ActivationQuantizer((8,), signed=True)
+    found = quantizer(torch.cat([values, torch.tensor([-torch.inf])])[None], 8)
+    assert torch.isfinite(found).all() and found[0, -1] == found.min()
