@@ -23,7 +23,8 @@ class InspectedLayer:
         kernel: as text, 3x3.
         macs, parameters: for one input; weights and bias.
         width: why the outputs cannot be fewer; empty if they can.
-        shares_width: the first layer with the same output channels, if that is another.
+        shares_width: the first layer with the same output channels, if that is another; of a layer
+            that keeps the channels of several, what they are, in words.
     """
 
     name: str
@@ -125,17 +126,19 @@ def inspect_network(module: nn.Module, input_shape: Sequence[int] | None = None)
     graph = space.graph
     layers = []
     for node, layer in zip(graph.layer_nodes(), plan.layers(), strict=True):
-        index = graph.output_width(node)
-        width = None if index is None else graph.widths[index]
+        widths = [graph.widths[part.width] for part in graph.output_parts(node)]
+        width = widths[0] if len(widths) == 1 else None
         first = width.layers[0] if width is not None and width.layers else layer.name
+        # Of joined tensors, each has channels of its own.
+        first = "the layers that are joined before it" if len(widths) > 1 else first
+        pinned = [each.pinned for each in widths if each.pinned]
         bias = graph.modules[layer.name].bias is not None or layer.batch_norm
         layers.append(
             InspectedLayer(
                 layer.name, layer.kind, layer.in_channels, layer.out_channels,
                 "x".join(map(str, layer.kernel_sides)), layer.macs,
                 layer.weight_count + bias * layer.out_channels,
-                "" if width is not None and not width.pinned
-                else (width.pinned if width is not None else "its channels are not followed"),
+                pinned[0] if pinned else "" if widths else "its channels are not followed",
                 "" if first == layer.name else first,
             )
         )  # fmt: skip
