@@ -18,6 +18,7 @@ from nas.record.run_folder import RunStore
 from nas.stages.build_supernet import precision_of
 from nas.stages.evaluator import EarlyStop, Evaluator
 from nas.stages.opened_job import RunContext
+from nas.stages.winners.least_squares import reconstructed, without_and_with
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
 
@@ -90,7 +91,7 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
     from supernet.training.finetune import finetune
 
     config, trained = job.finetune, came_trained(store)
-    start = _reconstructed(arch, evaluator) if config.reconstruct else evaluator.supernet
+    start = reconstructed(arch, evaluator) if config.reconstruct else evaluator.supernet
     plan = evaluator.supernet.plan(arch)
     patterns = patterns_of(job, plan)
     if not config.epochs:
@@ -126,29 +127,8 @@ def finetune_candidate(arch: Arch, job: Job, store: RunStore, evaluator: Evaluat
     # Inherited weights have no zeros, however well they do.
     if patterns:
         return found
-    before, after = _without_and_with(found, arch, evaluator)
+    before, after = without_and_with(found, arch, evaluator)
     # As of winners that share a budget: beyond chance, where the network did not come trained.
     images, name = len(evaluator.splits.validation), evaluator.task.metric_name
     doubt = 0.0 if trained else error_of_metric(name, abs(before), images)
     return found if after >= before - doubt else evaluator.supernet
-
-
-def _reconstructed(arch: Arch, evaluator: Evaluator) -> Supernet:
-    """Return the weights that least squares give ``arch``, or the shared ones if better."""
-    from supernet.training.reconstruct import reconstruct
-
-    supernet = evaluator.supernet
-    plan, largest = supernet.plan(arch), supernet.plan(supernet.space.largest())
-    if plan.input_size != largest.input_size:
-        return supernet  # its layers see other maps than those of the largest
-    batches = evaluator.batches("calibration", evaluator.splits.calibration, plan.input_size)
-    found = reconstruct(supernet, plan, (images for images, _ in batches))
-    before, after = _without_and_with(found, arch, evaluator)
-    return found if after > before else supernet
-
-
-def _without_and_with(own: Supernet, arch: Arch, evaluator: Evaluator) -> tuple[float, float]:
-    """Return the metric of ``arch`` as it inherits weights and with its own, larger is better."""
-    sign = 1 if evaluator.task.higher_is_better else -1
-    inherited = evaluator.accuracy(evaluator.network(arch))
-    return sign * inherited, sign * evaluator.accuracy(evaluator.network(arch, own=own))

@@ -24,6 +24,7 @@ from search_spaces.plan import FLOAT_BITS, LayerPlan, NetworkPlan
 from supernet.batchnorm import BatchStatistics
 from supernet.elastic import ElasticLayer, input_places
 from supernet.network import Supernet
+from supernet.ptq.ranges import weight_steps
 from supernet.resolution import resize_images
 from supernet.training.subnets import float_plan
 
@@ -44,7 +45,7 @@ def reconstruct(
 
     Args:
         supernet: with weights at which the largest architecture is good.
-        plan: the architecture; its bits are left aside.
+        plan: the architecture; layers are fitted in float, and the steps of its bits to them.
         batches: calibration images (batch, channels, height, width), not augmented.
         ridge: how much the weights are held where they are, against the mean square of the input.
         images: that are used at most.
@@ -82,7 +83,23 @@ def reconstruct(
         if changed and largest.groups == 1:
             _solve(own, small, layer, data, wanted[layer.name], ridge)
         changed = changed or layer.out_channels != largest.out_channels
+    if changed:
+        _fit_steps(own, plan)
     return own
+
+
+def _fit_steps(own: Supernet, plan: NetworkPlan) -> None:
+    """Give the weights of ``plan`` steps of least error: those that they had were for others."""
+    for layer in plan.layers():
+        module = own.layer(layer.name)
+        quantizer, bits = module.weight_quantizer, layer.weight_bits
+        if bits >= FLOAT_BITS or layer.group or layer.out_parts:
+            continue
+        if quantizer.number_format(bits) is not None:
+            continue
+        each = quantizer.per_channel
+        steps = weight_steps(module.slice_of(layer), bits, per_channel=each)
+        quantizer.set_step(layer.kernel, bits, steps if each else steps[:1])
 
 
 def _outputs(supernet: Supernet, plan: NetworkPlan, data: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from nas.models.own_network import came_trained, fixed_teacher
 from nas.models.sparsity import patterns_of
 from nas.stages.build_supernet import anew, precision_of
 from nas.stages.training import taught_rounds
+from nas.stages.winners.least_squares import reconstructed
 from nas.stages.winners.share import FIRST_RUNG, Teaching, teaching
 from search_spaces.seeds import derive_seed
 from search_spaces.space import Arch
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 TRAINED_RATE = 2e-3
 """Peak learning rate of what inherits from a network that came trained; a job may give another."""
+
+FITTING_SHARE = 0.1
+"""Of a winner's time, at most, for which layers of a network that came trained are fitted to those
+of the whole network before anything is trained."""
 
 REFIT_SHARE = 1 - FIRST_RUNG
 """Of a winner's time that goes into ``finetune.refit``: all that follows the choice among
@@ -119,7 +124,8 @@ class WinnerTrainer:
         """
         arch = self._evaluator.supernet.space.parse(item["arch"])
         taught = bool(item.get("taught", self.teaching != "nobody"))
-        training = self._training(arch, cpu=bool(item["cpu"]), taught=taught)
+        begin = self._fitted(arch, FITTING_SHARE * float(item["total"]))
+        training = self._training(arch, cpu=bool(item["cpu"]), taught=taught, begin=begin)
         # Training asks for what is better when larger.
         sign = 1 if self._evaluator.task.higher_is_better else -1
 
@@ -163,6 +169,22 @@ class WinnerTrainer:
             # What it inherits was better.
             **({"inherited": True} if inherited else {}),
         }
+
+    def _fitted(self, arch: Arch, seconds: float) -> Supernet | None:
+        """Return weights that least squares give ``arch``; None where it begins with its own.
+
+        What a network that came trained leaves to its narrower variants is far from what their
+        layers can give. Zeros among weights are chosen by the weights that are inherited.
+        """
+        if not self._trained or self._job.finetune.sparsity is not None:
+            return None
+        if self.path(arch).exists():
+            return None  # its training has begun
+        from supernet.narrow import narrowed
+
+        shared = self._evaluator.supernet
+        found = reconstructed(arch, self._evaluator, seconds=seconds)
+        return None if found is shared else narrowed(found, shared.plan(arch))
 
     def _may_inherit(self, rung: int) -> bool:
         """Whether a winner keeps the weights that it inherits where its training made it worse.

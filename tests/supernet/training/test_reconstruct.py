@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from search_spaces.errors import InputError
 from supernet.network import Supernet
 from supernet.own_model.wrap import wrap
+from supernet.ptq.ranges import weight_steps
 from supernet.training.reconstruct import reconstruct
 from supernet.training.subnets import float_plan
 
@@ -70,3 +71,22 @@ def test_it_needs_images():
     space = wrap(Doubled(False).eval(), input_shape=(3, 6, 6), widths={"first": (0.5, 1.0)})
     with pytest.raises(InputError, match="needs images"):
         reconstruct(Supernet(space), space.plan(space.smallest()), [])
+
+
+def test_steps_are_those_of_the_new_weights():
+    torch.manual_seed(0)
+    images = torch.rand(64, 3, 6, 6)
+    space = wrap(
+        Doubled(False).eval(), input_shape=(3, 6, 6), widths={"first": (0.5, 1.0)},
+        weight_bits=(4,), activation_bits=(8,), edge_bits=None,
+    )  # fmt: skip
+    supernet = Supernet(space)
+    supernet.statistics(space.largest(), [images])  # steps of the weights as they are
+    plan = space.plan(space.smallest())
+    own = reconstruct(supernet, plan, images.split(16))
+    for layer in plan.layers():
+        module = own.layer(layer.name)
+        weight, quantised = module.slice_of(layer), module.quantized_weight(layer).detach()
+        assert (quantised - weight).norm() < 0.15 * weight.norm()
+        best = weight_steps(weight, 4, per_channel=False)[:1]
+        assert torch.allclose(module.weight_step(layer).abs(), best, rtol=1e-4)

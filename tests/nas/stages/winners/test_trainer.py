@@ -11,7 +11,7 @@ import torch
 from nas.job.schema import Job
 from nas.stages.build_supernet import anew
 from nas.stages.winners.share import FIRST_RUNG
-from nas.stages.winners.trainer import REFIT_SHARE, WinnerTrainer, _recipe
+from nas.stages.winners.trainer import FITTING_SHARE, REFIT_SHARE, WinnerTrainer, _recipe
 from search_spaces import build_space
 from supernet.narrow import narrowed
 from supernet.network import Supernet
@@ -232,3 +232,32 @@ def test_the_optimiser_is_the_job_s_where_it_names_one(asked, trained):
     made = {"name": "a", "data": {"name": "digits"}, "finetune": {"optimizer": asked}}
     recipe = _recipe(Job.model_validate(made), SPACE.plan(ARCH), trained=trained)
     assert recipe.optimizer == asked
+
+
+@pytest.mark.parametrize("case", ["better", "no better", "begun", "not trained"])
+def test_what_came_trained_begins_with_fitted_layers_where_they_are_better(
+    case, monkeypatch, tmp_path
+):
+    trainer, made = trainer_of(tmp_path, monkeypatch)
+    trainer._trained = case != "not trained"
+    shared = Supernet(SPACE)
+    trainer._evaluator.supernet = shared
+    monkeypatch.setattr(trainer, "_may_inherit", lambda rung: False)
+    fitted, asked = Supernet(SPACE), []
+
+    def least_squares(arch, evaluator, *, seconds):
+        asked.append(seconds)
+        return shared if case == "no better" else fitted
+
+    monkeypatch.setattr("nas.stages.winners.trainer.reconstructed", least_squares)
+    if case == "begun":
+        trainer.path(ARCH).parent.mkdir()
+        trainer.path(ARCH).touch()
+    trainer.train({"arch": str(ARCH), "until": 1, "total": 20, "cpu": True})
+    assert asked == ([20 * FITTING_SHARE] if case in ("better", "no better") else [])
+    if case != "better":
+        assert made[0].begin is None
+        return
+    layer = next(SPACE.plan(ARCH).layers())
+    found = made[0].begin.layer(layer.name).weight
+    assert torch.equal(found, fitted.layer(layer.name).slice_of(layer))
