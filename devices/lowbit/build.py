@@ -61,6 +61,8 @@ _X86 = {
     "grouped_avx512.cpp": _AVX512,
     "grouped_amx.cpp": _AVX512,
 }
+_DOTPROD = ("-march=armv8.2-a+dotprod",)
+_AARCH64 = {"neon_dotprod.cpp": _DOTPROD, "grouped_neon_dotprod.cpp": _DOTPROD}
 _LIBRARY = "liblowbit.so" if sys.platform != "darwin" else "liblowbit.dylib"
 
 
@@ -166,13 +168,16 @@ def _sources() -> list[str]:
     them runs a copy that was compiled for instructions which the processor may lack.
     """
     names = [p.name for p in KERNELS.glob("*.cpp") if p.name != "selftest.cpp"]
-    return sorted(names, key=lambda name: (len(_X86.get(name, ())), name))
+    own = _X86 | _AARCH64
+    return sorted(names, key=lambda name: (len(own.get(name, ())), name))
 
 
 def _flags(name: str, machine: str | None = None) -> tuple[str, ...]:
     machine = machine or platform.machine().lower()
     if machine in ("x86_64", "amd64"):
         return (*_FLAGS, *_X86.get(name, ()))
+    if machine in ("aarch64", "arm64"):
+        return (*_FLAGS, *_AARCH64.get(name, ()))
     return _FLAGS
 
 

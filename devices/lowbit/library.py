@@ -139,7 +139,8 @@ def restrict(instructions: str) -> None:
 
     Args:
         instructions: ``portable``, ``avx2`` (without AVX-512 and its dot product), ``avx512``
-            (without the tiles of AMX), ``neon``, or "" for all that the processor has.
+            (without the tiles of AMX), ``neon`` (without its dot products), or "" for all that the
+            processor has.
     """
     check(library().lowbit_restrict(instructions.encode()))
 

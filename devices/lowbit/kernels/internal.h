@@ -1,5 +1,5 @@
-// What kernels share. Every file but network.cpp may be compiled for another instruction set,
-// so nothing here is an inline function with external linkage.
+// What kernels share. Every file but network.cpp and backends.cpp may be compiled for another
+// instruction set, so nothing here is an inline function with external linkage.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -161,12 +161,13 @@ struct Backend {
   Elementwise elementwise;
 };
 
-// Each is null where the build lacks it; asked for only where the processor has it (network.cpp).
+// Each is null where the build lacks it; asked for only where the processor has it (backends.cpp).
 const Backend* portable_backend();
 const Backend* avx2_backend();
 const Backend* avx512_backend();
 const Backend* amx_backend();
 const Backend* neon_backend();
+const Backend* neon_dotprod_backend();
 
 constexpr size_t prepared_bytes(Prepare p) {
   return p == Prepare::kRaw ? 4 : p == Prepare::kTable ? 16 : p == Prepare::kTables ? 32 : 8;

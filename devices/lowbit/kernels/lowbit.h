@@ -58,8 +58,8 @@ int lowbit_abi(void);
 const char* lowbit_error(void);
 // Bit set of what this processor has and this build can use, and its names.
 const char* lowbit_features(void);
-// Lower the features that are used from now on: "portable", "avx2", "avx512", "neon",
-// or "" for all.
+// Lower the features that are used from now on: "portable", "avx2", "avx512", "neon" (without its
+// dot products), or "" for all.
 int lowbit_restrict(const char* features);
 
 // `count` rows of `width` floats each. Layer norm: (x - mean) / sqrt(variance + epsilon) * scale + bias;

@@ -16,9 +16,6 @@ void grouped_neon(const GroupedStep&);
 namespace {
 
 #include "elementwise.inc"
-#if defined(__ARM_FEATURE_DOTPROD)
-#include "sweep.inc"
-#endif
 
 // The layouts are those of 32-byte vectors: here two registers each.
 constexpr int kHalf = 2;
@@ -113,56 +110,12 @@ void dot(const Step& s) {
   }
 }
 
-#if defined(__ARM_FEATURE_DOTPROD)
-// SDOT wants signed bytes: the activations less 128, and 128 times the weights' sum added back.
-template <int P, int V>
-inline void dot_product_tile(const Step& s) {
-  const int8x16_t one = vdupq_n_s8(1);
-  int32x4_t total[P][V * 2], weight_sum[V * 2];
-  for (int v = 0; v < V * 2; ++v) {
-    weight_sum[v] = vdupq_n_s32(0);
-    for (int p = 0; p < P; ++p) total[p][v] = vdupq_n_s32(0);
-  }
-  for (int t = 0; t < s.taps; ++t)
-    for (int g = 0; g < s.groups; ++g) {
-      const int8_t* w = reinterpret_cast<const int8_t*>(s.weights + t * s.tap_stride) + g * V * 32;
-      for (int v = 0; v < V * 2; ++v) {
-        const int8x16_t weights = vld1q_s8(w + v * 16);
-        weight_sum[v] = vdotq_s32(weight_sum[v], weights, one);
-        for (int p = 0; p < P; ++p) {
-          uint32_t four;
-          std::memcpy(&four, s.rows[p * s.row_stride + t] + s.offset + g * 4, 4);
-          const int8x16_t a = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080u));
-          total[p][v] = vdotq_s32(total[p][v], weights, a);
-        }
-      }
-    }
-  for (int p = 0; p < P; ++p)
-    for (int v = 0; v < V * 2; ++v) {
-      int32_t* to = s.sums + p * s.sum_stride + v * 4;
-      int32x4_t sum = vaddq_s32(total[p][v], vshlq_n_s32(weight_sum[v], 7));
-      if (!s.first) sum = vaddq_s32(sum, vld1q_s32(to));
-      vst1q_s32(to, sum);
-    }
-}
-
-template <int V>
-void dot_product(const Step& s) {
-  Step step = s;
-  sweep<4>(step, [](auto p, const Step& tile) { dot_product_tile<p, V>(tile); });
-}
-#endif
-
 #define TILES(f, ...) {f<1, ##__VA_ARGS__>, f<2, ##__VA_ARGS__>}
 #define TABLES(name, planes, lanes, depth)                                                  \
   {name, Prepare::kTable, Layout::kPlane##planes, lanes, 32, depth,                         \
    TILES(lookup, planes, depth, false), {}}
 
 const DotKernel kDot[] = {
-#if defined(__ARM_FEATURE_DOTPROD)
-    {"dot_product_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0,
-     {dot_product<1>, dot_product<2>}, {}},
-#endif
     {"dot_neon", Prepare::kRaw, Layout::kDot4, 8, 32, 0, {dot<1>, dot<2>}, {}},
     TABLES("tables1x8_neon", 1, 32, 8), TABLES("tables1x4_neon", 1, 32, 4),
     TABLES("tables1x2_neon", 1, 32, 2), TABLES("tables1x1_neon", 1, 32, 1),

@@ -13,6 +13,8 @@ namespace lowbit {
 
 extern thread_local std::string g_error;  // of lowbit_error
 
+extern std::string g_limit;  // set by lowbit_restrict before networks are made
+
 // Those of this processor that may be used, best first.
 std::vector<const Backend*> backends();
 

@@ -231,7 +231,7 @@ int main(int count, char** arguments) {
   int kernels = 0;
   for (int round = 0; round < rounds; ++round) kernels += one(round);
   for (int round = 0; round < rounds; ++round) numbers(round);
-  for (const char* instructions : {"", "portable", "avx2", "avx512"}) {
+  for (const char* instructions : {"", "portable", "avx2", "avx512", "neon"}) {
     require(lowbit_restrict(instructions) == 0, "restrict");
     for (int round = 0; round < rounds; ++round) linear(round);
   }
