@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,8 @@ from devices.runtimes.conversion import ConvertingRuntime
 from devices.runtimes.graph import read_float_graph
 from devices.runtimes.mnn_writer import write_mnn
 from search_spaces.errors import InputError, MissingExtraError
+
+_OUTPUTS = "outputs.json"
 
 
 @RUNTIMES.register("mnn")
@@ -48,6 +51,7 @@ class Mnn(ConvertingRuntime):
         graph = read_float_graph(path, self.name)
         try:
             write_mnn(self._library.expr, graph, folder / self.native, inputs)
+            (folder / _OUTPUTS).write_text(json.dumps(list(graph.outputs)), encoding="utf-8")
         # Its expressions raise whatever fits the argument that they do not understand.
         except (InputError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path}: MNN has no counterpart: {one_line(error)}") from error
@@ -71,17 +75,26 @@ class Mnn(ConvertingRuntime):
         missing = [spec.name for spec in inputs if spec.name not in tensors]
         if missing:
             raise InputError(f"{path}: input {missing[0]!r} has no effect on the outputs")
-        return _MnnSession(self._library, interpreter, session, tuple(inputs))
+        order = path.with_name(_OUTPUTS)
+        names = json.loads(order.read_text(encoding="utf-8")) if order.is_file() else []
+        return _MnnSession(self._library, interpreter, session, tuple(inputs), names)
 
 
 class _MnnSession(Session):
     def __init__(
-        self, library: Any, interpreter: Any, session: Any, inputs: tuple[TensorSpec, ...]
+        self,
+        library: Any,
+        interpreter: Any,
+        session: Any,
+        inputs: tuple[TensorSpec, ...],
+        outputs: Sequence[str],
     ) -> None:
         self._library, self._interpreter, self._session = library, interpreter, session
         self.inputs = inputs
         self._in = dict(interpreter.getSessionInputAll(session))
-        self._out = list(interpreter.getSessionOutputAll(session).values())
+        found = dict(interpreter.getSessionOutputAll(session))
+        # The library knows them by their names alone.
+        self._out = [found[name] for name in (outputs if set(outputs) == set(found) else found)]
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         self._set(arrays)

@@ -17,6 +17,9 @@ from devices.runtime import TensorSpec
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import Graph, Node
 
+_FLOAT = 1
+"""ONNX's number of float32."""
+
 MnnOperation = Callable[["MnnWriter", Node], Any]
 
 
@@ -277,6 +280,21 @@ def _layer_norm(writer: MnnWriter, node: Node) -> Any:
     return mnn.add(made, writer.plain(node.input(2))) if node.input(2) else made
 
 
+def _cast(writer: MnnWriter, node: Node) -> Any:
+    if node.attributes["to"] != _FLOAT:
+        raise InputError("Cast to another type than float32 has no MNN translation")
+    return writer.mnn.cast(writer.plain(node.input(0)), writer.mnn.float)
+
+
+def _arg_max(writer: MnnWriter, node: Node) -> Any:
+    a = node.attributes
+    if a.get("select_last_index", 0) or a.get("keepdims", 1):
+        raise InputError(
+            "ArgMax of the last of equals, or that keeps its axis, has no MNN translation"
+        )
+    return writer.mnn.argmax(writer.plain(node.input(0)), a.get("axis", 0))
+
+
 _OPERATIONS: Mapping[str, MnnOperation] = {
     "Conv": _conv,
     "Gemm": _gemm,
@@ -296,6 +314,8 @@ _OPERATIONS: Mapping[str, MnnOperation] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "LayerNormalization": _layer_norm,
+    "Cast": _cast,
+    "ArgMax": _arg_max,
     "Identity": lambda writer, node: writer.value(node.input(0)),
     "Relu": _unary("relu"),
     "Sigmoid": _unary("sigmoid"),
@@ -305,6 +325,7 @@ _OPERATIONS: Mapping[str, MnnOperation] = {
     "Sqrt": _unary("sqrt"),
     "Exp": _unary("exp"),
     "Neg": _unary("negative"),
+    "Log": _unary("log"),
     "Add": _binary("add"),
     "Sub": _binary("subtract"),
     "Mul": _binary("multiply"),

@@ -97,6 +97,13 @@ def _group_norm(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
     return F.group_norm(x[0], groups, scale, bias, node.attributes.get("epsilon", 1e-5))
 
 
+def _arg_max(node: Node, x: list[Tensor], fixed: list[Any]) -> Tensor:
+    if node.attributes.get("select_last_index", 0):
+        raise InputError("ArgMax of the last of equals has no torch translation")
+    keep = bool(node.attributes.get("keepdims", 1))
+    return torch.argmax(x[0], node.attributes.get("axis", 0), keepdim=keep)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
@@ -106,6 +113,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "GroupNormalization": _group_norm,
+    "ArgMax": _arg_max,
     "Tile": lambda node, x, fixed: x[0].repeat(list(fixed[1])),
     "Einsum": lambda node, x, fixed: torch.einsum(node.attributes["equation"], *x),
     "ReduceSum": _reduce(torch.sum),

@@ -33,7 +33,8 @@ def export(
     embed_preprocessing: Annotated[
         bool,
         typer.Option(
-            "--embed-preprocessing", help="Scaling inside the model: uint8 in, class out (onnx)."
+            "--embed-preprocessing",
+            help="Scaling or log-mel inside the model: bytes or samples in, class out.",
         ),
     ] = False,
     list_formats: Annotated[

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from nas.job.sections.data import DataConfig
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-_FLOOR = 1e-6
+FLOOR = 1e-6
+"""Energy added to that of a band before the logarithm."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ class LogMel:
         starts = np.arange(self.frames)[:, None] * self.hop
         windows = sound[starts + np.arange(self.window)] * np.hanning(self.window)
         power = np.abs(np.fft.rfft(windows, self.fft)) ** 2
-        return np.log(power @ self.filters.T + _FLOOR).astype(np.float32)
+        return np.log(power @ self.filters.T + FLOOR).astype(np.float32)
+
+    def to_json(self) -> dict[str, float]:
+        """Return the arguments, for whoever makes the same spectrograms."""
+        return asdict(self)
 
     def text(self) -> str:
         """Return how a user makes an input, for the model card."""
@@ -126,7 +131,7 @@ class LogMel:
             f"symmetric Hann windows (0.5 - 0.5 cos(2 pi n / {self.window - 1})) of {self.window} "
             f"samples every {self.hop}, powers of a real FFT of {self.fft} points, {self.bins} mel "
             "bands (2595 log10(1 + f / 700)), triangles on the mel scale with corners evenly from "
-            f"{self.lowest_hz:g} to {self.rate // 2} Hz, ln(energy + {_FLOOR:g}); about "
+            f"{self.lowest_hz:g} to {self.rate // 2} Hz, ln(energy + {FLOOR:g}); about "
             f"{self.macs:,} multiply-accumulates, which the costs of the network do not hold. As "
             f"a stream, a new frame comes every {1000 * self.hop / self.rate:g} ms. Values as they "
             "are"
@@ -211,6 +216,7 @@ def audio_folder(
         noise=0.1,
         groups=None if found.groups is None else found.groups[taken][rows["train"]],
         input_text=front.text(),
+        sound=front.to_json(),
     )
 
 

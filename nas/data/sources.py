@@ -11,7 +11,7 @@ import inspect
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,8 @@ class RawData:
         groups: by example of ``train``, a number that examples share which must not be divided
             among the sets (one speaker, patient or recording), (n,) int64; None for none.
         input_text: how a user makes an input of the network, for the model card; empty for images.
+        sound: how a recording becomes an input, see :meth:`nas.data.audio.LogMel.to_json`; None for
+            other data.
         tokens: of a text; None for other data.
         pairs: vocabularies of pairs of sequences; None for other data.
     """
@@ -112,6 +114,7 @@ class RawData:
     targets: str = "classes"
     groups: np.ndarray | None = None
     input_text: str = ""
+    sound: Mapping[str, float] | None = None
     tokens: Tokens | None = None
     pairs: PairTokens | None = None
 

@@ -57,6 +57,7 @@ class DataSplits:
         targets: ``classes``, ``labels``, ``values``, ``boxes``, ``masks``, ``tokens`` or ``pairs``;
             see :class:`nas.data.sources.RawData`.
         input_text: how a user makes an input of the network; empty for images.
+        sound: how a recording becomes an input; None for other data.
         tokens, pairs: of a text, or of pairs of sequences; None for other data.
         judged: validation and test without what a task put beside their examples, if it did.
         balance: how far rare classes are drawn more often in training; see ``data.balance``.
@@ -76,6 +77,7 @@ class DataSplits:
     _test: Subset
     targets: str = "classes"
     input_text: str = ""
+    sound: Mapping[str, float] | None = None
     tokens: Tokens | None = None
     pairs: PairTokens | None = None
     judged: Mapping[str, Subset] | None = None
@@ -300,6 +302,7 @@ def load_splits(
         _test=test,
         targets=raw.targets,
         input_text=raw.input_text,
+        sound=raw.sound,
         tokens=raw.tokens,
         pairs=raw.pairs,
         balance=config.balance,

@@ -41,7 +41,9 @@ class ModelCard:
         parity: agreement with the PyTorch network, see :class:`nas.models.parity.Parity`.
         preprocessing: ``input_shape`` (channels, height, width), ``pixel_scale``, ``mean``,
             ``std``, ``classes``, ``outputs``, ``one_class`` (whether one class is right),
-            ``pictures`` (what of a file becomes an image: ``part``, ``share``, ``size``), and in
+            ``pictures`` (what of a file becomes an image: ``part``, ``share``, ``size``),
+            ``sound`` (how a recording becomes a spectrogram, see
+            :meth:`nas.data.audio.LogMel.to_json`), and in
             words ``input`` and ``output``: how an input is made where it is no image, and how the
             output is decoded.
         task: registered name of the task.
@@ -236,7 +238,7 @@ def _preprocessing(
         "std": list(splits.get("std") or []),
         "layout": "NCHW",
         "image_size": splits.get("image_size"),
-        **({"pictures": dict(task["pictures"])} if task.get("pictures") else {}),
+        **{key: dict(task[key]) for key in ("pictures", "sound") if task.get(key)},
         "channel_order": splits.get("channel_order", "rgb"),
         "classes": classes,
         "outputs": outputs,

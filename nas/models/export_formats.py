@@ -64,8 +64,19 @@ def export_formats(
         costs={k: float(v) for k, v in card.costs.items()},
         preprocessing={
             key: card.preprocessing[key]
-            for key in ("pixel_scale", "mean", "std", "layout", "channel_order", "one_class")
-        },
+            for key in (
+                "pixel_scale",
+                "mean",
+                "std",
+                "layout",
+                "channel_order",
+                "one_class",
+                "sound",
+            )
+            if key in card.preprocessing
+        }
+        # Data that say in words how they are made are values; the others are pixels.
+        | {"bytes": not card.preprocessing["input"]},
         embed=embed_preprocessing,
         meaning=input_output_text(card.preprocessing),
         targets=str((results.get("task") or {}).get("targets") or "classes"),

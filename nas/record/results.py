@@ -256,6 +256,7 @@ def _task(name: str, task: Task, splits: DataSplits) -> dict[str, Any]:
         "has_classes": task.has_classes,
         "input": splits.input_text,
         **({} if cut is None else {"pictures": cut}),
+        **({} if splits.sound is None else {"sound": dict(splits.sound)}),
         "output": task.output_text(splits),
     }
 

@@ -186,6 +186,7 @@ def preprocessing_of(splits: DataSplits) -> dict[str, Any]:
         "std": list(normalisation.std),
         "layout": "NCHW",
         "channel_order": "bgr" if normalisation.reversed else "rgb",
+        **({} if splits.sound is None else {"sound": dict(splits.sound)}),
     }
 
 

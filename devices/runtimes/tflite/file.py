@@ -86,7 +86,9 @@ class LiteRtWriter:
         self.done: set[str] = set()
         self.products = {"int8": 0, "float32": 0}
         self._consumed_by_conv = {
-            node.input(0) for node in graph.nodes if node.op in ("Conv", "QuantizeLinear")
+            node.input(0)
+            for node in graph.nodes
+            if node.op in ("Conv", "QuantizeLinear", "Cast", "Sub")
         }
         for spec in inputs:
             turned = len(spec.shape) == 4 and spec.name in self._consumed_by_conv
@@ -126,6 +128,8 @@ class LiteRtWriter:
         tensor.shape = np.array(shape, dtype=np.int32)
         tensor.type = {
             "float32": s.TensorType.FLOAT32,
+            "uint8": s.TensorType.UINT8,
+            "int16": s.TensorType.INT16,
             "int8": s.TensorType.INT8,
             "int32": s.TensorType.INT32,
             "int64": s.TensorType.INT64,

@@ -28,6 +28,9 @@ from devices.runtimes.tflite.weighted import (
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import Graph, Node
 
+_FLOAT = 1
+"""ONNX's number of float32."""
+
 _ONE = 64
 """Code of the number 1 in the constant that codes are multiplied by to reach another grid."""
 
@@ -326,6 +329,30 @@ def _layer_norm(writer: LiteRtWriter, node: Node) -> None:
     writer.values[node.output] = scaled
 
 
+def _cast(writer: LiteRtWriter, node: Node) -> None:
+    if node.attributes["to"] != _FLOAT:
+        raise InputError("Cast to another type than float32 has no LiteRT counterpart")
+    x = writer.value(node.input(0))
+    result = writer.result(node, x)
+    writer.operator("CAST", [x.index], [result.index], "CastOptions")
+
+
+def _arg_max(writer: LiteRtWriter, node: Node) -> None:
+    x = writer.plain(writer.floats(writer.value(node.input(0))))
+    axis = node.attributes.get("axis", 0) % len(x.shape)
+    if node.attributes.get("select_last_index", 0) or node.attributes.get("keepdims", 1):
+        raise InputError(
+            "ArgMax of the last of equals, or that keeps its axis, has no LiteRT counterpart"
+        )
+    shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
+    index = writer.tensor(shape, np.dtype(np.int64), node.output)
+    writer.operator(
+        "ARG_MAX", [x.index, writer.constant(np.array(axis, np.int32))], [index],
+        "ArgMaxOptions", outputType=writer.schema.TensorType.INT64,
+    )  # fmt: skip
+    writer.values[node.output] = Value(index, shape)
+
+
 def _identity(writer: LiteRtWriter, node: Node) -> None:
     writer.values[node.output] = writer.value(node.input(0))
 
@@ -360,6 +387,9 @@ _WRITERS: dict[str, Callable[[LiteRtWriter, Node], None]] = {
     "Resize": _resize,
     "LayerNormalization": _layer_norm,
     "Identity": _identity,
+    "Cast": _cast,
+    "ArgMax": _arg_max,
+    "Log": _unary("LOG"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,8 +15,10 @@ import numpy as np
 from nas.models.c_project.arena import place
 from nas.models.c_project.constants import STORAGES
 from nas.models.c_project.lowering import lower
+from nas.models.c_project.pixels import pixel_sources, pixel_tables
 from nas.models.c_project.program import Program
 from nas.models.c_project.source import model_sources
+from nas.models.formats.preprocessing import raw_inputs
 from search_spaces.atomic import write_text_atomic
 from search_spaces.errors import InputError
 from search_spaces.model_files.packed_model import PackedModel
@@ -67,6 +69,7 @@ def write_c_project(
     promised: dict[str, float] | None = None,
     meaning: str = "",
     one_class: bool = True,
+    pixels: Mapping[str, Any] | None = None,
 ) -> ProjectReport:
     """Write a C99 project that runs ``model``, with test vectors.
 
@@ -83,6 +86,9 @@ def write_c_project(
         promised: ``peak_memory_kib`` and ``flash_kib`` of the search.
         meaning: in words, how inputs are made and outputs decoded.
         one_class: whether the outputs are scores of classes of which one is right.
+        pixels: how pixels become inputs, see
+            :func:`nas.models.formats.preprocessing.with_preprocessing`; the project then has a
+            function that takes them, and test vectors of them instead of ``images``.
 
     Raises:
         InputError: the model has an operation without an integer kernel, or labels that do not
@@ -96,8 +102,17 @@ def write_c_project(
         raise InputError(f"{len(labels)} labels for {program.output.count} outputs of {name}")
     offsets, arena = place(program.sizes, program.lives, program.peak_bytes)
     sources = model_sources(program, offsets, arena, name=name, storage=storage)
+    shape = model.graph["input"]["shape"]
+    tables = raw = None
+    if pixels is not None:
+        tables = pixel_tables(program, pixels)
+        raw, images = raw_inputs((_VECTORS, *shape), pixels, 0)
+        expected = None
+        more = pixel_sources(
+            program, tables, reversed_channels=pixels.get("channel_order", "rgb") != "rgb"
+        )
+        sources = sources.extended(*more, table_bytes=tables.nbytes)
     if images is None:
-        shape = model.graph["input"]["shape"]
         images = np.random.default_rng(0).standard_normal((_VECTORS, *shape)).astype(np.float32)
     if expected is None:
         expected = runtime_outputs(model, images)
@@ -117,8 +132,10 @@ def write_c_project(
     folder.mkdir(parents=True, exist_ok=True)
     texts = {file: _template(file) for file in _COPIED}
     texts["model.c"], texts["model.h"] = sources.code, sources.header
-    texts["test_vectors.h"] = vectors_header(program, images, expected)
-    texts["README.md"] = _readme(name, program, report, meaning, one_class=one_class)
+    texts["test_vectors.h"] = vectors_header(program, images, expected, pixels=raw)
+    texts["README.md"] = _readme(
+        name, program, report, meaning, one_class=one_class, pixels=pixels is not None
+    )
     texts["project.json"] = json.dumps({"model": name, **asdict(report)}, indent=2) + "\n"
     if labels:
         texts["labels.txt"] = "\n".join(labels) + "\n"
@@ -148,14 +165,32 @@ def input_codes(program: Program, images: np.ndarray) -> np.ndarray:
     return codes.transpose(0, 2, 3, 1).reshape(len(images), -1)
 
 
-def vectors_header(program: Program, images: np.ndarray, expected: np.ndarray) -> str:
-    """Return ``test_vectors.h``: codes of the images, bits of the expected outputs."""
-    codes = input_codes(program, images)
+def vectors_header(
+    program: Program,
+    images: np.ndarray,
+    expected: np.ndarray,
+    *,
+    pixels: np.ndarray | None = None,
+) -> str:
+    """Return ``test_vectors.h``: codes of the images, or pixels, and bits of the outputs.
+
+    Args:
+        program: whose input has a grid.
+        images: float32 (n, channels, height, width).
+        expected: float32 (n, outputs).
+        pixels: uint8 of the shape of ``images``, which they were made of.
+    """
+    if pixels is None:
+        codes = input_codes(program, images)
+    else:
+        codes = pixels.reshape(len(pixels), *program.input.shape)
+        codes = codes.transpose(0, 2, 3, 1).reshape(len(pixels), -1)
     bits = np.ascontiguousarray(expected, np.float32).reshape(len(images), -1).view(np.uint32)
     inputs = _rows(codes, str)
     outputs = _rows(bits, lambda value: f"0x{value:08x}u")
     return (
-        "/* Codes of example inputs, and the bits of the outputs. Generated. */\n"
+        f"/* {'Codes' if pixels is None else 'Pixels'} of example inputs, and the bits of the "
+        "outputs. Generated. */\n"
         "#ifndef TEST_VECTORS_H\n#define TEST_VECTORS_H\n\n#include <stdint.h>\n\n"
         f"#define TEST_VECTORS {len(images)}\n\n"
         f"static const uint8_t test_inputs[TEST_VECTORS][{codes.shape[1]}] = {{\n{inputs}}};\n\n"
@@ -183,7 +218,13 @@ def _template(name: str) -> str:
 
 
 def _readme(
-    name: str, program: Program, report: ProjectReport, meaning: str, *, one_class: bool
+    name: str,
+    program: Program,
+    report: ProjectReport,
+    meaning: str,
+    *,
+    one_class: bool,
+    pixels: bool,
 ) -> str:
     constants = report.weight_bytes + report.channel_bytes + report.table_bytes
     promise = ""
@@ -207,6 +248,7 @@ def _readme(
         outputs=program.output.count,
         calls=report.operations,
         scores=_SCORES if one_class else _NO_SCORES,
+        pixels=_PIXELS.format(height=height, width=width, channels=channels) if pixels else "",
         meaning=meaning and f"\n## What goes in and comes out\n\n{meaning}\n",
     )
 
@@ -248,7 +290,12 @@ numbers as bytes. {scores}
 A code is `round(value / EDGE_NAS_INPUT_SCALE) + EDGE_NAS_INPUT_ZERO`, clamped to 0 to
 `EDGE_NAS_INPUT_HIGH`, of a value as the network takes it, that is after mean and deviation. The
 arena is shared by all tensors: the input is gone after a run.
-{meaning}"""
+{pixels}{meaning}"""
+
+_PIXELS = """
+Or give {height} x {width} x {channels} pixels of a byte to `edge_nas_set_pixels()` before each run,
+which makes their codes by a table: mean and deviation are in it.
+"""
 
 _SCORES = """`edge_nas_class()` is the index of the largest, `edge_nas_probabilities()` a softmax in
 units of 1 / 32768."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,16 @@ class Sources:
     weight_bytes: int
     channel_bytes: int
     table_bytes: int
+
+    def extended(self, code: str, header: str, *, table_bytes: int) -> Sources:
+        """Return them with more at the end of ``model.c`` and ``model.h``, tables among it."""
+        guard = "\n#endif\n"
+        return replace(
+            self,
+            code=self.code + code,
+            header=self.header.removesuffix(guard) + header + guard,
+            table_bytes=self.table_bytes + table_bytes,
+        )
 
 
 def model_sources(

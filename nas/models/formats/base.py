@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from devices.runtimes.agreement import Agreement
+from nas.models.formats.preprocessing import PIXELS, SOUND, VALUES, kind_of
 from search_spaces.errors import MissingExtraError
 from search_spaces.registry import Registry
+
+_SUFFIX = {PIXELS: "uint8", SOUND: "int16", VALUES: "values"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,9 @@ class Source:
         id: of the model; names the files.
         labels: names of the outputs; empty where they are no classes.
         costs: what the search promised, such as ``flash_kib``.
-        preprocessing: of its card: ``pixel_scale``, ``mean``, ``std``, ``one_class``.
-        embed: put the pre-processing into the file: uint8 pixels in, a class out.
+        preprocessing: of its card, see
+            :func:`~nas.models.formats.preprocessing.with_preprocessing`.
+        embed: put the pre-processing into the file: pixels, samples or values in, a class out.
         meaning: in words, how inputs are made and outputs decoded.
         targets: of the task, see :class:`~nas.data.sources.RawData`.
     """
@@ -36,6 +40,11 @@ class Source:
     embed: bool = False
     meaning: str = ""
     targets: str = "classes"
+
+    @property
+    def file_id(self) -> str:
+        """What names the files of a format: a file that takes other inputs has another name."""
+        return f"{self.id}-{_SUFFIX[kind_of(self.preprocessing)]}" if self.embed else self.id
 
 
 @dataclass(frozen=True)

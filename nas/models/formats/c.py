@@ -29,6 +29,7 @@ class CProject(OnnxBased):
     """A folder of C99 without heap and without floating point; who builds it needs a compiler."""
 
     name: ClassVar[str] = "c"
+    embeds: ClassVar[bool] = True
     summary: ClassVar[str] = "C99 project for microcontrollers (folder ID-c), integers throughout"
 
     @classmethod
@@ -38,7 +39,7 @@ class CProject(OnnxBased):
         import onnx
 
         model = pack_model(onnx.load(str(source.path)))
-        project = folder / f"{source.id}-c"
+        project = folder / f"{source.file_id}-c"
         found, note = packed_agreement(model, source)
         try:
             write_c_project(
@@ -49,6 +50,7 @@ class CProject(OnnxBased):
                 promised=dict(source.costs),
                 meaning=source.meaning,
                 one_class=bool(source.preprocessing.get("one_class", True)),
+                pixels=source.preprocessing if source.embed else None,
             )
         except InputError as problem:
             if source.targets not in _WITHOUT_KERNELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from functools import partial
@@ -12,7 +13,9 @@ from devices.runtime import make_runtime
 from devices.runtimes.agreement import agreement
 from devices.runtimes.conversion import ConvertingRuntime
 from nas.models.formats.base import FORMATS, Format, Source, Written
-from search_spaces.atomic import write_atomic
+from nas.models.formats.embedded import agreement_of_embedded, write_embedded
+from nas.models.formats.preprocessing import input_text
+from search_spaces.atomic import write_atomic, write_bytes_atomic
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import read_graph
 
@@ -27,11 +30,22 @@ class ConvertedFormat(Format):
     parameters: ClassVar[dict[str, Any]] = {}
     #: Whether the conversion keeps quantisation; otherwise the float twin is converted.
     quantised: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
+    #: Whether whole numbers go in as floats, and no class comes out.
+    takes_floats: ClassVar[bool] = False
 
     @classmethod
     def require(cls) -> None:
         """See :meth:`Format.require`: what the runtime needs."""
         cls._runtime()
+
+    @classmethod
+    def describe(cls, path: Path, source: Source) -> None:
+        """Write id, labels and pre-processing into the model, where its format has room for them.
+
+        By default there is none: the model card and the labels beside it say them.
+        """
+        return None
 
     @classmethod
     def _runtime(cls) -> ConvertingRuntime:
@@ -53,18 +67,31 @@ class ConvertedFormat(Format):
                 path = write_float_twin(path, Path(temporary) / f"{source.id}.onnx")
                 reference_name = "the float twin of the run's ONNX file"
                 note = f"float32: the conversion for {cls.runtime} keeps no quantisation"
-            made = runtime.converted(path)
-            session = runtime.load(path)
-            reference = OnnxRuntime(graph_optimization="off").load(path)
-            found = agreement(lambda *inputs: session(*inputs)[0], reference)
+            if source.embed:
+                whole = Path(temporary) / f"{source.file_id}.onnx"
+                write_embedded(
+                    source, path, whole, floats=cls.takes_floats, with_class=not cls.takes_floats
+                )
+                found = agreement_of_embedded(
+                    runtime.load(whole), source, path, floats=cls.takes_floats
+                )
+                made = runtime.converted(whole)
+                told = input_text(source.preprocessing, floats=cls.takes_floats)
+                note = f"{note}; {told}" if note else told
+            else:
+                made = runtime.converted(path)
+                session = runtime.load(path)
+                reference = OnnxRuntime(graph_optimization="off").load(path)
+                found = agreement(lambda *inputs: session(*inputs)[0], reference)
         files = sorted(p for p in made.iterdir() if p.suffix in _KEPT)
         if not files:
             raise InputError(f"{source.path}: converted for {cls.runtime}, but no file was made")
         names = []
         for file in sorted(files, key=lambda p: p.name != runtime.native):
-            name = source.id + file.name[file.name.index(".") :]
+            name = source.file_id + file.name[file.name.index(".") :]
             write_atomic(folder / name, partial(_copy, file))
             names.append(name)
+        cls.describe(folder / names[0], source)
         return Written.compared(cls.name, tuple(names), found, reference_name, note)
 
 
@@ -81,6 +108,20 @@ class LiteRtFile(ConvertedFormat):
     runtime: ClassVar[str] = "litert"
     parameters: ClassVar[dict[str, Any]] = {"integers_only": True}
 
+    @classmethod
+    def describe(cls, path: Path, source: Source) -> None:
+        """See :meth:`ConvertedFormat.describe`: metadata of the file, as JSON by name."""
+        from devices.runtimes.tflite.metadata import add_metadata
+
+        notes = {
+            "id": source.id,
+            "labels": list(source.labels),
+            "preprocessing": dict(source.preprocessing),
+            "preprocessing_embedded": source.embed,
+        }
+        data = add_metadata(path.read_bytes(), {k: json.dumps(v) for k, v in notes.items()})
+        write_bytes_atomic(path, data)
+
 
 @FORMATS.register("ncnn")
 class NcnnFile(ConvertedFormat):
@@ -90,6 +131,7 @@ class NcnnFile(ConvertedFormat):
     summary: ClassVar[str] = "ncnn (.param, .bin), float32; extra ncnn"
     runtime: ClassVar[str] = "ncnn"
     quantised: ClassVar[bool] = False
+    takes_floats: ClassVar[bool] = True
 
 
 @FORMATS.register("mnn")

@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from devices.runtimes.agreement import Agreement, agreement
 from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
-from nas.models.formats.preprocessing import prepared, with_preprocessing
+from nas.models.formats.embedded import agreement_of_embedded
+from nas.models.formats.preprocessing import input_text, with_preprocessing
 from search_spaces.atomic import write_bytes_atomic
-from search_spaces.errors import InputError
 
 
 @FORMATS.register("onnx")
@@ -33,8 +31,7 @@ class OnnxFile(OnnxBased):
         note = ""
         if source.embed:
             model = with_preprocessing(model, source.preprocessing)
-            one = source.preprocessing.get("one_class", True)
-            note = f"uint8 pixels in; the outputs{' and the class' if one else ''} out"
+            note = input_text(source.preprocessing)
         known = {entry.key for entry in model.metadata_props}
         notes = {
             "labels": json.dumps(list(source.labels)),
@@ -43,7 +40,7 @@ class OnnxFile(OnnxBased):
         for key, value in notes.items():
             if key not in known:
                 model.metadata_props.add(key=key, value=value)
-        name = f"{source.id}-uint8.onnx" if source.embed else f"{source.id}.onnx"
+        name = f"{source.file_id}.onnx"
         write_bytes_atomic(folder / name, model.SerializeToString())
         return Written.compared(cls.name, (name,), _found(folder / name, source), note=note)
 
@@ -52,13 +49,8 @@ def _found(path: Path, source: Source) -> Agreement:
     """Compare with the run's file; the class must be the largest output."""
     from devices.runtimes.onnxruntime import OnnxRuntime
 
-    reference = OnnxRuntime(graph_optimization="off").load(source.path)
     session = OnnxRuntime(graph_optimization="off").load(path)
-    if not source.embed:
-        return agreement(lambda *inputs: session(*inputs)[0], reference)
-    pixels = np.random.default_rng(0).integers(0, 256, reference.inputs[0].shape).astype(np.uint8)
-    expected = np.array(reference(prepared(pixels, source.preprocessing))[0])
-    outputs, *classes = (np.array(o) for o in session(pixels))
-    if classes and not np.array_equal(outputs.argmax(1), classes[0]):
-        raise InputError(f"{path}: the class is not the largest output")
-    return Agreement.of([outputs], [expected])
+    if source.embed:
+        return agreement_of_embedded(session, source, source.path)
+    reference = OnnxRuntime(graph_optimization="off").load(source.path)
+    return agreement(lambda *inputs: session(*inputs)[0], reference)

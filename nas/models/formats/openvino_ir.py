@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 from nas.models.formats.base import FORMATS, Format, Source, Written
+from nas.models.formats.embedded import agreement_of_embedded, write_embedded
+from nas.models.formats.preprocessing import input_text
 from search_spaces.errors import InputError, MissingExtraError
 
 
@@ -15,6 +18,8 @@ class OpenVinoIr(Format):
 
     name: ClassVar[str] = "openvino"
     summary: ClassVar[str] = "OpenVINO IR (.xml, .bin), integers kept; extra openvino"
+
+    embeds: ClassVar[bool] = True
 
     @classmethod
     def require(cls) -> None:
@@ -38,8 +43,15 @@ class OpenVinoIr(Format):
         from devices.runtimes.widening import with_whole_bytes
 
         runtime = OpenVino()
-        path = folder / f"{source.id}.xml"
-        data = with_whole_bytes(source.path, extra="openvino") or str(source.path)
+        path = folder / f"{source.file_id}.xml"
+        given = source.path
+        data: bytes | str
+        if source.embed:
+            with tempfile.TemporaryDirectory() as temporary:
+                given = write_embedded(source, given, Path(temporary) / "model.onnx")
+                data = with_whole_bytes(given, extra="openvino") or given.read_bytes()
+        else:
+            data = with_whole_bytes(given, extra="openvino") or str(given)
         try:
             model = openvino.Core().read_model(data)
             keep_roundings(model)
@@ -49,9 +61,13 @@ class OpenVinoIr(Format):
         except RuntimeError as error:
             raise InputError(f"{source.path}: OpenVINO: {one_line(error)}") from error
         session = runtime.load(path)
+        files = (path.name, f"{source.file_id}.bin")
+        if source.embed:
+            found = agreement_of_embedded(session, source, source.path)
+            return Written.compared(cls.name, files, found, note=input_text(source.preprocessing))
         reference = OnnxRuntime(graph_optimization="off").load(source.path)
         check_parity(
             session, reference, tolerance=TOLERANCE["file"], what=f"{source.path}: OpenVINO IR"
         )
         found = agreement(lambda *inputs: session(*inputs)[0], reference)
-        return Written.compared(cls.name, (path.name, f"{source.id}.bin"), found)
+        return Written.compared(cls.name, files, found)

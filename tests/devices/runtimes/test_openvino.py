@@ -25,7 +25,9 @@ def residual(tmp_path):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), *(Block() for _ in range(4)))
     examples = torch.randn(4, 3, 12, 12)
     path = tmp_path / "m.onnx"
-    export_onnx(quantize_post_training(network.eval(), [examples], (8, 8), steps=()), path)
+    made = quantize_post_training(network.eval(), [examples], (8, 8), steps=())
+    # Kernels for processors without dot products of bytes sum pairs of products in 16 bits.
+    export_onnx(made, path, reduce_range=True)
     return path
 
 
@@ -37,5 +39,6 @@ def test_openvino_rounds_the_outputs_of_a_convolution_before_it_adds_them(residu
     expected = np.array(reference(*inputs)[0])
     step = np.abs(np.diff(np.unique(expected))).min()
     differ = np.abs(session(*inputs)[0] - expected) > step / 2
-    # A sum in another order rounds a value in the middle of two codes the other way, rarely.
-    assert differ.mean() < 0.005
+    # A sum in another order rounds a value in the middle of two codes the other way: 0.3 % after
+    # four blocks with dot products of bytes, 5 % without. Where a rounding is left out it is 64 %.
+    assert differ.mean() < 0.1

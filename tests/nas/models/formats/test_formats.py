@@ -36,7 +36,8 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "m0.onnx"
     with torch.no_grad():
         network = made.extract(plan, made.statistics(plan, [images])).eval()
-    export_onnx(network, path)
+    # Kernels for processors without dot products of bytes sum pairs of products in 16 bits.
+    export_onnx(network, path, reduce_range=True)
     return path, plan
 
 
@@ -110,6 +111,34 @@ def test_what_has_no_c_project_is_told_by_what_it_is(model, tmp_path, monkeypatc
         FORMATS.get("c").write(given, tmp_path)
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS.get(name).embeds])
+def test_pixels_go_in_and_give_what_prepared_inputs_give(name, model, tmp_path):
+    written = available(name).write(source(model, embed=True), tmp_path)
+    assert written.files[0].startswith("m0-uint8") and written.relative_error < 0.05
+    assert written.note
+
+
+def test_a_litert_file_says_what_it_is(model, tmp_path):
+    written = available("litert").write(source(model), tmp_path)
+    from devices.runtimes.tflite.metadata import add_metadata, read_metadata
+
+    data = (tmp_path / written.files[0]).read_bytes()
+    notes = {name: json.loads(text) for name, text in read_metadata(data).items()}
+    assert notes["labels"] == list(LABELS) and notes["preprocessing"] == PREPROCESSING
+    again = read_metadata(add_metadata(data, {"id": "other"}))
+    assert again["id"] == "other" and len(again) == len(notes)
+
+
+def test_a_c_project_takes_pixels_by_a_table_and_refuses_sounds(model, tmp_path):
+    FORMATS.get("c").write(source(model, embed=True), tmp_path)
+    header = (tmp_path / "m0-uint8-c" / "model.h").read_text()
+    assert header.count("#endif") == 1 and "void edge_nas_set_pixels(const uint8_t" in header
+    assert "edge_nas_set_pixels()" in (tmp_path / "m0-uint8-c" / "README.md").read_text()
+    as_they_are = {**PREPROCESSING, "pixel_scale": 1}
+    with pytest.raises(InputError, match="pre-processing of pixels alone"):
+        FORMATS.get("c").write(source(model, embed=True, preprocessing=as_they_are), tmp_path)
+
+
 def test_metadata_is_in_the_onnx_file(model, tmp_path):
     written = FORMATS.get("onnx").write(source(model, embed=True), tmp_path)
     made = onnx.load(tmp_path / written.files[0])
@@ -174,8 +203,8 @@ def test_wrong_formats_are_refused_before_anything_is_written(run):
     ):
         with pytest.raises(InputError, match=message):
             export_formats(run, formats=formats)
-    with pytest.raises(InputError, match=r"'c' cannot hold the pre-processing \(these can: onnx"):
-        export_formats(run, formats=["c"], embed_preprocessing=True)
+    with pytest.raises(InputError, match=r"'lowbit' cannot hold the pre-processing.*, onnx"):
+        export_formats(run, formats=["lowbit"], embed_preprocessing=True)
     assert not (run / "export").exists()
 
 
