@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search_spaces.errors import MissingExtraError
+from search_spaces.errors import InputError, MissingExtraError
 from search_spaces.model_files.graph import graph_of
 from search_spaces.model_files.messages import plain
 
@@ -30,13 +30,19 @@ def with_whole_bytes(path: Path, *, extra: str) -> bytes | None:
         it is.
 
     Raises:
+        InputError: it is no ONNX file.
         MissingExtraError: the package onnx is not installed.
     """
     try:
         import onnx
     except ImportError as error:
         raise MissingExtraError("onnx", extra) from error
-    model = onnx.load(str(path))
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, ValueError) as error:
+        raise InputError(f"{path} is no ONNX file: {str(error).splitlines()[0]}") from error
     small = {number for name, number in onnx.TensorProto.DataType.items() if name in _SMALL}
     changed = False
     for tensor in _constants(model.graph):

@@ -18,7 +18,7 @@ class OnnxFile(OnnxBased):
     """The file of the run with metadata; with ``embed`` its pre-processing is part of it."""
 
     name: ClassVar[str] = "onnx"
-    summary: ClassVar[str] = "ONNX with quantised tensors (QDQ): ONNX Runtime, TensorRT, others"
+    summary: ClassVar[str] = "ONNX with quantised tensors (QDQ): ONNX Runtime and others"
     embeds: ClassVar[bool] = True
 
     @classmethod
