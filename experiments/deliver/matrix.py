@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(FORMATS), help="formats to fill")
     options = parser.parse_args()
     keep = (options.merge or options.only) and RESULT.exists()
-    before = json.loads(RESULT.read_text())["cells"] if keep else {}
+    known = json.loads(RESULT.read_text()) if keep else {"cells": {}, "versions": {}}
+    before = known["cells"]
     cells: dict[str, dict[str, Any]] = {}
     for name, config in NETWORKS.items():
         for bits in BITS:
@@ -89,7 +90,8 @@ def main() -> None:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
+            # Of the call that filled the cells which are kept.
+            versions[package] = known["versions"].get(package, "not installed")
     write_json_atomic(RESULT, {"command": COMMAND, "versions": versions, "cells": cells})
     record(cells)
 

@@ -141,7 +141,7 @@ FORMATS: Registry[type[Format]] = Registry(
     group="nas.formats",
     modules=[
         f"nas.models.formats.{name}"
-        for name in ("onnx_file", "converted", "openvino_ir", "packed", "c")
+        for name in ("onnx_file", "converted", "openvino_ir", "tensorrt", "packed", "c")
     ],
 )
 """Formats of ``nas export`` and ``export.formats``; others by the entry point nas.formats."""
