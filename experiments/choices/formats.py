@@ -244,7 +244,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=5.0, help="of the float networks")
     parser.add_argument("--trained-epochs", type=float, default=1.5, help="with few weight bits")
     arguments = parser.parse_args()
-    settings = {"epochs": arguments.epochs, "trained_epochs": arguments.trained_epochs}
+    settings = {
+        "epochs": arguments.epochs,
+        "trained_epochs": arguments.trained_epochs,
+        "steps": STEPS,
+        "trained_steps": TRAINED_STEPS,
+    }
     by_seed(
         "formats",
         settings,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from nas.fronts.metrics import require_feasible
 from nas.fronts.places import pick_spread
 from nas.fronts.spec import FrontSpec
 from nas.models.language.export_parts import export_part
-from nas.models.language.notes import notes_of
 from nas.models.language.parts import part_named, parts_of
+from nas.models.metadata import metadata_of
 from nas.record.bit_text import pack_bits
 from nas.record.json_lines import append_line, read_lines
 from nas.record.results import Verified
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from devices.measuring.store import ReplayStore
-    from nas.data.splits import DataSplits
     from nas.models.parity import Parity
     from nas.record.evaluations import Evaluation, StudyRecord
     from nas.record.run_folder import RunStore
@@ -168,26 +166,6 @@ class Models:
             "calibration", self._context.splits.calibration, network.plan.input_size
         )
         return next(iter(batches))[0][:32].cpu()
-
-
-def metadata_of(splits: DataSplits) -> dict[str, str]:
-    """Return what a file says of its data: how inputs are made, and what tokens are."""
-    if splits.targets in OF_TEXT:
-        return notes_of(splits.tokens, splits.pairs)
-    return {"preprocessing": json.dumps(preprocessing_of(splits))}
-
-
-def preprocessing_of(splits: DataSplits) -> dict[str, Any]:
-    """Return how pixels become inputs, for a file: ``(pixels * pixel_scale - mean) / std``."""
-    normalisation = splits.normalisation
-    return {
-        "pixel_scale": 1.0 / normalisation.scale,
-        "mean": list(normalisation.mean),
-        "std": list(normalisation.std),
-        "layout": "NCHW",
-        "channel_order": "bgr" if normalisation.reversed else "rgb",
-        **({} if splits.sound is None else {"sound": dict(splits.sound)}),
-    }
 
 
 class Verification:
