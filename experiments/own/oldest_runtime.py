@@ -4,6 +4,8 @@ Each version is installed in an environment of its own; its Python interpreter i
 Run from the repository::
 
     python -m experiments.own.oldest_runtime /path/to/ort-1.20/bin/python
+
+The kernels that 1.20 has are written for the tests too, which look up what exported files hold.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from torch import nn
 
 from experiments.results_index import record_claim
 from nas.models.parity import evaluate_onnx
-from search_spaces.atomic import write_json_atomic
+from search_spaces.atomic import write_json_atomic, write_text_atomic
 from supernet.onnx.export import export_onnx
+from supernet.onnx.opset import LOWEST
 from supernet.ptq.quantize import quantize_post_training
 
 COMMAND = "python -m experiments.own.oldest_runtime ORT_1_20/bin/python"
@@ -44,6 +47,44 @@ for path in sys.argv[2:]:
 print(json.dumps(found))
 """
 
+KERNELS = Path("tests/supernet/kernels_1_20.json")
+TYPES = (
+    "float", "float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool",
+    "float8e4m3fn", "float8e5m2",
+)  # fmt: skip
+"""Of tensors in exported files."""
+
+LIST = """
+import json
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+found = []
+for kernel in state.get_all_opkernel_def():
+    if kernel.provider == "CPUExecutionProvider" and not kernel.domain:
+        found.append([kernel.op_name, *kernel.version_range, kernel.type_constraints])
+print(json.dumps(found))
+"""
+
+
+def kernels(python: str) -> dict[str, list[list[Any]]]:
+    """Return what an interpreter's runtime has kernels for, see ``tests.supernet.kernels``."""
+    done = subprocess.run([python, "-c", LIST], capture_output=True, text=True, check=True)
+    table: dict[str, list[list[Any]]] = {}
+    for op, first, last, constraints in json.loads(done.stdout):
+        kinds = {
+            key: " ".join(t for t in TYPES if f"tensor({t})" in of)
+            for key, of in sorted(constraints.items())
+        }
+        if last >= LOWEST and all(kinds.values()):
+            row = [first, None if last >= 2**31 - 1 else last, kinds]
+            table.setdefault(op, []).append(row)
+    return {op: sorted(rows, key=str) for op, rows in sorted(table.items())}
+
+
+def write_table(table: dict[str, list[list[Any]]]) -> None:
+    """Write the kernels, an operator a line."""
+    lines = [f"{json.dumps(op)}: {json.dumps(rows)}" for op, rows in table.items()]
+    write_text_atomic(KERNELS, "{\n" + ",\n".join(lines) + "\n}\n")
+
 
 class Tokens(nn.Module):
     """Attention over patches."""
@@ -56,6 +97,24 @@ class Tokens(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x``: (batch, 3, height, width) -> (batch, 4)."""
         return self.head(self.layer(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions and pixel shuffles between layers, group norm, joined maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, 2, 1, groups=4)
+        self.up, self.norm = nn.ConvTranspose2d(16, 8, 4, 2, 1), nn.GroupNorm(2, 24)
+        self.wide, self.shuffle = nn.Conv2d(24, 32, 1), nn.PixelShuffle(2)
+        self.scale, self.last = nn.Parameter(torch.rand(8, 1, 1) + 0.5), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``: (batch, 3, height, width) -> (batch, 4)."""
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.norm(torch.cat([x, self.up(self.down(x))], 1)))
+        return self.head(self.last(self.scale * self.shuffle(self.wide(x))).mean((2, 3)))
 
 
 def convolutions() -> nn.Module:
@@ -79,7 +138,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as folder:
         np.save(f"{folder}/images.npy", images.numpy())
-        for name, make in (("convolutions", convolutions), ("tokens", Tokens)):
+        made = (("convolutions", convolutions), ("decoder", Decoder), ("tokens", Tokens))
+        for name, make in made:
             network = make().eval()
             for pair in ((32, 32), (8, 8), (4, 8), (3, 8), (2, 8)):
                 bits = pair[0]
@@ -114,6 +174,7 @@ def main() -> None:
             equal = all(e < 1e-4 for e in loading)
             met = len(loading) == len(rows) and equal
             if versions_seen.startswith("1.20"):
+                write_table(kernels(python))
                 value = f"{len(loading)} of {len(rows)} files load; equal outputs: {equal}"
                 record_claim(
                     "own.oldest_onnxruntime", value, "every file", met,

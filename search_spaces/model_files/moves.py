@@ -73,7 +73,11 @@ def move_entry(node: Node, constants: Mapping[str, np.ndarray]) -> dict[str, Any
 
 
 def with_shuffles(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return nodes of a packed model whose channels are shuffled by one operation, not three."""
+    """Return nodes of a packed model whose channels or pixels are shuffled by one operation.
+
+    Args:
+        nodes: of a packed model, in order; there it is three: reshape, transpose, reshape.
+    """
     readers: dict[str, list[dict[str, Any]]] = {}
     for node in nodes:
         for name in node["inputs"]:
@@ -84,29 +88,43 @@ def with_shuffles(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         chain = [node]
         while len(chain) < 3 and len(users := readers.get(chain[-1]["output"], [])) == 1:
             chain += users
-        groups = _shuffled(chain)
         if id(node) in gone:
             continue
-        if not groups:
+        entry = _shuffled(chain) or _spread(chain)
+        if entry is None:
             found.append(node)
             continue
         gone |= {id(one) for one in chain[1:]}
-        found.append(
-            {"op": "shuffle", "inputs": node["inputs"], "output": chain[2]["output"],
-             "groups": groups}
-        )  # fmt: skip
+        ends = {"inputs": node["inputs"], "output": chain[2]["output"]}
+        found.append({"op": entry["op"], **ends, **entry})
     return found
 
 
-def _shuffled(chain: Sequence[Mapping[str, Any]]) -> int:
-    """Return the groups whose channels three operations mix; 0 where they do something else."""
-    if [node["op"] for node in chain] != ["reshape", "transpose", "reshape"]:
-        return 0
-    (first, second), order = (chain[i]["shape"] for i in (0, 2)), chain[1]["order"]
+def _shuffled(chain: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how three operations mix the channels of groups; None where they do not."""
+    first, order, second = _reordered(chain)
     if order != [0, 2, 1, 3, 4] or len(first) != 5 or len(second) != 4 or min(first[1:]) < 1:
-        return 0
+        return None
     kept = [first[0], first[1] * first[2], *first[3:]] == second
-    return int(first[1]) if kept and first[0] in (-1, 0, 1) else 0
+    return {"op": "shuffle", "groups": int(first[1])} if kept else None
+
+
+def _spread(chain: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how three operations make blocks of pixels of channels; None where they do not."""
+    first, order, second = _reordered(chain)
+    if order != [0, 1, 4, 2, 5, 3] or len(first) != 6 or len(second) != 4 or min(first[1:]) < 1:
+        return None
+    outer, inner, size, across, height, width = first
+    kept = [outer, inner, height * size, width * size] == second and size == across
+    return {"op": "depth_to_space", "size": int(size), "mode": "CRD"} if kept else None
+
+
+def _reordered(chain: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int], list[int]]:
+    """Return shape, order and shape of axes taken apart and joined; empty of other operations."""
+    if [node["op"] for node in chain] != ["reshape", "transpose", "reshape"]:
+        return [], [], []
+    first, second = chain[0]["shape"], chain[2]["shape"]
+    return (first, chain[1]["order"], second) if first[0] in (-1, 0, 1) else ([], [], [])
 
 
 def without_pads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -355,11 +355,22 @@ def _flip(context: Context, x: Value, dims: Sequence[int]) -> Value:
 
 @OPERATIONS.register("pixel_shuffle")
 def _pixel_shuffle(context: Context, x: Value, factor: int) -> Value:
-    # Each block of pixels is made of channels that lie side by side.
-    options: dict[str, Any] = {"blocksize": factor, "mode": "CRD"}
-    return context.graph.rearrange(
-        x, lambda graph, name: graph.node("DepthToSpace", [name], **options)
-    )
+    *outer, channels, height, width = context.shape(x)
+    outer, inner = [0] * len(outer), channels // factor**2
+    apart = np.array([*outer, inner, factor, factor, height, width], np.int64)
+    whole = np.array([*outer, inner, height * factor, width * factor], np.int64)
+    order = [*range(len(outer)), *(len(outer) + i for i in (0, 3, 1, 4, 2))]
+
+    def view(graph: GraphBuilder, name: str) -> str:
+        # Each block of pixels is made of channels that lie side by side.
+        if name not in graph.codes and len(outer) == 1:
+            return graph.node("DepthToSpace", [name], blocksize=factor, mode="CRD")
+        # ONNX Runtime up to 1.20 has that operator of floats only.
+        name = graph.node("Reshape", [name, graph.constant(apart)])
+        name = graph.node("Transpose", [name], perm=order)
+        return graph.node("Reshape", [name, graph.constant(whole)])
+
+    return context.graph.rearrange(x, view)
 
 
 def _gather(index: Any, axis: int) -> View:

@@ -65,11 +65,15 @@ class GraphBuilder:
     """Collects nodes and initialisers.
 
     Names of tensors are made unique; constants of equal content are stored once.
+
+    Attributes:
+        codes: names of the tensors of codes that views were applied to.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.codes: set[str] = set()
         self._names: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
@@ -170,6 +174,7 @@ class GraphBuilder:
         """Return ``value`` rearranged by ``view``, which may be applied to floats or codes."""
         if value.grid is not None:
             grid = value.grid
+            self.codes.add(grid.codes)
             codes = view(self, grid.codes)
             return Value(grid=Grid(codes, grid.step, grid.zero_point, grid.bits))
         return Value(base=value, view=view)

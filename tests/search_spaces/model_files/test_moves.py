@@ -211,3 +211,30 @@ def test_scales_of_a_layer_on_floats_are_without_its_factors(tmp_path):
     np.testing.assert_array_equal(packed.codes(node["weights"]), CONSTANTS["w"])
     scale = packed.tensors[node["weights"]["scale"]]
     np.testing.assert_allclose(scale, 18 * CONSTANTS["ws"], rtol=1e-6)
+
+
+SPREADS = {
+    "depth_to_space": ([0, 1, 2, 2, 6, 5], [0, 1, 4, 2, 5, 3], [0, 1, 12, 10]),
+    "rows before columns": ([0, 1, 2, 2, 6, 5], [0, 1, 4, 3, 5, 2], [0, 1, 12, 10]),
+    "unlike sides": ([0, 1, 4, 1, 6, 5], [0, 1, 4, 2, 5, 3], [0, 1, 24, 5]),
+}
+SHUFFLE = {"blocksize": 2, "mode": "CRD"}
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_codes_taken_apart_and_joined_as_blocks_of_pixels_are_one_operation(name):
+    apart, order, whole = SPREADS[name]
+    nodes = [
+        *quantise("x", "q"), ("Reshape", ["q", "apart"], ["a"], {}),
+        ("Transpose", ["a"], ["t"], {"perm": order}), ("Reshape", ["t", "whole"], ["m"], {}),
+        *floats("m", "y"),
+    ]  # fmt: skip
+    model = make(nodes)
+    shapes = {"apart": np.array(apart), "whole": np.array(whole)}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in shapes.items())
+    found = [node["op"] for node in pack_model(model).nodes()]
+    kept = [name] if name == "depth_to_space" else ["reshape", "transpose", "reshape"]
+    assert found == ["quantize", *kept, "dequantize"]
+    one = make([*quantise("x", "q"), ("DepthToSpace", ["q"], ["m"], SHUFFLE), *floats("m", "y")])
+    same = pack_model(one).nodes() == pack_model(model).nodes()
+    assert same == (name == "depth_to_space")
