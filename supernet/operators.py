@@ -186,7 +186,7 @@ class ElasticPositions(ElasticOperator):
 
 
 class Value(nn.Module):
-    """A learned tensor."""
+    """A learned tensor, or one that is the same for ever: a mask, or what weights were made to."""
 
     def __init__(self, value: Tensor, *, learned: bool = True) -> None:
         super().__init__()
@@ -215,8 +215,8 @@ class ElasticValue(ElasticOperator):
 
     def extract(self, operator: OperatorPlan) -> nn.Module:
         """Return :class:`Value`."""
-        value = self.value.detach().clone()
-        return Value(value, learned=value.is_floating_point())
+        # Attention computes with another kernel, of other roundings, where its mask is learned.
+        return Value(self.value.detach().clone(), learned=self.value.requires_grad)
 
 
 @OPERATORS.register("channels")
@@ -236,7 +236,7 @@ class ElasticChannels(ElasticValue):
     def extract(self, operator: OperatorPlan) -> nn.Module:
         """Return :class:`Value`."""
         value = self(operator=operator).detach().clone()
-        return Value(value, learned=value.is_floating_point())
+        return Value(value, learned=self.value.requires_grad)
 
 
 @OPERATORS.register("product")

@@ -379,3 +379,38 @@ def test_views_of_numbers_leave_the_channels_free(tmp_path):
         session = exact_session(tmp_path / "m.onnx")
         (found,) = session.run(None, {"input": images.numpy()})
         np.testing.assert_allclose(found, network(images).detach(), atol=0.1)
+
+
+class Biased(nn.Module):
+    """Attention with a bias that is looked up in a learned table, and a mask that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.heads = nn.Conv2d(3, 32, 4, 4), 2
+        self.qkv, self.fc = nn.Linear(32, 96), nn.Linear(32, 4)
+        self.table, self.scale = nn.Parameter(torch.randn(7, 2)), nn.Parameter(torch.rand(32))
+        places = torch.arange(4)
+        self.register_buffer("places", places[:, None] - places + 3)
+        self.register_buffer("mask", (torch.rand(1, 4, 32) > 0.3).float())
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) * self.mask
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.table[self.places.view(-1)].view(4, 4, -1).permute(2, 0, 1)
+        x = F.scaled_dot_product_attention(q, k, v, bias.unsqueeze(0))
+        return self.fc((x.transpose(1, 2).reshape(b, n, c) * self.scale).mean(1))
+
+
+def test_what_is_no_weight_in_shared_weights_is_none_in_the_network_alone():
+    torch.manual_seed(0)
+    images = torch.randn(64, 3, 8, 8)
+    space = wrap(Biased().eval(), input_shape=(3, 8, 8))
+    net, plan = Supernet(space), float_plan(space.plan(space.largest()))
+    alone = net.extract(plan, {})
+    values = {k.rpartition("value_")[2]: p for k, p in alone.named_parameters() if "value_" in k}
+    learned = [name for name, p in values.items() if p.requires_grad]
+    assert len(values) == 3 and learned == ["scale.value"]
+    # An attention whose mask may get gradients rounds otherwise.
+    with torch.no_grad():
+        assert torch.equal(alone(images), net.evaluate(images, plan, {}))
