@@ -3,9 +3,9 @@
 1,200 JPEG files of 224x224 pixels in six folders are made; ``nas init`` writes the job as for a
 user; the dry run is timed until its first line and until its end; then the job runs, at 224 pixels
 whatever ``nas init`` chose, until training has gone on for some minutes, and the largest memory of
-all its processes together is kept. Where other work had the machine, processor seconds are what a
-dry run takes on one core of it alone: the claim is of those, and wall seconds and load stand beside
-them. Run from the repository::
+all its processes together is kept. Where other work has the machine, processor seconds are about
+what a dry run takes on one core of it alone; they are a claim of their own, beside that of the wall
+clock, which names the load. Run from the repository::
 
     python -m experiments.own.photos_224
 """
@@ -108,6 +108,19 @@ def _memory(pid: int) -> int:
     return total
 
 
+def claim(result: dict[str, Any]) -> None:
+    """Record the time of the slower dry run: of the processor, and of the wall clock."""
+    dry = [result["dry_run"], result["dry_run_at_224"]]
+    told = all(each["exit_code"] == 0 for each in (result["init"], *dry))
+    cpu, wall = (max(each[key] for each in dry) for key in ("cpu_s", "seconds"))
+    load = f"load {result['load'][0]:.1f} on {result['cores']} cores"
+    record_claim("own.dry_run_224_cpu_s", round(cpu, 1), f"< {SECONDS:g} s of a processor",
+                 told and cpu < SECONDS, str(RESULT), COMMAND)  # fmt: skip
+    record_claim("own.dry_run_224_s", f"{wall:.1f} of the wall clock ({load})",
+                 f"< {SECONDS:g} of the wall clock", told and wall < SECONDS,
+                 str(RESULT), COMMAND)  # fmt: skip
+
+
 def main() -> None:
     """Measure, and record the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,7 +140,6 @@ def main() -> None:
         dry_224 = watched([*nas, "run", "job224.yaml", "--dry-run"], folder)
         run = watched([*nas, "run", "job224.yaml", "--output", "run"], folder,
                       seconds=arguments.seconds)  # fmt: skip
-    slowest = max(dry["cpu_s"], dry_224["cpu_s"])
     peak = max(dry["peak_gib"], dry_224["peak_gib"], run["peak_gib"])
     result = {
         "command": COMMAND, "seed": 0, "load": os.getloadavg(), "cores": os.cpu_count(),
@@ -136,8 +148,7 @@ def main() -> None:
     }  # fmt: skip
     write_json_atomic(RESULT, result)
     told = all(each["exit_code"] == 0 for each in (init, dry, dry_224))
-    record_claim("own.dry_run_224_s", round(slowest, 1), f"< {SECONDS:g}",
-                 told and slowest < SECONDS, str(RESULT), COMMAND)  # fmt: skip
+    claim(result)
     record_claim("own.memory_224_gib", round(peak, 2), f"< {GIB:g}", told and peak < GIB,
                  str(RESULT), COMMAND)  # fmt: skip
     print(json.dumps(result, indent=1))
