@@ -26,7 +26,7 @@ class ExportConfig(Section):
     for runtimes that do not fold constants."""
     formats: Annotated[list[StrictStr], Field(min_length=1)] = ["onnx"]
     """What each model of the front is written in at the end, to RUN/export/ID: onnx, lowbit, c,
-    litert, openvino, ncnn, mnn, executorch, or a format of a plug-in. The ONNX files are in
+    litert, tensorrt, openvino, ncnn, mnn, executorch, or a plug-in's. The ONNX files are in
     RUN/models in any case."""
 
 

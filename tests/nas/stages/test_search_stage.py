@@ -20,6 +20,7 @@ from nas.stages.budget import SearchTime
 from nas.stages.pipeline import Pipeline
 from nas.stages.progress import Progress
 from nas.stages.search_stage import Search, costs, feasible_pool
+from nas.tasks import TASKS
 from search_spaces.atomic import write_json_atomic
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.spaces.mobilenet import MobileNetSpace
@@ -204,7 +205,7 @@ def test_the_pipeline_tells_of_it_and_keeps_it_in_the_run_folder(tmp_path, caplo
     )
     evaluator = SimpleNamespace(
         splits=SimpleNamespace(targets="classes", validation=classes),
-        task=SimpleNamespace(metric_name="accuracy"),
+        task=TASKS.get("image_classification")(),
     )
     over = Pipeline._search_over(here, evaluator)
     assert not over(10)

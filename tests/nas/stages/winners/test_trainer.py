@@ -222,7 +222,7 @@ def test_whom_a_teacher_teaches(finetune, teaching, monkeypatch, tmp_path):
 @pytest.mark.parametrize("trained", [False, True])
 def test_weights_decay_as_the_job_says(trained):
     made = {"name": "a", "data": {"name": "digits"}, "supernet": {"weight_decay": 0.125}}
-    recipe = _recipe(Job.model_validate(made), SPACE.plan(ARCH), trained=trained)
+    recipe = _recipe(Job.model_validate(made), SPACE.plan(ARCH), trained=trained, device="cpu")
     assert recipe.weight_decay == 0.125
 
 
@@ -230,7 +230,7 @@ def test_weights_decay_as_the_job_says(trained):
 @pytest.mark.parametrize("asked", ["adamw", "muon"])
 def test_the_optimiser_is_the_job_s_where_it_names_one(asked, trained):
     made = {"name": "a", "data": {"name": "digits"}, "finetune": {"optimizer": asked}}
-    recipe = _recipe(Job.model_validate(made), SPACE.plan(ARCH), trained=trained)
+    recipe = _recipe(Job.model_validate(made), SPACE.plan(ARCH), trained=trained, device="cpu")
     assert recipe.optimizer == asked
 
 
