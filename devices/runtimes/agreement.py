@@ -36,12 +36,7 @@ def check_parity(session: Session, reference: Session, *, tolerance: float, what
         raise InputError(f"{what}: its outputs are not finite")
     error = max(map(relative_error, got, expected))
     if error > tolerance:
-        rng = np.random.default_rng(1)
-        noisy = [
-            (a + 1e-3 * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype.kind == "f" else a
-            for a in inputs
-        ]
-        moved = max(map(relative_error, reference(*noisy), expected))
+        moved = moved_by_noise(reference, inputs, expected, 1e-3)
         if error > max(tolerance, 3 * moved):
             raise InputError(
                 f"{what}: its outputs differ by {error:.2g} (relative), where a thousandth of "
@@ -92,6 +87,25 @@ def agreement(
         expected.append(np.array(reference(*inputs)[0]))
         outputs.append(np.array(run(*inputs)).reshape(expected[-1].shape))
     return Agreement.of(outputs, expected)
+
+
+def moved_by_noise(
+    reference: Session, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], size: float
+) -> float:
+    """Return the relative error of a session's worst output where its inputs get noise.
+
+    Args:
+        reference: the session.
+        inputs: of which those of floats get it.
+        expected: outputs of the session without noise.
+        size: deviation of the noise.
+    """
+    rng = np.random.default_rng(1)
+    noisy = [
+        (a + size * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype.kind == "f" else a
+        for a in inputs
+    ]
+    return max(map(relative_error, reference(*noisy), expected))
 
 
 def relative_error(output: np.ndarray, expected: np.ndarray) -> float:

@@ -50,6 +50,30 @@ def resized(
     return int(wanted[2]), int(wanted[3])
 
 
+_FLOAT = 1
+"""ONNX's number of float32."""
+
+
+def require_float(node: Node, runtime: str) -> None:
+    """Raise an InputError unless a Cast makes float32."""
+    if node.attributes["to"] != _FLOAT:
+        raise InputError(f"Cast to another type than float32 has no {runtime} counterpart")
+
+
+def largest_axis(node: Node, runtime: str) -> int:
+    """Return the axis along which an ArgMax looks.
+
+    Raises:
+        InputError: it takes the last of equals, or keeps the axis.
+    """
+    a = node.attributes
+    if a.get("select_last_index", 0) or a.get("keepdims", 1):
+        raise InputError(
+            f"ArgMax of the last of equals, or that keeps its axis, has no {runtime} counterpart"
+        )
+    return int(a.get("axis", 0))
+
+
 def read_float_graph(path: Path, runtime: str) -> Graph:
     """Read an ONNX file for a runtime whose conversion keeps no quantisation.
 

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
+from devices.runtimes.graph import largest_axis, require_float
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import Graph, Node
-
-_FLOAT = 1
-"""ONNX's number of float32."""
 
 MnnOperation = Callable[["MnnWriter", Node], Any]
 
@@ -281,18 +279,12 @@ def _layer_norm(writer: MnnWriter, node: Node) -> Any:
 
 
 def _cast(writer: MnnWriter, node: Node) -> Any:
-    if node.attributes["to"] != _FLOAT:
-        raise InputError("Cast to another type than float32 has no MNN translation")
+    require_float(node, "MNN")
     return writer.mnn.cast(writer.plain(node.input(0)), writer.mnn.float)
 
 
 def _arg_max(writer: MnnWriter, node: Node) -> Any:
-    a = node.attributes
-    if a.get("select_last_index", 0) or a.get("keepdims", 1):
-        raise InputError(
-            "ArgMax of the last of equals, or that keeps its axis, has no MNN translation"
-        )
-    return writer.mnn.argmax(writer.plain(node.input(0)), a.get("axis", 0))
+    return writer.mnn.argmax(writer.plain(node.input(0)), largest_axis(node, "MNN"))
 
 
 _OPERATIONS: Mapping[str, MnnOperation] = {

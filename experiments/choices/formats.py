@@ -136,6 +136,7 @@ class TrainedWeights(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the layer with its weights quantised."""
         weight = self.layer.weight
         shaped = weight if weight.dim() == 4 else weight[:, :, None, None]
         quantised = self.quantizer(shaped, self.bits, full=shaped).view_as(weight)

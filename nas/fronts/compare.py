@@ -224,11 +224,11 @@ def compare_runs(
                 f"needed, for {', '.join(goals)}"
             )
         point = sign * point
-    quality = next((k for k, goal in enumerate(goals) if goal in ("accuracy", metric)), None)
+    costs = [k for k, goal in enumerate(goals) if goal not in ("accuracy", metric)]
     fronts = []
     for run, result, points in zip(runs, results, minimised, strict=True):
         on = np.flatnonzero(nondominated(points))
-        at = on[knee(points[on], quality)]
+        at = on[knee(points[on], costs)]
         fronts.append(
             RunFront(
                 name=str(run),

@@ -188,7 +188,7 @@ def unbeaten_knee(
         kept = _narrowed(kept, np.logical_not(undercut.any(axis=0)))
     rows = np.flatnonzero(kept)
     # Scaled over the whole front, so that leaving rows out does not move the axes.
-    return int(rows[np.argmin(depths(objectives, quality)[rows])])
+    return int(rows[np.argmin(depths(objectives, costs)[rows])])
 
 
 def _narrowed(kept: np.ndarray, mask: np.ndarray) -> np.ndarray:

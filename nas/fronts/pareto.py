@@ -75,7 +75,7 @@ def reference_point(*fronts: np.ndarray, margin: float = 0.1) -> np.ndarray:
     return worst + margin * span
 
 
-def knee(objectives: np.ndarray, quality: int | None = None) -> int:
+def knee(objectives: np.ndarray, costs: Sequence[int] = ()) -> int:
     """Return the index of the knee of a front (n, m).
 
     The point furthest below the hyperplane through the extremes, each objective scaled as
@@ -84,7 +84,7 @@ def knee(objectives: np.ndarray, quality: int | None = None) -> int:
 
     Args:
         objectives: (n, m), smaller is better.
-        quality: which of them is no cost, if any.
+        costs: which of them are costs, see :func:`depths`.
 
     Raises:
         InputError: no point.
@@ -92,10 +92,10 @@ def knee(objectives: np.ndarray, quality: int | None = None) -> int:
     objectives = _points(objectives)
     if not len(objectives):
         raise InputError("an empty front has no knee")
-    return int(np.argmin(depths(objectives, quality)))
+    return int(np.argmin(depths(objectives, costs)))
 
 
-def depths(objectives: np.ndarray, quality: int | None = None) -> np.ndarray:
+def depths(objectives: np.ndarray, costs: Sequence[int]) -> np.ndarray:
     """Return the sum of each point's objectives, each scaled to 0..1 over the front, (n,).
 
     A cost that less than doubles over the front is scaled by the least of it: one in which all are
@@ -104,14 +104,13 @@ def depths(objectives: np.ndarray, quality: int | None = None) -> np.ndarray:
 
     Args:
         objectives: (n, m), smaller is better, n at least 1.
-        quality: which of them is no cost, if any; without it no objective is known to be one.
+        costs: which of them are costs, and no quality.
     """
     low, high = objectives.min(axis=0), objectives.max(axis=0)
     finite = np.isfinite(low) & np.isfinite(high)
     span = np.where(finite & (high > low), high - low, 1.0)
-    if quality is not None:
-        cost = finite & (low > 0) & (np.arange(len(low)) != quality)
-        span = np.where(cost, np.maximum(span, low), span)
+    cost = finite & (low > 0) & np.isin(np.arange(len(low)), costs)
+    span = np.where(cost, np.maximum(span, low), span)
     scaled = (objectives - np.where(finite, low, 0.0)) / span
     found: np.ndarray = np.nan_to_num(scaled, nan=np.inf).sum(axis=1).round(12)
     return found

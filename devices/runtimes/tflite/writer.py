@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from devices.runtime import TensorSpec
-from devices.runtimes.graph import resized
+from devices.runtimes.graph import largest_axis, require_float, resized
 from devices.runtimes.tflite.file import TO_NHWC, LiteRtWriter, Value
 from devices.runtimes.tflite.weighted import (
     activation_of,
@@ -27,9 +27,6 @@ from devices.runtimes.tflite.weighted import (
 )
 from search_spaces.errors import InputError
 from search_spaces.model_files.graph import Graph, Node
-
-_FLOAT = 1
-"""ONNX's number of float32."""
 
 _ONE = 64
 """Code of the number 1 in the constant that codes are multiplied by to reach another grid."""
@@ -330,8 +327,7 @@ def _layer_norm(writer: LiteRtWriter, node: Node) -> None:
 
 
 def _cast(writer: LiteRtWriter, node: Node) -> None:
-    if node.attributes["to"] != _FLOAT:
-        raise InputError("Cast to another type than float32 has no LiteRT counterpart")
+    require_float(node, "LiteRT")
     x = writer.value(node.input(0))
     result = writer.result(node, x)
     writer.operator("CAST", [x.index], [result.index], "CastOptions")
@@ -339,11 +335,7 @@ def _cast(writer: LiteRtWriter, node: Node) -> None:
 
 def _arg_max(writer: LiteRtWriter, node: Node) -> None:
     x = writer.plain(writer.floats(writer.value(node.input(0))))
-    axis = node.attributes.get("axis", 0) % len(x.shape)
-    if node.attributes.get("select_last_index", 0) or node.attributes.get("keepdims", 1):
-        raise InputError(
-            "ArgMax of the last of equals, or that keeps its axis, has no LiteRT counterpart"
-        )
+    axis = largest_axis(node, "LiteRT") % len(x.shape)
     shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
     index = writer.tensor(shape, np.dtype(np.int64), node.output)
     writer.operator(

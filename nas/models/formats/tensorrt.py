@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from devices.runtimes.agreement import agreement, relative_error
+from devices.runtimes.agreement import agreement, moved_by_noise
 from nas.models.formats.base import FORMATS, OnnxBased, Source, Written
 from search_spaces.atomic import write_bytes_atomic
 from search_spaces.errors import InputError
@@ -60,10 +60,8 @@ class TensorRtFile(OnnxBased):
         reference, session = plain.load(source.path), plain.load(path)
         found = agreement(lambda *inputs: session(*inputs)[0], reference)
         inputs = random_inputs(reference.inputs, 0)
-        expected = np.array(reference(*inputs)[0])
-        noise = np.random.default_rng(1).standard_normal(inputs[0].shape)
-        moved = reference((inputs[0] + _NOISE * noise).astype(np.float32))[0]
-        allowed = max(_MOST, 3 * relative_error(np.array(moved), expected))
+        expected = [np.array(output) for output in reference(*inputs)]
+        allowed = max(_MOST, 3 * moved_by_noise(reference, inputs, expected, _NOISE))
         if not found.relative_error <= allowed:
             raise InputError(
                 f"{source.path}: with signed codes, the outputs differ by "

@@ -83,7 +83,7 @@ def test_a_cost_that_hardly_differs_does_not_decide_a_knee():
     # Minus accuracy, KiB, and a latency in which three per cent lie between all of them.
     front = np.array([[-0.38, 3.5, 1.00], [-0.71, 4.0, 1.03], [-0.75, 40.0, 1.02]])
     assert pareto.knee(front) == 0
-    assert pareto.knee(front, quality=0) == 1
+    assert pareto.knee(front, costs=[1, 2]) == 1
 
 
 def test_difference_of_a_front_with_itself_and_with_a_worse_one():
