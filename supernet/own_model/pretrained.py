@@ -144,13 +144,16 @@ def _expect_runs(network: nn.Module, shape: tuple[int, ...]) -> None:
     """
     try:
         network.eval()(torch.zeros(2, *shape))
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+    except _NOT_ITS_INPUTS as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"the network does not run on inputs of {'x'.join(map(str, shape))}: {told[0]}"
             + f"; {OF_IMAGES}" * (shape[1] == 1 and len(shape) == 3)
         ) from error
 
+
+_NOT_ITS_INPUTS = (RuntimeError, ValueError, IndexError, AssertionError)
+"""What networks raise on inputs of a shape that is not theirs."""
 
 OF_IMAGES = (
     "signals are images one pixel high to a network of images; give one of nn.Conv1d, or kernels, "
@@ -168,7 +171,7 @@ def takes_signals(network: nn.Module) -> bool:
     for length in LENGTHS:
         try:
             network.eval()(torch.zeros(2, entry.channels, 1, length))
-        except (RuntimeError, ValueError, IndexError, AssertionError):
+        except _NOT_ITS_INPUTS:
             continue
         return True
     return False
